@@ -1,0 +1,1 @@
+"""One worry each: what watches, logs or stops a training."""

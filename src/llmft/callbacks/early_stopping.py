@@ -1,0 +1,31 @@
+"""Stop when the monitored value has not improved for a while; off unless given a patience."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
+
+
+class EarlyStopping(LightningEarlyStopping):
+    """Lightning's, with ``patience=null`` for off.
+
+    Args:
+        monitor: The metric.
+        mode: ``min`` or ``max``.
+        patience: Validations without improvement before it stops; None never does.
+        min_delta: The least change that counts as improvement, in the metric's unit.
+    """
+
+    def __init__(self, monitor: str, mode: str, patience: int | None, min_delta: float) -> None:
+        super().__init__(monitor, mode=mode, patience=patience or 0, min_delta=min_delta)
+        self.off = patience is None
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Compare, if on."""
+        if not self.off:
+            super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Compare, if on."""
+        if not self.off:
+            super().on_train_epoch_end(trainer, pl_module)

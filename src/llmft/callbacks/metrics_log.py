@@ -1,0 +1,92 @@
+"""One row per logged step, to ``metrics.csv`` and every logger: all ``train/`` and ``val/`` values of that step."""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+FIRST = ["step", "epoch", "train/loss", "train/lr", "train/grad_norm", "train/tokens", "val/loss", "val/perplexity"]
+
+
+class MetricsLog(pl.Callback):
+    """Collects what module and callbacks logged; comes last among the callbacks.
+
+    A step's row is held until the next step begins, so that a validation at the same step joins it. The first and the last
+    step are always written, and every ``trainer.log_every_n_steps``-th, and every step that was validated.
+
+    Args:
+        file: ``metrics.csv`` of the run.
+    """
+
+    def __init__(self, *, file: Path) -> None:
+        self.file = file
+        self.row: dict[str, float] = {}
+        self.due = False
+        self.columns: list[str] = []
+        self.written = (-1, 0)  # step and place in the file of the last row
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Take the values of a finished optimizer step."""
+        step = trainer.global_step
+        if step == self.row.get("step"):
+            return
+        self._write_if_due(trainer)
+        self.row = {"step": step, "epoch": trainer.current_epoch, **_values(trainer, "train/")}
+        self.due = step == 1 or step % trainer.log_every_n_steps == 0  # pyright: ignore[reportAttributeAccessIssue]
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Add the validation to its step's row."""
+        if trainer.sanity_checking:
+            return
+        if self.row.get("step") != trainer.global_step:
+            self._write_if_due(trainer)
+            self.row = {"step": trainer.global_step, "epoch": trainer.current_epoch}
+        self.row |= _values(trainer, "val/")
+        self.due = True
+        if trainer.state.fn != "fit":
+            self._write_if_due(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Write the last step."""
+        self.due = bool(self.row)
+        self._write_if_due(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Write what is known."""
+        self.on_train_end(trainer, pl_module)
+
+    def _write_if_due(self, trainer: pl.Trainer) -> None:
+        if not self.due or trainer.global_rank:
+            return
+        self.due = False
+        step = int(self.row["step"])
+        for logger in trainer.loggers:
+            logger.log_metrics({k: v for k, v in self.row.items() if k != "step"}, step=step)
+        new = [column for column in (*FIRST, *self.row) if column not in self.columns]
+        if new:
+            self._widen(list(dict.fromkeys(new)))
+        with self.file.open("r+", newline="", encoding="utf-8") as out:
+            # a validation after the last step adds to the row that is there already
+            out.seek(self.written[1] if step == self.written[0] else 0, os.SEEK_SET if step == self.written[0] else os.SEEK_END)
+            self.written = (step, out.tell())
+            csv.DictWriter(out, self.columns).writerow(self.row)
+            out.truncate()
+
+    def _widen(self, new: list[str]) -> None:
+        rows = []
+        if self.file.exists():
+            with self.file.open(newline="", encoding="utf-8") as old:
+                rows = list(csv.DictReader(old))
+        self.columns = [*(rows[0] if rows else self.columns), *(c for c in new if not rows or c not in rows[0])]
+        unfinished = self.file.with_suffix(".tmp")
+        with unfinished.open("w", newline="", encoding="utf-8") as out:
+            writer = csv.DictWriter(out, self.columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(unfinished, self.file)
+
+
+def _values(trainer: pl.Trainer, prefix: str) -> dict[str, float]:
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}

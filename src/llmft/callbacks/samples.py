@@ -1,0 +1,48 @@
+"""Answers to the same few questions at every validation: to ``samples.jsonl`` and TensorBoard's text page."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from llmft.generation import Generator
+from llmft.records import Example
+
+
+class Samples(pl.Callback):
+    """Generates as ``answer`` does, greedy or as the run is configured, but shorter.
+
+    Args:
+        number: How many questions, the first of the validation rows; 0 for none.
+        max_new_tokens: Longest sample, in tokens.
+        file: ``samples.jsonl`` of the run.
+        examples: The questions with their references.
+        generator: Makes the answers.
+    """
+
+    def __init__(
+        self, number: int, max_new_tokens: int, *, file: Path, examples: list[Example], generator: Generator
+    ) -> None:
+        self.examples = examples[:number]
+        self.generator = generator.with_settings(max_new_tokens=max_new_tokens)
+        self.file = file
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Ask the questions; not in the sanity check, not in a dry run."""
+        if trainer.sanity_checking or getattr(trainer, "fast_dev_run", False) or not self.examples or trainer.global_rank:
+            return
+        answers = self.generator.answers([example.context for example in self.examples])
+        with self.file.open("a", encoding="utf-8") as out:
+            for example, answer in zip(self.examples, answers, strict=True):
+                question = example.context[-1].message()["content"]
+                row = {"step": trainer.global_step, "id": example.id, "place": example.place, "question": question}
+                row |= {"reference": example.answer, "answer": answer.text, "ended": answer.ended, "tokens": answer.tokens}
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                self._show(trainer, f"samples/{example.id}", f"**Q** {question}", answer.text, example.answer)
+
+    def _show(self, trainer: pl.Trainer, tag: str, question: str, answer: str, reference: str) -> None:
+        text = f"{question}\n\n**A** {answer}\n\n**reference** {reference}"
+        for logger in trainer.loggers:
+            if hasattr(logger.experiment, "add_text"):
+                logger.experiment.add_text(tag, text, trainer.global_step)  # pyright: ignore[reportOptionalMemberAccess]

@@ -1,0 +1,104 @@
+"""``answer``: ask a run (or a plain model) one question or a file of them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from llmft import session
+from llmft.check import check
+from llmft.commands.summary import printable
+from llmft.errors import UserError
+from llmft.generation import Answer, Generator
+from llmft.models import backbone, export
+from llmft.records import Example, RowError, Turn, text_of
+from llmft.run import open_run
+from llmft.sources import find, read
+
+
+def main(cfg: DictConfig) -> None:
+    """Answer ``question`` or every row of ``input``."""
+    session.quiet()
+    session.log_to(None)
+    check(cfg)
+    if (cfg.question is None) == (cfg.input is None):
+        raise UserError('answer: pass either question="..." or input=FILE')
+    questions = [Example((Turn("user", cfg.question),), "")] if cfg.question else list(_questions(cfg.input))
+    if not all(turn.content.strip() for example in questions for turn in example.context):
+        raise UserError("question: must not be blank")
+    generator, system = _generator(cfg)
+    asked = [example.with_system(cfg.system or system) for example in questions]
+    answers = generator.answers([example.context for example in asked])
+    _write(cfg, questions, answers)
+
+
+def _generator(cfg: DictConfig) -> tuple[Generator, str | None]:
+    """The model to ask, and the system line that its data set used."""
+    if cfg.run is None:
+        auto_class = get_class(cfg.model._target_).auto_class
+        place = backbone.locate(cfg.model, auto_class)
+        codec, _ = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
+        return Generator(backbone.load_model(place, cfg.model, auto_class), codec, cfg.generation), None
+    folder, trained = open_run(cfg.run)
+    model, tokenizer = export.load_trained(folder / "model", trained, get_class(trained.model._target_).auto_class)
+    # the trained prompt travels as the tokenizer's chat template
+    trained.prompt = {"name": "chat", "template": None}
+    codec, _ = session.codec_of(trained, tokenizer)
+    return Generator(model, codec, _settings(cfg, trained)), trained.data.system
+
+
+def _settings(cfg: DictConfig, trained: DictConfig) -> Any:
+    """The run's own generation settings, but for what the command line sets."""
+    given = [override for override in HydraConfig.get().overrides.task if override.startswith("generation")]
+    if any(override.startswith("generation=") for override in given):
+        return cfg.generation
+    names = [override.partition("=")[0].partition(".")[2] for override in given]
+    return OmegaConf.merge(trained.generation, {name: cfg.generation[name] for name in names})
+
+
+def _questions(path: str) -> Iterator[Example]:
+    file = Path(path).expanduser()
+    if file.suffix == ".txt" and file.is_file():
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield Example((Turn("user", line.strip()),), "", str(number), f"{path}:{number}")
+        return
+    faults = []
+    for located in read(find(path, "input")):
+        try:
+            if located.fault:
+                raise RowError("row", located.fault)
+            yield _question(located.row, located.place)
+        except RowError as error:
+            faults.append(f"{located.place}: {error}")
+    if faults:
+        raise UserError.from_faults(f"input={path}", faults)
+
+
+def _question(row: Any, place: str) -> Example:
+    turn = Turn("user", text_of(row, "question"), text_of(row, "input", blank=True) if "input" in row else "")
+    example = Example((turn,), "", str(row.get("id", place.rpartition(":")[2])), place)
+    return example.with_system(text_of(row, "system") if "system" in row else None)
+
+
+def _write(cfg: DictConfig, questions: list[Example], answers: list[Answer]) -> None:
+    rows = [
+        {"id": example.id, "question": example.context[-1].content, "answer": answer.text, "ended": answer.ended}
+        for example, answer in zip(questions, answers, strict=True)
+    ]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if cfg.output:
+        Path(cfg.output).expanduser().write_text(text, encoding="utf-8")
+        console.print(f"{len(rows)} answers: {cfg.output}")
+    elif cfg.format == "json":
+        console.file.write(text)
+    else:
+        for row in rows:
+            console.print((f"{printable(row['question'])}\n" if len(rows) > 1 else "") + printable(row["answer"]))

@@ -1,0 +1,72 @@
+"""What a run ends with: before and after, three questions, and where everything is."""
+
+import resource
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llmft.generation import Answer
+from llmft.records import Example
+from llmft.run import RunDirectory
+
+
+def peak_memory_mib() -> dict[str, float]:
+    """The largest resident set so far, and what the GPU held, in MiB."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    peak = {"cpu": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+    if torch.cuda.is_available():
+        peak["gpu"] = torch.cuda.max_memory_allocated() / 2**20
+    return {name: round(value, 1) for name, value in peak.items()}
+
+
+def show(
+    run: RunDirectory,
+    metrics: dict[str, Any],
+    questions: Sequence[Example],
+    before: Sequence[Answer],
+    after: Sequence[Answer],
+) -> None:
+    """Print the end table."""
+    console = Console(highlight=False)
+    if metrics["after"]:
+        console.print(_numbers(metrics))
+    for number, example in enumerate(questions):
+        console.print(_question(example, before[number] if before else None, after[number]))
+    console.print(Text.assemble(("run directory: ", "bold"), str(run.path)), soft_wrap=True)
+    if run.model.is_dir():
+        console.print(Text(f'ask it: python -m llmft answer run={run.path} question="..."'), soft_wrap=True)
+
+
+def _numbers(metrics: dict[str, Any]) -> Table:
+    table = Table(title=f"validation, before and after {metrics['steps']} steps (best: step {metrics['best_step']})")
+    table.add_column("metric")
+    for name in ("before", "after"):
+        table.add_column(name, justify="right")
+    for name, value in sorted(metrics["after"].items()):
+        table.add_row(name, f"{metrics['before'][name]:.4f}" if name in metrics["before"] else "-", f"{value:.4f}")
+    return table
+
+
+def _question(example: Example, before: Answer | None, after: Answer) -> Table:
+    table = Table(show_header=False, expand=True)
+    table.add_column("what", style="bold", no_wrap=True)
+    table.add_column("text", ratio=1)
+    rows = {"question": example.context[-1].message()["content"], "reference": example.answer}
+    rows |= {"base": _told(before)} if before else {}
+    for name, text in (rows | {"tuned": _told(after)}).items():
+        table.add_row(name, Text(printable(text)))
+    return table
+
+
+def _told(answer: Answer) -> str:
+    return answer.text if answer.ended else f"{answer.text} [cut at {answer.tokens} tokens]"
+
+
+def printable(text: str) -> str:
+    """Text without what would steer the terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)

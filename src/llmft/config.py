@@ -1,0 +1,140 @@
+"""Configs: where conf/ is, composing what the command line asks for, and saving it without secrets."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from llmft.errors import UserError
+
+# What people coming from other tools write, and what it is called here.
+SYNONYMS = {
+    "learning_rate": "optim.lr",
+    "epochs": "trainer.max_epochs",
+    "num_train_epochs": "trainer.max_epochs",
+    "max_epochs": "trainer.max_epochs",
+    "max_steps": "trainer.max_steps",
+    "batch_size": "data.batch_size",
+    "per_device_train_batch_size": "data.batch_size",
+    "gradient_accumulation_steps": "trainer.accumulate_grad_batches",
+    "lora_r": "peft.r",
+    "rank": "peft.r",
+    "lora_alpha": "peft.alpha",
+    "lora_dropout": "peft.dropout",
+    "target_modules": "peft.targets",
+    "warmup_ratio": "scheduler.warmup_steps",
+    "fp16": "trainer.precision",
+    "bf16": "trainer.precision",
+    "max_grad_norm": "callbacks.gradient_clipping.max_norm",
+    "max_new_tokens": "generation.max_new_tokens",
+}
+SECRET = re.compile(r"(^|_)(api_?key|token|secret|password|credentials?)$", re.IGNORECASE)
+REDACTED = "***"
+
+
+def conf_dir() -> Path:
+    """``conf/``: inside the package of an installed wheel, at the repository's root beside ``src`` otherwise."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).resolve().parents[2] / "conf"
+
+
+def prompt_config(name: str) -> Any:
+    """The shipped config of a prompt."""
+    return OmegaConf.load(conf_dir() / "prompt" / f"{name}.yaml")
+
+
+def composition_faults(command: str, overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
+    """What Hydra would refuse in these overrides, each with the way out; empty if they compose."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+
+    def fault(given: Sequence[str]) -> str | None:
+        try:
+            compose(command, overrides=[*search, *given], return_hydra_config=True)
+        except Exception as error:  # Hydra's and OmegaConf's errors have no common base
+            return str(error) or type(error).__name__
+        return None
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        whole = fault(overrides)
+        if whole is None:
+            return []
+        groups = [o for o in overrides if _is_group(o.partition("=")[0]) and fault([o]) is None]
+        alone = [(o, fault([*groups, o])) for o in overrides if o not in groups]
+        known = _leaves(compose(command, overrides=[*search, *groups])) if fault(groups) is None else []
+    faults = [_explain(override, reason, known) for override, reason in alone if reason]
+    return faults or [whole.splitlines()[0]]
+
+
+def save(cfg: DictConfig, file: Path) -> None:
+    """``config.yaml``: resolved, so that it stands alone, without what comes from the environment or is named a secret."""
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    raw = OmegaConf.to_container(cfg, resolve=False)
+    file.write_text(OmegaConf.to_yaml(OmegaConf.create(redacted(resolved, raw))), encoding="utf-8")
+
+
+def redacted(value: Any, raw: Any, key: str = "") -> Any:
+    """A resolved config value with secrets struck out; ``raw`` is the same value before interpolation."""
+    if isinstance(value, dict):
+        raws = raw if isinstance(raw, dict) else {}
+        return {k: redacted(v, raws.get(k), str(k)) for k, v in value.items()}
+    if isinstance(value, list):
+        raws = raw if isinstance(raw, list) else [None] * len(value)
+        return [redacted(v, r, key) for v, r in zip(value, raws, strict=True)]
+    secret = value is not None and SECRET.search(key)
+    return REDACTED if secret or "${oc.env:" in str(raw) else value
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` Did you mean X?`` for the nearest known word, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _is_group(key: str) -> bool:
+    return (conf_dir() / key.lstrip("+~").partition("@")[0]).is_dir()
+
+
+def _leaves(cfg: DictConfig) -> list[str]:
+    raw = OmegaConf.to_container(cfg, resolve=False)
+
+    def walk(node: Any, path: str) -> list[str]:
+        if not isinstance(node, dict):
+            return [path]
+        children = {f"{path}.{key}" if path else str(key): child for key, child in node.items() if not key.startswith("_")}
+        inner = [leaf for name, child in children.items() for leaf in walk(child, name)]
+        return [path, *inner] if path else inner
+
+    return walk(raw, prefix)
+
+
+def _explain(override: str, reason: str, known: list[str]) -> str:
+    key, _, value = override.partition("=")
+    key = key.lstrip("+~")
+    if _is_group(key) and ("Could not find" in reason or "MissingConfig" in reason):
+        options = sorted(f.stem for f in (conf_dir() / key).glob("[!_]*.yaml"))
+        return f"{override}: no such option.{did_you_mean(value, options)} There are: {', '.join(options)}"
+    if "Could not override" in reason or "not in struct" in reason:
+        parent, _, last = key.rpartition(".")
+        synonym = difflib.get_close_matches(last, SYNONYMS, n=1, cutoff=0.85)
+        beside = [k for k in known if k.rpartition(".")[0] == parent]
+        meant = SYNONYMS[synonym[0]] if synonym else ""
+        hint = f" Did you mean {meant}?" if meant in known else did_you_mean(key, known)
+        return f"{key}: no such key.{hint} Here there are: {', '.join(beside) or 'no keys'}"
+    return f"{override}: {' '.join(line.strip() for line in reason.splitlines() if line.strip() and 'See http' not in line)}"
+
+
+def checked(faults: Sequence[str]) -> None:
+    """Raise one UserError for all faults of a config.
+
+    Raises:
+        UserError: There are faults.
+    """
+    if faults:
+        raise UserError.from_faults("config", faults)

@@ -1,0 +1,1 @@
+"""The data sets: what a row of each means."""

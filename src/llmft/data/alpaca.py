@@ -1,0 +1,15 @@
+"""Alpaca instructions: an instruction, sometimes an input, and the output."""
+
+from llmft.data.base import InstructionDataModule
+from llmft.records import Example, Row, Turn, text_of
+
+
+class Alpaca(InstructionDataModule):
+    """``instruction``, ``input`` (may be empty) and ``output``."""
+
+    @staticmethod
+    def to_example(row: Row) -> Example:
+        """The instruction with its input as one user turn."""
+        given = text_of(row, "input", blank=True)
+        turn = Turn("user", text_of(row, "instruction"), given if given.strip() else "")
+        return Example((turn,), text_of(row, "output"))

@@ -1,0 +1,177 @@
+"""InstructionDataModule: rows of one data set -> validated examples -> encoded rows -> loaders."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from functools import partial
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader
+
+from llmft.batching import Batches
+from llmft.collate import training_batch
+from llmft.data.account import Account
+from llmft.data.fitting import Fitting, TooLongError
+from llmft.encoding import Codec, Encoded
+from llmft.errors import UserError
+from llmft.records import Example, Row, RowError
+from llmft.sources import Located, find, read
+
+SPLITS = ("train", "test", "val")  # the order in which rows are dealt out
+
+
+class InstructionDataModule(pl.LightningDataModule):
+    """Base of the data sets; a data set adds ``to_example`` and nothing else. The arguments are the keys of ``conf/data``."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        path: str,
+        system: str | None,
+        prompt: str | None,
+        batch_size: int,
+        limit: int | None,
+        max_prompt_tokens: int,
+        max_answer_tokens: int,
+        too_long: str,
+        invalid: str,
+        duplicates: str,
+        split: Mapping[str, float | None],
+        split_by: str,
+        shuffle: bool,
+        batching: str,
+        num_workers: int,
+        train_on: str,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.source = find(path, name)
+        self.account = Account(self.source.given, self.source.sha256)
+        self.fitting = Fitting(max_prompt_tokens, max_answer_tokens, too_long)
+        self.system, self.limit, self.invalid, self.duplicates = system, limit, invalid, duplicates
+        self.split, self.split_by, self.seed = split, split_by, seed
+        self.batch_size, self.shuffle, self.batching, self.num_workers = batch_size, shuffle, batching, num_workers
+        self.examples: list[Example] = []
+        self.encoded: dict[str, list[Encoded]] = {}
+        self.pad_id = 0
+
+    @staticmethod
+    @abstractmethod
+    def to_example(row: Row) -> Example:
+        """What a row means.
+
+        Raises:
+            RowError: A field is missing or holds something else than it should.
+        """
+
+    def read(self) -> None:
+        """Read and validate the rows, before any model is loaded.
+
+        Raises:
+            UserError: Rows are broken (``invalid=error``) or repeated (``duplicates=error``), or none is left.
+        """
+        faults: list[str] = []
+        seen: dict[tuple[object, str], str] = {}
+        for located in read(self.source):
+            if self.limit is not None and len(self.examples) >= self.limit:
+                break
+            self.account.read += 1
+            try:
+                example = self._example(located)
+                self._check_repeated(example, seen)
+            except RowError as error:
+                policy = self.duplicates if error.field == "duplicate" else self.invalid
+                if policy == "error":
+                    faults.append(f"{located.place}: {error}")
+                why = "duplicate" if error.field == "duplicate" else "invalid"
+                self.account.drop(located.place, error.field, error.reason, why)
+                continue
+            self.examples.append(example)
+        if faults:
+            raise UserError.from_faults(f"data.path={self.source.given}", faults)
+        self._check_left(len(self.examples))
+
+    def encode(self, codec: Codec) -> None:
+        """Encode every example within its budgets and deal the rows out to train, test and val.
+
+        Raises:
+            UserError: A row is over a budget (``too_long=error``), or no row is left to train on.
+        """
+        rows, faults = [], []
+        for example in self.examples:
+            try:
+                row, trimmed = self.fitting.fit(example, codec)
+            except TooLongError as error:
+                faults.append(f"{example.place}: the {error.part} {error}")
+                self.account.drop(example.place, error.part, str(error), f"{error.part} too long")
+                continue
+            self.account.trimmed += trimmed
+            rows.append(row)
+        if faults and self.fitting.too_long == "error":
+            raise UserError.from_faults("data.too_long=error", faults)
+        self._check_left(len(rows))
+        self.account.count(rows, codec.tokenizer.bos_token_id)
+        self.pad_id = codec.tokenizer.pad_token_id
+        self.encoded = self._deal(rows)
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches of the training rows, in the order of seed and epoch."""
+        return self._loader("train", shuffle=self.shuffle)
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Batches of the validation rows, by length; none where ``split.val`` is 0."""
+        return self._loader("val", shuffle=False) if self.encoded["val"] else []
+
+    def in_order(self) -> list[Encoded]:
+        """The kept rows of all splits as they stand in the file."""
+        rows = {row.place: row for split in self.encoded.values() for row in split}
+        return [rows[example.place] for example in self.examples if example.place in rows]
+
+    def examples_of(self, split: str, number: int) -> list[Example]:
+        """The first examples of a split (of val where there is no test; of train where there is no val either)."""
+        chosen = next(name for name in (split, "val", "train") if self.encoded[name])
+        places = {row.place: position for position, row in enumerate(self.encoded[chosen][:number])}
+        return sorted((e for e in self.examples if e.place in places), key=lambda e: places[e.place])
+
+    def _example(self, located: Located) -> Example:
+        if located.fault:
+            raise RowError("row", located.fault)
+        example = self.to_example(located.row).with_system(self.system)
+        number = located.place.rpartition(":")[2]
+        return Example(example.context, example.answer, example.id or number, located.place)
+
+    def _check_repeated(self, example: Example, seen: dict[tuple[object, str], str]) -> None:
+        first = seen.setdefault((example.context, example.answer), example.place)
+        if first is not example.place and self.duplicates != "keep":
+            raise RowError("duplicate", f"repeats {first}")
+
+    def _check_left(self, rows: int) -> None:
+        if rows == 0:
+            why = ", ".join(f"{count} {reason}" for reason, count in self.account.dropped.items())
+            example = f"; e.g. {self.account.rejected[0]}" if self.account.rejected else ""
+            raise UserError(f"data.path={self.source.given}: no row is left to train on ({why or 'it holds none'}){example}")
+
+    def _deal(self, rows: list[Encoded]) -> dict[str, list[Encoded]]:
+        if self.split_by == "shuffle":
+            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed)).tolist()
+            rows = [rows[i] for i in order]
+        sizes = {name: _share(len(rows), self.split[name] or 0) for name in ("test", "val")}
+        rest = len(rows) - sum(sizes.values())
+        sizes["train"] = rest if self.split["train"] is None else min(rest, _share(len(rows), self.split["train"]))
+        if sizes["train"] < 1:
+            raise UserError(f"data.split={dict(self.split)}: {len(rows)} rows leave none to train on; lower val and test")
+        self.account.unused = rest - sizes["train"]
+        parts = iter(rows)
+        return {name: [next(parts) for _ in range(sizes[name])] for name in SPLITS}
+
+    def _loader(self, split: str, *, shuffle: bool) -> DataLoader:
+        rows = self.encoded[split]
+        grouped = split != "train" or self.batching == "grouped"
+        batches = Batches([r.length for r in rows], self.batch_size, shuffle=shuffle, grouped=grouped, seed=self.seed)
+        collate = partial(training_batch, pad_id=self.pad_id)
+        return DataLoader(rows, batch_sampler=batches, collate_fn=collate, num_workers=self.num_workers)  # pyright: ignore[reportArgumentType]
+
+
+def _share(rows: int, share: float) -> int:
+    return max(1, round(rows * share)) if share else 0

@@ -1,0 +1,13 @@
+"""Psychology: a person's question with a kind answer (kept) and an unkind one (never read)."""
+
+from llmft.data.base import InstructionDataModule
+from llmft.records import Example, Row, Turn, text_of
+
+
+class Psychology(InstructionDataModule):
+    """``question`` and ``response_j``; ``response_k`` is the rejected answer and stays out of prompts and labels."""
+
+    @staticmethod
+    def to_example(row: Row) -> Example:
+        """The question, answered by ``response_j``."""
+        return Example((Turn("user", text_of(row, "question")),), text_of(row, "response_j"))

@@ -1,0 +1,182 @@
+"""(prompt, answer) -> ids and labels: fork 1 of the two families.
+
+Both codecs hold label convention A: the answer and its stop token are trained, nothing else; and both encode the prompt of a
+training row by the same ``prompt_ids`` that generation uses.
+"""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmft.errors import UserError
+from llmft.prompts import Prompt, PromptTemplate, chosen_prompt
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One training row, unpadded.
+
+    Attributes:
+        input_ids: Seq2seq: the source with its EOS. Causal: prompt, answer and stop token.
+        labels: Seq2seq: the target with its stop token. Causal: as long as ``input_ids``, unshifted, -100 where not trained.
+        prompt_length: How many of ``input_ids`` are the prompt.
+        answer_length: Tokens of the answer with its stop token, before any cut.
+        supervised: How many labels enter the loss (a causal model predicts nothing for the first position).
+        cut: The answer was cut and has no stop token.
+        merged: The prompt's ids are no prefix of the ids of prompt and answer, so the answer was tokenised alone.
+        lost: Characters of prompt and answer that the tokenizer cannot give back.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    prompt_length: int
+    answer_length: int
+    supervised: int
+    cut: bool = False
+    merged: bool = False
+    lost: int = 0
+    place: str = ""
+    id: str = ""
+
+    @property
+    def joined(self) -> bool:
+        """Whether prompt and answer are one sequence (causal), so that labels stand beside ``input_ids``."""
+        return self.prompt_length < len(self.input_ids)
+
+    @property
+    def length(self) -> int:
+        """Tokens that the model reads and writes for this row (what batches are grouped by)."""
+        return max(len(self.input_ids), len(self.labels))
+
+
+@dataclass
+class Codec(ABC):
+    """Tokenizer and prompt template of a backbone, joined.
+
+    Attributes:
+        tokenizer: A Hugging Face tokenizer.
+        template: The prompt template; its control tokens become single ids, those in users' text stay text.
+        stop_id: The id that ends every trained answer.
+        train_on: ``answer``, or ``all`` for prompt and answer (causal only).
+    """
+
+    tokenizer: Any
+    template: PromptTemplate
+    train_on: str = "answer"
+    stop_id: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        stop = self.template.frame[1]
+        self.stop_id = self.tokenizer.convert_tokens_to_ids(stop) if stop else self.tokenizer.eos_token_id
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """The ids that generation starts from, and that every training row of this prompt starts with."""
+        controls, texts = set(self.template.controls), prompt.pieces[::2]
+        if not any(control in text for text in texts for control in controls):
+            return self._text_ids(prompt.text, split_controls=False)
+        ids: list[int] = []
+        for number, piece in enumerate(prompt.pieces):
+            if number % 2:
+                ids.append(self.tokenizer.convert_tokens_to_ids(piece))
+            elif piece:
+                ids += self._text_ids(piece, split_controls=True)
+        return ids
+
+    @abstractmethod
+    def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> Encoded:
+        """A training row; an answer over ``max_answer`` tokens is cut there and gets no stop token."""
+
+    def decode(self, ids: list[int]) -> str:
+        """Generated ids as text: no special tokens, nothing tidied, no lead of the template."""
+        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text.removeprefix(self.template.frame[0])
+
+    def lost_characters(self, text: str, ids: list[int]) -> int:
+        """How many characters of ``text`` do not come back from its ids (T5 loses newlines, braces, ...)."""
+        back = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return (Counter(text) - Counter(back)).total()
+
+    def _text_ids(self, text: str, *, split_controls: bool) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=split_controls)["input_ids"]
+
+    def _stopped(self, answer_ids: list[int], max_answer: int | None) -> tuple[list[int], int]:
+        """The answer's ids with the stop token, cut at ``max_answer``, and their number before the cut."""
+        whole = [*answer_ids, self.stop_id]
+        return whole[:max_answer], len(whole)
+
+
+class Seq2SeqCodec(Codec):
+    """Prompt to the encoder, answer to the decoder; the model itself shifts the labels."""
+
+    def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> Encoded:
+        """``input_ids`` the prompt, ``labels`` the answer and its stop token."""
+        source = self.prompt_ids(prompt)
+        target = self._text_ids(self.template.frame[0] + answer, split_controls=True)
+        lost = self.lost_characters(prompt.text, source) + self.lost_characters(answer, target)
+        labels, length = self._stopped(target, max_answer)
+        return Encoded(source, labels, len(source), length, len(labels), len(labels) < length, lost=lost)
+
+
+class CausalCodec(Codec):
+    """Prompt and answer in one sequence; labels stand at the position of their own id (the loss shifts them)."""
+
+    def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> Encoded:
+        """``input_ids`` prompt + answer + stop token; ``labels`` the same, -100 on the prompt."""
+        start = self.prompt_ids(prompt)
+        whole = prompt.followed_by(self.template.frame[0] + answer)
+        ids = self.prompt_ids(whole)
+        merged = ids[: len(start)] != start
+        if merged:
+            ids = start + self._text_ids(self.template.frame[0] + answer, split_controls=True)
+        lost = self.lost_characters(whole.text, ids)
+        tail, length = self._stopped(ids[len(start) :], max_answer)
+        head = start if self.train_on == "all" else [IGNORED] * len(start)
+        labels = head + tail
+        supervised = sum(label != IGNORED for label in labels[1:])
+        return Encoded(start + tail, labels, len(start), length, supervised, len(tail) < length, merged, lost)
+
+
+def codec_for(family: str, tokenizer: Any, prompt: Any, data_prompt: str | None, train_on: str) -> tuple[Codec, str]:
+    """The codec of a run and the name of the prompt that ``prompt=auto`` came to.
+
+    Args:
+        family: ``seq2seq`` or ``causal``.
+        tokenizer: A Hugging Face tokenizer.
+        prompt: The config of the prompt group: ``name``, and ``template`` (None for the tokenizer's own).
+        data_prompt: The prompt that belongs to the data set, or None.
+        train_on: ``answer`` or ``all``.
+
+    Raises:
+        UserError: A chat template was asked for and the tokenizer has none, or ``all`` of a seq2seq row.
+    """
+    name, source = chosen_prompt(prompt.name, prompt.template, data_prompt, tokenizer.chat_template, family)
+    if source is None:
+        raise UserError(f"prompt={name}: this model's tokenizer has no chat template; choose alpaca, plain, inst or t5")
+    if train_on == "all" and family == "seq2seq":
+        raise UserError("data.train_on=all: a seq2seq model trains on the answer alone; use data.train_on=answer")
+    if name != "chat":
+        source = _framed(source, tokenizer, family)
+    variables = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
+    template = PromptTemplate(source, _controls(tokenizer, source), variables)
+    codec = Seq2SeqCodec if family == "seq2seq" else CausalCodec
+    return codec(tokenizer, template, train_on), name
+
+
+def _framed(source: str, tokenizer: Any, family: str) -> str:
+    """A text template with the BOS or EOS that the tokenizer puts around raw text, so that ids need no special tokens added."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    framed = tokenizer("a")["input_ids"]
+    if family == "seq2seq":
+        eos = "{{- eos_token -}}" if framed[-1] == tokenizer.eos_token_id != bare[-1] else ""
+        return "{%- set turn_end = '' -%}" + source + eos
+    bos = "{{- bos_token -}}" if tokenizer.bos_token and framed[0] == tokenizer.bos_token_id != bare[0] else ""
+    return "{%- set turn_end = eos_token -%}" + bos + source
+
+
+def _controls(tokenizer: Any, source: str) -> tuple[str, ...]:
+    """Special tokens, and other added tokens that the template writes out (blank ones, as Gemma has, are ordinary text)."""
+    added = tokenizer.added_tokens_decoder.values()
+    return tuple(t.content for t in added if t.special or (t.content in source and not t.content.isspace()))

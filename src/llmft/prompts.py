@@ -1,0 +1,129 @@
+"""An Example's context -> prompt text, by one jinja template for training, generation and export."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from llmft.config import prompt_config
+from llmft.errors import UserError
+from llmft.records import Turn
+
+# One private character stands for one control token that a user typed, while the template is rendered.
+PRIVATE = 0xF0000
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered prompt as ``text, control token, text, ...``: only the template's own control tokens count as such."""
+
+    pieces: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The prompt as one string."""
+        return "".join(self.pieces)
+
+    def followed_by(self, answer: str) -> "Prompt":
+        """The prompt and an answer behind it; the answer is text, whatever it holds."""
+        return Prompt((*self.pieces[:-1], self.pieces[-1] + answer))
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """A chat template (jinja over ``messages``) and the control tokens of the tokenizer it is used with.
+
+    Attributes:
+        source: The template.
+        controls: Strings that the tokenizer turns into single special ids.
+        variables: What the template may name besides ``messages`` (``bos_token``, ``eos_token``, ...).
+    """
+
+    source: str
+    controls: tuple[str, ...] = ()
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def _control(self) -> re.Pattern[str] | None:
+        longest_first = sorted(self.controls, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+    def render(self, context: Sequence[Turn]) -> Prompt:
+        """The prompt that asks for the assistant's next turn.
+
+        Raises:
+            UserError: The template itself fails on these turns.
+        """
+        return self._pieces(context, answer=None)
+
+    @cached_property
+    def frame(self) -> tuple[str, str | None]:
+        """What stands between prompt and answer (``""`` mostly), and the control token right behind the answer."""
+        turns, answer = (Turn("user", "Hi"),), "Yes"
+        before, found, after = self._pieces(turns, answer).text.rpartition(answer)
+        prompt = self.render(turns).text
+        match = self._control.match(after) if self._control and found else None
+        lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
+        return lead, match.group() if match else None
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether the template writes a system turn; where not, its text goes before the first user turn."""
+        probe = (Turn("system", "Zq system probe"), Turn("user", "Hi"))
+        try:
+            return "Zq system probe" in self._render([turn.message() for turn in probe], answer=None)
+        except UserError:
+            return False
+
+    def _pieces(self, context: Sequence[Turn], answer: str | None) -> Prompt:
+        if context[0].role == "system" and not self.takes_system:
+            system, first, *rest = context
+            context = (Turn(first.role, f"{system.content}\n\n{first.content}", first.input), *rest)
+        messages = [turn.message() for turn in context]
+        if self._control is None:
+            return Prompt((self._render(messages, answer),))
+        hide, show = _private_characters(messages, self.controls)
+        hidden = [{k: self._control.sub(lambda m: hide[m.group()], v) for k, v in m.items()} for m in messages]
+        text = self._render(hidden, answer)
+        pieces, end = [], 0
+        for match in self._control.finditer(text):
+            pieces += [text[end : match.start()], match.group()]
+            end = match.end()
+        return Prompt(tuple("".join(show.get(char, char) for char in piece) for piece in (*pieces, text[end:])))
+
+    def _render(self, messages: list[dict[str, str]], answer: str | None) -> str:
+        from jinja2 import TemplateError
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        if answer is not None:
+            messages = [*messages, Turn("assistant", answer).message()]
+        try:
+            rendered, _ = render_jinja_template(
+                conversations=[messages],
+                chat_template=self.source,
+                add_generation_prompt=answer is None,
+                **self.variables,  # pyright: ignore[reportArgumentType]
+            )
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise UserError(f"prompt template: {error} (turns: {roles}); choose another with prompt=NAME") from None
+        return rendered[0]
+
+
+def chosen_prompt(
+    name: str, template: str | None, of_data: str | None, of_tokenizer: str | None, family: str
+) -> tuple[str, str | None]:
+    """Name and source of the prompt: ``auto`` takes the data set's own, then the tokenizer's chat template, then a plain one."""
+    if name == "auto":
+        name = of_data or ("chat" if of_tokenizer else {"seq2seq": "t5", "causal": "alpaca"}[family])
+        template = prompt_config(name)["template"]
+    return name, of_tokenizer if name == "chat" else template
+
+
+def _private_characters(
+    messages: Iterable[dict[str, str]], controls: Sequence[str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    used = set().union(*(value for message in messages for value in message.values()))
+    free = (chr(code) for code in range(PRIVATE, PRIVATE + 0xFFFD) if chr(code) not in used)
+    hide = dict(zip(controls, free, strict=False))
+    return hide, {char: token for token, char in hide.items()}

@@ -1,0 +1,125 @@
+"""What a row means: the neutral record between a data set's rows and a model's prompts."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Row = Mapping[str, Any]
+ROLES = ("system", "user", "assistant")
+
+
+class RowError(ValueError):
+    """A row that does not mean what its data set says; knows the field, not the place."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a conversation; ``input`` is material that the content talks about (Alpaca's input)."""
+
+    role: str
+    content: str
+    input: str = ""
+
+    def message(self) -> dict[str, str]:
+        """The turn as chat templates take it: ``content`` holds everything, the parts stand beside it."""
+        whole = f"{self.content}\n\n{self.input}" if self.input else self.content
+        return {"role": self.role, "content": whole, "instruction": self.content, "input": self.input}
+
+
+@dataclass(frozen=True)
+class Example:
+    """What the model is given (``context``, ends in a user turn) and the answer it shall learn."""
+
+    context: tuple[Turn, ...]
+    answer: str
+    id: str = ""
+    place: str = ""
+
+    def with_system(self, system: str | None) -> "Example":
+        """The same example under a system line, unless it brings its own."""
+        if not system or self.context[0].role == "system":
+            return self
+        return Example((Turn("system", system), *self.context), self.answer, self.id, self.place)
+
+
+def shown(value: object, width: int = 60) -> str:
+    """A value as an error message shows it: JSON where it is JSON, cut at ``width`` characters."""
+    try:
+        text = json.dumps(value, ensure_ascii=True)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def value_of(row: Row, field: str, place: str = "") -> Any:
+    """The value in a field of a row (or of an object inside it, at ``place``).
+
+    Raises:
+        RowError: The row is no object, or the field is missing.
+    """
+    if not isinstance(row, Mapping):
+        raise RowError(place or "row", f"must be an object, got {shown(row)}")
+    if field not in row:
+        has = ", ".join(map(str, row)) or "no fields"
+        raise RowError(f"{place}.{field}" if place else field, f"is missing; there is {has}")
+    return row[field]
+
+
+def text_of(row: Row, field: str, *, blank: bool = False) -> str:
+    """The text in a field of a row.
+
+    Args:
+        row: The row.
+        field: The field's name.
+        blank: Whether empty or whitespace text is allowed.
+
+    Raises:
+        RowError: The field is missing, not a string, or blank where it must not be.
+    """
+    return checked_text(value_of(row, field), field, blank=blank)
+
+
+def checked_text(value: object, field: str, *, blank: bool = False) -> str:
+    """``value`` if it is text that can be encoded, else a RowError about ``field``."""
+    if not isinstance(value, str):
+        raise RowError(field, f"must be text, got {shown(value)}")
+    if not blank and not value.strip():
+        raise RowError(field, f"must not be blank, got {shown(value)}")
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        raise RowError(field, f"holds half of a surrogate pair, which is no character: {shown(value)}")
+    return value
+
+
+def turns_of(messages: object, field: str = "messages") -> tuple[Turn, ...]:
+    """Chat messages as turns: an optional system turn, then user and assistant in turn, assistant last.
+
+    Raises:
+        RowError: The list, an entry, a role or the order is wrong; names the entry.
+    """
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        raise RowError(field, f"must be a list of turns, got {shown(messages)}")
+    turns = []
+    for number, message in enumerate(messages):
+        place = f"{field}[{number}]"
+        role, content = value_of(message, "role", place), value_of(message, "content", place)
+        if role not in ROLES:
+            raise RowError(f"{place}.role", f"must be one of {', '.join(ROLES)}, got {shown(role)}")
+        turns.append(Turn(role, checked_text(content, f"{place}.content")))
+    _check_order(turns, field)
+    return tuple(turns)
+
+
+def _check_order(turns: Sequence[Turn], field: str) -> None:
+    first = 1 if turns[0].role == "system" else 0
+    for number, turn in enumerate(turns[first:], start=first):
+        wanted = ("user", "assistant")[(number - first) % 2]
+        if turn.role != wanted:
+            raise RowError(f"{field}[{number}].role", f"must be {wanted} here, got {shown(turn.role)}")
+    if turns[-1].role != "assistant":
+        raise RowError(f"{field}[{len(turns) - 1}].role", f"the last turn must be assistant, got {turns[-1].role}")

@@ -1,0 +1,81 @@
+"""What every command does first: quiet libraries, logging, and a codec for a model and a data set."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from llmft.encoding import Codec, codec_for
+from llmft.errors import UserError
+
+# Warnings that say nothing a user could act on here, each with the reason.
+EXPLAINED = {
+    "does not have many workers": "batches are cut from rows that are encoded already",
+    "is smaller than the logging interval": "MetricsLog writes the first and the last step in any case",
+    "Found .* module\\(s\\) in eval mode": "the module turns train mode on in on_fit_start",
+    "GPU available but not used": "trainer.accelerator is the user's choice",
+    "fan_in_fan_out": "adapters.py sets it by the kind of layer",
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated": "Lightning 2.6 with torch 2.13; harmless",
+    "is_gradient_checkpointing": "peft 0.21 asks transformers 5.23 by the old name; harmless",
+    "`max_epochs` was not set": "trainer.max_epochs=-1 is the user's choice",
+}
+
+
+def quiet() -> None:
+    """Keep libraries from writing what is not about this run."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it would warn at every fork of a loader worker
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in EXPLAINED:
+        warnings.filterwarnings("ignore", message=f".*{message}.*")
+
+
+def log_to(file: Path | None) -> None:
+    """Send llmft's log to the terminal, and all warnings and the log to ``file``."""
+    logging.captureWarnings(True)
+    root, ours = logging.getLogger(), logging.getLogger("llmft")
+    for logger in (root, ours):
+        for handler in list(logger.handlers):
+            if getattr(handler, "of_llmft", False):
+                logger.removeHandler(handler)
+                handler.close()
+    terminal = logging.StreamHandler()
+    terminal.setFormatter(logging.Formatter("%(message)s"))
+    _attach(terminal, root)
+    if file:
+        kept = logging.FileHandler(file, encoding="utf-8")
+        kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        _attach(kept, root)
+    root.setLevel(logging.WARNING)
+    ours.setLevel(logging.INFO)
+
+
+def codec_of(cfg: DictConfig, tokenizer: Any) -> tuple[Codec, str]:
+    """The codec that a config asks for, and the name of its prompt."""
+    data = cfg.get("data") or {}
+    return codec_for(cfg.model.family, tokenizer, cfg.prompt, data.get("prompt"), data.get("train_on", "answer"))
+
+
+def check_positions(model_config: Any, wanted: dict[str, int]) -> None:
+    """Refuse token budgets that the model has no positions for; they would be an IndexError deep inside it.
+
+    Raises:
+        UserError: Their sum is larger than the model's positions.
+    """
+    from llmft.models.backbone import max_positions
+
+    positions, total = max_positions(model_config), sum(wanted.values())
+    if positions is not None and total > positions:
+        parts = " + ".join(f"{key}={value}" for key, value in wanted.items())
+        raise UserError(f"{parts} = {total} tokens, but the model has {positions} positions; lower one of them")
+
+
+def _attach(handler: logging.Handler, logger: logging.Logger) -> None:
+    handler.of_llmft = True  # pyright: ignore[reportAttributeAccessIssue]
+    logger.addHandler(handler)

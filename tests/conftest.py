@@ -1,0 +1,102 @@
+"""Shared by all tests: no network, a cache of their own, a few helpers."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from llmft.config import conf_dir
+from llmft.models.tiny import LLAMA_TEMPLATE, byte_tokenizer
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+DATA = {
+    "academic": "academic.jsonl",
+    "alpaca": "alpaca.json",
+    "openorca": "openorca.jsonl",
+    "psychology": "psychology.json",
+    "keyword_qa": "keyword_qa.json",
+}
+TINY = ("tiny_t5", "tiny_gpt2", "tiny_llama")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tiny models are made once per test process; a user's cache is neither needed nor touched."""
+    given = os.environ.get("LLMFT_CACHE")
+    os.environ["LLMFT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if given is None:
+        del os.environ["LLMFT_CACHE"]
+    else:
+        os.environ["LLMFT_CACHE"] = given
+
+
+@pytest.fixture()
+def load() -> Iterator[Callable[..., Any]]:
+    """Compose a command's config: ``load("data=alpaca", command="preview")``."""
+
+    def compose_config(*overrides: str, command: str = "train") -> Any:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return compose(command, overrides=list(overrides))
+
+    yield compose_config
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture()
+def llmft(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Run a command line in this process, inside ``tmp_path``: ``code, out, err = llmft("preview", "data=alpaca")``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("sys.argv", ["llmft"])
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        from llmft.__main__ import run as run_command
+
+        GlobalHydra.instance().clear()
+        capfd.readouterr()
+        try:
+            code = run_command(arguments)
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer() -> Any:
+    """Bytes, and ``<|endoftext|>`` (id 0) as everything."""
+    tokenizer = byte_tokenizer({"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"})
+    tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def t5_tokenizer() -> Any:
+    """Bytes, ``<pad>`` (id 0), and ``</s>`` (id 1) behind raw text."""
+    return byte_tokenizer({"pad_token": "<pad>", "eos_token": "</s>"}, ends_with_eos=True)
+
+
+@pytest.fixture(scope="session")
+def llama_tokenizer() -> Any:
+    """Bytes, ``<unk>``, ``<s>``, ``</s>`` (ids 0 to 2), and Zephyr's chat template."""
+    tokenizer = byte_tokenizer({"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"})
+    tokenizer.chat_template = LLAMA_TEMPLATE
+    return tokenizer
+
+
+def read_json_lines(file: Path) -> list[Any]:
+    """The rows of a JSONL file, by newline alone."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]

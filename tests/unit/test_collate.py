@@ -1,0 +1,47 @@
+"""The worked batch of rows [0,1,2,3,4], [5,6], [7,8,9] with an EOS that is also the pad token."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmft.collate import generation_batch, training_batch
+from llmft.encoding import IGNORED, Encoded
+
+N, E = IGNORED, 50256
+
+
+def whole(ids, place=""):
+    return Encoded([*ids, E], [*ids, E], 0, len(ids) + 1, len(ids), place=place)
+
+
+def test_the_worked_batch():
+    batch = training_batch([whole([0, 1, 2, 3, 4], "f:1"), whole([5, 6], "f:2"), whole([7, 8, 9], "f:3")], pad_id=E)
+    assert batch["input_ids"].tolist() == [[0, 1, 2, 3, 4, E], [5, 6, E, E, E, E], [7, 8, 9, E, E, E]]
+    assert batch["labels"].tolist() == [[0, 1, 2, 3, 4, E], [5, 6, E, N, N, N], [7, 8, 9, E, N, N]]
+    assert batch["attention_mask"].sum(1).tolist() == [6, 3, 4]
+    assert batch["attention_mask"].tolist()[1] == [1, 1, 1, 0, 0, 0]
+    assert batch["places"] == ["f:1", "f:2", "f:3"]
+
+
+def test_seq2seq_sources_and_targets_have_their_own_width():
+    batch = training_batch([Encoded([3, 4, 1], [5, 1], 3, 2, 2), Encoded([3, 1], [5, 6, 7, 1], 2, 4, 4)], pad_id=0)
+    assert batch["input_ids"].tolist() == [[3, 4, 1], [3, 1, 0]]
+    assert batch["labels"].tolist() == [[5, 1, N, N], [5, 6, 7, 1]]
+    assert {batch[name].dtype for name in ("input_ids", "labels", "attention_mask")} == {torch.int64}
+
+
+def test_prompts_are_padded_where_the_answer_does_not_come():
+    left = generation_batch([[1, 2, 3], [4]], E, pad_left=True)
+    assert left["input_ids"].tolist() == [[1, 2, 3], [E, E, 4]]
+    assert left["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
+    right = generation_batch([[1, 2, 3], [4]], 0, pad_left=False)
+    assert right["input_ids"].tolist() == [[1, 2, 3], [4, 0, 0]]
+    assert right["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+@given(st.lists(st.lists(st.sampled_from([1, 2, E]), min_size=1, max_size=9), min_size=1, max_size=6))
+def test_padding_is_by_position_whatever_the_ids(rows):
+    batch = training_batch([whole(ids) for ids in rows], pad_id=E)
+    for ids, row, mask, labels in zip(rows, batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
+        assert row[mask.bool()].tolist() == labels[labels != N].tolist() == [*ids, E]
+        assert (labels[~mask.bool()] == N).all()

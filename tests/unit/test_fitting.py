@@ -1,0 +1,58 @@
+"""Budgets: what is trimmed, cut and dropped, token by token (a byte is a token here)."""
+
+import pytest
+
+from llmft.config import prompt_config
+from llmft.data.fitting import Fitting, TooLongError
+from llmft.encoding import codec_for
+from llmft.records import Example, Turn
+
+
+@pytest.fixture()
+def codec(gpt2_tokenizer):
+    return codec_for("causal", gpt2_tokenizer, prompt_config("plain"), None, "answer")[0]
+
+
+def prompt_of(row, codec):
+    return codec.tokenizer.decode(row.input_ids[: row.prompt_length])
+
+
+# "SSSSSSSS\n\nQQQQ\n" has 15 tokens, "AAA" and its stop 4
+LONG = Example((Turn("system", "S" * 8), Turn("user", "Q" * 4)), "AAA", "1", "f:1")
+
+
+def test_what_fits_is_left_alone(codec):
+    row, trimmed = Fitting(15, 4, "error").fit(LONG, codec)
+    assert (prompt_of(row, codec), trimmed, row.cut, row.place, row.id) == ("SSSSSSSS\n\nQQQQ\n", False, False, "f:1", "1")
+
+
+@pytest.mark.parametrize("policy", ["error", "drop", "trim_answer"])
+def test_a_long_prompt_is_refused_by_every_policy_but_its_own(codec, policy):
+    with pytest.raises(TooLongError, match=r"has 15 tokens, data.max_prompt_tokens is 14") as error:
+        Fitting(14, 4, policy).fit(LONG, codec)
+    assert error.value.part == "prompt"
+
+
+@pytest.mark.parametrize("policy", ["error", "drop", "trim_prompt"])
+def test_a_long_answer_is_refused_by_every_policy_but_its_own(codec, policy):
+    with pytest.raises(TooLongError, match=r"has 4 tokens, data.max_answer_tokens is 3"):
+        Fitting(15, 3, policy).fit(LONG, codec)
+
+
+def test_a_prompt_loses_the_end_of_its_system_text_and_keeps_the_question(codec):
+    row, trimmed = Fitting(12, 4, "trim_prompt").fit(LONG, codec)
+    assert (prompt_of(row, codec), trimmed) == ("SSSSS\n\nQQQQ\n", True)
+    assert row.labels[-1] == codec.stop_id
+
+
+def test_then_the_input_and_never_the_question(codec):
+    example = Example((Turn("system", "SSSS"), Turn("user", "QQQQ", "IIII")), "A")
+    row, _ = Fitting(11, 4, "trim_prompt").fit(example, codec)
+    assert prompt_of(row, codec) == "\n\nQQQQ\n\nII\n"
+    with pytest.raises(TooLongError, match=r"has 17 tokens, data.max_prompt_tokens is 5"):
+        Fitting(5, 4, "trim_prompt").fit(example, codec)
+
+
+def test_a_cut_answer_has_its_head_and_no_stop(codec):
+    row, trimmed = Fitting(15, 3, "trim_answer").fit(LONG, codec)
+    assert (codec.tokenizer.decode(row.input_ids[row.prompt_length :]), row.cut, trimmed) == ("AAA", True, False)

@@ -1,0 +1,58 @@
+"""Sums of token losses, against numbers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from llmft.callbacks.perplexity import perplexity
+from llmft.models.base import TokenSums
+from llmft.models.loss import head_on, supervised, token_loss_sum
+
+
+class OneProcess:
+    world_size = 1
+
+
+def test_cross_entropy_of_two_tokens():
+    total, tokens = token_loss_sum(torch.tensor([[-1.0, 1.0], [-0.5, 1.5]]), torch.tensor([0, 1]))
+    assert tokens == 2
+    assert float(total) / 2 == pytest.approx(1.1269, abs=1e-4)
+
+
+def test_nothing_to_learn_is_zero_and_still_has_a_gradient():
+    logits = torch.zeros((0, 5), requires_grad=True)
+    total, tokens = token_loss_sum(logits, torch.zeros(0, dtype=torch.long))
+    assert (float(total), int(tokens)) == (0.0, 0)
+    total.backward()
+    assert logits.grad is not None
+
+
+def test_means_are_weighted_by_tokens():
+    sums = TokenSums()
+    sums.add(torch.tensor(2 * 1.0), torch.tensor(2))
+    sums.add(torch.tensor(50 * 3.0), torch.tensor(50))
+    loss, tokens = sums.mean(OneProcess())
+    assert tokens == 52
+    assert perplexity(loss) == pytest.approx(18.598, abs=1e-3)  # mean of losses 7.389, mean of perplexities 11.402
+
+
+def test_perplexity_beyond_a_float_is_infinite():
+    assert perplexity(0.0) == 1
+    assert perplexity(1e4) == math.inf
+
+
+def test_the_head_sees_the_chosen_positions_alone():
+    class Model:
+        head = torch.nn.Linear(3, 7)
+
+        def get_output_embeddings(self):
+            return self.head
+
+    model, hidden = Model(), torch.randn(2, 4, 3)
+    chosen = supervised(torch.tensor([[-100, -100, 5, 6], [-100, 1, -100, -100]]))
+    with head_on(model, chosen):
+        few = model.head(hidden)
+    every = model.head(hidden)
+    assert every.shape == (2, 4, 7)
+    assert torch.equal(few, torch.stack([every[0, 2], every[0, 3], every[1, 1]]))
