@@ -2,12 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"  # tiny models on one core each; two test processes share two cores
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -40,7 +43,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         os.environ["LLMFT_CACHE"] = given
 
 
-@pytest.fixture()
+@pytest.fixture
 def load() -> Iterator[Callable[..., Any]]:
     """Compose a command's config: ``load("data=alpaca", command="preview")``."""
 
@@ -53,7 +56,7 @@ def load() -> Iterator[Callable[..., Any]]:
     GlobalHydra.instance().clear()
 
 
-@pytest.fixture()
+@pytest.fixture
 def llmft(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """Run a command line in this process, inside ``tmp_path``: ``code, out, err = llmft("preview", "data=alpaca")``."""
     monkeypatch.chdir(tmp_path)
@@ -100,3 +103,22 @@ def llama_tokenizer() -> Any:
 def read_json_lines(file: Path) -> list[Any]:
     """The rows of a JSONL file, by newline alone."""
     return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+
+
+def cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command line as a user does, in a process of its own."""
+    command = [sys.executable, "-m", "llmft", *arguments]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}, check=False
+    )
+
+
+def write_rows(file: Path, *rows: Any) -> Path:
+    """A JSONL file of these rows."""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def chat_row(question: str, answer: str) -> dict[str, Any]:
+    """A row of the academic set."""
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}

@@ -54,7 +54,9 @@ def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
         return "train", list(arguments)
     if first not in COMMANDS:
         known = ", ".join(COMMANDS)
-        raise UserError(f"{first}: no such command.{did_you_mean(first, COMMANDS)} There are: {known}; options are key=value")
+        raise UserError(
+            f"{first}: no such command.{did_you_mean(first, COMMANDS)} There are: {known}; options are key=value"
+        )
     return first, list(arguments[1:])
 
 
@@ -86,13 +88,16 @@ def check_command_line(command: str, arguments: list[str], *, multirun: bool) ->
     jobs: list[list[str]] = [overrides]
     if multirun:
         try:
-            swept = [o for o in OverridesParser.create().parse_overrides(overrides)]
+            swept = OverridesParser.create().parse_overrides(overrides)
         except Exception as error:
             raise UserError(f"command line: {str(error).splitlines()[0]}") from None
         choices = [list(o.sweep_string_iterator()) if o.is_sweep_override() else [None] for o in swept]
         widest = max((len(c) for c in choices), default=1)
         jobs = [
-            [o.input_line or "" if c == [None] else f"{o.get_key_element()}={c[min(i, len(c) - 1)]}" for o, c in zip(swept, choices, strict=True)]
+            [
+                o.input_line or "" if c == [None] else f"{o.get_key_element()}={c[min(i, len(c) - 1)]}"
+                for o, c in zip(swept, choices, strict=True)
+            ]
             for i in range(widest)
         ]
     faults = dict.fromkeys(fault for job in jobs for fault in composition_faults(command, job, parsed.config_dir))

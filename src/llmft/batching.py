@@ -47,7 +47,9 @@ class Batches(Sampler[list[int]]):
             order = torch.randperm(len(order), generator=generator).tolist()
         if self.grouped:
             block = self.batch_size * GROUP_BATCHES
-            order = [row for start in range(0, len(order), block) for row in self._by_length(order[start : start + block])]
+            order = [
+                row for start in range(0, len(order), block) for row in self._by_length(order[start : start + block])
+            ]
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         if self.grouped and self.shuffle:
             batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]

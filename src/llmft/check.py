@@ -78,7 +78,9 @@ RULES: dict[str, Rule] = {
     "peft.dropout": DROPOUT,
     "optim.lr": POSITIVE,
     "optim.weight_decay": NOT_NEGATIVE,
-    "scheduler.warmup_steps": Rule("a whole number of steps, or a fraction below 1", lambda v: SHARE.holds(v) or COUNT.holds(v)),
+    "scheduler.warmup_steps": Rule(
+        "a whole number of steps, or a fraction below 1", lambda v: SHARE.holds(v) or COUNT.holds(v)
+    ),
     "trainer.devices": Rule("1 (several processes come with the distributed trainers)", lambda v: v == 1),
     "trainer.max_epochs": COUNT_OR_OFF,
     "trainer.max_steps": COUNT_OR_OFF,

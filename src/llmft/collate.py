@@ -42,7 +42,9 @@ def generation_batch(prompts: Sequence[Sequence[int]], pad_id: int, *, pad_left:
 
 def _pad(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> torch.Tensor:
     width = max(map(len, rows))
-    filled = [[value] * (width - len(row)) * left + list(row) + [value] * (width - len(row)) * (not left) for row in rows]
+    filled = [
+        [value] * (width - len(row)) * left + list(row) + [value] * (width - len(row)) * (not left) for row in rows
+    ]
     return torch.tensor(filled, dtype=torch.long)
 
 

@@ -107,11 +107,13 @@ def _leaves(cfg: DictConfig) -> list[str]:
     def walk(node: Any, path: str) -> list[str]:
         if not isinstance(node, dict):
             return [path]
-        children = {f"{path}.{key}" if path else str(key): child for key, child in node.items() if not key.startswith("_")}
+        children = {
+            f"{path}.{key}" if path else str(key): child for key, child in node.items() if not key.startswith("_")
+        }
         inner = [leaf for name, child in children.items() for leaf in walk(child, name)]
         return [path, *inner] if path else inner
 
-    return walk(raw, prefix)
+    return walk(raw, "")
 
 
 def _explain(override: str, reason: str, known: list[str]) -> str:

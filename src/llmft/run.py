@@ -2,12 +2,11 @@
 
 import json
 import math
-import os
 import platform
 import subprocess
 import sys
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ class RunDirectory:
         config.save(cfg, path / "config.yaml")
         run.update(
             status="running",
-            started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
             command=[Path(sys.argv[0]).name, *sys.argv[1:]],
             seed=cfg.seed,
             versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
@@ -66,7 +65,7 @@ class RunDirectory:
         text = json.dumps(finite(self.record), indent=2, ensure_ascii=False, allow_nan=False)
         unfinished = self.path / "run.json.tmp"
         unfinished.write_text(text + "\n", encoding="utf-8")
-        os.replace(unfinished, self.path / "run.json")
+        unfinished.replace(self.path / "run.json")
 
     def finish(self, status: str, **values: Any) -> None:
         """Set the final status and the wall-clock seconds since the start."""

@@ -55,7 +55,9 @@ def find(path: str, name: str) -> Source:
         raise UserError(f"data.path={path}: is a folder; pass one .jsonl or .json file")
     if HUB_ID.match(path) and file.suffix not in (".json", ".jsonl"):
         return Source(path, None, None)
-    raise UserError(f"data.path={path}: no such file (looked in {Path.cwd()}); or data.path=sample for the shipped rows")
+    raise UserError(
+        f"data.path={path}: no such file (looked in {Path.cwd()}); or data.path=sample for the shipped rows"
+    )
 
 
 def read(source: Source) -> Iterator[Located]:
@@ -112,7 +114,9 @@ def _read_json(given: str, text: str) -> Iterator[Located]:
 
     position = skip(0)
     if text[position] != "[":
-        raise UserError(f"{given}:1: a .json file must hold a list of rows, got {shown(text[position : position + 40])}")
+        raise UserError(
+            f"{given}:1: a .json file must hold a list of rows, got {shown(text[position : position + 40])}"
+        )
     position = skip(position + 1)
     while position < end and text[position] != "]":
         line, counted = line + text.count("\n", counted, position), position

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 class SweepTable(Callback):
     """A row per run: what differed between them, and what came out."""
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         """Read every run.json below the sweep's folder."""
         folder = Path(config.hydra.sweep.dir)
         rows = [_row(file) for file in sorted(folder.glob("*/run.json"), key=_number)]
@@ -22,7 +22,11 @@ class SweepTable(Callback):
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Both files; columns that are empty everywhere stay away."""
-    columns = [name for name in dict.fromkeys(key for row in rows for key in row) if any(row.get(name) not in (None, "") for row in rows)]
+    columns = [
+        name
+        for name in dict.fromkeys(key for row in rows for key in row)
+        if any(row.get(name) not in (None, "") for row in rows)
+    ]
     with (folder / "sweep.csv").open("w", newline="", encoding="utf-8") as out:
         writer = csv.DictWriter(out, columns, extrasaction="ignore")
         writer.writeheader()
@@ -32,21 +36,19 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _row(file: Path) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
     record = json.loads(file.read_text(encoding="utf-8"))
     cfg = OmegaConf.load(file.parent / "config.yaml")
     metrics = record.get("metrics", {})
     before, after = metrics.get("before", {}), metrics.get("after", {})
     return {
         "run": file.parent.name,
-        **{group: cfg[group].name for group in ("model", "data", "peft")},
-        "lr": cfg.optim.lr,
+        **{group: OmegaConf.select(cfg, f"{group}.name") for group in ("model", "data", "peft")},
+        "lr": OmegaConf.select(cfg, "optim.lr"),
         "seed": record["seed"],
         "status": record["status"],
         "objective": record.get("objective"),
         **{f"{name} before": value for name, value in before.items()},
-        **{name: value for name, value in after.items()},
+        **after,
         "trainable": record.get("parameters", {}).get("trainable"),
         "steps": metrics.get("steps"),
         "seconds": record.get("seconds"),

@@ -18,12 +18,12 @@ def byte_ids(tokenizer, text):
     return [tokenizer.convert_tokens_to_ids(piece) for piece in tokenizer.tokenize(text)]
 
 
-@pytest.fixture()
+@pytest.fixture
 def causal(gpt2_tokenizer):
     return codec_for("causal", gpt2_tokenizer, prompt_config("plain"), None, "answer")[0]
 
 
-@pytest.fixture()
+@pytest.fixture
 def seq2seq(t5_tokenizer):
     return codec_for("seq2seq", t5_tokenizer, prompt_config("plain"), None, "answer")[0]
 
@@ -64,7 +64,11 @@ def test_train_on_all_is_causal_only(gpt2_tokenizer, t5_tokenizer):
 
 @pytest.mark.parametrize("answer", ["a <|endoftext|> b", "<|endoftext|>", "</s><s><pad>"])
 def test_control_tokens_in_prompt_and_answer_stay_text(answer, gpt2_tokenizer, t5_tokenizer, llama_tokenizer):
-    for family, tokenizer, name in [("causal", gpt2_tokenizer, "alpaca"), ("seq2seq", t5_tokenizer, "t5"), ("causal", llama_tokenizer, "chat")]:
+    for family, tokenizer, name in [
+        ("causal", gpt2_tokenizer, "alpaca"),
+        ("seq2seq", t5_tokenizer, "t5"),
+        ("causal", llama_tokenizer, "chat"),
+    ]:
         codec, _ = codec_for(family, tokenizer, prompt_config(name), None, "answer")
         prompt = codec.template.render((Turn("user", answer),))
         row = codec.encode(prompt, answer)
@@ -93,7 +97,9 @@ def bpe(merges):
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, bos_token=END, clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=END, bos_token=END, clean_up_tokenization_spaces=False
+    )
 
 
 def test_tokens_that_merge_across_the_boundary_are_kept_apart_and_counted():
@@ -119,8 +125,9 @@ def test_the_lead_of_a_template_is_trained_and_taken_off_again(gpt2_tokenizer):
 def test_raw_text_gets_one_bos_where_the_tokenizer_adds_one(llama_tokenizer):
     from tokenizers import processors
 
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(llama_tokenizer._tokenizer.to_str()), bos_token="<s>", eos_token="</s>")
-    tokenizer._tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    raw = Tokenizer.from_str(llama_tokenizer._tokenizer.to_str())
+    raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
     codec, _ = codec_for("causal", tokenizer, prompt_config("alpaca"), None, "answer")
     row = codec.encode(codec.template.render((Turn("user", "Say <s>"),)), "<s>")
     assert row.input_ids[0] == 1
@@ -130,8 +137,9 @@ def test_raw_text_gets_one_bos_where_the_tokenizer_adds_one(llama_tokenizer):
 def test_characters_that_do_not_come_back_are_counted(t5_tokenizer):
     from tokenizers import Regex, normalizers
 
-    lossy = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(t5_tokenizer._tokenizer.to_str()), pad_token="<pad>", eos_token="</s>")
-    lossy._tokenizer.normalizer = normalizers.Replace(Regex(r"[\n{}]"), "")
+    raw = Tokenizer.from_str(t5_tokenizer._tokenizer.to_str())
+    raw.normalizer = normalizers.Replace(Regex(r"[\n{}]"), "")
+    lossy = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="</s>")
     codec = Seq2SeqCodec(lossy, PromptTemplate("{{ messages[0].content }}", ("<pad>", "</s>")))
     assert codec.encode(Prompt(("a{b}",)), "c\nd\n").lost == 4
     assert codec.encode(Prompt(("ab",)), "cd").lost == 0

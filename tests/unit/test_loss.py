@@ -23,7 +23,7 @@ def test_cross_entropy_of_two_tokens():
 def test_nothing_to_learn_is_zero_and_still_has_a_gradient():
     logits = torch.zeros((0, 5), requires_grad=True)
     total, tokens = token_loss_sum(logits, torch.zeros(0, dtype=torch.long))
-    assert (float(total), int(tokens)) == (0.0, 0)
+    assert (total.item(), int(tokens)) == (0.0, 0)
     total.backward()
     assert logits.grad is not None
 

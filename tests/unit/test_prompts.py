@@ -16,13 +16,19 @@ TEXTS = {
     ("alpaca", (USER,)): f"{PREAMBLE}\n\n### Instruction:\nName a fruit.\n\n### Response:\n",
     ("alpaca", (INPUT,)): f"{PREAMBLE}\n\n### Instruction:\nSort.\n\n### Input:\n3 1 2\n\n### Response:\n",
     ("alpaca", (SYSTEM, USER)): "Be brief.\n\n### Instruction:\nName a fruit.\n\n### Response:\n",
-    ("alpaca", TALK): f"{PREAMBLE}\n\n### Instruction:\nHi\n\n### Response:\nHello<|endoftext|>\n\n### Instruction:\nBye\n\n### Response:\n",
+    (
+        "alpaca",
+        TALK,
+    ): f"{PREAMBLE}\n\n### Instruction:\nHi\n\n### Response:\nHello<|endoftext|>\n\n### Instruction:\nBye\n\n### Response:\n",
     ("plain", (USER,)): "Name a fruit.\n",
     ("plain", (SYSTEM, INPUT)): "Be brief.\n\nSort.\n\n3 1 2\n",
     ("plain", TALK): "Hi\nHello<|endoftext|>\n\nBye\n",
     ("t5", (USER,)): "Instruction:\nAnswer the question.\n\nQuestion:\nName a fruit.\n\nAnswer:",
     ("t5", (SYSTEM, INPUT)): "Instruction:\nBe brief.\n\nQuestion:\nSort.\n\n3 1 2\n\nAnswer:",
-    ("t5", TALK): "Instruction:\nAnswer the question.\n\nQuestion:\nHi\n\nAnswer:\nHello<|endoftext|>\n\nQuestion:\nBye\n\nAnswer:",
+    (
+        "t5",
+        TALK,
+    ): "Instruction:\nAnswer the question.\n\nQuestion:\nHi\n\nAnswer:\nHello<|endoftext|>\n\nQuestion:\nBye\n\nAnswer:",
     ("inst", (USER,)): "[INST] Name a fruit. [/INST]",
     ("inst", (SYSTEM, USER)): "[INST] Be brief.\n\nName a fruit. [/INST]",
     ("inst", TALK): "[INST] Hi [/INST] Hello<|endoftext|>[INST] Bye [/INST]",
@@ -45,7 +51,7 @@ def test_a_chat_template_is_the_tokenizers_own(llama_tokenizer):
     assert codec.prompt_ids(prompt) == ids
 
 
-def test_text_around_t5_and_llama_gets_their_own_frame_once(t5_tokenizer, llama_tokenizer):
+def test_text_for_t5_gets_its_own_frame_once(t5_tokenizer):
     codec, _ = codec_for("seq2seq", t5_tokenizer, prompt_config("plain"), None, "answer")
     assert codec.template.render((USER,)).text == "Name a fruit.\n</s>"
     assert codec.template.render(TALK).text == "Hi\nHello\n\nBye\n</s>"
@@ -83,7 +89,10 @@ REFUSES_SYSTEM = (
 IGNORES_SYSTEM = "{% for m in messages %}{% if m.role != 'system' %}{{ m.content }}{% endif %}{% endfor %}"
 
 
-@pytest.mark.parametrize(("source", "text"), [(REFUSES_SYSTEM, "<user>Be brief.\n\nName a fruit.<model>"), (IGNORES_SYSTEM, "Be brief.\n\nName a fruit.")])
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [(REFUSES_SYSTEM, "<user>Be brief.\n\nName a fruit.<model>"), (IGNORES_SYSTEM, "Be brief.\n\nName a fruit.")],
+)
 def test_a_system_line_goes_into_the_user_turn_where_there_is_no_system_role(source, text):
     assert PromptTemplate(source).render((SYSTEM, USER)).text == text
 
@@ -97,7 +106,11 @@ def test_control_tokens_that_users_type_stay_text():
 
 def test_private_characters_in_the_text_are_no_trouble():
     text = "".join(map(chr, range(0xF0000, 0xF0005))) + "<a>"
-    assert PromptTemplate("{{ messages[0].content }}<a>", ("<a>",)).render((Turn("user", text),)).pieces == (text, "<a>", "")
+    assert PromptTemplate("{{ messages[0].content }}<a>", ("<a>",)).render((Turn("user", text),)).pieces == (
+        text,
+        "<a>",
+        "",
+    )
 
 
 def test_a_template_that_fails_is_a_users_error():
@@ -105,7 +118,10 @@ def test_a_template_that_fails_is_a_users_error():
         PromptTemplate("{{ raise_exception('no good') }}").render((USER,))
 
 
-@pytest.mark.parametrize(("name", "frame"), [("inst", (" ", "<|endoftext|>")), ("alpaca", ("", "<|endoftext|>")), ("plain", ("", "<|endoftext|>"))])
+@pytest.mark.parametrize(
+    ("name", "frame"),
+    [("inst", (" ", "<|endoftext|>")), ("alpaca", ("", "<|endoftext|>")), ("plain", ("", "<|endoftext|>"))],
+)
 def test_frame_of_an_answer(name, frame, gpt2_tokenizer):
     codec, _ = codec_for("causal", gpt2_tokenizer, prompt_config(name), None, "answer")
     assert codec.template.frame == frame

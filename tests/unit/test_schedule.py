@@ -8,7 +8,15 @@ from llmft.models.schedule import planned_steps, warmup_schedule
 
 @pytest.mark.parametrize(
     ("batches", "accumulate", "epochs", "most", "steps"),
-    [(8, 1, 3, -1, 24), (8, 4, 3, -1, 6), (9, 4, 3, -1, 9), (9, 4, 3, 5, 5), (9, 4, -1, 40, 40), (2, 4, 1, -1, 1), (9, 4, 1, 99, 3)],
+    [
+        (8, 1, 3, -1, 24),
+        (8, 4, 3, -1, 6),
+        (9, 4, 3, -1, 9),
+        (9, 4, 3, 5, 5),
+        (9, 4, -1, 40, 40),
+        (2, 4, 1, -1, 1),
+        (9, 4, 1, 99, 3),
+    ],
 )
 def test_planned_steps(batches, accumulate, epochs, most, steps):
     assert planned_steps(batches, accumulate, epochs, most) == steps

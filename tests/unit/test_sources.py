@@ -12,7 +12,13 @@ def rows_of(file):
 
 @pytest.mark.parametrize(
     "data",
-    [b'{"a": 1}\n{"a": 2}', b'{"a": 1}\n{"a": 2}\n', b'{"a": 1}\r\n{"a": 2}\r\n', b'\xef\xbb\xbf{"a": 1}\n{"a": 2}\n', b'{"a": 1}\n\n{"a": 2}\n\n'],
+    [
+        b'{"a": 1}\n{"a": 2}',
+        b'{"a": 1}\n{"a": 2}\n',
+        b'{"a": 1}\r\n{"a": 2}\r\n',
+        b'\xef\xbb\xbf{"a": 1}\n{"a": 2}\n',
+        b'{"a": 1}\n\n{"a": 2}\n\n',
+    ],
     ids=["no newline at the end", "newline", "CRLF", "BOM", "blank lines"],
 )
 def test_jsonl_is_accepted(tmp_path, data):
@@ -33,13 +39,24 @@ def test_broken_jsonl_lines_are_named_and_the_others_kept(tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text('{"a": 1}\n{"a": \n\n{"a": 3}\n' + "[" * 100_000 + "\n")
     found = rows_of(file)
-    assert [(f.place.rpartition(":")[2], f.fault is None) for f in found] == [("1", True), ("2", False), ("4", True), ("5", False)]
-    assert "broken JSON" in found[1].fault
+    assert [(f.place.rpartition(":")[2], f.fault is None) for f in found] == [
+        ("1", True),
+        ("2", False),
+        ("4", True),
+        ("5", False),
+    ]
+    assert "broken JSON" in str(found[1].fault)
 
 
 @pytest.mark.parametrize(
     ("text", "line"),
-    [('[\n{"a": 1},\n{"a": }\n]', 3), ('[\n{"a": 1}\n{"a": 2}\n]', 3), ('[\n{"a": 1},\n', 3), ('[{"a": 1}]\nmore', 1), ('[\n{"a":\n\n "x}\n]', 4)],
+    [
+        ('[\n{"a": 1},\n{"a": }\n]', 3),
+        ('[\n{"a": 1}\n{"a": 2}\n]', 3),
+        ('[\n{"a": 1},\n', 3),
+        ('[{"a": 1}]\nmore', 1),
+        ('[\n{"a":\n\n "x}\n]', 4),
+    ],
 )
 def test_broken_json_names_the_line(tmp_path, text, line):
     file = tmp_path / "rows.json"
@@ -69,7 +86,11 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, name, data, message):
 
 
 def test_no_file_no_folder_no_sample(tmp_path):
-    for path, message in [("nope.jsonl", "no such file"), (str(tmp_path), "is a folder"), ("a/b/c.json", "no such file")]:
+    for path, message in [
+        ("nope.jsonl", "no such file"),
+        (str(tmp_path), "is a folder"),
+        ("a/b/c.json", "no such file"),
+    ]:
         with pytest.raises(UserError, match=message):
             find(path, "x")
     with pytest.raises(UserError, match="no sample is shipped for data=x"):

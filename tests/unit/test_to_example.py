@@ -14,14 +14,28 @@ from llmft.records import Example, RowError, Turn
 from llmft.sources import SAMPLES, find, read
 from tests.conftest import DATA, SHARED
 
-CLASSES = {"academic": Academic, "alpaca": Alpaca, "openorca": OpenOrca, "psychology": Psychology, "keyword_qa": KeywordQA}
+CLASSES = {
+    "academic": Academic,
+    "alpaca": Alpaca,
+    "openorca": OpenOrca,
+    "psychology": Psychology,
+    "keyword_qa": KeywordQA,
+}
 Q, A = {"role": "user", "content": "Q?"}, {"role": "assistant", "content": "A."}
 
 MEANINGS = [
     (Academic, {"messages": [Q, A]}, Example((Turn("user", "Q?"),), "A.")),
     (
         Academic,
-        {"messages": [{"role": "system", "content": "S"}, Q, A, {"role": "user", "content": "More?"}, {"role": "assistant", "content": "B"}]},
+        {
+            "messages": [
+                {"role": "system", "content": "S"},
+                Q,
+                A,
+                {"role": "user", "content": "More?"},
+                {"role": "assistant", "content": "B"},
+            ]
+        },
         Example((Turn("system", "S"), Turn("user", "Q?"), Turn("assistant", "A."), Turn("user", "More?")), "B"),
     ),
     (Alpaca, {"instruction": "I", "input": "", "output": "O"}, Example((Turn("user", "I"),), "O")),
@@ -32,9 +46,21 @@ MEANINGS = [
         {"id": "x.1", "system_prompt": "S", "question": "Q", "response": "R"},
         Example((Turn("system", "S"), Turn("user", "Q")), "R", id="x.1"),
     ),
-    (OpenOrca, {"id": "x.2", "system_prompt": "", "question": "Q", "response": "R"}, Example((Turn("user", "Q"),), "R", id="x.2")),
-    (Psychology, {"question": "Q", "response_j": "kind", "response_k": "unkind"}, Example((Turn("user", "Q"),), "kind")),
-    (KeywordQA, {"question": "Q", "answer_keywords": ["one", "two words"]}, Example((Turn("user", "Q"),), "one, two words")),
+    (
+        OpenOrca,
+        {"id": "x.2", "system_prompt": "", "question": "Q", "response": "R"},
+        Example((Turn("user", "Q"),), "R", id="x.2"),
+    ),
+    (
+        Psychology,
+        {"question": "Q", "response_j": "kind", "response_k": "unkind"},
+        Example((Turn("user", "Q"),), "kind"),
+    ),
+    (
+        KeywordQA,
+        {"question": "Q", "answer_keywords": ["one", "two words"]},
+        Example((Turn("user", "Q"),), "one, two words"),
+    ),
 ]
 
 FAULTS = [
@@ -45,7 +71,11 @@ FAULTS = [
     (Academic, {"messages": [Q, Q]}, "messages[1].role: must be assistant here"),
     (Academic, {"messages": [A]}, "messages[0].role: must be user here"),
     (Academic, {"messages": [{"role": "system", "content": "S"}]}, "the last turn must be assistant"),
-    (Academic, {"messages": [{"role": "bot", "content": "x"}, A]}, 'messages[0].role: must be one of system, user, assistant, got "bot"'),
+    (
+        Academic,
+        {"messages": [{"role": "bot", "content": "x"}, A]},
+        'messages[0].role: must be one of system, user, assistant, got "bot"',
+    ),
     (Academic, {"messages": [{"role": ["user"], "content": "x"}, A]}, "messages[0].role: must be one of"),
     (Academic, {"messages": [Q, {"role": "assistant", "content": " "}]}, "messages[1].content: must not be blank"),
     (Academic, {"messages": [Q, {"role": "assistant"}]}, "messages[1].content: is missing"),
@@ -54,7 +84,11 @@ FAULTS = [
     (Alpaca, {"instruction": None, "input": "", "output": "O"}, "instruction: must be text, got null"),
     (Alpaca, {"instruction": "I", "input": "", "output": 5}, "output: must be text, got 5"),
     (Alpaca, ["I"], "row: must be an object"),
-    (OpenOrca, {"id": "1", "system_prompt": None, "question": "Q", "response": "R"}, "system_prompt: must be text, got null"),
+    (
+        OpenOrca,
+        {"id": "1", "system_prompt": None, "question": "Q", "response": "R"},
+        "system_prompt: must be text, got null",
+    ),
     (Psychology, {"question": "Q", "response_k": "unkind"}, "response_j: is missing"),
     (Psychology, {"question": "Q", "response_j": "half \ud800"}, "response_j: holds half of a surrogate pair"),
     (KeywordQA, {"question": "Q", "answer_keywords": []}, "answer_keywords: must be a list of strings, got []"),

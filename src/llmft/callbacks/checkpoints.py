@@ -1,7 +1,6 @@
-"""``last.ckpt`` after every validation and at the end, ``best.ckpt`` for the best monitored value; written whole or not at all."""
+"""``last.ckpt`` after every validation, ``best.ckpt`` for the best monitored value; written whole or not at all."""
 
 import math
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ class Checkpoints(Checkpoint):
         self.best_step = step
         unfinished = self.best.with_suffix(".tmp")
         shutil.copyfile(self.last, unfinished)
-        os.replace(unfinished, self.best)
+        unfinished.replace(self.best)
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far."""
@@ -74,5 +73,5 @@ class Checkpoints(Checkpoint):
         self.last.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.last.with_suffix(".tmp")
         trainer.save_checkpoint(unfinished)
-        os.replace(unfinished, self.last)
+        unfinished.replace(self.last)
         self.saved_step = trainer.global_step

@@ -69,7 +69,10 @@ class MetricsLog(pl.Callback):
             self._widen(list(dict.fromkeys(new)))
         with self.file.open("r+", newline="", encoding="utf-8") as out:
             # a validation after the last step adds to the row that is there already
-            out.seek(self.written[1] if step == self.written[0] else 0, os.SEEK_SET if step == self.written[0] else os.SEEK_END)
+            out.seek(
+                self.written[1] if step == self.written[0] else 0,
+                os.SEEK_SET if step == self.written[0] else os.SEEK_END,
+            )
             self.written = (step, out.tell())
             csv.DictWriter(out, self.columns).writerow(self.row)
             out.truncate()
@@ -85,7 +88,7 @@ class MetricsLog(pl.Callback):
             writer = csv.DictWriter(out, self.columns)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(unfinished, self.file)
+        unfinished.replace(self.file)
 
 
 def _values(trainer: pl.Trainer, prefix: str) -> dict[str, float]:

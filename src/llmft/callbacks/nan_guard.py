@@ -31,11 +31,17 @@ class NanGuard(pl.Callback):
         # a float16 scaler meets overflow now and then, and skips that step by itself
         if not math.isfinite(pl_module.grad_norm) and trainer.precision != "16-mixed":
             names = [n for n, p in pl_module.model.named_parameters() if p.grad is not None and not _finite(p.grad)]
-            what = f"the gradient of {len(names)} weights is not finite (first: {names[0]})" if names else "its norm overflows"
+            what = (
+                f"the gradient of {len(names)} weights is not finite (first: {names[0]})"
+                if names
+                else "its norm overflows"
+            )
             raise Halted(self._message(trainer, pl_module, what))
         self.zeros = self.zeros + 1 if pl_module.window_loss == 0 else 0
         if self.zeros >= self.zero_steps:
-            raise Halted(self._message(trainer, pl_module, f"the loss was exactly 0 for {self.zeros} steps: it collapsed"))
+            raise Halted(
+                self._message(trainer, pl_module, f"the loss was exactly 0 for {self.zeros} steps: it collapsed")
+            )
         if trainer.global_step == 0:
             self._check_trained(trainer, pl_module)
 
@@ -62,7 +68,9 @@ class NanGuard(pl.Callback):
         places = pl_module.window_places
         more = f" and {len(places) - SHOWN_ROWS} more" if len(places) > SHOWN_ROWS else ""
         rows = ", ".join(places[:SHOWN_ROWS]) + more
-        return f"halted at step {trainer.global_step + 1}, epoch {trainer.current_epoch}: {what}. Rows of the step: {rows}"
+        return (
+            f"halted at step {trainer.global_step + 1}, epoch {trainer.current_epoch}: {what}. Rows of the step: {rows}"
+        )
 
 
 def _finite(tensor: torch.Tensor) -> bool:

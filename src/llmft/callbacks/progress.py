@@ -13,4 +13,4 @@ class Progress(RichProgressBar):
         """The loss, its norm and the learning rate."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        return {name: value for name, value in metrics.items()}
+        return dict(metrics)

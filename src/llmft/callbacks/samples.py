@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from llmft.generation import Generator
 from llmft.records import Example
@@ -30,19 +31,29 @@ class Samples(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Ask the questions; not in the sanity check, not in a dry run."""
-        if trainer.sanity_checking or getattr(trainer, "fast_dev_run", False) or not self.examples or trainer.global_rank:
+        if (
+            trainer.sanity_checking
+            or getattr(trainer, "fast_dev_run", False)
+            or not self.examples
+            or trainer.global_rank
+        ):
             return
         answers = self.generator.answers([example.context for example in self.examples])
         with self.file.open("a", encoding="utf-8") as out:
             for example, answer in zip(self.examples, answers, strict=True):
                 question = example.context[-1].message()["content"]
                 row = {"step": trainer.global_step, "id": example.id, "place": example.place, "question": question}
-                row |= {"reference": example.answer, "answer": answer.text, "ended": answer.ended, "tokens": answer.tokens}
+                row |= {
+                    "reference": example.answer,
+                    "answer": answer.text,
+                    "ended": answer.ended,
+                    "tokens": answer.tokens,
+                }
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
                 self._show(trainer, f"samples/{example.id}", f"**Q** {question}", answer.text, example.answer)
 
     def _show(self, trainer: pl.Trainer, tag: str, question: str, answer: str, reference: str) -> None:
         text = f"{question}\n\n**A** {answer}\n\n**reference** {reference}"
         for logger in trainer.loggers:
-            if hasattr(logger.experiment, "add_text"):
-                logger.experiment.add_text(tag, text, trainer.global_step)  # pyright: ignore[reportOptionalMemberAccess]
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text(tag, text, trainer.global_step)

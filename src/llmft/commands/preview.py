@@ -58,7 +58,9 @@ def _print_text(data: InstructionDataModule, codec: Codec, rows: list[Encoded], 
         console.rule(Text(row.place), align="left")
         console.print(_colored(row, codec), soft_wrap=True)
     console.rule()
-    console.print(f"{about['model']}, prompt {about['prompt_name']}; [bold green]⟦trained⟧[/]: loss is taken there, and nowhere else")
+    console.print(
+        f"{about['model']}, prompt {about['prompt_name']}; [bold green]⟦trained⟧[/]: loss is taken there, and nowhere else"
+    )
     for line in data.account.lines():
         console.print(Text(line))
 

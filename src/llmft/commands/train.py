@@ -74,7 +74,9 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     export.save_model(run.model, generator, cfg, place, data.account)
 
     metrics = {"before": before, "after": after, "best_step": checkpoints.best_step, "steps": trainer.global_step}
-    run.finish("finished", metrics=metrics, objective=after.get(cfg.objective), peak_memory_mib=summary.peak_memory_mib())
+    run.finish(
+        "finished", metrics=metrics, objective=after.get(cfg.objective), peak_memory_mib=summary.peak_memory_mib()
+    )
     summary.show(run, metrics, questions, before_answers, after_answers)
     return after.get(cfg.objective)
 
@@ -125,7 +127,11 @@ def _fit(trainer: pl.Trainer, module: InstructionModule, data: InstructionDataMo
 
 
 def _best(
-    trainer: pl.Trainer, module: InstructionModule, data: InstructionDataModule, checkpoints: Checkpoints, cfg: DictConfig
+    trainer: pl.Trainer,
+    module: InstructionModule,
+    data: InstructionDataModule,
+    checkpoints: Checkpoints,
+    cfg: DictConfig,
 ) -> dict[str, float]:
     """Put the best weights into the module; validates the last step first, if nothing did."""
     if cfg.trainer.fast_dev_run:
@@ -159,7 +165,12 @@ def _tell_data(data: InstructionDataModule, run: RunDirectory) -> None:
 def _tell_model(cfg: DictConfig, run: RunDirectory, place: str, prompt: str, counts: dict[str, int]) -> None:
     share = counts["trainable"] / counts["total"]
     log.info("model: %s (%s), prompt %s", cfg.model.name, place, prompt)
-    log.info("peft %s: %s of %s parameters trainable (%.2f %%)", cfg.peft.name, *(f"{counts[k]:,}" for k in ("trainable", "total")), 100 * share)
+    log.info(
+        "peft %s: %s of %s parameters trainable (%.2f %%)",
+        cfg.peft.name,
+        *(f"{counts[k]:,}" for k in ("trainable", "total")),
+        100 * share,
+    )
     if counts["trainable"] == 0:
         raise UserError(f"peft={cfg.peft.name}: no parameter is trainable")
     run.update(model={"name": cfg.model.name, "path": place, "prompt": prompt}, parameters=counts)

@@ -72,9 +72,13 @@ class Account:
         if self.unused:
             lines.append(f"{self.unused} kept rows are in no split (data.split adds up to less than 1)")
         if self.trimmed or self.cut:
-            lines.append(f"trimmed to the budget: {self.trimmed} prompts, {self.cut} answers (these train no stop token)")
+            lines.append(
+                f"trimmed to the budget: {self.trimmed} prompts, {self.cut} answers (these train no stop token)"
+            )
         if self.merged:
-            lines.append(f"{self.merged} rows: tokens would merge across prompt and answer; their answers were encoded alone")
+            lines.append(
+                f"{self.merged} rows: tokens would merge across prompt and answer; their answers were encoded alone"
+            )
         if self.lost_rows:
             lines.append(
                 f"{self.lost_rows} rows: the tokenizer loses {self.lost_characters} characters"
@@ -85,4 +89,6 @@ class Account:
     def write_rejected(self, file: Path) -> None:
         """``rejected.jsonl``: place, field and reason of every dropped row; no file where none was dropped."""
         if self.rejected:
-            file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rejected), encoding="utf-8")
+            file.write_text(
+                "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rejected), encoding="utf-8"
+            )

@@ -150,7 +150,9 @@ class InstructionDataModule(pl.LightningDataModule):
         if rows == 0:
             why = ", ".join(f"{count} {reason}" for reason, count in self.account.dropped.items())
             example = f"; e.g. {self.account.rejected[0]}" if self.account.rejected else ""
-            raise UserError(f"data.path={self.source.given}: no row is left to train on ({why or 'it holds none'}){example}")
+            raise UserError(
+                f"data.path={self.source.given}: no row is left to train on ({why or 'it holds none'}){example}"
+            )
 
     def _deal(self, rows: list[Encoded]) -> dict[str, list[Encoded]]:
         if self.split_by == "shuffle":
@@ -160,7 +162,9 @@ class InstructionDataModule(pl.LightningDataModule):
         rest = len(rows) - sum(sizes.values())
         sizes["train"] = rest if self.split["train"] is None else min(rest, _share(len(rows), self.split["train"]))
         if sizes["train"] < 1:
-            raise UserError(f"data.split={dict(self.split)}: {len(rows)} rows leave none to train on; lower val and test")
+            raise UserError(
+                f"data.split={dict(self.split)}: {len(rows)} rows leave none to train on; lower val and test"
+            )
         self.account.unused = rest - sizes["train"]
         parts = iter(rows)
         return {name: [next(parts) for _ in range(sizes[name])] for name in SPLITS}

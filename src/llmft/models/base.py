@@ -102,7 +102,8 @@ class InstructionModule(pl.LightningModule):
         # Lightning divided by accumulate_grad_batches, DDP by the number of ranks
         scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / max(self.window_tokens, 1)
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        torch._foreach_mul_(gradients, scale)
+        for gradient in gradients:
+            gradient.mul_(scale)
         self.grad_norm = float(torch.nn.utils.get_total_norm(gradients))
         self.window_places, self.places = self.places, []
         self.learning_rate = optimizer.param_groups[0]["lr"]

@@ -13,7 +13,11 @@ from filelock import FileLock
 def cache_root() -> Path:
     """``$LLMFT_CACHE``, else ``llmft`` in ``$XDG_CACHE_HOME``, else ``~/.cache/llmft``."""
     given = os.environ.get("LLMFT_CACHE")
-    return Path(given).expanduser() if given else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "llmft"
+    return (
+        Path(given).expanduser()
+        if given
+        else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "llmft"
+    )
 
 
 def cached_folder(name: str, build: Callable[[Path], None]) -> Path:

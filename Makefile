@@ -1,0 +1,32 @@
+# Two commands do all the set-up: `make run` fine-tunes a real model on this machine's CPU, `make test` passes the tests.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# `make run ARGS="trainer.max_steps=3"` adds overrides
+ARGS ?=
+
+.PHONY: run test real lint clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+run: $(VENV)/.installed
+	$(BIN)/python -m llmft model=smollm2_135m data=academic peft=lora optim.lr=1e-3 data.batching=grouped $(ARGS)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+# what needs the real model that `make run` fetches, or more time
+real: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "real or slow" -n 1
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) dist build outputs

@@ -1,0 +1,91 @@
+"""Answers: a batch gives what single questions give, and the prompt is the one that was trained."""
+
+import pytest
+import torch
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+
+from llmft.config import prompt_config
+from llmft.encoding import codec_for
+from llmft.generation import Generator, answering
+from llmft.models import backbone
+from llmft.records import Turn
+from tests.conftest import TINY
+
+CONTEXTS = [(Turn("user", "word " * length),) for length in (1, 30, 3, 12, 7)]
+
+
+def sharpened(name, load):
+    """A tiny model whose weights are four times as large, so that its logits are not all alike."""
+    cfg = load(f"model={name}").model
+    auto_class = get_class(cfg._target_).auto_class
+    place = backbone.locate(cfg, auto_class)
+    model = backbone.load_model(place, cfg, auto_class)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.mul_(4)
+    codec, _ = codec_for(cfg.family, backbone.load_tokenizer(place, cfg), prompt_config("auto"), None, "answer")
+    return model, codec
+
+
+@pytest.mark.parametrize("settings", ["greedy", "beam", "sample"])
+@pytest.mark.parametrize("name", TINY)
+def test_batches_answer_as_single_questions_do(name, settings, load):
+    model, codec = sharpened(name, load)
+    generation = OmegaConf.to_container(
+        load(f"generation={settings}", "generation.max_new_tokens=12").generation, resolve=True
+    )
+    assert isinstance(generation, dict)
+    together = Generator(model, codec, {**generation, "batch_size": 5}).answers(CONTEXTS)
+    assert len({answer.text for answer in together}) > 1
+    again = Generator(model, codec, {**generation, "batch_size": 5}).answers(CONTEXTS)
+    assert again == together
+    if settings != "sample":  # samples are drawn per batch
+        assert Generator(model, codec, {**generation, "batch_size": 1}).answers(CONTEXTS) == together
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_generation_starts_from_the_trained_prompt(name, load, monkeypatch):
+    model, codec = sharpened(name, load)
+    context = (Turn("system", "S </s> <|endoftext|>"), Turn("user", "Q </s> <|endoftext|>"))
+    row = codec.encode(codec.template.render(context), "A")
+    fed = []
+    real = model.generate
+
+    def watch(**batch):
+        fed.append(batch["input_ids"].tolist())
+        return real(**batch)
+
+    monkeypatch.setattr(model, "generate", watch)
+    Generator(model, codec, {"max_new_tokens": 2, "batch_size": 1, "seed": 0}).answers([context])
+    assert fed == [[row.input_ids[: row.prompt_length]]]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_an_answer_ends_at_the_first_stop_token(name, load, monkeypatch):
+    model, codec = sharpened(name, load)
+    text = codec.tokenizer("ab", add_special_tokens=False)["input_ids"]
+    pad, stop = codec.tokenizer.pad_token_id, codec.stop_id
+
+    def fake(**batch):
+        ids = batch["input_ids"]
+        given = torch.full((len(ids), 1), pad) if model.config.is_encoder_decoder else ids
+        tail = torch.tensor([[*text, stop, pad, pad], [*text, *text, text[0]]])
+        return torch.cat([given, tail], dim=1)
+
+    monkeypatch.setattr(model, "generate", fake)
+    found = Generator(model, codec, {"batch_size": 2, "seed": 0}).answers([CONTEXTS[0], CONTEXTS[1]])
+    assert [(answer.text, answer.ended, answer.tokens) for answer in found] == [("ab", True, 2), ("ababa", False, 5)]
+
+
+def test_answering_puts_every_modules_mode_back(load):
+    model, _ = sharpened("tiny_llama", load)
+    model.train()
+    model.lm_head.eval()
+    with answering(model):
+        assert not any(module.training for module in model.modules())
+        assert not torch.is_grad_enabled()
+    assert model.training
+    assert not model.lm_head.training
+    assert torch.is_grad_enabled()

@@ -1,0 +1,201 @@
+"""conf/: every file composes and passes the checks; faults of a command line are named, all at once."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from omegaconf import OmegaConf
+
+from llmft.__main__ import COMMANDS, quoted, split_command
+from llmft.check import RULES, check
+from llmft.config import composition_faults, conf_dir, redacted, save
+from llmft.errors import UserError
+
+GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir())
+OPTIONS = [(f.parent.name, f.stem) for f in sorted(conf_dir().glob("*/[!_]*.yaml"))]
+
+
+def test_the_groups_are_these():
+    expected = "callbacks data debug experiment generation logger model optim peft prompt scheduler trainer"
+    assert GROUPS == expected.split()
+
+
+def test_every_command_has_a_config():
+    assert {f.stem for f in conf_dir().glob("[!_]*.yaml")} == set(COMMANDS)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_passes_the_checks(group, option, load):
+    if group == "callbacks" and option != "default":
+        cfg = load()  # the single callbacks are parts of the default
+        assert option in cfg.callbacks
+    elif (group, option) == ("debug", "true"):
+        cfg = load("debug='true'")
+        assert cfg.show_traceback
+    else:
+        cfg = load(f"{group}={option}")
+    check(cfg)
+    for command in set(COMMANDS) - {"train"}:
+        if group in load(command=command):
+            check(load(f"{group}={option}", command=command))
+
+
+@pytest.mark.parametrize("key", [k for k in RULES if k not in ("format", "preview.rows", "generation.temperature")])
+def test_every_rule_is_about_a_key_that_is_there(key, load):
+    cfg = load()
+    parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else cfg
+    assert key.rpartition(".")[2] in parent
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.learning_rat=1", "optim.learning_rat: no such key. Did you mean optim.lr? Here there are: optim.lr, "),
+        ("optim.learning_rate=1", "Did you mean optim.lr?"),
+        ("data.batchsize=4", "data.batchsize: no such key. Did you mean data.batch_size?"),
+        ("trainer.max_epoch=4", "Did you mean trainer.max_epochs?"),
+        ("lora_r=4", "lora_r: no such key. Did you mean peft.r?"),
+        ("model=tiny_gpt", "model=tiny_gpt: no such option. Did you mean tiny_gpt2? There are: distilgpt2, "),
+        ("data=[academic", "data=[academic: "),
+        ("scheduler=linar", "Did you mean linear?"),
+    ],
+)
+def test_a_wrong_override_is_named_with_the_way_out(override, message):
+    faults = composition_faults("train", ["model=tiny_gpt2", override])
+    assert len(faults) == 1
+    assert message in faults[0]
+
+
+def test_all_wrong_overrides_are_named():
+    faults = composition_faults("train", ["peft=none", "peft.r=3", "sed=1", "model=nope", "data.limit=3"])
+    assert [fault.partition(":")[0] for fault in faults] == ["peft.r", "sed", "model=nope"]
+
+
+def test_right_overrides_have_no_faults():
+    assert composition_faults("train", ["model=tiny_t5", "data=alpaca", "peft=none", "optim.lr=1e-3"]) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.lr=-1", "optim.lr=-1: must be a number above 0"),
+        ("optim.lr=abc", "optim.lr=abc: must be a number above 0"),
+        ("optim.lr=nan", "optim.lr=nan: must be a number above 0"),
+        ("seed=-1", "seed=-1: must be a whole number from 0"),
+        ("data.batch_size=0", "data.batch_size=0: must be a whole number of at least 1"),
+        ("data.batch_size=true", "data.batch_size=True: must be"),
+        ("data.too_long=cut", "data.too_long=cut: must be one of error, drop, trim_prompt, trim_answer"),
+        ("data.split.val=1.5", "data.split.val=1.5: must be a number from 0 to 1"),
+        (
+            "data.split={train:0.9,val:0.2,test:0}",
+            "data.split: the shares add up to more than 1: train 0.9, val 0.2, test 0",
+        ),
+        ("peft.dropout=1", "peft.dropout=1: must be a number from 0 to below 1"),
+        ("trainer.devices=2", "trainer.devices=2: must be 1 (several processes"),
+        (
+            "scheduler.warmup_steps=1.5",
+            "scheduler.warmup_steps=1.5: must be a whole number of steps, or a fraction below 1",
+        ),
+        ("objective=val/los", "objective=val/los: no such metric. Did you mean val/loss?"),
+        ("objective=train/loss", "objective=train/loss: must be a validation metric"),
+        (
+            "trainer.precision=16-mixed model=tiny_t5",
+            "trainer.precision=16-mixed: T5 overflows in float16; use bf16-mixed or 32-true",
+        ),
+        ("data.train_on=all model=tiny_t5", "data.train_on=all: a seq2seq model trains on the answer alone"),
+        ("trainer.max_epochs=-1", "trainer.max_epochs=-1: needs an end; set trainer.max_steps"),
+        (
+            "optim._target_=os.system",
+            "optim._target_=os.system: not allowed; classes come from llmft., torch.optim., lightning.pytorch.",
+        ),
+        ("+callbacks.evil._target_=subprocess.run", "callbacks.evil._target_=subprocess.run: not allowed"),
+        ("optim._target_=torch.optim.AdamV", "optim._target_=torch.optim.AdamV: cannot be imported"),
+        ("+optim.beta=0.9", "optim.beta: torch.optim.AdamW has no such argument. Did you mean betas?"),
+        (
+            "+trainer.max_epoch=3",
+            "trainer.max_epoch: lightning.pytorch.Trainer has no such argument. Did you mean max_epochs?",
+        ),
+    ],
+)
+def test_a_config_with_a_fault_is_refused(override, message, load):
+    with pytest.raises(UserError) as error:
+        check(load(*override.split()))
+    assert message in str(error.value)
+
+
+def test_all_faults_come_in_one_message_the_first_five_shown(load):
+    with pytest.raises(UserError) as error:
+        check(load("optim.lr=0", "seed=x", "data.limit=0", "peft.r=0", "data.batch_size=0", "generation.num_beams=0"))
+    text = str(error.value)
+    assert text.startswith("config: 6 faults (the first 5)\n")
+    assert text.count("\n  - ") == 5
+
+
+def test_a_users_package_may_be_allowed(load):
+    check(load("+callbacks.mine._target_=collections.Counter", "allow_targets=[collections]"))
+
+
+def test_secrets_do_not_reach_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMFT_TEST_KEY", "hunter2")
+    cfg = OmegaConf.create(
+        {
+            "api_key": "sk-1",
+            "hub": {"token": "hf_1", "pad_token_id": 3, "max_tokens": 4, "password": None},
+            "url": "http://x/${oc.env:LLMFT_TEST_KEY}",
+            "plain": ["${oc.env:LLMFT_TEST_KEY}", "kept"],
+        }
+    )
+    save(cfg, tmp_path / "config.yaml")
+    text = (tmp_path / "config.yaml").read_text()
+    assert not any(secret in text for secret in ("hunter2", "sk-1", "hf_1"))
+    assert OmegaConf.load(tmp_path / "config.yaml") == {
+        "api_key": "***",
+        "hub": {"token": "***", "pad_token_id": 3, "max_tokens": 4, "password": None},
+        "url": "***",
+        "plain": ["***", "kept"],
+    }
+    assert redacted({"secret": 5}, {}) == {"secret": "***"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "as_hydra_takes_it"),
+    [
+        ("question=What's LoRA, and (why) = [x]?", r"question='What\'s LoRA, and (why) = [x]?'"),
+        ("question=back\\", "question='back\\\\'"),
+        ("question='quoted'", "question='quoted'"),
+        ("question=null", "question=null"),
+        ("data.path=my rows, (1).jsonl", "data.path='my rows, (1).jsonl'"),
+        ("debug=true", "debug='true'"),
+        ("seed=1", "seed=1"),
+        ("-m", "-m"),
+    ],
+)
+def test_free_text_passes_hydras_grammar(argument, as_hydra_takes_it, load):
+    assert quoted(argument, multirun=False) == as_hydra_takes_it
+    if argument.startswith("question=") and "null" not in argument:
+        text = argument.partition("=")[2].strip("'")
+        assert load(as_hydra_takes_it, command="answer").question == text
+
+
+def test_a_swept_path_stays_a_list():
+    assert quoted("data.path=a,b", multirun=True) == "data.path=a,b"
+
+
+def test_the_first_word_is_the_command():
+    assert split_command([]) == ("train", [])
+    assert split_command(["model=x"]) == ("train", ["model=x"])
+    assert split_command(["--help"]) == ("train", ["--help"])
+    assert split_command(["preview", "data=x"]) == ("preview", ["data=x"])
+    with pytest.raises(UserError, match=r"trian: no such command. Did you mean train\?"):
+        split_command(["trian"])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["preview", "--help"], ["answer", "--cfg", "job"]])
+def test_help_and_cfg_answer_without_torch(arguments, tmp_path):
+    start = time.perf_counter()
+    code = "import sys, llmft.__main__ as m; sys.argv[0] = 'llmft'; code = m.run(sys.argv[1:]); sys.exit(code or 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "model" in done.stdout
+    print(f"{arguments}: {time.perf_counter() - start:.2f} s")
