@@ -1,5 +1,7 @@
 """Answers: a batch gives what single questions give, and the prompt is the one that was trained."""
 
+from typing import Any
+
 import pytest
 import torch
 from hydra.utils import get_class
@@ -36,13 +38,12 @@ def test_batches_answer_as_single_questions_do(name, settings, load):
     generation = OmegaConf.to_container(
         load(f"generation={settings}", "generation.max_new_tokens=12").generation, resolve=True
     )
-    assert isinstance(generation, dict)
-    together = Generator(model, codec, {**generation, "batch_size": 5}).answers(CONTEXTS)
+    five: Any = {**generation, "batch_size": 5}  # pyright: ignore[reportGeneralTypeIssues]
+    together = Generator(model, codec, five).answers(CONTEXTS)
     assert len({answer.text for answer in together}) > 1
-    again = Generator(model, codec, {**generation, "batch_size": 5}).answers(CONTEXTS)
-    assert again == together
+    assert Generator(model, codec, five).answers(CONTEXTS) == together
     if settings != "sample":  # samples are drawn per batch
-        assert Generator(model, codec, {**generation, "batch_size": 1}).answers(CONTEXTS) == together
+        assert Generator(model, codec, five).with_settings(batch_size=1).answers(CONTEXTS) == together
 
 
 @pytest.mark.parametrize("name", TINY)

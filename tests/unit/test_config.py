@@ -18,7 +18,7 @@ OPTIONS = [(f.parent.name, f.stem) for f in sorted(conf_dir().glob("*/[!_]*.yaml
 
 def test_the_groups_are_these():
     expected = "callbacks data debug experiment generation logger model optim peft prompt scheduler trainer"
-    assert GROUPS == expected.split()
+    assert expected.split() == GROUPS
 
 
 def test_every_command_has_a_config():

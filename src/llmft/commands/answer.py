@@ -26,6 +26,8 @@ def main(cfg: DictConfig) -> None:
     session.quiet()
     session.log_to(None)
     check(cfg)
+    if cfg.output and not Path(cfg.output).expanduser().parent.is_dir():
+        raise UserError(f"output={cfg.output}: there is no folder {Path(cfg.output).parent}")
     if (cfg.question is None) == (cfg.input is None):
         raise UserError('answer: pass either question="..." or input=FILE')
     questions = [Example((Turn("user", cfg.question),), "")] if cfg.question else list(_questions(cfg.input))

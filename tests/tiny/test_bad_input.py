@@ -1,0 +1,145 @@
+"""Bad input: one clear message on standard error, exit code 2, and no model is loaded."""
+
+import json
+
+import pytest
+
+from llmft.models import backbone
+from tests.conftest import chat_row, write_rows
+
+GOOD = json.dumps(chat_row("Q?", "A.")).encode()
+
+
+def row(**messages):
+    return json.dumps({"messages": [{"role": role, "content": text} for role, text in messages.items()]}).encode()
+
+
+FILES = {
+    "missing file": (None, "data.path=rows.jsonl: no such file"),
+    "empty file": (b"", "rows.jsonl:1: the file is empty"),
+    "broken JSON": (GOOD + b'\n{"messages": [\n' + GOOD, "rows.jsonl:2: row: broken JSON"),
+    "missing field": (GOOD + b'\n\n{"text": "x"}', "rows.jsonl:3: messages: is missing; there is text"),
+    "null": (row(user=None, assistant="A"), "rows.jsonl:1: messages[0].content: must be text, got null"),
+    "a number": (row(user="Q", assistant=7), "rows.jsonl:1: messages[1].content: must be text, got 7"),
+    "wrong role": (
+        row(user="Q", bot="A"),
+        'rows.jsonl:1: messages[1].role: must be one of system, user, assistant, got "bot"',
+    ),
+    "empty answer": (row(user="Q", assistant=""), 'rows.jsonl:1: messages[1].content: must not be blank, got ""'),
+    "not UTF-8": (GOOD + b'\n{"messages": "caf\xe9"}', "rows.jsonl:2: not UTF-8 (byte 0xe9); save the file as UTF-8"),
+    "not a row": (b"[1, 2]", "rows.jsonl:1: row: must be an object, got [1, 2]"),
+}
+KEYS = {
+    "optim.learning_rat=1": "optim.learning_rat: no such key. Did you mean optim.lr?",
+    "model=tiny_gtp2": "model=tiny_gtp2: no such option. Did you mean tiny_gpt2?",
+    "data.batch_size=many": "data.batch_size=many: must be a whole number of at least 1",
+    "optim.lr=-0.1": "optim.lr=-0.1: must be a number above 0",
+    "data.limit=3,4": "data.limit=3,4: ",
+    "data.max_prompt_tokens=4096": "data.max_prompt_tokens=4096 + data.max_answer_tokens=512 = 4608 tokens, but the model has 4096 positions",
+    "peft.targets=[q_proj,nope]": "peft.targets: q_proj, nope match no layer of this model; it has c_attn, c_fc, c_proj",
+    "prompt=chat": "prompt=chat: this model's tokenizer has no chat template",
+    "model.path=./nowhere/model": "model.path=./nowhere/model: no such folder",
+    "model.path=tiny:bert": "model.path=tiny:bert: there is no such tiny model",
+    "model.gguf_file=x.gguf model.path=.": "model.gguf_file=x.gguf: is not in",
+    "data.max_answer_tokens=1": "data.path=sample:academic.jsonl: no row is left to train on (",
+    "data.path=someone/rows": "data.path=someone/rows: no such local file, and the Hub did not give it",
+    "model.path=someone/model": "model.path=someone/model: no such local folder, and the model hub did not give it",
+}
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Loading weights fails the test."""
+
+    def refuse(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(backbone, "load_model", refuse)
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize("name", FILES)
+def test_a_bad_file(name, llmft, tmp_path):
+    content, message = FILES[name]
+    if content is not None:
+        (tmp_path / "rows.jsonl").write_bytes(content)
+    code, _, err = llmft("model=tiny_gpt2", "data.path=rows.jsonl", "output_dir=run")
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize("overrides", KEYS)
+def test_a_bad_key_or_value(overrides, llmft, monkeypatch):
+    if "targets" not in overrides:
+        monkeypatch.setattr(backbone, "load_model", None)
+    code, _, err = llmft("model=tiny_gpt2", "output_dir=run", *overrides.split())
+    assert code == 2
+    assert KEYS[overrides] in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.usefixtures("no_model")
+def test_the_first_five_faults_and_their_total(llmft, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", *({"text": number} for number in range(9)))
+    code, _, err = llmft("model=tiny_gpt2", "data.path=rows.jsonl", "output_dir=run")
+    assert code == 2
+    assert "data.path=rows.jsonl: 9 faults (the first 5)" in err
+    assert err.count("messages: is missing") == 5
+
+
+def test_bom_crlf_and_a_blank_last_line_are_fine(llmft, tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join([GOOD, GOOD, GOOD]) + b"\r\n\r\n")
+    code, out, err = llmft("preview", "model=tiny_gpt2", "data.path=rows.jsonl", "format=json")
+    assert code == 0, err
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [r["place"] for r in rows[:-1]] == ["rows.jsonl:1", "rows.jsonl:2", "rows.jsonl:3"]
+
+
+def test_invalid_drop_keeps_the_good_rows_and_lists_the_others(llmft, tmp_path):
+    rows = [chat_row(f"Q{n}?", f"A{n}.") for n in range(8)]
+    write_rows(tmp_path / "rows.jsonl", *rows[:3], {"text": 1}, *rows[3:], {"messages": []}, rows[0])
+    code, _, err = llmft(
+        "model=tiny_gpt2",
+        "data.path=rows.jsonl",
+        "data.invalid=drop",
+        "data.duplicates=drop",
+        "debug=fast",
+        "output_dir=run",
+    )
+    assert code == 0, err
+    record = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
+    assert (record["rows"], record["kept"], record["dropped"]) == (11, 8, {"invalid": 2, "duplicate": 1})
+    rejected = [json.loads(line) for line in (tmp_path / "run" / "rejected.jsonl").read_text().splitlines()]
+    assert [(r["place"], r["field"]) for r in rejected] == [
+        ("rows.jsonl:4", "messages"),
+        ("rows.jsonl:10", "messages"),
+        ("rows.jsonl:11", "duplicate"),
+    ]
+    assert rejected[2]["reason"] == "repeats rows.jsonl:1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["question=  "], "question: must not be blank"),
+        ([], 'answer: pass either question="..." or input=FILE'),
+        (["question=a", "input=b"], "answer: pass either"),
+        (["run=nowhere", "question=a"], "run=nowhere: no run directory"),
+        (["input=bad.jsonl"], "bad.jsonl:1: question: is missing; there is text"),
+        (["question=a", "output=no/such/folder.jsonl"], "output=no/such/folder.jsonl: "),
+    ],
+)
+def test_answer_says_what_it_needs(arguments, message, llmft, tmp_path):
+    write_rows(tmp_path / "bad.jsonl", {"text": "x"})
+    code, _, err = llmft("answer", "model=tiny_gpt2", *arguments)
+    assert code == 2
+    assert message in err
+
+
+def test_debug_true_shows_the_traceback_too(llmft):
+    code, _, err = llmft("model=tiny_gpt2", "debug=true", "optim.lr=0")
+    assert code == 2
+    assert "Traceback" in err
+    assert "optim.lr=0: must be a number above 0" in err
