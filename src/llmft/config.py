@@ -51,7 +51,10 @@ def composition_faults(command: str, overrides: Sequence[str], config_dir: str |
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    if config_dir and not Path(config_dir).is_dir():
+        return [f"--config-dir={config_dir}: no such folder"]
+    roots = [conf_dir(), *([Path(config_dir).resolve()] if config_dir else [])]
+    search = [f"hydra.searchpath=[{','.join(f'file://{root}' for root in roots[1:])}]"]
 
     def fault(given: Sequence[str]) -> str | None:
         try:
@@ -65,10 +68,10 @@ def composition_faults(command: str, overrides: Sequence[str], config_dir: str |
         whole = fault(overrides)
         if whole is None:
             return []
-        groups = [o for o in overrides if _is_group(o.partition("=")[0]) and fault([o]) is None]
+        groups = [o for o in overrides if _is_group(o.partition("=")[0], roots) and fault([o]) is None]
         alone = [(o, fault([*groups, o])) for o in overrides if o not in groups]
         known = _leaves(compose(command, overrides=[*search, *groups])) if fault(groups) is None else []
-    faults = [_explain(override, reason, known) for override, reason in alone if reason]
+    faults = [_explain(override, reason, known, roots) for override, reason in alone if reason]
     return faults or [whole.splitlines()[0]]
 
 
@@ -97,8 +100,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]}?" if near else ""
 
 
-def _is_group(key: str) -> bool:
-    return (conf_dir() / key.lstrip("+~").partition("@")[0]).is_dir()
+def _is_group(key: str, roots: Sequence[Path]) -> bool:
+    return any((root / key.lstrip("+~").partition("@")[0]).is_dir() for root in roots)
 
 
 def _leaves(cfg: DictConfig) -> list[str]:
@@ -116,11 +119,11 @@ def _leaves(cfg: DictConfig) -> list[str]:
     return walk(raw, "")
 
 
-def _explain(override: str, reason: str, known: list[str]) -> str:
+def _explain(override: str, reason: str, known: list[str], roots: Sequence[Path]) -> str:
     key, _, value = override.partition("=")
     key = key.lstrip("+~")
-    if _is_group(key) and ("Could not find" in reason or "MissingConfig" in reason):
-        options = sorted(f.stem for f in (conf_dir() / key).glob("[!_]*.yaml"))
+    if _is_group(key, roots) and ("Could not find" in reason or "MissingConfig" in reason):
+        options = sorted({f.stem for root in roots for f in (root / key).glob("[!_]*.yaml")})
         return f"{override}: no such option.{did_you_mean(value, options)} There are: {', '.join(options)}"
     if "Could not override" in reason or "not in struct" in reason:
         parent, _, last = key.rpartition(".")

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from llmft.config import prompt_config
 from llmft.errors import UserError
 from llmft.records import Turn
 
@@ -108,16 +107,6 @@ class PromptTemplate:
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(f"prompt template: {error} (turns: {roles}); choose another with prompt=NAME") from None
         return rendered[0]
-
-
-def chosen_prompt(
-    name: str, template: str | None, of_data: str | None, of_tokenizer: str | None, family: str
-) -> tuple[str, str | None]:
-    """Name and source of the prompt: ``auto`` takes the data set's own, then the tokenizer's chat template, then a plain one."""
-    if name == "auto":
-        name = of_data or ("chat" if of_tokenizer else {"seq2seq": "t5", "causal": "alpaca"}[family])
-        template = prompt_config(name)["template"]
-    return name, of_tokenizer if name == "chat" else template
 
 
 def _private_characters(

@@ -8,7 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from llmft.encoding import Codec, codec_for
+from llmft.codec import codec_for
+from llmft.encoding import Codec
 from llmft.errors import UserError
 
 # Warnings that say nothing a user could act on here, each with the reason.

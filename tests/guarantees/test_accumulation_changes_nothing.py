@@ -6,9 +6,10 @@ import pytest
 import torch
 from hydra.utils import get_class
 
+from llmft.codec import codec_for
 from llmft.collate import training_batch
 from llmft.config import prompt_config
-from llmft.encoding import IGNORED, codec_for
+from llmft.encoding import IGNORED
 from llmft.models import adapters, backbone
 from llmft.records import Turn
 from tests.conftest import TINY, chat_row, write_rows

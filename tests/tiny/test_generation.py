@@ -7,8 +7,8 @@ import torch
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
+from llmft.codec import codec_for
 from llmft.config import prompt_config
-from llmft.encoding import codec_for
 from llmft.generation import Generator, answering
 from llmft.models import backbone
 from llmft.records import Turn

@@ -8,9 +8,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from llmft.__main__ import COMMANDS, quoted, split_command
-from llmft.check import RULES, check
+from llmft.check import check
 from llmft.config import composition_faults, conf_dir, redacted, save
 from llmft.errors import UserError
+from llmft.rules import RULES
 
 GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir())
 OPTIONS = [(f.parent.name, f.stem) for f in sorted(conf_dir().glob("*/[!_]*.yaml"))]

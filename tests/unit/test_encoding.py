@@ -4,8 +4,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from llmft.codec import codec_for
 from llmft.config import prompt_config
-from llmft.encoding import IGNORED, CausalCodec, Seq2SeqCodec, codec_for
+from llmft.encoding import IGNORED, CausalCodec, Seq2SeqCodec
 from llmft.errors import UserError
 from llmft.prompts import Prompt, PromptTemplate
 from llmft.records import Turn

@@ -2,9 +2,9 @@
 
 import pytest
 
+from llmft.codec import codec_for
 from llmft.config import prompt_config
 from llmft.data.fitting import Fitting, TooLongError
-from llmft.encoding import codec_for
 from llmft.records import Example, Turn
 
 

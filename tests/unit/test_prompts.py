@@ -2,10 +2,10 @@
 
 import pytest
 
+from llmft.codec import chosen_prompt, codec_for
 from llmft.config import prompt_config
-from llmft.encoding import codec_for
 from llmft.errors import UserError
-from llmft.prompts import PromptTemplate, chosen_prompt
+from llmft.prompts import PromptTemplate
 from llmft.records import Turn
 
 USER, SYSTEM, INPUT = Turn("user", "Name a fruit."), Turn("system", "Be brief."), Turn("user", "Sort.", "3 1 2")

@@ -5,19 +5,17 @@ from collections.abc import Mapping
 from functools import partial
 
 import lightning.pytorch as pl
-import torch
 from torch.utils.data import DataLoader
 
 from llmft.batching import Batches
 from llmft.collate import training_batch
 from llmft.data.account import Account
 from llmft.data.fitting import Fitting, TooLongError
+from llmft.data.splitting import deal
 from llmft.encoding import Codec, Encoded
 from llmft.errors import UserError
 from llmft.records import Example, Row, RowError
 from llmft.sources import Located, find, read
-
-SPLITS = ("train", "test", "val")  # the order in which rows are dealt out
 
 
 class InstructionDataModule(pl.LightningDataModule):
@@ -113,7 +111,8 @@ class InstructionDataModule(pl.LightningDataModule):
         self._check_left(len(rows))
         self.account.count(rows, codec.tokenizer.bos_token_id)
         self.pad_id = codec.tokenizer.pad_token_id
-        self.encoded = self._deal(rows)
+        self.encoded = deal(rows, self.split, self.split_by, self.seed)
+        self.account.unused = len(rows) - sum(map(len, self.encoded.values()))
 
     def train_dataloader(self) -> DataLoader:
         """Batches of the training rows, in the order of seed and epoch."""
@@ -154,28 +153,9 @@ class InstructionDataModule(pl.LightningDataModule):
                 f"data.path={self.source.given}: no row is left to train on ({why or 'it holds none'}){example}"
             )
 
-    def _deal(self, rows: list[Encoded]) -> dict[str, list[Encoded]]:
-        if self.split_by == "shuffle":
-            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed)).tolist()
-            rows = [rows[i] for i in order]
-        sizes = {name: _share(len(rows), self.split[name] or 0) for name in ("test", "val")}
-        rest = len(rows) - sum(sizes.values())
-        sizes["train"] = rest if self.split["train"] is None else min(rest, _share(len(rows), self.split["train"]))
-        if sizes["train"] < 1:
-            raise UserError(
-                f"data.split={dict(self.split)}: {len(rows)} rows leave none to train on; lower val and test"
-            )
-        self.account.unused = rest - sizes["train"]
-        parts = iter(rows)
-        return {name: [next(parts) for _ in range(sizes[name])] for name in SPLITS}
-
     def _loader(self, split: str, *, shuffle: bool) -> DataLoader:
         rows = self.encoded[split]
         grouped = split != "train" or self.batching == "grouped"
         batches = Batches([r.length for r in rows], self.batch_size, shuffle=shuffle, grouped=grouped, seed=self.seed)
         collate = partial(training_batch, pad_id=self.pad_id)
         return DataLoader(rows, batch_sampler=batches, collate_fn=collate, num_workers=self.num_workers)  # pyright: ignore[reportArgumentType]
-
-
-def _share(rows: int, share: float) -> int:
-    return max(1, round(rows * share)) if share else 0

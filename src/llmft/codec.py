@@ -1,0 +1,61 @@
+"""Family, tokenizer and ``prompt=`` -> the codec of a run: which template, framed how, with which control tokens."""
+
+from typing import Any
+
+from llmft.config import prompt_config
+from llmft.encoding import CausalCodec, Codec, Seq2SeqCodec
+from llmft.errors import UserError
+from llmft.prompts import PromptTemplate
+
+
+def codec_for(family: str, tokenizer: Any, prompt: Any, data_prompt: str | None, train_on: str) -> tuple[Codec, str]:
+    """The codec of a run and the name of the prompt that ``prompt=auto`` came to.
+
+    Args:
+        family: ``seq2seq`` or ``causal``.
+        tokenizer: A Hugging Face tokenizer.
+        prompt: The config of the prompt group: ``name``, and ``template`` (None for the tokenizer's own).
+        data_prompt: The prompt that belongs to the data set, or None.
+        train_on: ``answer`` or ``all``.
+
+    Raises:
+        UserError: A chat template was asked for and the tokenizer has none, or ``all`` of a seq2seq row.
+    """
+    name, source = chosen_prompt(prompt.name, prompt.template, data_prompt, tokenizer.chat_template, family)
+    if source is None:
+        raise UserError(f"prompt={name}: this model's tokenizer has no chat template; choose alpaca, plain, inst or t5")
+    if train_on == "all" and family == "seq2seq":
+        raise UserError("data.train_on=all: a seq2seq model trains on the answer alone; use data.train_on=answer")
+    if name != "chat":
+        source = _framed(source, tokenizer, family)
+    variables = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
+    template = PromptTemplate(source, _controls(tokenizer, source), variables)
+    codec = Seq2SeqCodec if family == "seq2seq" else CausalCodec
+    return codec(tokenizer, template, train_on), name
+
+
+def _framed(source: str, tokenizer: Any, family: str) -> str:
+    """A text template with the BOS or EOS that the tokenizer puts around raw text, so that ids need no special tokens added."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    framed = tokenizer("a")["input_ids"]
+    if family == "seq2seq":
+        eos = "{{- eos_token -}}" if framed[-1] == tokenizer.eos_token_id != bare[-1] else ""
+        return "{%- set turn_end = '' -%}" + source + eos
+    bos = "{{- bos_token -}}" if tokenizer.bos_token and framed[0] == tokenizer.bos_token_id != bare[0] else ""
+    return "{%- set turn_end = eos_token -%}" + bos + source
+
+
+def _controls(tokenizer: Any, source: str) -> tuple[str, ...]:
+    """Special tokens, and other added tokens that the template writes out (blank ones, as Gemma has, are ordinary text)."""
+    added = tokenizer.added_tokens_decoder.values()
+    return tuple(t.content for t in added if t.special or (t.content in source and not t.content.isspace()))
+
+
+def chosen_prompt(
+    name: str, template: str | None, of_data: str | None, of_tokenizer: str | None, family: str
+) -> tuple[str, str | None]:
+    """Name and source of the prompt: ``auto`` takes the data set's own, then the tokenizer's chat template, then a plain one."""
+    if name == "auto":
+        name = of_data or ("chat" if of_tokenizer else {"seq2seq": "t5", "causal": "alpaca"}[family])
+        template = prompt_config(name)["template"]
+    return name, of_tokenizer if name == "chat" else template

@@ -1,0 +1,94 @@
+"""What the value of each key must be, in words and as a test."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Rule(NamedTuple):
+    """What a value must be, in words and as a test."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def one_of(*options: str) -> Rule:
+    """One of some words."""
+    return Rule(f"one of {', '.join(options)}", lambda value: value in options)
+
+
+TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v) and "\0" not in v)
+TEXT_OR_NULL = Rule("text or null", lambda v: v is None or TEXT.holds(v))
+FLAG = Rule("true or false", lambda v: isinstance(v, bool))
+COUNT = Rule("a whole number of at least 1", lambda v: _whole(v) and v >= 1)
+COUNT_OR_NULL = Rule("a whole number of at least 1, or null", lambda v: v is None or COUNT.holds(v))
+COUNT_OR_OFF = Rule("a whole number of at least 1, or -1 for no limit", lambda v: v == -1 or COUNT.holds(v))
+FROM_ZERO = Rule("a whole number of at least 0", lambda v: _whole(v) and v >= 0)
+POSITIVE = Rule("a number above 0", lambda v: _number(v) and 0 < v < float("inf"))
+NOT_NEGATIVE = Rule("a number of at least 0", lambda v: _number(v) and 0 <= v < float("inf"))
+SHARE = Rule("a number from 0 to 1", lambda v: _number(v) and 0 <= v <= 1)
+DROPOUT = Rule("a number from 0 to below 1", lambda v: _number(v) and 0 <= v < 1)
+
+RULES: dict[str, Rule] = {
+    "seed": Rule("a whole number from 0 to 4294967295", lambda v: _whole(v) and 0 <= v < 2**32),
+    "objective": TEXT,
+    "baseline": FLAG,
+    "questions": FROM_ZERO,
+    "output_dir": TEXT,
+    "format": one_of("text", "json"),
+    "preview.rows": COUNT_OR_NULL,
+    "data.path": TEXT,
+    "data.system": TEXT_OR_NULL,
+    "data.batch_size": COUNT,
+    "data.limit": COUNT_OR_NULL,
+    "data.max_prompt_tokens": COUNT,
+    "data.max_answer_tokens": COUNT,
+    "data.too_long": one_of("error", "drop", "trim_prompt", "trim_answer"),
+    "data.invalid": one_of("error", "drop"),
+    "data.duplicates": one_of("keep", "drop", "error"),
+    "data.split.train": Rule("a number from 0 to 1, or null for the rest", lambda v: v is None or SHARE.holds(v)),
+    "data.split.val": SHARE,
+    "data.split.test": SHARE,
+    "data.split_by": one_of("shuffle", "position"),
+    "data.shuffle": FLAG,
+    "data.batching": one_of("rows", "grouped"),
+    "data.num_workers": FROM_ZERO,
+    "data.train_on": one_of("answer", "all"),
+    "model.path": TEXT,
+    "model.gguf_file": TEXT_OR_NULL,
+    "model.dtype": one_of("float32", "bfloat16"),
+    "model.attention": one_of("sdpa", "eager"),
+    "peft.r": COUNT,
+    "peft.alpha": POSITIVE,
+    "peft.dropout": DROPOUT,
+    "optim.lr": POSITIVE,
+    "optim.weight_decay": NOT_NEGATIVE,
+    "scheduler.warmup_steps": Rule(
+        "a whole number of steps, or a fraction below 1", lambda v: SHARE.holds(v) or COUNT.holds(v)
+    ),
+    "trainer.devices": Rule("1 (several processes come with the distributed trainers)", lambda v: v == 1),
+    "trainer.max_epochs": COUNT_OR_OFF,
+    "trainer.max_steps": COUNT_OR_OFF,
+    "trainer.accumulate_grad_batches": COUNT,
+    "trainer.log_every_n_steps": COUNT,
+    "callbacks.gradient_clipping.max_norm": POSITIVE,
+    "callbacks.nan_guard.zero_steps": COUNT,
+    "callbacks.samples.number": FROM_ZERO,
+    "callbacks.samples.max_new_tokens": COUNT,
+    "callbacks.early_stopping.patience": COUNT_OR_NULL,
+    "callbacks.checkpoints.mode": one_of("min", "max"),
+    "generation.max_new_tokens": COUNT,
+    "generation.num_beams": COUNT,
+    "generation.batch_size": COUNT,
+    "generation.do_sample": FLAG,
+    "generation.temperature": POSITIVE,
+    "generation.repetition_penalty": POSITIVE,
+    "generation.no_repeat_ngram_size": FROM_ZERO,
+}
