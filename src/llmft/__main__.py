@@ -123,6 +123,7 @@ def launch(command: str, arguments: list[str]) -> int:
             return float("nan")
         except KeyboardInterrupt:
             codes.append(INTERRUPTED)
+            say("interrupted")
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             return float("nan")
@@ -138,11 +139,16 @@ def launch(command: str, arguments: list[str]) -> int:
 
 
 def complain(error: Exception) -> int:
-    """Print one clear message to standard error; returns the exit code."""
+    """Print one clear message; returns the exit code."""
+    say(str(error))
+    return getattr(error, "exit_code", 1)
+
+
+def say(message: str) -> None:
+    """Print to standard error, in red where there is colour."""
     from rich.console import Console
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"llmft: {error}", style="red", markup=False)
-    return getattr(error, "exit_code", 1)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"llmft: {message}", style="red", markup=False)
 
 
 if __name__ == "__main__":

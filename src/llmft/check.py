@@ -55,6 +55,8 @@ def _broken_training(cfg: DictConfig) -> Iterator[str]:
     precision = str(cfg.trainer.precision)
     if precision.startswith("16") and cfg.model.family == "seq2seq":
         yield f"trainer.precision={precision}: T5 overflows in float16; use bf16-mixed or 32-true"
+    if cfg.model.dtype != "float32" and cfg.peft.method == "none":
+        yield f"model.dtype={cfg.model.dtype}: full fine-tuning loses small updates in it; use float32 and trainer.precision=bf16-mixed"
     if cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1:
         yield "trainer.max_epochs=-1: needs an end; set trainer.max_steps"
     if not cfg.objective.startswith("val/"):

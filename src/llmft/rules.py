@@ -74,6 +74,9 @@ RULES: dict[str, Rule] = {
         "a whole number of steps, or a fraction below 1", lambda v: SHARE.holds(v) or COUNT.holds(v)
     ),
     "trainer.devices": Rule("1 (several processes come with the distributed trainers)", lambda v: v == 1),
+    "trainer.precision": one_of(
+        "32-true", "bf16-mixed", "16-mixed"
+    ),  # others would make trainable weights less than float32
     "trainer.max_epochs": COUNT_OR_OFF,
     "trainer.max_steps": COUNT_OR_OFF,
     "trainer.accumulate_grad_batches": COUNT,

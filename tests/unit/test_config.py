@@ -104,6 +104,8 @@ def test_right_overrides_have_no_faults():
             "trainer.precision=16-mixed model=tiny_t5",
             "trainer.precision=16-mixed: T5 overflows in float16; use bf16-mixed or 32-true",
         ),
+        ("trainer.precision=bf16-true", "trainer.precision=bf16-true: must be one of 32-true, bf16-mixed, 16-mixed"),
+        ("model.dtype=bfloat16 peft=none", "model.dtype=bfloat16: full fine-tuning loses small updates in it"),
         ("data.train_on=all model=tiny_t5", "data.train_on=all: a seq2seq model trains on the answer alone"),
         ("trainer.max_epochs=-1", "trainer.max_epochs=-1: needs an end; set trainer.max_steps"),
         (

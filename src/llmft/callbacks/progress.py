@@ -7,10 +7,10 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 
 class Progress(RichProgressBar):
-    """Lightning's rich bar without the version number, which says nothing here."""
+    """Lightning's rich bar, with the two losses and nothing else, so that it keeps to one line."""
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
-        """The loss, its norm and the learning rate."""
+        """Train and validation loss."""
         metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        return dict(metrics)
+        names = {"train/loss": "loss", "val/loss": "val"}
+        return {short: metrics[name] for name, short in names.items() if name in metrics}

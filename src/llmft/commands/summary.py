@@ -55,7 +55,7 @@ def _numbers(metrics: dict[str, Any]) -> Table:
 def _question(example: Example, before: Answer | None, after: Answer) -> Table:
     table = Table(show_header=False, expand=True)
     table.add_column("what", style="bold", no_wrap=True)
-    table.add_column("text", ratio=1)
+    table.add_column("text", ratio=1, overflow="fold")
     rows = {"question": example.context[-1].message()["content"], "reference": example.answer}
     rows |= {"base": _told(before)} if before else {}
     for name, text in (rows | {"tuned": _told(after)}).items():

@@ -127,10 +127,10 @@ class InstructionDataModule(pl.LightningDataModule):
         rows = {row.place: row for split in self.encoded.values() for row in split}
         return [rows[example.place] for example in self.examples if example.place in rows]
 
-    def examples_of(self, split: str, number: int) -> list[Example]:
-        """The first examples of a split (of val where there is no test; of train where there is no val either)."""
+    def examples_of(self, split: str) -> list[Example]:
+        """The examples of a split (of val where there is no test; of train where there is no val either)."""
         chosen = next(name for name in (split, "val", "train") if self.encoded[name])
-        places = {row.place: position for position, row in enumerate(self.encoded[chosen][:number])}
+        places = {row.place: position for position, row in enumerate(self.encoded[chosen])}
         return sorted((e for e in self.examples if e.place in places), key=lambda e: places[e.place])
 
     def _example(self, located: Located) -> Example:

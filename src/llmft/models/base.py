@@ -94,7 +94,7 @@ class InstructionModule(pl.LightningModule):
 
         super().optimizer_step(epoch, batch_idx, optimizer, closure)
         for name, value in (("loss", self.window_loss), ("grad_norm", self.grad_norm), ("lr", self.learning_rate)):
-            self.log_exact(f"train/{name}", value, prog_bar=True)
+            self.log_exact(f"train/{name}", value, prog_bar=name == "loss")
 
     def _close_window(self, optimizer: Any) -> None:
         self.window_loss, self.window_tokens = self.train_sums.mean(self.trainer.strategy)

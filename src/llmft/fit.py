@@ -1,0 +1,109 @@
+"""A module and its data -> measured before, fitted, and left with its best weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from llmft.callbacks.checkpoints import Checkpoints
+from llmft.data.base import InstructionDataModule
+from llmft.generation import Generator
+from llmft.models.base import InstructionModule
+from llmft.run import RunDirectory
+
+
+class Fit:
+    """Lightning's trainer for one run.
+
+    Args:
+        cfg: The run's config; ``trainer``, ``callbacks`` and ``logger`` are built here.
+        run: Where metrics, samples and checkpoints go.
+        module: What is trained.
+        data: Encoded rows.
+        generator: Makes the samples.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        run: RunDirectory,
+        module: InstructionModule,
+        data: InstructionDataModule,
+        generator: Generator,
+    ) -> None:
+        self.cfg, self.module, self.data = cfg, module, data
+        parts: dict[str, dict[str, Any]] = {
+            "samples": {
+                "file": run.path / "samples.jsonl",
+                "generator": generator,
+                "examples": data.examples_of("val"),
+            },
+            "checkpoints": {"folder": run.checkpoints},
+            "metrics_log": {"file": run.path / "metrics.csv"},
+        }
+        callbacks = {name: instantiate(node) for name, node in cfg.callbacks.items()}
+        callbacks |= {name: callbacks[name](**parts[name]) for name in parts if name in callbacks}
+        own = Checkpoints(cfg.objective, "min", folder=run.checkpoints)
+        self.checkpoints: Checkpoints = callbacks.setdefault("checkpoints", own)
+        self.trainer: pl.Trainer = instantiate(cfg.trainer)(
+            callbacks=list(callbacks.values()),
+            logger=[instantiate(node) for node in cfg.logger.values()],
+            default_root_dir=str(run.path),
+            num_sanity_val_steps=0,  # the measurement before training looks at all rows
+            enable_model_summary=False,
+            enable_progress_bar="progress" in callbacks,
+            use_distributed_sampler=False,
+        )
+
+    def measure(self) -> dict[str, float]:
+        """Metrics of the validation set with the weights as they are; empty where there is no validation."""
+        if self.cfg.trainer.fast_dev_run or not self.data.encoded["val"]:
+            return {}
+        self.trainer.validate(self.module, self.data.val_dataloader(), verbose=False)
+        return self.validated()
+
+    def validated(self) -> dict[str, float]:
+        """What the last validation logged."""
+        metrics = self.trainer.callback_metrics
+        return {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
+
+    def run(self) -> None:
+        """Train.
+
+        Raises:
+            KeyboardInterrupt: The user pressed Ctrl-C.
+            Halted: A guard stopped it.
+        """
+        try:
+            self.trainer.fit(self.module, self.data.train_dataloader(), self.data.val_dataloader() or None)
+        except SystemExit:  # how Lightning ends on Ctrl-C
+            raise KeyboardInterrupt from None
+
+    def best(self) -> dict[str, float]:
+        """Put the best weights into the module and return their metrics; a last step that nothing validated is first."""
+        if self.cfg.trainer.fast_dev_run:
+            return {}
+        step = self.trainer.global_step
+        if not self.data.encoded["val"]:
+            self.checkpoints.keep_last(step)
+        elif self.checkpoints.validated_step != step:
+            self.checkpoints.consider(self.measure(), step)
+        state = torch.load(self.checkpoints.best, map_location="cpu", weights_only=True)
+        self.module.on_load_checkpoint(state)
+        self.module.load_state_dict(state["state_dict"], strict=False)
+        return self.checkpoints.best_metrics
+
+    def log_outcome(self, metrics: Mapping[str, float]) -> None:
+        """Hyper-parameters beside the final metrics, for TensorBoard's HParams page and other loggers."""
+        groups = ["model", "data", "peft", "optim", "scheduler", "trainer", "prompt", "seed"]
+        settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(self.cfg, groups))
+        for logger in self.trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(settings, {f"final/{name}": value for name, value in metrics.items()})
+                logger.save()
+            else:
+                logger.log_hyperparams(settings)
