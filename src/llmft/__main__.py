@@ -5,6 +5,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from llmft.config import composition_faults, conf_dir, did_you_mean
@@ -17,8 +18,8 @@ COMMANDS = {
 }
 INTERRUPTED = 130
 # Their values are free text or paths; Hydra's grammar would stumble over commas, quotes and brackets in them.
-FREE_TEXT = ("question", "system", "data.system")
-PATHS = ("run", "input", "output", "data.path", "model.path", "output_dir")
+FREE_TEXT = ("question", "system")
+PATHS = ("run", "input", "output", "data.path", "data.system", "model.path", "output_dir")
 # Flags of Hydra's that ask for something else than running the command.
 ASKING = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
@@ -65,9 +66,12 @@ def quoted(argument: str, *, multirun: bool) -> str:
     key, equals, value = argument.partition("=")
     if argument == "debug=true":
         return "debug='true'"
-    is_text = key in FREE_TEXT or (key in PATHS and not multirun)
-    if not (equals and is_text) or value == "null" or value[:1] in ("'", '"', "[") or value.startswith("${"):
+    is_text = key in FREE_TEXT or (key in PATHS and not multirun and not value.startswith(("[", "${")))
+    in_quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if not (equals and is_text) or value == "null" or in_quotes:
         return argument
+    if key in FREE_TEXT:  # text that people type is never an interpolation
+        value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
     if trailing := len(escaped) - len(escaped.rstrip("\\")):
         escaped += "\\" * trailing
@@ -81,28 +85,52 @@ def check_command_line(command: str, arguments: list[str], *, multirun: bool) ->
         UserError: All faults in one message.
     """
     from hydra._internal.utils import get_args_parser
-    from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = get_args_parser().parse_args(arguments)
     overrides = [o for o in parsed.overrides if not o.lstrip("+~").startswith("hydra")]
-    jobs: list[list[str]] = [overrides]
-    if multirun:
-        try:
-            swept = OverridesParser.create().parse_overrides(overrides)
-        except Exception as error:
-            raise UserError(f"command line: {str(error).splitlines()[0]}") from None
-        choices = [list(o.sweep_string_iterator()) if o.is_sweep_override() else [None] for o in swept]
-        widest = max((len(c) for c in choices), default=1)
-        jobs = [
-            [
-                o.input_line or "" if c == [None] else f"{o.get_key_element()}={c[min(i, len(c) - 1)]}"
-                for o, c in zip(swept, choices, strict=True)
-            ]
-            for i in range(widest)
-        ]
+    jobs = swept_jobs(overrides) if multirun else [overrides]
     faults = dict.fromkeys(fault for job in jobs for fault in composition_faults(command, job, parsed.config_dir))
     if faults:
         raise UserError.from_faults("command line", list(faults))
+    check_output(overrides)
+
+
+def swept_jobs(overrides: list[str]) -> list[list[str]]:
+    """Overrides of single jobs that together use every swept value once (not every combination: faults lie in values).
+
+    Raises:
+        UserError: An override cannot be parsed.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except Exception as error:  # the parser's errors have no common base
+        raise UserError(f"command line: {str(error).splitlines()[0]}") from None
+    choices = []
+    for override in parsed:
+        if isinstance(override.value(), Glob):
+            continue  # Hydra finds only options that there are
+        swept = override.is_sweep_override()
+        values = [f"{override.get_key_element()}={v}" for v in override.sweep_string_iterator()] if swept else []
+        choices.append(values or [override.input_line or ""])
+    return [[c[min(i, len(c) - 1)] for c in choices] for i in range(max(map(len, choices), default=1))]
+
+
+def check_output(overrides: list[str]) -> None:
+    """Make the folder that ``output_dir`` names; Hydra would only show a traceback if that fails.
+
+    Raises:
+        UserError: It cannot be made.
+    """
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key == "output_dir" and "${" not in value:
+            try:
+                Path(value.strip("'")).mkdir(parents=True, exist_ok=True)
+            except (OSError, ValueError) as error:
+                raise UserError(f"output_dir={value}: cannot be made ({error})") from None
 
 
 def launch(command: str, arguments: list[str]) -> int:
@@ -127,6 +155,13 @@ def launch(command: str, arguments: list[str]) -> int:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             return float("nan")
+        except Exception as error:
+            if HydraConfig.get().mode != RunMode.MULTIRUN and not isinstance(error, OSError):
+                raise
+            if not isinstance(error, OSError) or cfg.get("show_traceback"):
+                traceback.print_exc()
+            codes.append(complain(error))
+            return float("nan")
         codes.append(0)
         return result
 
@@ -141,7 +176,8 @@ def launch(command: str, arguments: list[str]) -> int:
 def complain(error: Exception) -> int:
     """Print one clear message; returns the exit code."""
     say(str(error))
-    return getattr(error, "exit_code", 1)
+    # what the system says of a file (no permission, no space) names it, and is for the user to mend
+    return getattr(error, "exit_code", UserError.exit_code if isinstance(error, OSError) else 1)
 
 
 def say(message: str) -> None:

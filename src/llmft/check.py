@@ -19,7 +19,7 @@ def check(cfg: DictConfig) -> None:
     Raises:
         UserError: All faults in one message, each with its key and what would be right.
     """
-    faults = [*_broken_rules(cfg)]
+    faults = list(dict.fromkeys(_broken_rules(cfg)))
     faults += [*_broken_together(cfg)] if not faults else []
     faults += [*_broken_targets(cfg)]
     checked(faults)
@@ -27,8 +27,11 @@ def check(cfg: DictConfig) -> None:
 
 def _broken_rules(cfg: DictConfig) -> Iterator[str]:
     for key, rule in RULES.items():
-        parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else cfg
-        if parent is None or key.rpartition(".")[2] not in parent:
+        above, _, name = key.rpartition(".")
+        parent = OmegaConf.select(cfg, above) if above else cfg
+        if parent is not None and not isinstance(parent, DictConfig):
+            yield f"{above}={parent}: must hold keys"
+        if not isinstance(parent, DictConfig) or name not in parent:
             continue
         try:
             value = OmegaConf.select(cfg, key)
@@ -47,6 +50,10 @@ def _broken_together(cfg: DictConfig) -> Iterator[str]:
             yield f"data.split: the shares add up to more than 1: {shares}; data.split.train=null takes the rest"
         if cfg.data.train_on == "all" and cfg.model.family == "seq2seq":
             yield "data.train_on=all: a seq2seq model trains on the answer alone; use data.train_on=answer"
+    if "prompt" in cfg and cfg.prompt.name == "auto" and cfg.prompt.template is not None:
+        yield "prompt.template: prompt=auto would not use it; choose prompt=plain and set its template"
+    if "model" in cfg and not cfg.model._target_.lower().endswith(f".{cfg.model.family}"):
+        yield f"model.family={cfg.model.family}: {cfg.model._target_} is of the other family"
     if "trainer" in cfg:
         yield from _broken_training(cfg)
 
@@ -56,7 +63,12 @@ def _broken_training(cfg: DictConfig) -> Iterator[str]:
     if precision.startswith("16") and cfg.model.family == "seq2seq":
         yield f"trainer.precision={precision}: T5 overflows in float16; use bf16-mixed or 32-true"
     if cfg.model.dtype != "float32" and cfg.peft.method == "none":
-        yield f"model.dtype={cfg.model.dtype}: full fine-tuning loses small updates in it; use float32 and trainer.precision=bf16-mixed"
+        yield f"model.dtype={cfg.model.dtype}: it would lose small updates of full fine-tuning; use float32"
+    if precision == "16-mixed" and cfg.trainer.accelerator == "cpu":
+        yield "trainer.precision=16-mixed: float16 needs a GPU; use bf16-mixed or 32-true"
+    patience = OmegaConf.select(cfg, "callbacks.early_stopping.patience")
+    if patience is not None and not cfg.data.split.val:
+        yield f"callbacks.early_stopping.patience={patience}: needs a validation set, but data.split.val is 0"
     if cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1:
         yield "trainer.max_epochs=-1: needs an end; set trainer.max_steps"
     if not cfg.objective.startswith("val/"):

@@ -41,6 +41,18 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else Path(__file__).resolve().parents[2] / "conf"
 
 
+def user_path(text: str) -> Path:
+    """A path as a user writes it, with ``~``.
+
+    Raises:
+        UserError: It is no path, or names the home of a user whom there is not.
+    """
+    try:
+        return Path(text).expanduser()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{text}: {error}") from None
+
+
 def prompt_config(name: str) -> Any:
     """The shipped config of a prompt."""
     return OmegaConf.load(conf_dir() / "prompt" / f"{name}.yaml")
@@ -76,22 +88,49 @@ def composition_faults(command: str, overrides: Sequence[str], config_dir: str |
 
 
 def save(cfg: DictConfig, file: Path) -> None:
-    """``config.yaml``: resolved, so that it stands alone, without what comes from the environment or is named a secret."""
-    resolved = OmegaConf.to_container(cfg, resolve=True)
-    raw = OmegaConf.to_container(cfg, resolve=False)
-    file.write_text(OmegaConf.to_yaml(OmegaConf.create(redacted(resolved, raw))), encoding="utf-8")
+    """``config.yaml``: resolved, so that it stands alone, without secrets."""
+    file.write_text(OmegaConf.to_yaml(OmegaConf.create(safe(cfg))), encoding="utf-8")
 
 
-def redacted(value: Any, raw: Any, key: str = "") -> Any:
-    """A resolved config value with secrets struck out; ``raw`` is the same value before interpolation."""
+def safe(cfg: DictConfig) -> dict[str, Any]:
+    """A config to be shown or written: a key named as a secret is struck out.
+
+    A value from the environment stays an interpolation, wherever it went, so that it lands in no file and still resolves.
+    """
+    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+    raw: Any = OmegaConf.to_container(cfg, resolve=False)
+    return _safe(resolved, raw, "", _from_environment(resolved, raw))
+
+
+def safe_argument(argument: str) -> str:
+    """A command-line argument without the value of a key named as a secret."""
+    key, equals, _ = argument.partition("=")
+    return f"{key}={REDACTED}" if equals and SECRET.search(key.rpartition(".")[2]) else argument
+
+
+def _safe(value: Any, raw: Any, key: str, hidden: set[str]) -> Any:
     if isinstance(value, dict):
-        raws = raw if isinstance(raw, dict) else {}
-        return {k: redacted(v, raws.get(k), str(k)) for k, v in value.items()}
+        return {k: _safe(v, _child(raw, k), str(k), hidden) for k, v in value.items()}
     if isinstance(value, list):
-        raws = raw if isinstance(raw, list) else [None] * len(value)
-        return [redacted(v, r, key) for v, r in zip(value, raws, strict=True)]
-    secret = value is not None and SECRET.search(key)
-    return REDACTED if secret or "${oc.env:" in str(raw) else value
+        return [_safe(v, _child(raw, i), key, hidden) for i, v in enumerate(value)]
+    if value is not None and SECRET.search(key):
+        return REDACTED
+    from_environment = "${oc.env:" in str(raw) or any(secret in str(value) for secret in hidden)
+    return (raw if "${" in str(raw) else REDACTED) if from_environment else value
+
+
+def _from_environment(value: Any, raw: Any) -> set[str]:
+    if isinstance(value, dict):
+        return set().union(*(_from_environment(v, _child(raw, k)) for k, v in value.items()))
+    if isinstance(value, list):
+        return set().union(*(_from_environment(v, _child(raw, i)) for i, v in enumerate(value)))
+    return {str(value)} if "${oc.env:" in str(raw) and len(str(value)) > 3 else set()
+
+
+def _child(raw: Any, key: Any) -> Any:
+    if isinstance(raw, dict):
+        return raw.get(key)
+    return raw[key] if isinstance(raw, list) else raw
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

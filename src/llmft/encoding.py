@@ -38,7 +38,6 @@ class Encoded:
     merged: bool = False
     lost: int = 0
     place: str = ""
-    id: str = ""
 
     @property
     def joined(self) -> bool:

@@ -1,16 +1,20 @@
 """A module and its data -> measured before, fitted, and left with its best weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from llmft.callbacks.checkpoints import Checkpoints
+from llmft.config import safe
 from llmft.data.base import InstructionDataModule
+from llmft.errors import UserError
 from llmft.generation import Generator
 from llmft.models.base import InstructionModule
 from llmft.run import RunDirectory
@@ -45,43 +49,48 @@ class Fit:
             "checkpoints": {"folder": run.checkpoints},
             "metrics_log": {"file": run.path / "metrics.csv"},
         }
-        callbacks = {name: instantiate(node) for name, node in cfg.callbacks.items()}
+        callbacks = {name: instantiate(node) for name, node in cfg.callbacks.items() if node is not None}
         callbacks |= {name: callbacks[name](**parts[name]) for name in parts if name in callbacks}
         own = Checkpoints(cfg.objective, "min", folder=run.checkpoints)
         self.checkpoints: Checkpoints = callbacks.setdefault("checkpoints", own)
-        self.trainer: pl.Trainer = instantiate(cfg.trainer)(
-            callbacks=list(callbacks.values()),
-            logger=[instantiate(node) for node in cfg.logger.values()],
-            default_root_dir=str(run.path),
-            num_sanity_val_steps=0,  # the measurement before training looks at all rows
-            enable_model_summary=False,
-            enable_progress_bar="progress" in callbacks,
-            use_distributed_sampler=False,
-        )
+        self.trainer = self._trainer(run, callbacks)
+
+    def _trainer(self, run: RunDirectory, callbacks: dict[str, Any]) -> pl.Trainer:
+        interval, batches = self.cfg.trainer.val_check_interval, len(self.data.train_dataloader())
+        if isinstance(interval, int) and interval > batches and self.cfg.trainer.check_val_every_n_epoch:
+            raise UserError(f"trainer.val_check_interval={interval}: an epoch has {batches} batches; lower it")
+        try:
+            return instantiate(self.cfg.trainer)(
+                callbacks=list(callbacks.values()),
+                logger=[instantiate(node) for node in self.cfg.logger.values() if node is not None],
+                default_root_dir=str(run.path),
+                num_sanity_val_steps=0,  # the measurement before training looks at all rows
+                enable_model_summary=False,
+                enable_progress_bar="progress" in callbacks,
+                use_distributed_sampler=False,
+            )
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
 
     def measure(self) -> dict[str, float]:
         """Metrics of the validation set with the weights as they are; empty where there is no validation."""
         if self.cfg.trainer.fast_dev_run or not self.data.encoded["val"]:
             return {}
-        self.trainer.validate(self.module, self.data.val_dataloader(), verbose=False)
-        return self.validated()
-
-    def validated(self) -> dict[str, float]:
-        """What the last validation logged."""
+        with interruptible():
+            self.trainer.validate(self.module, self.data.val_dataloader(), verbose=False)
         metrics = self.trainer.callback_metrics
         return {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
 
     def run(self) -> None:
-        """Train.
+        """Train, from the same random state whether something was measured before or not.
 
         Raises:
             KeyboardInterrupt: The user pressed Ctrl-C.
             Halted: A guard stopped it.
         """
-        try:
+        pl.seed_everything(self.cfg.seed, workers=True, verbose=False)
+        with interruptible():
             self.trainer.fit(self.module, self.data.train_dataloader(), self.data.val_dataloader() or None)
-        except SystemExit:  # how Lightning ends on Ctrl-C
-            raise KeyboardInterrupt from None
 
     def best(self) -> dict[str, float]:
         """Put the best weights into the module and return their metrics; a last step that nothing validated is first."""
@@ -100,10 +109,19 @@ class Fit:
     def log_outcome(self, metrics: Mapping[str, float]) -> None:
         """Hyper-parameters beside the final metrics, for TensorBoard's HParams page and other loggers."""
         groups = ["model", "data", "peft", "optim", "scheduler", "trainer", "prompt", "seed"]
-        settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(self.cfg, groups))
+        settings = {name: value for name, value in safe(self.cfg).items() if name in groups}
         for logger in self.trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(settings, {f"final/{name}": value for name, value in metrics.items()})
                 logger.save()
             else:
                 logger.log_hyperparams(settings)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as KeyboardInterrupt; Lightning ends the process with SystemExit instead."""
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None

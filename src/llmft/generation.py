@@ -8,6 +8,8 @@ import torch
 
 from llmft.collate import generation_batch
 from llmft.encoding import Codec
+from llmft.errors import UserError
+from llmft.models.backbone import max_positions
 from llmft.records import Turn
 
 
@@ -33,6 +35,7 @@ class Generator:
         self.given = settings
         self.settings = dict(settings)
         self.batch_size, self.seed = self.settings.pop("batch_size"), self.settings.pop("seed")
+        self.config()  # a wrong setting is said now, not after a training
 
     def with_settings(self, **changes: Any) -> "Generator":
         """The same model and codec with some settings changed."""
@@ -45,11 +48,18 @@ class Generator:
         return sorted({self.codec.stop_id, self.codec.tokenizer.eos_token_id, *own} - {None})
 
     def config(self) -> Any:
-        """The GenerationConfig that is used, and exported with the model."""
+        """The GenerationConfig that is used, and exported with the model.
+
+        Raises:
+            UserError: A setting is unknown, or contradicts another.
+        """
         from transformers import GenerationConfig
 
-        own = self.model.generation_config
-        return GenerationConfig(
+        own, known = self.model.generation_config, vars(GenerationConfig())
+        unknown = [name for name in self.settings if name not in known]
+        if unknown:
+            raise UserError(f"generation.{unknown[0]}: transformers' GenerationConfig has no such setting")
+        settings = GenerationConfig(
             **self.settings,
             bos_token_id=own.bos_token_id,
             eos_token_id=self.stop_ids(),
@@ -57,11 +67,27 @@ class Generator:
             decoder_start_token_id=own.decoder_start_token_id,
             use_cache=True,
         )
+        try:
+            settings.validate(strict=True)
+        except ValueError as error:
+            raise UserError(f"generation: {' '.join(str(error).split())}") from None
+        return settings
 
     def answers(self, contexts: Sequence[Sequence[Turn]]) -> list[Answer]:
-        """An answer for each context, in their order; batches hold contexts of like length."""
+        """An answer for each context, in their order; batches hold contexts of like length.
+
+        Raises:
+            UserError: A prompt and its answer would need more positions than the model has.
+        """
         template = self.codec.template
         prompts = [self.codec.prompt_ids(template.render(context)) for context in contexts]
+        positions, longest = max_positions(self.model.config), max(map(len, prompts), default=0)
+        needed = longest + self.settings.get("max_new_tokens", 0)
+        if positions is not None and needed > positions:
+            raise UserError(
+                f"the longest prompt has {longest} tokens; with generation.max_new_tokens that makes {needed},"
+                f" but the model has {positions} positions"
+            )
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         found: dict[int, Answer] = {}
         with answering(self.model), torch.random.fork_rng():

@@ -1,6 +1,6 @@
 """What the value of each key must be, in words and as a test."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 
@@ -17,6 +17,14 @@ def _number(value: Any) -> bool:
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _texts(value: Any) -> bool:
+    return _list(value) and len(value) > 0 and all(map(TEXT.holds, value))
 
 
 def one_of(*options: str) -> Rule:
@@ -36,8 +44,11 @@ NOT_NEGATIVE = Rule("a number of at least 0", lambda v: _number(v) and 0 <= v < 
 SHARE = Rule("a number from 0 to 1", lambda v: _number(v) and 0 <= v <= 1)
 DROPOUT = Rule("a number from 0 to below 1", lambda v: _number(v) and 0 <= v < 1)
 
+SEED = Rule("a whole number from 0 to 4294967295", lambda v: _whole(v) and 0 <= v < 2**32)
+
 RULES: dict[str, Rule] = {
-    "seed": Rule("a whole number from 0 to 4294967295", lambda v: _whole(v) and 0 <= v < 2**32),
+    "seed": SEED,
+    "allow_targets": Rule("a list of packages", lambda v: _list(v)),
     "objective": TEXT,
     "baseline": FLAG,
     "questions": FROM_ZERO,
@@ -61,22 +72,41 @@ RULES: dict[str, Rule] = {
     "data.batching": one_of("rows", "grouped"),
     "data.num_workers": FROM_ZERO,
     "data.train_on": one_of("answer", "all"),
+    "data.name": TEXT,
+    "model.name": TEXT,
+    "model.family": one_of("seq2seq", "causal"),
     "model.path": TEXT,
+    "model.lora_targets": Rule("a list of names", lambda v: _texts(v)),
     "model.gguf_file": TEXT_OR_NULL,
     "model.dtype": one_of("float32", "bfloat16"),
     "model.attention": one_of("sdpa", "eager"),
+    "peft.method": one_of("none", "lora"),
+    "peft.targets": Rule("auto, all-linear or a list of names", lambda v: TEXT.holds(v) or _texts(v)),
     "peft.r": COUNT,
     "peft.alpha": POSITIVE,
     "peft.dropout": DROPOUT,
     "optim.lr": POSITIVE,
     "optim.weight_decay": NOT_NEGATIVE,
+    "optim.betas": Rule(
+        "two numbers from 0 to below 1", lambda v: _list(v) and len(v) == 2 and all(map(DROPOUT.holds, v))
+    ),
+    "scheduler.name": one_of("linear", "cosine", "constant_with_warmup"),
     "scheduler.warmup_steps": Rule(
-        "a whole number of steps, or a fraction below 1", lambda v: SHARE.holds(v) or COUNT.holds(v)
+        "a whole number of steps, or a fraction below 1", lambda v: FROM_ZERO.holds(v) or DROPOUT.holds(v)
     ),
     "trainer.devices": Rule("1 (several processes come with the distributed trainers)", lambda v: v == 1),
     "trainer.precision": one_of(
         "32-true", "bf16-mixed", "16-mixed"
     ),  # others would make trainable weights less than float32
+    "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
+    "trainer.strategy": one_of("auto"),
+    "trainer.fast_dev_run": FLAG,
+    "trainer.deterministic": Rule("true, false or warn", lambda v: FLAG.holds(v) or v == "warn"),
+    "trainer.val_check_interval": Rule(
+        "a whole number of batches, or a share of the epoch up to 1.0",
+        lambda v: COUNT.holds(v) or (POSITIVE.holds(v) and v <= 1),
+    ),
+    "trainer.check_val_every_n_epoch": COUNT_OR_NULL,
     "trainer.max_epochs": COUNT_OR_OFF,
     "trainer.max_steps": COUNT_OR_OFF,
     "trainer.accumulate_grad_batches": COUNT,
@@ -86,12 +116,18 @@ RULES: dict[str, Rule] = {
     "callbacks.samples.number": FROM_ZERO,
     "callbacks.samples.max_new_tokens": COUNT,
     "callbacks.early_stopping.patience": COUNT_OR_NULL,
+    "callbacks.early_stopping.mode": one_of("min", "max"),
+    "callbacks.early_stopping.min_delta": NOT_NEGATIVE,
     "callbacks.checkpoints.mode": one_of("min", "max"),
+    "callbacks.progress.refresh_rate": FROM_ZERO,
+    "callbacks.progress.leave": FLAG,
     "generation.max_new_tokens": COUNT,
     "generation.num_beams": COUNT,
     "generation.batch_size": COUNT,
     "generation.do_sample": FLAG,
+    "generation.seed": SEED,
     "generation.temperature": POSITIVE,
+    "generation.top_p": Rule("a number above 0, up to 1", lambda v: POSITIVE.holds(v) and v <= 1),
     "generation.repetition_penalty": POSITIVE,
     "generation.no_repeat_ngram_size": FROM_ZERO,
 }

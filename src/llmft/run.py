@@ -6,14 +6,17 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from llmft import config
+from llmft.check import check
 from llmft.errors import UserError
 
 LIBRARIES = ("llmft", "torch", "lightning", "transformers", "peft", "tokenizers", "hydra-core", "omegaconf")
@@ -28,13 +31,13 @@ class RunDirectory:
         self.started = time.perf_counter()
 
     @classmethod
-    def start(cls, path: Path, cfg: DictConfig) -> "RunDirectory":
+    def start(cls, path: Path, cfg: DictConfig, overrides: Sequence[str]) -> "RunDirectory":
         """Make the directory and write ``config.yaml`` and a first ``run.json``.
 
         Raises:
-            UserError: There is a run in it already.
+            UserError: There is a run in it already (one that failed before it had a checkpoint does not count).
         """
-        if (path / "run.json").exists():
+        if (path / "run.json").exists() and (status_of(path) != "failed" or (path / "checkpoints").exists()):
             raise UserError(f"output_dir={path}: holds a run already; choose another or remove it")
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
@@ -42,7 +45,8 @@ class RunDirectory:
         run.update(
             status="running",
             started=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=[Path(sys.argv[0]).name, *sys.argv[1:]],
+            command=[Path(sys.argv[0]).name, *map(config.safe_argument, sys.argv[1:])],
+            overrides=[config.safe_argument(override) for override in overrides],
             seed=cfg.seed,
             versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
             git=_git_revision(),
@@ -78,15 +82,27 @@ def open_run(path: str) -> tuple[Path, DictConfig]:
     Raises:
         UserError: There is no run, or it has no model yet.
     """
-    folder = Path(path).expanduser()
+    folder = config.user_path(path)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"run={path}: no run directory (it would hold config.yaml, run.json and model/)")
     if not (folder / "model").is_dir():
-        status = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("status", "unknown")
-        raise UserError(f"run={path}: has no model/; its status is {status!r}")
-    cfg = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(cfg, DictConfig)
+        raise UserError(f"run={path}: has no model/; its status is {status_of(folder)!r}")
+    try:
+        cfg = OmegaConf.load(folder / "config.yaml")
+        if not isinstance(cfg, DictConfig) or not {"model", "data", "peft", "generation", "prompt"} <= set(cfg):
+            raise ValueError("it is not the config of a run")
+        check(cfg)
+    except (ValueError, YAMLError, UserError) as error:
+        raise UserError(f"run={path}: config.yaml cannot be used: {error}") from None
     return folder, cfg
+
+
+def status_of(folder: Path) -> str:
+    """The status of a run, ``unknown`` where run.json cannot be read."""
+    try:
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown"
 
 
 def finite(value: Any) -> Any:

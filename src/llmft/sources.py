@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llmft.config import user_path
 from llmft.errors import UserError
 from llmft.records import shown
 
@@ -45,12 +46,12 @@ def find(path: str, name: str) -> Source:
         found = sorted(SAMPLES.glob(f"{name}.json*"))
         if not found:
             raise UserError(f"data.path=sample: no sample is shipped for data={name}; pass data.path=FILE")
-        return Source(f"sample:{found[0].name}", found[0], _digest(found[0]))
-    file = Path(path).expanduser()
+        return Source(f"sample:{found[0].name}", found[0], digest(found[0]))
+    file = user_path(path)
     if file.is_file():
         if file.suffix not in (".json", ".jsonl"):
             raise UserError(f"data.path={path}: a file must end in .jsonl or .json, got {file.suffix or 'no ending'!r}")
-        return Source(path, file, _digest(file))
+        return Source(path, file, digest(file))
     if file.is_dir():
         raise UserError(f"data.path={path}: is a folder; pass one .jsonl or .json file")
     if HUB_ID.match(path) and file.suffix not in (".json", ".jsonl"):
@@ -69,18 +70,24 @@ def read(source: Source) -> Iterator[Located]:
     if source.file is None:
         yield from _read_hub(source.given)
         return
-    text = _decode(source)
+    text = decode(source)
     if not text.strip():
         raise UserError(f"{source.given}:1: the file is empty")
     yield from (_read_jsonl if source.file.suffix == ".jsonl" else _read_json)(source.given, text)
 
 
-def _digest(file: Path) -> str:
+def digest(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _decode(source: Source) -> str:
+def decode(source: Source) -> str:
+    """The text of a source that is a file.
+
+    Raises:
+        UserError: It is not UTF-8.
+    """
     assert source.file is not None
     data = source.file.read_bytes()
     try:

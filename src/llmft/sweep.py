@@ -8,6 +8,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+OWN_COLUMN = ("model", "data", "peft", "optim.lr", "seed", "output_dir")
+
 
 class SweepTable(Callback):
     """A row per run: what differed between them, and what came out."""
@@ -15,7 +17,16 @@ class SweepTable(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         """Read every run.json below the sweep's folder."""
         folder = Path(config.hydra.sweep.dir)
-        rows = [_row(file) for file in sorted(folder.glob("*/run.json"), key=_number)]
+        files = sorted(folder.glob("*/run.json"), key=_number)
+        records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        settings = [dict(o.split("=", 1) for o in record["overrides"] if "=" in o) for record in records]
+        differ = [
+            key for key in dict.fromkeys(k for s in settings for k in s) if len({s.get(key) for s in settings}) > 1
+        ]
+        rows = [
+            _row(file, record, {key: setting.get(key) for key in differ if key not in OWN_COLUMN})
+            for file, record, setting in zip(files, records, settings, strict=True)
+        ]
         if rows:
             write(folder, rows)
 
@@ -35,8 +46,7 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> None:
     (folder / "sweep.md").write_text("".join(f"| {' | '.join(line)} |\n" for line in cells), encoding="utf-8")
 
 
-def _row(file: Path) -> dict[str, Any]:
-    record = json.loads(file.read_text(encoding="utf-8"))
+def _row(file: Path, record: dict[str, Any], differing: dict[str, Any]) -> dict[str, Any]:
     cfg = OmegaConf.load(file.parent / "config.yaml")
     metrics = record.get("metrics", {})
     before, after = metrics.get("before", {}), metrics.get("after", {})
@@ -45,6 +55,7 @@ def _row(file: Path) -> dict[str, Any]:
         **{group: OmegaConf.select(cfg, f"{group}.name") for group in ("model", "data", "peft")},
         "lr": OmegaConf.select(cfg, "optim.lr"),
         "seed": record["seed"],
+        **differing,
         "status": record["status"],
         "objective": record.get("objective"),
         **{f"{name} before": value for name, value in before.items()},

@@ -26,6 +26,9 @@ def test_same_seed_same_bytes(tmp_path):
     first = run(tmp_path, "first")
     assert run(tmp_path, "second") == first
     assert run(tmp_path, "workers", "data.num_workers=2") == first
+    measured = run(tmp_path, "measured", "baseline=true")
+    assert measured[1] == first[1]
+    assert measured[0][2:] == first[0][1:]  # without the row of step 0
     other = run(tmp_path, "other", "seed=43")
     assert other[0] != first[0]
     assert other[1] != first[1]

@@ -36,6 +36,9 @@ KEYS = {
     "optim.lr=-0.1": "optim.lr=-0.1: must be a number above 0",
     "data.limit=3,4": "data.limit=3,4: ",
     "data.max_prompt_tokens=4096": "data.max_prompt_tokens=4096 + data.max_answer_tokens=512 = 4608 tokens, but the model has 4096 positions",
+    "trainer.val_check_interval=500": "trainer.val_check_interval=500: an epoch has 13 batches; lower it",
+    "+generation.temperature=0.5": "generation: ",
+    "output_dir=/proc/nowhere/run": "output_dir='/proc/nowhere/run': cannot be made",
     "peft.targets=[q_proj,nope]": "peft.targets: q_proj, nope match no layer of this model; it has c_attn, c_fc, c_proj",
     "prompt=chat": "prompt=chat: this model's tokenizer has no chat template",
     "model.path=./nowhere/model": "model.path=./nowhere/model: no such folder",
@@ -72,7 +75,7 @@ def test_a_bad_file(name, llmft, tmp_path):
 
 @pytest.mark.parametrize("overrides", KEYS)
 def test_a_bad_key_or_value(overrides, llmft, monkeypatch):
-    if "targets" not in overrides:
+    if not any(word in overrides for word in ("targets", "generation", "interval")):
         monkeypatch.setattr(backbone, "load_model", None)
     code, _, err = llmft("model=tiny_gpt2", "output_dir=run", *overrides.split())
     assert code == 2
@@ -128,12 +131,28 @@ def test_invalid_drop_keeps_the_good_rows_and_lists_the_others(llmft, tmp_path):
         (["question=a", "input=b"], "answer: pass either"),
         (["run=nowhere", "question=a"], "run=nowhere: no run directory"),
         (["input=bad.jsonl"], "bad.jsonl:1: question: is missing; there is text"),
-        (["question=a", "output=no/such/folder.jsonl"], "output=no/such/folder.jsonl: "),
+        (["question="], "question: must not be blank"),
+        (["question=a", "output=no/such/folder.jsonl"], "output=no/such/folder.jsonl: there is no folder"),
+        (["question=a", "output=."], "output=.: is a folder"),
+        (["input=nowhere.jsonl"], "input=nowhere.jsonl: must be a .jsonl, .json or .txt file that is there"),
+        (["input=latin.txt"], "latin.txt:1: not UTF-8"),
+        (["input=empty.txt"], "input=empty.txt: holds no question"),
+        (["run=~nobodyhere/x", "question=a"], "~nobodyhere/x: "),
+        (["run=broken", "question=a", "prompt=plain"], "prompt=plain: a run has its own model and prompt"),
+        (["run=broken", "question=a"], "run=broken: config.yaml cannot be used"),
+        ([f"question={'x' * 6000}"], "the longest prompt has 6"),
+        (["question=a", "+generation.foo=1"], "generation.foo: transformers' GenerationConfig has no such setting"),
+        (["question=a", "+generation.temperature=0.5"], "generation: "),
     ],
 )
 def test_answer_says_what_it_needs(arguments, message, llmft, tmp_path):
     write_rows(tmp_path / "bad.jsonl", {"text": "x"})
-    code, _, err = llmft("answer", "model=tiny_gpt2", *arguments)
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "broken" / "model").mkdir(parents=True)
+    (tmp_path / "broken" / "config.yaml").write_text("[]")
+    model = [] if any(argument.startswith("run=") for argument in arguments) else ["model=tiny_gpt2"]
+    code, _, err = llmft("answer", *model, *arguments)
     assert code == 2
     assert message in err
 

@@ -17,6 +17,7 @@ def test_fast_dev_run(model, data, peft, llmft, tmp_path):
     assert record["status"] == "finished"
     assert record["metrics"]["steps"] == 1
     assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run" / "model").exists()
 
 
 @pytest.mark.slow

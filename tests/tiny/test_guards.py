@@ -37,7 +37,8 @@ def test_a_planted_nan_halts_the_run(llmft, tmp_path, monkeypatch):
     monkeypatch.setattr(backbone, "load_model", planted)
     code, _, err = llmft(*RUN, "baseline=false")
     assert code == 3
-    assert "halted at step 1, epoch 0: the loss is nan. Rows of the step: sample:alpaca.json:" in err
+    cause = "1 weights are not finite, first: transformer.h.1.mlp.c_fc.weight"
+    assert f"halted at step 1, epoch 0: the loss is nan ({cause}). Rows of the step: sample:alpaca.json:" in err
     assert record_of(tmp_path)["status"] == "halted"
     assert "halted at step 1" in record_of(tmp_path)["reason"]
     assert not list((tmp_path / "run").glob("checkpoints/*.ckpt"))
@@ -68,6 +69,16 @@ def test_an_exploding_learning_rate_halts_the_run(llmft):
     code, _, err = llmft(*RUN, "optim.lr=1e30", "scheduler=constant", "baseline=false")
     assert code == 3, err
     assert "halted at step" in err
+
+
+def test_a_validation_that_is_not_finite_halts_the_run(llmft, tmp_path):
+    code, _, err = llmft(
+        *RUN, "peft=none", "optim.lr=1e4", "objective=val/perplexity", "trainer.max_steps=2", "scheduler=constant"
+    )
+    assert code == 3, err
+    assert "val/perplexity is inf" in err
+    assert record_of(tmp_path)["status"] == "halted"
+    assert not (tmp_path / "run" / "model").exists()
 
 
 class Watched(InstructionModule):

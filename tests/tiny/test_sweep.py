@@ -30,7 +30,37 @@ def test_a_failing_job_does_not_end_the_sweep(llmft, tmp_path):
     code, _, err = llmft("-m", "model=tiny_gpt2", "data=alpaca", "optim.lr=1e-3,-1,1e-4", "output_dir=all", *FAST)
     assert code == 2
     assert "optim.lr=-1: must be a number above 0" in err
-    assert [(tmp_path / "all" / str(n) / "run.json").exists() for n in range(3)] == [True, False, True]
+    rows = list(csv.DictReader((tmp_path / "all" / "sweep.csv").open()))
+    assert [(row["run"], row["status"], row["reason"]) for row in rows] == [
+        ("0", "finished", ""),
+        ("1", "failed", "config: 1 fault\n  - optim.lr=-1: must be a number above 0"),
+        ("2", "finished", ""),
+    ]
+
+
+def test_a_crash_in_one_job_does_not_end_the_sweep_either(llmft, tmp_path, monkeypatch):
+    from llmft.models import backbone
+
+    real = backbone.load_model
+
+    def crash(place, *arguments):
+        if "tiny-t5" in place:
+            raise RuntimeError("out of luck")
+        return real(place, *arguments)
+
+    monkeypatch.setattr(backbone, "load_model", crash)
+    code, _, err = llmft(
+        "-m", "model=tiny_t5,tiny_gpt2", "data=alpaca", "data.split.val=0.1,0.2", "output_dir=all", *FAST
+    )
+    assert code == 1
+    assert "out of luck" in err
+    rows = list(csv.DictReader((tmp_path / "all" / "sweep.csv").open()))
+    assert [(row["status"], row["data.split.val"]) for row in rows] == [
+        ("failed", "0.1"),
+        ("failed", "0.2"),
+        ("finished", "0.1"),
+        ("finished", "0.2"),
+    ]
 
 
 def test_a_sweep_over_a_wrong_option_does_not_start(llmft, tmp_path):

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from llmft.__main__ import COMMANDS, quoted, split_command
 from llmft.check import check
-from llmft.config import composition_faults, conf_dir, redacted, save
+from llmft.config import composition_faults, conf_dir, safe_argument, save
 from llmft.errors import UserError
 from llmft.rules import RULES
 
@@ -42,7 +42,9 @@ def test_every_option_composes_and_passes_the_checks(group, option, load):
             check(load(f"{group}={option}", command=command))
 
 
-@pytest.mark.parametrize("key", [k for k in RULES if k not in ("format", "preview.rows", "generation.temperature")])
+@pytest.mark.parametrize(
+    "key", [k for k in RULES if k not in ("format", "preview.rows", "generation.temperature", "generation.top_p")]
+)
 def test_every_rule_is_about_a_key_that_is_there(key, load):
     cfg = load()
     parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else cfg
@@ -105,8 +107,25 @@ def test_right_overrides_have_no_faults():
             "trainer.precision=16-mixed: T5 overflows in float16; use bf16-mixed or 32-true",
         ),
         ("trainer.precision=bf16-true", "trainer.precision=bf16-true: must be one of 32-true, bf16-mixed, 16-mixed"),
-        ("model.dtype=bfloat16 peft=none", "model.dtype=bfloat16: full fine-tuning loses small updates in it"),
+        (
+            "model.dtype=bfloat16 peft=none",
+            "model.dtype=bfloat16: it would lose small updates of full fine-tuning; use float32",
+        ),
         ("data.train_on=all model=tiny_t5", "data.train_on=all: a seq2seq model trains on the answer alone"),
+        ("trainer.precision=16-mixed trainer=cpu", "trainer.precision=16-mixed: float16 needs a GPU"),
+        ("peft.method=foo", "peft.method=foo: must be one of none, lora"),
+        ("model.family=seq2seq", "model.family=seq2seq: llmft.models.causal.Causal is of the other family"),
+        ("prompt.template=x", "prompt.template: prompt=auto would not use it"),
+        ("data.split=0.1", "data.split=0.1: must hold keys"),
+        ("optim.betas=[2,3]", "optim.betas=[2, 3]: must be two numbers from 0 to below 1"),
+        ("scheduler.name=foo", "scheduler.name=foo: must be one of linear, cosine"),
+        ("scheduler.warmup_steps=1.0", "scheduler.warmup_steps=1.0: must be a whole number of steps"),
+        ("trainer.val_check_interval=2.5", "trainer.val_check_interval=2.5: must be a whole number of batches"),
+        (
+            "callbacks.early_stopping.patience=1 data.split.val=0",
+            "callbacks.early_stopping.patience=1: needs a validation set",
+        ),
+        ("model=_causal", "Missing mandatory value: model.name"),
         ("trainer.max_epochs=-1", "trainer.max_epochs=-1: needs an end; set trainer.max_steps"),
         (
             "optim._target_=os.system",
@@ -129,7 +148,11 @@ def test_a_config_with_a_fault_is_refused(override, message, load):
 
 def test_all_faults_come_in_one_message_the_first_five_shown(load):
     with pytest.raises(UserError) as error:
-        check(load("optim.lr=0", "seed=x", "data.limit=0", "peft.r=0", "data.batch_size=0", "generation.num_beams=0"))
+        check(
+            load(
+                "optim.lr=0", "peft.alpha=0", "data.limit=0", "peft.r=0", "data.batch_size=0", "generation.num_beams=0"
+            )
+        )
     text = str(error.value)
     assert text.startswith("config: 6 faults (the first 5)\n")
     assert text.count("\n  - ") == 5
@@ -146,19 +169,24 @@ def test_secrets_do_not_reach_a_file(tmp_path, monkeypatch):
             "api_key": "sk-1",
             "hub": {"token": "hf_1", "pad_token_id": 3, "max_tokens": 4, "password": None},
             "url": "http://x/${oc.env:LLMFT_TEST_KEY}",
-            "plain": ["${oc.env:LLMFT_TEST_KEY}", "kept"],
+            "hop": "${url}/more",
+            "plain": ["${oc.env:LLMFT_TEST_KEY}", "kept", "${hub.max_tokens}"],
         }
     )
     save(cfg, tmp_path / "config.yaml")
     text = (tmp_path / "config.yaml").read_text()
     assert not any(secret in text for secret in ("hunter2", "sk-1", "hf_1"))
-    assert OmegaConf.load(tmp_path / "config.yaml") == {
+    again = OmegaConf.load(tmp_path / "config.yaml")
+    assert OmegaConf.to_container(again, resolve=False) == {
         "api_key": "***",
         "hub": {"token": "***", "pad_token_id": 3, "max_tokens": 4, "password": None},
-        "url": "***",
-        "plain": ["***", "kept"],
+        "url": "http://x/${oc.env:LLMFT_TEST_KEY}",
+        "hop": "${url}/more",
+        "plain": ["${oc.env:LLMFT_TEST_KEY}", "kept", 4],
     }
-    assert redacted({"secret": 5}, {}) == {"secret": "***"}
+    assert again.hop == "http://x/hunter2/more"  # it still means the same, where the variable is set
+    assert safe_argument("model.hf_token=tok") == "model.hf_token=***"
+    assert safe_argument("data.max_prompt_tokens=5") == "data.max_prompt_tokens=5"
 
 
 @pytest.mark.parametrize(
@@ -168,6 +196,10 @@ def test_secrets_do_not_reach_a_file(tmp_path, monkeypatch):
         ("question=back\\", "question='back\\\\'"),
         ("question='quoted'", "question='quoted'"),
         ("question=null", "question=null"),
+        ("question=[INST] hi", "question='[INST] hi'"),
+        ("question='tis", r"question='\'tis'"),
+        ("question=", "question=''"),
+        ("data.system=${oc.env:X}", "data.system=${oc.env:X}"),
         ("data.path=my rows, (1).jsonl", "data.path='my rows, (1).jsonl'"),
         ("debug=true", "debug='true'"),
         ("seed=1", "seed=1"),
@@ -176,9 +208,15 @@ def test_secrets_do_not_reach_a_file(tmp_path, monkeypatch):
 )
 def test_free_text_passes_hydras_grammar(argument, as_hydra_takes_it, load):
     assert quoted(argument, multirun=False) == as_hydra_takes_it
-    if argument.startswith("question=") and "null" not in argument:
-        text = argument.partition("=")[2].strip("'")
-        assert load(as_hydra_takes_it, command="answer").question == text
+    if argument.startswith("question=") and argument not in ("question=null", "question='quoted'"):
+        assert load(as_hydra_takes_it, command="answer").question == argument.partition("=")[2]
+
+
+@pytest.mark.parametrize(
+    "text", ["${HOME}", "what does ${oc.env:HOME} mean?", "\\${x}", "a\\\\${x}'b", "$x {y}", "\\\\"]
+)
+def test_free_text_is_never_an_interpolation(text, load):
+    assert load(quoted(f"question={text}", multirun=False), command="answer").question == text
 
 
 def test_a_swept_path_stays_a_list():

@@ -23,13 +23,7 @@ LONG = Example((Turn("system", "S" * 8), Turn("user", "Q" * 4)), "AAA", "1", "f:
 
 def test_what_fits_is_left_alone(codec):
     row, trimmed = Fitting(15, 4, "error").fit(LONG, codec)
-    assert (prompt_of(row, codec), trimmed, row.cut, row.place, row.id) == (
-        "SSSSSSSS\n\nQQQQ\n",
-        False,
-        False,
-        "f:1",
-        "1",
-    )
+    assert (prompt_of(row, codec), trimmed, row.cut, row.place) == ("SSSSSSSS\n\nQQQQ\n", False, False, "f:1")
 
 
 @pytest.mark.parametrize("policy", ["error", "drop", "trim_answer"])

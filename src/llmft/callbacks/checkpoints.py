@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
-from llmft.errors import UserError
+from llmft.errors import Halted, UserError
 
 
 class Checkpoints(Checkpoint):
@@ -43,9 +43,12 @@ class Checkpoints(Checkpoint):
 
         Raises:
             UserError: The monitored metric was not logged.
+            Halted: It is not finite, so that nothing could be called best.
         """
         if self.monitor not in metrics:
             raise UserError(f"objective={self.monitor}: was not logged; there are {', '.join(sorted(metrics))}")
+        if not math.isfinite(metrics[self.monitor]):
+            raise Halted(f"halted at step {step}: {self.monitor} is {metrics[self.monitor]}")
         self.validated_step = step
         if self.last.exists() and self.sign * metrics[self.monitor] < self.best_value:
             self.best_value, self.best_metrics = self.sign * metrics[self.monitor], metrics

@@ -1,7 +1,6 @@
 """One row per logged step, to ``metrics.csv`` and every logger: all ``train/`` and ``val/`` values of that step."""
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ class MetricsLog(pl.Callback):
         self.row: dict[str, float] = {}
         self.due = False
         self.columns: list[str] = []
-        self.written = (-1, 0)  # step and place in the file of the last row
+        self.last_step = -1
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Take the values of a finished optimizer step."""
@@ -64,31 +63,29 @@ class MetricsLog(pl.Callback):
         step = int(self.row["step"])
         for logger in trainer.loggers:
             logger.log_metrics({k: v for k, v in self.row.items() if k != "step"}, step=step)
-        new = [column for column in (*FIRST, *self.row) if column not in self.columns]
-        if new:
-            self._widen(list(dict.fromkeys(new)))
-        with self.file.open("r+", newline="", encoding="utf-8") as out:
-            # a validation after the last step adds to the row that is there already
-            out.seek(
-                self.written[1] if step == self.written[0] else 0,
-                os.SEEK_SET if step == self.written[0] else os.SEEK_END,
-            )
-            self.written = (step, out.tell())
-            csv.DictWriter(out, self.columns).writerow(self.row)
-            out.truncate()
+        self._append(step)
 
-    def _widen(self, new: list[str]) -> None:
-        rows = []
-        if self.file.exists():
-            with self.file.open(newline="", encoding="utf-8") as old:
-                rows = list(csv.DictReader(old))
-        self.columns = [*(rows[0] if rows else self.columns), *(c for c in new if not rows or c not in rows[0])]
-        unfinished = self.file.with_suffix(".tmp")
-        with unfinished.open("w", newline="", encoding="utf-8") as out:
-            writer = csv.DictWriter(out, self.columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        unfinished.replace(self.file)
+    def _append(self, step: int) -> None:
+        if step != self.last_step and set(self.row) <= set(self.columns):
+            with self.file.open("a", newline="", encoding="utf-8") as out:
+                csv.DictWriter(out, self.columns).writerow(self.row)
+        else:  # a first row, new columns, or a validation after the last step, which adds to the row that is there already
+            rows = self._read()
+            rows = rows[:-1] if step == self.last_step else rows
+            self.columns = list(dict.fromkeys([*(self.columns or FIRST), *self.row]))
+            unfinished = self.file.with_suffix(".tmp")
+            with unfinished.open("w", newline="", encoding="utf-8") as out:
+                writer = csv.DictWriter(out, self.columns)
+                writer.writeheader()
+                writer.writerows([*rows, self.row])
+            unfinished.replace(self.file)
+        self.last_step = step
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self.file.exists():
+            return []
+        with self.file.open(newline="", encoding="utf-8") as old:
+            return list(csv.DictReader(old))
 
 
 def _values(trainer: pl.Trainer, prefix: str) -> dict[str, float]:

@@ -27,7 +27,9 @@ class NanGuard(pl.Callback):
         """Look at loss and gradient before the optimizer can use them."""
         assert isinstance(pl_module, InstructionModule)
         if not math.isfinite(pl_module.window_loss):
-            raise Halted(self._message(trainer, pl_module, f"the loss is {pl_module.window_loss}"))
+            broken = [name for name, weight in pl_module.model.named_parameters() if not _finite(weight)]
+            cause = f" ({len(broken)} weights are not finite, first: {broken[0]})" if broken else ""
+            raise Halted(self._message(trainer, pl_module, f"the loss is {pl_module.window_loss}{cause}"))
         # a float16 scaler meets overflow now and then, and skips that step by itself
         if not math.isfinite(pl_module.grad_norm) and trainer.precision != "16-mixed":
             names = [n for n, p in pl_module.model.named_parameters() if p.grad is not None and not _finite(p.grad)]

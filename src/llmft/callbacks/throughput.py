@@ -1,47 +1,51 @@
 """Tokens and rows per second of training alone, without validation and start-up."""
 
 import time
+from collections import deque
 from typing import Any
 
 import lightning.pytorch as pl
 
 
 class Throughput(pl.Callback):
-    """``train/tokens`` (supervised, so far), ``train/tokens_per_second`` and ``train/rows_per_second`` (since the last log)."""
+    """``train/tokens``: supervised so far. ``train/tokens_per_second`` and ``train/rows_per_second``: over the last steps.
+
+    The last steps are as many as lie between two logged rows (``trainer.log_every_n_steps``).
+    """
 
     def __init__(self) -> None:
         self.tokens = 0
-        self.seconds = 0.0
-        self.started = 0.0
-        self.since = [0, 0, 0.0]
+        self.seconds = self.started = 0.0
+        self.steps: deque[tuple[int, int, float]] = deque(maxlen=1)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Look as far back as rows are apart."""
+        self.steps = deque(maxlen=trainer.log_every_n_steps)  # pyright: ignore[reportAttributeAccessIssue]
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Start the clock."""
         self.started = time.perf_counter()
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Count the window's tokens and rows."""
+        """Count the window's tokens."""
         self.tokens += pl_module.window_tokens
-        self.since[0] += pl_module.window_tokens
-        self.since[1] += len(pl_module.window_places)
         pl_module.log_exact("train/tokens", float(self.tokens))
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Stop the clock; at every logged step, divide."""
-        passed = time.perf_counter() - self.started
-        self.seconds += passed
-        self.since[2] += passed
-        tokens, rows, seconds = self.since
-        if rows and (trainer.global_step == 1 or trainer.global_step % trainer.log_every_n_steps == 0):  # pyright: ignore[reportAttributeAccessIssue]
-            rates = {"train/tokens_per_second": tokens / seconds, "train/rows_per_second": rows / seconds}
-            for name, value in rates.items():
-                pl_module.log_exact(name, value)
-            self.since = [0, 0, 0.0]
+        """Stop the clock; after an optimizer step, divide."""
+        self.seconds += time.perf_counter() - self.started
+        if pl_module.places:  # in the middle of a window
+            return
+        self.steps.append((pl_module.window_tokens, len(pl_module.window_places), self.seconds))
+        self.seconds = 0.0
+        tokens, rows, seconds = map(sum, zip(*self.steps, strict=True))
+        pl_module.log_exact("train/tokens_per_second", tokens / seconds)
+        pl_module.log_exact("train/rows_per_second", rows / seconds)
 
-    def state_dict(self) -> dict[str, float]:
-        """Totals so far."""
-        return {"tokens": self.tokens, "seconds": self.seconds}
+    def state_dict(self) -> dict[str, int]:
+        """Tokens so far."""
+        return {"tokens": self.tokens}
 
-    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on counting."""
-        self.tokens, self.seconds = int(state_dict["tokens"]), state_dict["seconds"]
+        self.tokens = state_dict["tokens"]

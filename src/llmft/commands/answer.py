@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -13,12 +12,13 @@ from rich.console import Console
 from llmft import session
 from llmft.check import check
 from llmft.commands.summary import printable
+from llmft.config import user_path
 from llmft.errors import UserError
 from llmft.generation import Answer, Generator
 from llmft.models import backbone, export
 from llmft.records import Example, RowError, Turn, text_of
 from llmft.run import open_run
-from llmft.sources import find, read
+from llmft.sources import Source, decode, read
 
 
 def main(cfg: DictConfig) -> None:
@@ -26,17 +26,29 @@ def main(cfg: DictConfig) -> None:
     session.quiet()
     session.log_to(None)
     check(cfg)
-    if cfg.output and not Path(cfg.output).expanduser().parent.is_dir():
-        raise UserError(f"output={cfg.output}: there is no folder {Path(cfg.output).parent}")
     if (cfg.question is None) == (cfg.input is None):
         raise UserError('answer: pass either question="..." or input=FILE')
-    questions = [Example((Turn("user", cfg.question),), "")] if cfg.question else list(_questions(cfg.input))
+    _check_output(cfg.output)
+    questions = (
+        list(_questions(cfg.input)) if cfg.input is not None else [Example((Turn("user", str(cfg.question)),), "")]
+    )
+    if not questions:
+        raise UserError(f"input={cfg.input}: holds no question")
     if not all(turn.content.strip() for example in questions for turn in example.context):
         raise UserError("question: must not be blank")
     generator, system = _generator(cfg)
     asked = [example.with_system(cfg.system or system) for example in questions]
     answers = generator.answers([example.context for example in asked])
     _write(cfg, questions, answers)
+
+
+def _check_output(output: str | None) -> None:
+    if output is None:
+        return
+    file = user_path(output)
+    if file.is_dir() or not file.parent.is_dir():
+        why = "is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+        raise UserError(f"output={output}: {why}")
 
 
 def _generator(cfg: DictConfig) -> tuple[Generator, str | None]:
@@ -46,6 +58,11 @@ def _generator(cfg: DictConfig) -> tuple[Generator, str | None]:
         place = backbone.locate(cfg.model, auto_class)
         codec, _ = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
         return Generator(backbone.load_model(place, cfg.model, auto_class), codec, cfg.generation), None
+    chosen = [o for o in HydraConfig.get().overrides.task if o.startswith(("model", "prompt"))]
+    if chosen:
+        raise UserError(
+            f"{chosen[0]}: a run has its own model and prompt; leave it away, or ask a plain model without run="
+        )
     folder, trained = open_run(cfg.run)
     model, tokenizer = export.load_trained(folder / "model", trained, get_class(trained.model._target_).auto_class)
     # the trained prompt travels as the tokenizer's chat template
@@ -64,15 +81,17 @@ def _settings(cfg: DictConfig, trained: DictConfig) -> Any:
 
 
 def _questions(path: str) -> Iterator[Example]:
-    file = Path(path).expanduser()
-    if file.suffix == ".txt" and file.is_file():
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-        for number, line in enumerate(lines, start=1):
+    file = user_path(path)
+    if not file.is_file() or file.suffix not in (".txt", ".json", ".jsonl"):
+        raise UserError(f"input={path}: must be a .jsonl, .json or .txt file that is there")
+    source = Source(path, file, None)
+    if file.suffix == ".txt":
+        for number, line in enumerate(decode(source).split("\n"), start=1):
             if line.strip():
                 yield Example((Turn("user", line.strip()),), "", str(number), f"{path}:{number}")
         return
     faults = []
-    for located in read(find(path, "input")):
+    for located in read(source):
         try:
             if located.fault:
                 raise RowError("row", located.fault)
@@ -97,7 +116,7 @@ def _write(cfg: DictConfig, questions: list[Example], answers: list[Answer]) -> 
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     if cfg.output:
-        Path(cfg.output).expanduser().write_text(text, encoding="utf-8")
+        user_path(cfg.output).write_text(text, encoding="utf-8")
         console.print(f"{len(rows)} answers: {cfg.output}")
     elif cfg.format == "json":
         console.file.write(text)

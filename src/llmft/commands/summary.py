@@ -2,6 +2,7 @@
 
 import resource
 import sys
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,5 +69,11 @@ def _told(answer: Answer) -> str:
 
 
 def printable(text: str) -> str:
-    """Text without what would steer the terminal."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    """Text without what would steer the terminal: control characters but newline and tab, and changes of direction."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if _steers(char) else char for char in text)
+
+
+def _steers(char: str) -> bool:
+    if char in "\n\t":
+        return False
+    return unicodedata.category(char) in ("Cc", "Cs") or "\u202a" <= char <= "\u202e" or "\u2066" <= char <= "\u2069"

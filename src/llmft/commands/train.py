@@ -13,8 +13,9 @@ from omegaconf import DictConfig
 from llmft import session
 from llmft.check import check
 from llmft.commands import summary
+from llmft.config import user_path
 from llmft.data.base import InstructionDataModule
-from llmft.errors import Halted
+from llmft.errors import Halted, UserError
 from llmft.fit import Fit
 from llmft.generation import Generator
 from llmft.models import adapters, backbone, export, schedule
@@ -26,11 +27,14 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> float | None:
     """Fine-tune; leaves a run directory behind and returns the objective."""
     session.quiet()
-    check(cfg)
-    cfg.output_dir = HydraConfig.get().runtime.output_dir
-    run = RunDirectory.start(Path(cfg.output_dir), cfg)
+    job = HydraConfig.get()
+    cfg.output_dir = job.runtime.output_dir
+    if user_path(str(cfg.model.path)).is_dir():  # so that the run can be used from any folder
+        cfg.model.path = str(user_path(cfg.model.path).resolve())
+    run = RunDirectory.start(Path(cfg.output_dir), cfg, job.overrides.task)
     session.log_to(run.path / "log.txt")
     try:
+        check(cfg)
         return train(cfg, run)
     except Halted as error:
         run.finish("halted", reason=str(error))
@@ -39,7 +43,7 @@ def main(cfg: DictConfig) -> float | None:
         run.finish("interrupted")
         raise
     except BaseException as error:
-        run.finish("failed", reason=f"{type(error).__name__}: {error}")
+        run.finish("failed", reason=str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
         raise
 
 
@@ -67,7 +71,8 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     before, before_answers = (fit.measure(), generator.answers(contexts)) if cfg.baseline else ({}, [])
     fit.run()
     after, after_answers = fit.best(), generator.answers(contexts)
-    export.save_model(run.model, generator, cfg, place, data.account)
+    if not cfg.trainer.fast_dev_run:
+        export.save_model(run.model, generator, cfg, place, data.account)
 
     metrics = {
         "before": before,

@@ -50,7 +50,7 @@ class Fitting:
         encoded = codec.encode(codec.template.render(context), example.answer, cut_at)
         if encoded.answer_length > self.max_answer and cut_at is None:
             raise TooLongError("answer", encoded.answer_length, self.max_answer)
-        return replace(encoded, place=example.place, id=example.id), context is not example.context
+        return replace(encoded, place=example.place), context is not example.context
 
 
 def shorten(context: Context, fits: Callable[[Context], bool]) -> Context | None:

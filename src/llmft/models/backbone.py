@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from llmft.config import user_path
 from llmft.errors import UserError
 from llmft.models import gguf, tiny
 from llmft.models.cache import cached_folder
@@ -32,7 +33,7 @@ def locate(cfg: Any, auto_class: Any) -> str:
         return str(cached_folder(f"tiny-{rest}-{tiny.INIT_SEED}", lambda folder: tiny.build(rest, folder)))
     if kind == "pypi" and rest:
         return str(gguf.from_wheel(rest, cfg.gguf_file, cfg.sha256, auto_class))
-    folder = Path(cfg.path).expanduser()
+    folder = user_path(cfg.path)
     if folder.is_dir():
         return str(gguf.from_file(folder / cfg.gguf_file, auto_class) if cfg.gguf_file else folder.resolve())
     if not HUB_ID.match(cfg.path) and "/" in cfg.path:

@@ -104,7 +104,8 @@ class InstructionModule(pl.LightningModule):
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         for gradient in gradients:
             gradient.mul_(scale)
-        self.grad_norm = float(torch.nn.utils.get_total_norm(gradients))
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # float16 gradients are scaled until the step
+        self.grad_norm = float(torch.nn.utils.get_total_norm(gradients)) / (scaler.get_scale() if scaler else 1.0)
         self.window_places, self.places = self.places, []
         self.learning_rate = optimizer.param_groups[0]["lr"]
 

@@ -1,6 +1,5 @@
 """Folders that are made once and kept: tiny models, and GGUF files converted to safetensors."""
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -41,9 +40,3 @@ def cached_folder(name: str, build: Callable[[Path], None]) -> Path:
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
     return folder
-
-
-def digest(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

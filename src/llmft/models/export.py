@@ -11,11 +11,12 @@ from llmft.generation import Generator
 
 
 def save_model(folder: Path, generator: Generator, cfg: DictConfig, place: str, account: Account) -> None:
-    """Write the weights (an adapter alone for LoRA), tokenizer, prompt template, generation config and card.
+    """Write the weights (an adapter alone for LoRA), tokenizer, prompt template, generation config and card, all or nothing.
 
     The prompt that was trained is saved as the tokenizer's chat template, so that ``apply_chat_template`` gives the trained
     prompt's ids to every other tool too.
     """
+    final, folder = folder, folder.with_name(f"{folder.name}.tmp")
     model, tokenizer = generator.model, generator.codec.tokenizer
     full = cfg.peft.method == "none"
     settings = generator.config()
@@ -29,6 +30,7 @@ def save_model(folder: Path, generator: Generator, cfg: DictConfig, place: str, 
     tokenizer.save_pretrained(folder)
     tokenizer.chat_template = template
     (folder / "README.md").write_text(_card(cfg, place, account, full=full), encoding="utf-8")
+    folder.rename(final)
 
 
 def _card(cfg: DictConfig, place: str, account: Account, *, full: bool) -> str:

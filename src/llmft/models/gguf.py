@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from llmft.errors import UserError
-from llmft.models.cache import cached_folder, digest
+from llmft.models.cache import cached_folder
+from llmft.sources import digest
 
 log = logging.getLogger(__name__)
 
