@@ -76,6 +76,7 @@ RULES: dict[str, Rule] = {
     "model.name": TEXT,
     "model.family": one_of("seq2seq", "causal"),
     "model.path": TEXT,
+    "model.dropout": Rule("a number from 0 to below 1, or null", lambda v: v is None or DROPOUT.holds(v)),
     "model.lora_targets": Rule("a list of names", lambda v: _texts(v)),
     "model.gguf_file": TEXT_OR_NULL,
     "model.dtype": one_of("float32", "bfloat16"),

@@ -25,28 +25,11 @@ def losses(llmft, tmp_path, model, peft, batch, accumulate, rows=18):
     code, _, err = llmft(
         f"model={model}", f"peft={peft}", f"data.path={file}", f"data.batch_size={batch}", f"trainer.accumulate_grad_batches={accumulate}",
         "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "optim.lr=1e-3", f"output_dir={name}", "data.shuffle=false", "logger=none",
-        "questions=0", "callbacks.samples.number=0", "callbacks.gradient_clipping.max_norm=0.5", *(["peft.dropout=0"] if peft == "lora" else []),
+        "questions=0", "callbacks.samples.number=0", "callbacks.gradient_clipping.max_norm=0.5", "model.dropout=0", *(["peft.dropout=0"] if peft == "lora" else []),
     )  # fmt: skip
     assert code == 0, err
     table = list(csv.DictReader((tmp_path / name / "metrics.csv").open()))
     return [{name: float(row[name]) for name in WATCHED if row[name]} for row in table]
-
-
-@pytest.fixture(autouse=True)
-def _no_dropout(monkeypatch):
-    """Dropout draws per batch, so it is off."""
-    real = backbone.load_model
-
-    def load(*arguments):
-        model = real(*arguments)
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-            if isinstance(getattr(module, "dropout", None), float):  # T5's attention keeps it as a number
-                module.dropout = 0.0  # pyright: ignore[reportArgumentType]
-        return model
-
-    monkeypatch.setattr(backbone, "load_model", load)
 
 
 @pytest.mark.parametrize("peft", ["none", "lora"])

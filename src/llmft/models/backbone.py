@@ -12,6 +12,9 @@ from llmft.sources import HUB_ID
 
 log = logging.getLogger(__name__)
 
+# What dropout is called in the configs of T5, GPT-2 and the Llama-likes.
+DROPOUTS = ("dropout_rate", "resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout")
+
 
 def locate(cfg: Any, auto_class: Any) -> str:
     """The folder (or Hub id) that a model config stands for; makes or fetches what is made or fetched once.
@@ -71,8 +74,12 @@ def load_model(place: str, cfg: Any, auto_class: Any) -> Any:
     import torch
     from transformers import GenerationConfig
 
-    dtype = getattr(torch, cfg.dtype)
-    model = _load(auto_class, place, cfg, dtype=dtype, use_safetensors=True, attn_implementation=cfg.attention)
+    config = load_config(place, cfg)
+    for name in DROPOUTS:
+        if cfg.dropout is not None and hasattr(config, name):
+            setattr(config, name, cfg.dropout)
+    options = {"dtype": getattr(torch, cfg.dtype), "use_safetensors": True, "attn_implementation": cfg.attention}
+    model = _load(auto_class, place, cfg, config=config, **options)
     kept = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     model.generation_config = GenerationConfig(**{key: getattr(model.generation_config, key) for key in kept})
     return model.train()
