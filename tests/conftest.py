@@ -19,6 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from llmft.config import conf_dir
 from llmft.models.tiny import LLAMA_TEMPLATE, byte_tokenizer
 
+USERS_CACHE = os.environ.get("LLMFT_CACHE")
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 DATA = {
@@ -34,13 +35,11 @@ TINY = ("tiny_t5", "tiny_gpt2", "tiny_llama")
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tiny models are made once per test process; a user's cache is neither needed nor touched."""
-    given = os.environ.get("LLMFT_CACHE")
     os.environ["LLMFT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     yield
-    if given is None:
-        del os.environ["LLMFT_CACHE"]
-    else:
-        os.environ["LLMFT_CACHE"] = given
+    os.environ.pop("LLMFT_CACHE")
+    if USERS_CACHE:
+        os.environ["LLMFT_CACHE"] = USERS_CACHE
 
 
 @pytest.fixture

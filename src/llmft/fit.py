@@ -9,15 +9,22 @@ import torch
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from llmft.callbacks.checkpoints import Checkpoints
-from llmft.config import safe
 from llmft.data.base import InstructionDataModule
 from llmft.errors import UserError
 from llmft.generation import Generator
 from llmft.models.base import InstructionModule
 from llmft.run import RunDirectory
+
+# What runs are compared by, on TensorBoard's HParams page.
+HPARAMS = (
+    *("model.name", "data.name", "data.batch_size", "data.batching", "prompt.name", "seed"),
+    *("peft.name", "peft.r", "peft.alpha", "peft.dropout"),
+    *("optim.lr", "optim.weight_decay", "scheduler.name", "scheduler.warmup_steps"),
+    *("trainer.accumulate_grad_batches", "trainer.precision", "trainer.max_epochs", "trainer.max_steps"),
+)
 
 
 class Fit:
@@ -108,11 +115,12 @@ class Fit:
 
     def log_outcome(self, metrics: Mapping[str, float]) -> None:
         """Hyper-parameters beside the final metrics, for TensorBoard's HParams page and other loggers."""
-        groups = ["model", "data", "peft", "optim", "scheduler", "trainer", "prompt", "seed"]
-        settings = {name: value for name, value in safe(self.cfg).items() if name in groups}
+        settings = {key: OmegaConf.select(self.cfg, key) for key in HPARAMS}
+        settings = {key: value for key, value in settings.items() if value is not None}
         for logger in self.trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(settings, {f"final/{name}": value for name, value in metrics.items()})
+                best = {name.replace("val/", "val/best_"): value for name, value in metrics.items()}
+                logger.log_hyperparams(settings, best)
                 logger.save()
             else:
                 logger.log_hyperparams(settings)

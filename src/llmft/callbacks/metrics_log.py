@@ -62,7 +62,7 @@ class MetricsLog(pl.Callback):
         self.due = False
         step = int(self.row["step"])
         for logger in trainer.loggers:
-            logger.log_metrics({k: v for k, v in self.row.items() if k != "step"}, step=step)
+            logger.log_metrics({k: v for k, v in self.row.items() if "/" in k}, step=step)
         self._append(step)
 
     def _append(self, step: int) -> None:
