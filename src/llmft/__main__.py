@@ -1,14 +1,15 @@
 """``python -m llmft [command] key=value ...``: the table of commands, and what their failures look like."""
 
 import importlib
+import os
 import re
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from llmft.config import composition_faults, conf_dir, did_you_mean
+from llmft.command_line import check_command_line, quoted
+from llmft.config import conf_dir, did_you_mean
 from llmft.errors import Halted, UserError
 
 COMMANDS = {
@@ -17,16 +18,19 @@ COMMANDS = {
     "answer": "llmft.commands.answer",
 }
 INTERRUPTED = 130
-# Their values are free text or paths; Hydra's grammar would stumble over commas, quotes and brackets in them.
-FREE_TEXT = ("question", "system")
-PATHS = ("run", "input", "output", "data.path", "data.system", "model.path", "output_dir")
 # Flags of Hydra's that ask for something else than running the command.
 ASKING = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
 
 def main() -> None:
     """Entry point of ``python -m llmft`` and of the ``llmft`` script."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -61,78 +65,6 @@ def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
     return first, list(arguments[1:])
 
 
-def quoted(argument: str, *, multirun: bool) -> str:
-    """An argument as Hydra's grammar takes it: free text and paths in quotes; ``debug=true`` names an option."""
-    key, equals, value = argument.partition("=")
-    if argument == "debug=true":
-        return "debug='true'"
-    is_text = key in FREE_TEXT or (key in PATHS and not multirun and not value.startswith(("[", "${")))
-    in_quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    if not (equals and is_text) or value == "null" or in_quotes:
-        return argument
-    if key in FREE_TEXT:  # text that people type is never an interpolation
-        value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
-    if trailing := len(escaped) - len(escaped.rstrip("\\")):
-        escaped += "\\" * trailing
-    return f"{key}='{escaped}'"
-
-
-def check_command_line(command: str, arguments: list[str], *, multirun: bool) -> None:
-    """Find what is wrong with the overrides, in our words, before Hydra sees them.
-
-    Raises:
-        UserError: All faults in one message.
-    """
-    from hydra._internal.utils import get_args_parser
-
-    parsed = get_args_parser().parse_args(arguments)
-    overrides = [o for o in parsed.overrides if not o.lstrip("+~").startswith("hydra")]
-    jobs = swept_jobs(overrides) if multirun else [overrides]
-    faults = dict.fromkeys(fault for job in jobs for fault in composition_faults(command, job, parsed.config_dir))
-    if faults:
-        raise UserError.from_faults("command line", list(faults))
-    check_output(overrides)
-
-
-def swept_jobs(overrides: list[str]) -> list[list[str]]:
-    """Overrides of single jobs that together use every swept value once (not every combination: faults lie in values).
-
-    Raises:
-        UserError: An override cannot be parsed.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import Glob
-
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except Exception as error:  # the parser's errors have no common base
-        raise UserError(f"command line: {str(error).splitlines()[0]}") from None
-    choices = []
-    for override in parsed:
-        if isinstance(override.value(), Glob):
-            continue  # Hydra finds only options that there are
-        swept = override.is_sweep_override()
-        values = [f"{override.get_key_element()}={v}" for v in override.sweep_string_iterator()] if swept else []
-        choices.append(values or [override.input_line or ""])
-    return [[c[min(i, len(c) - 1)] for c in choices] for i in range(max(map(len, choices), default=1))]
-
-
-def check_output(overrides: list[str]) -> None:
-    """Make the folder that ``output_dir`` names; Hydra would only show a traceback if that fails.
-
-    Raises:
-        UserError: It cannot be made.
-    """
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key == "output_dir" and "${" not in value:
-            try:
-                Path(value.strip("'")).mkdir(parents=True, exist_ok=True)
-            except (OSError, ValueError) as error:
-                raise UserError(f"output_dir={value}: cannot be made ({error})") from None
-
-
 def launch(command: str, arguments: list[str]) -> int:
     """Hand over to Hydra; a job that fails says so and does not end a sweep."""
     import hydra
@@ -165,7 +97,7 @@ def launch(command: str, arguments: list[str]) -> int:
         codes.append(0)
         return result
 
-    sys.argv = [f"llmft {command}", *arguments]
+    sys.argv = ["llmft", *arguments]  # Hydra's completion script is named after it
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task)()
     except KeyboardInterrupt:

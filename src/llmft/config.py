@@ -1,7 +1,6 @@
-"""Configs: where conf/ is, composing what the command line asks for, and saving it without secrets."""
+"""Configs: where conf/ is, and what is wrong with what the command line asks for."""
 
 import difflib
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,6 @@ SYNONYMS = {
     "max_grad_norm": "callbacks.gradient_clipping.max_norm",
     "max_new_tokens": "generation.max_new_tokens",
 }
-SECRET = re.compile(r"(^|_)(api_?key|token|secret|password|credentials?)$", re.IGNORECASE)
-REDACTED = "***"
 
 
 def conf_dir() -> Path:
@@ -85,52 +82,6 @@ def composition_faults(command: str, overrides: Sequence[str], config_dir: str |
         known = _leaves(compose(command, overrides=[*search, *groups])) if fault(groups) is None else []
     faults = [_explain(override, reason, known, roots) for override, reason in alone if reason]
     return faults or [whole.splitlines()[0]]
-
-
-def save(cfg: DictConfig, file: Path) -> None:
-    """``config.yaml``: resolved, so that it stands alone, without secrets."""
-    file.write_text(OmegaConf.to_yaml(OmegaConf.create(safe(cfg))), encoding="utf-8")
-
-
-def safe(cfg: DictConfig) -> dict[str, Any]:
-    """A config to be shown or written: a key named as a secret is struck out.
-
-    A value from the environment stays an interpolation, wherever it went, so that it lands in no file and still resolves.
-    """
-    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
-    raw: Any = OmegaConf.to_container(cfg, resolve=False)
-    return _safe(resolved, raw, "", _from_environment(resolved, raw))
-
-
-def safe_argument(argument: str) -> str:
-    """A command-line argument without the value of a key named as a secret."""
-    key, equals, _ = argument.partition("=")
-    return f"{key}={REDACTED}" if equals and SECRET.search(key.rpartition(".")[2]) else argument
-
-
-def _safe(value: Any, raw: Any, key: str, hidden: set[str]) -> Any:
-    if isinstance(value, dict):
-        return {k: _safe(v, _child(raw, k), str(k), hidden) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_safe(v, _child(raw, i), key, hidden) for i, v in enumerate(value)]
-    if value is not None and SECRET.search(key):
-        return REDACTED
-    from_environment = "${oc.env:" in str(raw) or any(secret in str(value) for secret in hidden)
-    return (raw if "${" in str(raw) else REDACTED) if from_environment else value
-
-
-def _from_environment(value: Any, raw: Any) -> set[str]:
-    if isinstance(value, dict):
-        return set().union(*(_from_environment(v, _child(raw, k)) for k, v in value.items()))
-    if isinstance(value, list):
-        return set().union(*(_from_environment(v, _child(raw, i)) for i, v in enumerate(value)))
-    return {str(value)} if "${oc.env:" in str(raw) and len(str(value)) > 3 else set()
-
-
-def _child(raw: Any, key: Any) -> Any:
-    if isinstance(raw, dict):
-        return raw.get(key)
-    return raw[key] if isinstance(raw, list) else raw
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -15,8 +15,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from llmft import config
+from llmft import redact
 from llmft.check import check
+from llmft.config import user_path
 from llmft.errors import UserError
 
 LIBRARIES = ("llmft", "torch", "lightning", "transformers", "peft", "tokenizers", "hydra-core", "omegaconf")
@@ -41,12 +42,12 @@ class RunDirectory:
             raise UserError(f"output_dir={path}: holds a run already; choose another or remove it")
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
-        config.save(cfg, path / "config.yaml")
+        redact.save(cfg, path / "config.yaml")
         run.update(
             status="running",
             started=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=[Path(sys.argv[0]).name, *map(config.safe_argument, sys.argv[1:])],
-            overrides=[config.safe_argument(override) for override in overrides],
+            command=["llmft", "train", *map(redact.safe_argument, sys.argv[1:])],
+            overrides=[redact.safe_argument(override) for override in overrides],
             seed=cfg.seed,
             versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
             git=_git_revision(),
@@ -82,7 +83,7 @@ def open_run(path: str) -> tuple[Path, DictConfig]:
     Raises:
         UserError: There is no run, or it has no model yet.
     """
-    folder = config.user_path(path)
+    folder = user_path(path)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"run={path}: no run directory (it would hold config.yaml, run.json and model/)")
     if not (folder / "model").is_dir():

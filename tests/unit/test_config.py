@@ -7,10 +7,12 @@ import time
 import pytest
 from omegaconf import OmegaConf
 
-from llmft.__main__ import COMMANDS, quoted, split_command
+from llmft.__main__ import COMMANDS, split_command
 from llmft.check import check
-from llmft.config import composition_faults, conf_dir, safe_argument, save
+from llmft.command_line import quoted
+from llmft.config import composition_faults, conf_dir
 from llmft.errors import UserError
+from llmft.redact import safe_argument, save
 from llmft.rules import RULES
 
 GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir())
