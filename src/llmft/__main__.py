@@ -30,6 +30,11 @@ def main() -> None:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    if code == INTERRUPTED:
+        # CPython kills itself by SIGINT at its end if the interrupt once passed through exec() of a string (as in making a
+        # dataclass), although it was handled; the shell would see -2 instead of our code.
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
