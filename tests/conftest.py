@@ -15,10 +15,13 @@ os.environ["OMP_NUM_THREADS"] = "1"  # tiny models on one core each; two test pr
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hypothesis import settings
 
 from llmft.config import conf_dir
 from llmft.models.tiny import LLAMA_TEMPLATE, byte_tokenizer
 
+settings.register_profile("llmft", deadline=None)  # a slow machine is no fault
+settings.load_profile("llmft")
 USERS_CACHE = os.environ.get("LLMFT_CACHE")
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
