@@ -3,13 +3,14 @@
 import importlib
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from llmft.command_line import check_command_line, quoted
-from llmft.config import conf_dir, did_you_mean
+from llmft.config import conf_dir, did_you_mean, user_path
 from llmft.errors import Halted, UserError
 
 COMMANDS = {
@@ -46,11 +47,27 @@ def run(arguments: Sequence[str]) -> int:
         rest = [quoted(argument, multirun=multirun) for argument in rest]
         if not any(argument.partition("=")[0] in ASKING for argument in rest):
             check_command_line(command, rest, multirun=multirun)
+        rest += resumed_dir(rest)
         if multirun:  # a sweep's output_dir holds its runs
             rest = [re.sub("^output_dir=", "hydra.sweep.dir=", argument) for argument in rest]
         return launch(command, rest)
     except UserError as error:
         return complain(error)
+
+
+def resumed_dir(arguments: Sequence[str]) -> list[str]:
+    """Let ``resume=RUN`` go on inside RUN, unless ``output_dir`` says where.
+
+    Raises:
+        UserError: There is no such run.
+    """
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    if given.get("resume", "null") == "null":
+        return []
+    folder = given["resume"].strip("'")
+    if not (user_path(folder) / "config.yaml").is_file():
+        raise UserError(f"resume={folder}: no run directory (it would hold config.yaml, run.json and checkpoints/)")
+    return [] if "output_dir" in given else [f"output_dir={given['resume']}"]
 
 
 def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -102,12 +119,18 @@ def launch(command: str, arguments: list[str]) -> int:
         codes.append(0)
         return result
 
+    signal.signal(signal.SIGTERM, interrupt)
     sys.argv = ["llmft", *arguments]  # Hydra's completion script is named after it
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task)()
     except KeyboardInterrupt:
         return INTERRUPTED
     return max(codes, default=0)
+
+
+def interrupt(*_: Any) -> None:
+    """SIGTERM is what Ctrl-C is."""
+    raise KeyboardInterrupt
 
 
 def complain(error: Exception) -> int:

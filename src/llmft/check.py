@@ -69,6 +69,14 @@ def _broken_training(cfg: DictConfig) -> Iterator[str]:
     patience = OmegaConf.select(cfg, "callbacks.early_stopping.patience")
     if patience is not None and not cfg.data.split.val:
         yield f"callbacks.early_stopping.patience={patience}: needs a validation set, but data.split.val is 0"
+    interval, window = cfg.trainer.val_check_interval, cfg.trainer.accumulate_grad_batches
+    if isinstance(interval, int) and interval % window:
+        yield (
+            f"trainer.val_check_interval={interval}: must be a multiple of trainer.accumulate_grad_batches={window}, "
+            "so that validation falls between optimizer steps"
+        )
+    if cfg.trainer.devices > 1 and cfg.trainer.strategy == "auto":
+        yield f"trainer.devices={cfg.trainer.devices}: several processes need a strategy; use trainer=ddp trainer.devices=N"
     if cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1:
         yield "trainer.max_epochs=-1: needs an end; set trainer.max_steps"
     if not cfg.objective.startswith("val/"):

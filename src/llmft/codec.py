@@ -8,7 +8,9 @@ from llmft.errors import UserError
 from llmft.prompts import PromptTemplate
 
 
-def codec_for(family: str, tokenizer: Any, prompt: Any, data_prompt: str | None, train_on: str) -> tuple[Codec, str]:
+def codec_for(
+    family: str, tokenizer: Any, prompt: Any, data_prompt: str | None, train_on: str, train_on_turns: str = "last"
+) -> tuple[Codec, str]:
     """The codec of a run and the name of the prompt that ``prompt=auto`` came to.
 
     Args:
@@ -17,6 +19,7 @@ def codec_for(family: str, tokenizer: Any, prompt: Any, data_prompt: str | None,
         prompt: The config of the prompt group: ``name``, and ``template`` (None for the tokenizer's own).
         data_prompt: The prompt that belongs to the data set, or None.
         train_on: ``answer`` or ``all``.
+        train_on_turns: ``last`` or ``all``.
 
     Raises:
         UserError: A chat template was asked for and the tokenizer has none, or ``all`` of a seq2seq row.
@@ -31,7 +34,7 @@ def codec_for(family: str, tokenizer: Any, prompt: Any, data_prompt: str | None,
     variables = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
     template = PromptTemplate(source, _controls(tokenizer, source), variables)
     codec = Seq2SeqCodec if family == "seq2seq" else CausalCodec
-    return codec(tokenizer, template, train_on), name
+    return codec(tokenizer, template, train_on, train_on_turns), name
 
 
 def _framed(source: str, tokenizer: Any, family: str) -> str:

@@ -6,10 +6,12 @@ training row by the same ``prompt_ids`` that generation uses.
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmft.prompts import Prompt, PromptTemplate
+from llmft.records import Example, Turn
 
 IGNORED = -100
 
@@ -27,6 +29,8 @@ class Encoded:
         cut: The answer was cut and has no stop token.
         merged: The prompt's ids are no prefix of the ids of prompt and answer, so the answer was tokenised alone.
         lost: Characters of prompt and answer that the tokenizer cannot give back.
+        untrained_turns: Earlier assistant turns that should be trained, but whose ids are not in the prompt as generation
+            would have continued them.
     """
 
     input_ids: list[int]
@@ -37,6 +41,7 @@ class Encoded:
     cut: bool = False
     merged: bool = False
     lost: int = 0
+    untrained_turns: int = 0
     place: str = ""
 
     @property
@@ -45,9 +50,9 @@ class Encoded:
         return self.prompt_length < len(self.input_ids)
 
     @property
-    def length(self) -> int:
-        """Tokens that the model reads and writes for this row (what batches are grouped by)."""
-        return max(len(self.input_ids), len(self.labels))
+    def size(self) -> tuple[int, ...]:
+        """Tokens of the one sequence (causal), or of source and target (seq2seq): what batches are planned by."""
+        return (len(self.input_ids),) if self.joined else (len(self.input_ids), len(self.labels))
 
 
 @dataclass
@@ -59,11 +64,13 @@ class Codec(ABC):
         template: The prompt template; its control tokens become single ids, those in users' text stay text.
         stop_id: The id that ends every trained answer.
         train_on: ``answer``, or ``all`` for prompt and answer (causal only).
+        train_on_turns: Of a conversation: ``last`` trains its last answer, ``all`` every assistant turn.
     """
 
     tokenizer: Any
     template: PromptTemplate
     train_on: str = "answer"
+    train_on_turns: str = "last"
     stop_id: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,6 +93,14 @@ class Codec(ABC):
     @abstractmethod
     def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> Encoded:
         """A training row; an answer over ``max_answer`` tokens is cut there and gets no stop token."""
+
+    def parts(self, example: Example) -> list[Example]:
+        """The examples that a conversation becomes: one training row each."""
+        return [example]
+
+    def with_turns(self, row: Encoded, context: Sequence[Turn]) -> Encoded:  # noqa: ARG002
+        """The row with labels on what else of its context is trained."""
+        return row
 
     def decode(self, ids: list[int]) -> str:
         """Generated ids as text: no special tokens, nothing tidied, no lead of the template."""
@@ -117,6 +132,14 @@ class Seq2SeqCodec(Codec):
         labels, length = self._stopped(target, max_answer)
         return Encoded(source, labels, len(source), length, len(labels), len(labels) < length, lost=lost)
 
+    def parts(self, example: Example) -> list[Example]:
+        """Each assistant turn that is trained is a target of its own, under the turns before it."""
+        if self.train_on_turns == "last":
+            return [example]
+        context = example.context
+        earlier = [i for i, turn in enumerate(context) if turn.role == "assistant"]
+        return [*(replace(example, context=context[:i], answer=context[i].content) for i in earlier), example]
+
 
 class CausalCodec(Codec):
     """Prompt and answer in one sequence; labels stand at the position of their own id (the loss shifts them)."""
@@ -135,3 +158,21 @@ class CausalCodec(Codec):
         labels = head + tail
         supervised = sum(label != IGNORED for label in labels[1:])
         return Encoded(start + tail, labels, len(start), length, supervised, len(tail) < length, merged, lost)
+
+    def with_turns(self, row: Encoded, context: Sequence[Turn]) -> Encoded:
+        """Labels on earlier assistant turns and their stop tokens, where they stand as an answer at that turn would."""
+        if self.train_on_turns == "last" or self.train_on == "all":
+            return row
+        labels, missed = list(row.labels), 0
+        for number, turn in enumerate(context):
+            if turn.role != "assistant":
+                continue
+            prompt = self.template.render(context[:number])
+            start = self.prompt_ids(prompt)
+            whole = [*self.prompt_ids(prompt.followed_by(self.template.frame[0] + turn.content)), self.stop_id]
+            if whole[: len(start)] == start and row.input_ids[: len(whole)] == whole:
+                labels[len(start) : len(whole)] = whole[len(start) :]
+            else:
+                missed += 1
+        supervised = sum(label != IGNORED for label in labels[1:])
+        return replace(row, labels=labels, supervised=supervised, untrained_turns=missed)

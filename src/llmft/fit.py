@@ -1,22 +1,29 @@
 """A module and its data -> measured before, fitted, and left with its best weights."""
 
+import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.callbacks.checkpoints import Checkpoints
+from llmft.batching import Batches
+from llmft.callbacks.checkpoints import Checkpoints, position
+from llmft.checkpoint_io import WholeFiles, load
 from llmft.data.base import InstructionDataModule
 from llmft.errors import UserError
 from llmft.generation import Generator
 from llmft.models.base import InstructionModule
+from llmft.models.packing import check_packing
 from llmft.run import RunDirectory
+
+log = logging.getLogger(__name__)
 
 # What runs are compared by, on TensorBoard's HParams page.
 HPARAMS = (
@@ -36,6 +43,7 @@ class Fit:
         module: What is trained.
         data: Encoded rows.
         generator: Makes the samples.
+        checkpoint: Where to go on; None for a start.
     """
 
     def __init__(
@@ -45,8 +53,9 @@ class Fit:
         module: InstructionModule,
         data: InstructionDataModule,
         generator: Generator,
+        checkpoint: Path | None,
     ) -> None:
-        self.cfg, self.module, self.data = cfg, module, data
+        self.cfg, self.module, self.data, self.checkpoint = cfg, module, data, checkpoint
         parts: dict[str, dict[str, Any]] = {
             "samples": {
                 "file": run.path / "samples.jsonl",
@@ -60,24 +69,45 @@ class Fit:
         callbacks |= {name: callbacks[name](**parts[name]) for name in parts if name in callbacks}
         own = Checkpoints(cfg.objective, "min", folder=run.checkpoints)
         self.checkpoints: Checkpoints = callbacks.setdefault("checkpoints", own)
+        if "interruption" in callbacks:
+            callbacks["interruption"] = callbacks["interruption"](checkpoints=self.checkpoints)
         self.trainer = self._trainer(run, callbacks)
+        self.trainer.val_check_interval = self._validation_interval()
 
     def _trainer(self, run: RunDirectory, callbacks: dict[str, Any]) -> pl.Trainer:
-        interval, batches = self.cfg.trainer.val_check_interval, len(self.data.train_dataloader())
-        if isinstance(interval, int) and interval > batches and self.cfg.trainer.check_val_every_n_epoch:
-            raise UserError(f"trainer.val_check_interval={interval}: an epoch has {batches} batches; lower it")
         try:
             return instantiate(self.cfg.trainer)(
                 callbacks=list(callbacks.values()),
-                logger=[instantiate(node) for node in self.cfg.logger.values() if node is not None],
+                logger=list(self._loggers()),
+                plugins=[WholeFiles()],
                 default_root_dir=str(run.path),
                 num_sanity_val_steps=0,  # the measurement before training looks at all rows
                 enable_model_summary=False,
                 enable_progress_bar="progress" in callbacks,
-                use_distributed_sampler=False,
+                use_distributed_sampler=False,  # ours shares the batches out
             )
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
+
+    def _loggers(self) -> Iterator[Any]:
+        for node in self.cfg.logger.values():
+            if node is not None:
+                resumed = self.checkpoint and node._target_.endswith("TensorBoardLogger")
+                # hides what an interrupted run wrote after its checkpoint
+                options = (
+                    {"purge_step": load(self.checkpoint)["global_step"] + 1} if self.checkpoint and resumed else {}
+                )
+                yield instantiate(node, **options)
+
+    def _validation_interval(self) -> int:
+        """Batches between validations, a multiple of the accumulation window, so that they fall between optimizer steps."""
+        interval, window = self.cfg.trainer.val_check_interval, self.cfg.trainer.accumulate_grad_batches
+        batches = len(self.data.batches("train"))
+        if isinstance(interval, float):
+            return min(batches, window * max(1, math.ceil(batches * interval / window)))
+        if interval > batches:
+            raise UserError(f"trainer.val_check_interval={interval}: an epoch has {batches} batches; lower it")
+        return interval
 
     def measure(self) -> dict[str, float]:
         """Metrics of the validation set with the weights as they are; empty where there is no validation."""
@@ -88,27 +118,50 @@ class Fit:
         metrics = self.trainer.callback_metrics
         return {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
 
+    def prove_packing(self) -> None:
+        """Where rows are packed: compare the first line that holds several with its rows alone.
+
+        Raises:
+            UserError: The model lets them see each other.
+        """
+        batches = self.data.batches("train")
+        lines = (line for batch in batches.fixed for line in batch if len(line) > 1)
+        line = next(lines, None) if self.data.plan.batching == "packed" else None
+        if line is not None:
+            rows = [self.data.encoded["train"][row] for row in line]
+            difference = check_packing(self.module, rows, self.data.pad_id)
+            log.info("packing: %d rows of a line alone and together, logits differ by %.1g", len(rows), difference)
+
     def run(self) -> None:
         """Train, from the same random state whether something was measured before or not.
 
         Raises:
-            KeyboardInterrupt: The user pressed Ctrl-C.
+            KeyboardInterrupt: The user pressed Ctrl-C, or SIGTERM came.
             Halted: A guard stopped it.
         """
-        pl.seed_everything(self.cfg.seed, workers=True, verbose=False)
+        # processes see different rows, so they draw different dropout
+        pl.seed_everything((self.cfg.seed + self.trainer.global_rank) % 2**32, workers=True, verbose=False)
+        loader = self.data.train_dataloader()
+        if self.checkpoint:
+            epoch, batches = position(load(self.checkpoint))
+            assert isinstance(loader.batch_sampler, Batches)
+            loader.batch_sampler.resume_at(epoch, batches)
         with interruptible():
-            self.trainer.fit(self.module, self.data.train_dataloader(), self.data.val_dataloader() or None)
+            checkpoint = str(self.checkpoint) if self.checkpoint else None
+            validation = self.data.val_dataloader() or None
+            self.trainer.fit(self.module, loader, validation, ckpt_path=checkpoint, weights_only=True)
 
     def best(self) -> dict[str, float]:
         """Put the best weights into the module and return their metrics; a last step that nothing validated is first."""
         if self.cfg.trainer.fast_dev_run:
             return {}
         step = self.trainer.global_step
-        if not self.data.encoded["val"]:
-            self.checkpoints.keep_last(step)
-        elif self.checkpoints.validated_step != step:
-            self.checkpoints.consider(self.measure(), step)
-        state = torch.load(self.checkpoints.best, map_location="cpu", weights_only=True)
+        if not self.data.encoded["val"] or (
+            self.checkpoints.validated_step != step and self.checkpoints.is_better(self.measure(), step)
+        ):
+            self.checkpoints.keep_last(self.trainer)
+        self.trainer.strategy.barrier("best.ckpt is written")
+        state = load(self.checkpoints.best)
         self.module.on_load_checkpoint(state)
         self.module.load_state_dict(state["state_dict"], strict=False)
         return self.checkpoints.best_metrics

@@ -1,8 +1,10 @@
 """A run directory: its files, run.json and its status."""
 
 import json
+import logging
 import math
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +21,9 @@ from llmft import redact
 from llmft.check import check
 from llmft.config import user_path
 from llmft.errors import UserError
+from llmft.ranks import is_first
+
+log = logging.getLogger(__name__)
 
 LIBRARIES = ("llmft", "torch", "lightning", "transformers", "peft", "tokenizers", "hydra-core", "omegaconf")
 
@@ -30,6 +35,7 @@ class RunDirectory:
         self.path = path
         self.record: dict[str, Any] = {}
         self.started = time.perf_counter()
+        self.seconds = 0.0  # of earlier legs of a resumed run
 
     @classmethod
     def start(cls, path: Path, cfg: DictConfig, overrides: Sequence[str]) -> "RunDirectory":
@@ -38,21 +44,54 @@ class RunDirectory:
         Raises:
             UserError: There is a run in it already (one that failed before it had a checkpoint does not count).
         """
-        if (path / "run.json").exists() and (status_of(path) != "failed" or (path / "checkpoints").exists()):
+        if (
+            is_first()
+            and (path / "run.json").exists()
+            and (status_of(path) != "failed" or (path / "checkpoints").exists())
+        ):
             raise UserError(f"output_dir={path}: holds a run already; choose another or remove it")
-        path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
-        redact.save(cfg, path / "config.yaml")
+        run.save_config(cfg)
         run.update(
             status="running",
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             command=["llmft", "train", *map(redact.safe_argument, sys.argv[1:])],
             overrides=[redact.safe_argument(override) for override in overrides],
             seed=cfg.seed,
-            versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+            versions=_versions(),
             git=_git_revision(),
         )
         return run
+
+    @classmethod
+    def go_on(cls, path: Path, cfg: DictConfig) -> "RunDirectory":
+        """Take up a run that was interrupted, or that shall train for longer.
+
+        Raises:
+            UserError: Its ``run.json`` cannot be read.
+        """
+        run = cls(path)
+        try:
+            run.record = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"resume={path}: run.json cannot be read ({error})") from None
+        run.seconds = run.record.get("seconds") or 0.0
+        run.save_config(cfg)
+        versions, now = run.record.get("versions", {}), _versions()
+        changed = [
+            f"{name} {versions[name]} -> {now[name]}" for name in now if versions.get(name, now[name]) != now[name]
+        ]
+        if changed:
+            log.warning("versions have changed since the run began, so numbers may too: %s", ", ".join(changed))
+        again = [*run.record.get("resumed", []), datetime.now(UTC).isoformat(timespec="seconds")]
+        run.update(status="running", resumed=again, versions=now)
+        return run
+
+    def save_config(self, cfg: DictConfig) -> None:
+        """``config.yaml``: resolved, without secrets."""
+        if is_first():
+            self.path.mkdir(parents=True, exist_ok=True)
+            redact.save(cfg, self.path / "config.yaml")
 
     @property
     def model(self) -> Path:
@@ -64,17 +103,32 @@ class RunDirectory:
         """``last.ckpt`` and ``best.ckpt``."""
         return self.path / "checkpoints"
 
+    @property
+    def checkpoint(self) -> Path | None:
+        """The last whole checkpoint, if there is one."""
+        last = self.checkpoints / "last.ckpt"
+        return last if last.is_file() else None
+
+    def clear(self) -> None:
+        """Remove what a run left that was stopped before its first checkpoint: it starts anew."""
+        if is_first():
+            for name in ("metrics.csv", "samples.jsonl"):
+                (self.path / name).unlink(missing_ok=True)
+            shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+
     def update(self, **values: Any) -> None:
         """Set fields of ``run.json``."""
         self.record |= values
+        if not is_first():
+            return
         text = json.dumps(finite(self.record), indent=2, ensure_ascii=False, allow_nan=False)
         unfinished = self.path / "run.json.tmp"
         unfinished.write_text(text + "\n", encoding="utf-8")
         unfinished.replace(self.path / "run.json")
 
     def finish(self, status: str, **values: Any) -> None:
-        """Set the final status and the wall-clock seconds since the start."""
-        self.update(status=status, seconds=round(time.perf_counter() - self.started, 1), **values)
+        """Set the final status and the wall-clock seconds of training (of a resumed run: of all its ended legs)."""
+        self.update(status=status, seconds=round(self.seconds + time.perf_counter() - self.started, 1), **values)
 
 
 def open_run(path: str) -> tuple[Path, DictConfig]:
@@ -113,6 +167,10 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(child) for child in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
 def _git_revision() -> str | None:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from llmft.codec import codec_for
 from llmft.encoding import Codec
 from llmft.errors import UserError
+from llmft.ranks import is_first
 
 # Warnings that say nothing a user could act on here, each with the reason.
 EXPLAINED = {
@@ -21,6 +22,7 @@ EXPLAINED = {
     "fan_in_fan_out": "adapters.py sets it by the kind of layer",
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated": "Lightning 2.6 with torch 2.13; harmless",
     "is_gradient_checkpointing": "peft 0.21 asks transformers 5.23 by the old name; harmless",
+    "You're resuming from a checkpoint that ended before the epoch ended": "Fit puts the sampler to the next batch",
     "`max_epochs` was not set": "trainer.max_epochs=-1 is the user's choice",
 }
 
@@ -49,6 +51,10 @@ def log_to(file: Path | None) -> None:
     terminal = logging.StreamHandler()
     terminal.setFormatter(logging.Formatter("%(message)s"))
     _attach(terminal, root)
+    if not is_first():
+        root.setLevel(logging.ERROR)
+        ours.setLevel(logging.ERROR)
+        return
     if file:
         kept = logging.FileHandler(file, encoding="utf-8")
         kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -60,7 +66,8 @@ def log_to(file: Path | None) -> None:
 def codec_of(cfg: DictConfig, tokenizer: Any) -> tuple[Codec, str]:
     """The codec that a config asks for, and the name of its prompt."""
     data = cfg.get("data") or {}
-    return codec_for(cfg.model.family, tokenizer, cfg.prompt, data.get("prompt"), data.get("train_on", "answer"))
+    trained_on = (data.train_on, data.train_on_turns) if data else ("answer",)
+    return codec_for(cfg.model.family, tokenizer, cfg.prompt, data.get("prompt"), *trained_on)
 
 
 def check_positions(model_config: Any, wanted: dict[str, int]) -> None:

@@ -68,7 +68,9 @@ def test_the_loss_is_what_plain_torch_computes(model, load):
         for n, answer in enumerate(ANSWERS[:5], start=1)
     ]
     net = adapters.adapt(backbone.load_model(place, cfg.model, family.auto_class), cfg.peft, []).eval()
-    total, tokens = family(net, None, None).loss_sum(training_batch(rows, codec.tokenizer.pad_token_id))
+    total, tokens = family(net, None, None).loss_sum(
+        training_batch([[row] for row in rows], codec.tokenizer.pad_token_id)
+    )
     nats, count = 0.0, 0
     with torch.no_grad():
         for row in rows:  # one by one: no padding, no mask, no shared code

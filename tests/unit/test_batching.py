@@ -1,31 +1,75 @@
-"""Order of batches: every row once, by seed and epoch alone."""
+"""Order of batches: every row once, by seed and epoch alone; packed and shared out by rule."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.batching import Batches
+from llmft.batching import Batches, Plan, first_fit_decreasing
+
+KINDS = ("rows", "grouped", "tokens", "packed")
 
 
-@given(
-    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=80),
-    size=st.integers(1, 9),
-    shuffle=st.booleans(),
-    grouped=st.booleans(),
-    epoch=st.integers(0, 3),
+def plan(batching, batch_size=4, *, shuffle=True, seed=1, tokens=64, pack=None):
+    return Plan(batching, batch_size, tokens, pack, shuffle, seed)
+
+
+def rows_of(batches):
+    return [row for batch in batches for line in batch for row in line]
+
+
+sizes = st.lists(st.tuples(st.integers(1, 50)), min_size=1, max_size=80) | st.lists(
+    st.tuples(st.integers(1, 50), st.integers(1, 20)), min_size=1, max_size=40
 )
-def test_every_row_is_there_once(lengths, size, shuffle, grouped, epoch):
-    batches = Batches(lengths, size, shuffle=shuffle, grouped=grouped, seed=1)
+
+
+@given(sizes=sizes, kind=st.sampled_from(KINDS), size=st.integers(1, 9), shuffle=st.booleans(), epoch=st.integers(0, 3))
+def test_every_row_is_there_once(sizes, kind, size, shuffle, epoch):
+    batches = Batches(sizes, plan(kind, size, shuffle=shuffle))
     batches.set_epoch(epoch)
     found = list(batches)
-    assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
+    assert sorted(rows_of(found)) == list(range(len(sizes)))
     assert len(found) == len(batches)
     assert found == list(batches)
 
 
-def test_epochs_and_seeds_differ_and_repeat():
+@given(sizes=sizes, kind=st.sampled_from(KINDS), ranks=st.integers(1, 4), data=st.data())
+def test_processes_share_the_batches_of_one(sizes, kind, ranks, data):
+    epoch = data.draw(st.integers(0, 2))
+    alone = Batches(sizes, plan(kind))
+    alone.set_epoch(epoch)
+    shares = []
+    for rank in range(ranks):
+        part = Batches(sizes, plan(kind), rank=rank, ranks=ranks)
+        part.set_epoch(epoch)
+        shares.append(list(part))
+        assert len(shares[-1]) == len(part)
+    assert len({len(share) for share in shares}) == 1
+    in_turn = [batch for round_ in zip(*shares, strict=True) for batch in round_]
+    fillers = [batch for batch in in_turn if batch[0][0] < 0]
+    assert in_turn == list(alone) + fillers
+    assert len(fillers) < ranks
+    assert all(len(batch) == 1 and len(batch[0]) == 1 for batch in fillers)
+
+
+@given(sizes=sizes, kind=st.sampled_from(KINDS), epoch=st.integers(0, 2), data=st.data())
+def test_a_resumed_epoch_is_the_rest_of_it(sizes, kind, epoch, data):
+    whole = Batches(sizes, plan(kind))
+    whole.set_epoch(epoch)
+    seen = data.draw(st.integers(0, len(whole)))
+    rest = Batches(sizes, plan(kind))
+    rest.resume_at(epoch, seen)
+    rest.set_epoch(epoch)  # Lightning sets it again
+    assert list(rest) == list(whole)[seen:]
+    assert len(rest) == len(whole)
+    rest.set_epoch(epoch + 1)
+    whole.set_epoch(epoch + 1)
+    assert list(rest) == list(whole)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_epochs_and_seeds_differ_and_repeat(kind):
     def order(seed, epoch):
-        batches = Batches(range(40), 4, shuffle=True, grouped=False, seed=seed)
+        batches = Batches([(1 + n % 7,) for n in range(80)], plan(kind, seed=seed, tokens=20))
         batches.set_epoch(epoch)
         return list(batches)
 
@@ -36,20 +80,56 @@ def test_epochs_and_seeds_differ_and_repeat():
 
 
 def test_without_shuffling_rows_keep_their_order():
-    assert list(Batches([5, 1, 4], 2, shuffle=False, grouped=False, seed=0)) == [[0, 1], [2]]
+    assert list(Batches([(5,), (1,), (4,)], plan("rows", 2, shuffle=False))) == [[(0,), (1,)], [(2,)]]
 
 
 def test_grouping_puts_like_lengths_together():
-    lengths = [1, 90, 2, 91, 3, 92, 4, 93]
-    found = list(Batches(lengths, 4, shuffle=True, grouped=True, seed=3))
-    assert sorted(sorted(batch) for batch in found) == [[0, 2, 4, 6], [1, 3, 5, 7]]
+    sizes = [(n,) for n in (1, 90, 2, 91, 3, 92, 4, 93)]
+    found = list(Batches(sizes, plan("grouped", 4, seed=3)))
+    assert sorted(sorted(rows_of([batch])) for batch in found) == [[0, 2, 4, 6], [1, 3, 5, 7]]
 
 
-@pytest.mark.parametrize("grouped", [True, False])
-def test_lightning_finds_set_epoch(grouped):
+def test_a_token_budget_counts_padding_and_both_sides():
+    sizes = [(10, 2), (9, 1), (4, 4), (3, 1), (40, 5)]
+    found = list(Batches(sizes, plan("tokens", shuffle=False, tokens=24)))
+    # 40 + 5 is over the budget and alone; 2 x (10 + 2) is 24; 2 x (4 + 4) is 16
+    assert found == [[(4,)], [(0,), (1,)], [(2,), (3,)]]
+
+
+@given(sizes=sizes, budget=st.integers(1, 200))
+def test_no_batch_is_over_the_token_budget_but_a_row_alone(sizes, budget):
+    for batch in Batches(sizes, plan("tokens", tokens=budget)):
+        widest = [max(sizes[line[0]][part] for line in batch) for part in range(len(sizes[0]))]
+        assert len(batch) == 1 or len(batch) * sum(widest) <= budget
+
+
+def test_first_fit_decreasing_by_hand():
+    sizes = [(4,), (2,), (4,), (1,)]
+    assert first_fit_decreasing([0, 1, 2, 3], sizes, (4,)) == [(0,), (2,), (1, 3)]
+    assert first_fit_decreasing([0, 1, 2, 3], sizes, (8,)) == [(0, 2), (1, 3)]
+    # the source would fit, the target does not
+    assert first_fit_decreasing([0, 1], [(2, 5), (2, 4)], (10, 8)) == [(0,), (1,)]
+    assert first_fit_decreasing([0, 1], [(9, 1), (2, 1)], (5, 5)) == [(0,), (1,)]
+
+
+@given(sizes=sizes, room=st.integers(1, 100))
+def test_no_line_is_too_long_but_a_row_alone(sizes, room):
+    for line in first_fit_decreasing(range(len(sizes)), sizes, (room,) * len(sizes[0])):
+        used = [sum(sizes[row][part] for row in line) for part in range(len(sizes[0]))]
+        assert len(line) == 1 or max(used) <= room
+
+
+def test_fill_is_the_share_of_tokens_that_are_not_padding():
+    sizes = [(4,), (2,), (3,), (1,)]
+    assert Batches(sizes, plan("rows", 2, shuffle=False)).fill() == pytest.approx(10 / (8 + 6))
+    assert Batches(sizes, plan("packed", 1)).fill() == pytest.approx(10 / (4 + 4 + 2))  # 4 | 3 + 1 | 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lightning_finds_set_epoch(kind):
     from lightning.fabric.utilities.data import _set_sampler_epoch
     from torch.utils.data import DataLoader
 
-    batches = Batches(range(4), 2, shuffle=True, grouped=grouped, seed=0)
+    batches = Batches([(1,)] * 4, plan(kind, 2))
     _set_sampler_epoch(DataLoader(range(4), batch_sampler=batches), 5)  # pyright: ignore[reportArgumentType]
     assert batches.epoch == 5

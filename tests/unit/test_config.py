@@ -97,7 +97,7 @@ def test_right_overrides_have_no_faults():
             "data.split: the shares add up to more than 1: train 0.9, val 0.2, test 0",
         ),
         ("peft.dropout=1", "peft.dropout=1: must be a number from 0 to below 1"),
-        ("trainer.devices=2", "trainer.devices=2: must be 1 (several processes"),
+        ("trainer.devices=0", "trainer.devices=0: must be a whole number of at least 1"),
         (
             "scheduler.warmup_steps=1.5",
             "scheduler.warmup_steps=1.5: must be a whole number of steps, or a fraction below 1",

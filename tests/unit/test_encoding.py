@@ -35,14 +35,14 @@ def test_causal_masks_the_prompt_and_trains_answer_and_stop(causal):
     assert row.input_ids == [33, 34, 199, 65, 66, 0]
     assert row.labels == [N, N, N, 65, 66, 0]
     assert (row.prompt_length, row.answer_length, row.supervised) == (3, 3, 3)
-    assert (row.cut, row.merged, row.lost, row.joined, row.length) == (False, False, 0, True, 6)
+    assert (row.cut, row.merged, row.lost, row.joined, row.size) == (False, False, 0, True, (6,))
 
 
 def test_seq2seq_puts_the_answer_and_its_stop_into_the_labels(seq2seq):
     row = seq2seq.encode(seq2seq.template.render((Turn("user", "AB"),)), "ab")
     assert row.input_ids == [34, 35, 200, 1]
     assert row.labels == [66, 67, 1]
-    assert (row.prompt_length, row.answer_length, row.supervised, row.joined, row.length) == (4, 3, 3, False, 4)
+    assert (row.prompt_length, row.answer_length, row.supervised, row.joined, row.size) == (4, 3, 3, False, (4, 3))
 
 
 def test_a_chat_answer_ends_with_the_templates_own_stop(llama_tokenizer):

@@ -1,45 +1,70 @@
-"""``last.ckpt`` after every validation, ``best.ckpt`` for the best monitored value; written whole or not at all."""
+"""``last.ckpt`` after every validation, ``best.ckpt`` for the best monitored value: everything that an exact resume needs."""
 
 import math
-import shutil
+import random
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
+import torch
 from lightning.pytorch.callbacks import Checkpoint
 
+from llmft.checkpoint_io import link
 from llmft.errors import Halted, UserError
 
 
 class Checkpoints(Checkpoint):
-    """Trainable weights and the state of the training.
+    """Trainable weights and the state of the training, between two optimizer steps.
 
     Args:
         monitor: The metric that decides which is best.
         mode: ``min`` or ``max``.
+        every_n_steps: Optimizer steps between checkpoints besides those of the validations; None for none.
         folder: ``checkpoints`` of the run.
     """
 
-    def __init__(self, monitor: str, mode: str, *, folder: Path) -> None:
+    def __init__(self, monitor: str, mode: str, every_n_steps: int | None = None, *, folder: Path) -> None:
         self.monitor, self.sign = monitor, {"min": 1.0, "max": -1.0}[mode]
+        self.every_n_steps = every_n_steps
         self.last, self.best = folder / "last.ckpt", folder / "best.ckpt"
         self.best_value, self.best_metrics = math.inf, {}
         self.best_step = self.saved_step = self.validated_step = -1
+        self.randomness: dict[str, Any] | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Finish what a killed run had begun: ``last.ckpt`` says that it is the best."""
+        if self.randomness is not None and self.best_step == self.saved_step and trainer.is_global_zero:
+            link(self.last, self.best)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Draw on from where the checkpoint was taken."""
+        if self.randomness is not None:
+            set_randomness(self.randomness[str(trainer.global_rank)])
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Save every so many optimizer steps; where a validation follows, it saves."""
+        step = trainer.global_step
+        due = self.every_n_steps is not None and step % self.every_n_steps == 0
+        if due and not pl_module.window_open and not validation_follows(trainer, batch_idx):
+            self.save(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Save what was just measured."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._save(trainer)
             values = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val/")}
-            self.consider(values, trainer.global_step)
+            better = self.is_better(values, trainer.global_step)
+            self.save(trainer)  # with the verdict in it, so that a resumed run knows
+            if better:
+                self.keep_last(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Save the last step, if no validation did."""
         if self.saved_step != trainer.global_step:
-            self._save(trainer)
+            self.save(trainer)
 
-    def consider(self, metrics: dict[str, float], step: int) -> None:
-        """Keep ``last.ckpt`` as ``best.ckpt`` if its metrics are the best so far (the earliest of equal ones stays).
+    def is_better(self, metrics: dict[str, float], step: int) -> bool:
+        """Whether these are the best metrics so far (the earliest of equal ones stays).
 
         Raises:
             UserError: The monitored metric was not logged.
@@ -50,31 +75,94 @@ class Checkpoints(Checkpoint):
         if not math.isfinite(metrics[self.monitor]):
             raise Halted(f"halted at step {step}: {self.monitor} is {metrics[self.monitor]}")
         self.validated_step = step
-        if self.last.exists() and self.sign * metrics[self.monitor] < self.best_value:
-            self.best_value, self.best_metrics = self.sign * metrics[self.monitor], metrics
-            self.keep_last(step)
+        better = self.sign * metrics[self.monitor] < self.best_value
+        if better:
+            self.best_value, self.best_metrics, self.best_step = self.sign * metrics[self.monitor], metrics, step
+        return better
 
-    def keep_last(self, step: int) -> None:
+    def keep_last(self, trainer: pl.Trainer) -> None:
         """Make ``last.ckpt`` the best."""
-        self.best_step = step
-        unfinished = self.best.with_suffix(".tmp")
-        shutil.copyfile(self.last, unfinished)
-        unfinished.replace(self.best)
+        self.best_step = trainer.global_step
+        if trainer.is_global_zero and self.last.exists():
+            link(self.last, self.best)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write ``last.ckpt``."""
+        if getattr(trainer, "fast_dev_run", False):
+            return
+        trainer.save_checkpoint(self.last)
+        self.saved_step = trainer.global_step
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Add the random states of all processes, and the loops as they are between two steps."""
+        checkpoint["randomness"] = gathered(trainer, randomness())
+        checkpoint["loops"] = between_steps(checkpoint["loops"])
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Keep the random states for the start."""
+        self.randomness, self.saved_step = checkpoint["randomness"], checkpoint["global_step"]
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far."""
-        return {"best_value": self.best_value, "best_metrics": self.best_metrics, "best_step": self.best_step}
+        names = ("best_value", "best_metrics", "best_step", "validated_step")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on comparing with it."""
-        self.best_value, self.best_metrics = state_dict["best_value"], state_dict["best_metrics"]
-        self.best_step = state_dict["best_step"]
+        vars(self).update(state_dict)
 
-    def _save(self, trainer: pl.Trainer) -> None:
-        if getattr(trainer, "fast_dev_run", False):
-            return
-        self.last.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.last.with_suffix(".tmp")
-        trainer.save_checkpoint(unfinished)
-        unfinished.replace(self.last)
-        self.saved_step = trainer.global_step
+
+def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether Lightning validates right after this batch."""
+    if not trainer.enable_validation or (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
+        return False
+    return (batch_idx + 1) % trainer.val_check_batch == 0
+
+
+def between_steps(loops: dict[str, Any]) -> dict[str, Any]:
+    """Lightning's progress as it is in the middle of an epoch after whole batches: the one form it restarts from right.
+
+    Validation's own progress is left out: a checkpoint stands after a validation or before the next one is due.
+    """
+    fit = {key: value for key, value in loops["fit_loop"].items() if "val_loop" not in key}
+    batches, epochs = fit["epoch_loop.batch_progress"], fit["epoch_progress"]
+    for scope in ("total", "current"):
+        batches[scope]["completed"] = batches[scope]["processed"]
+        begun = epochs[scope]["started"]
+        epochs[scope] |= {"ready": begun, "processed": begun - 1, "completed": begun - 1}
+    return {"fit_loop": fit}
+
+
+def position(checkpoint: dict[str, Any]) -> tuple[int, int]:
+    """Epoch, and batches of it (for each process) that a checkpoint has behind it."""
+    fit = checkpoint["loops"]["fit_loop"]
+    return fit["epoch_progress"]["current"]["processed"], fit["epoch_loop.batch_progress"]["current"]["completed"]
+
+
+def randomness() -> dict[str, Any]:
+    """The random states of this process, as tensors and plain values."""
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
+    state["numpy"] = (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest)
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_randomness(state: dict[str, Any]) -> None:
+    """The opposite of ``randomness``."""
+    random.setstate(state["python"])
+    torch.set_rng_state(state["torch"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def gathered(trainer: pl.Trainer, value: Any) -> dict[str, Any]:
+    """A value of every process, by rank as text."""
+    if trainer.world_size == 1:
+        return {"0": value}
+    values: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(values, value)
+    return {str(rank): found for rank, found in enumerate(values)}

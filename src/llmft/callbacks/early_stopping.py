@@ -17,7 +17,10 @@ class EarlyStopping(LightningEarlyStopping):
     """
 
     def __init__(self, monitor: str, mode: str, patience: int | None, min_delta: float) -> None:
-        super().__init__(monitor, mode=mode, patience=patience or 0, min_delta=min_delta)
+        # after the validation, not at the end of the epoch: checkpoints are taken in between
+        super().__init__(
+            monitor, mode=mode, patience=patience or 0, min_delta=min_delta, check_on_train_epoch_end=False
+        )
         self.off = patience is None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -25,7 +28,11 @@ class EarlyStopping(LightningEarlyStopping):
         if not self.off:
             super().on_validation_end(trainer, pl_module)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Compare, if on."""
-        if not self.off:
-            super().on_train_epoch_end(trainer, pl_module)
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Do not go on with a run that had stopped by itself, unless the patience is longer now."""
+        if not self.off and self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting; the patience is the config's."""
+        super().load_state_dict({**state_dict, "patience": self.patience})

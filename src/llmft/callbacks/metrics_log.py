@@ -25,6 +25,12 @@ class MetricsLog(pl.Callback):
         self.due = False
         self.columns: list[str] = []
         self.last_step = -1
+        self.resumed = False
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Take back what an interrupted run wrote after the checkpoint that goes on now."""
+        if self.resumed and not trainer.global_rank:
+            self._write([row for row in self._read() if int(row["step"]) <= self.last_step])
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Take the values of a finished optimizer step."""
@@ -73,13 +79,25 @@ class MetricsLog(pl.Callback):
             rows = self._read()
             rows = rows[:-1] if step == self.last_step else rows
             self.columns = list(dict.fromkeys([*(self.columns or FIRST), *self.row]))
-            unfinished = self.file.with_suffix(".tmp")
-            with unfinished.open("w", newline="", encoding="utf-8") as out:
-                writer = csv.DictWriter(out, self.columns)
-                writer.writeheader()
-                writer.writerows([*rows, self.row])
-            unfinished.replace(self.file)
+            self._write([*rows, self.row])
         self.last_step = step
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        unfinished = self.file.with_suffix(".tmp")
+        with unfinished.open("w", newline="", encoding="utf-8") as out:
+            writer = csv.DictWriter(out, self.columns or FIRST, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+        unfinished.replace(self.file)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The row that is not written yet, and where the file ends."""
+        return {name: getattr(self, name) for name in ("row", "due", "columns", "last_step")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with them."""
+        vars(self).update(state_dict)
+        self.resumed = True
 
     def _read(self) -> list[dict[str, Any]]:
         if not self.file.exists():

@@ -28,16 +28,30 @@ class Samples(pl.Callback):
         self.examples = examples[:number]
         self.generator = generator.with_settings(max_new_tokens=max_new_tokens)
         self.file = file
+        self.last_step = -1
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Take back what an interrupted run wrote after the checkpoint that goes on now."""
+        if self.last_step >= 0 and self.file.exists() and not trainer.global_rank:
+            lines = self.file.read_text(encoding="utf-8").split("\n")
+            kept = [line for line in lines if line and json.loads(line)["step"] <= self.last_step]
+            unfinished = self.file.with_suffix(".tmp")
+            unfinished.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            unfinished.replace(self.file)
+
+    def state_dict(self) -> dict[str, int]:
+        """The step of the last samples."""
+        return {"last_step": self.last_step}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on after it."""
+        self.last_step = state_dict["last_step"]
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Ask the questions; not in the sanity check, not in a dry run."""
-        if (
-            trainer.sanity_checking
-            or getattr(trainer, "fast_dev_run", False)
-            or not self.examples
-            or trainer.global_rank
-        ):
+        """Ask the questions; not in a dry run, and in the first process alone."""
+        if getattr(trainer, "fast_dev_run", False) or not self.examples or trainer.global_rank:
             return
+        self.last_step = trainer.global_step
         answers = self.generator.answers([example.context for example in self.examples])
         with self.file.open("a", encoding="utf-8") as out:
             for example, answer in zip(self.examples, answers, strict=True):

@@ -34,7 +34,7 @@ class Throughput(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop the clock; after an optimizer step, divide."""
         self.seconds += time.perf_counter() - self.started
-        if pl_module.places:  # in the middle of a window
+        if pl_module.window_open:
             return
         self.steps.append((pl_module.window_tokens, len(pl_module.window_places), self.seconds))
         self.seconds = 0.0

@@ -19,6 +19,8 @@ from llmft.errors import Halted, UserError
 from llmft.fit import Fit
 from llmft.generation import Generator
 from llmft.models import adapters, backbone, export, schedule
+from llmft.ranks import is_first, rank
+from llmft.resume import check_data, resumed
 from llmft.run import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -29,9 +31,13 @@ def main(cfg: DictConfig) -> float | None:
     session.quiet()
     job = HydraConfig.get()
     cfg.output_dir = job.runtime.output_dir
-    if user_path(str(cfg.model.path)).is_dir():  # so that the run can be used from any folder
-        cfg.model.path = str(user_path(cfg.model.path).resolve())
-    run = RunDirectory.start(Path(cfg.output_dir), cfg, job.overrides.task)
+    if cfg.resume:
+        cfg = resumed(cfg, job.overrides.task)
+        run = RunDirectory.go_on(Path(cfg.output_dir), cfg)
+    else:
+        if user_path(str(cfg.model.path)).is_dir():  # so that the run can be used from any folder
+            cfg.model.path = str(user_path(cfg.model.path).resolve())
+        run = RunDirectory.start(Path(cfg.output_dir), cfg, job.overrides.task)
     session.log_to(run.path / "log.txt")
     try:
         check(cfg)
@@ -51,6 +57,8 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     """The trip: rows, codec, backbone; before, fit, after; model/."""
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = instantiate(cfg.data)()
+    data.share(rank(), cfg.trainer.devices)
+    check_data(data.source.given, data.source.sha256, run.record)
     data.read()
 
     family = get_class(cfg.model._target_)
@@ -64,13 +72,24 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     _tell_model(cfg, run, place, prompt, adapters.parameter_counts(model))
     module = family(model, instantiate(cfg.optim), _schedule(cfg, data))
     generator = Generator(model, codec, cfg.generation)
-    fit = Fit(cfg, run, module, data, generator)
-    questions = [] if cfg.trainer.fast_dev_run else data.examples_of("test")[: cfg.questions]
+    checkpoint = run.checkpoint if cfg.resume else None
+    if cfg.resume and not checkpoint:
+        log.info("resume: the run had no checkpoint yet; it starts anew")
+        run.clear()
+    fit = Fit(cfg, run, module, data, generator, checkpoint)
+    fit.prove_packing()
+    questions = [] if cfg.trainer.fast_dev_run or not is_first() else data.examples_of("test")[: cfg.questions]
     contexts = [example.context for example in questions]
 
-    before, before_answers = (fit.measure(), generator.answers(contexts)) if cfg.baseline else ({}, [])
+    before = run.record.get("metrics", {}).get("before") if checkpoint else None
+    if before is None:
+        before = fit.measure() if cfg.baseline else {}
+        run.update(metrics={"before": before})
+    before_answers = generator.answers(contexts) if cfg.baseline else []
     fit.run()
     after, after_answers = fit.best(), generator.answers(contexts)
+    if not is_first():
+        return after.get(cfg.objective)
     if not cfg.trainer.fast_dev_run:
         export.save_model(run.model, generator, cfg, place, data.account)
 
@@ -89,7 +108,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
 
 
 def _schedule(cfg: DictConfig, data: InstructionDataModule) -> Any:
-    batches, trainer = len(data.train_dataloader()), cfg.trainer
+    batches, trainer = len(data.batches("train")), cfg.trainer
     steps = schedule.planned_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps)
     return functools.partial(instantiate(cfg.scheduler), total_steps=steps)
 
@@ -104,9 +123,14 @@ def _tell_data(data: InstructionDataModule, run: RunDirectory) -> None:
     sizes = {name: len(rows) for name, rows in data.encoded.items()}
     for line in data.account.lines():
         log.info(line)
-    log.info("split: %s", ", ".join(f"{count} {name}" for name, count in sizes.items()))
-    run.update(data={**data.account.summary(), "split": sizes})
-    data.account.write_rejected(run.path / "rejected.jsonl")
+    batches = data.batches("train")
+    told = ", ".join(f"{count} {name}" for name, count in sizes.items())
+    log.info("split: %s; %d batches an epoch (%s), %.0f %% of their tokens are rows and not padding",
+             told, len(batches), data.plan.batching, 100 * batches.fill())  # fmt: skip
+    batching = {"name": data.plan.batching, "batches": len(batches), "fill": batches.fill()}
+    run.update(data={**data.account.summary(), "split": sizes, "batching": batching})
+    if is_first():
+        data.account.write_rejected(run.path / "rejected.jsonl")
 
 
 def _tell_model(cfg: DictConfig, run: RunDirectory, place: str, prompt: str, counts: dict[str, int]) -> None:

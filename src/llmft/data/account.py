@@ -26,6 +26,7 @@ class Account:
     supervised_tokens: int = 0
     bos_per_row: Counter[int] = field(default_factory=Counter)
     merged: int = 0
+    untrained_turns: int = 0
     lost_rows: int = 0
     lost_characters: int = 0
 
@@ -42,6 +43,7 @@ class Account:
             self.bos_per_row[row.input_ids[: row.prompt_length].count(bos_id) if bos_id is not None else 0] += 1
             self.cut += row.cut
             self.merged += row.merged
+            self.untrained_turns += row.untrained_turns
             self.lost_rows += row.lost > 0
             self.lost_characters += row.lost
 
@@ -58,6 +60,7 @@ class Account:
             "supervised_tokens": self.supervised_tokens,
             "bos_per_row": {str(count): rows for count, rows in sorted(self.bos_per_row.items())},
             "merged_boundaries": self.merged,
+            "untrained_turns": self.untrained_turns,
             "lost_characters": {"rows": self.lost_rows, "characters": self.lost_characters},
         }
 
@@ -78,6 +81,10 @@ class Account:
         if self.merged:
             lines.append(
                 f"{self.merged} rows: tokens would merge across prompt and answer; their answers were encoded alone"
+            )
+        if self.untrained_turns:
+            lines.append(
+                f"{self.untrained_turns} earlier assistant turns are not trained: the prompt does not hold them token for token"
             )
         if self.lost_rows:
             lines.append(

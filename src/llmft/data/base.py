@@ -2,13 +2,15 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import lightning.pytorch as pl
+import torch
 from torch.utils.data import DataLoader
 
-from llmft.batching import Batches
-from llmft.collate import training_batch
+from llmft.batching import Batches, Plan
+from llmft.collate import Lines, training_batch
 from llmft.data.account import Account
 from llmft.data.fitting import Fitting, TooLongError
 from llmft.data.splitting import deal
@@ -39,17 +41,21 @@ class InstructionDataModule(pl.LightningDataModule):
         split_by: str,
         shuffle: bool,
         batching: str,
+        tokens_per_batch: int,
+        pack_tokens: int | None,
         num_workers: int,
         train_on: str,
+        train_on_turns: str,
         seed: int,
     ) -> None:
         super().__init__()
         self.source = find(path, name)
         self.account = Account(self.source.given, self.source.sha256)
         self.fitting = Fitting(max_prompt_tokens, max_answer_tokens, too_long)
+        self.plan = Plan(batching, batch_size, tokens_per_batch, pack_tokens, shuffle, seed)
         self.system, self.limit, self.invalid, self.duplicates = system, limit, invalid, duplicates
-        self.split, self.split_by, self.seed = split, split_by, seed
-        self.batch_size, self.shuffle, self.batching, self.num_workers = batch_size, shuffle, batching, num_workers
+        self.split, self.split_by, self.num_workers = split, split_by, num_workers
+        self.rank, self.ranks = 0, 1
         self.examples: list[Example] = []
         self.encoded: dict[str, list[Encoded]] = {}
         self.pad_id = 0
@@ -96,36 +102,55 @@ class InstructionDataModule(pl.LightningDataModule):
         Raises:
             UserError: A row is over a budget (``too_long=error``), or no row is left to train on.
         """
-        rows, faults = [], []
+        groups: list[list[Encoded]] = []  # the rows of one example stay together, in one split
+        faults: list[str] = []
         for example in self.examples:
-            try:
-                row, trimmed = self.fitting.fit(example, codec)
-            except TooLongError as error:
-                faults.append(f"{example.place}: the {error.part} {error}")
-                self.account.drop(example.place, error.part, str(error), f"{error.part} too long")
-                continue
-            self.account.trimmed += trimmed
-            rows.append(row)
+            groups.append([])
+            for part in codec.parts(example):
+                try:
+                    row, trimmed = self.fitting.fit(part, codec)
+                except TooLongError as error:
+                    faults.append(f"{example.place}: the {error.part} {error}")
+                    self.account.drop(example.place, error.part, str(error), f"{error.part} too long")
+                    continue
+                self.account.trimmed += trimmed
+                groups[-1].append(row)
         if faults and self.fitting.too_long == "error":
             raise UserError.from_faults("data.too_long=error", faults)
+        groups = [group for group in groups if group]
+        rows = [row for group in groups for row in group]
         self._check_left(len(rows))
         self.account.count(rows, codec.tokenizer.bos_token_id)
         self.pad_id = codec.tokenizer.pad_token_id
-        self.encoded = deal(rows, self.split, self.split_by, self.seed)
+        dealt = deal(groups, self.split, self.split_by, self.plan.seed)
+        self.encoded = {name: [row for group in part for row in group] for name, part in dealt.items()}
         self.account.unused = len(rows) - sum(map(len, self.encoded.values()))
+
+    def share(self, rank: int, ranks: int) -> None:
+        """Give this process its part of every epoch's batches."""
+        self.rank, self.ranks = rank, ranks
 
     def train_dataloader(self) -> DataLoader:
         """Batches of the training rows, in the order of seed and epoch."""
-        return self._loader("train", shuffle=self.shuffle)
+        return self._loader("train")
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Batches of the validation rows, by length; none where ``split.val`` is 0."""
-        return self._loader("val", shuffle=False) if self.encoded["val"] else []
+        return self._loader("val") if self.encoded["val"] else []
+
+    def batches(self, split: str) -> Batches:
+        """The batch sampler of a split; rows that are not trained on need no shuffling, and pad less by length."""
+        plan = self.plan
+        if split != "train":
+            plan = replace(plan, shuffle=False, batching="grouped" if plan.batching == "rows" else plan.batching)
+        return Batches([row.size for row in self.encoded[split]], plan, rank=self.rank, ranks=self.ranks)
 
     def in_order(self) -> list[Encoded]:
         """The kept rows of all splits as they stand in the file."""
-        rows = {row.place: row for split in self.encoded.values() for row in split}
-        return [rows[example.place] for example in self.examples if example.place in rows]
+        rows: dict[str, list[Encoded]] = {}
+        for row in (row for split in self.encoded.values() for row in split):
+            rows.setdefault(row.place, []).append(row)
+        return [row for example in self.examples for row in rows.get(example.place, [])]
 
     def examples_of(self, split: str) -> list[Example]:
         """The examples of a split (of val where there is no test; of train where there is no val either)."""
@@ -153,9 +178,12 @@ class InstructionDataModule(pl.LightningDataModule):
                 f"data.path={self.source.given}: no row is left to train on ({why or 'it holds none'}){example}"
             )
 
-    def _loader(self, split: str, *, shuffle: bool) -> DataLoader:
-        rows = self.encoded[split]
-        grouped = split != "train" or self.batching == "grouped"
-        batches = Batches([r.length for r in rows], self.batch_size, shuffle=shuffle, grouped=grouped, seed=self.seed)
-        collate = partial(training_batch, pad_id=self.pad_id)
-        return DataLoader(rows, batch_sampler=batches, collate_fn=collate, num_workers=self.num_workers)  # pyright: ignore[reportArgumentType]
+    def _loader(self, split: str) -> DataLoader:
+        return DataLoader(
+            Lines(self.encoded[split]),
+            batch_sampler=self.batches(split),  # pyright: ignore[reportArgumentType]
+            collate_fn=partial(training_batch, pad_id=self.pad_id),
+            num_workers=self.num_workers,
+            # a loader that drew its workers' seed from the global generator would move the model's dropout
+            generator=torch.Generator().manual_seed(self.plan.seed),
+        )

@@ -50,6 +50,7 @@ class Fitting:
         encoded = codec.encode(codec.template.render(context), example.answer, cut_at)
         if encoded.answer_length > self.max_answer and cut_at is None:
             raise TooLongError("answer", encoded.answer_length, self.max_answer)
+        encoded = codec.with_turns(encoded, context)
         return replace(encoded, place=example.place), context is not example.context
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from llmft.errors import UserError
+from llmft.models.loss import token_loss_sum
 
 
 class TokenSums:
@@ -27,11 +28,11 @@ class TokenSums:
 
     def mean(self, strategy: Any) -> tuple[float, int]:
         """Nats per token, and tokens, over all ranks (0 tokens: a mean of 0)."""
-        nats, tokens = self.nats, self.tokens
+        both = torch.stack([self.nats, self.tokens.double()])  # float64 counts exactly up to 2**53
         if getattr(strategy, "world_size", 1) > 1:
-            nats = strategy.reduce(nats.to(strategy.root_device), reduce_op="sum")
-            tokens = strategy.reduce(tokens.to(strategy.root_device), reduce_op="sum")
-        return float(nats) / max(int(tokens), 1), int(tokens)
+            both = strategy.reduce(both.to(strategy.root_device), reduce_op="sum")
+        nats, tokens = both.tolist()
+        return nats / max(tokens, 1), int(tokens)
 
 
 class InstructionModule(pl.LightningModule):
@@ -43,6 +44,7 @@ class InstructionModule(pl.LightningModule):
 
     Attributes:
         model: The transformers (or peft) model.
+        window_open: Whether there are gradients that no optimizer step has used yet.
         window_loss: Of the last optimizer step: nats per supervised token.
         window_tokens: Of the last optimizer step: supervised tokens.
         window_places: Of the last optimizer step: where its rows come from.
@@ -59,12 +61,24 @@ class InstructionModule(pl.LightningModule):
         self.optim, self.schedule = optim, schedule
         self.train_sums, self.val_sums = TokenSums(), TokenSums()
         self.places: list[str] = []
+        self.window_open = False
         self.window_loss, self.window_tokens, self.grad_norm, self.learning_rate = float("nan"), 0, float("nan"), 0.0
         self.window_places: list[str] = []
 
     @abstractmethod
+    def logits(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """What the model predicts where there is something to learn.
+
+        Args:
+            batch: Of ``collate.training_batch``.
+
+        Returns:
+            Logits [N, V] and the ids that they predict [N], row by row.
+        """
+
     def loss_sum(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Token losses of a batch as a sum in nats, and the number of supervised tokens."""
+        return token_loss_sum(*self.logits(batch))
 
     def on_fit_start(self) -> None:
         """Turn dropout on: from_pretrained leaves eval mode, and Lightning keeps what it finds."""
@@ -74,6 +88,7 @@ class InstructionModule(pl.LightningModule):
         """The sum of the token losses; ``optimizer_step`` divides it."""
         total, tokens = self.loss_sum(batch)
         self.train_sums.add(total, tokens)
+        self.window_open = True
         self.places += batch["places"]
         return total
 
@@ -106,7 +121,7 @@ class InstructionModule(pl.LightningModule):
             gradient.mul_(scale)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # float16 gradients are scaled until the step
         self.grad_norm = float(torch.nn.utils.get_total_norm(gradients)) / (scaler.get_scale() if scaler else 1.0)
-        self.window_places, self.places = self.places, []
+        self.window_places, self.places, self.window_open = self.places, [], False
         self.learning_rate = optimizer.param_groups[0]["lr"]
 
     def on_validation_epoch_start(self) -> None:

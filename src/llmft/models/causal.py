@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM
 
 from llmft.encoding import IGNORED
 from llmft.models.base import InstructionModule
-from llmft.models.loss import head_on, supervised, token_loss_sum
+from llmft.models.loss import head_on, supervised
+from llmft.models.packing import positions_in_rows, row_starts
 
 
 class Causal(InstructionModule):
@@ -16,11 +17,17 @@ class Causal(InstructionModule):
 
     auto_class = AutoModelForCausalLM
 
-    def loss_sum(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Position t predicts the label at t + 1; the last position predicts nothing."""
+    def logits(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Position t predicts the label at t + 1; the last position of a row predicts nothing."""
         targets = torch.full_like(batch["labels"], IGNORED)
         targets[:, :-1] = batch["labels"][:, 1:]
+        inputs = {"attention_mask": batch["attention_mask"]}
+        if "rows" in batch:
+            targets[:, :-1][row_starts(batch["rows"])[:, 1:]] = (
+                IGNORED  # a row's first token is not the next of another
+            )
+            # transformers keeps rows apart by positions that restart, if it gets no mask and no cache
+            inputs = {"attention_mask": None, "position_ids": positions_in_rows(batch["rows"])}
         chosen = supervised(targets)
         with head_on(self.model, chosen):
-            outputs = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-        return token_loss_sum(outputs.logits, targets[chosen])
+            return self.model(input_ids=batch["input_ids"], use_cache=False, **inputs).logits, targets[chosen]

@@ -1,6 +1,7 @@
 """The trained weights -> ``model/``: what transformers and peft load, with prompt, generation settings and a card."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ def save_model(folder: Path, generator: Generator, cfg: DictConfig, place: str, 
     prompt's ids to every other tool too.
     """
     final, folder = folder, folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed here
     model, tokenizer = generator.model, generator.codec.tokenizer
     full = cfg.peft.method == "none"
     settings = generator.config()
@@ -30,6 +32,8 @@ def save_model(folder: Path, generator: Generator, cfg: DictConfig, place: str, 
     tokenizer.save_pretrained(folder)
     tokenizer.chat_template = template
     (folder / "README.md").write_text(_card(cfg, place, account, full=full), encoding="utf-8")
+    if final.exists():  # of a run that was resumed to train for longer
+        shutil.rmtree(final)
     folder.rename(final)
 
 

@@ -6,7 +6,8 @@ from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
 
 from llmft.models.base import InstructionModule
-from llmft.models.loss import head_on, supervised, token_loss_sum
+from llmft.models.loss import head_on, supervised
+from llmft.models.packing import block_mask, row_starts
 
 
 class Seq2Seq(InstructionModule):
@@ -14,15 +15,26 @@ class Seq2Seq(InstructionModule):
 
     auto_class = AutoModelForSeq2SeqLM
 
-    def loss_sum(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def logits(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """The decoder reads the labels shifted to the right; the model's own loss, a mean over the batch, is not used."""
         labels = batch["labels"]
+        inputs = {"decoder_input_ids": self.model.prepare_decoder_input_ids_from_labels(labels), "use_cache": False}
+        inputs |= self._packed(batch, inputs["decoder_input_ids"]) if "rows" in batch else self._single(batch)
         chosen = supervised(labels)
         with head_on(self.model, chosen):
-            outputs = self.model(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                decoder_input_ids=self.model.prepare_decoder_input_ids_from_labels(labels),
-                use_cache=False,
-            )
-        return token_loss_sum(outputs.logits, labels[chosen])
+            return self.model(**inputs).logits, labels[chosen]
+
+    def _single(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+
+    def _packed(self, batch: dict[str, Any], decoder_input_ids: Tensor) -> dict[str, Any]:
+        """Encoder, decoder and cross attention each under a block mask; T5's positions are relative, so none are given."""
+        sources, targets, dtype = batch["rows"], batch["label_rows"], self.model.dtype
+        decoder_input_ids[row_starts(targets)] = self.model.config.decoder_start_token_id
+        encoder = self.model.get_encoder()
+        return {
+            # the model would give the encoder's mask to the cross attention too, so the encoder is called here
+            "encoder_outputs": encoder(batch["input_ids"], attention_mask=block_mask(sources, sources, dtype)),
+            "attention_mask": block_mask(targets, sources, dtype),
+            "decoder_attention_mask": block_mask(targets, targets, dtype, causal=True),
+        }

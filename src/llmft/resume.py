@@ -1,0 +1,98 @@
+"""``resume=RUN``: the config of the run that goes on, and the checkpoint from which it does."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from llmft.config import checked, user_path
+from llmft.errors import UserError
+from llmft.ranks import is_first
+
+# What may differ from the run that goes on: how long, and what changes no number.
+CHANGEABLE = (
+    *("trainer.max_epochs", "trainer.max_steps", "callbacks.early_stopping.patience"),
+    *("data.num_workers", "questions", "show_traceback", "callbacks.progress", "callbacks.checkpoints.every_n_steps"),
+)
+
+
+def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The config of the run ``cfg.resume``, with what the command line may change of it.
+
+    Args:
+        cfg: As composed from the command line; ``output_dir`` is where the run goes on.
+        overrides: The command line's overrides.
+
+    Raises:
+        UserError: There is no such run, or an override would make it another one.
+    """
+    folder = user_path(str(cfg.resume))
+    saved = _saved(folder)
+    faults = [fault for override in overrides if (fault := _apply(override, cfg, saved))]
+    checked(faults)
+    target = Path(cfg.output_dir)
+    if target.resolve() != folder.resolve():
+        if is_first():
+            _copy(folder, target)
+        saved.output_dir = str(target)
+    saved.resume = str(cfg.resume)
+    return saved
+
+
+def check_data(given: str, sha256: str | None, record: dict[str, Any]) -> None:
+    """Refuse to go on with other rows.
+
+    Raises:
+        UserError: The data file's digest is not the run's.
+    """
+    before = record.get("data", {}).get("sha256")
+    if before and sha256 and before != sha256:
+        raise UserError(
+            f"data.path={given}: has changed since the run began (SHA-256 {sha256[:12]}..., then {before[:12]}...); "
+            "put the old file back, or start a new run"
+        )
+
+
+def _saved(folder: Path) -> DictConfig:
+    try:
+        saved = OmegaConf.load(folder / "config.yaml")
+    except (OSError, YAMLError) as error:
+        raise UserError(f"resume={folder}: no run directory that could go on ({error})") from None
+    if not isinstance(saved, DictConfig) or not {"model", "data", "trainer", "seed"} <= set(saved):
+        raise UserError(f"resume={folder}: config.yaml is not the config of a training")
+    return saved
+
+
+def _apply(override: str, cfg: DictConfig, saved: DictConfig) -> str | None:
+    key, _, value = override.lstrip("+~").partition("=")
+    key = key.partition("@")[0]
+    if key in ("resume", "output_dir") or key.startswith("hydra"):
+        return None
+    try:
+        now, then = _plain(cfg, key), _plain(saved, key)
+    except OmegaConfBaseException as error:
+        return f"{key}: {str(error).splitlines()[0]}"
+    if now == then or key in ("debug", "experiment"):
+        return None
+    if any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE):
+        OmegaConf.update(saved, key, now)
+        return None
+    if isinstance(then, dict) and value == then.get("name"):
+        return None  # the same choice, repeated; its other keys are the run's
+    shown = then.get("name", "its own") if isinstance(then, dict) else then
+    return f"{override}: the run has {key}={shown}; a resumed run goes on as it was (only {', '.join(CHANGEABLE)} may differ)"
+
+
+def _plain(cfg: DictConfig, key: str) -> Any:
+    value = OmegaConf.select(cfg, key)
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _copy(folder: Path, target: Path) -> None:
+    if (target / "run.json").exists():
+        raise UserError(f"output_dir={target}: holds a run already; leave it away to go on in {folder}")
+    shutil.copytree(folder, target, dirs_exist_ok=True)
