@@ -13,6 +13,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny models on one core each; two test processes share two cores
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import settings
@@ -78,6 +79,30 @@ def llmft(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.Capture
         return code, out, err
 
     return run
+
+
+@pytest.fixture
+def built(load: Callable[..., Any]) -> Callable[..., Any]:
+    """Rows and module of a config, as training builds them: ``data, module = built("model=tiny_t5", "peft=lora")``."""
+
+    def build(*overrides: str) -> tuple[Any, Any]:
+        from hydra.utils import get_class, instantiate
+
+        from llmft import session
+        from llmft.models import adapters, backbone
+
+        cfg = load(*overrides)
+        family = get_class(cfg.model._target_)
+        place = backbone.locate(cfg.model, family.auto_class)
+        data = instantiate(cfg.data)()
+        data.read()
+        data.encode(session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))[0])
+        model = backbone.load_model(place, cfg.model, family.auto_class)
+        torch.manual_seed(cfg.seed)
+        model = adapters.adapt(model, cfg.peft, cfg.model.lora_targets)
+        return data, family(model, instantiate(cfg.optim), instantiate(cfg.scheduler))
+
+    return build
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ def resumed_dir(arguments: Sequence[str]) -> list[str]:
     Raises:
         UserError: There is no such run.
     """
-    given = dict(argument.partition("=")[::2] for argument in arguments)
+    given = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
     if given.get("resume", "null") == "null":
         return []
     folder = given["resume"].strip("'")

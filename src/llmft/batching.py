@@ -25,7 +25,8 @@ class Plan:
         batching: ``rows``, ``grouped`` (rows of like length), ``tokens`` (a budget) or ``packed``.
         batch_size: Lines in a batch (``tokens`` has a budget in their place); the last batch may be smaller.
         tokens_per_batch: ``tokens``: lines times the longest row, encoder and decoder added; a longer row is alone.
-        pack_tokens: ``packed``: tokens of a line, for encoder and decoder each; None for the longest row's.
+        pack_tokens: ``packed``: tokens of a line, for encoder and decoder each; None for the budgets.
+        budgets: Tokens that a prompt and an answer may have.
         shuffle: A new order each epoch; else the order of the rows.
         seed: Of every order.
     """
@@ -34,6 +35,7 @@ class Plan:
     batch_size: int
     tokens_per_batch: int
     pack_tokens: int | None
+    budgets: tuple[int, int]
     shuffle: bool
     seed: int
 
@@ -129,8 +131,10 @@ class Batches(Sampler[list[Line]]):
         return batches
 
     def _packed(self) -> list[list[Line]]:
-        longest = tuple(map(max, zip(*self.sizes, strict=True)))
-        room = longest if self.plan.pack_tokens is None else (self.plan.pack_tokens,) * len(longest)
+        parts, budgets = len(self.sizes[0]), self.plan.budgets
+        room = budgets if parts == len(budgets) else (sum(budgets),)
+        if self.plan.pack_tokens is not None:
+            room = (self.plan.pack_tokens,) * parts
         lines = [line for window in self._windows() for line in first_fit_decreasing(window, self.sizes, room)]
         generator = torch.Generator().manual_seed(self.plan.seed)
         lines = [lines[i] for i in torch.randperm(len(lines), generator=generator).tolist()]

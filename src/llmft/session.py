@@ -23,6 +23,7 @@ EXPLAINED = {
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated": "Lightning 2.6 with torch 2.13; harmless",
     "is_gradient_checkpointing": "peft 0.21 asks transformers 5.23 by the old name; harmless",
     "You're resuming from a checkpoint that ended before the epoch ended": "Fit puts the sampler to the next batch",
+    "It is recommended to use `self.log\\(.*sync_dist=True": "what is logged is a sum over all processes already",
     "`max_epochs` was not set": "trainer.max_epochs=-1 is the user's choice",
 }
 
@@ -34,7 +35,8 @@ def quiet() -> None:
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in EXPLAINED:
         warnings.filterwarnings("ignore", message=f".*{message}.*")
 
@@ -65,9 +67,10 @@ def log_to(file: Path | None) -> None:
 
 def codec_of(cfg: DictConfig, tokenizer: Any) -> tuple[Codec, str]:
     """The codec that a config asks for, and the name of its prompt."""
-    data = cfg.get("data") or {}
+    data = cfg.get("data")
     trained_on = (data.train_on, data.train_on_turns) if data else ("answer",)
-    return codec_for(cfg.model.family, tokenizer, cfg.prompt, data.get("prompt"), *trained_on)
+    own_prompt = data.prompt if data else None
+    return codec_for(cfg.model.family, tokenizer, cfg.prompt, own_prompt, *trained_on)
 
 
 def check_positions(model_config: Any, wanted: dict[str, int]) -> None:

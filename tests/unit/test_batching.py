@@ -10,7 +10,7 @@ KINDS = ("rows", "grouped", "tokens", "packed")
 
 
 def plan(batching, batch_size=4, *, shuffle=True, seed=1, tokens=64, pack=None):
-    return Plan(batching, batch_size, tokens, pack, shuffle, seed)
+    return Plan(batching, batch_size, tokens, pack, (30, 20), shuffle, seed)
 
 
 def rows_of(batches):
@@ -122,7 +122,15 @@ def test_no_line_is_too_long_but_a_row_alone(sizes, room):
 def test_fill_is_the_share_of_tokens_that_are_not_padding():
     sizes = [(4,), (2,), (3,), (1,)]
     assert Batches(sizes, plan("rows", 2, shuffle=False)).fill() == pytest.approx(10 / (8 + 6))
-    assert Batches(sizes, plan("packed", 1)).fill() == pytest.approx(10 / (4 + 4 + 2))  # 4 | 3 + 1 | 2
+    assert Batches(sizes, plan("packed", 1, pack=4)).fill() == 1  # 4 | 3 + 1 | 2, each in a batch of its own
+    assert Batches(sizes, plan("packed", 4, pack=4)).fill() == pytest.approx(10 / 12)
+
+
+def test_a_line_has_the_budgets_of_a_row_unless_told():
+    assert len(Batches([(25,)] * 4, plan("packed", 1))) == 2  # 30 + 20 hold two
+    assert len(Batches([(15, 10)] * 4, plan("packed", 1))) == 2  # 30 and 20 hold two each
+    assert len(Batches([(15, 11)] * 4, plan("packed", 1))) == 4
+    assert len(Batches([(25,)] * 4, plan("packed", 1, pack=100))) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -116,7 +116,9 @@ def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
     """Whether Lightning validates right after this batch."""
     if not trainer.enable_validation or (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
         return False
-    return (batch_idx + 1) % trainer.val_check_batch == 0
+    every = trainer.val_check_batch
+    assert isinstance(every, int)
+    return (batch_idx + 1) % every == 0
 
 
 def between_steps(loops: dict[str, Any]) -> dict[str, Any]:

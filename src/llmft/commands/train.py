@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
@@ -31,6 +32,10 @@ def main(cfg: DictConfig) -> float | None:
     session.quiet()
     job = HydraConfig.get()
     cfg.output_dir = job.runtime.output_dir
+    if job.mode == RunMode.MULTIRUN and cfg.trainer.devices > 1:
+        raise UserError(
+            "trainer.devices: a multirun with several processes per run is not there yet; run them one by one"
+        )
     if cfg.resume:
         cfg = resumed(cfg, job.overrides.task)
         run = RunDirectory.go_on(Path(cfg.output_dir), cfg)

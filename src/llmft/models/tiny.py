@@ -1,5 +1,6 @@
 """Small random models with byte tokenizers, made on the spot: to try llmft, and to test it, without a download."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +9,32 @@ LLAMA_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message.role + '|>\n' + message.content + eos_token + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
+# Gemma's turns: the BOS is the template's, a token of its own ends every turn.
+GEMMA_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ '<start_of_turn>' + ('model' if message.role == 'assistant' else 'user')"
+    " + '\n' + message.content + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
 # Five times the usual spread: with it, a frozen random head can still tell tokens apart (LoRA learns), and leaks between
 # rows of a batch show in the logits instead of drowning in rounding.
 SPREAD = 0.1
 SIZE = {"hidden": 64, "layers": 2, "heads": 4, "positions": 4096}
 INIT_SEED = 20261122
+KINDS = ("t5", "gpt2", "llama", "gemma")
 
 
-def byte_tokenizer(specials: dict[str, str], *, ends_with_eos: bool = False) -> Any:
+def byte_tokenizer(specials: dict[str, str], *, more: Sequence[str] = (), ends_with_eos: bool = False) -> Any:
     """One id per special token (in order, from 0) and per byte; gives every text back.
 
     Args:
         specials: Tokens by role: ``pad_token``, ``eos_token``, ``bos_token``; two roles may share a token.
+        more: Control tokens without a role.
         ends_with_eos: Whether raw text gets the EOS behind it, as T5's does.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    tokens = list(dict.fromkeys(specials.values()))
+    tokens = list(dict.fromkeys([*specials.values(), *more]))
     vocabulary = {token: i for i, token in enumerate([*tokens, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -35,18 +44,20 @@ def byte_tokenizer(specials: dict[str, str], *, ends_with_eos: bool = False) -> 
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"$A {eos}", special_tokens=[(eos, vocabulary[eos])]
         )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **specials)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, extra_special_tokens=list(more), **specials
+    )
 
 
 def build(kind: str, folder: Path) -> None:
-    """Write config, weights and tokenizer of the tiny ``t5``, ``gpt2`` or ``llama`` into a folder.
+    """Write config, weights and tokenizer of a tiny model, one of ``KINDS``, into a folder.
 
     Raises:
         KeyError: There is no tiny model of this kind.
     """
     import torch
 
-    config, auto_class, tokenizer = {"t5": _t5, "gpt2": _gpt2, "llama": _llama}[kind]()
+    config, auto_class, tokenizer = {"t5": _t5, "gpt2": _gpt2, "llama": _llama, "gemma": _gemma}[kind]()
     with torch.random.fork_rng():
         torch.manual_seed(INIT_SEED)
         auto_class.from_config(config, dtype=torch.float32).save_pretrained(folder)
@@ -107,5 +118,31 @@ def _llama() -> tuple[Any, Any, Any]:
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,
+    )
+    return config, AutoModelForCausalLM, tokenizer
+
+
+def _gemma() -> tuple[Any, Any, Any]:
+    from transformers import AutoModelForCausalLM, Gemma3TextConfig
+
+    roles = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
+    tokenizer = byte_tokenizer(roles, more=("<start_of_turn>", "<end_of_turn>"))
+    tokenizer.chat_template = GEMMA_TEMPLATE
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=SIZE["hidden"],
+        intermediate_size=3 * SIZE["hidden"],
+        num_hidden_layers=SIZE["layers"],
+        num_attention_heads=SIZE["heads"],
+        num_key_value_heads=1,
+        head_dim=SIZE["hidden"] // SIZE["heads"],
+        query_pre_attn_scalar=SIZE["hidden"] // SIZE["heads"],
+        max_position_embeddings=SIZE["positions"],
+        sliding_window=32,
+        layer_types=["sliding_attention", "full_attention"],
+        initializer_range=SPREAD,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=2,
     )
     return config, AutoModelForCausalLM, tokenizer

@@ -1,0 +1,72 @@
+"""Rows that share a line are trained as if alone: same loss, tokens and gradient as one row per batch, T5 included."""
+
+import pytest
+import torch
+
+from llmft.batching import first_fit_decreasing
+from llmft.collate import training_batch
+from llmft.errors import UserError
+from llmft.models import causal, packing, seq2seq
+from tests.guarantees.reference import measured
+
+pytestmark = pytest.mark.guarantees
+MODELS = ("tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma")
+
+
+def packed(data, rows=9, lines=2):
+    """Some rows in some lines, of different length, so that one is padded too."""
+    chosen = data.encoded["train"][:rows]
+    room = tuple(max(sizes) * 3 for sizes in zip(*(row.size for row in chosen), strict=True))
+    found = first_fit_decreasing(range(rows), [row.size for row in chosen], room)[:lines]
+    assert min(map(len, found)) > 1
+    return [[chosen[row] for row in line] for line in found]
+
+
+def step(module, lines, pad_id):
+    module.zero_grad()
+    total, tokens = module.loss_sum(training_batch(lines, pad_id))
+    (total / tokens).backward()
+    gradients = {name: p.grad.clone() for name, p in module.model.named_parameters() if p.grad is not None}
+    return total.item() / int(tokens), int(tokens), gradients
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("peft", ["none", "lora"])
+@pytest.mark.parametrize("model", MODELS)
+def test_packing_changes_nothing(model, peft, attention, built):
+    data, module = built(
+        f"model={model}", f"peft={peft}", f"model.attention={attention}", "data=alpaca", "data.limit=20"
+    )
+    for name, p in module.model.named_parameters():
+        if "lora_B" in name:  # zeros would hide the gradient of lora_A
+            torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(1))
+    module.eval()
+    lines = packed(data)
+    rows = [row for line in lines for row in line]
+    loss, tokens, gradients = step(module, lines, data.pad_id)
+    alone = measured(module.model, [(row.input_ids, row.labels) for row in rows])
+    assert tokens == alone["tokens"]
+    assert loss == pytest.approx(alone["loss"], rel=1e-5)
+    assert gradients.keys() == alone["gradients"].keys()
+    largest = max(gradient.abs().max() for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, alone["gradients"][name], rtol=1e-4, atol=1e-5 * float(largest), msg=name)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_proof_at_the_start_sees_a_leak(model, built, monkeypatch):
+    data, module = built(f"model={model}", "peft=none", "data=alpaca", "data.limit=20")
+    line = packed(data)[0]
+    assert packing.check_packing(module, line, data.pad_id) < 1e-5
+    assert module.training
+    monkeypatch.setattr(causal, "positions_in_rows", lambda rows: torch.arange(rows.shape[1])[None])
+    monkeypatch.setattr(seq2seq, "block_mask", lambda q, k, dtype, **_: torch.zeros(len(q), 1, q.shape[1], k.shape[1]))
+    with pytest.raises(UserError, match=r"data.batching=packed: this model lets packed rows see each other"):
+        packing.check_packing(module, line, data.pad_id)
+
+
+def test_a_run_refuses_a_model_that_leaks(llmft, monkeypatch):
+    monkeypatch.setattr(causal, "positions_in_rows", lambda rows: torch.arange(rows.shape[1])[None])
+    code, _, err = llmft("model=tiny_llama", "data=alpaca", "data.limit=20", "data.batching=packed", "output_dir=run")
+    assert code == 2
+    assert "use data.batching=tokens or grouped" in err
