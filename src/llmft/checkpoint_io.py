@@ -32,7 +32,7 @@ class WholeFiles(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch wraps some of the system's errors
             _remove(unfinished)
             kept = "the one before it is kept" if final.exists() else "there is none before it"
-            reason = str(error).splitlines()[0]
+            reason = _reason(error)
             raise UserError(
                 f"{final}: the checkpoint of step {checkpoint.get('global_step')} could not be written ({reason}); {kept}. "
                 f"Make room and go on with resume={final.parent.parent}"
@@ -57,6 +57,8 @@ def load(file: Path) -> dict[str, Any]:
 
 def link(file: Path, name: Path) -> None:
     """Give a whole file a second name, at once and without a copy where the file system can."""
+    if name.exists() and name.samefile(file):
+        return  # rename(2) does nothing then, and leaves the temporary name
     unfinished = name.with_suffix(".tmp")
     _remove(unfinished)
     try:
@@ -76,6 +78,14 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, which torch hides behind an error of its own."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, OSError):
+        found = found.__cause__ or found.__context__
+    return found.strerror if found and found.strerror else str(error).splitlines()[0]
 
 
 def _remove(file: Path) -> None:

@@ -12,10 +12,12 @@ from yaml import YAMLError
 from llmft.config import checked, user_path
 from llmft.errors import UserError
 from llmft.ranks import is_first
+from llmft.run import status_of
 
 # What may differ from the run that goes on: how long, and what changes no number.
+LENGTHS = ("trainer.max_epochs", "trainer.max_steps", "callbacks.early_stopping.patience")
 CHANGEABLE = (
-    *("trainer.max_epochs", "trainer.max_steps", "callbacks.early_stopping.patience"),
+    *LENGTHS,
     *("data.num_workers", "questions", "show_traceback", "callbacks.progress", "callbacks.checkpoints.every_n_steps"),
 )
 
@@ -41,6 +43,13 @@ def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         saved.output_dir = str(target)
     saved.resume = str(cfg.resume)
     return saved
+
+
+def is_done(cfg: DictConfig) -> bool:
+    """Whether the run has finished and shall not train for longer than it did."""
+    folder = Path(cfg.output_dir)
+    saved = _saved(folder)
+    return status_of(folder) == "finished" and all(_plain(cfg, key) == _plain(saved, key) for key in LENGTHS)
 
 
 def check_data(given: str, sha256: str | None, record: dict[str, Any]) -> None:

@@ -71,10 +71,7 @@ class RunDirectory:
             UserError: Its ``run.json`` cannot be read.
         """
         run = cls(path)
-        try:
-            run.record = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"resume={path}: run.json cannot be read ({error})") from None
+        run.record = cls.read(path)
         run.seconds = run.record.get("seconds") or 0.0
         run.save_config(cfg)
         versions, now = run.record.get("versions", {}), _versions()
@@ -86,6 +83,18 @@ class RunDirectory:
         again = [*run.record.get("resumed", []), datetime.now(UTC).isoformat(timespec="seconds")]
         run.update(status="running", resumed=again, versions=now)
         return run
+
+    @staticmethod
+    def read(path: Path) -> dict[str, Any]:
+        """What ``run.json`` of a run holds.
+
+        Raises:
+            UserError: It cannot be read.
+        """
+        try:
+            return json.loads((path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: run.json cannot be read ({error})") from None
 
     def save_config(self, cfg: DictConfig) -> None:
         """``config.yaml``: resolved, without secrets."""

@@ -60,7 +60,7 @@ def test_the_proof_at_the_start_sees_a_leak(model, built, monkeypatch):
     assert packing.check_packing(module, line, data.pad_id) < 1e-5
     assert module.training
     monkeypatch.setattr(causal, "positions_in_rows", lambda rows: torch.arange(rows.shape[1])[None])
-    monkeypatch.setattr(seq2seq, "block_mask", lambda q, k, dtype, **_: torch.zeros(len(q), 1, q.shape[1], k.shape[1]))
+    monkeypatch.setattr(seq2seq, "block_mask", lambda q, k, *_, **__: torch.zeros(len(q), 1, q.shape[1], k.shape[1]))
     with pytest.raises(UserError, match=r"data.batching=packed: this model lets packed rows see each other"):
         packing.check_packing(module, line, data.pad_id)
 

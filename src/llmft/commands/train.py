@@ -21,7 +21,7 @@ from llmft.fit import Fit
 from llmft.generation import Generator
 from llmft.models import adapters, backbone, export, schedule
 from llmft.ranks import is_first, rank
-from llmft.resume import check_data, resumed
+from llmft.resume import check_data, is_done, resumed
 from llmft.run import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,10 @@ def main(cfg: DictConfig) -> float | None:
         )
     if cfg.resume:
         cfg = resumed(cfg, job.overrides.task)
+        if is_done(cfg):
+            session.log_to(None)
+            log.info("resume=%s: has finished, nothing to do; trainer.max_epochs=N trains for longer", cfg.resume)
+            return RunDirectory.read(Path(cfg.output_dir))["objective"]
         run = RunDirectory.go_on(Path(cfg.output_dir), cfg)
     else:
         if user_path(str(cfg.model.path)).is_dir():  # so that the run can be used from any folder

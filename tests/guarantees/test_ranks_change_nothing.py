@@ -1,0 +1,81 @@
+"""Two processes (gloo on the CPU) compute what one does: no row counted twice, none left out, files written once."""
+
+import csv
+import json
+
+import pytest
+
+from tests.conftest import cli, read_json_lines
+
+pytestmark = pytest.mark.guarantees
+# 50 training rows are 13 batches of 4: the second process has none for the last round; 5 validation rows are 2 of 4
+RUN = ("data=alpaca", "data.limit=58", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "model.dropout=0", "questions=1", "optim.lr=1e-2",
+       "generation.max_new_tokens=8", "callbacks.samples.max_new_tokens=8", "data.split={val: 0.09, test: 0.05}")  # fmt: skip
+WATCHED = ("train/loss", "train/lr", "train/grad_norm", "train/tokens", "val/loss", "val/perplexity")
+
+
+def run(folder, name, *overrides):
+    done = cli(*RUN, *overrides, f"output_dir={name}", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def metrics(folder):
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    return [{name: float(row[name]) for name in ("step", *WATCHED) if row.get(name)} for row in rows]
+
+
+def equal(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-6)
+
+
+TWO = ("trainer=ddp", "trainer.accelerator=cpu")
+CASES = {
+    "t5-lora": ("model=tiny_t5", "peft=lora", "peft.dropout=0"),
+    "llama-full": ("model=tiny_llama", "peft=none"),
+    "gpt2-lora-packed": (
+        "model=tiny_gpt2",
+        "peft=lora",
+        "peft.dropout=0",
+        "data.batching=packed",
+        "data.pack_tokens=900",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ["t5-lora", *(pytest.param(case, marks=pytest.mark.slow) for case in list(CASES)[1:])])
+def test_ranks_change_nothing(case, tmp_path, llmft):
+    code, _, err = llmft(*RUN, *CASES[case], "data.batch_size=4", "trainer.accumulate_grad_batches=2", "output_dir=one")
+    assert code == 0, err
+    done = run(tmp_path, "two", *CASES[case], *TWO, "data.batch_size=4")
+    equal(metrics(tmp_path / "two"), metrics(tmp_path / "one"))
+    assert done.stdout.count("run directory:") == 1
+    assert done.stderr.count("rows read") == 1
+    samples = read_json_lines(tmp_path / "two" / "samples.jsonl")
+    assert [(row["step"], row["place"]) for row in samples] == [
+        (row["step"], row["place"]) for row in read_json_lines(tmp_path / "one" / "samples.jsonl")
+    ]
+    assert json.loads((tmp_path / "two" / "run.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_resume_exactly(case, tmp_path):
+    common = (*CASES[case], *TWO, "model.dropout=0.1", "data.batch_size=4", "scheduler=constant")
+    run(tmp_path, "straight", *common)
+    run(tmp_path, "half", *common, "trainer.max_epochs=1")
+    longer = cli("resume=half", "trainer.max_epochs=2", cwd=tmp_path)
+    assert longer.returncode == 0, longer.stderr
+    assert metrics(tmp_path / "half") == metrics(tmp_path / "straight")
+    weights = [next((tmp_path / name / "model").glob("*.safetensors")).read_bytes() for name in ("straight", "half")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+def test_a_guard_stops_all_processes(tmp_path):
+    done = cli(*RUN, *CASES["llama-full"], *TWO, "optim.lr=1e30", "scheduler=constant", "output_dir=run", cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert "halted at step" in done.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "halted"

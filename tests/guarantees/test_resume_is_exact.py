@@ -1,0 +1,194 @@
+"""A run that was killed anywhere and resumed ends as the straight run: losses, learning rates, row order, samples, weights."""
+
+import csv
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import chat_row, cli, read_json_lines, write_rows
+
+pytestmark = pytest.mark.guarantees
+KILLED = Path(__file__).with_name("killed.py")
+RUN = ("data=alpaca", "data.limit=30", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "trainer.accumulate_grad_batches=2", "data.batch_size=3",
+       "model.dropout=0.1", "questions=0", "callbacks.samples.max_new_tokens=4", "optim.lr=1e-2", "scheduler.warmup_steps=3",
+       "callbacks.checkpoints.every_n_steps=2", "callbacks.early_stopping.patience=50")  # fmt: skip
+# 25 training rows: 9 batches and 5 steps an epoch, the last window of one batch; checkpoints at steps 2, 4, 5, 7, 9, 10
+CASES = {
+    "t5-lora-workers": ("model=tiny_t5", "peft=lora", "peft.dropout=0.1", "data.num_workers=2", "data.batching=grouped"),
+    "llama-full-packed": ("model=tiny_llama", "peft=none", "data.batching=packed", "data.batch_size=1", "data.pack_tokens=900"),
+}  # fmt: skip
+SLOW = {
+    "gpt2-lora": ("model=tiny_gpt2", "peft=lora", "peft.dropout=0.1", "trainer.val_check_interval=0.4"),
+    "t5-full-tokens": ("model=tiny_t5", "peft=none", "data.batching=tokens", "data.tokens_per_batch=2500"),
+    "gemma-lora-no-validation": ("model=tiny_gemma", "peft=lora", "data.split.val=0"),
+}
+# middle of a window, of an epoch, of a validation; half a checkpoint; after its rename; before best.ckpt is set
+POINTS = [("batch", 4), ("write", 2), ("best", 1), ("batch", 2), ("rename", 2), ("validation", 2)]
+
+
+def left_behind(run):
+    """All that must be equal, but for what measures time."""
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    metrics = [{name: value for name, value in row.items() if "per_second" not in name} for row in rows]
+    weights = next((run / "model").glob("*.safetensors")).read_bytes()
+    samples = read_json_lines(run / "samples.jsonl") if (run / "samples.jsonl").exists() else []
+    return metrics, samples, weights
+
+
+def ends_as(straight, run):
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert not list(run.rglob("*.tmp"))
+    found, expected = left_behind(run), left_behind(straight)
+    assert found[0] == expected[0]
+    assert found[1:] == expected[1:]
+    return record
+
+
+def killed(folder, where, number, *arguments):
+    command = [sys.executable, str(KILLED), where, str(number), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).returncode
+
+
+def straight(folder, *overrides):
+    done = cli(*RUN, *overrides, "output_dir=straight", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "straight"
+
+
+@pytest.mark.parametrize("case", [*CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)])
+def test_resume_is_exact(case, tmp_path):
+    overrides = (CASES | SLOW)[case]
+    expected = straight(tmp_path, *overrides)
+    points = POINTS if case in SLOW else random.Random(case).sample(POINTS, 2)
+    assert killed(tmp_path, *points[0], *RUN, *overrides, "output_dir=run") == -signal.SIGKILL
+    for where, number in points[1:]:
+        killed(tmp_path, where, number, "resume=run")
+    done = cli("resume=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    record = ends_as(expected, tmp_path / "run")
+    assert len(record["resumed"]) == len(points)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_resume_is_exact_wherever_the_signals_fall(seed, tmp_path):
+    overrides = (CASES | SLOW)[random.Random(seed).choice(sorted(CASES | SLOW))]
+    expected, chance = straight(tmp_path, *overrides), random.Random(seed)
+    arguments = [*RUN, *overrides, "output_dir=run"]
+    for _ in range(4):
+        command = [sys.executable, "-m", "llmft", *arguments]
+        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            give_up = time.monotonic() + 60
+            while not (tmp_path / "run" / "metrics.csv").exists() and time.monotonic() < give_up:
+                time.sleep(0.02)
+            time.sleep(chance.uniform(0, 2))
+            process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
+        arguments = ["resume=run"]
+    done = cli("resume=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ends_as(expected, tmp_path / "run")
+
+
+def test_a_run_that_goes_on_for_longer_is_the_long_run(tmp_path, llmft):
+    long = (*RUN, "model=tiny_gpt2", "peft=lora", "scheduler=constant")
+    assert llmft(*long, "output_dir=straight")[0] == 0
+    assert llmft(*long, "trainer.max_epochs=1", "output_dir=run")[0] == 0
+    assert (tmp_path / "run" / "model").is_dir()
+    code, _, err = llmft("resume=run", "trainer.max_epochs=2")
+    assert code == 0, err
+    ends_as(tmp_path / "straight", tmp_path / "run")
+    # and where there is nothing more to do, nothing is done
+    before = (tmp_path / "run" / "metrics.csv").stat().st_mtime_ns
+    code, _, err = llmft("resume=run")
+    assert code == 0
+    assert "nothing to do" in err
+    assert (tmp_path / "run" / "metrics.csv").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_between_two_steps_and_ends_with_130(number, tmp_path):
+    arguments = (
+        *RUN,
+        "model=tiny_gpt2",
+        "callbacks.checkpoints.every_n_steps=null",
+        "trainer.max_epochs=500",
+        "output_dir=run",
+    )
+    command = [sys.executable, "-m", "llmft", *arguments]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "llmft: interrupted" in err
+    assert "Traceback" not in err
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "interrupted"
+    last = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))[-1]
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == int(last["step"])
+
+
+def test_what_would_make_it_another_run_is_refused(llmft):
+    assert llmft(*RUN, "model=tiny_gpt2", "trainer.max_epochs=1", "output_dir=run")[0] == 0
+    code, _, err = llmft("resume=run", "optim.lr=1", "model=tiny_t5", "trainer.max_epochs=2", "data=alpaca")
+    assert code == 2
+    assert "optim.lr=1: the run has optim.lr=0.01" in err
+    assert "model=tiny_t5: the run has model=tiny_gpt2" in err
+    assert "2 faults" in err
+    code, _, err = llmft("resume=nowhere")
+    assert code == 2
+    assert "resume=nowhere: no run directory" in err
+
+
+def test_a_data_file_that_changed_is_refused(tmp_path, llmft):
+    file = write_rows(tmp_path / "rows.jsonl", *(chat_row(f"Q{n}", "A") for n in range(20)))
+    overrides = ("data=academic", f"data.path={file}", "model=tiny_gpt2", "trainer.max_epochs=1", "output_dir=run")
+    assert llmft(*RUN, *overrides)[0] == 0
+    write_rows(file, *(chat_row(f"Q{n}", "B") for n in range(20)))
+    code, _, err = llmft("resume=run", "trainer.max_epochs=2")
+    assert code == 2
+    assert "has changed since the run began" in err
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_and_says_so(tmp_path, llmft):
+    """A quota on file size stands in for the full disk: the same error from the same system call, a larger number."""
+    code, _, err = llmft(
+        *RUN,
+        "model=tiny_t5",
+        "peft=none",
+        "trainer.max_epochs=1",
+        "output_dir=run",
+        "callbacks.checkpoints.every_n_steps=null",
+    )
+    assert code == 0, err
+    size = (tmp_path / "run" / "checkpoints" / "last.ckpt").stat().st_size
+    kept = (tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, before[1]))
+    try:
+        code, _, err = llmft("resume=run", "trainer.max_epochs=2")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 2
+    assert "could not be written" in err
+    assert os.strerror(27) in err
+    assert "the one before it is kept" in err
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes() == kept
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+    assert llmft("resume=run", "trainer.max_epochs=2")[0] == 0
