@@ -24,6 +24,7 @@ EXPLAINED = {
     "is_gradient_checkpointing": "peft 0.21 asks transformers 5.23 by the old name; harmless",
     "You're resuming from a checkpoint that ended before the epoch ended": "Fit puts the sampler to the next batch",
     "It is recommended to use `self.log\\(.*sync_dist=True": "what is logged is a sum over all processes already",
+    "have no `val_dataloader`. Skipping val loop": "data.split.val=0 is the user's choice",
     "`max_epochs` was not set": "trainer.max_epochs=-1 is the user's choice",
 }
 

@@ -81,7 +81,7 @@ def load_model(place: str, cfg: Any, auto_class: Any) -> Any:
     kept = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     model.generation_config = GenerationConfig(**{key: getattr(model.generation_config, key) for key in kept})
     if cfg.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return model.train()
 
 
