@@ -56,7 +56,7 @@ def _print_text(data: InstructionDataModule, codec: Codec, rows: list[Encoded], 
     console = Console(highlight=False)
     for row in rows:
         console.rule(Text(row.place), align="left")
-        console.print(_colored(row, codec), soft_wrap=True)
+        console.print(_row(row, codec), soft_wrap=True)
     console.rule()
     console.print(
         f"{about['model']}, prompt {about['prompt_name']}; [bold green]⟦trained⟧[/]: loss is taken there, and nowhere else"
@@ -65,10 +65,15 @@ def _print_text(data: InstructionDataModule, codec: Codec, rows: list[Encoded], 
         console.print(Text(line))
 
 
-def _colored(row: Encoded, codec: Codec) -> Text:
+def colored(prompt: list[int], trained: list[int], codec: Codec) -> Text:
+    """Ids as text: what is given dim, what is trained bright and in brackets."""
+
     def text(ids: list[int]) -> str:
         return printable(codec.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
+    return Text.assemble((text(prompt), "dim"), ("⟦" + text(trained) + "⟧", "bold green"))
+
+
+def _row(row: Encoded, codec: Codec) -> Text:
     trained = [label for label in row.labels if label != IGNORED]
-    untrained = row.input_ids[: -len(trained)] if row.joined else row.input_ids
-    return Text.assemble((text(untrained), "dim"), ("⟦" + text(trained) + "⟧", "bold green"))
+    return colored(row.input_ids[: -len(trained)] if row.joined else row.input_ids, trained, codec)
