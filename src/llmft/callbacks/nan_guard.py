@@ -29,7 +29,7 @@ class NanGuard(pl.Callback):
     A healthy training pays for it with one pass over its weights at the start and, per batch, a copy of the random state.
 
     Args:
-        zero_steps: Halt after this many optimizer steps in a row whose loss is exactly 0.
+        zero_steps: Halt after this many optimizer steps in a row whose loss, or whose gradient, is exactly 0.
         explode_factor: Halt when the loss stays above this many times what it was at first, or what guessing would give
             (log of the vocabulary), whichever is more.
         explode_steps: For so many optimizer steps in a row.
@@ -55,7 +55,7 @@ class NanGuard(pl.Callback):
         self.idle = IdleWeights(idle_steps)
         self.history: deque[dict[str, float]] = deque(maxlen=history)
         self.window, self.validation = halt.Window(), halt.Window()
-        self.zeros = self.high = 0
+        self.zeros = self.dead = self.high = 0
         self.limit: float | None = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -78,7 +78,7 @@ class NanGuard(pl.Callback):
         scaled = trainer.precision == "16-mixed"
         if not math.isfinite(norm) and not scaled:
             self._halt(trainer, pl_module, f"the gradient is not finite (its norm is {norm})", self._cause(trainer))
-        self._check_level(trainer, pl_module, loss)
+        self._check_level(trainer, pl_module, loss, norm)
         if math.isfinite(norm) and (fault := self.idle.fault(pl_module.model, optimizer, rate)):
             self._halt(trainer, pl_module, fault[0], "idle", named=fault[1])
 
@@ -108,10 +108,14 @@ class NanGuard(pl.Callback):
             if not math.isfinite(value) and not trainer.sanity_checking:
                 self._halt(trainer, pl_module, f"{name} is {value}", self._cause(trainer), validating=True)
 
-    def _check_level(self, trainer: pl.Trainer, pl_module: InstructionModule, loss: float) -> None:
+    def _check_level(self, trainer: pl.Trainer, pl_module: InstructionModule, loss: float, norm: float) -> None:
         self.zeros = self.zeros + 1 if loss == 0 else 0
+        self.dead = self.dead + 1 if norm == 0 else 0
         if self.zeros >= self.zero_steps:
             self._halt(trainer, pl_module, f"the loss was exactly 0 for {self.zeros} steps: it collapsed", "zero")
+        if self.dead >= self.zero_steps:
+            what = f"the gradient was exactly 0 for {self.dead} steps: nothing is learnt any more"
+            self._halt(trainer, pl_module, what, "update")
         if self.limit is None:
             guessing = math.log(len(pl_module.model.get_output_embeddings().weight))
             self.limit = self.explode_factor * max(loss, guessing)
@@ -148,7 +152,8 @@ class NanGuard(pl.Callback):
                 "way_out": WAYS_OUT[way_out],
                 "during": "validation" if validating else "the update" if after else "the step",
                 "step": trainer.global_step + (not validating and not after),
-                "epoch": trainer.current_epoch,
+                # Lightning counts on when an epoch has ended
+                "epoch": self.history[-1]["epoch"] if self.history else 0,
                 "rows": window.rows,
                 "loss": pl_module.window_loss,
                 "grad_norm": pl_module.grad_norm,

@@ -104,6 +104,9 @@ class InstructionDataModule(pl.LightningDataModule):
                 faults.append(f"{example.place}: the {error.part} {error}")
                 self.account.drop(example.place, error.part, str(error), f"{error.part} too long")
                 continue
+            if not row.supervised:
+                self.account.drop(example.place, "answer", "none of its tokens would be trained", "nothing to learn")
+                continue
             self.account.trimmed += trimmed
             rows.append(row)
         if faults and self.fitting.too_long == "error":
