@@ -99,6 +99,8 @@ def read(folder: Path) -> tuple[dict[str, Any], Window, dict[str, Tensor]]:
 
     try:
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        if missing := {"what", "way_out", "during", "step", "loss", "precision"} - set(report):
+            raise KeyError(f"report.json lacks {', '.join(sorted(missing))}")
         window = torch.load(folder / "window.pt", map_location="cpu", weights_only=True)
         weights = load_file(folder / "weights.safetensors")
         return report, Window(window["batches"], window["states"]), weights

@@ -80,7 +80,10 @@ RULES: dict[str, Rule] = {
     "model.dropout": Rule("a number from 0 to below 1, or null", lambda v: v is None or DROPOUT.holds(v)),
     "model.lora_targets": Rule("a list of names", lambda v: _texts(v)),
     "model.gguf_file": TEXT_OR_NULL,
-    "model.dtype": one_of("float32", "bfloat16"),
+    "model.dtype": Rule(
+        "one of float32, bfloat16 (in float16 T5 overflows, and gradients do everywhere)",
+        lambda v: v in ("float32", "bfloat16"),
+    ),
     "model.attention": one_of("sdpa", "eager"),
     "peft.method": one_of("none", "lora"),
     "peft.targets": Rule("auto, all-linear or a list of names", lambda v: TEXT.holds(v) or _texts(v)),

@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -156,7 +157,7 @@ def test_the_last_steps_weights_are_looked_at_too(llmft, tmp_path, monkeypatch):
     real = InstructionModule.configure_optimizers
 
     def breaking(self):
-        found = real(self)
+        found: Any = real(self)
         weight = self.model.transformer.ln_f.weight
         found["optimizer"].register_step_post_hook(lambda *_: weight.data.fill_(float("inf")))
         return found
@@ -257,7 +258,7 @@ def test_a_trainable_weight_that_does_not_learn(case, model, peft, llmft, tmp_pa
         return model
 
     def configure(self):
-        found = real_optimizer(self)
+        found: Any = real_optimizer(self)
         if how == "left out":
             group = found["optimizer"].param_groups[0]
             group["params"] = [p for p in group["params"] if p is not chosen(self.model)[1]]

@@ -140,7 +140,9 @@ def _to(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
 def _show(report: dict[str, Any], found: dict[str, Any], rows: list[dict[str, Any]], number: int) -> None:
     console = Console(highlight=False)
     for row in rows:
-        console.rule(Text(f"{row['place']}  loss {row['loss']:.4g} over {row['tokens']} tokens"), align="left")
+        console.rule(
+            Text(f"{printable(row['place'])}  loss {row['loss']:.4g} over {row['tokens']} tokens"), align="left"
+        )
         console.print(_clipped(row["shown"]), soft_wrap=True)
     console.rule()
     bad = found["bad_modules"]
