@@ -36,13 +36,18 @@ class Encoded:
     supervised: int
     cut: bool = False
     merged: bool = False
-    lost: int = 0
+    lost: str = ""
     place: str = ""
 
     @property
     def joined(self) -> bool:
         """Whether prompt and answer are one sequence (causal), so that labels stand beside ``input_ids``."""
         return self.prompt_length < len(self.input_ids)
+
+    def stops_once(self, stop_id: int) -> bool:
+        """Whether the labels of the answer hold one stop token, at their end."""
+        answer = self.labels[self.prompt_length :] if self.joined else self.labels
+        return answer.count(stop_id) == 1 and answer[-1] == stop_id
 
     @property
     def length(self) -> int:
@@ -92,10 +97,10 @@ class Codec(ABC):
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text.removeprefix(self.template.frame[0])
 
-    def lost_characters(self, text: str, ids: list[int]) -> int:
-        """How many characters of ``text`` do not come back from its ids (T5 loses newlines, braces, ...)."""
+    def lost_characters(self, text: str, ids: list[int]) -> str:
+        """The characters of ``text`` that do not come back from its ids (T5 loses newlines, braces, ...), sorted."""
         back = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return (Counter(text) - Counter(back)).total()
+        return "".join(sorted((Counter(text) - Counter(back)).elements()))
 
     def _text_ids(self, text: str, *, split_controls: bool) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=split_controls)["input_ids"]

@@ -55,6 +55,7 @@ RULES: dict[str, Rule] = {
     "output_dir": TEXT,
     "format": one_of("text", "json"),
     "preview.rows": COUNT_OR_NULL,
+    "preview.ids": FLAG,
     "replay.modules": COUNT,
     "data.path": TEXT,
     "data.system": TEXT_OR_NULL,

@@ -272,11 +272,12 @@ def test_a_trainable_weight_that_does_not_learn(case, model, peft, llmft, tmp_pa
     assert strict_json(tmp_path / "run" / "halt" / "report.json")["weights_named"][0].endswith(name)
 
 
-@pytest.mark.parametrize("model", ["tiny_t5", "tiny_llama"])
-def test_a_healthy_training_is_not_looked_at(model, llmft, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("model", "peft"), [("tiny_t5", "none"), ("tiny_llama", "lora")])
+def test_a_healthy_training_is_not_looked_at(model, peft, llmft, tmp_path, monkeypatch):
     """Warm-up from 0 and LoRA's zero start are healthy; no hook is ever set."""
     monkeypatch.setattr(probe.Probe, "__enter__", None)
-    code, _, err = llmft(*RUN, f"model={model}", "trainer.max_steps=16", "scheduler.warmup_steps=4", "baseline=true")
+    steps = ("trainer.max_steps=12", "scheduler.warmup_steps=4", "baseline=true")
+    code, _, err = llmft(*RUN, f"model={model}", f"peft={peft}", *steps)
     assert code == 0, err
     assert not (tmp_path / "run" / "halt").exists()
 

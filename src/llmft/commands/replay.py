@@ -13,7 +13,7 @@ from rich.text import Text
 
 from llmft import halt, session
 from llmft.check import check
-from llmft.commands.preview import colored
+from llmft.commands.preview import runs, shown
 from llmft.commands.summary import printable
 from llmft.encoding import IGNORED, Codec
 from llmft.errors import UserError
@@ -22,6 +22,7 @@ from llmft.models.base import InstructionModule
 from llmft.run import finite, open_run
 
 SHOWN_CHARACTERS = 600  # of a row; format=json has all
+WHICH = ((False, True), (True,))  # the whole text, and what of it is trained
 
 
 def main(cfg: DictConfig) -> None:
@@ -117,20 +118,22 @@ def _rows(module: InstructionModule, batch: dict[str, Any], codec: Codec) -> lis
         }
         with torch.no_grad():
             nats, tokens = module.loss_sum(one)
-        ids = _without_padding(batch, number)
-        labels = [label for label in batch["labels"][number].tolist() if label != IGNORED]
-        joined = batch["labels"].shape == batch["input_ids"].shape and ids[-len(labels) :] == labels
-        shown = colored(ids[: -len(labels)] if joined and labels else ids, labels, codec)
-        row = {"place": place, "loss": float(nats) / max(int(tokens), 1), "tokens": int(tokens)}
-        found.append(
-            row | {"text": codec.tokenizer.decode(ids), "trained": codec.tokenizer.decode(labels), "shown": shown}
+        parts = _parts(module, batch, number)
+        text, trained = (
+            codec.tokenizer.decode([i for is_, ids in parts if is_ in which for i in ids]) for which in WHICH
         )
+        row = {"place": place, "loss": float(nats) / max(int(tokens), 1), "tokens": int(tokens), "text": text}
+        found.append(row | {"trained": trained, "shown": shown(parts, codec)})
     return found
 
 
-def _without_padding(batch: dict[str, Any], number: int) -> list[int]:
-    ids, mask = batch["input_ids"][number], batch.get("attention_mask")
-    return (ids if mask is None or mask.ndim != 2 else ids[mask[number].bool()]).tolist()
+def _parts(module: InstructionModule, batch: dict[str, Any], number: int) -> list[tuple[bool, list[int]]]:
+    """The ids of one row in runs that are trained or not, without padding."""
+    ids, labels, mask = batch["input_ids"][number], batch["labels"][number], batch.get("attention_mask")
+    real = mask[number].bool() if mask is not None and mask.ndim == 2 else torch.ones_like(ids, dtype=torch.bool)
+    if module.model.config.is_encoder_decoder:
+        return [(False, ids[real].tolist()), (True, labels[labels != IGNORED].tolist())]
+    return runs(ids[real].tolist(), labels[real].tolist())
 
 
 def _to(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

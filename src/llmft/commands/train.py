@@ -105,6 +105,8 @@ def _tell_data(data: InstructionDataModule, run: RunDirectory) -> None:
     log.info("split: %s", ", ".join(f"{count} {name}" for name, count in sizes.items()))
     run.update(data={**data.account.summary(), "split": sizes})
     data.account.write_rejected(run.path / "rejected.jsonl")
+    if faults := data.account.faults():
+        raise UserError.from_faults("labels", faults)
 
 
 def _tell_model(cfg: DictConfig, run: RunDirectory, place: str, prompt: str, counts: dict[str, int]) -> None:

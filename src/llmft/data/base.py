@@ -45,7 +45,8 @@ class InstructionDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.source = find(path, name)
-        self.account = Account(self.source.given, self.source.sha256)
+        budgets = {"prompt": max_prompt_tokens, "answer": max_answer_tokens}
+        self.account = Account(self.source.given, self.source.sha256, budgets)
         self.fitting = Fitting(max_prompt_tokens, max_answer_tokens, too_long)
         self.system, self.limit, self.invalid, self.duplicates = system, limit, invalid, duplicates
         self.split, self.split_by, self.seed = split, split_by, seed
@@ -108,11 +109,12 @@ class InstructionDataModule(pl.LightningDataModule):
                 self.account.drop(example.place, "answer", "none of its tokens would be trained", "nothing to learn")
                 continue
             self.account.trimmed += trimmed
+            self.account.look(example, codec.template.controls)
             rows.append(row)
         if faults and self.fitting.too_long == "error":
             raise UserError.from_faults("data.too_long=error", faults)
         self._check_left(len(rows))
-        self.account.count(rows, codec.tokenizer.bos_token_id)
+        self.account.count(rows, codec.tokenizer.bos_token_id, codec.stop_id)
         self.pad_id = codec.tokenizer.pad_token_id
         self.encoded = deal(rows, self.split, self.split_by, self.seed)
         self.account.unused = len(rows) - sum(map(len, self.encoded.values()))
