@@ -100,7 +100,7 @@ def _end(cfg: DictConfig) -> Faults:
 def _warm_up(cfg: DictConfig) -> Faults:
     warmup, steps = cfg.scheduler.warmup_steps, cfg.trainer.max_steps
     if warmup >= 1 and steps != -1 and warmup >= steps:
-        yield f"scheduler.warmup_steps={warmup}: {too_long_a_warm_up(steps)}, trainer.max_steps={steps}"
+        yield endless_warm_up(warmup, f"trainer.max_steps is {steps}")
 
 
 @between("objective")
@@ -128,9 +128,10 @@ def _generation(cfg: DictConfig) -> Faults:
         yield fault
 
 
-def too_long_a_warm_up(steps: int) -> str:
-    """Why a warm-up is too long, and the way out."""
-    return f"the learning rate would never reach optim.lr; take fewer than {steps} steps, or a share as 0.1"
+def endless_warm_up(warmup: int, why: str) -> str:
+    """The fault of a warm-up that is longer than the training."""
+    key = f"scheduler.warmup_steps={warmup}"
+    return f"{key}: {why}, so the learning rate would never reach optim.lr; take fewer steps, or a share such as 0.1"
 
 
 def _monitored(key: str, metric: Any) -> Faults:

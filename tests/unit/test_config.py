@@ -170,7 +170,7 @@ def test_all_faults_of_all_groups_come_in_one_message_before_anything_is_loaded(
         "objective=val/rouge": "objective=val/rouge: no such metric",
         "callbacks.checkpoints.monitor=train/loss": "callbacks.checkpoints.monitor=train/loss: must be a validation metric",
         "trainer.max_steps=20": "",
-        "scheduler.warmup_steps=20": "scheduler.warmup_steps=20: the learning rate would never reach optim.lr",
+        "scheduler.warmup_steps=20": "scheduler.warmup_steps=20: trainer.max_steps is 20, so the learning rate would never reach optim.lr",
         "model.family=seq2seq": "model.family=seq2seq: llmft.models.causal.Causal is of the other family",
         # targets
         "+optim.beta=0.9": "optim.beta: torch.optim.AdamW has no such argument. Did you mean betas?",

@@ -20,7 +20,7 @@ from llmft.fit import Fit
 from llmft.generation import Generator
 from llmft.models import adapters, backbone, export, outline, schedule
 from llmft.run import RunDirectory
-from llmft.together import too_long_a_warm_up
+from llmft.together import endless_warm_up
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +93,7 @@ def _schedule(cfg: DictConfig, data: InstructionDataModule) -> Any:
     batches, trainer = len(data.train_dataloader()), cfg.trainer
     steps = schedule.planned_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps)
     if 1 <= steps <= cfg.scheduler.warmup_steps and not trainer.fast_dev_run:
-        why = f"the training has {steps} steps: {too_long_a_warm_up(steps)}"
-        raise UserError(f"scheduler.warmup_steps={cfg.scheduler.warmup_steps}: {why}")
+        raise UserError(endless_warm_up(cfg.scheduler.warmup_steps, f"the training has {steps} steps"))
     return functools.partial(instantiate(cfg.scheduler), total_steps=steps)
 
 
