@@ -38,13 +38,14 @@ def test_rows_without_exactly_one_stop_token_at_the_end_are_faults():
         causal([5], [6, STOP, 7, STOP], place="f:2"),
         causal([5], [6, STOP], [6, N], place="f:3"),
         Encoded([5, STOP], [6, 7], 2, 2, 2, place="f:4"),
+        causal([5], [STOP, 6], place="f:5"),
     ]
     good = [causal([5, STOP], [6, STOP]), causal([5], [6, 7], cut=True)]
     found = account(*bad, *good)
-    assert found.without_stop == ["f:1", "f:2", "f:3", "f:4"]
-    assert found.summary()["without_stop_token"] == 4
+    assert found.without_stop == ["f:1", "f:2", "f:3", "f:4", "f:5"]
+    assert found.summary()["without_stop_token"] == 5
     [fault] = found.faults()
-    assert fault.startswith("4 rows do not train exactly one stop token, at the end of their answer (first: f:1)")
+    assert fault.startswith("5 rows do not train exactly one stop token, at the end of their answer (first: f:1)")
 
 
 def test_more_than_one_bos_in_a_row():
