@@ -20,6 +20,7 @@ EXPLAINED = {
     "fan_in_fan_out": "adapters.py sets it by the kind of layer",
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated": "Lightning 2.6 with torch 2.13; harmless",
     "is_gradient_checkpointing": "peft 0.21 asks transformers 5.23 by the old name; harmless",
+    "You defined a `validation_step` but have no": "data.split.val=0 is the user's choice",
     "`max_epochs` was not set": "trainer.max_epochs=-1 is the user's choice",
 }
 

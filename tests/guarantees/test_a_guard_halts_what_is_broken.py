@@ -239,8 +239,17 @@ CUT = {  # what a user's own model code can do wrong, and what is said of it
 }
 
 
-@pytest.mark.parametrize("case", CUT)
-@pytest.mark.parametrize(("model", "peft"), [("tiny_t5", "lora"), ("tiny_gpt2", "none")])
+@pytest.mark.parametrize(
+    ("case", "model", "peft"),
+    [
+        ("no gradient", "tiny_t5", "lora"),
+        ("zero gradient", "tiny_gpt2", "none"),
+        ("not in the optimizer", "tiny_gpt2", "none"),
+        pytest.param("no gradient", "tiny_gpt2", "none", marks=pytest.mark.slow),
+        pytest.param("zero gradient", "tiny_t5", "lora", marks=pytest.mark.slow),
+        pytest.param("not in the optimizer", "tiny_t5", "lora", marks=pytest.mark.slow),
+    ],
+)
 def test_a_trainable_weight_that_does_not_learn(case, model, peft, llmft, tmp_path, monkeypatch):
     message, how = CUT[case]
     name = "q.lora_A.default.weight" if peft == "lora" else "h.0.mlp.c_proj.weight"
@@ -306,13 +315,14 @@ def test_a_window_that_cannot_be_run_again_is_still_told(llmft, tmp_path, monkey
     assert len(strict_json(tmp_path / "run" / "halt" / "report.json")["rows"]) == 2
 
 
-def idle_after(steps, rates, gradients, moves):
+def idle_after(steps, rates, gradients, moves, size=2):
     """The first fault of a layer whose weight gets these gradients at these rates, and the step it comes at."""
-    layer = torch.nn.Linear(2, 2, bias=False)
+    layer = torch.nn.Linear(size, size, bias=False)
+    layer.weight.data.fill_(1.0)
     optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
     watch = IdleWeights(steps)
     for number, (rate, gradient) in enumerate(zip(rates, gradients, strict=True), start=1):
-        layer.weight.grad = torch.full((2, 2), gradient)
+        layer.weight.grad = torch.full_like(layer.weight, gradient)
         if fault := watch.fault(layer, optimizer, rate):
             return number, fault
         if moves:
@@ -330,15 +340,25 @@ def test_a_gradient_that_comes_late_is_enough():
     assert idle_after(2, [0, 1, 1, 1, 1], [0.0, 0.0, 0.5, 0.0, 0.0], True) is None
 
 
-def test_a_weight_that_never_moves_is_found_although_it_has_a_gradient():
-    assert idle_after(2, [1, 1, 1], [0.5] * 3, False) == (
-        3,
-        ("1 trainable weights did not move in 2 steps", ["weight"]),
-    )
+@pytest.mark.parametrize("size", [2, 100])  # compared by a copy, and by a hash
+def test_a_weight_that_never_moves_is_found_although_it_has_a_gradient(size):
+    found = idle_after(2, [1, 1, 1], [0.5] * 3, False, size)
+    assert found == (3, ("1 trainable weights did not move in 2 steps", ["weight"]))
 
 
-def test_the_smallest_move_is_one():
-    assert idle_after(2, [1e-7] * 4, [1.0] * 4, True) is None
+def test_the_smallest_move_of_all_alike_is_one():
+    # every weight goes from 1 to the next float32, or two: a hash that adds or xors them up would miss it
+    assert idle_after(2, [2.0**-23] * 4, [1.0] * 4, True) is None
+
+
+def test_the_smallest_move_of_one_weight_of_many_is_one():
+    layer = torch.nn.Linear(100, 100, bias=False)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    watch = IdleWeights(2)
+    for _ in range(4):
+        layer.weight.grad = torch.ones_like(layer.weight)
+        assert watch.fault(layer, optimizer, 1.0) is None
+        layer.weight.data[3, 4] = torch.nextafter(layer.weight.data[3, 4], torch.tensor(9.0))
 
 
 def test_a_loss_of_zero_is_allowed_twice_but_not_three_times_in_a_row(llmft, monkeypatch):

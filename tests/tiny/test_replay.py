@@ -23,7 +23,11 @@ BROKEN = ("model=tiny_gpt2", "peft=none", "optim.lr=10", "scheduler=constant")
 
 
 @pytest.mark.parametrize(
-    ("model", "peft", "name"), [("tiny_t5", "lora", "v.lora_A.default"), ("tiny_gpt2", "none", "h.1.ln_2")]
+    ("model", "peft", "name"),
+    [
+        ("tiny_t5", "lora", "v.lora_A.default"),
+        pytest.param("tiny_gpt2", "none", "h.1.ln_2", marks=pytest.mark.slow),
+    ],
 )
 def test_the_same_again(model, peft, name, llmft, tmp_path, monkeypatch):
     """Dropout (0.1 in both models) falls as it fell, so that the loss of a step is the same to the last digit."""
