@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "llmft.commands.train",
     "preview": "llmft.commands.preview",
     "answer": "llmft.commands.answer",
+    "replay": "llmft.commands.replay",
 }
 INTERRUPTED = 130
 # Flags of Hydra's that ask for something else than running the command.

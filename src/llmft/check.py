@@ -9,81 +9,48 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llmft.config import checked, did_you_mean
 from llmft.rules import RULES
+from llmft.together import TOGETHER
 
 ALLOWED_TARGETS = ("llmft.", "torch.optim.", "lightning.pytorch.")
 
 
-def check(cfg: DictConfig) -> None:
-    """Check a composed config.
+def check(cfg: DictConfig, *, architecture: bool = False) -> None:
+    """Check a composed config: each value, values against each other, targets, and what the model's architecture allows.
+
+    Args:
+        cfg: Of any command; rules about keys that it does not have do not apply.
+        architecture: Whether to look at the model too, where its config is on this machine (no weights are read).
 
     Raises:
         UserError: All faults in one message, each with its key and what would be right.
     """
-    faults = list(dict.fromkeys(_broken_rules(cfg)))
-    faults += [*_broken_together(cfg)] if not faults else []
-    faults += [*_broken_targets(cfg)]
-    checked(faults)
+    broken = dict(_broken_rules(cfg))
+    faults = list(broken.values())
+    faults += [fault for rule in TOGETHER if rule.applies(cfg, broken) for fault in rule.faults(cfg)]
+    targets = [*_broken_targets(cfg)]
+    faults += targets
+    if architecture and not any(fault.startswith("model._target_") for fault in targets):
+        from llmft.models.outline import architecture_faults
+
+        faults += architecture_faults(cfg, set(broken))
+    checked(list(dict.fromkeys(faults)))
 
 
-def _broken_rules(cfg: DictConfig) -> Iterator[str]:
+def _broken_rules(cfg: DictConfig) -> Iterator[tuple[str, str]]:
     for key, rule in RULES.items():
         above, _, name = key.rpartition(".")
         parent = OmegaConf.select(cfg, above) if above else cfg
         if parent is not None and not isinstance(parent, DictConfig):
-            yield f"{above}={parent}: must hold keys"
+            yield above, f"{above}={parent}: must hold keys"
         if not isinstance(parent, DictConfig) or name not in parent:
             continue
         try:
             value = OmegaConf.select(cfg, key)
         except OmegaConfBaseException as error:
-            yield f"{key}: {str(error).splitlines()[0]}"
+            yield key, f"{key}: {str(error).splitlines()[0]}"
             continue
         if not rule.holds(value):
-            yield f"{key}={value}: must be {rule.words}"
-
-
-def _broken_together(cfg: DictConfig) -> Iterator[str]:
-    if "data" in cfg:
-        split = cfg.data.split
-        if (split.train or 0) + split.val + split.test > 1 + 1e-9:
-            shares = f"train {split.train}, val {split.val}, test {split.test}"
-            yield f"data.split: the shares add up to more than 1: {shares}; data.split.train=null takes the rest"
-        if cfg.data.train_on == "all" and cfg.model.family == "seq2seq":
-            yield "data.train_on=all: a seq2seq model trains on the answer alone; use data.train_on=answer"
-    if "prompt" in cfg and cfg.prompt.name == "auto" and cfg.prompt.template is not None:
-        yield "prompt.template: prompt=auto would not use it; choose prompt=plain and set its template"
-    if "model" in cfg and not cfg.model._target_.lower().endswith(f".{cfg.model.family}"):
-        yield f"model.family={cfg.model.family}: {cfg.model._target_} is of the other family"
-    if "trainer" in cfg:
-        yield from _broken_training(cfg)
-
-
-def _broken_training(cfg: DictConfig) -> Iterator[str]:
-    precision = str(cfg.trainer.precision)
-    if precision.startswith("16") and cfg.model.family == "seq2seq":
-        yield f"trainer.precision={precision}: T5 overflows in float16; use bf16-mixed or 32-true"
-    if cfg.model.dtype != "float32" and cfg.peft.method == "none":
-        yield f"model.dtype={cfg.model.dtype}: it would lose small updates of full fine-tuning; use float32"
-    if precision == "16-mixed" and cfg.trainer.accelerator == "cpu":
-        yield "trainer.precision=16-mixed: float16 needs a GPU; use bf16-mixed or 32-true"
-    patience = OmegaConf.select(cfg, "callbacks.early_stopping.patience")
-    if patience is not None and not cfg.data.split.val:
-        yield f"callbacks.early_stopping.patience={patience}: needs a validation set, but data.split.val is 0"
-    interval, window = cfg.trainer.val_check_interval, cfg.trainer.accumulate_grad_batches
-    if isinstance(interval, int) and interval % window:
-        yield (
-            f"trainer.val_check_interval={interval}: must be a multiple of trainer.accumulate_grad_batches={window}, "
-            "so that validation falls between optimizer steps"
-        )
-    if cfg.trainer.devices > 1 and cfg.trainer.strategy == "auto":
-        yield f"trainer.devices={cfg.trainer.devices}: several processes need a strategy; use trainer=ddp trainer.devices=N"
-    if cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1:
-        yield "trainer.max_epochs=-1: needs an end; set trainer.max_steps"
-    if not cfg.objective.startswith("val/"):
-        yield f"objective={cfg.objective}: must be a validation metric; val/loss and val/perplexity are logged"
-    elif cfg.objective not in ("val/loss", "val/perplexity"):
-        near = did_you_mean(cfg.objective, ("val/loss", "val/perplexity"))
-        yield f"objective={cfg.objective}: no such metric.{near} val/loss and val/perplexity are logged"
+            yield key, f"{key}={value}: must be {rule.words}"
 
 
 def _broken_targets(cfg: DictConfig) -> Iterator[str]:

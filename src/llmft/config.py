@@ -132,4 +132,4 @@ def checked(faults: Sequence[str]) -> None:
         UserError: There are faults.
     """
     if faults:
-        raise UserError.from_faults("config", faults)
+        raise UserError.from_faults("config", faults, shown=len(faults))

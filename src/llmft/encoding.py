@@ -40,7 +40,7 @@ class Encoded:
     supervised: int
     cut: bool = False
     merged: bool = False
-    lost: int = 0
+    lost: str = ""
     untrained_turns: int = 0
     place: str = ""
 
@@ -48,6 +48,11 @@ class Encoded:
     def joined(self) -> bool:
         """Whether prompt and answer are one sequence (causal), so that labels stand beside ``input_ids``."""
         return self.prompt_length < len(self.input_ids)
+
+    def stops_once(self, stop_id: int) -> bool:
+        """Whether the labels of the answer hold one stop token, at their end."""
+        answer = self.labels[self.prompt_length :] if self.joined else self.labels
+        return answer.count(stop_id) == 1 and answer[-1] == stop_id
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -107,13 +112,26 @@ class Codec(ABC):
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text.removeprefix(self.template.frame[0])
 
-    def lost_characters(self, text: str, ids: list[int]) -> int:
-        """How many characters of ``text`` do not come back from its ids (T5 loses newlines, braces, ...)."""
+    def lost_characters(self, text: str, ids: list[int]) -> str:
+        """The characters of ``text`` that do not come back from its ids (T5 loses newlines, braces, ...), sorted."""
         back = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return (Counter(text) - Counter(back)).total()
+        return "".join(sorted((Counter(text) - Counter(back)).elements()))
 
     def _text_ids(self, text: str, *, split_controls: bool) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=split_controls)["input_ids"]
+        options = {"add_special_tokens": False, "split_special_tokens": split_controls}
+        if not split_controls or not any(control in text for control in self.template.controls):
+            return self.tokenizer(text, **options)["input_ids"]
+        # a Unigram model (T5's, say) has its control tokens among its pieces, and finds them in plain text
+        found = self.tokenizer(text, **options, return_offsets_mapping=True)
+        pieces = zip(found["input_ids"], found["offset_mapping"], strict=True)
+        return [part for token, (start, end) in pieces for part in self._as_text(token, text[start:end])]
+
+    def _as_text(self, token: int, written: str) -> list[int]:
+        """The id of a piece; a control token that was written out in text is given letter by letter."""
+        written = written.strip()
+        if written in self.template.controls and self.tokenizer.convert_tokens_to_ids(written) == token:
+            return self.tokenizer.convert_tokens_to_ids(list(written))
+        return [token]
 
     def _stopped(self, answer_ids: list[int], max_answer: int | None) -> tuple[list[int], int]:
         """The answer's ids with the stop token, cut at ``max_answer``, and their number before the cut."""

@@ -11,17 +11,18 @@ class UserError(Exception):
     exit_code = 2
 
     @classmethod
-    def from_faults(cls, what: str, faults: Sequence[str]) -> "UserError":
-        """One message for many faults: their total, and the first five.
+    def from_faults(cls, what: str, faults: Sequence[str], shown: int = SHOWN_FAULTS) -> "UserError":
+        """One message for many faults: their total, and the first few.
 
         Args:
             what: What was being checked, e.g. ``"config"`` or a file name.
             faults: One line each, the place first.
+            shown: How many of them; a file may have thousands, of a config all are shown.
         """
-        shown = "\n".join(f"  - {fault}" for fault in faults[:SHOWN_FAULTS])
+        lines = "\n".join(f"  - {fault}" for fault in faults[:shown])
         total = f"{len(faults)} fault{'s' if len(faults) != 1 else ''}"
-        rest = f" (the first {SHOWN_FAULTS})" if len(faults) > SHOWN_FAULTS else ""
-        return cls(f"{what}: {total}{rest}\n{shown}")
+        rest = f" (the first {shown})" if len(faults) > shown else ""
+        return cls(f"{what}: {total}{rest}\n{lines}")
 
 
 class Halted(Exception):

@@ -64,6 +64,7 @@ class Fit:
             },
             "checkpoints": {"folder": run.checkpoints},
             "metrics_log": {"file": run.path / "metrics.csv"},
+            "nan_guard": {"folder": run.path / "halt"},
         }
         callbacks = {name: instantiate(node) for name, node in cfg.callbacks.items() if node is not None}
         callbacks |= {name: callbacks[name](**parts[name]) for name in parts if name in callbacks}

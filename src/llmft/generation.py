@@ -53,25 +53,17 @@ class Generator:
         Raises:
             UserError: A setting is unknown, or contradicts another.
         """
+        own = self.model.generation_config
+        ids = {"bos_token_id": own.bos_token_id, "eos_token_id": self.stop_ids()}
+        ids |= {
+            "pad_token_id": self.codec.tokenizer.pad_token_id,
+            "decoder_start_token_id": own.decoder_start_token_id,
+        }
+        if fault := settings_fault(self.settings):
+            raise UserError(fault)
         from transformers import GenerationConfig
 
-        own, known = self.model.generation_config, vars(GenerationConfig())
-        unknown = [name for name in self.settings if name not in known]
-        if unknown:
-            raise UserError(f"generation.{unknown[0]}: transformers' GenerationConfig has no such setting")
-        settings = GenerationConfig(
-            **self.settings,
-            bos_token_id=own.bos_token_id,
-            eos_token_id=self.stop_ids(),
-            pad_token_id=self.codec.tokenizer.pad_token_id,
-            decoder_start_token_id=own.decoder_start_token_id,
-            use_cache=True,
-        )
-        try:
-            settings.validate(strict=True)
-        except ValueError as error:
-            raise UserError(f"generation: {' '.join(str(error).split())}") from None
-        return settings
+        return GenerationConfig(**self.settings, **ids, use_cache=True)
 
     def answers(self, contexts: Sequence[Sequence[Turn]]) -> list[Answer]:
         """An answer for each context, in their order; batches hold contexts of like length.
@@ -109,6 +101,19 @@ class Generator:
             end = next((i for i, token in enumerate(ids) if token in stops), None)
             kept = ids[:end]
             yield Answer(self.codec.decode(kept), end is not None, len(kept))
+
+
+def settings_fault(settings: Mapping[str, Any]) -> str | None:
+    """What is wrong with these keys of GenerationConfig: unknown, or one against another."""
+    from transformers import GenerationConfig
+
+    if unknown := [name for name in settings if name not in vars(GenerationConfig())]:
+        return f"generation.{unknown[0]}: transformers' GenerationConfig has no such setting"
+    try:
+        GenerationConfig(**settings, pad_token_id=0).validate(strict=True)
+    except ValueError as error:
+        return f"generation: {' '.join(str(error).split())}"
+    return None
 
 
 @contextmanager

@@ -140,17 +140,21 @@ class RunDirectory:
         self.update(status=status, seconds=round(self.seconds + time.perf_counter() - self.started, 1), **values)
 
 
-def open_run(path: str) -> tuple[Path, DictConfig]:
-    """A finished run and its config.
+def open_run(path: str, part: str = "model") -> tuple[Path, DictConfig]:
+    """A run and its config.
+
+    Args:
+        path: As the user wrote it.
+        part: The folder in it that the command needs: ``model`` or ``halt``.
 
     Raises:
-        UserError: There is no run, or it has no model yet.
+        UserError: There is no run, or it has no such folder.
     """
     folder = user_path(path)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"run={path}: no run directory (it would hold config.yaml, run.json and model/)")
-    if not (folder / "model").is_dir():
-        raise UserError(f"run={path}: has no model/; its status is {status_of(folder)!r}")
+    if not (folder / part).is_dir():
+        raise UserError(f"run={path}: has no {part}/; its status is {status_of(folder)!r}")
     try:
         cfg = OmegaConf.load(folder / "config.yaml")
         if not isinstance(cfg, DictConfig) or not {"model", "data", "peft", "generation", "prompt"} <= set(cfg):

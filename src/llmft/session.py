@@ -10,7 +10,6 @@ from omegaconf import DictConfig
 
 from llmft.codec import codec_for
 from llmft.encoding import Codec
-from llmft.errors import UserError
 from llmft.ranks import is_first
 
 # Warnings that say nothing a user could act on here, each with the reason.
@@ -72,20 +71,6 @@ def codec_of(cfg: DictConfig, tokenizer: Any) -> tuple[Codec, str]:
     trained_on = (data.train_on, data.train_on_turns) if data else ("answer",)
     own_prompt = data.prompt if data else None
     return codec_for(cfg.model.family, tokenizer, cfg.prompt, own_prompt, *trained_on)
-
-
-def check_positions(model_config: Any, wanted: dict[str, int]) -> None:
-    """Refuse token budgets that the model has no positions for; they would be an IndexError deep inside it.
-
-    Raises:
-        UserError: Their sum is larger than the model's positions.
-    """
-    from llmft.models.backbone import max_positions
-
-    positions, total = max_positions(model_config), sum(wanted.values())
-    if positions is not None and total > positions:
-        parts = " + ".join(f"{key}={value}" for key, value in wanted.items())
-        raise UserError(f"{parts} = {total} tokens, but the model has {positions} positions; lower one of them")
 
 
 def _attach(handler: logging.Handler, logger: logging.Logger) -> None:

@@ -37,6 +37,7 @@ KEYS = {
     "data.limit=3,4": "data.limit=3,4: ",
     "data.max_prompt_tokens=4096": "data.max_prompt_tokens=4096 + data.max_answer_tokens=512 = 4608 tokens, but the model has 4096 positions",
     "trainer.val_check_interval=500": "trainer.val_check_interval=500: an epoch has 13 batches; lower it",
+    "scheduler.warmup_steps=39": "scheduler.warmup_steps=39: the training has 39 steps, so the learning rate would never reach",
     "+generation.temperature=0.5": "generation: ",
     "output_dir=/proc/nowhere/run": "output_dir='/proc/nowhere/run': cannot be made",
     "peft.targets=[q_proj,nope]": "peft.targets: q_proj, nope match no layer of this model; it has c_attn, c_fc, c_proj",
@@ -75,7 +76,7 @@ def test_a_bad_file(name, llmft, tmp_path):
 
 @pytest.mark.parametrize("overrides", KEYS)
 def test_a_bad_key_or_value(overrides, llmft, monkeypatch):
-    if not any(word in overrides for word in ("targets", "generation", "interval")):
+    if not any(word in overrides for word in ("interval", "warmup")):
         monkeypatch.setattr(backbone, "load_model", None)
     code, _, err = llmft("model=tiny_gpt2", "output_dir=run", *overrides.split())
     assert code == 2

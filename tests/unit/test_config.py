@@ -12,6 +12,7 @@ from llmft.check import check
 from llmft.command_line import quoted
 from llmft.config import composition_faults, conf_dir
 from llmft.errors import UserError
+from llmft.models import backbone
 from llmft.redact import safe_argument, save
 from llmft.rules import RULES
 
@@ -45,7 +46,13 @@ def test_every_option_composes_and_passes_the_checks(group, option, load):
 
 
 @pytest.mark.parametrize(
-    "key", [k for k in RULES if k not in ("format", "preview.rows", "generation.temperature", "generation.top_p")]
+    "key",
+    [
+        k
+        for k in RULES
+        if k
+        not in ("format", "preview.rows", "preview.ids", "replay.modules", "generation.temperature", "generation.top_p")
+    ],
 )
 def test_every_rule_is_about_a_key_that_is_there(key, load):
     cfg = load()
@@ -148,16 +155,69 @@ def test_a_config_with_a_fault_is_refused(override, message, load):
     assert message in str(error.value)
 
 
-def test_all_faults_come_in_one_message_the_first_five_shown(load):
+def test_all_faults_of_all_groups_come_in_one_message_before_anything_is_loaded(load, monkeypatch):
+    monkeypatch.setattr(backbone, "load_model", None)
+    faults = {
+        # values
+        "optim.lr=0": "optim.lr=0: must be a number above 0",
+        "data.limit=0": "data.limit=0: must be a whole number of at least 1, or null",
+        "generation.num_beams=0": "generation.num_beams=0: must be a whole number of at least 1",
+        # between groups
+        "trainer.precision=16-mixed": "trainer.precision=16-mixed: float16 needs a GPU",
+        "trainer=cpu": "",
+        "callbacks.early_stopping.patience=1": "callbacks.early_stopping.patience=1: needs a validation set",
+        "data.split={val:0,test:0.6,train:0.6}": "data.split: the shares add up to more than 1",
+        "objective=val/rouge": "objective=val/rouge: no such metric",
+        "callbacks.checkpoints.monitor=train/loss": "callbacks.checkpoints.monitor=train/loss: must be a validation metric",
+        "trainer.max_steps=20": "",
+        "scheduler.warmup_steps=20": "scheduler.warmup_steps=20: trainer.max_steps is 20, so the learning rate would never reach optim.lr",
+        "model.family=seq2seq": "model.family=seq2seq: llmft.models.causal.Causal is of the other family",
+        # targets
+        "+optim.beta=0.9": "optim.beta: torch.optim.AdamW has no such argument. Did you mean betas?",
+        # the model
+        "model=tiny_gpt2": "",
+        "data.max_prompt_tokens=4000": "data.max_prompt_tokens=4000 + data.max_answer_tokens=512 = 4512 tokens, but the model has 4096 positions",
+        "peft.targets=[c_attn,q_proj]": "peft.targets: q_proj match no layer of this model; it has c_attn, c_fc, c_proj",
+        "prompt=chat": "prompt=chat: this model's tokenizer has no chat template",
+    }
     with pytest.raises(UserError) as error:
-        check(
-            load(
-                "optim.lr=0", "peft.alpha=0", "data.limit=0", "peft.r=0", "data.batch_size=0", "generation.num_beams=0"
-            )
-        )
+        check(load(*faults), architecture=True)
     text = str(error.value)
-    assert text.startswith("config: 6 faults (the first 5)\n")
-    assert text.count("\n  - ") == 5
+    for message in faults.values():
+        assert message in text
+    assert text.startswith(f"config: {text.count(chr(10))} faults\n")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("generation.max_new_tokens=4000", "data.max_prompt_tokens=512 + generation.max_new_tokens=4000 = 4512 tokens"),
+        ("callbacks.samples.max_new_tokens=4000", "callbacks.samples.max_new_tokens=4000 = 4512 tokens"),
+        ("model.lora_targets=[q_proj]", "model.lora_targets: q_proj match no layer of this model"),
+        ("model.path=./nowhere/model", "model.path=./nowhere/model: no such folder"),
+        ("+generation.temperature=0.5", "generation: "),
+        ("+generation.foo=1", "generation.foo: transformers' GenerationConfig has no such setting"),
+    ],
+)
+def test_what_the_model_cannot_do_is_found_without_its_weights(override, message, load, monkeypatch):
+    monkeypatch.setattr(backbone, "load_model", None)
+    with pytest.raises(UserError) as error:
+        check(load("model=tiny_gpt2", override), architecture=True)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("model", ["tiny_t5", "tiny_gpt2", "tiny_llama", "gemma_2b_it", "flan_t5_xl", "gpt2_medium"])
+def test_a_right_model_has_no_faults_and_one_that_is_not_here_is_not_fetched(model, load):
+    check(load(f"model={model}"), architecture=True)
+
+
+def test_a_rule_between_keys_is_not_asked_when_one_of_them_is_broken(load):
+    with pytest.raises(UserError) as error:
+        check(load("data.split.val=2", "callbacks.early_stopping.patience=3", "model.dtype=float16", "peft=none"))
+    text = str(error.value)
+    assert text.startswith("config: 2 faults\n")
+    assert "data.split.val=2: must be a number from 0 to 1" in text
+    assert "model.dtype=float16: must be one of float32, bfloat16 (in float16 T5 overflows" in text
 
 
 def test_a_users_package_may_be_allowed(load):

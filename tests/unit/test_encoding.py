@@ -35,7 +35,7 @@ def test_causal_masks_the_prompt_and_trains_answer_and_stop(causal):
     assert row.input_ids == [33, 34, 199, 65, 66, 0]
     assert row.labels == [N, N, N, 65, 66, 0]
     assert (row.prompt_length, row.answer_length, row.supervised) == (3, 3, 3)
-    assert (row.cut, row.merged, row.lost, row.joined, row.size) == (False, False, 0, True, (6,))
+    assert (row.cut, row.merged, row.lost, row.joined, row.size) == (False, False, "", True, (6,))
 
 
 def test_seq2seq_puts_the_answer_and_its_stop_into_the_labels(seq2seq):
@@ -142,5 +142,5 @@ def test_characters_that_do_not_come_back_are_counted(t5_tokenizer):
     raw.normalizer = normalizers.Replace(Regex(r"[\n{}]"), "")
     lossy = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="</s>")
     codec = Seq2SeqCodec(lossy, PromptTemplate("{{ messages[0].content }}", ("<pad>", "</s>")))
-    assert codec.encode(Prompt(("a{b}",)), "c\nd\n").lost == 4
-    assert codec.encode(Prompt(("ab",)), "cd").lost == 0
+    assert codec.encode(Prompt(("a{b}",)), "c\nd\n").lost == "{}\n\n"
+    assert codec.encode(Prompt(("ab",)), "cd").lost == ""

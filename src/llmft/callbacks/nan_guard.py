@@ -1,51 +1,86 @@
-"""Stop a training that is broken: a non-finite loss, gradient or weight, a loss that collapsed to zero."""
+"""Stop a training that is broken, and leave a post-mortem: what, where, which rows, and how to run them again."""
 
 import math
+from collections import deque
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
+from llmft import halt
+from llmft.callbacks.idle_weights import IdleWeights
 from llmft.errors import Halted
 from llmft.models.base import InstructionModule
 
-SHOWN_ROWS = 8
+WAYS_OUT = {
+    "model": "the model was broken before the first step: check the files of model.path",
+    "float16": "float16 overflows; take trainer.precision=bf16-mixed or 32-true",
+    "update": "lower optim.lr, or lengthen scheduler.warmup_steps; then look at the rows",
+    "zero": "there is nothing left to learn from these rows: look at their labels with `python -m llmft preview`",
+    "labels": "no token of these rows is trained: look at them with `python -m llmft preview`, and at the code that labels them",
+    "idle": "leave these weights frozen (peft.targets), or look for what cuts them off from the loss",
+}
 
 
 class NanGuard(pl.Callback):
-    """Raises Halted; all values it looks at are the same on every rank, so all ranks stop together.
+    """Raises Halted; all values it decides on are the same on every rank, so all ranks stop together.
+
+    A healthy training pays for it with one pass over its weights at the start and, per batch, a copy of the random state.
 
     Args:
-        zero_steps: Halt after this many optimizer steps in a row whose loss is exactly 0.
+        zero_steps: Halt after this many optimizer steps in a row whose loss, or whose gradient, is exactly 0.
+        explode_factor: Halt when the loss stays above this many times what it was at first, or what guessing would give
+            (log of the vocabulary), whichever is more.
+        explode_steps: For so many optimizer steps in a row.
+        idle_steps: Halt if a trainable weight has not moved after this many steps with a learning rate above 0.
+        history: Optimizer steps to report.
+        monitor: The objective; halt if it is not finite after a validation.
+        folder: ``halt`` of the run.
     """
 
-    def __init__(self, zero_steps: int) -> None:
-        self.zero_steps = zero_steps
-        self.zeros = 0
+    def __init__(
+        self,
+        zero_steps: int,
+        explode_factor: float,
+        explode_steps: int,
+        idle_steps: int,
+        history: int,
+        monitor: str,
+        *,
+        folder: Path,
+    ) -> None:
+        self.zero_steps, self.explode_factor, self.explode_steps = zero_steps, explode_factor, explode_steps
+        self.watched, self.folder = ("val/loss", monitor), folder
+        self.idle = IdleWeights(idle_steps)
+        self.history: deque[dict[str, float]] = deque(maxlen=history)
+        self.window, self.validation = halt.Window(), halt.Window()
+        self.zeros = self.dead = self.high = 0
+        self.limit: float | None = None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Remember the micro-batches of the window, by reference."""
+        if not pl_module.places:
+            self.window = halt.Window()
+        self.window.add(batch, pl_module.device)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
         """Look at loss and gradient before the optimizer can use them."""
         assert isinstance(pl_module, InstructionModule)
-        if not math.isfinite(pl_module.window_loss):
-            broken = [name for name, weight in pl_module.model.named_parameters() if not _finite(weight)]
-            cause = f" ({len(broken)} weights are not finite, first: {broken[0]})" if broken else ""
-            raise Halted(self._message(trainer, pl_module, f"the loss is {pl_module.window_loss}{cause}"))
+        loss, norm, rate = pl_module.window_loss, pl_module.grad_norm, pl_module.learning_rate
+        step = {"step": trainer.global_step + 1, "epoch": trainer.current_epoch, "loss": loss, "grad_norm": norm}
+        self.history.append(step | {"lr": rate, "tokens": pl_module.window_tokens})
+        if not pl_module.window_tokens:
+            self._halt(trainer, pl_module, "no token of the step has a label", "labels")
+        if not math.isfinite(loss):
+            self._halt(trainer, pl_module, f"the loss is {loss}", self._cause(trainer))
         # a float16 scaler meets overflow now and then, and skips that step by itself
-        if not math.isfinite(pl_module.grad_norm) and trainer.precision != "16-mixed":
-            names = [n for n, p in pl_module.model.named_parameters() if p.grad is not None and not _finite(p.grad)]
-            what = (
-                f"the gradient of {len(names)} weights is not finite (first: {names[0]})"
-                if names
-                else "its norm overflows"
-            )
-            raise Halted(self._message(trainer, pl_module, what))
-        self.zeros = self.zeros + 1 if pl_module.window_loss == 0 else 0
-        if self.zeros >= self.zero_steps:
-            raise Halted(
-                self._message(trainer, pl_module, f"the loss was exactly 0 for {self.zeros} steps: it collapsed")
-            )
-        if trainer.global_step == 0:
-            self._check_trained(trainer, pl_module)
+        scaled = trainer.precision == "16-mixed"
+        if not math.isfinite(norm) and not scaled:
+            self._halt(trainer, pl_module, f"the gradient is not finite (its norm is {norm})", self._cause(trainer))
+        self._check_level(trainer, pl_module, loss, norm)
+        if math.isfinite(norm) and (fault := self.idle.fault(pl_module.model, optimizer, rate)):
+            self._halt(trainer, pl_module, fault[0], "idle", named=fault[1])
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Keep broken weights out of every checkpoint."""
@@ -55,25 +90,84 @@ class NanGuard(pl.Callback):
         """The last step's weights have no next loss to show in."""
         self._check_weights(trainer, pl_module)
 
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Forget the last validation."""
+        self.validation = halt.Window()
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Remember the first batch after which the sum is not finite."""
+        if not self.validation.batches and not math.isfinite(float(pl_module.val_sums.nats)):
+            self.validation.add(batch, pl_module.device)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Look at what was measured, before and during training."""
+        for name in self.watched:
+            value = float(trainer.callback_metrics.get(name, 0.0))
+            if not math.isfinite(value) and not trainer.sanity_checking:
+                self._halt(trainer, pl_module, f"{name} is {value}", self._cause(trainer), validating=True)
+
+    def _check_level(self, trainer: pl.Trainer, pl_module: InstructionModule, loss: float, norm: float) -> None:
+        self.zeros = self.zeros + 1 if loss == 0 else 0
+        self.dead = self.dead + 1 if norm == 0 else 0
+        if self.zeros >= self.zero_steps:
+            self._halt(trainer, pl_module, f"the loss was exactly 0 for {self.zeros} steps: it collapsed", "zero")
+        if self.dead >= self.zero_steps:
+            what = f"the gradient was exactly 0 for {self.dead} steps: nothing is learnt any more"
+            self._halt(trainer, pl_module, what, "update")
+        if self.limit is None:
+            guessing = math.log(len(pl_module.model.get_output_embeddings().weight))
+            self.limit = self.explode_factor * max(loss, guessing)
+        self.high = self.high + 1 if loss > self.limit else 0
+        if self.high >= self.explode_steps:
+            what = f"the loss is {loss:.4g}, and was above {self.limit:.4g} for {self.high} steps: it exploded"
+            self._halt(trainer, pl_module, what, "update")
+
     def _check_weights(self, trainer: pl.Trainer, pl_module: Any) -> None:
         for name, weight in pl_module.model.named_parameters():
-            if weight.requires_grad and not _finite(weight):
-                raise Halted(self._message(trainer, pl_module, f"the weight {name} is not finite"))
+            if weight.requires_grad and not torch.isfinite(weight).all():
+                self._halt(trainer, pl_module, f"the weight {name} is not finite", self._cause(trainer), after=True)
 
-    def _check_trained(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        idle = [name for name, p in pl_module.model.named_parameters() if p.requires_grad and p.grad is None]
-        if idle:
-            what = f"{len(idle)} trainable weights have no gradient after the first step (first: {idle[0]})"
-            raise Halted(self._message(trainer, pl_module, what))
+    def _cause(self, trainer: pl.Trainer) -> str:
+        return "model" if trainer.global_step == 0 else "float16" if trainer.precision == "16-mixed" else "update"
 
-    def _message(self, trainer: pl.Trainer, pl_module: InstructionModule, what: str) -> str:
-        places = pl_module.window_places
-        more = f" and {len(places) - SHOWN_ROWS} more" if len(places) > SHOWN_ROWS else ""
-        rows = ", ".join(places[:SHOWN_ROWS]) + more
-        return (
-            f"halted at step {trainer.global_step + 1}, epoch {trainer.current_epoch}: {what}. Rows of the step: {rows}"
-        )
-
-
-def _finite(tensor: torch.Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
+    def _halt(
+        self,
+        trainer: pl.Trainer,
+        pl_module: InstructionModule,
+        what: str,
+        way_out: str,
+        *,
+        named: list[str] | None = None,
+        validating: bool = False,
+        after: bool = False,
+    ) -> None:
+        """Write the post-mortem and raise Halted."""
+        window = self.validation if validating else self.window
+        window = halt.of_all_ranks(window, trainer)
+        if trainer.global_rank == 0:
+            report = {
+                "what": what,
+                "way_out": WAYS_OUT[way_out],
+                "during": "validation" if validating else "the update" if after else "the step",
+                "step": trainer.global_step + (not validating and not after),
+                # Lightning counts on when an epoch has ended
+                "epoch": self.history[-1]["epoch"] if self.history else 0,
+                "rows": window.rows,
+                "loss": pl_module.window_loss,
+                "grad_norm": pl_module.grad_norm,
+                "learning_rate": pl_module.learning_rate if self.history else None,
+                "weights_named": named or [],
+                "precision": str(trainer.precision),
+                **halt.examine(pl_module, window, trainer),
+                "history": list(self.history),
+            }
+            folder: Path | None = self.folder
+            try:
+                halt.write(self.folder, report, window, pl_module)
+            except OSError as error:
+                folder, report["not_written"] = None, f"{self.folder}: {error}"
+            what = halt.message(report, folder)
+        trainer.strategy.barrier()
+        raise Halted(what)

@@ -1,10 +1,12 @@
 """``preview``: what the rows become: prompt, ids, tokens, and which of them are trained."""
 
 import json
+from itertools import groupby
 from typing import Any
 
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
+from rich.columns import Columns
 from rich.console import Console
 from rich.text import Text
 
@@ -13,7 +15,10 @@ from llmft.check import check
 from llmft.commands.summary import printable
 from llmft.data.base import InstructionDataModule
 from llmft.encoding import IGNORED, Codec, Encoded
+from llmft.errors import UserError
 from llmft.models import backbone
+
+TRAINED = "bold green"
 
 
 def main(cfg: DictConfig) -> None:
@@ -26,8 +31,13 @@ def main(cfg: DictConfig) -> None:
     place = backbone.locate(cfg.model, get_class(cfg.model._target_).auto_class)
     codec, prompt = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
     data.encode(codec)
-    show = _print_json if cfg.format == "json" else _print_text
-    show(data, codec, data.in_order()[: cfg.preview.rows], {"model": cfg.model.name, "prompt_name": prompt})
+    rows, about = data.in_order()[: cfg.preview.rows], {"model": cfg.model.name, "prompt_name": prompt}
+    if cfg.format == "json":
+        _print_json(data, codec, rows, about)
+    else:
+        _print_text(data, codec, rows, about, ids=cfg.preview.ids)
+    if faults := data.account.faults():
+        raise UserError.from_faults("labels", faults)
 
 
 def as_json(row: Encoded, codec: Codec, answer: str) -> dict[str, Any]:
@@ -52,23 +62,59 @@ def _print_json(data: InstructionDataModule, codec: Codec, rows: list[Encoded], 
     out.file.write(json.dumps({**about, **data.account.summary()}, ensure_ascii=False) + "\n")
 
 
-def _print_text(data: InstructionDataModule, codec: Codec, rows: list[Encoded], about: dict[str, str]) -> None:
+def _print_text(
+    data: InstructionDataModule, codec: Codec, rows: list[Encoded], about: dict[str, str], *, ids: bool
+) -> None:
     console = Console(highlight=False)
+    whole = not console.is_terminal  # in a file lines stay whole; in a terminal they break between words
     for row in rows:
-        console.rule(Text(row.place), align="left")
-        console.print(_colored(row, codec), soft_wrap=True)
+        console.rule(Text(printable(row.place)), align="left")
+        console.print(Text(_about(row), style="italic"), soft_wrap=whole)
+        console.print(shown(segments(row), codec), soft_wrap=whole)
+        if ids:
+            console.print(_tokens(row, codec))
     console.rule()
-    console.print(
-        f"{about['model']}, prompt {about['prompt_name']}; [bold green]⟦trained⟧[/]: loss is taken there, and nowhere else"
-    )
+    legend = Text.assemble(f"{about['model']}, prompt {about['prompt_name']}; ", ("⟦trained⟧", TRAINED))
+    console.print(legend.append(": loss is taken there, and nowhere else"), soft_wrap=whole)
     for line in data.account.lines():
-        console.print(Text(line))
+        console.print(Text(printable(line)), soft_wrap=whole)
 
 
-def _colored(row: Encoded, codec: Codec) -> Text:
-    def text(ids: list[int]) -> str:
-        return printable(codec.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+def _about(row: Encoded) -> str:
+    parts = [f"{row.prompt_length} tokens of prompt, {row.answer_length} of answer, {row.supervised} trained"]
+    parts += ["answer cut, no stop token"] * row.cut
+    parts += ["tokens would merge at the answer, which was encoded alone"] * row.merged
+    parts += [f"{len(row.lost)} characters lost"] * bool(row.lost)
+    return "; ".join(parts)
 
-    trained = [label for label in row.labels if label != IGNORED]
-    untrained = row.input_ids[: -len(trained)] if row.joined else row.input_ids
-    return Text.assemble((text(untrained), "dim"), ("⟦" + text(trained) + "⟧", "bold green"))
+
+def segments(row: Encoded) -> list[tuple[bool, list[int]]]:
+    """The row's ids in runs that are trained or not (seq2seq: the source, then the target)."""
+    if not row.joined:
+        return [(False, row.input_ids), (True, row.labels)]
+    return runs(row.input_ids, row.labels)
+
+
+def runs(ids: list[int], labels: list[int]) -> list[tuple[bool, list[int]]]:
+    """Ids in runs that are trained or not, by the labels beside them."""
+    beside = groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != IGNORED)
+    return [(trained, [token for token, _ in pairs]) for trained, pairs in beside]
+
+
+def shown(parts: list[tuple[bool, list[int]]], codec: Codec) -> Text:
+    """Runs of ids as text: what is given dim, what is trained bright and in brackets."""
+    text = Text()
+    for trained, ids in parts:
+        decoded = printable(codec.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+        text.append(f"⟦{decoded}⟧" if trained else decoded, TRAINED if trained else "dim")
+    return text
+
+
+def _tokens(row: Encoded, codec: Codec) -> Columns:
+    cells = []
+    for trained, ids in segments(row):
+        for token, id_ in zip(codec.tokenizer.convert_ids_to_tokens(ids), ids, strict=True):
+            cells.append(Text.assemble((f"{id_} ", "cyan"), (printable(token), TRAINED if trained else "dim")))
+        cells[-len(ids)] = Text("⟦") + cells[-len(ids)] if trained else cells[-len(ids)]
+        cells[-1] = cells[-1] + Text("⟧") if trained else cells[-1]
+    return Columns(cells, padding=(0, 2))

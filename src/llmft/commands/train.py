@@ -19,10 +19,11 @@ from llmft.data.base import InstructionDataModule
 from llmft.errors import Halted, UserError
 from llmft.fit import Fit
 from llmft.generation import Generator
-from llmft.models import adapters, backbone, export, schedule
+from llmft.models import adapters, backbone, export, outline, schedule
 from llmft.ranks import is_first, rank
 from llmft.resume import check_data, is_done, resumed
 from llmft.run import RunDirectory
+from llmft.together import endless_warm_up
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def main(cfg: DictConfig) -> float | None:
         run = RunDirectory.start(Path(cfg.output_dir), cfg, job.overrides.task)
     session.log_to(run.path / "log.txt")
     try:
-        check(cfg)
+        check(cfg, architecture=True)
         return train(cfg, run)
     except Halted as error:
         run.finish("halted", reason=str(error))
@@ -73,7 +74,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     family = get_class(cfg.model._target_)
     place = backbone.locate(cfg.model, family.auto_class)
     codec, prompt = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
-    session.check_positions(backbone.load_config(place, cfg.model), _budgets(cfg))
+    outline.check_positions(backbone.load_config(place, cfg.model), cfg)  # of a model that was fetched just now
     data.encode(codec)
     _tell_data(data, run)
 
@@ -119,13 +120,9 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
 def _schedule(cfg: DictConfig, data: InstructionDataModule) -> Any:
     batches, trainer = len(data.batches("train")), cfg.trainer
     steps = schedule.planned_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps)
+    if 1 <= steps <= cfg.scheduler.warmup_steps and not trainer.fast_dev_run:
+        raise UserError(endless_warm_up(cfg.scheduler.warmup_steps, f"the training has {steps} steps"))
     return functools.partial(instantiate(cfg.scheduler), total_steps=steps)
-
-
-def _budgets(cfg: DictConfig) -> dict[str, int]:
-    answer = max(cfg.data.max_answer_tokens, cfg.generation.max_new_tokens)
-    key = "data.max_answer_tokens" if answer == cfg.data.max_answer_tokens else "generation.max_new_tokens"
-    return {"data.max_prompt_tokens": cfg.data.max_prompt_tokens, key: answer}
 
 
 def _tell_data(data: InstructionDataModule, run: RunDirectory) -> None:
@@ -140,6 +137,8 @@ def _tell_data(data: InstructionDataModule, run: RunDirectory) -> None:
     run.update(data={**data.account.summary(), "split": sizes, "batching": batching})
     if is_first():
         data.account.write_rejected(run.path / "rejected.jsonl")
+    if faults := data.account.faults():
+        raise UserError.from_faults("labels", faults)
 
 
 def _tell_model(cfg: DictConfig, run: RunDirectory, place: str, prompt: str, counts: dict[str, int]) -> None:

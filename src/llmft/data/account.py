@@ -1,21 +1,34 @@
 """What became of the rows: read, kept, dropped and why, trimmed, and what the tokenizer did to them."""
 
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from llmft.encoding import Encoded
+from llmft.records import Example
+
+SHOWN = 6  # lost characters and control tokens in a line
+NAMES = {"\n": "newline", "\t": "tab", "\r": "carriage return", " ": "space"}
 
 
 @dataclass
 class Account:
-    """Counts over one data set; goes to the terminal, ``run.json`` and ``rejected.jsonl``."""
+    """Counts over one data set; goes to the terminal, ``run.json`` and ``rejected.jsonl``.
+
+    Attributes:
+        source: The file or data set as the user named it.
+        sha256: Of the file.
+        budgets: The most tokens of a ``prompt`` and of an ``answer``.
+    """
 
     source: str
     sha256: str | None
+    budgets: dict[str, int] = field(default_factory=dict)
     read: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     rejected: list[dict[str, str]] = field(default_factory=list)
@@ -25,30 +38,51 @@ class Account:
     unused: int = 0
     supervised_tokens: int = 0
     bos_per_row: Counter[int] = field(default_factory=Counter)
+    repeated_bos: int = 0
     merged: int = 0
     untrained_turns: int = 0
     lost_rows: int = 0
-    lost_characters: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
+    longest: dict[str, int] = field(default_factory=lambda: {"prompt": 0, "answer": 0})
+    without_stop: list[str] = field(default_factory=list)
+    control_rows: int = 0
+    control_tokens: Counter[str] = field(default_factory=Counter)
 
     def drop(self, place: str, name: str, reason: str, why: str) -> None:
         """Leave a row out: ``why`` is the short reason that is counted, ``reason`` the whole one."""
         self.dropped[why] += 1
         self.rejected.append({"place": place, "field": name, "reason": reason})
 
-    def count(self, rows: Sequence[Encoded], bos_id: int | None) -> None:
+    def look(self, example: Example, controls: Sequence[str]) -> None:
+        """Count the control tokens that a kept row's text holds (they are encoded as text)."""
+        texts = [example.answer, *(text for turn in example.context for text in (turn.content, turn.input))]
+        found = {
+            token: sum(text.count(token) for text in texts) for token in controls if any(token in t for t in texts)
+        }
+        self.control_tokens.update(found)
+        self.control_rows += bool(found)
+
+    def count(self, rows: Sequence[Encoded], bos_id: int | None, stop_id: int) -> None:
         """Add what encoding did to the rows that are kept."""
         self.kept += len(rows)
         for row in rows:
+            prompt = row.input_ids[: row.prompt_length]
             self.supervised_tokens += row.supervised
-            self.bos_per_row[row.input_ids[: row.prompt_length].count(bos_id) if bos_id is not None else 0] += 1
+            self.bos_per_row[prompt.count(bos_id) if bos_id is not None else 0] += 1
+            self.repeated_bos += any(a == b == bos_id for a, b in pairwise(prompt))
             self.cut += row.cut
             self.merged += row.merged
             self.untrained_turns += row.untrained_turns
-            self.lost_rows += row.lost > 0
-            self.lost_characters += row.lost
+            self.lost_rows += bool(row.lost)
+            self.lost.update(row.lost)
+            self.longest["prompt"] = max(self.longest["prompt"], len(prompt))
+            self.longest["answer"] = max(self.longest["answer"], row.answer_length)
+            if not (row.cut or row.stops_once(stop_id)):
+                self.without_stop.append(row.place)
 
     def summary(self) -> dict[str, Any]:
         """The counts as JSON."""
+        lost = {"rows": self.lost_rows, "characters": self.lost.total(), "which": dict(self.lost.most_common(SHOWN))}
         return {
             "source": self.source,
             "sha256": self.sha256,
@@ -59,18 +93,23 @@ class Account:
             "truncated": {"prompt": self.trimmed, "answer": self.cut},
             "supervised_tokens": self.supervised_tokens,
             "bos_per_row": {str(count): rows for count, rows in sorted(self.bos_per_row.items())},
+            "repeated_bos": self.repeated_bos,
             "merged_boundaries": self.merged,
             "untrained_turns": self.untrained_turns,
-            "lost_characters": {"rows": self.lost_rows, "characters": self.lost_characters},
+            "lost_characters": lost,
+            "without_stop_token": len(self.without_stop),
+            "control_tokens_in_text": {"rows": self.control_rows, "tokens": dict(self.control_tokens)},
+            "longest": {part: {"tokens": n, "budget": self.budgets.get(part)} for part, n in self.longest.items()},
         }
 
     def lines(self) -> list[str]:
         """The counts for people; a line about trouble only where there was some."""
         dropped = ", ".join(f"{count} {why}" for why, count in self.dropped.items())
+        longest = ", ".join(f"{part} {n} of {self.budgets.get(part)}" for part, n in self.longest.items())
         lines = [
             f"{self.source}: {self.read} rows read, {self.kept} kept, {self.dropped.total()} dropped"
             + (f" ({dropped})" if dropped else "")
-            + f"; {self.supervised_tokens:,} supervised tokens"
+            + f"; {self.supervised_tokens:,} supervised tokens; longest in tokens: {longest}"
         ]
         if self.unused:
             lines.append(f"{self.unused} kept rows are in no split (data.split adds up to less than 1)")
@@ -86,12 +125,28 @@ class Account:
             lines.append(
                 f"{self.untrained_turns} earlier assistant turns are not trained: the prompt does not hold them token for token"
             )
-        if self.lost_rows:
+        if self.lost:
+            which = ", ".join(f"{_name(char)} {count}" for char, count in self.lost.most_common(SHOWN))
+            rest = ", ..." if len(self.lost) > SHOWN else ""
+            lines.append(f"{self.lost_rows} rows: the tokenizer loses {self.lost.total()} characters ({which}{rest})")
+        if self.control_rows:
+            which = ", ".join(f"{token} {count}" for token, count in self.control_tokens.most_common(SHOWN))
+            lines.append(f"{self.control_rows} rows: control tokens in their text stay text ({which})")
+        if self.repeated_bos:
             lines.append(
-                f"{self.lost_rows} rows: the tokenizer loses {self.lost_characters} characters"
-                " (T5 knows no newline, tab, brace or backslash)"
+                f"{self.repeated_bos} rows: more than one BOS in a row; take bos_token out of the prompt's template"
+                " (the tokenizer adds its own)"
             )
         return lines
+
+    def faults(self) -> list[str]:
+        """What must not be trained on, whatever the user says."""
+        if not self.without_stop:
+            return []
+        return [
+            f"{len(self.without_stop)} rows do not train exactly one stop token, at the end of their answer"
+            f" (first: {self.without_stop[0]}); look at the end of the prompt's template and at the tokenizer's eos_token"
+        ]
 
     def write_rejected(self, file: Path) -> None:
         """``rejected.jsonl``: place, field and reason of every dropped row; no file where none was dropped."""
@@ -99,3 +154,9 @@ class Account:
             file.write_text(
                 "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rejected), encoding="utf-8"
             )
+
+
+def _name(char: str) -> str:
+    if char in NAMES:
+        return NAMES[char]
+    return char if char.isprintable() and char.strip() else unicodedata.name(char, f"U+{ord(char):04X}").lower()

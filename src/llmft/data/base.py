@@ -50,7 +50,8 @@ class InstructionDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.source = find(path, name)
-        self.account = Account(self.source.given, self.source.sha256)
+        named = {"prompt": max_prompt_tokens, "answer": max_answer_tokens}
+        self.account = Account(self.source.given, self.source.sha256, named)
         self.fitting = Fitting(max_prompt_tokens, max_answer_tokens, too_long)
         budgets = (max_prompt_tokens, max_answer_tokens)
         self.plan = Plan(batching, batch_size, tokens_per_batch, pack_tokens, budgets, shuffle, seed)
@@ -114,14 +115,19 @@ class InstructionDataModule(pl.LightningDataModule):
                     faults.append(f"{example.place}: the {error.part} {error}")
                     self.account.drop(example.place, error.part, str(error), f"{error.part} too long")
                     continue
+                if not row.supervised:
+                    why = "none of its tokens would be trained"
+                    self.account.drop(example.place, "answer", why, "nothing to learn")
+                    continue
                 self.account.trimmed += trimmed
+                self.account.look(part, codec.template.controls)
                 groups[-1].append(row)
         if faults and self.fitting.too_long == "error":
             raise UserError.from_faults("data.too_long=error", faults)
         groups = [group for group in groups if group]
         rows = [row for group in groups for row in group]
         self._check_left(len(rows))
-        self.account.count(rows, codec.tokenizer.bos_token_id)
+        self.account.count(rows, codec.tokenizer.bos_token_id, codec.stop_id)
         self.pad_id = codec.tokenizer.pad_token_id
         dealt = deal(groups, self.split, self.split_by, self.plan.seed)
         self.encoded = {name: [row for group in part for row in group] for name, part in dealt.items()}

@@ -21,13 +21,13 @@ def adapt(model: Any, peft: Any, auto_targets: list[str]) -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 
-    targets = _targets(model, peft.targets, auto_targets)
-    conv1d = any(isinstance(m, Conv1D) for name, m in model.named_modules() if name.rpartition(".")[2] in targets)
+    names = targets(model, peft.targets, auto_targets)
+    conv1d = any(isinstance(m, Conv1D) for name, m in model.named_modules() if name.rpartition(".")[2] in names)
     config = LoraConfig(
         r=peft.r,
         lora_alpha=peft.alpha,
         lora_dropout=peft.dropout,
-        target_modules=targets,
+        target_modules=names,
         task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
         fan_in_fan_out=conv1d,  # GPT-2 keeps its weights transposed
     )
@@ -43,7 +43,12 @@ def parameter_counts(model: Any) -> dict[str, int]:
     }
 
 
-def _targets(model: Any, wanted: Any, auto_targets: list[str]) -> list[str]:
+def targets(model: Any, wanted: Any, auto_targets: list[str]) -> list[str]:
+    """The names of the layers that get LoRA matrices.
+
+    Raises:
+        UserError: A name in ``wanted`` (``peft.targets``) or ``auto_targets`` (``model.lora_targets``) matches no layer.
+    """
     from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D
 

@@ -46,6 +46,30 @@ def locate(cfg: Any, auto_class: Any) -> str:
     return cfg.path
 
 
+def at_hand(cfg: Any, auto_class: Any) -> str | None:
+    """As ``locate``, but nothing is fetched and nothing large is read or made: None if that would be needed.
+
+    Raises:
+        UserError: There is no such folder or tiny model.
+    """
+    kind, _, rest = cfg.path.partition(":")
+    if kind == "pypi" and rest:
+        folder = gguf.folder_of_wheel(cfg.gguf_file, cfg.sha256)
+        return str(folder) if folder.is_dir() else None
+    if user_path(cfg.path).is_dir() and cfg.gguf_file:
+        return None  # its name in the cache is its digest
+    place = locate(cfg, auto_class)
+    if Path(place).is_dir():
+        return place
+    from transformers.utils.hub import cached_file
+
+    try:
+        cached = cached_file(place, "config.json", revision=cfg.revision, local_files_only=True)
+    except (OSError, ValueError):
+        return None
+    return str(Path(cached).parent) if cached else None
+
+
 def load_tokenizer(place: str, cfg: Any) -> Any:
     """The tokenizer; one without a pad token (GPT-2) pads with its EOS, which masks by position make harmless."""
     from transformers import AutoTokenizer

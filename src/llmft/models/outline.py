@@ -1,0 +1,84 @@
+"""A model's config without its weights -> what of a run's config the model cannot do."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from llmft.errors import UserError
+from llmft.models import adapters, backbone
+
+
+def architecture_faults(cfg: Any, broken: Collection[str] = ()) -> list[str]:
+    """Faults that show in the model's architecture: budgets over its positions, LoRA targets that match nothing, no template.
+
+    The model is built without weights (on torch's meta device), and only where its config is on this machine: what is not
+    here yet is checked after it was fetched.
+
+    Args:
+        cfg: Of a training.
+        broken: Keys whose values are wrong already; checks that read them are left out.
+    """
+    from hydra.utils import get_class
+
+    if any(
+        key in broken or key.partition(".")[0] in broken for key in ("model.path", "model.family", "model.gguf_file")
+    ):
+        return []
+    auto_class = get_class(cfg.model._target_).auto_class
+    try:
+        place = backbone.at_hand(cfg.model, auto_class)
+        if place is None:
+            return []
+        config = backbone.load_config(place, cfg.model)
+    except UserError as error:
+        return [str(error)]
+    checks = {
+        ("data.max_prompt_tokens", "data.max_answer_tokens", "generation.max_new_tokens"): lambda: check_positions(
+            config, cfg
+        ),
+        ("peft.method", "peft.targets", "model.lora_targets"): lambda: _check_targets(config, cfg, auto_class),
+        ("prompt.name", "data.train_on"): lambda: _check_prompt(place, cfg),
+    }
+    faults = []
+    for keys, check in checks.items():
+        try:
+            if not any(key in broken for key in keys):
+                check()
+        except UserError as error:
+            faults.append(str(error))
+    return faults
+
+
+def check_positions(config: Any, cfg: Any) -> None:
+    """Refuse token budgets that the model has no positions for; they would be an IndexError deep inside it.
+
+    Raises:
+        UserError: A prompt with its answer, trained or generated, may need more than the model's positions.
+    """
+    answers = {"data.max_answer_tokens": cfg.data.max_answer_tokens}
+    answers["generation.max_new_tokens"] = cfg.generation.max_new_tokens
+    samples = cfg.callbacks.get("samples")
+    if samples and samples.get("number"):
+        answers["callbacks.samples.max_new_tokens"] = samples.max_new_tokens
+    key, answer = max(answers.items(), key=lambda item: item[1])
+    positions, total = backbone.max_positions(config), cfg.data.max_prompt_tokens + answer
+    if positions is not None and total > positions:
+        parts = f"data.max_prompt_tokens={cfg.data.max_prompt_tokens} + {key}={answer}"
+        raise UserError(f"{parts} = {total} tokens, but the model has {positions} positions; lower one of them")
+
+
+def _check_targets(config: Any, cfg: Any, auto_class: Any) -> None:
+    if cfg.peft.method == "none":
+        return
+    import torch
+
+    with torch.device("meta"):
+        model = auto_class.from_config(config)
+    adapters.targets(model, cfg.peft.targets, cfg.model.lora_targets)
+
+
+def _check_prompt(place: str, cfg: Any) -> None:
+    from llmft.session import codec_of
+
+    if cfg.prompt.name == "chat" and Path(place).is_dir():
+        codec_of(cfg, backbone.load_tokenizer(place, cfg.model))

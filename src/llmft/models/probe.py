@@ -1,0 +1,177 @@
+"""A batch run again under hooks -> what every module put out: where the first broken number came from."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class State:
+    """What the tensors of an input or output hold.
+
+    Attributes:
+        numbers: How many there are.
+        broken: How many of them are not finite.
+        largest: The largest absolute value of the finite ones; None where there is none.
+    """
+
+    numbers: int = 0
+    broken: int = 0
+    largest: float | None = None
+
+    def __str__(self) -> str:
+        if not self.numbers:
+            return "ids"
+        if not self.broken:
+            return f"finite, up to {self.largest:.3g}"
+        rest = "" if self.largest is None else f", the others up to {self.largest:.3g}"
+        return f"{self.broken:,} of {self.numbers:,} not finite{rest}"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One call of a module: its name, its class, and the state of what went in and came out."""
+
+    module: str
+    kind: str
+    input: State
+    output: State
+
+
+@dataclass
+class Probe:
+    """Forward hooks on every module of a model, while the context is entered; nothing is left behind.
+
+    Attributes:
+        model: A torch module.
+        seen: Calls in the order in which they ended, so that a part comes before the whole.
+        broken_gradients: Modules at whose output the gradient was not finite, in the order of the backward pass.
+    """
+
+    model: torch.nn.Module
+    seen: list[Seen] = field(default_factory=list)
+    broken_gradients: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> "Probe":
+        self._hooks = [
+            module.register_forward_hook(self._record(name), with_kwargs=True)
+            for name, module in self.model.named_modules()
+            if name
+        ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    @property
+    def first_bad(self) -> Seen | None:
+        """The first call whose output was not finite."""
+        return next((call for call in self.seen if call.output.broken), None)
+
+    @property
+    def largest(self) -> Seen | None:
+        """The call with the largest finite number in its output."""
+        return max(
+            (call for call in self.seen if call.output.largest), key=lambda c: c.output.largest or 0.0, default=None
+        )
+
+    def _record(self, name: str) -> Any:
+        def hook(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            self.seen.append(Seen(name, type(module).__name__, state([args, kwargs]), state(output)))
+            for tensor in _floats(output):
+                if tensor.requires_grad:
+                    tensor.register_hook(lambda gradient: self._gradient(name, gradient))
+
+        return hook
+
+    def _gradient(self, name: str, gradient: Tensor) -> None:
+        if name not in self.broken_gradients and not torch.isfinite(gradient).all():
+            self.broken_gradients.append(name)
+
+
+def state(value: Any) -> State:
+    """The state of all floating-point tensors in a value, however nested."""
+    tensors = [tensor.detach() for tensor in _floats(value)]
+    numbers = sum(tensor.numel() for tensor in tensors)
+    finite = [tensor[torch.isfinite(tensor)] for tensor in tensors]
+    left = [float(tensor.abs().max()) for tensor in finite if tensor.numel()]
+    return State(numbers, numbers - sum(tensor.numel() for tensor in finite), max(left, default=None))
+
+
+def describe(bad: Seen) -> str:
+    """One line about the first bad call; a broken input means that code of the parent between two modules did it."""
+    line = f"{bad.module} ({bad.kind}): output {bad.output}; input {bad.input}"
+    parent = bad.module.rpartition(".")[0]
+    return line + (f" (computed in {parent or 'the model'} itself)" if bad.input.broken else "")
+
+
+def as_json(seen: Seen | None) -> dict[str, Any] | None:
+    """A call as plain data."""
+    return None if seen is None else asdict(seen)
+
+
+def from_json(data: dict[str, Any]) -> Seen:
+    """A call from plain data."""
+    return Seen(data["module"], data["kind"], State(**data["input"]), State(**data["output"]))
+
+
+def _floats(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield value
+    elif isinstance(value, dict):
+        for child in value.values():
+            yield from _floats(child)
+    elif isinstance(value, list | tuple):
+        for child in value:
+            yield from _floats(child)
+
+
+def run_again(
+    module: Any, batches: list[dict[str, Any]], states: list[dict[str, Tensor]], *, context: Any, backward: bool
+) -> tuple[Probe, float, int]:
+    """Forward (and backward) of the micro-batches of a window, from the random states they had.
+
+    Gradients are added to those that are there; nothing is divided.
+
+    Args:
+        module: An InstructionModule in the mode (train or eval) that it shall run in.
+        batches: As ``loss_sum`` takes them.
+        states: From ``random_state``, one per batch, or none (evaluation).
+        context: Makes a context for the forward pass (autocast).
+        backward: Whether to run the backward pass too.
+
+    Returns:
+        What was seen, the sum of the token losses in nats and the number of tokens; it ends after the first batch with a bad
+        forward pass.
+    """
+    nats, count = 0.0, 0
+    with Probe(module.model) as probe, torch.set_grad_enabled(backward):
+        for number, batch in enumerate(batches):
+            if number < len(states):
+                set_random_state(states[number], module.device)
+            with context():
+                total, tokens = module.loss_sum(batch)
+            nats, count = nats + float(total.detach()), count + int(tokens)
+            if probe.first_bad:
+                break
+            if backward and tokens:
+                total.backward()
+    return probe, nats, count
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """What dropout draws from on the CPU and on this device: a few kilobytes."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Draw again what was drawn from there (on another kind of device dropout differs)."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,0 +1,167 @@
+"""The rules between keys: what two values that are fine alone must not be together."""
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from llmft.config import did_you_mean
+
+Faults = Iterator[str]
+LOGGED = ("val/loss", "val/perplexity")
+
+
+class Together(NamedTuple):
+    """A rule between keys: it applies where the config has all of them, and each of them is fine alone."""
+
+    keys: tuple[str, ...]
+    faults: Callable[[DictConfig], Faults]
+
+    def applies(self, cfg: DictConfig, broken: Collection[str]) -> bool:
+        """Whether the rule can be asked: a broken key (or one above or below it) has its own fault already."""
+        return not any(_within(key, bad) for key in self.keys for bad in broken) and all(
+            _has(cfg, k) for k in self.keys
+        )
+
+
+TOGETHER: list[Together] = []
+
+
+def between(*keys: str) -> Callable[[Callable[[DictConfig], Faults]], Callable[[DictConfig], Faults]]:
+    """Add a rule between these keys to the list."""
+
+    def add(faults: Callable[[DictConfig], Faults]) -> Callable[[DictConfig], Faults]:
+        TOGETHER.append(Together(keys, faults))
+        return faults
+
+    return add
+
+
+@between("data.split.train", "data.split.val", "data.split.test")
+def _shares(cfg: DictConfig) -> Faults:
+    split = cfg.data.split
+    if (split.train or 0) + split.val + split.test > 1 + 1e-9:
+        shares = f"train {split.train}, val {split.val}, test {split.test}"
+        yield f"data.split: the shares add up to more than 1: {shares}; data.split.train=null takes the rest"
+
+
+@between("data.train_on", "model.family")
+def _seq2seq_answers(cfg: DictConfig) -> Faults:
+    if cfg.data.train_on == "all" and cfg.model.family == "seq2seq":
+        yield "data.train_on=all: a seq2seq model trains on the answer alone; use data.train_on=answer"
+
+
+@between("prompt.name", "prompt.template")
+def _unused_template(cfg: DictConfig) -> Faults:
+    if cfg.prompt.name == "auto" and cfg.prompt.template is not None:
+        yield "prompt.template: prompt=auto would not use it; choose prompt=plain and set its template"
+
+
+@between("model.family", "model._target_")
+def _family(cfg: DictConfig) -> Faults:
+    if not str(cfg.model._target_).lower().endswith(f".{cfg.model.family}"):
+        yield f"model.family={cfg.model.family}: {cfg.model._target_} is of the other family"
+
+
+@between("trainer.precision", "model.family")
+def _float16(cfg: DictConfig) -> Faults:
+    precision = str(cfg.trainer.precision)
+    if precision.startswith("16") and cfg.model.family == "seq2seq":
+        # a feed-forward layer of T5 reaches 66,246; float16 ends at 65,504 (transformers #5651)
+        yield f"trainer.precision={precision}: T5 overflows in float16; use bf16-mixed or 32-true"
+
+
+@between("trainer.precision", "trainer.accelerator")
+def _float16_needs_a_gpu(cfg: DictConfig) -> Faults:
+    if cfg.trainer.precision == "16-mixed" and cfg.trainer.accelerator == "cpu":
+        yield "trainer.precision=16-mixed: float16 needs a GPU; use bf16-mixed or 32-true"
+
+
+@between("model.dtype", "peft.method")
+def _half_weights(cfg: DictConfig) -> Faults:
+    if cfg.model.dtype != "float32" and cfg.peft.method == "none":
+        yield f"model.dtype={cfg.model.dtype}: it would lose small updates of full fine-tuning; use float32"
+
+
+@between("callbacks.early_stopping.patience", "data.split.val")
+def _early_stopping(cfg: DictConfig) -> Faults:
+    patience = cfg.callbacks.early_stopping.patience
+    if patience is not None and not cfg.data.split.val:
+        yield f"callbacks.early_stopping.patience={patience}: needs a validation set, but data.split.val is 0"
+
+
+@between("trainer.max_epochs", "trainer.max_steps")
+def _end(cfg: DictConfig) -> Faults:
+    if cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1:
+        yield "trainer.max_epochs=-1: needs an end; set trainer.max_steps"
+
+
+@between("trainer.val_check_interval", "trainer.accumulate_grad_batches")
+def _validation_in_a_window(cfg: DictConfig) -> Faults:
+    interval, window = cfg.trainer.val_check_interval, cfg.trainer.accumulate_grad_batches
+    if isinstance(interval, int) and interval % window:
+        yield (
+            f"trainer.val_check_interval={interval}: must be a multiple of trainer.accumulate_grad_batches={window}, "
+            "so that validation falls between optimizer steps"
+        )
+
+
+@between("trainer.devices", "trainer.strategy")
+def _processes(cfg: DictConfig) -> Faults:
+    if cfg.trainer.devices > 1 and cfg.trainer.strategy == "auto":
+        yield f"trainer.devices={cfg.trainer.devices}: several processes need a strategy; use trainer=ddp trainer.devices=N"
+
+
+@between("scheduler.warmup_steps", "trainer.max_steps")
+def _warm_up(cfg: DictConfig) -> Faults:
+    warmup, steps = cfg.scheduler.warmup_steps, cfg.trainer.max_steps
+    if warmup >= 1 and steps != -1 and warmup >= steps:
+        yield endless_warm_up(warmup, f"trainer.max_steps is {steps}")
+
+
+@between("objective")
+def _objective(cfg: DictConfig) -> Faults:
+    yield from _monitored("objective", cfg.objective)
+
+
+@between("callbacks.early_stopping.monitor")
+def _early_stopping_monitor(cfg: DictConfig) -> Faults:
+    if (monitor := cfg.callbacks.early_stopping.monitor) != cfg.get("objective"):
+        yield from _monitored("callbacks.early_stopping.monitor", monitor)
+
+
+@between("callbacks.checkpoints.monitor")
+def _checkpoints_monitor(cfg: DictConfig) -> Faults:
+    if (monitor := cfg.callbacks.checkpoints.monitor) != cfg.get("objective"):
+        yield from _monitored("callbacks.checkpoints.monitor", monitor)
+
+
+@between("generation")
+def _generation(cfg: DictConfig) -> Faults:
+    from llmft.generation import settings_fault
+
+    if fault := settings_fault({k: v for k, v in cfg.generation.items() if k not in ("batch_size", "seed")}):
+        yield fault
+
+
+def endless_warm_up(warmup: int, why: str) -> str:
+    """The fault of a warm-up that is longer than the training."""
+    key = f"scheduler.warmup_steps={warmup}"
+    return f"{key}: {why}, so the learning rate would never reach optim.lr; take fewer steps, or a share such as 0.1"
+
+
+def _monitored(key: str, metric: Any) -> Faults:
+    if not str(metric).startswith("val/"):
+        yield f"{key}={metric}: must be a validation metric; val/loss and val/perplexity are logged"
+    elif metric not in LOGGED:
+        yield f"{key}={metric}: no such metric.{did_you_mean(metric, LOGGED)} val/loss and val/perplexity are logged"
+
+
+def _within(key: str, bad: str) -> bool:
+    return key == bad or key.startswith(f"{bad}.") or bad.startswith(f"{key}.")
+
+
+def _has(cfg: DictConfig, key: str) -> bool:
+    above, _, name = key.rpartition(".")
+    parent = OmegaConf.select(cfg, above) if above else cfg
+    return isinstance(parent, DictConfig) and name in parent and not OmegaConf.is_missing(parent, name)
