@@ -73,7 +73,8 @@ class Fit:
         if "interruption" in callbacks:
             callbacks["interruption"] = callbacks["interruption"](checkpoints=self.checkpoints)
         self.trainer = self._trainer(run, callbacks)
-        self.trainer.val_check_interval = self._validation_interval()
+        if not cfg.trainer.fast_dev_run:
+            self.trainer.val_check_interval = self._validation_interval()
 
     def _trainer(self, run: RunDirectory, callbacks: dict[str, Any]) -> pl.Trainer:
         try:

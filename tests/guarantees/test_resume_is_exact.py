@@ -156,10 +156,10 @@ def test_what_would_make_it_another_run_is_refused(llmft):
 
 
 def test_a_data_file_that_changed_is_refused(tmp_path, llmft):
-    file = write_rows(tmp_path / "rows.jsonl", *(chat_row(f"Q{n}", "A") for n in range(20)))
+    file = write_rows(tmp_path / "rows.jsonl", *(chat_row(f"Q{n}", "A") for n in range(40)))
     overrides = ("data=academic", f"data.path={file}", "model=tiny_gpt2", "trainer.max_epochs=1", "output_dir=run")
     assert llmft(*RUN, *overrides)[0] == 0
-    write_rows(file, *(chat_row(f"Q{n}", "B") for n in range(20)))
+    write_rows(file, *(chat_row(f"Q{n}", "B") for n in range(40)))
     code, _, err = llmft("resume=run", "trainer.max_epochs=2")
     assert code == 2
     assert "has changed since the run began" in err

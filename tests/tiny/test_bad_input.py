@@ -43,7 +43,7 @@ KEYS = {
     "peft.targets=[q_proj,nope]": "peft.targets: q_proj, nope match no layer of this model; it has c_attn, c_fc, c_proj",
     "prompt=chat": "prompt=chat: this model's tokenizer has no chat template",
     "model.path=./nowhere/model": "model.path=./nowhere/model: no such folder",
-    "model.path=tiny:bert": "model.path=tiny:bert: there is no such tiny model",
+    "model.path=tiny:bert": "model.path=tiny:bert: no such tiny model; there are tiny:t5",
     "model.gguf_file=x.gguf model.path=.": "model.gguf_file=x.gguf: is not in",
     "data.max_answer_tokens=1": "data.path=sample:academic.jsonl: no row is left to train on (",
     "data.path=someone/rows": "data.path=someone/rows: no such local file, and the Hub did not give it",

@@ -1,0 +1,96 @@
+"""``model/`` through plain transformers and peft: merged weights give the adapter's logits, untied heads survive, all settings travel."""
+
+import json
+
+import pytest
+import torch
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+from peft import PeftModel
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+from llmft.data.alpaca import Alpaca
+from llmft.models import backbone, export
+from llmft.sources import find, read
+from tests.conftest import TINY
+
+pytestmark = pytest.mark.guarantees
+RUN = ("data=alpaca", "data.limit=30", "trainer.max_steps=4", "optim.lr=3e-2", "scheduler=constant", "questions=0", "logger=none", "baseline=false",
+       "callbacks.samples.number=0", "generation=beam", "generation.max_new_tokens=9", "output_dir=run")  # fmt: skip
+IDS = torch.tensor([[7, 40, 90, 12, 55]])
+
+
+def logits(model):
+    inputs = {"decoder_input_ids": IDS} if model.config.is_encoder_decoder else {}
+    with torch.no_grad():
+        return model.eval()(input_ids=IDS, **inputs).logits
+
+
+def trained(folder):
+    cfg = OmegaConf.load(folder / "config.yaml")
+    auto_class = get_class(cfg.model._target_).auto_class
+    return cfg, auto_class, export.load_trained(folder / "model", cfg, auto_class)[0]
+
+
+@pytest.mark.parametrize("model", [*TINY, "tiny_gemma"])
+def test_merged_weights_give_the_adapters_logits(model, llmft, tmp_path):
+    code, _, err = llmft(f"model={model}", "peft=lora", "peft.targets=all-linear", *RUN)
+    assert code == 0, err
+    cfg, auto_class, _ = trained(tmp_path / "run")
+    base = auto_class.from_pretrained(backbone.locate(cfg.model, auto_class), dtype=torch.float32)
+    before = logits(base)
+    adapter = PeftModel.from_pretrained(base, tmp_path / "run" / "model")
+    expected = logits(adapter)
+    assert (expected - before).abs().max() > 1e-2  # it has learnt something
+    merged = adapter.merge_and_unload()
+    torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-4)
+    merged.save_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(logits(auto_class.from_pretrained(tmp_path / "merged")), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_untied_t5_head_survives_training_saving_and_loading(llmft, tmp_path, load):
+    cfg = load("model=tiny_t5").model
+    auto_class = get_class(cfg._target_).auto_class
+    place = backbone.locate(cfg, auto_class)
+    config = AutoConfig.from_pretrained(place)
+    config.tie_word_embeddings = False
+    untied = auto_class.from_config(config)
+    torch.nn.init.normal_(untied.lm_head.weight, generator=torch.Generator().manual_seed(0))
+    untied.save_pretrained(tmp_path / "untied")
+    AutoTokenizer.from_pretrained(place).save_pretrained(tmp_path / "untied")
+    start = untied.lm_head.weight.clone()
+    code, _, err = llmft("model=tiny_t5", f"model.path={tmp_path / 'untied'}", "peft=none", *RUN)
+    assert code == 0, err
+    state = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    plain = auto_class.from_pretrained(tmp_path / "run" / "model")
+    assert torch.equal(plain.lm_head.weight, state["model.lm_head.weight"])
+    assert not torch.equal(plain.lm_head.weight, start)
+    assert not torch.equal(plain.lm_head.weight, plain.shared.weight)
+    torch.testing.assert_close(logits(plain), logits(trained(tmp_path / "run")[2]), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("model", TINY)
+def test_tokenizer_prompt_and_generation_settings_travel_along(model, llmft, tmp_path):
+    assert llmft(f"model={model}", "peft=lora", *RUN)[0] == 0
+    folder = tmp_path / "run" / "model"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    settings = GenerationConfig.from_pretrained(folder)
+    assert (
+        settings.num_beams,
+        settings.repetition_penalty,
+        settings.no_repeat_ngram_size,
+        settings.max_new_tokens,
+    ) == (4, 1.3, 3, 9)
+    _, rows, _ = llmft("preview", f"model={model}", "data=alpaca", "format=json", "preview.rows=1")
+    row = json.loads(rows.splitlines()[0])
+    first = Alpaca.to_example(next(iter(read(find("sample", "alpaca")))).row)
+    messages = [turn.message() for turn in first.context]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    assert ids == row["input_ids"][: len(ids)]
+    if model != "tiny_t5":
+        assert row["labels"][: len(ids)] == [-100] * len(ids)
+    else:
+        assert ids == row["input_ids"]
+    assert tokenizer.eos_token_id in (
+        settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
+    )
