@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # `make run ARGS="trainer.max_steps=3"` adds overrides
 ARGS ?=
 
-.PHONY: run test real lint clean
+.PHONY: run test guarantees real lint clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -18,6 +18,11 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+# every promise of the README, the slow tests too, and the proof that each test fails when its promise is broken
+guarantees: $(VENV)/.installed
+	$(BIN)/python -m pytest -m guarantees -n 2 --dist worksteal
+	$(BIN)/python tests/guarantees/mutations.py
 
 # what needs the real model that `make run` fetches, or more time
 real: $(VENV)/.installed

@@ -1,0 +1,140 @@
+"""Does each guarantee's test fail when the fault that it guards against is put in? ``python tests/guarantees/mutations.py``
+
+Each fault is one edit of a copy of the source; its test must fail there (and passes on the code as it is, which the test
+suite shows). Exits with 1 if a fault survives, or if an edit no longer fits the source. ``-k WORD`` takes some of them.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+HERE = "tests/guarantees"
+
+
+class Fault(NamedTuple):
+    """An edit of one source file (below src/llmft), and the test that must see it."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+ACCUMULATION = f"{HERE}/test_accumulation_changes_nothing.py::test_accumulation_changes_nothing[tiny_t5-lora]"
+PACKING = f"{HERE}/test_packing_changes_nothing.py -k packing_changes_nothing"
+BATCHING = f"{HERE}/test_batching_changes_nothing.py::test_batching_changes_nothing"
+LABELS = f"{HERE}/test_only_answers_are_trained.py -k one_stop_token"
+TURNS = f"{HERE}/test_only_answers_are_trained.py -k last_turn"
+RESUME = f"{HERE}/test_resume_is_exact.py -k llama-full-packed"
+MODES = f"{HERE}/test_training_is_in_train_mode.py"
+GUARDS = f"{HERE}/test_a_guard_halts_what_is_broken.py"
+EXPORT = f"{HERE}/test_the_exported_model_is_the_trained_one.py"
+
+FAULTS = [
+    # 1 accumulation
+    Fault("micro-batches are averaged", "models/base.py",
+          "self.trainer.accumulate_grad_batches * self.trainer.world_size / max(self.window_tokens, 1)", "1.0", ACCUMULATION),
+    Fault("the last micro-batch is logged", "models/base.py", "        self.train_sums.add(total, tokens)\n",
+          "        self.train_sums = TokenSums()\n        self.train_sums.add(total, tokens)\n", ACCUMULATION),
+    Fault("the schedule counts micro-batches", "models/schedule.py", "-(-batches // accumulate) * max_epochs", "batches * max_epochs",
+          ACCUMULATION),
+    # 2 ranks
+    Fault("a filler's labels are trained", "collate.py", "self.rows[row] if row >= 0 else _unlabelled(self.rows[~row])", "self.rows[max(row, ~row)]",
+          f"{HERE}/test_ranks_change_nothing.py"),
+    Fault("all processes take the same rows", "batching.py", "batches[self.rank :: self.ranks]", "batches[: len(batches) // self.ranks]",
+          "tests/unit/test_batching.py"),
+    # 3 packing
+    Fault("positions go on through a line", "models/packing.py", "    return index - torch.where", "    return index + 0 * torch.where", f"{PACKING} -k sdpa"),
+    Fault("packed targets see the row before", "models/packing.py", "        seen = seen & torch.ones_like(seen[0]).tril()",
+          "        seen = torch.ones_like(seen).tril()", f"{PACKING} -k t5"),
+    Fault("the cross attention sees all sources", "models/seq2seq.py", "block_mask(targets, sources, dtype)", "block_mask(targets * 0, sources * 0, dtype)",
+          f"{PACKING} -k t5"),
+    Fault("decoder starts of packed rows are forgotten", "models/seq2seq.py", "decoder_input_ids[row_starts(targets)]", "decoder_input_ids[:0]", f"{PACKING} -k t5"),
+    Fault("a row predicts the next row's first token", "models/causal.py", "row_starts(batch[\"rows\"])[:, 1:]", "row_starts(batch[\"rows\"])[:, 1:] & False",
+          f"{HERE}/test_only_answers_are_trained.py tests/unit/test_packing.py {PACKING} -k none"),
+    Fault("nothing proves the packing", "fit.py", "            difference = check_packing(self.module, rows, self.data.pad_id)", "            difference = 0.0",
+          f"{HERE}/test_packing_changes_nothing.py -k refuses"),
+    # 4 batching
+    Fault("means of batches are averaged", "models/base.py", "        self.nats += nats.detach().cpu().double()\n        self.tokens += tokens.cpu()",
+          "        self.nats += nats.detach().cpu().double() / tokens.cpu()\n        self.tokens += 1", BATCHING),
+    Fault("padding is seen by the encoder", "models/seq2seq.py", '"attention_mask": batch["attention_mask"]}', '"attention_mask": batch["attention_mask"] * 0 + 1}', BATCHING),
+    # 5 labels
+    Fault("labels are shifted twice", "models/causal.py", 'targets[:, :-1] = batch["labels"][:, 1:]', 'targets[:, :-2] = batch["labels"][:, 2:]', BATCHING),
+    Fault("pads are trained", "collate.py", '"labels": _pad(labels, IGNORED)', '"labels": _pad(labels, pad_id)', "tests/unit/test_collate.py"),
+    Fault("padding is found by id", "collate.py", '_mask([len(line) for line in ids], padded.shape[1])', "(padded != pad_id).long()", "tests/unit/test_collate.py"),
+    Fault("no stop token", "encoding.py", "whole = [*answer_ids, self.stop_id]", "whole = [*answer_ids]", LABELS),
+    Fault("the prompt is trained too", "encoding.py", 'if self.train_on == "all" else', 'if self.train_on != "" else', LABELS),
+    Fault("control tokens in text are control tokens", "encoding.py", '"split_special_tokens": split_controls}', '"split_special_tokens": False}', LABELS),
+    Fault("control tokens are pieces of a Unigram model", "encoding.py", "return self.tokenizer.convert_tokens_to_ids(list(written))", "return [token]", LABELS),
+    Fault("the tokenizer adds a second BOS", "encoding.py", '"add_special_tokens": False', '"add_special_tokens": True', LABELS),
+    Fault("earlier turns are trained without their stop", "encoding.py", "labels[len(start) : len(whole)] = whole[len(start) :]",
+          "labels[len(start) : len(whole) - 1] = whole[len(start) : -1]", TURNS),
+    Fault("the rejected answer is trained", "data/psychology.py", '"response_j"', '"response_k"', f"{HERE}/test_only_answers_are_trained.py -k rejected"),
+    # 6 resume
+    Fault("dropout draws anew after a resume", "callbacks/checkpoints.py", "            set_randomness(", "            (lambda state: None)(", f"{HERE}/test_resume_is_exact.py -k t5-lora"),
+    Fault("a resumed epoch starts from its first rows", "fit.py", "resume_at(epoch, batches)", "resume_at(epoch, 0)", RESUME),
+    Fault("a checkpoint is written in place", "checkpoint_io.py", 'unfinished = final.with_suffix(".tmp")\n        try', "unfinished = final\n        try", f"{HERE}/test_resume_is_exact.py -k full_disk"),
+    Fault("a signal stops without saving", "callbacks/interruption.py", "            self.checkpoints.save(trainer)\n", "", f"{HERE}/test_resume_is_exact.py -k signal"),
+    Fault("metrics of the lost steps stay", "callbacks/metrics_log.py", 'if int(row["step"]) <= self.last_step', "if row", f"{HERE}/test_resume_is_exact.py -k t5-lora"),
+    # 7 same seed
+    Fault("training is not seeded", "fit.py", "        pl.seed_everything(", "        (lambda *_, **__: None)(", f"{HERE}/test_same_seed_same_bytes.py"),
+    # 8 train mode
+    Fault("training in eval mode", "models/base.py", "        self.train()\n", "        self.eval()\n", MODES),
+    Fault("weights are trained in the checkpoint's type", "models/backbone.py", '"dtype": getattr(torch, cfg.dtype)', '"dtype": "auto"', f"{MODES} -k bf16"),
+    Fault("gradient checkpointing is not turned on", "models/backbone.py", "if cfg.gradient_checkpointing:", "if False:", f"{MODES} -k keeps_less"),
+    # 9 guards
+    Fault("a loss that is no number goes on", "callbacks/nan_guard.py", "if not math.isfinite(loss):", "if False:", GUARDS),
+    Fault("a gradient that is no number goes on", "callbacks/nan_guard.py", "if not math.isfinite(norm) and not scaled:", "if False:", GUARDS),
+    Fault("broken weights are saved", "callbacks/nan_guard.py", "if weight.requires_grad and not torch.isfinite(weight).all():", "if False:", GUARDS),
+    # 10 export
+    Fault("the trained prompt is not saved", "models/export.py", "generator.codec.template.source", "template", EXPORT),
+    Fault("GPT-2's adapter is merged the wrong way round", "models/adapters.py", "fan_in_fan_out=conv1d", "fan_in_fan_out=False", EXPORT),
+]  # fmt: skip
+
+
+def survives(fault: Fault) -> str | None:
+    """Why a fault was not seen; None if its test failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        for part in ("src", "conf", "tests"):
+            shutil.copytree(ROOT / part, Path(folder) / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        file = Path(folder) / "src" / "llmft" / fault.file
+        source = file.read_text(encoding="utf-8")
+        if source.count(fault.old) < 1:
+            return f"{fault.file} no longer holds {fault.old!r}"
+        file.write_text(source.replace(fault.old, fault.new), encoding="utf-8")
+        environment = {**os.environ, "PYTHONPATH": f"{folder}/src", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *fault.test.split()]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode == 1:  # tests ran and one failed; other codes are troubles of pytest itself
+            return None
+        return (
+            f"its test passed: {fault.test}"
+            if done.returncode == 0
+            else f"pytest ended with {done.returncode}: {done.stdout[-500:]}"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-k", default="", help="only faults whose name holds this")
+    chosen = [fault for fault in FAULTS if parser.parse_args().k in fault.name]
+    with ThreadPoolExecutor(2) as pool:
+        verdicts = list(pool.map(survives, chosen))
+    for fault, why in zip(chosen, verdicts, strict=True):
+        print(f"{'seen    ' if why is None else 'SURVIVED'}  {fault.name}{f' ({why})' if why else ''}")
+    survivors = sum(why is not None for why in verdicts)
+    print(f"{len(chosen)} faults put in, {survivors} survived")
+    return int(survivors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
