@@ -17,7 +17,7 @@ run: $(VENV)/.installed
 	$(BIN)/python -m llmft model=smollm2_135m data=academic peft=lora optim.lr=1e-3 data.batching=grouped $(ARGS)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # every promise of the README, the slow tests too, and the proof that each test fails when its promise is broken
 guarantees: $(VENV)/.installed

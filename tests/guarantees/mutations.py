@@ -127,11 +127,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-k", default="", help="only faults whose name holds this")
     chosen = [fault for fault in FAULTS if parser.parse_args().k in fault.name]
+    survivors = 0
     with ThreadPoolExecutor(2) as pool:
-        verdicts = list(pool.map(survives, chosen))
-    for fault, why in zip(chosen, verdicts, strict=True):
-        print(f"{'seen    ' if why is None else 'SURVIVED'}  {fault.name}{f' ({why})' if why else ''}")
-    survivors = sum(why is not None for why in verdicts)
+        for fault, why in zip(chosen, pool.map(survives, chosen), strict=True):
+            print(f"{'SURVIVED' if why else 'seen    '}  {fault.name}{f' ({why})' if why else ''}", flush=True)
+            survivors += why is not None
     print(f"{len(chosen)} faults put in, {survivors} survived")
     return int(survivors > 0)
 

@@ -1,6 +1,7 @@
 """``model/`` through plain transformers and peft: merged weights give the adapter's logits, untied heads survive, all settings travel."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def logits(model):
 
 
 def trained(folder):
-    cfg = OmegaConf.load(folder / "config.yaml")
+    cfg: Any = OmegaConf.load(folder / "config.yaml")
     auto_class = get_class(cfg.model._target_).auto_class
     return cfg, auto_class, export.load_trained(folder / "model", cfg, auto_class)[0]
 

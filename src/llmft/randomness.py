@@ -1,0 +1,37 @@
+"""The random states of a process, as a checkpoint keeps them: tensors and plain values."""
+
+import random
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+
+
+def randomness() -> dict[str, Any]:
+    """The random states of this process."""
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
+    state["numpy"] = (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest)
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_randomness(state: dict[str, Any]) -> None:
+    """The opposite of ``randomness``."""
+    random.setstate(state["python"])
+    torch.set_rng_state(state["torch"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def gathered(trainer: pl.Trainer, value: Any) -> dict[str, Any]:
+    """A value of every process, by rank as text."""
+    if trainer.world_size == 1:
+        return {"0": value}
+    values: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(values, value)
+    return {str(rank): found for rank, found in enumerate(values)}
