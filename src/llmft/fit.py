@@ -145,7 +145,9 @@ class Fit:
         pl.seed_everything((self.cfg.seed + self.trainer.global_rank) % 2**32, workers=True, verbose=False)
         loader = self.data.train_dataloader()
         if self.checkpoint:
-            epoch, batches = position(load(self.checkpoint))
+            state = load(self.checkpoint)
+            epoch, batches = position(state)
+            log.info("resume: goes on after step %d, epoch %d, batch %d", state["global_step"], epoch, batches)
             assert isinstance(loader.batch_sampler, Batches)
             loader.batch_sampler.resume_at(epoch, batches)
         with interruptible():
