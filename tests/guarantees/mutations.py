@@ -59,7 +59,7 @@ FAULTS = [
           f"{PACKING} -k t5"),
     Fault("decoder starts of packed rows are forgotten", "models/seq2seq.py", "decoder_input_ids[row_starts(targets)]", "decoder_input_ids[:0]", f"{PACKING} -k t5"),
     Fault("a row predicts the next row's first token", "models/causal.py", "row_starts(batch[\"rows\"])[:, 1:]", "row_starts(batch[\"rows\"])[:, 1:] & False",
-          f"{HERE}/test_only_answers_are_trained.py tests/unit/test_packing.py {PACKING} -k none"),
+          f"{HERE}/test_packing_changes_nothing.py -k all_trained"),
     Fault("nothing proves the packing", "fit.py", "            difference = check_packing(self.module, rows, self.data.pad_id)", "            difference = 0.0",
           f"{HERE}/test_packing_changes_nothing.py -k refuses"),
     # 4 batching
@@ -72,7 +72,8 @@ FAULTS = [
     Fault("padding is found by id", "collate.py", '_mask([len(line) for line in ids], padded.shape[1])', "(padded != pad_id).long()", "tests/unit/test_collate.py"),
     Fault("no stop token", "encoding.py", "whole = [*answer_ids, self.stop_id]", "whole = [*answer_ids]", LABELS),
     Fault("the prompt is trained too", "encoding.py", 'if self.train_on == "all" else', 'if self.train_on != "" else', LABELS),
-    Fault("control tokens in text are control tokens", "encoding.py", '"split_special_tokens": split_controls}', '"split_special_tokens": False}', LABELS),
+    Fault("control tokens in text are control tokens", "encoding.py", '        options = {"add_special_tokens"',
+          '        return self.tokenizer(text, add_special_tokens=False)["input_ids"]\n        options = {"add_special_tokens"', LABELS),
     Fault("control tokens are pieces of a Unigram model", "encoding.py", "return self.tokenizer.convert_tokens_to_ids(list(written))", "return [token]", LABELS),
     Fault("the tokenizer adds a second BOS", "encoding.py", '"add_special_tokens": False', '"add_special_tokens": True', LABELS),
     Fault("earlier turns are trained without their stop", "encoding.py", "labels[len(start) : len(whole)] = whole[len(start) :]",
@@ -85,7 +86,8 @@ FAULTS = [
     Fault("a signal stops without saving", "callbacks/interruption.py", "            self.checkpoints.save(trainer)\n", "", f"{HERE}/test_resume_is_exact.py -k signal"),
     Fault("metrics of the lost steps stay", "callbacks/metrics_log.py", 'if int(row["step"]) <= self.last_step', "if row", f"{HERE}/test_resume_is_exact.py -k t5-lora"),
     # 7 same seed
-    Fault("training is not seeded", "fit.py", "        pl.seed_everything(", "        (lambda *_, **__: None)(", f"{HERE}/test_same_seed_same_bytes.py"),
+    Fault("the adapter is drawn without a seed", "commands/train.py", "    pl.seed_everything(cfg.seed, workers=True, verbose=False)\n", "",
+          f"{HERE}/test_same_seed_same_bytes.py"),
     # 8 train mode
     Fault("training in eval mode", "models/base.py", "        self.train()\n", "        self.eval()\n", MODES),
     Fault("weights are trained in the checkpoint's type", "models/backbone.py", '"dtype": getattr(torch, cfg.dtype)', '"dtype": "auto"', f"{MODES} -k bf16"),
@@ -96,7 +98,7 @@ FAULTS = [
     Fault("broken weights are saved", "callbacks/nan_guard.py", "if weight.requires_grad and not torch.isfinite(weight).all():", "if False:", GUARDS),
     # 10 export
     Fault("the trained prompt is not saved", "models/export.py", "generator.codec.template.source", "template", EXPORT),
-    Fault("GPT-2's adapter is merged the wrong way round", "models/adapters.py", "fan_in_fan_out=conv1d", "fan_in_fan_out=False", EXPORT),
+    Fault("generation settings are not saved", "models/export.py", "    settings.save_pretrained(folder)\n", "", EXPORT),
 ]  # fmt: skip
 
 
@@ -114,7 +116,9 @@ def survives(fault: Fault) -> str | None:
         environment = {**os.environ, "PYTHONPATH": f"{folder}/src", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *fault.test.split()]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode == 1:  # tests ran and one failed; other codes are troubles of pytest itself
+        if (
+            done.returncode == 1 or done.returncode < 0
+        ):  # a test failed, or broke the process; others are pytest's own troubles
             return None
         return (
             f"its test passed: {fault.test}"

@@ -53,6 +53,17 @@ def test_packing_changes_nothing(model, peft, attention, built):
         torch.testing.assert_close(gradient, alone["gradients"][name], rtol=1e-4, atol=1e-5 * float(largest), msg=name)
 
 
+@pytest.mark.parametrize("model", MODELS[1:])
+def test_packing_changes_nothing_where_prompts_are_all_trained(model, built):
+    data, module = built(f"model={model}", "peft=none", "data.train_on=all", "data=alpaca", "data.limit=20")
+    module.eval()
+    lines = packed(data)
+    loss, tokens, _ = step(module, lines, data.pad_id)
+    alone = measured(module.model, [(row.input_ids, row.labels) for line in lines for row in line])
+    assert tokens == alone["tokens"]
+    assert loss == pytest.approx(alone["loss"], rel=1e-5)
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_the_proof_at_the_start_sees_a_leak(model, built, monkeypatch):
     data, module = built(f"model={model}", "peft=none", "data=alpaca", "data.limit=20")

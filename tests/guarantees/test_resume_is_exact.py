@@ -24,15 +24,21 @@ RUN = ("data=alpaca", "data.limit=30", "trainer.max_epochs=2", "trainer.log_ever
 # 25 training rows: 9 batches and 5 steps an epoch, the last window of one batch; checkpoints at steps 2, 4, 5, 7, 9, 10
 CASES = {
     "t5-lora-workers": ("model=tiny_t5", "peft=lora", "peft.dropout=0.1", "data.num_workers=2", "data.batching=grouped"),
-    "llama-full-packed": ("model=tiny_llama", "peft=none", "data.batching=packed", "data.batch_size=1", "data.pack_tokens=900"),
+    "llama-full-packed": ("model=tiny_llama", "peft=none", "data.batching=packed", "data.batch_size=1", "data.pack_tokens=900",
+                          "callbacks.checkpoints.every_n_steps=1"),
 }  # fmt: skip
 SLOW = {
     "gpt2-lora": ("model=tiny_gpt2", "peft=lora", "peft.dropout=0.1", "trainer.val_check_interval=0.4"),
     "t5-full-tokens": ("model=tiny_t5", "peft=none", "data.batching=tokens", "data.tokens_per_batch=2500"),
     "gemma-lora-no-validation": ("model=tiny_gemma", "peft=lora", "data.split.val=0"),
 }
-# middle of a window, of an epoch, of a validation; half a checkpoint; after its rename; before best.ckpt is set
-POINTS = [("batch", 4), ("write", 2), ("best", 1), ("batch", 2), ("rename", 2), ("validation", 2)]
+# after so many calls: in the middle of a window and of an epoch; when the checkpoint is whole and best.ckpt is not set yet;
+# half a checkpoint written; between two windows; after a rename; in the middle of a validation
+POINTS = {
+    "t5-lora-workers": [("batch", 8), ("best", 1)],
+    "llama-full-packed": [("write", 3), ("batch", 4)],
+    "slow": [("rename", 2), ("validation", 1)],
+}
 
 
 def left_behind(run):
@@ -69,8 +75,9 @@ def straight(folder, *overrides):
 def test_resume_is_exact(case, tmp_path):
     overrides = (CASES | SLOW)[case]
     expected = straight(tmp_path, *overrides)
-    points = POINTS if case in SLOW else random.Random(case).sample(POINTS, 2)
+    points = POINTS.get(case, [point for some in POINTS.values() for point in some])
     assert killed(tmp_path, *points[0], *RUN, *overrides, "output_dir=run") == -signal.SIGKILL
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
     for where, number in points[1:]:
         killed(tmp_path, where, number, "resume=run")
     done = cli("resume=run", cwd=tmp_path)
