@@ -16,6 +16,8 @@ COMMANDS = {
     "train": "llmft.commands.train",
     "preview": "llmft.commands.preview",
     "answer": "llmft.commands.answer",
+    "evaluate": "llmft.commands.evaluate",
+    "report": "llmft.commands.report",
 }
 INTERRUPTED = 130
 # Flags of Hydra's that ask for something else than running the command.

@@ -8,8 +8,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llmft.config import checked, did_you_mean
+from llmft.evaluation.metric import BETTER
 from llmft.rules import RULES
 
+MODELS = ("model", "judge.model")  # their keys are read, not passed to the class
 ALLOWED_TARGETS = ("llmft.", "torch.optim.", "lightning.pytorch.")
 
 
@@ -43,8 +45,10 @@ def _broken_rules(cfg: DictConfig) -> Iterator[str]:
 
 
 def _broken_together(cfg: DictConfig) -> Iterator[str]:
-    if "data" in cfg:
+    if "split" in cfg.get("data", {}):
         split = cfg.data.split
+        if cfg.data.path is None:
+            yield "data.path=None: must be text; data.path=sample for the shipped rows"
         if (split.train or 0) + split.val + split.test > 1 + 1e-9:
             shares = f"train {split.train}, val {split.val}, test {split.test}"
             yield f"data.split: the shares add up to more than 1: {shares}; data.split.train=null takes the rest"
@@ -54,6 +58,8 @@ def _broken_together(cfg: DictConfig) -> Iterator[str]:
         yield "prompt.template: prompt=auto would not use it; choose prompt=plain and set its template"
     if "model" in cfg and not cfg.model._target_.lower().endswith(f".{cfg.model.family}"):
         yield f"model.family={cfg.model.family}: {cfg.model._target_} is of the other family"
+    if "evaluate" in cfg and cfg.evaluate.seeds and not cfg.generation.do_sample and cfg.get("run") is None:
+        yield f"evaluate.seeds={list(cfg.evaluate.seeds)}: greedy and beam answers are the same for each; use generation=sample"
     if "trainer" in cfg:
         yield from _broken_training(cfg)
 
@@ -71,11 +77,22 @@ def _broken_training(cfg: DictConfig) -> Iterator[str]:
         yield f"callbacks.early_stopping.patience={patience}: needs a validation set, but data.split.val is 0"
     if cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1:
         yield "trainer.max_epochs=-1: needs an end; set trainer.max_steps"
+    yield from _broken_objective(cfg)
+
+
+def _broken_objective(cfg: DictConfig) -> Iterator[str]:
+    scores = [f"val/{name}" for name, better in BETTER.items() if better and name != "judge"]
+    logged = scores if cfg.evaluate.in_training else scores[:2]
+    own = [node for node in cfg.callbacks.values() if node and not node._target_.startswith("llmft.")]
     if not cfg.objective.startswith("val/"):
-        yield f"objective={cfg.objective}: must be a validation metric; val/loss and val/perplexity are logged"
-    elif cfg.objective not in ("val/loss", "val/perplexity"):
-        near = did_you_mean(cfg.objective, ("val/loss", "val/perplexity"))
-        yield f"objective={cfg.objective}: no such metric.{near} val/loss and val/perplexity are logged"
+        yield f"objective={cfg.objective}: must be a validation metric; {' and '.join(logged[:2])} are logged"
+    elif cfg.objective in scores and cfg.objective not in logged:
+        yield f"objective={cfg.objective}: is measured in training with evaluate.in_training=true alone"
+    elif cfg.objective not in logged and not own:  # a callback of the user's may log anything
+        near = did_you_mean(cfg.objective, scores)
+        yield f"objective={cfg.objective}: no such metric.{near} {', '.join(logged)} are logged"
+    if cfg.evaluate.in_training and cfg.evaluate.rows == 0:
+        yield "evaluate.in_training=true: needs rows to answer, but evaluate.rows is 0"
 
 
 def _broken_targets(cfg: DictConfig) -> Iterator[str]:
@@ -95,7 +112,7 @@ def _broken_targets(cfg: DictConfig) -> Iterator[str]:
             continue
         free = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
         for key in node:
-            if not (free or key.startswith("_") or key in parameters or path == "model"):
+            if not (free or key.startswith("_") or key in parameters or path in MODELS):
                 yield f"{path}.{key}: {target} has no such argument.{did_you_mean(key, parameters)}"
 
 

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.callbacks.checkpoints import Checkpoints
+from llmft.callbacks.metrics_log import MetricsLog
 from llmft.data.base import InstructionDataModule
 from llmft.errors import UserError
 from llmft.generation import Generator
@@ -54,11 +55,12 @@ class Fit:
                 "examples": data.examples_of("val"),
             },
             "checkpoints": {"folder": run.checkpoints},
+            "generated": {"generator": generator, "settings": cfg.evaluate, "data": data},
             "metrics_log": {"file": run.path / "metrics.csv"},
         }
         callbacks = {name: instantiate(node) for name, node in cfg.callbacks.items() if node is not None}
         callbacks |= {name: callbacks[name](**parts[name]) for name in parts if name in callbacks}
-        own = Checkpoints(cfg.objective, "min", folder=run.checkpoints)
+        own = Checkpoints(cfg.objective, "auto", folder=run.checkpoints)
         self.checkpoints: Checkpoints = callbacks.setdefault("checkpoints", own)
         self.trainer = self._trainer(run, callbacks)
 
@@ -112,6 +114,19 @@ class Fit:
         self.module.on_load_checkpoint(state)
         self.module.load_state_dict(state["state_dict"], strict=False)
         return self.checkpoints.best_metrics
+
+    @property
+    def device(self) -> torch.device:
+        """Where the trainer put the module; Lightning takes it back to the CPU at the end."""
+        return self.trainer.strategy.root_device
+
+    def log_test(self, scores: Mapping[str, float | None]) -> dict[str, float]:
+        """Scores of the test rows as ``test/...``, to the last row of ``metrics.csv`` and every logger."""
+        values = {f"test/{name}": value for name, value in scores.items() if value is not None}
+        for callback in self.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(callback, MetricsLog):
+                callback.add(self.trainer, values)
+        return values
 
     def log_outcome(self, metrics: Mapping[str, float]) -> None:
         """Hyper-parameters beside the final metrics, for TensorBoard's HParams page and other loggers."""

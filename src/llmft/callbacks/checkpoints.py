@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from llmft.errors import Halted, UserError
+from llmft.evaluation.metric import mode_of
 
 
 class Checkpoints(Checkpoint):
@@ -16,12 +17,12 @@ class Checkpoints(Checkpoint):
 
     Args:
         monitor: The metric that decides which is best.
-        mode: ``min`` or ``max``.
+        mode: ``min``, ``max``, or ``auto`` by what is better of this metric.
         folder: ``checkpoints`` of the run.
     """
 
     def __init__(self, monitor: str, mode: str, *, folder: Path) -> None:
-        self.monitor, self.sign = monitor, {"min": 1.0, "max": -1.0}[mode]
+        self.monitor, self.sign = monitor, {"min": 1.0, "max": -1.0}[mode_of(monitor) if mode == "auto" else mode]
         self.last, self.best = folder / "last.ckpt", folder / "best.ckpt"
         self.best_value, self.best_metrics = math.inf, {}
         self.best_step = self.saved_step = self.validated_step = -1

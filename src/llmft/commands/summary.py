@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llmft.evaluation.show import show as show_scores
 from llmft.generation import Answer
 from llmft.records import Example
 from llmft.run import RunDirectory
@@ -31,6 +32,7 @@ def show(
     questions: Sequence[Example],
     before: Sequence[Answer],
     after: Sequence[Answer],
+    scores: dict[str, Any] | None,
 ) -> None:
     """Print the end table."""
     console = Console(highlight=False)
@@ -38,6 +40,8 @@ def show(
         console.print(_numbers(metrics))
     for number, example in enumerate(questions):
         console.print(_question(example, before[number] if before else None, after[number]))
+    if scores:
+        show_scores(scores, console)
     console.print(Text.assemble(("run directory: ", "bold"), str(run.path)), soft_wrap=True)
     if run.model.is_dir():
         console.print(Text(f'ask it: python -m llmft answer run={run.path} question="..."'), soft_wrap=True)

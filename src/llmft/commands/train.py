@@ -16,6 +16,8 @@ from llmft.commands import summary
 from llmft.config import user_path
 from llmft.data.base import InstructionDataModule
 from llmft.errors import Halted, UserError
+from llmft.evaluation import measure
+from llmft.evaluation.evaluation import Evaluation
 from llmft.fit import Fit
 from llmft.generation import Generator
 from llmft.models import adapters, backbone, export, schedule
@@ -68,6 +70,9 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     questions = [] if cfg.trainer.fast_dev_run else data.examples_of("test")[: cfg.questions]
     contexts = [example.context for example in questions]
 
+    evaluation = _evaluation(cfg, module, data, generator)
+    if evaluation and not measure.has_adapter(model):  # full fine-tuning leaves no base behind
+        evaluation.ask_base(fit.device)
     before, before_answers = (fit.measure(), generator.answers(contexts)) if cfg.baseline else ({}, [])
     fit.run()
     after, after_answers = fit.best(), generator.answers(contexts)
@@ -80,12 +85,29 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
         "best_step": fit.checkpoints.best_step,
         "steps": fit.trainer.global_step,
     }
+    scores = _evaluate(evaluation, run, fit, metrics) if evaluation else None
     fit.log_outcome(after)
     run.finish(
         "finished", metrics=metrics, objective=after.get(cfg.objective), peak_memory_mib=summary.peak_memory_mib()
     )
-    summary.show(run, metrics, questions, before_answers, after_answers)
+    summary.show(run, metrics, questions, before_answers, after_answers, scores)
     return after.get(cfg.objective)
+
+
+def _evaluation(cfg: DictConfig, module: Any, data: InstructionDataModule, generator: Generator) -> Evaluation | None:
+    if cfg.trainer.fast_dev_run or cfg.evaluate.rows == 0:
+        return None
+    return Evaluation(cfg.evaluate, module, data, generator, seed=cfg.seed, split="test")
+
+
+def _evaluate(evaluation: Evaluation, run: RunDirectory, fit: Fit, metrics: dict[str, Any]) -> dict[str, Any]:
+    found = evaluation.ask_tuned(fit.device)
+    evaluation.save(run.path, found)
+    tuned = {name: entry["tuned"] for name, entry in found["scores"].items()}
+    base = {name: entry["base"] for name, entry in found["scores"].items() if "base" in entry}
+    metrics |= {"test": tuned, "test_base": base, "headline": found["headline"]}
+    fit.log_test(tuned)
+    return found
 
 
 def _schedule(cfg: DictConfig, data: InstructionDataModule) -> Any:

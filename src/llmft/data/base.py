@@ -44,7 +44,7 @@ class InstructionDataModule(pl.LightningDataModule):
         seed: int,
     ) -> None:
         super().__init__()
-        self.source = find(path, name)
+        self.name, self.source = name, find(path, name)
         self.account = Account(self.source.given, self.source.sha256)
         self.fitting = Fitting(max_prompt_tokens, max_answer_tokens, too_long)
         self.system, self.limit, self.invalid, self.duplicates = system, limit, invalid, duplicates

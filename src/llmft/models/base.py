@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from llmft.errors import UserError
+from llmft.models.loss import token_loss_sum
 
 
 class TokenSums:
@@ -63,8 +64,13 @@ class InstructionModule(pl.LightningModule):
         self.window_places: list[str] = []
 
     @abstractmethod
+    def predict(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """What a batch is scored by: logits [N, V], the ids [N] that they predict, and where these stand, [B, T], bool."""
+
     def loss_sum(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Token losses of a batch as a sum in nats, and the number of supervised tokens."""
+        logits, targets, _ = self.predict(batch)
+        return token_loss_sum(logits, targets)
 
     def on_fit_start(self) -> None:
         """Turn dropout on: from_pretrained leaves eval mode, and Lightning keeps what it finds."""

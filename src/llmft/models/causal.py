@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from llmft.encoding import IGNORED
 from llmft.models.base import InstructionModule
-from llmft.models.loss import head_on, supervised, token_loss_sum
+from llmft.models.loss import head_on, supervised
 
 
 class Causal(InstructionModule):
@@ -16,11 +16,11 @@ class Causal(InstructionModule):
 
     auto_class = AutoModelForCausalLM
 
-    def loss_sum(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def predict(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Position t predicts the label at t + 1; the last position predicts nothing."""
         targets = torch.full_like(batch["labels"], IGNORED)
         targets[:, :-1] = batch["labels"][:, 1:]
         chosen = supervised(targets)
         with head_on(self.model, chosen):
             outputs = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-        return token_loss_sum(outputs.logits, targets[chosen])
+        return outputs.logits, targets[chosen], chosen

@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
 
 from llmft.models.base import InstructionModule
-from llmft.models.loss import head_on, supervised, token_loss_sum
+from llmft.models.loss import head_on, supervised
 
 
 class Seq2Seq(InstructionModule):
@@ -14,7 +14,7 @@ class Seq2Seq(InstructionModule):
 
     auto_class = AutoModelForSeq2SeqLM
 
-    def loss_sum(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def predict(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """The decoder reads the labels shifted to the right; the model's own loss, a mean over the batch, is not used."""
         labels = batch["labels"]
         chosen = supervised(labels)
@@ -25,4 +25,4 @@ class Seq2Seq(InstructionModule):
                 decoder_input_ids=self.model.prepare_decoder_input_ids_from_labels(labels),
                 use_cache=False,
             )
-        return token_loss_sum(outputs.logits, labels[chosen])
+        return outputs.logits, labels[chosen], chosen
