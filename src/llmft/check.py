@@ -58,6 +58,12 @@ def _broken_together(cfg: DictConfig) -> Iterator[str]:
         yield "prompt.template: prompt=auto would not use it; choose prompt=plain and set its template"
     if "model" in cfg and not cfg.model._target_.lower().endswith(f".{cfg.model.family}"):
         yield f"model.family={cfg.model.family}: {cfg.model._target_} is of the other family"
+    if (
+        "judge" in cfg
+        and cfg.judge.kind != "none"
+        and (cfg.evaluate.rows == 0 or cfg.get("trainer", {}).get("fast_dev_run"))
+    ):
+        yield f"judge={cfg.judge.kind}: needs answers to judge, but evaluate.rows is {cfg.evaluate.rows}"
     if "evaluate" in cfg and cfg.evaluate.seeds and not cfg.generation.do_sample and cfg.get("run") is None:
         yield f"evaluate.seeds={list(cfg.evaluate.seeds)}: greedy and beam answers are the same for each; use generation=sample"
     if "trainer" in cfg:

@@ -50,7 +50,9 @@ def test_pairs_see_what_two_intervals_would_hide():
 def test_luck_is_no_difference():
     random = np.random.default_rng(9)
     hard = random.normal(3.0, 1.0, size=100)
-    verdicts = [compare(LOSS, column(hard + random.normal(0, 0.5, 100)), column(hard), 200)["verdict"] for _ in range(60)]
+    verdicts = [
+        compare(LOSS, column(hard + random.normal(0, 0.5, 100)), column(hard), 200)["verdict"] for _ in range(60)
+    ]
     assert verdicts.count("no difference seen") >= 52  # 57 expected
 
 

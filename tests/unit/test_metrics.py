@@ -14,7 +14,9 @@ from llmft.evaluation.words import keywords, normal, words
 HYPOTHESES = ["the cat sat on the mat", "a quick brown fox", "hello there my friend"]
 REFERENCES = ["the cat sat on a mat", "the quick brown fox jumps", "hello my friend"]
 ALL = metrics(keywords=True)
-TEXTS = st.text(st.characters(codec="utf-8"), max_size=40) | st.sampled_from(["", "yes", "Да, конечно", "你好 世界", "a b a b", "x, y\nz"])
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=40) | st.sampled_from(
+    ["", "yes", "Да, конечно", "你好 世界", "a b a b", "x, y\nz"]
+)
 
 
 def scores(*pairs, **known):
@@ -30,7 +32,9 @@ def test_the_goldens():
 
 
 def test_rouge_lsum_splits_at_newlines_and_stems():
-    found = scores(("The dogs are running.\nThey jumped over fences.", "They jumped over the fence.\nThe dog is running."))
+    found = scores(
+        ("The dogs are running.\nThey jumped over fences.", "They jumped over the fence.\nThe dog is running.")
+    )
     assert found["rougeL"] == pytest.approx(47.06, abs=5e-3)
     assert found["rougeLsum"] == pytest.approx(82.35, abs=5e-3)
 
@@ -64,7 +68,11 @@ def test_keywords_by_hand():
 
 
 def test_lengths_repetition_and_endings_by_hand():
-    rows = [Answered("go go go go", "x", ended=False), Answered("one two", "x", ended=True), Answered("", "x", ended=True)]
+    rows = [
+        Answered("go go go go", "x", ended=False),
+        Answered("one two", "x", ended=True),
+        Answered("", "x", ended=True),
+    ]
     found = compare.corpus(ALL, rows)
     assert found["words"] == pytest.approx((4 + 2 + 0) / 3)
     assert found["distinct1"] == pytest.approx(100 * (1 / 4 + 1) / 2)  # the empty answer has no words to repeat
@@ -79,7 +87,11 @@ def test_perplexity_is_weighted_by_tokens():
 
 
 def test_other_scripts_are_no_zero():
-    found = scores(("Столица Франции — Париж.", "Столица Франции — Париж."), ("今天天气很好", "今天天气很好"), ("नमस्ते दुनिया", "नमस्ते दुनिया"))
+    found = scores(
+        ("Столица Франции — Париж.", "Столица Франции — Париж."),
+        ("今天天气很好", "今天天气很好"),
+        ("नमस्ते दुनिया", "नमस्ते दुनिया"),
+    )
     for name in ("exact_match", "f1", "chrf", "rouge1", "rougeL"):
         assert found[name] == pytest.approx(100), name
     assert words("नमस्ते 世界 café") == ["नमस्ते", "世", "界", "café"]
@@ -123,7 +135,17 @@ def test_bounds_and_order(pairs):
 @given(st.lists(TEXTS, min_size=1, max_size=6))
 def test_an_answer_that_is_its_reference_is_perfect(texts):
     found = scores(*((text, text) for text in texts))
-    for name in ("exact_match", "f1", "bleu", "chrf", "rouge1", "rougeL", "keyword_precision", "keyword_recall", "keyword_f1"):
+    for name in (
+        "exact_match",
+        "f1",
+        "bleu",
+        "chrf",
+        "rouge1",
+        "rougeL",
+        "keyword_precision",
+        "keyword_recall",
+        "keyword_f1",
+    ):
         assert found[name] is None or found[name] == pytest.approx(100), name
 
 

@@ -18,6 +18,7 @@ from llmft.evaluation import compare, evaluation, predictions
 from llmft.evaluation.evaluation import Evaluation
 from llmft.evaluation.show import show
 from llmft.generation import Generator
+from llmft.judging.judge import Judge, add_judgement, judge_of
 from llmft.run import finite, open_run
 
 
@@ -29,7 +30,8 @@ def main(cfg: DictConfig) -> None:
     if (cfg.run is None) == (cfg.input is None):
         raise UserError("evaluate: pass either run=RUN or input=FILE")
     check_output(cfg.output)
-    found = _stored(cfg) if cfg.input is not None else _run(cfg)
+    judge = judge_of(cfg.judge, _judge_file(cfg))
+    found = _stored(cfg, judge) if cfg.input is not None else _run(cfg, judge)
     console = Console(highlight=False)
     if cfg.format == "json":
         console.file.write(json.dumps(finite(found), ensure_ascii=False, allow_nan=False, default=str) + "\n")
@@ -37,18 +39,25 @@ def main(cfg: DictConfig) -> None:
         show(found, console)
 
 
-def _stored(cfg: DictConfig) -> dict[str, Any]:
+def _stored(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
     rows = predictions.load(cfg.input)
     kept = rows if cfg.evaluate.rows is None else rows[: cfg.evaluate.rows]
     metrics = compare.chosen_metrics(cfg.evaluate, None)
     found = {"source": cfg.input, "split": "stored", "rows": len(kept), "of": len(rows)}
     found |= evaluation.scored(kept, metrics, cfg.evaluate, cfg.seed)
+    if judge:
+        add_judgement(judge, kept, found, cfg.evaluate, or_fail=True)
     if cfg.output:
         predictions.save(user_path(cfg.output), kept)
     return found
 
 
-def _run(cfg: DictConfig) -> dict[str, Any]:
+def _judge_file(cfg: DictConfig) -> Path:
+    """``judge.jsonl``: in the run, or beside the output (without one, the input)."""
+    return user_path(cfg.run) / "judge.jsonl" if cfg.run else user_path(cfg.output or cfg.input).parent / "judge.jsonl"
+
+
+def _run(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
     from llmft.models import backbone, export
 
     folder, trained = open_run(cfg.run)
@@ -69,6 +78,8 @@ def _run(cfg: DictConfig) -> dict[str, Any]:
         place = backbone.locate(trained.model, family.auto_class)
         one.base = _asked(one, family(backbone.load_model(place, trained.model, family.auto_class), None, None), device)
     found = one.ask_tuned(device) | ({"split": "given"} if cfg.data.path is not None else {})
+    if judge:
+        add_judgement(judge, one.predictions, found, cfg.evaluate, or_fail=True)
     _write(cfg, folder, one, found)
     return found
 

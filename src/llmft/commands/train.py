@@ -20,6 +20,7 @@ from llmft.evaluation import measure
 from llmft.evaluation.evaluation import Evaluation
 from llmft.fit import Fit
 from llmft.generation import Generator
+from llmft.judging.judge import Judge, add_judgement, judge_of
 from llmft.models import adapters, backbone, export, schedule
 from llmft.run import RunDirectory
 
@@ -70,7 +71,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     questions = [] if cfg.trainer.fast_dev_run else data.examples_of("test")[: cfg.questions]
     contexts = [example.context for example in questions]
 
-    evaluation = _evaluation(cfg, module, data, generator)
+    evaluation, judge = _evaluation(cfg, module, data, generator), judge_of(cfg.judge, run.path / "judge.jsonl")
     if evaluation and not measure.has_adapter(model):  # full fine-tuning leaves no base behind
         evaluation.ask_base(fit.device)
     before, before_answers = (fit.measure(), generator.answers(contexts)) if cfg.baseline else ({}, [])
@@ -85,7 +86,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
         "best_step": fit.checkpoints.best_step,
         "steps": fit.trainer.global_step,
     }
-    scores = _evaluate(evaluation, run, fit, metrics) if evaluation else None
+    scores = _evaluate(evaluation, judge, run, fit, metrics) if evaluation else None
     fit.log_outcome(after)
     run.finish(
         "finished", metrics=metrics, objective=after.get(cfg.objective), peak_memory_mib=summary.peak_memory_mib()
@@ -100,9 +101,14 @@ def _evaluation(cfg: DictConfig, module: Any, data: InstructionDataModule, gener
     return Evaluation(cfg.evaluate, module, data, generator, seed=cfg.seed, split="test")
 
 
-def _evaluate(evaluation: Evaluation, run: RunDirectory, fit: Fit, metrics: dict[str, Any]) -> dict[str, Any]:
+def _evaluate(
+    evaluation: Evaluation, judge: Judge | None, run: RunDirectory, fit: Fit, metrics: dict[str, Any]
+) -> dict[str, Any]:
     found = evaluation.ask_tuned(fit.device)
     evaluation.save(run.path, found)
+    if judge:
+        add_judgement(judge, evaluation.predictions, found, evaluation.settings, or_fail=False)
+        evaluation.save(run.path, found)
     tuned = {name: entry["tuned"] for name, entry in found["scores"].items()}
     base = {name: entry["base"] for name, entry in found["scores"].items() if "base" in entry}
     metrics |= {"test": tuned, "test_base": base, "headline": found["headline"]}

@@ -31,7 +31,7 @@ def show(found: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     for line in reasons(scores):
         console.print(Text(line, style="dim"), soft_wrap=True)
-    for line in _seeds(found):
+    for line in (*_seeds(found), *judge_lines(found)):
         console.print(Text(line), soft_wrap=True)
     console.print(Text(found["headline"]), soft_wrap=True)
 
@@ -73,3 +73,20 @@ def _seeds(found: Mapping[str, Any]) -> list[str]:
         if e["mean"] is not None
     ]
     return [f"over seeds {', '.join(map(str, found['seeds']['seeds']))} (mean ± standard deviation): {'; '.join(said)}"]
+
+
+def judge_lines(found: Mapping[str, Any]) -> list[str]:
+    """How many of a judge's replies could be used, and why not the others."""
+    said = found.get("judge")
+    if not said:
+        return []
+    if "error" in said:
+        return [said["error"]]
+    lines = [
+        f"judge {', '.join(said['models'])}: {said['valid']} of {said['asked']} replies valid, {said['reused']} from before"
+    ]
+    if said["mode"] == "pairwise":
+        lines.append(
+            f"pairs: tuned wins {said['tuned_wins']}, base wins {said['base_wins']}, {said['ties']} ties or undecided"
+        )
+    return lines + [f"judge: {count} x {reason}" for reason, count in said["reasons"].items()]
