@@ -1,4 +1,4 @@
-"""After a multirun: ``sweep.csv`` and ``sweep.md`` beside its runs."""
+"""After a multirun: ``sweep.csv``, ``sweep.md`` and a leaderboard beside its runs."""
 
 import csv
 import json
@@ -7,6 +7,8 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+
+from llmft.report import leaderboard
 
 OWN_COLUMN = ("model", "data", "peft", "optim.lr", "seed", "output_dir")
 
@@ -29,6 +31,7 @@ class SweepTable(Callback):
         ]
         if rows:
             write(folder, rows)
+            leaderboard.write(folder)
 
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> None:

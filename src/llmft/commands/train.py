@@ -22,6 +22,8 @@ from llmft.fit import Fit
 from llmft.generation import Generator
 from llmft.judging.judge import Judge, add_judgement, judge_of
 from llmft.models import adapters, backbone, export, schedule
+from llmft.report import page, series
+from llmft.report.lengths import histogram
 from llmft.run import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ def main(cfg: DictConfig) -> float | None:
         return train(cfg, run)
     except Halted as error:
         run.finish("halted", reason=str(error))
+        _report(cfg, run)
         raise
     except KeyboardInterrupt:
         run.finish("interrupted")
@@ -53,6 +56,7 @@ def main(cfg: DictConfig) -> float | None:
 def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     """The trip: rows, codec, backbone; before, fit, after; model/."""
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    series.reference(cfg.report.reference_curve)
     data = instantiate(cfg.data)()
     data.read()
 
@@ -91,7 +95,8 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     run.finish(
         "finished", metrics=metrics, objective=after.get(cfg.objective), peak_memory_mib=summary.peak_memory_mib()
     )
-    summary.show(run, metrics, questions, before_answers, after_answers, scores)
+    _report(cfg, run)
+    summary.show(run, metrics, questions, before_answers, after_answers, scores, cfg.objective)
     return after.get(cfg.objective)
 
 
@@ -116,6 +121,16 @@ def _evaluate(
     return found
 
 
+def _report(cfg: DictConfig, run: RunDirectory) -> None:
+    """``report.html``; what goes wrong with a picture must not turn a finished training into a failed one."""
+    if cfg.trainer.fast_dev_run or not cfg.report.write:
+        return
+    try:
+        page.write(run.path, cfg.report)
+    except Exception as error:
+        log.warning("report.html was not written (%s); `report run=%s` tries again", error, run.path)
+
+
 def _schedule(cfg: DictConfig, data: InstructionDataModule) -> Any:
     batches, trainer = len(data.train_dataloader()), cfg.trainer
     steps = schedule.planned_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps)
@@ -133,7 +148,7 @@ def _tell_data(data: InstructionDataModule, run: RunDirectory) -> None:
     for line in data.account.lines():
         log.info(line)
     log.info("split: %s", ", ".join(f"{count} {name}" for name, count in sizes.items()))
-    run.update(data={**data.account.summary(), "split": sizes})
+    run.update(data={**data.account.summary(), "split": sizes, "lengths": histogram(data.encoded)})
     data.account.write_rejected(run.path / "rejected.jsonl")
 
 

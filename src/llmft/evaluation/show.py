@@ -53,9 +53,9 @@ def reasons(scores: Mapping[str, Any]) -> list[str]:
 
 def number(value: float | None, *, sign: bool = False) -> str:
     """Four digits that matter; a dash for none."""
-    if value is None:
-        return "-"
-    digits = 0 if value == 0 else 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1
+    if value is None or value == 0:
+        return "-" if value is None else "0"
+    digits = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1
     return f"{value:{'+' if sign else ''}.{digits}f}"
 
 
