@@ -128,6 +128,7 @@ def _row(
     row = {"rank": str(rank), "run": ", ".join(run["name"] for run in runs)}
     row |= {key.removesuffix(".name"): runs[0]["settings"].get(key, "") for key in differing}
     row |= {"seeds": ", ".join(str(run["seed"]) for run in runs), objective: _mean(group["values"])}
+    row["against the best"] = "the best" if group is best else _against(group, best, objective)
     for name in SCORES:
         row[f"test {name}"] = _mean([run["test"].get(name) for run in runs])
     row |= {
@@ -136,7 +137,6 @@ def _row(
     }
     row |= {"peak MiB": _mean([run["memory"] for run in runs], spread=False)}
     row["time"] = facts.duration(statistics.mean(run["seconds"] or 0 for run in runs))
-    row["against the best"] = "the best" if group is best else _against(group, best, objective)
     return row
 
 
