@@ -27,7 +27,7 @@ class Figure:
     def svg(self) -> str:
         """SVG text without scripts, sized by its viewBox; drawn with text as text."""
         out = io.StringIO()
-        self._figure(ON_PAGE, transparent=True).savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        self._save(out, ON_PAGE, transparent=True, format="svg", metadata={"Date": None, "Creator": None})
         text = out.getvalue()
         text = text[text.index("<svg") :]
         text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -40,9 +40,9 @@ class Figure:
 
     def png(self, file: Path) -> None:
         """1,560 pixels wide, on white."""
-        self._figure(ON_SLIDE, transparent=False).savefig(file, format="png", dpi=300)
+        self._save(file, ON_SLIDE, transparent=False, format="png", dpi=300)
 
-    def _figure(self, colors: Mapping[str, str], *, transparent: bool) -> Any:
+    def _save(self, to: Any, colors: Mapping[str, str], *, transparent: bool, **options: Any) -> None:
         import matplotlib as mpl
         from matplotlib.figure import Figure as Canvas
 
@@ -70,7 +70,7 @@ class Figure:
             axes.grid(visible=True, linewidth=0.6)
             axes.set_axisbelow(True)
             self.draw(axes, colors)
-        return canvas
+            canvas.savefig(to, **options)
 
 
 def curves(found: Mapping[str, Series], published: Mapping[str, Series]) -> list[Figure]:

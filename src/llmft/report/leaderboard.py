@@ -34,7 +34,7 @@ def write(folder: Path) -> str:
         raise UserError(f"runs={folder}: no run directory below it (one would hold run.json)")
     finished = [run for run in runs if run["status"] == "finished" and run["objective"] is not None]
     objective = max((r["monitor"] for r in finished), key=[r["monitor"] for r in finished].count, default="val/loss")
-    differing = _differing(runs)
+    differing = _differing(finished)
     groups = _ranked([r for r in finished if r["monitor"] == objective], differing, objective)
     others = [run for run in runs if run not in [r for g in groups for r in g["runs"]]]
     rows = [_row(rank, group, groups[0], differing, objective) for rank, group in enumerate(groups, start=1)]

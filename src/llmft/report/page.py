@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from llmft.commands.summary import printable
 from llmft.report import facts, figures, series
 from llmft.report.figures import Figure
 
@@ -49,6 +50,7 @@ def save(file: Path, template: str, page: Mapping[str, Any]) -> Path:
         loader=PackageLoader("llmft.report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_harmless,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -69,6 +71,11 @@ def _write_scores(scores: Mapping[str, Any], file: Path) -> None:
             writer.writerow(
                 [name, *(" ".join(map(str, v)) if isinstance(v := entry.get(c), list) else v for c in columns)]
             )
+
+
+def _harmless(value: Any) -> Any:
+    """Text without control characters and changes of direction."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _figure(figure: Figure) -> Markup:
