@@ -1,11 +1,14 @@
 """A module and its data -> measured before, fitted, and left with its best weights."""
 
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -71,7 +74,7 @@ class Fit:
         try:
             return instantiate(self.cfg.trainer)(
                 callbacks=list(callbacks.values()),
-                logger=[instantiate(node) for node in self.cfg.logger.values() if node is not None],
+                logger=[_logger(name, node) for name, node in self.cfg.logger.items() if node is not None],
                 default_root_dir=str(run.path),
                 num_sanity_val_steps=0,  # the measurement before training looks at all rows
                 enable_model_summary=False,
@@ -120,13 +123,12 @@ class Fit:
         """Where the trainer put the module; Lightning takes it back to the CPU at the end."""
         return self.trainer.strategy.root_device
 
-    def log_test(self, scores: Mapping[str, float | None]) -> dict[str, float]:
+    def log_test(self, scores: Mapping[str, float | None]) -> None:
         """Scores of the test rows as ``test/...``, to the last row of ``metrics.csv`` and every logger."""
         values = {f"test/{name}": value for name, value in scores.items() if value is not None}
         for callback in self.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
             if isinstance(callback, MetricsLog):
                 callback.add(self.trainer, values)
-        return values
 
     def log_outcome(self, metrics: Mapping[str, float]) -> None:
         """Hyper-parameters beside the final metrics, for TensorBoard's HParams page and other loggers."""
@@ -134,11 +136,25 @@ class Fit:
         settings = {key: value for key, value in settings.items() if value is not None}
         for logger in self.trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                best = {name.replace("val/", "val/best_"): value for name, value in metrics.items()}
+                best = {name.replace("/", "/best_"): value for name, value in metrics.items()}
                 logger.log_hyperparams(settings, best)
                 logger.save()
             else:
                 logger.log_hyperparams(settings)
+
+
+def _logger(name: Any, node: DictConfig) -> Any:
+    # MLflow 3.10 and later refuse their plain files unless told that they are wanted; a run directory stands alone
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    wandb = sys.modules.get("wandb")
+    if name == "wandb" and wandb and wandb.run:  # of the job before in a sweep; it would take ours too
+        wandb.finish()
+    try:
+        return instantiate(node)
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, ModuleNotFoundError):
+            raise
+        raise UserError(f"logger={name}: is not installed; pip install 'llmft[{name}]'") from error
 
 
 @contextmanager

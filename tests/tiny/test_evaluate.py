@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from typing import Any, cast
 
 import pytest
 import torch
@@ -279,16 +280,9 @@ def test_objectives_are_checked(llmft):
 
 
 def test_off_is_off(load):
-    cfg = load("model=tiny_gpt2")
-    assert (
-        Generated(
-            enabled=False,
-            generator=Generator(*sharpened("tiny_gpt2", load), cfg.generation),
-            settings=cfg.evaluate,
-            data=None,
-        ).rows
-        is None
-    )  # pyright: ignore[reportArgumentType]
+    cfg, nothing = load("model=tiny_gpt2"), cast(Any, None)
+    generator = Generator(*sharpened("tiny_gpt2", load), cfg.generation)
+    assert Generated(enabled=False, generator=generator, settings=cfg.evaluate, data=nothing).rows is None
 
 
 def test_a_base_is_the_adapter_switched_off(load):

@@ -91,7 +91,8 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
         "steps": fit.trainer.global_step,
     }
     scores = _evaluate(evaluation, judge, run, fit, metrics) if evaluation else None
-    fit.log_outcome(after)
+    tests = {f"test/{name}": value for name, value in metrics.get("test", {}).items() if value is not None}
+    fit.log_outcome(after | tests)
     run.finish(
         "finished", metrics=metrics, objective=after.get(cfg.objective), peak_memory_mib=summary.peak_memory_mib()
     )

@@ -35,7 +35,7 @@ def over_seeds(ours: Sequence[float], best: Sequence[float], better: str) -> tup
     difference, error = float(np.mean(ours) - np.mean(best)), math.sqrt(sum(parts))
     if error:
         freedom = sum(parts) ** 2 / sum(p**2 / (len(g) - 1) for p, g in zip(parts, (ours, best), strict=True))
-        half = (T95[max(1, int(freedom)) - 1] if freedom < 31 else 1.96) * error
+        half = (T95[max(1, int(freedom + 1e-9)) - 1] if freedom < 31 else 1.96) * error
     else:
         half = 0.0
     low, high = difference - half, difference + half
