@@ -12,7 +12,7 @@ Table = NDArray[np.float64]
 COVERED = (2.5, 97.5)
 # Among 5 rows one system is ahead in all of them by chance in 1 of 16 cases, which is more than an interval of 95 % allows.
 FEWEST = 6
-CHUNK = 1 << 22  # draws held at once, so that memory does not grow with rows times resamples
+CHUNK = 1 << 18  # draws held at once, so that memory does not grow with rows times resamples
 
 
 def compare(
