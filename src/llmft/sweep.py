@@ -8,8 +8,6 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.report import leaderboard
-
 OWN_COLUMN = ("model", "data", "peft", "optim.lr", "seed", "output_dir")
 
 
@@ -30,6 +28,8 @@ class SweepTable(Callback):
             for file, record, setting in zip(files, records, settings, strict=True)
         ]
         if rows:
+            from llmft.report import leaderboard
+
             write(folder, rows)
             leaderboard.write(folder)
 

@@ -40,6 +40,8 @@ def test_a_score(reply, score):
         ('{"score": 10, "score": 90}', "different scores"),
         ('{"score": 10, "inner": {"score": 90}}', "different scores"),
         ("I would give it 85 out of 100.", "prose"),
+        ("I would say Score: 85", "prose"),
+        ("Score: 85 of 100", "prose"),
         ("85/100", "prose"),
         ("85.5", "prose"),
         ("eighty-five", "prose"),
