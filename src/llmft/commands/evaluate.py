@@ -19,6 +19,7 @@ from llmft.evaluation.evaluation import Evaluation
 from llmft.evaluation.show import show
 from llmft.generation import Generator
 from llmft.judging.judge import Judge, add_judgement, judge_of
+from llmft.report import page
 from llmft.run import finite, open_run
 
 
@@ -128,3 +129,5 @@ def _write(cfg: DictConfig, folder: Path, one: Evaluation, found: dict[str, Any]
         predictions.save(user_path(cfg.output), one.predictions)
     elif cfg.data.path is None:
         one.save(folder, found)
+        if cfg.report.write:
+            page.write(folder, cfg.report)
