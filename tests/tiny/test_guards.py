@@ -16,6 +16,8 @@ RUN = (
     "peft=none",
     "output_dir=run",
     "questions=0",
+    "evaluate.rows=0",
+    "report.write=false",
     "callbacks.samples.number=0",
     "trainer.max_steps=8",
 )
