@@ -18,6 +18,8 @@ COMMANDS = {
     "preview": "llmft.commands.preview",
     "answer": "llmft.commands.answer",
     "replay": "llmft.commands.replay",
+    "evaluate": "llmft.commands.evaluate",
+    "report": "llmft.commands.report",
 }
 INTERRUPTED = 130
 # Flags of Hydra's that ask for something else than running the command.

@@ -11,6 +11,7 @@ from llmft.config import checked, did_you_mean
 from llmft.rules import RULES
 from llmft.together import TOGETHER
 
+MODELS = ("model", "judge.model")  # their keys are read, not passed to the class
 ALLOWED_TARGETS = ("llmft.", "torch.optim.", "lightning.pytorch.")
 
 
@@ -70,7 +71,7 @@ def _broken_targets(cfg: DictConfig) -> Iterator[str]:
             continue
         free = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
         for key in node:
-            if not (free or key.startswith("_") or key in parameters or path == "model"):
+            if not (free or key.startswith("_") or key in parameters or path in MODELS):
                 yield f"{path}.{key}: {target} has no such argument.{did_you_mean(key, parameters)}"
 
 

@@ -8,7 +8,18 @@ from llmft.errors import UserError
 
 # Their values are free text or paths; Hydra's grammar would stumble over commas, quotes and brackets in them.
 FREE_TEXT = ("question", "system")
-PATHS = ("run", "resume", "input", "output", "data.path", "data.system", "model.path", "output_dir")
+PATHS = (
+    "run",
+    "resume",
+    "input",
+    "output",
+    "data.path",
+    "data.system",
+    "model.path",
+    "output_dir",
+    "judge.url",
+    "runs",
+)
 
 
 def quoted(argument: str, *, multirun: bool) -> str:

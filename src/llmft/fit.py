@@ -2,12 +2,16 @@
 
 import logging
 import math
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -15,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from llmft.batching import Batches
 from llmft.callbacks.checkpoints import Checkpoints, position
+from llmft.callbacks.metrics_log import MetricsLog
 from llmft.checkpoint_io import WholeFiles, load
 from llmft.data.base import InstructionDataModule
 from llmft.errors import UserError
@@ -63,12 +68,13 @@ class Fit:
                 "examples": data.examples_of("val"),
             },
             "checkpoints": {"folder": run.checkpoints},
+            "generated": {"generator": generator, "settings": cfg.evaluate, "data": data},
             "metrics_log": {"file": run.path / "metrics.csv"},
             "nan_guard": {"folder": run.path / "halt"},
         }
         callbacks = {name: instantiate(node) for name, node in cfg.callbacks.items() if node is not None}
         callbacks |= {name: callbacks[name](**parts[name]) for name in parts if name in callbacks}
-        own = Checkpoints(cfg.objective, "min", folder=run.checkpoints)
+        own = Checkpoints(cfg.objective, "auto", folder=run.checkpoints)
         self.checkpoints: Checkpoints = callbacks.setdefault("checkpoints", own)
         if "interruption" in callbacks:
             callbacks["interruption"] = callbacks["interruption"](checkpoints=self.checkpoints)
@@ -92,14 +98,14 @@ class Fit:
             raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
 
     def _loggers(self) -> Iterator[Any]:
-        for node in self.cfg.logger.values():
+        for name, node in self.cfg.logger.items():
             if node is not None:
                 resumed = self.checkpoint and node._target_.endswith("TensorBoardLogger")
                 # hides what an interrupted run wrote after its checkpoint
                 options = (
                     {"purge_step": load(self.checkpoint)["global_step"] + 1} if self.checkpoint and resumed else {}
                 )
-                yield instantiate(node, **options)
+                yield _logger(name, node, options)
 
     def _validation_interval(self) -> int:
         """Batches between validations, a multiple of the accumulation window, so that they fall between optimizer steps."""
@@ -170,17 +176,43 @@ class Fit:
         self.module.load_state_dict(state["state_dict"], strict=False)
         return self.checkpoints.best_metrics
 
+    @property
+    def device(self) -> torch.device:
+        """Where the trainer put the module; Lightning takes it back to the CPU at the end."""
+        return self.trainer.strategy.root_device
+
+    def log_test(self, scores: Mapping[str, float | None]) -> None:
+        """Scores of the test rows as ``test/...``, to the last row of ``metrics.csv`` and every logger."""
+        values = {f"test/{name}": value for name, value in scores.items() if value is not None}
+        for callback in self.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(callback, MetricsLog):
+                callback.add(self.trainer, values)
+
     def log_outcome(self, metrics: Mapping[str, float]) -> None:
         """Hyper-parameters beside the final metrics, for TensorBoard's HParams page and other loggers."""
         settings = {key: OmegaConf.select(self.cfg, key) for key in HPARAMS}
         settings = {key: value for key, value in settings.items() if value is not None}
         for logger in self.trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                best = {name.replace("val/", "val/best_"): value for name, value in metrics.items()}
+                best = {name.replace("/", "/best_"): value for name, value in metrics.items()}
                 logger.log_hyperparams(settings, best)
                 logger.save()
             else:
                 logger.log_hyperparams(settings)
+
+
+def _logger(name: Any, node: DictConfig, options: Mapping[str, Any]) -> Any:
+    # MLflow 3.10 and later refuse their plain files unless told that they are wanted; a run directory stands alone
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    wandb = sys.modules.get("wandb")
+    if name == "wandb" and wandb and wandb.run:  # of the job before in a sweep; it would take ours too
+        wandb.finish()
+    try:
+        return instantiate(node, **options)
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, ModuleNotFoundError):
+            raise
+        raise UserError(f"logger={name}: is not installed; pip install 'llmft[{name}]'") from error
 
 
 @contextmanager

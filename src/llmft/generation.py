@@ -1,5 +1,6 @@
 """Questions -> answers: batched decoding, shared by the samples in training, the end table and ``answer``."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -9,16 +10,21 @@ import torch
 from llmft.collate import generation_batch
 from llmft.encoding import Codec
 from llmft.errors import UserError
+from llmft.evaluation.words import normal
 from llmft.models.backbone import max_positions
 from llmft.records import Turn
 
 
 class Answer(NamedTuple):
-    """A generated answer: its text, whether it ended by itself, and its length in tokens (without the stop token)."""
+    """A generated answer: its text, whether it ended by itself, and its length in tokens (without the stop token).
+
+    ``votes``, where several were drawn: how many of them say the same.
+    """
 
     text: str
     ended: bool
     tokens: int
+    votes: int | None = None
 
 
 class Generator:
@@ -27,7 +33,9 @@ class Generator:
     Args:
         model: A transformers or peft model.
         codec: Makes the prompt's ids, exactly as for a training row.
-        settings: Keys of transformers' GenerationConfig, and ``batch_size`` and ``seed``.
+        settings: Keys of transformers' GenerationConfig, and ``batch_size``, ``seed``, ``batch_tokens`` (tokens of prompts and
+            answers in a batch, in place of a number of rows) and ``samples`` (answers drawn for a question, the most
+            frequent of which counts).
     """
 
     def __init__(self, model: Any, codec: Codec, settings: Mapping[str, Any]) -> None:
@@ -35,6 +43,7 @@ class Generator:
         self.given = settings
         self.settings = dict(settings)
         self.batch_size, self.seed = self.settings.pop("batch_size"), self.settings.pop("seed")
+        self.batch_tokens, self.samples = self.settings.pop("batch_tokens", None), self.settings.pop("samples", 1)
         self.config()  # a wrong setting is said now, not after a training
 
     def with_settings(self, **changes: Any) -> "Generator":
@@ -63,16 +72,27 @@ class Generator:
             raise UserError(fault)
         from transformers import GenerationConfig
 
+        if self.samples > 1 and not self.settings.get("do_sample"):
+            raise UserError(
+                f"generation.samples={self.samples}: would be the same answer each time; use generation=sample"
+            )
         return GenerationConfig(**self.settings, **ids, use_cache=True)
 
     def answers(self, contexts: Sequence[Sequence[Turn]]) -> list[Answer]:
-        """An answer for each context, in their order; batches hold contexts of like length.
+        """An answer for each context, in their order.
 
         Raises:
             UserError: A prompt and its answer would need more positions than the model has.
         """
         template = self.codec.template
-        prompts = [self.codec.prompt_ids(template.render(context)) for context in contexts]
+        return self.continued([self.codec.prompt_ids(template.render(context)) for context in contexts])
+
+    def continued(self, prompts: Sequence[Sequence[int]]) -> list[Answer]:
+        """An answer for each prompt's ids, in their order; batches hold prompts of like length.
+
+        Raises:
+            UserError: A prompt and its answer would need more positions than the model has.
+        """
         positions, longest = max_positions(self.model.config), max(map(len, prompts), default=0)
         needed = longest + self.settings.get("max_new_tokens", 0)
         if positions is not None and needed > positions:
@@ -80,16 +100,35 @@ class Generator:
                 f"the longest prompt has {longest} tokens; with generation.max_new_tokens that makes {needed},"
                 f" but the model has {positions} positions"
             )
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        drawn = [self._drawn(prompts, self.seed + sample) for sample in range(self.samples)]
+        return drawn[0] if self.samples == 1 else [majority(answers) for answers in zip(*drawn, strict=True)]
+
+    def _drawn(self, prompts: Sequence[Sequence[int]], seed: int) -> list[Answer]:
         found: dict[int, Answer] = {}
         with answering(self.model), torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            for start in range(0, len(order), self.batch_size):
-                rows = order[start : start + self.batch_size]
+            torch.manual_seed(seed)
+            for rows in self.batches([len(prompt) for prompt in prompts]):
                 found.update(zip(rows, self._decode_batch([prompts[i] for i in rows]), strict=True))
         return [found[i] for i in range(len(prompts))]
 
-    def _decode_batch(self, prompts: list[list[int]]) -> Iterator[Answer]:
+    def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Positions in ``lengths``, short prompts first: ``batch_size`` at a time, or as many as ``batch_tokens`` holds.
+
+        A batch takes rows x beams x (longest prompt + max_new_tokens) tokens, so short prompts share larger batches; a
+        prompt that is over the budget alone is a batch of one.
+        """
+        batch: list[int] = []
+        for row in sorted(range(len(lengths)), key=lambda i: lengths[i]):  # the longest of a batch is its last
+            size = len(batch) + 1
+            tokens = size * self.settings.get("num_beams", 1) * (lengths[row] + self.settings.get("max_new_tokens", 0))
+            if batch and (tokens > self.batch_tokens if self.batch_tokens else size > self.batch_size):
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
+
+    def _decode_batch(self, prompts: Sequence[Sequence[int]]) -> Iterator[Answer]:
         seq2seq = self.model.config.is_encoder_decoder
         batch = generation_batch(prompts, self.codec.tokenizer.pad_token_id, pad_left=not seq2seq)
         batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
@@ -114,6 +153,13 @@ def settings_fault(settings: Mapping[str, Any]) -> str | None:
     except ValueError as error:
         return f"generation: {' '.join(str(error).split())}"
     return None
+
+
+def majority(answers: Sequence[Answer]) -> Answer:
+    """Self-consistency (Wang et al. 2023): the answer that most say, by normal form; the first of equally frequent ones."""
+    counts = Counter(normal(answer.text) for answer in answers)
+    best = max(answers, key=lambda answer: counts[normal(answer.text)])
+    return best._replace(votes=counts[normal(best.text)])
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from llmft.codec import codec_for
 from llmft.encoding import Codec
@@ -71,6 +72,22 @@ def codec_of(cfg: DictConfig, tokenizer: Any) -> tuple[Codec, str]:
     trained_on = (data.train_on, data.train_on_turns) if data else ("answer",)
     own_prompt = data.prompt if data else None
     return codec_for(cfg.model.family, tokenizer, cfg.prompt, own_prompt, *trained_on)
+
+
+def own_generation(cfg: DictConfig, trained: DictConfig) -> Any:
+    """A run's own generation settings, but for what the command line sets."""
+    given = [override for override in HydraConfig.get().overrides.task if override.startswith("generation")]
+    if any(override.startswith("generation=") for override in given):
+        return cfg.generation
+    names = [override.partition("=")[0].partition(".")[2] for override in given]
+    return OmegaConf.merge(trained.generation, {name: cfg.generation[name] for name in names})
+
+
+def device() -> Any:
+    """Where a model is asked outside of training: the first GPU, or the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _attach(handler: logging.Handler, logger: logging.Logger) -> None:

@@ -1,4 +1,4 @@
-"""After a multirun: ``sweep.csv`` and ``sweep.md`` beside its runs."""
+"""After a multirun: ``sweep.csv``, ``sweep.md`` and a leaderboard beside its runs."""
 
 import csv
 import json
@@ -28,7 +28,10 @@ class SweepTable(Callback):
             for file, record, setting in zip(files, records, settings, strict=True)
         ]
         if rows:
+            from llmft.report import leaderboard
+
             write(folder, rows)
+            leaderboard.write(folder)
 
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> None:

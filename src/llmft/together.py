@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.config import did_you_mean
+from llmft.evaluation.metric import BETTER
 
 Faults = Iterator[str]
-LOGGED = ("val/loss", "val/perplexity")
+SCORES = [f"val/{name}" for name, better in BETTER.items() if better and name != "judge"]
+# Keys of the generation group that are ours and not of GenerationConfig.
+OURS = ("batch_size", "batch_tokens", "samples", "seed")
 
 
 class Together(NamedTuple):
@@ -119,28 +122,53 @@ def _warm_up(cfg: DictConfig) -> Faults:
         yield endless_warm_up(warmup, f"trainer.max_steps is {steps}")
 
 
-@between("objective")
+@between("objective", "callbacks")
 def _objective(cfg: DictConfig) -> Faults:
-    yield from _monitored("objective", cfg.objective)
+    yield from _monitored(cfg, "objective", cfg.objective)
 
 
-@between("callbacks.early_stopping.monitor")
+@between("callbacks.early_stopping.monitor", "callbacks")
 def _early_stopping_monitor(cfg: DictConfig) -> Faults:
     if (monitor := cfg.callbacks.early_stopping.monitor) != cfg.get("objective"):
-        yield from _monitored("callbacks.early_stopping.monitor", monitor)
+        yield from _monitored(cfg, "callbacks.early_stopping.monitor", monitor)
 
 
-@between("callbacks.checkpoints.monitor")
+@between("callbacks.checkpoints.monitor", "callbacks")
 def _checkpoints_monitor(cfg: DictConfig) -> Faults:
     if (monitor := cfg.callbacks.checkpoints.monitor) != cfg.get("objective"):
-        yield from _monitored("callbacks.checkpoints.monitor", monitor)
+        yield from _monitored(cfg, "callbacks.checkpoints.monitor", monitor)
+
+
+@between("data.path", "data.split")
+def _no_rows(cfg: DictConfig) -> Faults:
+    if cfg.data.path is None:
+        yield "data.path=None: must be text; data.path=sample for the shipped rows"
+
+
+@between("judge.kind", "evaluate.rows")
+def _judge(cfg: DictConfig) -> Faults:
+    if cfg.judge.kind != "none" and (cfg.evaluate.rows == 0 or OmegaConf.select(cfg, "trainer.fast_dev_run")):
+        yield f"judge={cfg.judge.kind}: needs answers to judge, but evaluate.rows is {cfg.evaluate.rows}"
+
+
+@between("evaluate.seeds", "generation.do_sample")
+def _seeds(cfg: DictConfig) -> Faults:
+    if cfg.evaluate.seeds and not cfg.generation.do_sample and cfg.get("run") is None:
+        seeds = list(cfg.evaluate.seeds)
+        yield f"evaluate.seeds={seeds}: greedy and beam answers are the same for each; use generation=sample"
+
+
+@between("evaluate.in_training", "evaluate.rows")
+def _answers_in_training(cfg: DictConfig) -> Faults:
+    if cfg.evaluate.in_training and cfg.evaluate.rows == 0:
+        yield "evaluate.in_training=true: needs rows to answer, but evaluate.rows is 0"
 
 
 @between("generation")
 def _generation(cfg: DictConfig) -> Faults:
     from llmft.generation import settings_fault
 
-    if fault := settings_fault({k: v for k, v in cfg.generation.items() if k not in ("batch_size", "seed")}):
+    if fault := settings_fault({k: v for k, v in cfg.generation.items() if k not in OURS}):
         yield fault
 
 
@@ -150,11 +178,16 @@ def endless_warm_up(warmup: int, why: str) -> str:
     return f"{key}: {why}, so the learning rate would never reach optim.lr; take fewer steps, or a share such as 0.1"
 
 
-def _monitored(key: str, metric: Any) -> Faults:
+def _monitored(cfg: DictConfig, key: str, metric: Any) -> Faults:
+    generated = bool(OmegaConf.select(cfg, "evaluate.in_training"))
+    logged = SCORES if generated else SCORES[:2]
+    own = [node for node in cfg.callbacks.values() if node and not str(node._target_).startswith("llmft.")]
     if not str(metric).startswith("val/"):
-        yield f"{key}={metric}: must be a validation metric; val/loss and val/perplexity are logged"
-    elif metric not in LOGGED:
-        yield f"{key}={metric}: no such metric.{did_you_mean(metric, LOGGED)} val/loss and val/perplexity are logged"
+        yield f"{key}={metric}: must be a validation metric; {' and '.join(SCORES[:2])} are logged"
+    elif metric in SCORES and metric not in logged:
+        yield f"{key}={metric}: is measured in training with evaluate.in_training=true alone"
+    elif metric not in logged and not own:  # a callback of the user's may log anything
+        yield f"{key}={metric}: no such metric.{did_you_mean(metric, SCORES)} {' and '.join(logged)} are logged"
 
 
 def _within(key: str, bad: str) -> bool:

@@ -25,7 +25,7 @@ def losses(llmft, tmp_path, model, peft, batch, accumulate, rows=18):
     code, _, err = llmft(
         f"model={model}", f"peft={peft}", f"data.path={file}", f"data.batch_size={batch}", f"trainer.accumulate_grad_batches={accumulate}",
         "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "optim.lr=1e-3", f"output_dir={name}", "data.shuffle=false", "logger=none",
-        "questions=0", "callbacks.samples.number=0", "callbacks.gradient_clipping.max_norm=0.5", "model.dropout=0", *(["peft.dropout=0"] if peft == "lora" else []),
+        "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.number=0", "callbacks.gradient_clipping.max_norm=0.5", "model.dropout=0", *(["peft.dropout=0"] if peft == "lora" else []),
     )  # fmt: skip
     assert code == 0, err
     table = list(csv.DictReader((tmp_path / name / "metrics.csv").open()))

@@ -28,7 +28,7 @@ def test_a_whole_epoch_on_the_real_rows(model, data, llmft, tmp_path):
     if not file.exists():
         pytest.skip(f"the real rows are not here: {file}")
     code, _, err = llmft(
-        f"model={model}", f"data={data}", f"data.path={file}", "trainer.max_epochs=1", "questions=0",
+        f"model={model}", f"data={data}", f"data.path={file}", "trainer.max_epochs=1", "questions=0", "evaluate.rows=0", "report.write=false",
         "callbacks.samples.number=0", "data.batching=grouped", "data.max_prompt_tokens=2000", "data.max_answer_tokens=1500",
         "output_dir=run",
     )  # fmt: skip

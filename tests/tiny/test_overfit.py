@@ -21,7 +21,7 @@ def test_overfit(model, peft, tmp_path):
     done = cli(
         f"model={model}", "data=academic", f"peft={peft}", f"data.path={rows}", "debug=overfit", "logger=none", *lora,
         "scheduler=constant", f"optim.lr={'5e-3' if peft == 'lora' else '3e-3'}", f"trainer.max_epochs={200 if peft == 'lora' else 100}", "output_dir=run",
-        "callbacks.progress.refresh_rate=0", "baseline=false", "questions=0", "trainer.log_every_n_steps=100",
+        "callbacks.progress.refresh_rate=0", "baseline=false", "questions=0", "evaluate.rows=0", "report.write=false", "trainer.log_every_n_steps=100",
         cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

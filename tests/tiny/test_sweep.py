@@ -3,7 +3,15 @@
 import csv
 import json
 
-FAST = ("data.limit=20", "trainer.max_steps=1", "questions=0", "callbacks.samples.number=0", "baseline=false")
+FAST = (
+    "data.limit=20",
+    "trainer.max_steps=1",
+    "questions=0",
+    "evaluate.rows=0",
+    "report.write=false",
+    "callbacks.samples.number=0",
+    "baseline=false",
+)
 
 
 def test_jobs_and_table(llmft, tmp_path):
@@ -20,6 +28,11 @@ def test_jobs_and_table(llmft, tmp_path):
         record = json.loads((tmp_path / "all" / row["run"] / "run.json").read_text())
         assert float(row["objective"]) == record["objective"] == record["metrics"]["after"]["val/loss"]
         assert (tmp_path / "all" / row["run"] / "model" / "README.md").exists()
+    ranked = list(csv.DictReader((tmp_path / "all" / "leaderboard.csv").open()))
+    assert sorted((row["model"], row["peft"]) for row in ranked) == sorted((row["model"], row["peft"]) for row in rows)
+    values = [float(row["val/loss"]) for row in ranked]
+    assert values == sorted(values)
+    assert (tmp_path / "all" / "leaderboard.html").is_file()
     table = (tmp_path / "all" / "sweep.md").read_text().splitlines()
     assert len(table) == 6
     assert table[0].startswith("| run | model | data | peft | lr | seed | status | objective |")

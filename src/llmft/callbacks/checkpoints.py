@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from llmft.checkpoint_io import link
 from llmft.errors import Halted, UserError
+from llmft.evaluation.metric import mode_of
 from llmft.randomness import gathered, randomness, set_randomness
 
 
@@ -17,13 +18,13 @@ class Checkpoints(Checkpoint):
 
     Args:
         monitor: The metric that decides which is best.
-        mode: ``min`` or ``max``.
+        mode: ``min``, ``max``, or ``auto`` by what is better of this metric.
         every_n_steps: Optimizer steps between checkpoints besides those of the validations; None for none.
         folder: ``checkpoints`` of the run.
     """
 
     def __init__(self, monitor: str, mode: str, every_n_steps: int | None = None, *, folder: Path) -> None:
-        self.monitor, self.sign = monitor, {"min": 1.0, "max": -1.0}[mode]
+        self.monitor, self.sign = monitor, {"min": 1.0, "max": -1.0}[mode_of(monitor) if mode == "auto" else mode]
         self.every_n_steps = every_n_steps
         self.last, self.best = folder / "last.ckpt", folder / "best.ckpt"
         self.best_value, self.best_metrics = math.inf, {}

@@ -5,18 +5,21 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 
+from llmft.evaluation.metric import mode_of
+
 
 class EarlyStopping(LightningEarlyStopping):
     """Lightning's, with ``patience=null`` for off.
 
     Args:
         monitor: The metric.
-        mode: ``min`` or ``max``.
+        mode: ``min``, ``max``, or ``auto`` by what is better of this metric.
         patience: Validations without improvement before it stops; None never does.
         min_delta: The least change that counts as improvement, in the metric's unit.
     """
 
     def __init__(self, monitor: str, mode: str, patience: int | None, min_delta: float) -> None:
+        mode = mode_of(monitor) if mode == "auto" else mode
         # after the validation, not at the end of the epoch: checkpoints are taken in between
         super().__init__(
             monitor, mode=mode, patience=patience or 0, min_delta=min_delta, check_on_train_epoch_end=False

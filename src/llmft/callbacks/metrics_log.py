@@ -62,6 +62,12 @@ class MetricsLog(pl.Callback):
         """Write what is known."""
         self.on_train_end(trainer, pl_module)
 
+    def add(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
+        """Add values that were measured after the training to the last row."""
+        self.row |= values
+        self.due = "step" in self.row
+        self._write_if_due(trainer)
+
     def _write_if_due(self, trainer: pl.Trainer) -> None:
         if not self.due or trainer.global_rank:
             return

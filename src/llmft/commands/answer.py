@@ -6,7 +6,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from llmft import session
@@ -28,7 +28,7 @@ def main(cfg: DictConfig) -> None:
     check(cfg)
     if (cfg.question is None) == (cfg.input is None):
         raise UserError('answer: pass either question="..." or input=FILE')
-    _check_output(cfg.output)
+    check_output(cfg.output)
     questions = (
         list(_questions(cfg.input)) if cfg.input is not None else [Example((Turn("user", str(cfg.question)),), "")]
     )
@@ -42,7 +42,12 @@ def main(cfg: DictConfig) -> None:
     _write(cfg, questions, answers)
 
 
-def _check_output(output: str | None) -> None:
+def check_output(output: str | None) -> None:
+    """Find out before any work that a file cannot be written.
+
+    Raises:
+        UserError: It is a folder, or in none that there is.
+    """
     if output is None:
         return
     file = user_path(output)
@@ -68,16 +73,7 @@ def _generator(cfg: DictConfig) -> tuple[Generator, str | None]:
     # the trained prompt travels as the tokenizer's chat template
     trained.prompt = {"name": "chat", "template": None}
     codec, _ = session.codec_of(trained, tokenizer)
-    return Generator(model, codec, _settings(cfg, trained)), trained.data.system
-
-
-def _settings(cfg: DictConfig, trained: DictConfig) -> Any:
-    """The run's own generation settings, but for what the command line sets."""
-    given = [override for override in HydraConfig.get().overrides.task if override.startswith("generation")]
-    if any(override.startswith("generation=") for override in given):
-        return cfg.generation
-    names = [override.partition("=")[0].partition(".")[2] for override in given]
-    return OmegaConf.merge(trained.generation, {name: cfg.generation[name] for name in names})
+    return Generator(model, codec, session.own_generation(cfg, trained)), trained.data.system
 
 
 def _questions(path: str) -> Iterator[Example]:

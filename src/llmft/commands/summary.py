@@ -11,8 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llmft.evaluation.show import show as show_scores
 from llmft.generation import Answer
 from llmft.records import Example
+from llmft.report import series
+from llmft.report.series import when_to_stop
 from llmft.run import RunDirectory
 
 
@@ -31,6 +34,8 @@ def show(
     questions: Sequence[Example],
     before: Sequence[Answer],
     after: Sequence[Answer],
+    scores: dict[str, Any] | None,
+    objective: str,
 ) -> None:
     """Print the end table."""
     console = Console(highlight=False)
@@ -38,7 +43,13 @@ def show(
         console.print(_numbers(metrics))
     for number, example in enumerate(questions):
         console.print(_question(example, before[number] if before else None, after[number]))
+    if scores:
+        show_scores(scores, console)
+    if advice := when_to_stop(series.read(run.path / "metrics.csv"), objective):
+        console.print(Text(advice), soft_wrap=True)
     console.print(Text.assemble(("run directory: ", "bold"), str(run.path)), soft_wrap=True)
+    if (run.path / "report.html").is_file():
+        console.print(Text.assemble(("report: ", "bold"), str(run.path / "report.html")), soft_wrap=True)
     if run.model.is_dir():
         console.print(Text(f'ask it: python -m llmft answer run={run.path} question="..."'), soft_wrap=True)
 

@@ -17,10 +17,15 @@ from llmft.commands import summary
 from llmft.config import user_path
 from llmft.data.base import InstructionDataModule
 from llmft.errors import Halted, UserError
+from llmft.evaluation import measure
+from llmft.evaluation.evaluation import Evaluation
 from llmft.fit import Fit
 from llmft.generation import Generator
+from llmft.judging.judge import Judge, add_judgement, judge_of
 from llmft.models import adapters, backbone, export, outline, schedule
 from llmft.ranks import is_first, rank
+from llmft.report import page, series
+from llmft.report.lengths import histogram
 from llmft.resume import check_data, is_done, resumed
 from llmft.run import RunDirectory
 from llmft.together import endless_warm_up
@@ -54,6 +59,7 @@ def main(cfg: DictConfig) -> float | None:
         return train(cfg, run)
     except Halted as error:
         run.finish("halted", reason=str(error))
+        _report(cfg, run)
         raise
     except KeyboardInterrupt:
         run.finish("interrupted")
@@ -66,6 +72,7 @@ def main(cfg: DictConfig) -> float | None:
 def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     """The trip: rows, codec, backbone; before, fit, after; model/."""
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    series.reference(cfg.report.reference_curve)
     data = instantiate(cfg.data)()
     data.share(rank(), cfg.trainer.devices)
     check_data(data.source.given, data.source.sha256, run.record)
@@ -91,6 +98,9 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     questions = [] if cfg.trainer.fast_dev_run or not is_first() else data.examples_of("test")[: cfg.questions]
     contexts = [example.context for example in questions]
 
+    evaluation, judge = _evaluation(cfg, module, data, generator), judge_of(cfg.judge, run.path / "judge.jsonl")
+    if evaluation and not measure.has_adapter(model):  # full fine-tuning leaves no base behind
+        evaluation.ask_base(fit.device)
     before = run.record.get("metrics", {}).get("before") if checkpoint else None
     if before is None:
         before = fit.measure() if cfg.baseline else {}
@@ -109,12 +119,46 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
         "best_step": fit.checkpoints.best_step,
         "steps": fit.trainer.global_step,
     }
-    fit.log_outcome(after)
+    scores = _evaluate(evaluation, judge, run, fit, metrics) if evaluation else None
+    tests = {f"test/{name}": value for name, value in metrics.get("test", {}).items() if value is not None}
+    fit.log_outcome(after | tests)
     run.finish(
         "finished", metrics=metrics, objective=after.get(cfg.objective), peak_memory_mib=summary.peak_memory_mib()
     )
-    summary.show(run, metrics, questions, before_answers, after_answers)
+    _report(cfg, run)
+    summary.show(run, metrics, questions, before_answers, after_answers, scores, cfg.objective)
     return after.get(cfg.objective)
+
+
+def _evaluation(cfg: DictConfig, module: Any, data: InstructionDataModule, generator: Generator) -> Evaluation | None:
+    if cfg.trainer.fast_dev_run or cfg.evaluate.rows == 0 or not is_first():
+        return None
+    return Evaluation(cfg.evaluate, module, data, generator, seed=cfg.seed, split="test")
+
+
+def _evaluate(
+    evaluation: Evaluation, judge: Judge | None, run: RunDirectory, fit: Fit, metrics: dict[str, Any]
+) -> dict[str, Any]:
+    found = evaluation.ask_tuned(fit.device)
+    evaluation.save(run.path, found)
+    if judge:
+        add_judgement(judge, evaluation.predictions, found, evaluation.settings, or_fail=False)
+        evaluation.save(run.path, found)
+    tuned = {name: entry["tuned"] for name, entry in found["scores"].items()}
+    base = {name: entry["base"] for name, entry in found["scores"].items() if "base" in entry}
+    metrics |= {"test": tuned, "test_base": base, "headline": found["headline"]}
+    fit.log_test(tuned)
+    return found
+
+
+def _report(cfg: DictConfig, run: RunDirectory) -> None:
+    """``report.html``; what goes wrong with a picture must not turn a finished training into a failed one."""
+    if cfg.trainer.fast_dev_run or not cfg.report.write:
+        return
+    try:
+        page.write(run.path, cfg.report)
+    except Exception as error:
+        log.warning("report.html was not written (%s); `report run=%s` tries again", error, run.path)
 
 
 def _schedule(cfg: DictConfig, data: InstructionDataModule) -> Any:
@@ -134,7 +178,9 @@ def _tell_data(data: InstructionDataModule, run: RunDirectory) -> None:
     log.info("split: %s; %d batches an epoch (%s), %.0f %% of their tokens are rows and not padding",
              told, len(batches), data.plan.batching, 100 * batches.fill())  # fmt: skip
     batching = {"name": data.plan.batching, "batches": len(batches), "fill": batches.fill()}
-    run.update(data={**data.account.summary(), "split": sizes, "batching": batching})
+    run.update(
+        data={**data.account.summary(), "split": sizes, "batching": batching, "lengths": histogram(data.encoded)}
+    )
     if is_first():
         data.account.write_rejected(run.path / "rejected.jsonl")
     if faults := data.account.faults():

@@ -49,7 +49,7 @@ class InstructionDataModule(pl.LightningDataModule):
         seed: int,
     ) -> None:
         super().__init__()
-        self.source = find(path, name)
+        self.name, self.source = name, find(path, name)
         named = {"prompt": max_prompt_tokens, "answer": max_answer_tokens}
         self.account = Account(self.source.given, self.source.sha256, named)
         self.fitting = Fitting(max_prompt_tokens, max_answer_tokens, too_long)

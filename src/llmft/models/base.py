@@ -66,19 +66,20 @@ class InstructionModule(pl.LightningModule):
         self.window_places: list[str] = []
 
     @abstractmethod
-    def logits(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def predict(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """What the model predicts where there is something to learn.
 
         Args:
             batch: Of ``collate.training_batch``.
 
         Returns:
-            Logits [N, V] and the ids that they predict [N], row by row.
+            Logits [N, V], the ids [N] that they predict, line by line, and where these stand, [B, T], bool.
         """
 
     def loss_sum(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Token losses of a batch as a sum in nats, and the number of supervised tokens."""
-        return token_loss_sum(*self.logits(batch))
+        logits, targets, _ = self.predict(batch)
+        return token_loss_sum(logits, targets)
 
     def on_fit_start(self) -> None:
         """Turn dropout on: from_pretrained leaves eval mode, and Lightning keeps what it finds."""

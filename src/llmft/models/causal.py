@@ -17,8 +17,8 @@ class Causal(InstructionModule):
 
     auto_class = AutoModelForCausalLM
 
-    def logits(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Position t predicts the label at t + 1; the last position of a row predicts nothing."""
+    def predict(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Position t predicts the label at t + 1; the last position predicts nothing."""
         targets = torch.full_like(batch["labels"], IGNORED)
         targets[:, :-1] = batch["labels"][:, 1:]
         inputs = {"attention_mask": batch["attention_mask"]}
@@ -30,4 +30,5 @@ class Causal(InstructionModule):
             inputs = {"attention_mask": None, "position_ids": positions_in_rows(batch["rows"])}
         chosen = supervised(targets)
         with head_on(self.model, chosen):
-            return self.model(input_ids=batch["input_ids"], use_cache=False, **inputs).logits, targets[chosen]
+            outputs = self.model(input_ids=batch["input_ids"], use_cache=False, **inputs)
+        return outputs.logits, targets[chosen], chosen

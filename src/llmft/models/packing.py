@@ -94,4 +94,4 @@ def check_packing(module: "InstructionModule", line: Sequence[Encoded], pad_id: 
 
 def _logits(module: "InstructionModule", lines: Sequence[Sequence[Encoded]], pad_id: int) -> Any:
     batch = training_batch(lines, pad_id)
-    return module.logits({k: v.to(module.device) if isinstance(v, Tensor) else v for k, v in batch.items()})[0]
+    return module.predict({k: v.to(module.device) if isinstance(v, Tensor) else v for k, v in batch.items()})[0]

@@ -15,14 +15,15 @@ class Seq2Seq(InstructionModule):
 
     auto_class = AutoModelForSeq2SeqLM
 
-    def logits(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def predict(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """The decoder reads the labels shifted to the right; the model's own loss, a mean over the batch, is not used."""
         labels = batch["labels"]
         inputs = {"decoder_input_ids": self.model.prepare_decoder_input_ids_from_labels(labels), "use_cache": False}
         inputs |= self._packed(batch, inputs["decoder_input_ids"]) if "rows" in batch else self._single(batch)
         chosen = supervised(labels)
         with head_on(self.model, chosen):
-            return self.model(**inputs).logits, labels[chosen]
+            outputs = self.model(**inputs)
+        return outputs.logits, labels[chosen], chosen
 
     def _single(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}

@@ -1,0 +1,39 @@
+"""Scores of generated answers at every validation: ``val/bleu``, ``val/f1``, ...; off unless asked for."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+
+from llmft.data.base import InstructionDataModule
+from llmft.evaluation.compare import chosen_metrics, corpus
+from llmft.evaluation.measure import asked_rows
+from llmft.evaluation.metric import Answered
+from llmft.generation import Generator
+
+
+class Generated(pl.Callback):
+    """Answers the first ``evaluate.rows`` validation rows; on every rank, so that all agree which checkpoint is best.
+
+    Args:
+        enabled: Whether to.
+        generator: Makes the answers.
+        settings: The ``evaluate`` keys.
+        data: Encoded rows.
+    """
+
+    def __init__(self, *, enabled: bool, generator: Generator, settings: Any, data: InstructionDataModule) -> None:
+        self.rows = asked_rows(data, settings.rows, "val") if enabled and data.encoded["val"] else None
+        self.generator = generator.with_settings(batch_tokens=settings.batch_tokens)
+        self.metrics = (
+            [m for m in chosen_metrics(settings, data.name) if m.name not in ("loss", "perplexity")] if enabled else []
+        )
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Ask and score; a score that is not defined on these rows is not logged."""
+        if self.rows is None or trainer.sanity_checking or getattr(trainer, "fast_dev_run", False):
+            return
+        answers = self.generator.continued([row.input_ids[: row.prompt_length] for row in self.rows.encoded])
+        told = [Answered(a.text, e.answer, a.ended) for a, e in zip(answers, self.rows.examples, strict=True)]
+        for name, value in corpus(self.metrics, told).items():
+            if value is not None:
+                pl_module.log_exact(f"val/{name}", value)

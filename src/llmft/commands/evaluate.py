@@ -1,0 +1,133 @@
+"""``evaluate``: a run's test rows (or others, or stored answers) scored, tuned model beside base."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from llmft import session
+from llmft.check import check
+from llmft.commands.answer import check_output
+from llmft.config import user_path
+from llmft.data.base import InstructionDataModule
+from llmft.errors import UserError
+from llmft.evaluation import compare, evaluation, predictions
+from llmft.evaluation.evaluation import Evaluation
+from llmft.evaluation.show import show
+from llmft.generation import Generator
+from llmft.judging.judge import Judge, add_judgement, judge_of
+from llmft.report import page
+from llmft.run import finite, open_run
+
+
+def main(cfg: DictConfig) -> None:
+    """Score ``run`` or ``input``."""
+    session.quiet()
+    session.log_to(None)
+    check(cfg)
+    if (cfg.run is None) == (cfg.input is None):
+        raise UserError("evaluate: pass either run=RUN or input=FILE")
+    check_output(cfg.output)
+    judge = judge_of(cfg.judge, _judge_file(cfg))
+    found = _stored(cfg, judge) if cfg.input is not None else _run(cfg, judge)
+    console = Console(highlight=False)
+    if cfg.format == "json":
+        console.file.write(json.dumps(finite(found), ensure_ascii=False, allow_nan=False, default=str) + "\n")
+    else:
+        show(found, console)
+
+
+def _stored(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
+    rows = predictions.load(cfg.input)
+    kept = rows if cfg.evaluate.rows is None else rows[: cfg.evaluate.rows]
+    metrics = compare.chosen_metrics(cfg.evaluate, None)
+    found = {"source": cfg.input, "split": "stored", "rows": len(kept), "of": len(rows)}
+    found |= evaluation.scored(kept, metrics, cfg.evaluate, cfg.seed)
+    if judge:
+        add_judgement(judge, kept, found, cfg.evaluate, or_fail=True)
+    if cfg.output:
+        predictions.save(user_path(cfg.output), kept)
+    return found
+
+
+def _judge_file(cfg: DictConfig) -> Path:
+    """``judge.jsonl``: in the run, or beside the output (without one, the input)."""
+    return user_path(cfg.run) / "judge.jsonl" if cfg.run else user_path(cfg.output or cfg.input).parent / "judge.jsonl"
+
+
+def _run(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
+    from llmft.models import backbone, export
+
+    folder, trained = open_run(cfg.run)
+    data = _rows(cfg, folder, trained)
+    family = get_class(trained.model._target_)
+    model, tokenizer = export.load_trained(folder / "model", trained, family.auto_class)
+    trained.prompt = {"name": "chat", "template": None}  # the trained prompt travels as the tokenizer's chat template
+    codec, _ = session.codec_of(trained, tokenizer)
+    data.encode(codec)
+    settings = session.own_generation(cfg, trained)
+    generator = Generator(model, codec, settings)
+    if cfg.evaluate.seeds and not settings.do_sample:
+        raise UserError("evaluate.seeds: this run's answers are the same for each seed; add generation=sample")
+    split = "test" if cfg.data.path is None else "train"
+    one = Evaluation(cfg.evaluate, family(model, None, None), data, generator, seed=cfg.seed, split=split)
+    device = session.device()
+    if trained.peft.method == "none" and cfg.evaluate.base:
+        place = backbone.locate(trained.model, family.auto_class)
+        one.base = _asked(one, family(backbone.load_model(place, trained.model, family.auto_class), None, None), device)
+    found = one.ask_tuned(device) | ({"split": "given"} if cfg.data.path is not None else {})
+    if judge:
+        add_judgement(judge, one.predictions, found, cfg.evaluate, or_fail=True)
+    _write(cfg, folder, one, found)
+    return found
+
+
+def _asked(one: Evaluation, base: Any, device: Any) -> Any:
+    """What a base model of its own says, in memory for no longer than that."""
+    tuned, one.module, one.generator.model = (one.module, one.generator.model), base, base.model
+    try:
+        one.ask_base(device)
+    finally:
+        one.module, one.generator.model = tuned
+    return one.base
+
+
+def _rows(cfg: DictConfig, folder: Path, trained: DictConfig) -> InstructionDataModule:
+    """The run's rows, dealt out as in training, or all rows of another file.
+
+    Raises:
+        UserError: The rows are not there, or are others than those trained on.
+    """
+    if cfg.data.path is not None:
+        split = {"train": None, "val": 0, "test": 0}
+        other = {"path": cfg.data.path, "limit": cfg.data.limit, "split": split, "split_by": "position"}
+        trained.data = OmegaConf.merge(trained.data, other)
+    elif cfg.data.limit is not None:
+        raise UserError(f"data.limit={cfg.data.limit}: goes with data.path; of the run's own rows choose evaluate.rows")
+    try:
+        data = instantiate(trained.data)()
+    except UserError as error:
+        raise UserError(
+            f"run={cfg.run}: its rows are not there ({error}); start where they are, or pass data.path"
+        ) from None
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    before = (record.get("data") or {}).get("sha256")
+    if cfg.data.path is None and data.source.sha256 != before:
+        raise UserError(
+            f"run={cfg.run}: {data.source.given} has changed since the training, so that test rows could be rows that were"
+            " trained on; bring the old rows back, or pass data.path for rows to be scored as they are"
+        )
+    data.read()
+    return data
+
+
+def _write(cfg: DictConfig, folder: Path, one: Evaluation, found: dict[str, Any]) -> None:
+    if cfg.output:
+        predictions.save(user_path(cfg.output), one.predictions)
+    elif cfg.data.path is None:
+        one.save(folder, found)
+        if cfg.report.write:
+            page.write(folder, cfg.report)

@@ -1,0 +1,1 @@
+"""Answers -> scores with intervals, base beside tuned, and what a judge says."""

@@ -1,0 +1,73 @@
+"""Predictions -> scores with intervals, the base model's beside them, and a verdict."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from llmft.evaluation import bootstrap
+from llmft.evaluation.metric import Answered, Metric
+from llmft.evaluation.metrics import metrics
+from llmft.evaluation.predictions import Prediction, row_scores
+
+
+def chosen_metrics(settings: Any, data_name: str | None) -> list[Metric]:
+    """The metrics that the ``evaluate`` keys ask for."""
+    keywords = data_name == "keyword_qa" if settings.keywords == "auto" else settings.keywords
+    return metrics(bleu_tokenizer=settings.bleu_tokenizer, keywords=keywords)
+
+
+def score(predictions: Sequence[Prediction], chosen: Sequence[Metric], *, resamples: int, seed: int) -> dict[str, Any]:
+    """Score the answers, and the base model's where every row has one; writes each row's scores into it.
+
+    Returns:
+        See ``bootstrap.compare``.
+    """
+    with_base = bool(predictions) and all(p.base_answer is not None for p in predictions)
+    for prediction in predictions:
+        prediction.scores = row_scores(chosen, prediction.tuned)
+        prediction.base_scores = row_scores(chosen, prediction.base) if with_base else {}
+    tuned = table(chosen, [p.tuned for p in predictions])
+    base = table(chosen, [p.base for p in predictions]) if with_base else None
+    return bootstrap.compare(chosen, tuned, base, resamples=resamples, seed=seed)
+
+
+def table(chosen: Sequence[Metric], rows: Sequence[Answered]) -> bootstrap.Table:
+    """Statistics of all rows: [rows, statistics], float64."""
+    width = sum(metric.width for metric in chosen)
+    found = [[float(n) for metric in chosen for n in metric.row(row)] for row in rows]
+    return np.array(found, dtype=np.float64).reshape(len(rows), width)
+
+
+def corpus(chosen: Sequence[Metric], rows: Sequence[Answered]) -> dict[str, float | None]:
+    """The scores alone, without intervals."""
+    found = bootstrap.compare(chosen, table(chosen, rows), None, resamples=0, seed=0)
+    return {name: entry["tuned"] for name, entry in found.items()}
+
+
+def spread(chosen: Sequence[Metric], runs: Mapping[int, Sequence[Answered]]) -> dict[str, dict[str, Any]]:
+    """Each score over several seeds: mean, standard deviation (n - 1) and values; None where a seed has none."""
+    scores = [corpus(chosen, rows) for rows in runs.values()]
+    found = {}
+    for name in scores[0]:
+        values = [value for one in scores if (value := one[name]) is not None]
+        whole = len(values) == len(runs)
+        found[name] = {
+            "mean": float(np.mean(values)) if whole else None,
+            "sd": float(np.std(values, ddof=1)) if whole and len(values) > 1 else None,
+            "values": [one[name] for one in scores],
+        }
+    return found
+
+
+def headline(found: Mapping[str, Any]) -> str:
+    """One sentence: on how many scores the tuned model is better, worse, or not told apart."""
+    compared = [(n, e["verdict"]) for n, e in found.items() if e.get("verdict") and e["better"] and n != "perplexity"]
+    if not compared:
+        return "nothing to compare: no base model was asked, or there are too few rows"
+    said = [
+        f"{verdict} on {', '.join(names)}"
+        for verdict in ("better", "worse", "no difference seen")
+        if (names := [name for name, its in compared if its == verdict])
+    ]
+    return f"tuned against base: {'; '.join(said)}"

@@ -1,0 +1,114 @@
+"""The evaluation of a run: test rows asked and scored with the tuned model and its base, written beside the run."""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llmft.data.base import InstructionDataModule
+from llmft.evaluation import compare, measure, predictions
+from llmft.evaluation.measure import Told
+from llmft.evaluation.metric import Answered
+from llmft.generation import Generator
+from llmft.models.base import InstructionModule
+from llmft.run import finite
+
+log = logging.getLogger(__name__)
+
+
+class Evaluation:
+    """What a trained model and its base say about the same test rows.
+
+    Args:
+        settings: The ``evaluate`` keys.
+        module: The model under its family's ``predict``.
+        data: Encoded rows.
+        generator: Makes the answers.
+        seed: Of the bootstrap.
+        split: Where the rows come from.
+    """
+
+    def __init__(
+        self,
+        settings: Any,
+        module: InstructionModule,
+        data: InstructionDataModule,
+        generator: Generator,
+        *,
+        seed: int,
+        split: str,
+    ) -> None:
+        self.settings, self.module, self.generator, self.seed = settings, module, generator, seed
+        self.rows = measure.asked_rows(data, settings.rows, split)
+        self.source, self.metrics = data.source.given, compare.chosen_metrics(settings, data.name)
+        self.base: list[Told] | None = None
+
+    def ask_base(self, device: Any) -> None:
+        """Ask the base model: the module as it is (before full fine-tuning), or with its adapter switched off."""
+        if self.settings.base and self.base is None and self.rows.encoded:
+            log.info("asking the base model %d of %d test rows", len(self.rows.encoded), self.rows.total)
+            with measure.base_of(self.module.model):
+                self.base = self._ask(self.generator, device)
+
+    def ask_tuned(self, device: Any) -> dict[str, Any]:
+        """Ask the tuned model, once or for each of ``evaluate.seeds``, and score; the base too if that was not done yet.
+
+        Returns:
+            The content of ``evaluation.json``.
+        """
+        started = time.perf_counter()
+        log.info("asking the tuned model %d of %d test rows", len(self.rows.encoded), self.rows.total)
+        seeds = self.settings.seeds or [self.generator.seed]
+        told = {seed: self._ask(self.generator.with_settings(seed=seed), device) for seed in seeds}
+        if measure.has_adapter(self.module.model):
+            self.ask_base(device)
+        self.predictions = measure.predictions(self.rows, self.generator.codec, told[seeds[0]], self.base)
+        found = {
+            "source": self.source,
+            "split": self.rows.split,
+            "rows": len(self.predictions),
+            "of": self.rows.total,
+            **scored(self.predictions, self.metrics, self.settings, self.seed),
+            "generation": {**self.generator.given, "batch_size": None, "batch_tokens": self.settings.batch_tokens},
+            "seeds": self._spread(told) if self.settings.seeds else None,
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+        return found
+
+    def save(self, folder: Path, found: dict[str, Any]) -> None:
+        """``predictions.jsonl``, ``evaluation.json``, and the Alpaca experiment's file where asked for."""
+        predictions.save(folder / "predictions.jsonl", self.predictions)
+        if self.settings.response_file:
+            answers = [prediction.answer for prediction in self.predictions]
+            predictions.save_responses(folder / self.settings.response_file, self.rows.examples, answers)
+        save(folder / "evaluation.json", found)
+
+    def _ask(self, generator: Generator, device: Any) -> list[Told]:
+        with measure.on_device(self.module.model, device):
+            return measure.ask(self.module, generator, self.rows.encoded, self.settings.batch_tokens)
+
+    def _spread(self, told: dict[int, list[Told]]) -> dict[str, Any]:
+        runs = {
+            seed: [
+                Answered(one.answer.text, example.answer, one.answer.ended, one.nats, one.tokens)
+                for one, example in zip(answers, self.rows.examples, strict=True)
+            ]
+            for seed, answers in told.items()
+        }
+        return {"seeds": list(runs), "scores": compare.spread(self.metrics, runs)}
+
+
+def scored(found: Sequence[predictions.Prediction], metrics: Any, settings: Any, seed: int) -> dict[str, Any]:
+    """Scores with intervals, and what they say in a sentence."""
+    scores = compare.score(found, metrics, resamples=settings.resamples, seed=seed)
+    return {"headline": compare.headline(scores), "scores": scores, "resamples": settings.resamples, "seed": seed}
+
+
+def save(file: Path, found: dict[str, Any]) -> None:
+    """Valid JSON, whole or not at all."""
+    unfinished = file.with_suffix(".tmp")
+    text = json.dumps(finite(found), indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    unfinished.write_text(text + "\n", encoding="utf-8")
+    unfinished.replace(file)

@@ -1,0 +1,101 @@
+"""What a metric is: a few numbers a row whose sums give the corpus score.
+
+So nothing else is held while rows stream by, and a bootstrap is a matrix product. Shares and similarities are in per cent,
+0 to 100.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+Numbers = Sequence[float]
+# Every score, in the order in which they are shown, and which way is better ("" where neither is).
+BETTER = {
+    "loss": "lower",
+    "perplexity": "lower",
+    "exact_match": "higher",
+    "f1": "higher",
+    "bleu": "higher",
+    "chrf": "higher",
+    "rouge1": "higher",
+    "rouge2": "higher",
+    "rougeL": "higher",
+    "rougeLsum": "higher",
+    "keyword_precision": "higher",
+    "keyword_recall": "higher",
+    "keyword_f1": "higher",
+    "words": "",
+    "distinct1": "",
+    "distinct2": "",
+    "ended": "higher",
+    "judge": "higher",
+}
+
+
+class Answered(NamedTuple):
+    """What is scored: an answer, its reference, and what is known about them.
+
+    Attributes:
+        answer: The generated text.
+        reference: The text that it should have been.
+        ended: Whether it ended by itself, or None where that is not known.
+        nats: Loss of the reference under the model, summed over its supervised tokens; None without a model.
+        tokens: How many these were.
+    """
+
+    answer: str
+    reference: str
+    ended: bool | None = None
+    nats: float | None = None
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One score.
+
+    Attributes:
+        name: What it is called in every file.
+        width: Numbers it keeps a row.
+        row: An answer -> these numbers; all zero where the row says nothing.
+        score: Their sum -> the score, None where it is not defined.
+        undefined: Why the score is None.
+        definition: What it is, with the signature of the library that computes it.
+    """
+
+    name: str
+    width: int
+    row: Callable[[Answered], Numbers]
+    score: Callable[[Numbers], float | None]
+    undefined: str
+    definition: str
+
+    @property
+    def better(self) -> str:
+        """``higher``, ``lower``, or "" where neither is."""
+        return BETTER[self.name]
+
+
+def mean(
+    name: str, value: Callable[[Answered], float | None], definition: str, undefined: str = "there are no rows"
+) -> Metric:
+    """A mean over rows, of values from 0 to 1; rows where the value is None are left out."""
+
+    def row(answered: Answered) -> Numbers:
+        found = value(answered)
+        return (0, 0) if found is None else (found, 1)
+
+    def score(sums: Numbers) -> float | None:
+        return 100 * sums[0] / sums[1] if sums[1] else None
+
+    return Metric(name, 2, row, score, undefined, f"per cent: {definition}")
+
+
+def ratio(sums: Numbers) -> float | None:
+    """The first sum over the second."""
+    return sums[0] / sums[1] if sums[1] else None
+
+
+def mode_of(monitor: str) -> str:
+    """``max`` for a logged score of which more is better (``val/bleu``), else ``min`` (losses)."""
+    return "max" if BETTER.get(monitor.rpartition("/")[2]) == "higher" else "min"

@@ -1,0 +1,152 @@
+"""``predictions.jsonl``: test rows with reference, answers of tuned and base model, and scores."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmft.config import user_path
+from llmft.errors import UserError
+from llmft.evaluation.metric import Answered, Metric
+from llmft.records import Example, Row, RowError, checked_text, value_of
+from llmft.run import finite
+from llmft.sources import Source, read
+
+# What a corpus score is made of says little about one row.
+NOT_OF_A_ROW = ("bleu", "perplexity", "judge")
+
+
+@dataclass
+class Prediction:
+    """A test row with what the models say.
+
+    Attributes:
+        prompt: What the model was given, decoded.
+        question: The last user turn, which a judge is shown.
+        ended: Whether the answer ended by itself, None where not known.
+        nats: Loss of the reference under the model, summed over ``supervised`` tokens.
+        scores: By metric, of the answer; ``base_scores`` of the base model's.
+    """
+
+    id: str
+    prompt: str
+    reference: str
+    answer: str
+    base_answer: str | None = None
+    scores: dict[str, float | None] = field(default_factory=dict)
+    base_scores: dict[str, float | None] = field(default_factory=dict)
+    question: str = ""
+    place: str = ""
+    ended: bool | None = None
+    base_ended: bool | None = None
+    supervised: int = 0
+    nats: float | None = None
+    base_nats: float | None = None
+
+    @property
+    def tuned(self) -> Answered:
+        """The answer as it is scored."""
+        return Answered(self.answer, self.reference, self.ended, self.nats, self.supervised)
+
+    @property
+    def base(self) -> Answered:
+        """The base model's answer as it is scored (empty where there is none)."""
+        return Answered(self.base_answer or "", self.reference, self.base_ended, self.base_nats, self.supervised)
+
+
+def row_scores(metrics: Iterable[Metric], answered: Answered) -> dict[str, float | None]:
+    """The scores of one answer; None where a metric says nothing about this row."""
+    chosen = [metric for metric in metrics if metric.name not in NOT_OF_A_ROW]
+    found = {metric.name: metric.score(metric.row(answered)) for metric in chosen}
+    return {name: None if value is None else round(value, 4) for name, value in found.items()}
+
+
+def save(file: Path, predictions: Sequence[Prediction]) -> None:
+    """One JSON object a line, whole or not at all."""
+    unfinished = file.with_suffix(".tmp")
+    with unfinished.open("w", encoding="utf-8") as out:
+        for prediction in predictions:
+            out.write(json.dumps(finite(asdict(prediction)), ensure_ascii=False, allow_nan=False) + "\n")
+    unfinished.replace(file)
+
+
+def load(path: str) -> list[Prediction]:
+    """Stored predictions: ``predictions.jsonl``, or rows with ``instruction``, ``input``, ``output`` and ``model_response``.
+
+    Raises:
+        UserError: There is no such file, or rows are wrong; names each with its place.
+    """
+    file = user_path(path)
+    if not file.is_file() or file.suffix not in (".json", ".jsonl"):
+        raise UserError(f"input={path}: must be a .jsonl or .json file of predictions that is there")
+    found, faults = [], []
+    for number, located in enumerate(read(Source(path, file, None)), start=1):
+        try:
+            if located.fault:
+                raise RowError("row", located.fault)
+            found.append(_parsed(located.row, str(number), located.place))
+        except RowError as error:
+            faults.append(f"{located.place}: {error}")
+    if faults:
+        raise UserError.from_faults(f"input={path}", faults)
+    return found
+
+
+def save_responses(file: Path, examples: Sequence[Example], answers: Sequence[str]) -> None:
+    """A JSON list of ``instruction``, ``input``, ``output`` and ``model_response``, as the Alpaca experiment keeps it."""
+    rows = [
+        {
+            "instruction": e.context[-1].content,
+            "input": e.context[-1].input,
+            "output": e.answer,
+            "model_response": answer,
+        }
+        for e, answer in zip(examples, answers, strict=True)
+    ]
+    file.write_text(json.dumps(rows, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _parsed(row: Row, number: str, place: str) -> Prediction:
+    names = (
+        ("output", "model_response")
+        if isinstance(row, Mapping) and "model_response" in row
+        else ("reference", "answer")
+    )
+    reference, answer = (checked_text(value_of(row, name), name, blank=True) for name in names)
+    texts = {
+        name: checked_text(row.get(name) or "", name, blank=True)
+        for name in ("prompt", "question", "instruction", "input")
+    }
+    base = row.get("base_answer")
+    numbers: dict[str, Any] = {name: _number(row, name) for name in ("nats", "base_nats", "supervised")}
+    return Prediction(
+        id=str(row.get("id") or number),
+        prompt=texts["prompt"],
+        reference=reference,
+        answer=answer,
+        base_answer=None if base is None else checked_text(base, "base_answer", blank=True),
+        question=texts["question"]
+        or "\n\n".join(filter(None, (texts["instruction"], texts["input"])))
+        or texts["prompt"],
+        place=place,
+        ended=_flag(row, "ended"),
+        base_ended=_flag(row, "base_ended"),
+        nats=numbers["nats"],
+        base_nats=numbers["base_nats"],
+        supervised=int(numbers["supervised"] or 0),
+    )
+
+
+def _flag(row: Row, name: str) -> bool | None:
+    value = row.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise RowError(name, f"must be true, false or null, got {value!r}")
+    return value
+
+
+def _number(row: Row, name: str) -> float | None:
+    value = row.get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e300):
+        raise RowError(name, f"must be a number of at least 0 or null, got {value!r}")
+    return value

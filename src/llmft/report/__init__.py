@@ -1,0 +1,1 @@
+"""A run directory -> a page, pictures and tables; many -> a leaderboard."""

@@ -1,0 +1,242 @@
+"""A run directory -> what its page says; whatever a run has not got is left out."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from llmft.commands.summary import printable
+from llmft.errors import UserError
+from llmft.evaluation.show import interval, judge_lines, number, reasons, title
+from llmft.report.marks import marked
+from llmft.report.series import Series, when_to_stop
+
+SHOWN_CHARACTERS = 4000
+SAMPLE_STEPS = 6
+
+
+def load(run: Path) -> dict[str, Any]:
+    """The files of a run: ``record``, ``config`` (as text and as values), ``evaluation``, ``predictions``, ``samples``.
+
+    Raises:
+        UserError: There is no run.
+    """
+    if not (run / "run.json").is_file():
+        raise UserError(f"run={run}: no run directory (it would hold run.json)")
+    config = _text(run / "config.yaml")
+    return {
+        "record": _json(run / "run.json") or {},
+        "config_text": config,
+        "config": OmegaConf.create(config) if config else OmegaConf.create(),
+        "evaluation": _json(run / "evaluation.json"),
+        "predictions": _json_lines(run / "predictions.jsonl"),
+        "samples": _json_lines(run / "samples.jsonl"),
+    }
+
+
+def page(files: Mapping[str, Any], found: Mapping[str, Series], settings: Any) -> dict[str, Any]:
+    """Everything that the template shows, as text and numbers."""
+    record, config, evaluation = files["record"], files["config"], files["evaluation"]
+    names = [OmegaConf.select(config, f"{group}.name") or "?" for group in ("data", "model", "peft")]
+    predictions = [row for row in files["predictions"] if isinstance(row, dict)]
+    return {
+        "title": f"{names[0]} on {names[1]}",
+        "peft": names[2],
+        "status": record.get("status", "unknown"),
+        "reason": record.get("reason"),
+        "started": record.get("started", ""),
+        "verdict": verdict(evaluation),
+        "advice": when_to_stop(found, record_objective(config)),
+        "tiles": tiles(record, config),
+        "scores": score_rows(evaluation),
+        "scores_of": title(evaluation) if evaluation else "",
+        "stands_in": evaluation["split"] if evaluation and evaluation["split"] in ("val", "train") else None,
+        "notes": [*reasons(evaluation["scores"]), *judge_lines(evaluation)] if evaluation else [],
+        "seeds": (evaluation or {}).get("seeds"),
+        "examples": [example(row) for row in predictions[: settings.examples]],
+        "extremes": extremes(predictions, settings.best_and_worst),
+        "samples": samples(files["samples"]),
+        "account": account(record.get("data") or {}),
+        "config": files["config_text"],
+        "versions": record.get("versions") or {},
+        "git": record.get("git"),
+        "command": shlex.join(["python", "-m", *map(str, record.get("command") or ["llmft"])]),
+    }
+
+
+def record_objective(config: Any) -> str:
+    """The metric that the run was judged by."""
+    return OmegaConf.select(config, "objective") or "val/loss"
+
+
+def verdict(evaluation: Mapping[str, Any] | None) -> dict[str, str]:
+    """A few words, a kind (``good``, ``bad``, ``mixed``, ``none``) and a sentence."""
+    if not evaluation:
+        return {"kind": "none", "words": "Not evaluated", "sentence": "No test rows were answered (evaluate.rows=0)."}
+    scores = {n: e for n, e in evaluation["scores"].items() if e.get("better") and n != "perplexity"}
+    said = [entry.get("verdict") for entry in scores.values()]
+    better, worse = said.count("better"), said.count("worse")
+    words, kind = "No difference from its base seen", "none"
+    if not any(said):
+        words = "Not compared with a base"
+    elif better and worse:
+        words, kind = f"Better than its base on {better} scores, worse on {worse}", "mixed"
+    elif better or worse:
+        words, kind = ("Better than its base", "good") if better else ("Worse than its base", "bad")
+    return {
+        "kind": kind,
+        "words": words,
+        "sentence": f"{evaluation['headline'][:1].upper()}{evaluation['headline'][1:]}.",
+    }
+
+
+def tiles(record: Mapping[str, Any], config: Any) -> list[tuple[str, str, str]]:
+    """The numbers that one looks for first: name, value, remark."""
+    metrics, parameters = record.get("metrics") or {}, record.get("parameters") or {}
+    before, after = metrics.get("before") or {}, metrics.get("after") or {}
+    found = []
+    for name, words in (("val/loss", "validation loss"), ("val/perplexity", "validation perplexity")):
+        if after.get(name) is not None:
+            found.append((words, number(after[name]), f"{number(before[name])} before" if before.get(name) else ""))
+    if parameters.get("total"):
+        share = 100 * parameters["trainable"] / parameters["total"]
+        found.append(("trained weights", f"{share:.3g} %", f"{parameters['trainable']:,} of {parameters['total']:,}"))
+    if metrics.get("steps") is not None:
+        found.append(("optimizer steps", f"{metrics['steps']:,}", f"best: step {metrics.get('best_step')}"))
+    if record.get("seconds") is not None:
+        found.append(("wall time", duration(record["seconds"]), f"seed {record.get('seed')}"))
+    if memory := record.get("peak_memory_mib"):
+        found.append(("peak memory", f"{max(memory.values()):,.0f} MiB", " and ".join(memory)))
+    rate = OmegaConf.select(config, "optim.lr")
+    return found + ([("learning rate", f"{rate:g}", OmegaConf.select(config, "scheduler.name") or "")] if rate else [])
+
+
+def score_rows(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The metric table, each number as text."""
+    return [
+        {
+            "name": name,
+            "definition": entry.get("definition", ""),
+            "base": number(entry.get("base")),
+            "base_interval": interval(entry.get("base_interval")),
+            "tuned": number(entry.get("tuned")),
+            "tuned_interval": interval(entry.get("tuned_interval")),
+            "difference": number(entry.get("difference"), sign=True),
+            "difference_interval": interval(entry.get("difference_interval"), sign=True),
+            "verdict": entry.get("verdict") or "",
+        }
+        for name, entry in (evaluation or {"scores": {}})["scores"].items()
+    ]
+
+
+def example(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A prediction as it is shown: what differs between base and tuned answer is marked."""
+    tuned, base = _cut(row.get("answer")), row.get("base_answer")
+    left, right = marked(_cut(base), tuned) if base is not None else ([], [(printable(tuned), False)])
+    return {
+        "id": str(row.get("id", "")),
+        "place": str(row.get("place", "")),
+        "question": printable(_cut(row.get("question") or row.get("prompt"))),
+        "reference": printable(_cut(row.get("reference"))),
+        "base": left if base is not None else None,
+        "tuned": right,
+        "scores": _row_scores(row.get("scores")),
+        "base_scores": _row_scores(row.get("base_scores")),
+        "cut": {"tuned": row.get("ended") is False, "base": row.get("base_ended") is False},
+    }
+
+
+def extremes(rows: Sequence[Mapping[str, Any]], number_of: int) -> dict[str, list[dict[str, Any]]]:
+    """The rows that the tuned model does best and worst, by chrF (which every script and length has)."""
+    scored = [row for row in rows if isinstance((row.get("scores") or {}).get("chrf"), int | float)]
+    ordered = sorted(scored, key=lambda row: row["scores"]["chrf"])
+    if len(ordered) < 2 * number_of or not number_of:
+        return {}
+    return {
+        "Best": [example(row) for row in ordered[: -number_of - 1 : -1]],
+        "Worst": [example(row) for row in ordered[:number_of]],
+    }
+
+
+def samples(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each sample question with its answers over time; of many validations the first, the last and some between."""
+    by_question: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        entry = by_question.setdefault(
+            str(row.get("place")),
+            {
+                "question": printable(_cut(row.get("question"))),
+                "reference": printable(_cut(row.get("reference"))),
+                "answers": {},
+            },
+        )
+        entry["answers"][row.get("step")] = printable(_cut(row.get("answer")))
+    for entry in by_question.values():
+        steps = list(entry["answers"].items())
+        if len(steps) > SAMPLE_STEPS:
+            chosen = {round(i * (len(steps) - 1) / (SAMPLE_STEPS - 1)) for i in range(SAMPLE_STEPS)}
+            steps = [steps[i] for i in sorted(chosen)]
+        entry["answers"] = steps
+    return list(by_question.values())
+
+
+def account(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What became of the rows."""
+    found = [
+        ("source", data.get("source")),
+        ("SHA-256", data.get("sha256")),
+        ("rows read", data.get("rows")),
+        ("kept", data.get("kept")),
+    ]
+    found += [(f"dropped: {why}", count) for why, count in (data.get("dropped") or {}).items()]
+    found += [(f"{name} rows", count) for name, count in (data.get("split") or {}).items()]
+    found += [(f"{name}s trimmed", count) for name, count in (data.get("truncated") or {}).items() if count]
+    found += [("supervised tokens", data.get("supervised_tokens"))]
+    lost = data.get("lost_characters") or {}
+    found += [("rows that the tokenizer cannot give back whole", lost["rows"])] if lost.get("rows") else []
+    return [(name, f"{v:,}" if isinstance(v, int) else str(v)) for name, v in found if v is not None]
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever says most."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _row_scores(scores: Any) -> str:
+    shown = ("chrf", "f1", "rougeL", "judge")
+    values = scores if isinstance(scores, dict) else {}
+    return ", ".join(f"{name} {number(values[name])}" for name in shown if isinstance(values.get(name), int | float))
+
+
+def _cut(text: Any) -> str:
+    text = str(text or "")
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + " ..."
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(_text(file))
+    except ValueError:
+        return None
+
+
+def _json_lines(file: Path) -> list[Any]:
+    found = []
+    for line in _text(file).split("\n"):
+        try:
+            found.append(json.loads(line))
+        except ValueError:  # the end of a file, or of a run that was killed
+            continue
+    return found

@@ -1,0 +1,187 @@
+"""Series -> pictures: SVG that takes the page's colours, and PNG for slides."""
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmft.report.series import Series
+
+# For the page, colours stand for CSS variables, so that a figure is readable in light and dark; for slides they are colours.
+ROLES: tuple[str, ...] = ("ink", "muted", "grid", "first", "second", "third")
+ON_PAGE = {role: f"#0a0b{10 + i:02d}" for i, role in enumerate(ROLES)}
+ON_SLIDE: dict[str, str] = dict(
+    zip(ROLES, ("#1b1f24", "#59636e", "#d1d9e0", "#0b63ce", "#c2410c", "#6e7781"), strict=True)
+)
+SIZE = (5.2, 3.1)  # inches; as wide as a phone's screen at 72 points an inch
+Draw = Callable[[Any, Mapping[str, str]], None]
+
+
+class Figure:
+    """Something to draw, with its name, title and a sentence for those who cannot see it."""
+
+    def __init__(self, name: str, title: str, alt: str, draw: Draw, size: tuple[float, float] = SIZE) -> None:
+        self.name, self.title, self.alt, self.draw, self.size = name, title, alt, draw, size
+
+    def svg(self) -> str:
+        """SVG text without scripts, sized by its viewBox; drawn with text as text."""
+        out = io.StringIO()
+        self._save(out, ON_PAGE, transparent=True, format="svg", metadata={"Date": None, "Creator": None})
+        text = out.getvalue()
+        text = text[text.index("<svg") :]
+        text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+        text = re.sub(
+            r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1
+        )
+        for role, color in ON_PAGE.items():
+            text = text.replace(color, f"var(--{role})")
+        return re.sub(r"<svg ", '<svg aria-hidden="true" focusable="false" ', text, count=1)
+
+    def png(self, file: Path) -> None:
+        """1,560 pixels wide, on white."""
+        self._save(file, ON_SLIDE, transparent=False, format="png", dpi=300)
+
+    def _save(self, to: Any, colors: Mapping[str, str], *, transparent: bool, **options: Any) -> None:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure as Canvas
+
+        settings: dict[Any, Any] = {
+            "svg.fonttype": "none",
+            "svg.hashsalt": self.name,
+            "font.family": ["DejaVu Sans"],
+            "font.size": 10.5,
+            "text.parse_math": False,  # names with $ are names
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": colors["grid"],
+            "axes.labelcolor": colors["muted"],
+            "xtick.color": colors["muted"],
+            "ytick.color": colors["muted"],
+            "text.color": colors["ink"],
+            "grid.color": colors["grid"],
+            "legend.frameon": False,
+        }
+        with mpl.rc_context(settings):
+            canvas = Canvas(figsize=self.size, layout="constrained")
+            canvas.patch.set_alpha(0 if transparent else 1)
+            axes = canvas.subplots()
+            axes.patch.set_alpha(0)
+            axes.grid(visible=True, linewidth=0.6)
+            axes.set_axisbelow(True)
+            self.draw(axes, colors)
+            canvas.savefig(to, **options)
+
+
+def curves(found: Mapping[str, Series], published: Mapping[str, Series]) -> list[Figure]:
+    """Loss, perplexity, learning rate, gradient norm and throughput, where they were logged; a published curve dashed."""
+    plans = [
+        ("loss", "Loss (nats per token)", ("train/loss", "val/loss"), False),
+        ("perplexity", "Perplexity", ("train/perplexity", "val/perplexity"), True),
+        ("lr", "Learning rate", ("train/lr",), False),
+        ("grad_norm", "Gradient norm before clipping", ("train/grad_norm",), False),
+        ("throughput", "Supervised tokens per second", ("train/tokens_per_second",), False),
+    ]
+    figures = []
+    for name, title, columns, log_scale in plans:
+        shown = {column: found[column] for column in columns if column in found}
+        dashed = {f"published {column}": published[column] for column in columns if column in published}
+        if shown:
+            figures.append(Figure(name, title, _described(title, shown), _lines(shown, dashed, log_scale=log_scale)))
+    return figures
+
+
+def _lines(shown: Mapping[str, Series], dashed: Mapping[str, Series], *, log_scale: bool) -> Draw:
+    def draw(axes: Any, colors: Mapping[str, str]) -> None:
+        from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+
+        for name, series in shown.items():
+            validated = name.startswith("val/")
+            style = {"color": colors["second" if validated else "first"], "linewidth": 1.6}
+            style |= {"marker": "o", "markersize": 5} if validated or len(series.steps) < 3 else {}
+            axes.plot(series.steps, series.values, label=name, **style)
+        for name, series in dashed.items():
+            color = colors["second" if "val/" in name else "first"]
+            axes.plot(series.steps, series.values, label=name, color=color, linewidth=1.2, linestyle="--", alpha=0.7)
+        if log_scale and min(min(s.values) for s in shown.values()) > 0:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(ScalarFormatter())
+            axes.yaxis.set_minor_formatter(NullFormatter() if _wide(shown) else ScalarFormatter())
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("optimizer step")
+        if len(shown) + len(dashed) > 1:
+            axes.legend(fontsize=9.5)
+
+    return draw
+
+
+def _wide(shown: Mapping[str, Series]) -> bool:
+    values = [value for series in shown.values() for value in series.values]
+    return max(values) > 10 * min(values)
+
+
+def _described(title: str, shown: Mapping[str, Series]) -> str:
+    said = [f"{name} from {series.values[0]:.4g} to {series.values[-1]:.4g}" for name, series in shown.items()]
+    return f"{title} over optimizer steps: {'; '.join(said)}"
+
+
+def lengths(histogram: Mapping[str, Any]) -> Figure:
+    """How long prompts and answers are.
+
+    Args:
+        histogram: ``edges`` in tokens, [bins + 1], and counts of rows for ``prompt`` and ``answer``, [bins].
+    """
+    edges, width = histogram["edges"], histogram["edges"][1] - histogram["edges"][0]
+
+    def draw(axes: Any, colors: Mapping[str, str]) -> None:
+        for shift, (name, color) in enumerate((("prompt", "first"), ("answer", "second"))):
+            places = [edge + (0.05 + 0.45 * shift) * width for edge in edges[:-1]]
+            axes.bar(places, histogram[name], width=0.45 * width, align="edge", color=colors[color], label=f"{name}s")
+        axes.set_xlabel("tokens")
+        axes.set_ylabel("rows")
+        axes.legend(fontsize=9.5)
+
+    alt = f"Lengths of prompts and answers in tokens, up to {edges[-1]:.0f}"
+    return Figure("lengths", "Lengths of prompts and answers", alt, draw)
+
+
+def differences(scores: Mapping[str, Any]) -> Figure | None:
+    """Tuned less base of every score in per cent, with its interval; None where there is none."""
+    shown = {
+        n: e for n, e in scores.items() if e.get("difference_interval") and n not in ("loss", "perplexity", "words")
+    }
+    if not shown:
+        return None
+
+    def draw(axes: Any, colors: Mapping[str, str]) -> None:
+        names = list(shown)[::-1]
+        for place, name in enumerate(names):
+            low, high = shown[name]["difference_interval"]
+            color = colors[{"better": "first", "worse": "second"}.get(shown[name]["verdict"], "third")]
+            axes.plot([low, high], [place, place], color=color, linewidth=2.4, solid_capstyle="round")
+            axes.plot([shown[name]["difference"]], [place], marker="o", markersize=6, color=color)
+        axes.axvline(0, color=colors["muted"], linewidth=1)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xlabel("tuned less base, points; 95 % interval")
+        axes.grid(visible=False, axis="y")
+
+    said = "; ".join(f"{n} {e['difference']:+.1f} ({e['verdict']})" for n, e in shown.items())
+    size = (SIZE[0], 1.0 + 0.27 * len(shown))
+    return Figure("differences", "Tuned against base", f"Differences of scores: {said}", draw, size)
+
+
+def scatter(points: Sequence[tuple[str, float, float, float]], x_label: str, y_label: str) -> Figure:
+    """Groups of runs as points (name, x, y, spread of y)."""
+
+    def draw(axes: Any, colors: Mapping[str, str]) -> None:
+        for number, (_, x, y, spread) in enumerate(points, start=1):
+            axes.errorbar([x], [y], yerr=[spread] if spread else None, fmt="o", color=colors["first"], capsize=3)
+            axes.annotate(
+                str(number), (x, y), textcoords="offset points", xytext=(6, 5), fontsize=9.5, color=colors["ink"]
+            )
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.margins(0.12)
+
+    said = "; ".join(f"{i}: {name} {y:.4g}" for i, (name, _, y, _) in enumerate(points, start=1))
+    return Figure("leaderboard", f"{y_label} and {x_label}; numbers are ranks", said, draw)

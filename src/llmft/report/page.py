@@ -1,0 +1,92 @@
+"""A run -> ``report.html``, one file without network or scripts, and ``report/`` with pictures and tables."""
+
+import csv
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from llmft.commands.summary import printable
+from llmft.report import facts, figures, series
+from llmft.report.figures import Figure
+
+
+def write(run: Path, settings: Any) -> Path:
+    """Write a run's page; works for a run that failed too.
+
+    Args:
+        run: The run directory.
+        settings: The ``report`` keys.
+
+    Returns:
+        ``report.html``.
+
+    Raises:
+        UserError: There is no run, or the published curve cannot be read.
+    """
+    files = facts.load(run)
+    found = series.read(run / "metrics.csv")
+    drawn = figures.curves(found, series.reference(settings.reference_curve))
+    histogram = (files["record"].get("data") or {}).get("lengths")
+    lengths = figures.lengths(histogram) if histogram else None
+    compared = figures.differences(files["evaluation"]["scores"]) if files["evaluation"] else None
+    folder = run / "report"
+    folder.mkdir(exist_ok=True)
+    series.write_each({name: one for name, one in found.items() if not name.startswith("test/")}, folder)
+    if files["evaluation"]:
+        _write_scores(files["evaluation"]["scores"], folder / "scores.csv")
+    shown = [figure for figure in (*drawn, lengths, compared) if figure]
+    for figure in shown:
+        figure.png(folder / f"{figure.name}.png")
+    page = facts.page(files, found, settings) | {"curves": drawn, "lengths": lengths, "differences": compared}
+    return save(run / "report.html", "run.html", page)
+
+
+def save(file: Path, template: str, page: Mapping[str, Any]) -> Path:
+    """Render a template, all text escaped; written whole or not at all."""
+    environment = Environment(
+        loader=PackageLoader("llmft.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_harmless,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = _figure
+    text = environment.get_template(template).render(**page)
+    unfinished = file.with_suffix(".tmp")
+    unfinished.write_text(text, encoding="utf-8", errors="replace")
+    unfinished.replace(file)
+    return file
+
+
+def _write_scores(scores: Mapping[str, Any], file: Path) -> None:
+    columns = ("base", "base_interval", "tuned", "tuned_interval", "difference", "difference_interval", "verdict")
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out)
+        writer.writerow(["score", *columns])
+        for name, entry in scores.items():
+            writer.writerow(
+                [name, *(" ".join(map(str, v)) if isinstance(v := entry.get(c), list) else v for c in columns)]
+            )
+
+
+def _harmless(value: Any) -> Any:
+    """Text without control characters and changes of direction."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _figure(figure: Figure) -> Markup:
+    """Matplotlib's SVG as it is: it escapes the texts that it draws."""
+    caption = Markup("<figcaption>{}</figcaption>").format(figure.title)
+    hidden = Markup('<p class="hidden">{}</p>').format(figure.alt)
+    return Markup('<figure class="{}">{}{}{}</figure>').format(figure.name, caption, Markup(figure.svg()), hidden)
+
+
+def markdown(rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table, the first row its head."""
+    lines = [[cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

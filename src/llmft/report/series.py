@@ -1,0 +1,89 @@
+"""``metrics.csv`` -> series of numbers, and what they say about when to stop."""
+
+import csv
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from llmft.config import user_path
+from llmft.errors import UserError
+from llmft.evaluation.metric import mode_of
+
+
+class Series(NamedTuple):
+    """Values and the optimizer steps that they belong to, both [points]; ``epochs`` beside them where known."""
+
+    steps: list[int]
+    values: list[float]
+    epochs: list[float]
+
+
+def read(file: Path) -> dict[str, Series]:
+    """The finite values of every column, by name; empty where there is no file.
+
+    Raises:
+        UserError: The file is no table with a ``step`` column.
+    """
+    if not file.is_file():
+        return {}
+    found: dict[str, Series] = {}
+    with file.open(newline="", encoding="utf-8") as rows:
+        for row in csv.DictReader(rows):
+            try:
+                step, epoch = int(float(row["step"])), float(row.get("epoch") or "nan")
+                numbers = {name: float(v) for name, v in row.items() if name and "/" in name and v not in ("", None)}
+            except (KeyError, ValueError, TypeError, OverflowError) as error:
+                raise UserError(f"{file}: not a table of step and numbers ({error})") from None
+            for name, value in numbers.items():
+                if math.isfinite(value):
+                    series = found.setdefault(name, Series([], [], []))
+                    series.steps.append(step)
+                    series.values.append(value)
+                    series.epochs.append(epoch)
+    return found
+
+
+def reference(path: str | None) -> dict[str, Series]:
+    """A published curve, as ``read`` gives it.
+
+    Raises:
+        UserError: There is no such file, or it is no table.
+    """
+    if path is None:
+        return {}
+    if not user_path(path).is_file():
+        raise UserError(f"report.reference_curve={path}: no such file")
+    return read(user_path(path))
+
+
+def write_each(found: Mapping[str, Series], folder: Path) -> None:
+    """A CSV file per series: step, epoch, value."""
+    for name, series in found.items():
+        with (folder / f"{name.replace('/', '_')}.csv").open("w", newline="", encoding="utf-8") as out:
+            writer = csv.writer(out)
+            writer.writerow(["step", "epoch", name])
+            writer.writerows(zip(series.steps, series.epochs, series.values, strict=True))
+
+
+def when_to_stop(found: Mapping[str, Series], objective: str) -> str | None:
+    """What validation says about the length of the training: it rose in the end, or it was still falling.
+
+    Returns:
+        A sentence; None with fewer than two validations.
+    """
+    series = found.get(objective)
+    if series is None or len(series.values) < 2:
+        return None
+    sign = 1 if mode_of(objective) == "min" else -1
+    best = min(range(len(series.values)), key=lambda i: (sign * series.values[i], i))
+    at, last = f"step {series.steps[best]}", f"step {series.steps[-1]}"
+    values = f"{series.values[best]:.4g} at {at}", f"{series.values[-1]:.4g} at {last}"
+    if series.steps[best] == 0:
+        return f"{objective} was best before the training ({values[0]}); it made it worse ({values[1]}): lower optim.lr"
+    if series.steps[best] < series.steps[-1] and series.values[best] != series.values[-1]:
+        return (
+            f"{objective} was best with {values[0]} and had become worse by the end ({values[1]}): more steps would have"
+            f" hurt, the last ones did. The weights of {at} were kept"
+        )
+    return f"{objective} was best at the end ({values[1]}): more steps could help"

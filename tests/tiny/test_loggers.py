@@ -1,0 +1,38 @@
+"""Loggers: several at once, offline, each with the numbers of metrics.csv."""
+
+import csv
+import importlib.util
+
+import pytest
+
+FAST = ("model=tiny_gpt2", "data=alpaca", "data.limit=30", "trainer.max_steps=2", "questions=0", "callbacks.samples.number=0", "generation.max_new_tokens=3",
+        "evaluate.rows=2", "report.write=false", "baseline=false", "output_dir=run")  # fmt: skip
+
+
+def test_a_logger_that_is_not_installed_is_named(llmft, monkeypatch):
+    import lightning.pytorch.loggers.wandb as module
+
+    monkeypatch.setattr(module, "_WANDB_AVAILABLE", False)
+    code, _, err = llmft(*FAST, "logger=wandb")
+    assert (code, "logger=wandb: is not installed; pip install 'llmft[wandb]'" in err) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [["mlflow"], ["wandb"], ["tensorboard", "wandb", "mlflow"]], ids="+".join)
+def test_loggers_write_offline_into_the_run(names, llmft, tmp_path, monkeypatch):
+    for package in {"wandb", "mlflow"} & set(names):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install 'llmft[{package}]'")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    code, _, err = llmft(*FAST, f"logger=[{','.join(names)}]")
+    assert code == 0, err
+    last = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))[-1]
+    if "mlflow" in names:
+        (file,) = (tmp_path / "run" / "mlruns").rglob("metrics/test/loss")
+        _, value, step = file.read_text().split()[:3]
+        assert float(value) == pytest.approx(float(last["test/loss"]))
+        assert int(step) == int(last["step"])
+        assert list((tmp_path / "run" / "mlruns").rglob("params/optim.lr"))
+    if "wandb" in names:
+        assert list((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert (tmp_path / "run" / "tensorboard").is_dir() == ("tensorboard" in names)
