@@ -1,6 +1,6 @@
 """Memory of an evaluation by number of rows; generation in sorted token-budget batches against batches in input order.
 
-    python benchmarks/evaluation.py [--rows-file FILE.jsonl] [--model smollm2_135m] [--rows 32] [--rounds 3] [--new-tokens 32]
+    python benchmarks/evaluation.py [--rows-file FILE.jsonl] [--model smollm2_135m] [--rows 72] [--rounds 3] [--new-tokens 16]
 
 Each figure is a ratio of one run on one machine; both ways of batching take turns, and CPU time is taken, so that other work on the
 machine changes little.
@@ -130,9 +130,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows-file", type=Path, default=OPENORCA)
     parser.add_argument("--model", default="smollm2_135m")
-    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--rows", type=int, default=72)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--new-tokens", type=int, default=32)
+    parser.add_argument("--new-tokens", type=int, default=16)
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:

@@ -1,40 +1,14 @@
 """A run directory -> what its page says; whatever a run has not got is left out."""
 
-import json
 import shlex
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from llmft.commands.summary import printable
-from llmft.errors import UserError
 from llmft.evaluation.show import interval, judge_lines, number, reasons, title
-from llmft.report.marks import marked
+from llmft.report import answers
 from llmft.report.series import Series, when_to_stop
-
-SHOWN_CHARACTERS = 4000
-SAMPLE_STEPS = 6
-
-
-def load(run: Path) -> dict[str, Any]:
-    """The files of a run: ``record``, ``config`` (as text and as values), ``evaluation``, ``predictions``, ``samples``.
-
-    Raises:
-        UserError: There is no run.
-    """
-    if not (run / "run.json").is_file():
-        raise UserError(f"run={run}: no run directory (it would hold run.json)")
-    config = _text(run / "config.yaml")
-    return {
-        "record": _json(run / "run.json") or {},
-        "config_text": config,
-        "config": OmegaConf.create(config) if config else OmegaConf.create(),
-        "evaluation": _json(run / "evaluation.json"),
-        "predictions": _json_lines(run / "predictions.jsonl"),
-        "samples": _json_lines(run / "samples.jsonl"),
-    }
 
 
 def page(files: Mapping[str, Any], found: Mapping[str, Series], settings: Any) -> dict[str, Any]:
@@ -56,9 +30,9 @@ def page(files: Mapping[str, Any], found: Mapping[str, Series], settings: Any) -
         "stands_in": evaluation["split"] if evaluation and evaluation["split"] in ("val", "train") else None,
         "notes": [*reasons(evaluation["scores"]), *judge_lines(evaluation)] if evaluation else [],
         "seeds": (evaluation or {}).get("seeds"),
-        "examples": [example(row) for row in predictions[: settings.examples]],
-        "extremes": extremes(predictions, settings.best_and_worst),
-        "samples": samples(files["samples"]),
+        "examples": [answers.example(row) for row in predictions[: settings.examples]],
+        "extremes": answers.extremes(predictions, settings.best_and_worst),
+        "samples": answers.samples(files["samples"]),
         "account": account(record.get("data") or {}),
         "config": files["config_text"],
         "versions": record.get("versions") or {},
@@ -132,57 +106,6 @@ def score_rows(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     ]
 
 
-def example(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A prediction as it is shown: what differs between base and tuned answer is marked."""
-    tuned, base = _cut(row.get("answer")), row.get("base_answer")
-    left, right = marked(_cut(base), tuned) if base is not None else ([], [(printable(tuned), False)])
-    return {
-        "id": str(row.get("id", "")),
-        "place": str(row.get("place", "")),
-        "question": printable(_cut(row.get("question") or row.get("prompt"))),
-        "reference": printable(_cut(row.get("reference"))),
-        "base": left if base is not None else None,
-        "tuned": right,
-        "scores": _row_scores(row.get("scores")),
-        "base_scores": _row_scores(row.get("base_scores")),
-        "cut": {"tuned": row.get("ended") is False, "base": row.get("base_ended") is False},
-    }
-
-
-def extremes(rows: Sequence[Mapping[str, Any]], number_of: int) -> dict[str, list[dict[str, Any]]]:
-    """The rows that the tuned model does best and worst, by chrF (which every script and length has)."""
-    scored = [row for row in rows if isinstance((row.get("scores") or {}).get("chrf"), int | float)]
-    ordered = sorted(scored, key=lambda row: row["scores"]["chrf"])
-    if len(ordered) < 2 * number_of or not number_of:
-        return {}
-    return {
-        "Best": [example(row) for row in ordered[: -number_of - 1 : -1]],
-        "Worst": [example(row) for row in ordered[:number_of]],
-    }
-
-
-def samples(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each sample question with its answers over time; of many validations the first, the last and some between."""
-    by_question: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        entry = by_question.setdefault(
-            str(row.get("place")),
-            {
-                "question": printable(_cut(row.get("question"))),
-                "reference": printable(_cut(row.get("reference"))),
-                "answers": {},
-            },
-        )
-        entry["answers"][row.get("step")] = printable(_cut(row.get("answer")))
-    for entry in by_question.values():
-        steps = list(entry["answers"].items())
-        if len(steps) > SAMPLE_STEPS:
-            chosen = {round(i * (len(steps) - 1) / (SAMPLE_STEPS - 1)) for i in range(SAMPLE_STEPS)}
-            steps = [steps[i] for i in sorted(chosen)]
-        entry["answers"] = steps
-    return list(by_question.values())
-
-
 def account(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What became of the rows."""
     found = [
@@ -205,38 +128,3 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _row_scores(scores: Any) -> str:
-    shown = ("chrf", "f1", "rougeL", "judge")
-    values = scores if isinstance(scores, dict) else {}
-    return ", ".join(f"{name} {number(values[name])}" for name in shown if isinstance(values.get(name), int | float))
-
-
-def _cut(text: Any) -> str:
-    text = str(text or "")
-    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + " ..."
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(_text(file))
-    except ValueError:
-        return None
-
-
-def _json_lines(file: Path) -> list[Any]:
-    found = []
-    for line in _text(file).split("\n"):
-        try:
-            found.append(json.loads(line))
-        except ValueError:  # the end of a file, or of a run that was killed
-            continue
-    return found

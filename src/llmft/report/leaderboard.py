@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from llmft.errors import UserError
 from llmft.evaluation.metric import BETTER, mode_of
 from llmft.evaluation.show import number
-from llmft.report import facts, noise, page, series
+from llmft.report import facts, noise, page, series, stored
 from llmft.report.figures import Figure, scatter
 
 SCORES = ("loss", "f1", "bleu", "chrf", "rougeL", "keyword_f1", "judge")
@@ -64,7 +64,7 @@ def write(folder: Path) -> str:
 
 
 def _run(file: Path) -> dict[str, Any]:
-    loaded = facts.load(file.parent)
+    loaded = stored.load(file.parent)
     record, config = loaded["record"], loaded["config"]
     metrics = record.get("metrics") or {}
     speeds = series.read(file.parent / "metrics.csv").get("train/tokens_per_second")

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from llmft.commands.summary import printable
-from llmft.report import facts, figures, series
+from llmft.report import facts, figures, series, stored
 from llmft.report.figures import Figure
 
 
@@ -26,7 +26,7 @@ def write(run: Path, settings: Any) -> Path:
     Raises:
         UserError: There is no run, or the published curve cannot be read.
     """
-    files = facts.load(run)
+    files = stored.load(run)
     found = series.read(run / "metrics.csv")
     drawn = figures.curves(found, series.reference(settings.reference_curve))
     histogram = (files["record"].get("data") or {}).get("lengths")
