@@ -17,7 +17,16 @@ from llmft.models.base import InstructionModule
 
 pytestmark = pytest.mark.guarantees
 RUN = (
-    *("data=alpaca", "data.limit=40", "data.batch_size=2", "output_dir=run", "logger=none", "questions=0"),
+    *(
+        "data=alpaca",
+        "data.limit=40",
+        "data.batch_size=2",
+        "output_dir=run",
+        "logger=none",
+        "questions=0",
+        "evaluate.rows=0",
+        "report.write=false",
+    ),
     *(
         "callbacks.samples.number=0",
         "callbacks.progress.refresh_rate=0",

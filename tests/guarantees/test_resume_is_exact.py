@@ -19,7 +19,7 @@ from tests.conftest import chat_row, cli, read_json_lines, write_rows
 pytestmark = pytest.mark.guarantees
 KILLED = Path(__file__).with_name("killed.py")
 RUN = ("data=alpaca", "data.limit=30", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "trainer.accumulate_grad_batches=2", "data.batch_size=3",
-       "model.dropout=0.1", "questions=0", "callbacks.samples.max_new_tokens=4", "optim.lr=1e-2", "scheduler.warmup_steps=3",
+       "model.dropout=0.1", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.max_new_tokens=4", "optim.lr=1e-2", "scheduler.warmup_steps=3",
        "callbacks.checkpoints.every_n_steps=2", "callbacks.early_stopping.patience=50")  # fmt: skip
 # 25 training rows: 9 batches and 5 steps an epoch, the last window of one batch; checkpoints at steps 2, 4, 5, 7, 9, 10
 CASES = {

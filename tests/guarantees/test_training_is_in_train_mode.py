@@ -8,7 +8,7 @@ from llmft.models import backbone
 
 pytestmark = pytest.mark.guarantees
 MODELS = ("tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma")
-RUN = ("data=alpaca", "data.limit=20", "trainer.max_steps=2", "questions=0", "callbacks.samples.number=1",
+RUN = ("data=alpaca", "data.limit=20", "trainer.max_steps=2", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.number=1",
        "callbacks.samples.max_new_tokens=4", "trainer.val_check_interval=1", "logger=none")  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def test_a_bf16_checkpoint_is_trained_in_float32(model, load, llmft, tmp_path):
     small.save_pretrained(folder)
     backbone.load_tokenizer(place, cfg).save_pretrained(folder)
     code, _, err = llmft(f"model={model}", f"model.path={folder}", "peft=none", "data=alpaca", "data.limit=40", "trainer.max_steps=20",
-                         "optim.lr=1e-5", "scheduler=constant", "questions=0", "callbacks.samples.number=0", "baseline=false",
+                         "optim.lr=1e-5", "scheduler=constant", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.number=0", "baseline=false",
                          "data.split={val: 0, test: 0}", "trainer.max_epochs=-1", "optim.weight_decay=0", "output_dir=run")  # fmt: skip
     assert code == 0, err
     before, after = load_file(folder / "model.safetensors"), load_file(tmp_path / "run" / "model" / "model.safetensors")

@@ -14,6 +14,8 @@ RUN = (
     *(
         "logger=none",
         "questions=0",
+        "evaluate.rows=0",
+        "report.write=false",
         "callbacks.samples.number=0",
         "callbacks.progress.refresh_rate=0",
         "baseline=false",
