@@ -80,11 +80,11 @@ FAULTS = [
           "labels[len(start) : len(whole) - 1] = whole[len(start) : -1]", TURNS),
     Fault("the rejected answer is trained", "data/psychology.py", '"response_j"', '"response_k"', f"{HERE}/test_only_answers_are_trained.py -k rejected"),
     # 6 resume
-    Fault("dropout draws anew after a resume", "callbacks/checkpoints.py", "            set_randomness(", "            (lambda state: None)(", f"{HERE}/test_resume_is_exact.py -k t5-lora"),
+    Fault("dropout draws anew after a resume", "callbacks/checkpoints.py", "            set_randomness(", "            (lambda state: None)(", RESUME),
     Fault("a resumed epoch starts from its first rows", "fit.py", "resume_at(epoch, batches)", "resume_at(epoch, 0)", RESUME),
     Fault("a checkpoint is written in place", "checkpoint_io.py", 'unfinished = final.with_suffix(".tmp")\n        try', "unfinished = final\n        try", f"{HERE}/test_resume_is_exact.py -k full_disk"),
     Fault("a signal stops without saving", "callbacks/interruption.py", "            self.checkpoints.save(trainer)\n", "", f"{HERE}/test_resume_is_exact.py -k signal"),
-    Fault("metrics of the lost steps stay", "callbacks/metrics_log.py", 'if int(row["step"]) <= self.last_step', "if row", f"{HERE}/test_resume_is_exact.py -k t5-lora"),
+    Fault("metrics of the lost steps stay", "callbacks/metrics_log.py", 'if int(row["step"]) <= self.last_step', "if row", RESUME),
     # 7 same seed
     Fault("the adapter is drawn without a seed", "commands/train.py", "    pl.seed_everything(cfg.seed, workers=True, verbose=False)\n", "",
           f"{HERE}/test_same_seed_same_bytes.py"),

@@ -32,8 +32,14 @@ def losses(llmft, tmp_path, model, peft, batch, accumulate, rows=18):
     return [{name: float(row[name]) for name in WATCHED if row[name]} for row in table]
 
 
-@pytest.mark.parametrize("peft", ["none", "lora"])
-@pytest.mark.parametrize("model", TINY)
+@pytest.mark.parametrize(
+    ("model", "peft"),
+    [
+        *(("tiny_t5", "lora"), ("tiny_gpt2", "none")),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("tiny_t5", "none"), ("tiny_gpt2", "lora"))),
+        *(pytest.param("tiny_llama", peft, marks=pytest.mark.slow) for peft in ("none", "lora")),
+    ],
+)
 def test_accumulation_changes_nothing(model, peft, llmft, tmp_path):
     # 16 training rows: with 8x1, 4x2, 2x4 and 1x8 two steps an epoch; 2 validation rows
     whole = losses(llmft, tmp_path, model, peft, 8, 1)

@@ -23,11 +23,17 @@ RUN = ("data=alpaca", "data.limit=30", "trainer.max_epochs=2", "trainer.log_ever
        "callbacks.checkpoints.every_n_steps=2", "callbacks.early_stopping.patience=50")  # fmt: skip
 # 25 training rows: 9 batches and 5 steps an epoch, the last window of one batch; checkpoints at steps 2, 4, 5, 7, 9, 10
 CASES = {
-    "t5-lora-workers": ("model=tiny_t5", "peft=lora", "peft.dropout=0.1", "data.num_workers=2", "data.batching=grouped"),
     "llama-full-packed": ("model=tiny_llama", "peft=none", "data.batching=packed", "data.batch_size=1", "data.pack_tokens=900",
                           "callbacks.checkpoints.every_n_steps=1"),
 }  # fmt: skip
 SLOW = {
+    "t5-lora-workers": (
+        "model=tiny_t5",
+        "peft=lora",
+        "peft.dropout=0.1",
+        "data.num_workers=2",
+        "data.batching=grouped",
+    ),
     "gpt2-lora": ("model=tiny_gpt2", "peft=lora", "peft.dropout=0.1", "trainer.val_check_interval=0.4"),
     "t5-full-tokens": ("model=tiny_t5", "peft=none", "data.batching=tokens", "data.tokens_per_batch=2500"),
     "gemma-lora-no-validation": ("model=tiny_gemma", "peft=lora", "data.split.val=0"),

@@ -74,7 +74,7 @@ def test_gradient_checkpointing_keeps_less_and_changes_no_gradient(model, peft, 
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("model", ["tiny_t5", "tiny_gpt2"])
+@pytest.mark.parametrize("model", [pytest.param("tiny_t5", marks=pytest.mark.slow), "tiny_gpt2"])
 def test_a_bf16_checkpoint_is_trained_in_float32(model, load, llmft, tmp_path):
     """In bfloat16 an update of 1e-5 to a weight near 1 is rounded away."""
     from hydra.utils import get_class

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.conftest import TINY, chat_row, cli, read_json_lines, write_rows
+from tests.conftest import chat_row, cli, read_json_lines, write_rows
 
 ROWS = [
     ("Capital of France?", "Paris.\n"),
@@ -13,8 +13,17 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("peft", ["none", "lora"])
-@pytest.mark.parametrize("model", TINY)
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("model", "peft"),
+    [
+        *(("tiny_t5", "none"), ("tiny_gpt2", "lora")),
+        *(pytest.param(*case, marks=SLOW) for case in (("tiny_t5", "lora"), ("tiny_gpt2", "none"))),
+        *(pytest.param("tiny_llama", peft, marks=SLOW) for peft in ("none", "lora")),
+    ],
+)
 def test_overfit(model, peft, tmp_path):
     rows = write_rows(tmp_path / "rows.jsonl", *(chat_row(*row) for row in ROWS))
     lora = ["peft.dropout=0", "peft.targets=all-linear", "peft.r=32"] if peft == "lora" else []
