@@ -27,6 +27,10 @@ def _texts(value: Any) -> bool:
     return _list(value) and len(value) > 0 and all(map(TEXT.holds, value))
 
 
+def _digest(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
 def one_of(*options: str) -> Rule:
     """One of some words."""
     return Rule(f"one of {', '.join(options)}", lambda value: value in options)
@@ -58,7 +62,11 @@ RULES: dict[str, Rule] = {
     "preview.rows": COUNT_OR_NULL,
     "preview.ids": FLAG,
     "replay.modules": COUNT,
-    "data.path": TEXT,
+    "data.path": Rule("text, or a list of files", lambda v: TEXT.holds(v) or _texts(v)),
+    "data.sha256": Rule("a SHA-256 (64 hexadecimal digits) or null", lambda v: v is None or _digest(v)),
+    "data.revision": TEXT_OR_NULL,
+    "data.subset": TEXT_OR_NULL,
+    "data.hub_split": TEXT,
     "data.system": TEXT_OR_NULL,
     "data.batch_size": COUNT,
     "data.limit": COUNT_OR_NULL,

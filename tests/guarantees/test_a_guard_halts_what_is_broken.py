@@ -17,7 +17,15 @@ from llmft.models.base import InstructionModule
 
 pytestmark = pytest.mark.guarantees
 RUN = (
-    *("data=alpaca", "data.limit=40", "data.batch_size=2", "output_dir=run", "logger=none", "questions=0"),
+    *(
+        "data=alpaca",
+        "data.path=sample",
+        "data.limit=40",
+        "data.batch_size=2",
+        "output_dir=run",
+        "logger=none",
+        "questions=0",
+    ),
     *(
         "callbacks.samples.number=0",
         "callbacks.progress.refresh_rate=0",

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.guarantees
 
 def run(folder, name, *overrides):
     done = cli(
-        "model=tiny_t5", "data=alpaca", "peft=lora", "data.limit=40", "trainer.max_steps=7", f"output_dir={name}",
+        "model=tiny_t5", "data=alpaca", "data.path=sample", "peft=lora", "data.limit=40", "trainer.max_steps=7", f"output_dir={name}",
         "trainer.log_every_n_steps=1", "logger=none", "questions=0", "baseline=false", "optim.lr=1e-2", *overrides, cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

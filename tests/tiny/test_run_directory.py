@@ -34,7 +34,7 @@ def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     model, data, peft = RUNS[request.param]
     done = cli(
-        f"model={model}", f"data={data}", f"peft={peft}", "data.limit=60", "trainer.max_steps=12", "generation.max_new_tokens=8",
+        f"model={model}", f"data={data}", "data.path=sample", f"peft={peft}", "data.limit=60", "trainer.max_steps=12", "generation.max_new_tokens=8",
         "data.max_prompt_tokens=900", "data.max_answer_tokens=900", "optim.lr=1e-3", "trainer.log_every_n_steps=5", "output_dir=made",
         cwd=folder,
     )  # fmt: skip

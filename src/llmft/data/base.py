@@ -1,7 +1,7 @@
 """InstructionDataModule: rows of one data set -> validated examples -> encoded rows -> loaders."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -27,7 +27,11 @@ class InstructionDataModule(pl.LightningDataModule):
         self,
         *,
         name: str,
-        path: str,
+        path: str | Sequence[str],
+        sha256: str | None,
+        revision: str | None,
+        subset: str | None,
+        hub_split: str,
         system: str | None,
         prompt: str | None,
         batch_size: int,
@@ -49,7 +53,7 @@ class InstructionDataModule(pl.LightningDataModule):
         seed: int,
     ) -> None:
         super().__init__()
-        self.source = find(path, name)
+        self.source = find(path, name, sha256=sha256, revision=revision, subset=subset, hub_split=hub_split)
         named = {"prompt": max_prompt_tokens, "answer": max_answer_tokens}
         self.account = Account(self.source.given, self.source.sha256, named)
         self.fitting = Fitting(max_prompt_tokens, max_answer_tokens, too_long)
