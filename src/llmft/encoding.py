@@ -4,11 +4,15 @@ Both codecs hold label convention A: the answer and its stop token are trained, 
 training row by the same ``prompt_ids`` that generation uses.
 """
 
+import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
+
+from tokenizers.pre_tokenizers import ByteLevel
 
 from llmft.prompts import Prompt, PromptTemplate
 from llmft.records import Example, Turn
@@ -77,6 +81,8 @@ class Codec(ABC):
     train_on: str = "answer"
     train_on_turns: str = "last"
     stop_id: int = field(init=False)
+    ahead: dict[tuple[str, bool], list[int]] = field(default_factory=dict, init=False, repr=False)
+    tails: dict[tuple[str, str], list[int]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         stop = self.template.frame[1]
@@ -84,8 +90,7 @@ class Codec(ABC):
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """The ids that generation starts from, and that every training row of this prompt starts with."""
-        controls, texts = set(self.template.controls), prompt.pieces[::2]
-        if not any(control in text for text in texts for control in controls):
+        if not any(map(self._names_control, prompt.pieces[::2])):
             return self._text_ids(prompt.text, split_controls=False)
         ids: list[int] = []
         for number, piece in enumerate(prompt.pieces):
@@ -94,6 +99,30 @@ class Codec(ABC):
             elif piece:
                 ids += self._text_ids(piece, split_controls=True)
         return ids
+
+    def look_ahead(self, rows: Sequence[tuple[Prompt, str]]) -> None:
+        """Tokenise the texts of many rows in one call, so that ``encode`` finds them done; ``forget`` frees them."""
+        for split_controls in (False, True):
+            texts = {
+                text for prompt, answer in rows for text, split in self.texts(prompt, answer) if split == split_controls
+            }
+            texts = [text for text in texts if not (split_controls and self._names_control(text))]
+            if texts:
+                found = self._tokenized(texts, split_controls=split_controls)
+                self.ahead.update(((text, split_controls), ids) for text, ids in zip(texts, found, strict=True))
+
+    def forget(self) -> None:
+        """Drop what ``look_ahead`` has made."""
+        self.ahead.clear()
+
+    @abstractmethod
+    def texts(self, prompt: Prompt, answer: str) -> list[tuple[str, bool]]:
+        """What ``encode`` will tokenise, and whether control tokens in it are split."""
+
+    @cached_property
+    def is_lossless(self) -> bool:
+        """Whether every text comes back from its ids: a byte-level tokenizer that changes nothing before it cuts."""
+        return is_byte_level(self.tokenizer)
 
     @abstractmethod
     def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> Encoded:
@@ -114,17 +143,26 @@ class Codec(ABC):
 
     def lost_characters(self, text: str, ids: list[int]) -> str:
         """The characters of ``text`` that do not come back from its ids (T5 loses newlines, braces, ...), sorted."""
+        if self.is_lossless:
+            return ""
         back = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return "".join(sorted((Counter(text) - Counter(back)).elements()))
 
     def _text_ids(self, text: str, *, split_controls: bool) -> list[int]:
-        options = {"add_special_tokens": False, "split_special_tokens": split_controls}
-        if not split_controls or not any(control in text for control in self.template.controls):
-            return self.tokenizer(text, **options)["input_ids"]
+        if (text, split_controls) in self.ahead:
+            return list(self.ahead[text, split_controls])
+        if not split_controls or not self._names_control(text):
+            return self._tokenized([text], split_controls=split_controls)[0]
         # a Unigram model (T5's, say) has its control tokens among its pieces, and finds them in plain text
-        found = self.tokenizer(text, **options, return_offsets_mapping=True)
+        found = self.tokenizer(text, **_options(split_controls), return_offsets_mapping=True)
         pieces = zip(found["input_ids"], found["offset_mapping"], strict=True)
         return [part for token, (start, end) in pieces for part in self._as_text(token, text[start:end])]
+
+    def _tokenized(self, texts: list[str], *, split_controls: bool) -> list[list[int]]:
+        return self.tokenizer(texts, **_options(split_controls), return_attention_mask=False)["input_ids"]
+
+    def _names_control(self, text: str) -> bool:
+        return any(control in text for control in self.template.controls)
 
     def _as_text(self, token: int, written: str) -> list[int]:
         """The id of a piece; a control token that was written out in text is given letter by letter."""
@@ -141,6 +179,10 @@ class Codec(ABC):
 
 class Seq2SeqCodec(Codec):
     """Prompt to the encoder, answer to the decoder; the model itself shifts the labels."""
+
+    def texts(self, prompt: Prompt, answer: str) -> list[tuple[str, bool]]:
+        """The prompt, and the answer as text."""
+        return [(prompt.text, False), (self.template.frame[0] + answer, True)]
 
     def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> Encoded:
         """``input_ids`` the prompt, ``labels`` the answer and its stop token."""
@@ -162,11 +204,16 @@ class Seq2SeqCodec(Codec):
 class CausalCodec(Codec):
     """Prompt and answer in one sequence; labels stand at the position of their own id (the loss shifts them)."""
 
+    def texts(self, prompt: Prompt, answer: str) -> list[tuple[str, bool]]:
+        """Prompt and answer together; the prompt alone too where its ids do not follow from that."""
+        whole = prompt.followed_by(self.template.frame[0] + answer)
+        return [(whole.text, False)] if len(prompt.pieces) > 1 else [(whole.text, False), (prompt.text, False)]
+
     def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> Encoded:
         """``input_ids`` prompt + answer + stop token; ``labels`` the same, -100 on the prompt."""
-        start = self.prompt_ids(prompt)
         whole = prompt.followed_by(self.template.frame[0] + answer)
         ids = self.prompt_ids(whole)
+        start = self._start(prompt, whole, ids)
         merged = ids[: len(start)] != start
         if merged:
             ids = start + self._text_ids(self.template.frame[0] + answer, split_controls=True)
@@ -176,6 +223,29 @@ class CausalCodec(Codec):
         labels = head + tail
         supervised = sum(label != IGNORED for label in labels[1:])
         return Encoded(start + tail, labels, len(start), length, supervised, len(tail) < length, merged, lost)
+
+    def _start(self, prompt: Prompt, whole: Prompt, ids: list[int]) -> list[int]:
+        """The prompt's own ids, which ``prompt_ids`` gives too, taken from those of prompt and answer where they must agree.
+
+        A tokenizer cuts a text at its control tokens before anything else, so up to the last one of the prompt both are
+        the same; what the prompt has behind it (``assistant`` and a newline, say) is the same for all rows of a template.
+        """
+        if len(prompt.pieces) == 1 or any(map(self._names_control, whole.pieces[::2])):
+            return self.prompt_ids(prompt)
+        controls = [place for place, token in enumerate(ids) if token in self._control_ids]
+        if len(controls) != len(prompt.pieces) // 2:
+            return self.prompt_ids(prompt)
+        end = prompt.pieces[-2], prompt.pieces[-1]
+        if end not in self.tails:
+            start = self.prompt_ids(prompt)
+            if start[: controls[-1] + 1] != ids[: controls[-1] + 1]:
+                return start
+            self.tails[end] = start[controls[-1] + 1 :]
+        return ids[: controls[-1] + 1] + self.tails[end]
+
+    @cached_property
+    def _control_ids(self) -> set[int]:
+        return set(self.tokenizer.convert_tokens_to_ids(list(self.template.controls)))
 
     def with_turns(self, row: Encoded, context: Sequence[Turn]) -> Encoded:
         """Labels on earlier assistant turns and their stop tokens, where they stand as an answer at that turn would."""
@@ -194,3 +264,30 @@ class CausalCodec(Codec):
                 missed += 1
         supervised = sum(label != IGNORED for label in labels[1:])
         return replace(row, labels=labels, supervised=supervised, untrained_turns=missed)
+
+
+def _options(split_controls: bool) -> dict[str, bool]:
+    return {"add_special_tokens": False, "split_special_tokens": split_controls}
+
+
+def is_byte_level(tokenizer: Any) -> bool:
+    """Whether a tokenizer is byte-level BPE with all 256 bytes, and nothing around it adds, drops or changes characters."""
+    if not getattr(tokenizer, "is_fast", False):
+        return False
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    cutters = parts["pre_tokenizer"] or {}
+    *cutters, last = cutters.get("pretokenizers", [cutters])
+    keeps = all(c["type"] == "Digits" or (c["type"] == "Split" and c["behavior"] != "Removed") for c in cutters)
+    model, added = parts["model"], parts["added_tokens"]
+    return (
+        parts["normalizer"] is None
+        and keeps
+        and last.get("type") == "ByteLevel"
+        and not last["add_prefix_space"]
+        and (parts["decoder"] or {}).get("type") == "ByteLevel"
+        and model["type"] == "BPE"
+        and not (model.get("dropout") or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"))
+        and sum(len(token) == 1 for token in model["vocab"]) >= 256
+        and set(ByteLevel.alphabet()) <= set(model["vocab"])
+        and not any(token["lstrip"] or token["rstrip"] for token in added)
+    )

@@ -84,11 +84,15 @@ class PromptTemplate:
         hide, show = _private_characters(messages, self.controls)
         hidden = [{k: self._control.sub(lambda m: hide[m.group()], v) for k, v in m.items()} for m in messages]
         text = self._render(hidden, answer)
-        pieces, end = [], 0
+        pieces: list[str] = []
+        end = 0
         for match in self._control.finditer(text):
             pieces += [text[end : match.start()], match.group()]
             end = match.end()
-        return Prompt(tuple("".join(show.get(char, char) for char in piece) for piece in (*pieces, text[end:])))
+        pieces.append(text[end:])
+        if hidden == messages:
+            return Prompt(tuple(pieces))
+        return Prompt(tuple("".join(show.get(char, char) for char in piece) for piece in pieces))
 
     def _render(self, messages: list[dict[str, str]], answer: str | None) -> str:
         from jinja2 import TemplateError

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from llmft.encoding import Codec, Encoded
 from llmft.records import Example, Turn
@@ -17,6 +18,14 @@ class TooLongError(Exception):
         self.part = part
 
 
+class Fitted(NamedTuple):
+    """A row within its budgets, the parts of its prompt that were trimmed, and the prompt's tokens before that."""
+
+    row: Encoded
+    trimmed: tuple[str, ...]
+    prompt_tokens: int
+
+
 @dataclass(frozen=True)
 class Fitting:
     """Budgets of prompt and answer in tokens (the answer's with its stop token), and what to do beyond them."""
@@ -25,11 +34,11 @@ class Fitting:
     max_answer: int
     too_long: str
 
-    def fit(self, example: Example, codec: Codec) -> tuple[Encoded, bool]:
-        """The encoded row, and whether its prompt was trimmed.
+    def fit(self, example: Example, codec: Codec) -> Fitted:
+        """The encoded row.
 
-        A prompt loses the end of its system text first, then of its inputs, never the template's frame nor the question;
-        a cut answer keeps its head and gets no stop token.
+        A prompt loses the end of its system text or of an input, the longest first, never the template's frame nor the
+        question; a cut answer keeps its head and gets no stop token.
 
         Raises:
             TooLongError: The row is over a budget and the policy is another, or trimming was not enough.
@@ -38,28 +47,39 @@ class Fitting:
         def tokens(context: Context) -> int:
             return len(codec.prompt_ids(codec.template.render(context)))
 
-        length, context = tokens(example.context), example.context
+        cut_at = self.max_answer if self.too_long == "trim_answer" else None
+        context, trimmed = example.context, ()
+        encoded = codec.encode(codec.template.render(context), example.answer, cut_at)
+        length = encoded.prompt_length
         if length > self.max_prompt:
             shorter = (
                 shorten(context, lambda c: tokens(c) <= self.max_prompt) if self.too_long == "trim_prompt" else None
             )
             if shorter is None:
                 raise TooLongError("prompt", length, self.max_prompt)
-            context = shorter
-        cut_at = self.max_answer if self.too_long == "trim_answer" else None
-        encoded = codec.encode(codec.template.render(context), example.answer, cut_at)
+            context, trimmed = shorter
+            encoded = codec.encode(codec.template.render(context), example.answer, cut_at)
         if encoded.answer_length > self.max_answer and cut_at is None:
             raise TooLongError("answer", encoded.answer_length, self.max_answer)
         encoded = codec.with_turns(encoded, context)
-        return replace(encoded, place=example.place), context is not example.context
+        return Fitted(replace(encoded, place=example.place), trimmed, length)
 
 
-def shorten(context: Context, fits: Callable[[Context], bool]) -> Context | None:
-    """The context with as much of its system text and inputs as fits, or None if the questions alone are too long."""
-    parts = [(i, "content") for i, turn in enumerate(context) if turn.role == "system"]
-    parts += [(i, "input") for i, turn in enumerate(context) if turn.input]
-    for index, name in parts:
+def shorten(context: Context, fits: Callable[[Context], bool]) -> tuple[Context, tuple[str, ...]] | None:
+    """The context with as much of its system text and inputs as fits, and which of them lost something.
+
+    The longest is cut first, at its end; a part that is not enough is emptied before the next one is cut.
+
+    Returns:
+        None if the questions alone are too long.
+    """
+    parts = [(i, "content", "system") for i, turn in enumerate(context) if turn.role == "system"]
+    parts += [(i, "input", "input") for i, turn in enumerate(context) if turn.input]
+    parts.sort(key=lambda part: len(getattr(context[part[0]], part[1])), reverse=True)
+    trimmed: list[str] = []
+    for index, name, part in parts:
         text = getattr(context[index], name)
+        trimmed.append(part)
 
         def kept(
             characters: int, *, index: int = index, name: str = name, text: str = text, base: Context = context
@@ -72,6 +92,6 @@ def shorten(context: Context, fits: Callable[[Context], bool]) -> Context | None
             while high - low > 1:
                 middle = (low + high) // 2
                 low, high = (middle, high) if fits(kept(middle)) else (low, middle)
-            return kept(low)
+            return kept(low), tuple(trimmed)
         context = kept(0)
     return None

@@ -1,0 +1,192 @@
+"""Examples in a file -> encoded rows in a file, in batches, by several processes; the same for any number of them."""
+
+import hashlib
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import threading
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from llmft.data.account import Account
+from llmft.data.fitting import Fitting, TooLongError
+from llmft.data.store import ENCODED, FactFiles, batches_in, columns_of, encoded_batch, read_batch
+from llmft.encoding import Codec, Encoded
+from llmft.errors import UserError
+from llmft.records import Example
+
+# Fewer rows are encoded before other processes would have started.
+ROWS_ALONE = 4000
+# Control characters but line ends and tabs, invisible ones (not those that join letters), private ones, U+FFFD.
+ODD = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffd\ue000-\uf8ff]"
+)
+
+
+class Part(NamedTuple):
+    """What became of one batch of examples."""
+
+    rows: pa.RecordBatch
+    facts: dict[str, np.ndarray]
+    account: Account
+    faults: list[str]
+
+
+@dataclass
+class Encoding:
+    """How examples become rows: what a worker needs."""
+
+    examples: Path
+    codec: Codec
+    fitting: Fitting
+
+    def write(self, folder: Path, account: Account, processes: int | None) -> None:
+        """Write ``rows.arrow`` and the rows' numbers, and count in ``account`` what became of the examples.
+
+        Args:
+            folder: Where the files go.
+            account: Is added to.
+            processes: How many encode; None for one per core where there are many rows.
+
+        Raises:
+            UserError: A row is over a budget (``too_long=error``).
+        """
+        batches, examples = batches_in(self.examples)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        processes = min(batches, processes or (cores if examples > ROWS_ALONE else 1))
+        faults: list[str] = []
+        numbers = FactFiles(folder)
+        with pa.OSFile(str(folder / "rows.arrow"), "wb") as sink, pa.ipc.new_file(sink, ENCODED) as writer:
+            first = 0
+            with self._parts(batches, processes) as parts:
+                for part in parts:
+                    part.facts["example"] += first
+                    first += part.account.examples
+                    writer.write_batch(part.rows)
+                    numbers.write(part.facts)
+                    account.add(part.account)
+                    faults += part.faults
+        numbers.close()
+        if faults and self.fitting.too_long == "error":
+            raise UserError.from_faults("data.too_long=error", faults)
+
+    @contextmanager
+    def _parts(self, batches: int, processes: int) -> Iterator[Iterator[Part]]:
+        if processes <= 1:
+            yield map(self.part, range(batches))
+            return
+        context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+        with context.Pool(processes, _begin, (self,)) as pool:
+            yield pool.imap(_part, range(batches))
+
+    def part(self, number: int) -> Part:
+        """Encode the examples of one record batch."""
+        account, rows, facts, faults = Account("", None), [], [], []
+        examples = read_batch(self.examples, number)
+        account.examples = len(examples)
+        parts = [self.codec.parts(example) for example in examples]
+        self.codec.look_ahead([(self.codec.template.render(p.context), p.answer) for group in parts for p in group])
+        for index, group in enumerate(parts):
+            kept = 0
+            for part in group:
+                made = self._row(part, account, faults, alone=len(group) == 1)
+                if made:
+                    rows.append(made[0])
+                    facts.append({**made[1], "example": index})
+                    kept += 1
+            if kept:
+                account.kept += 1
+            elif len(group) > 1:
+                account.drop(group[0].place, "row", "none of its turns can be trained", "none of its turns fits")
+        self.codec.forget()
+        account.count(rows, self.codec.tokenizer.bos_token_id, self.codec.stop_id)
+        return Part(encoded_batch(rows), columns_of(facts), account, faults)
+
+    def _row(
+        self, example: Example, account: Account, faults: list[str], *, alone: bool
+    ) -> tuple[Encoded, dict[str, Any]] | None:
+        try:
+            fitted = self.fitting.fit(example, self.codec)
+        except TooLongError as error:
+            faults.append(f"{example.place}: the {error.part} {error}")
+            account.over[error.part] += 1
+            _leave_out(account, example, error.part, str(error), f"{error.part} too long", alone=alone)
+            return None
+        row = fitted.row
+        if not row.supervised:
+            why = "none of its tokens would be trained"
+            _leave_out(account, example, "answer", why, "nothing to learn", alone=alone)
+            return None
+        account.look(example, self.codec.template.controls)
+        account.over["prompt"] += bool(fitted.trimmed)
+        account.over["answer"] += row.cut
+        account.trim(example.place, fitted.trimmed, row.cut, fitted.prompt_tokens, row.answer_length, self.fitting)
+        return row, {**_facts(example, row), "prompt_tokens": fitted.prompt_tokens}
+
+
+def _leave_out(account: Account, example: Example, field: str, reason: str, why: str, *, alone: bool) -> None:
+    """Drop a row; of a conversation of several rows only this one, which is listed and counted apart."""
+    if alone:
+        account.drop(example.place, field, reason, why)
+    else:
+        account.parts_dropped[why] += 1
+        account.note(example.place, field, reason, "drop one turn")
+
+
+def _facts(example: Example, row: Encoded) -> dict[str, Any]:
+    prompt = "\0".join(f"{turn.role}\1{turn.content}\2{turn.input}" for turn in example.context)
+    like, answer_like = _normal(prompt), _normal(example.answer)
+    return {
+        "ids": len(row.input_ids),
+        "labels": 0 if row.joined else len(row.labels),
+        "answer_tokens": row.answer_length,
+        "prompt_characters": sum(len(turn.content) + len(turn.input) for turn in example.context),
+        "answer_characters": len(example.answer),
+        "prompt": _hash(prompt),
+        "prompt_like": _hash(like),
+        "row": _hash(f"{prompt}\0{example.answer}"),
+        "row_like": _hash(f"{like}\0{answer_like}"),
+        "odd": any(ODD.search(text) for text in (example.answer, *(t.content + t.input for t in example.context))),
+        "lost": bool(row.lost),
+    }
+
+
+def _normal(text: str) -> str:
+    """A text without what hardly makes it another: case, width, and how much white space stands where."""
+    return " ".join((text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold().split())
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+_encoding: Encoding
+
+
+def _begin(encoding: Encoding) -> None:
+    """Set up a worker: Ctrl-C is the parent's business, and without a parent there is nothing to do."""
+    global _encoding
+    _encoding = encoding
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _part(number: int) -> Part:
+    return _encoding.part(number)
