@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -18,13 +19,13 @@ from llmft.data.audit import Audit, leaks
 from llmft.data.cache import Cache, codec_key, key_of, meaning_of
 from llmft.data.encode import Encoding
 from llmft.data.fitting import Fitting
-from llmft.data.reading import Reading
+from llmft.data.reading import Reading, write_examples
 from llmft.data.splitting import deal, spread
 from llmft.data.store import Examples, Facts, Rows, Table
 from llmft.encoding import Codec
 from llmft.errors import UserError
 from llmft.records import Example, Row
-from llmft.sources import find
+from llmft.sources import Source, find
 
 
 class InstructionDataModule(pl.LightningDataModule):
@@ -63,7 +64,7 @@ class InstructionDataModule(pl.LightningDataModule):
         seed: int,
     ) -> None:
         super().__init__()
-        self.source = find(path, name, sha256=sha256, revision=revision, subset=subset, hub_split=hub_split)
+        self.source = self.found(path, name, sha256=sha256, revision=revision, subset=subset, hub_split=hub_split)
         named = {"prompt": max_prompt_tokens, "answer": max_answer_tokens}
         self.account = Account(self.source.given, self.source.sha256, named)
         self.fitting = Fitting(max_prompt_tokens, max_answer_tokens, too_long)
@@ -86,6 +87,18 @@ class InstructionDataModule(pl.LightningDataModule):
             RowError: A field is missing or holds something else than it should.
         """
 
+    def found(self, path: str | Sequence[str], name: str, **where: str | None) -> Source:
+        """Where the rows come from."""
+        return find(path, name, **where)  # pyright: ignore[reportArgumentType]
+
+    def readings(self) -> list[Reading]:
+        """What is read, in order: one source, but for a mix of sets."""
+        return [self.reading]
+
+    def meaning(self) -> dict[str, Any]:
+        """What decides what a row means, for the cache's key; a set with settings of its own adds them."""
+        return {"class": type(self).__qualname__, "code": meaning_of(type(self))}
+
     def read(self) -> None:
         """Read and validate the rows, before any model is loaded.
 
@@ -96,7 +109,7 @@ class InstructionDataModule(pl.LightningDataModule):
 
         def build(folder: Path) -> None:
             account = Account(self.source.given, self.source.sha256)
-            self.reading.write(folder, account)
+            write_examples(self.readings(), folder, account)
             account.save(folder)
 
         folder = self.cache.folder("examples", self.examples_key, build)
@@ -201,15 +214,16 @@ class InstructionDataModule(pl.LightningDataModule):
         return Examples(self.examples.table, numbers[np.sort(first)])
 
     def _examples_key(self) -> str:
-        reading = self.reading
-        settings = [reading.name, reading.system, reading.limit, reading.invalid, reading.duplicates, self.source.given]
-        data = self.source.sha256 or (self.source.hub and self.source.hub.fingerprint)
-        return key_of(
-            data=data,
-            parts=[part.given for part in self.source.parts],
-            settings=settings,
-            meaning=meaning_of(type(self)),
-        )
+        """Everything that decides which examples there are, and how they are named."""
+        readings = [
+            {
+                "data": reading.source.sha256 or (reading.source.hub and reading.source.hub.fingerprint),
+                "places": [reading.source.given, *(part.given for part in reading.source.parts)],
+                "settings": [reading.name, reading.system, reading.limit, reading.invalid, reading.duplicates],
+            }
+            for reading in self.readings()
+        ]
+        return key_of(readings=readings, meaning=self.meaning())
 
     def _check_left(self, rows: int) -> None:
         if rows == 0:

@@ -1,7 +1,7 @@
 """A source -> examples in a file, and an account of the rows that are none."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,19 +33,13 @@ class Reading:
     invalid: str
     duplicates: str
 
-    def write(self, folder: Path, account: Account) -> None:
-        """Write ``examples.arrow`` and count in ``account`` what was read and dropped.
+    def examples(self, account: Account, seen: dict[bytes, str]) -> Iterator[Example]:
+        """The examples in order; ``account`` counts what was read and dropped, ``seen`` are the places of earlier ones.
 
         Raises:
-            UserError: Rows are broken (``invalid=error``) or repeated (``duplicates=error``).
+            UserError: Rows are broken (``invalid=error``) or repeated (``duplicates=error``), or all are of another format.
         """
-        with pa.OSFile(str(folder / "examples.arrow"), "wb") as sink, pa.ipc.new_file(sink, EXAMPLES) as writer:
-            for examples in _batched(self._examples(account)):
-                writer.write_batch(example_batch(examples))
-
-    def _examples(self, account: Account) -> Iterator[Example]:
         faults: list[str] = []
-        seen: dict[bytes, str] = {}
         hint, found = "", 0
         for located in read(self.source):
             if self.limit is not None and found >= self.limit:
@@ -85,6 +79,19 @@ class Reading:
         first = seen.setdefault(_digest(example), example.place)
         if first is not example.place:
             raise RowError("duplicate", f"repeats {first}")
+
+
+def write_examples(readings: Sequence[Reading], folder: Path, account: Account) -> None:
+    """Write ``examples.arrow`` from one source or several, and count in ``account``.
+
+    Raises:
+        UserError: As ``Reading.examples``.
+    """
+    seen: dict[bytes, str] = {}
+    found = (example for reading in readings for example in reading.examples(account, seen))
+    with pa.OSFile(str(folder / "examples.arrow"), "wb") as sink, pa.ipc.new_file(sink, EXAMPLES) as writer:
+        for examples in _batched(found):
+            writer.write_batch(example_batch(examples))
 
 
 def _digest(example: Example) -> bytes:

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from llmft.records import shown
-
 # The fields that only rows of that data set have together; the more of them the better the guess.
 SHAPES = {
     "academic": ("messages",),
@@ -44,8 +42,3 @@ def looks_like(row: Any, name: str) -> str:
 def _titles(shape: str) -> str:
     titles = {"academic": "chat (messages)", "openorca": "Open Orca", "keyword_qa": "keyword"}
     return titles.get(shape, shape.capitalize())
-
-
-def columns_hint(row: Any) -> str:
-    """What fields a row has, for an error about ``data.columns``."""
-    return ", ".join(shown(str(field)) for field in row) if isinstance(row, Mapping) else shown(row)

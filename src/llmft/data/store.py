@@ -21,11 +21,14 @@ ENCODED = pa.schema(
     + [(name, pa.bool_()) for name in ("cut", "merged")]
 )
 # Numbers of the encoded rows, a file each, so that samplers and audit read nothing else.
-FACTS = {
-    "ids": np.int32, "labels": np.int32, "prompt_tokens": np.int32, "answer_tokens": np.int32, "prompt_characters": np.int32,
-    "answer_characters": np.int32, "example": np.int32, "prompt": np.int64, "prompt_like": np.int64, "row": np.int64,
-    "row_like": np.int64, "odd": np.bool_, "lost": np.bool_,
-}  # fmt: skip
+FACTS: dict[str, Any] = {
+    **dict.fromkeys(
+        ("ids", "labels", "prompt_tokens", "answer_tokens", "prompt_characters", "answer_characters"), np.int32
+    ),
+    "example": np.int32,
+    **dict.fromkeys(("source", "prompt", "prompt_like", "row", "row_like"), np.int64),
+    **dict.fromkeys(("odd", "lost"), np.bool_),
+}
 
 
 class Table:
