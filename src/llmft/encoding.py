@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from tokenizers.pre_tokenizers import ByteLevel
-
 from llmft.prompts import Prompt, PromptTemplate
 from llmft.records import Example, Turn
 
@@ -108,7 +106,7 @@ class Codec(ABC):
             }
             texts = [text for text in texts if not (split_controls and self._names_control(text))]
             if texts:
-                found = self._tokenized(texts, split_controls=split_controls)
+                found = self._tokenized_fast(texts, split_controls=split_controls)
                 self.ahead.update(((text, split_controls), ids) for text, ids in zip(texts, found, strict=True))
 
     def forget(self) -> None:
@@ -120,9 +118,9 @@ class Codec(ABC):
         """What ``encode`` will tokenise, and whether control tokens in it are split."""
 
     @cached_property
-    def is_lossless(self) -> bool:
-        """Whether every text comes back from its ids: a byte-level tokenizer that changes nothing before it cuts."""
-        return is_byte_level(self.tokenizer)
+    def missing_bytes(self) -> bytes | None:
+        """The bytes that a byte-level tokenizer does not know; None of one that may lose anything."""
+        return missing_bytes(self.tokenizer)
 
     @abstractmethod
     def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> Encoded:
@@ -143,8 +141,10 @@ class Codec(ABC):
 
     def lost_characters(self, text: str, ids: list[int]) -> str:
         """The characters of ``text`` that do not come back from its ids (T5 loses newlines, braces, ...), sorted."""
-        if self.is_lossless:
-            return ""
+        if self.missing_bytes is not None:  # all other bytes come back
+            raw = text.encode()
+            if len(raw.translate(None, self.missing_bytes)) == len(raw):
+                return ""
         back = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return "".join(sorted((Counter(text) - Counter(back)).elements()))
 
@@ -161,8 +161,24 @@ class Codec(ABC):
     def _tokenized(self, texts: list[str], *, split_controls: bool) -> list[list[int]]:
         return self.tokenizer(texts, **_options(split_controls), return_attention_mask=False)["input_ids"]
 
+    def _tokenized_fast(self, texts: list[str], *, split_controls: bool) -> list[list[int]]:
+        """As ``_tokenized``, without what ids do not need (offsets, masks), where the tokenizer can."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if not getattr(self.tokenizer, "is_fast", False) or backend is None or backend.truncation or backend.padding:
+            return self._tokenized(texts, split_controls=split_controls)
+        before, backend.encode_special_tokens = backend.encode_special_tokens, split_controls
+        found = backend.encode_batch_fast(texts, add_special_tokens=False)
+        backend.encode_special_tokens = before
+        return [encoding.ids for encoding in found]
+
     def _names_control(self, text: str) -> bool:
+        if not any(char in text for char in self._control_starts):  # most texts have none, and this is quick
+            return False
         return any(control in text for control in self.template.controls)
+
+    @cached_property
+    def _control_starts(self) -> set[str]:
+        return {control[0] for control in self.template.controls}
 
     def _as_text(self, token: int, written: str) -> list[int]:
         """The id of a piece; a control token that was written out in text is given letter by letter."""
@@ -221,7 +237,7 @@ class CausalCodec(Codec):
         tail, length = self._stopped(ids[len(start) :], max_answer)
         head = start if self.train_on == "all" else [IGNORED] * len(start)
         labels = head + tail
-        supervised = sum(label != IGNORED for label in labels[1:])
+        supervised = _trained(labels)
         return Encoded(start + tail, labels, len(start), length, supervised, len(tail) < length, merged, lost)
 
     def _start(self, prompt: Prompt, whole: Prompt, ids: list[int]) -> list[int]:
@@ -230,22 +246,29 @@ class CausalCodec(Codec):
         A tokenizer cuts a text at its control tokens before anything else, so up to the last one of the prompt both are
         the same; what the prompt has behind it (``assistant`` and a newline, say) is the same for all rows of a template.
         """
-        if len(prompt.pieces) == 1 or any(map(self._names_control, whole.pieces[::2])):
+        plain = self._control_ids and not any(map(self._names_control, whole.pieces[::2]))
+        if len(prompt.pieces) == 1 or not plain:
             return self.prompt_ids(prompt)
-        controls = [place for place, token in enumerate(ids) if token in self._control_ids]
-        if len(controls) != len(prompt.pieces) // 2:
-            return self.prompt_ids(prompt)
+        last = -1
+        for control in prompt.pieces[1::2]:
+            last = ids.index(self._control_ids[control], last + 1)
         end = prompt.pieces[-2], prompt.pieces[-1]
         if end not in self.tails:
             start = self.prompt_ids(prompt)
-            if start[: controls[-1] + 1] != ids[: controls[-1] + 1]:
+            if start[: last + 1] != ids[: last + 1]:
                 return start
-            self.tails[end] = start[controls[-1] + 1 :]
-        return ids[: controls[-1] + 1] + self.tails[end]
+            self.tails[end] = start[last + 1 :]
+        return ids[: last + 1] + self.tails[end]
 
     @cached_property
-    def _control_ids(self) -> set[int]:
-        return set(self.tokenizer.convert_tokens_to_ids(list(self.template.controls)))
+    def _control_ids(self) -> dict[str, int]:
+        """Ids of control tokens that only their own text becomes: none where a normalizer may make it of another text."""
+        if (
+            not getattr(self.tokenizer, "is_fast", False)
+            or json.loads(self.tokenizer.backend_tokenizer.to_str())["normalizer"]
+        ):
+            return {}
+        return {control: self.tokenizer.convert_tokens_to_ids(control) for control in self.template.controls}
 
     def with_turns(self, row: Encoded, context: Sequence[Turn]) -> Encoded:
         """Labels on earlier assistant turns and their stop tokens, where they stand as an answer at that turn would."""
@@ -262,32 +285,46 @@ class CausalCodec(Codec):
                 labels[len(start) : len(whole)] = whole[len(start) :]
             else:
                 missed += 1
-        supervised = sum(label != IGNORED for label in labels[1:])
+        supervised = _trained(labels)
         return replace(row, labels=labels, supervised=supervised, untrained_turns=missed)
+
+
+def _trained(labels: list[int]) -> int:
+    """How many labels of a causal row enter the loss: all but the first position's."""
+    return len(labels) - labels.count(IGNORED) - (labels[0] != IGNORED)
 
 
 def _options(split_controls: bool) -> dict[str, bool]:
     return {"add_special_tokens": False, "split_special_tokens": split_controls}
 
 
-def is_byte_level(tokenizer: Any) -> bool:
-    """Whether a tokenizer is byte-level BPE with all 256 bytes, and nothing around it adds, drops or changes characters."""
+def missing_bytes(tokenizer: Any) -> bytes | None:
+    """The bytes that have no token in a byte-level BPE tokenizer around which nothing adds, drops or changes characters.
+
+    Returns:
+        None where the tokenizer is of another kind, so that a text may not come back from its ids.
+    """
     if not getattr(tokenizer, "is_fast", False):
-        return False
+        return None
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
-    cutters = parts["pre_tokenizer"] or {}
+    cutters = parts["pre_tokenizer"] or {"type": None}
     *cutters, last = cutters.get("pretokenizers", [cutters])
-    keeps = all(c["type"] == "Digits" or (c["type"] == "Split" and c["behavior"] != "Removed") for c in cutters)
-    model, added = parts["model"], parts["added_tokens"]
-    return (
+    model = parts["model"]
+    keeps = (
         parts["normalizer"] is None
-        and keeps
-        and last.get("type") == "ByteLevel"
-        and not last["add_prefix_space"]
+        and all(c["type"] == "Digits" or (c["type"] == "Split" and c["behavior"] != "Removed") for c in cutters)
+        and (last["type"], last.get("add_prefix_space")) == ("ByteLevel", False)
         and (parts["decoder"] or {}).get("type") == "ByteLevel"
         and model["type"] == "BPE"
-        and not (model.get("dropout") or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"))
-        and sum(len(token) == 1 for token in model["vocab"]) >= 256
-        and set(ByteLevel.alphabet()) <= set(model["vocab"])
-        and not any(token["lstrip"] or token["rstrip"] for token in added)
+        and not any(
+            model.get(name) for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "unk_token")
+        )
+        and not any(token["lstrip"] or token["rstrip"] for token in parts["added_tokens"])
     )
+    # ByteLevel writes printable Latin-1 as itself and the other bytes, in order, as the characters from U+0100 on
+    return bytes(byte for byte in range(256) if _byte_token(byte) not in model["vocab"]) if keeps else None
+
+
+def _byte_token(byte: int) -> str:
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    return chr(byte) if byte in printable else chr(0x100 + sum(other not in printable for other in range(byte)))

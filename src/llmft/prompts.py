@@ -81,8 +81,13 @@ class PromptTemplate:
         messages = [turn.message() for turn in context]
         if self._control is None:
             return Prompt((self._render(messages, answer),))
-        hide, show = _private_characters(messages, self.controls)
-        hidden = [{k: self._control.sub(lambda m: hide[m.group()], v) for k, v in m.items()} for m in messages]
+        typed = any(self._control.search(text) for message in messages for text in message.values())
+        hide, show = _private_characters(messages, self.controls) if typed else ({}, {})
+        hidden = (
+            [{k: self._control.sub(lambda m: hide[m.group()], v) for k, v in m.items()} for m in messages]
+            if typed
+            else messages
+        )
         text = self._render(hidden, answer)
         pieces: list[str] = []
         end = 0
@@ -90,7 +95,7 @@ class PromptTemplate:
             pieces += [text[end : match.start()], match.group()]
             end = match.end()
         pieces.append(text[end:])
-        if hidden == messages:
+        if not typed:
             return Prompt(tuple(pieces))
         return Prompt(tuple("".join(show.get(char, char) for char in piece) for piece in pieces))
 

@@ -1,11 +1,13 @@
 """What a row means: the neutral record between a data set's rows and a model's prompts."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 Row = Mapping[str, Any]
+HALF = re.compile("[\ud800-\udfff]")
 ROLES = ("system", "user", "assistant")
 
 
@@ -92,7 +94,7 @@ def checked_text(value: object, field: str, *, blank: bool = False) -> str:
         raise RowError(field, f"must be text, got {shown(value)}")
     if not blank and not value.strip():
         raise RowError(field, f"must not be blank, got {shown(value)}")
-    if any("\ud800" <= char <= "\udfff" for char in value):
+    if HALF.search(value):
         raise RowError(field, f"holds half of a surrogate pair, which is no character: {shown(value)}")
     return value
 

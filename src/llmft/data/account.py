@@ -6,7 +6,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +115,8 @@ class Account:
 
     def look(self, example: Example, controls: Sequence[str]) -> None:
         """Count the control tokens that a kept row's text holds (they are encoded as text)."""
-        texts = [example.answer, *(text for turn in example.context for text in (turn.content, turn.input))]
-        found = {
-            token: sum(text.count(token) for text in texts) for token in controls if any(token in t for t in texts)
-        }
+        text = "\0".join([example.answer, *(text for turn in example.context for text in (turn.content, turn.input))])
+        found = {token: text.count(token) for token in controls if token in text}
         self.control_tokens.update(found)
         self.control_rows += bool(found)
 
@@ -129,8 +126,9 @@ class Account:
         for row in rows:
             prompt = row.input_ids[: row.prompt_length]
             self.supervised_tokens += row.supervised
-            self.bos_per_row[prompt.count(bos_id) if bos_id is not None else 0] += 1
-            self.repeated_bos += any(a == b == bos_id for a, b in pairwise(prompt))
+            bos = prompt.count(bos_id) if bos_id is not None else 0
+            self.bos_per_row[bos] += 1
+            self.repeated_bos += bos > 1 and _neighbours(prompt, bos_id)
             self.cut += row.cut
             self.merged += row.merged
             self.untrained_turns += row.untrained_turns
@@ -229,6 +227,17 @@ class Account:
                 with part.open(encoding="utf-8") as lines:
                     shutil.copyfileobj(lines, handle)
             handle.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rejected)
+
+
+def _neighbours(ids: list[int], wanted: int | None) -> bool:
+    """Whether an id stands twice in a row (which list methods find quicker than a loop over all ids)."""
+    last = ids.index(wanted)
+    for _ in range(ids.count(wanted) - 1):
+        place = ids.index(wanted, last + 1)
+        if place == last + 1:
+            return True
+        last = place
+    return False
 
 
 def _of(counts: Counter[str]) -> str:

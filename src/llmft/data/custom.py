@@ -22,7 +22,7 @@ class Custom(InstructionDataModule):
             raise UserError.from_faults("data.columns", faults, shown=len(faults))
         super().__init__(**rest)
 
-    def to_example(self, row: Row) -> Example:
+    def to_example(self, row: Row) -> Example:  # pyright: ignore[reportIncompatibleMethodOverride] (it needs the columns)
         """The example of a row, its fields found by ``columns``."""
         system, id_ = self._optional(row, "system"), self._id(row)
         if "messages" in self.columns:

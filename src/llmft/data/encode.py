@@ -22,6 +22,7 @@ from llmft.data.fitting import Fitting, TooLongError
 from llmft.data.store import ENCODED, FactFiles, batches_in, columns_of, encoded_batch, read_batch
 from llmft.encoding import Codec, Encoded
 from llmft.errors import UserError
+from llmft.prompts import Prompt
 from llmft.records import Example
 
 # Fewer rows are encoded before other processes would have started.
@@ -93,12 +94,13 @@ class Encoding:
         account, rows, facts, faults = Account("", None), [], [], []
         examples = read_batch(self.examples, number)
         account.examples = len(examples)
-        parts = [self.codec.parts(example) for example in examples]
-        self.codec.look_ahead([(self.codec.template.render(p.context), p.answer) for group in parts for p in group])
+        render = self.codec.template.render
+        parts = [[(p, render(p.context)) for p in self.codec.parts(example)] for example in examples]
+        self.codec.look_ahead([(prompt, part.answer) for group in parts for part, prompt in group])
         for index, group in enumerate(parts):
             kept = 0
-            for part in group:
-                made = self._row(part, account, faults, alone=len(group) == 1)
+            for part, prompt in group:
+                made = self._row(part, prompt, account, faults, alone=len(group) == 1)
                 if made:
                     rows.append(made[0])
                     facts.append({**made[1], "example": index})
@@ -106,16 +108,16 @@ class Encoding:
             if kept:
                 account.kept += 1
             elif len(group) > 1:
-                account.drop(group[0].place, "row", "none of its turns can be trained", "none of its turns fits")
+                account.drop(group[0][0].place, "row", "none of its turns can be trained", "none of its turns fits")
         self.codec.forget()
         account.count(rows, self.codec.tokenizer.bos_token_id, self.codec.stop_id)
         return Part(encoded_batch(rows), columns_of(facts), account, faults)
 
     def _row(
-        self, example: Example, account: Account, faults: list[str], *, alone: bool
+        self, example: Example, prompt: Prompt, account: Account, faults: list[str], *, alone: bool
     ) -> tuple[Encoded, dict[str, Any]] | None:
         try:
-            fitted = self.fitting.fit(example, self.codec)
+            fitted = self.fitting.fit(example, self.codec, prompt)
         except TooLongError as error:
             faults.append(f"{example.place}: the {error.part} {error}")
             account.over[error.part] += 1

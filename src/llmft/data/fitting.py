@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from llmft.encoding import Codec, Encoded
+from llmft.prompts import Prompt
 from llmft.records import Example, Turn
 
 Context = tuple[Turn, ...]
@@ -34,11 +35,16 @@ class Fitting:
     max_answer: int
     too_long: str
 
-    def fit(self, example: Example, codec: Codec) -> Fitted:
+    def fit(self, example: Example, codec: Codec, prompt: Prompt | None = None) -> Fitted:
         """The encoded row.
 
         A prompt loses the end of its system text or of an input, the longest first, never the template's frame nor the
         question; a cut answer keeps its head and gets no stop token.
+
+        Args:
+            example: What is encoded.
+            codec: By what.
+            prompt: The example's, where it has been rendered already.
 
         Raises:
             TooLongError: The row is over a budget and the policy is another, or trimming was not enough.
@@ -49,7 +55,7 @@ class Fitting:
 
         cut_at = self.max_answer if self.too_long == "trim_answer" else None
         context, trimmed = example.context, ()
-        encoded = codec.encode(codec.template.render(context), example.answer, cut_at)
+        encoded = codec.encode(prompt or codec.template.render(context), example.answer, cut_at)
         length = encoded.prompt_length
         if length > self.max_prompt:
             shorter = (

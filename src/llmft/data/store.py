@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
@@ -142,7 +143,7 @@ def encoded_batch(rows: Sequence[Encoded]) -> pa.RecordBatch:
 def _array(values: list[Any], type_: pa.DataType) -> pa.Array:
     if type_ != IDS:
         return pa.array(values, type_)
-    flat = np.fromiter((id_ for ids in values if ids for id_ in ids), np.int32)
+    flat = np.fromiter(chain.from_iterable(ids for ids in values if ids), np.int32)
     offsets = np.cumsum([0, *(len(ids or ()) for ids in values)], dtype=np.int32)
     return pa.ListArray.from_arrays(
         pa.array(offsets), pa.array(flat), mask=pa.array([ids is None for ids in values], pa.bool_())
