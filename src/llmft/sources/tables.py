@@ -35,9 +35,9 @@ def read_csv(given: str, file: Path, delimiter: str = ",") -> Iterator[Located]:
             for number, fields in enumerate((row for row in rows if row), start=1):
                 yield _row(f"{given}:{number}", names, fields)
         except csv.Error as error:
-            where = f"{given}:{number + 1}"
+            where, what = f"{given}:{number + 1}", str(error).replace("\t", "\\t")
             raise UserError(
-                f"{where}: broken CSV (line {rows.line_num}): {error}; no row behind it can be read"
+                f"{where}: broken CSV (line {rows.line_num}): {what}; no row behind it can be read"
             ) from None
 
 
