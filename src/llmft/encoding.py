@@ -307,8 +307,8 @@ def missing_bytes(tokenizer: Any) -> bytes | None:
     if not getattr(tokenizer, "is_fast", False):
         return None
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
-    cutters = parts["pre_tokenizer"] or {"type": None}
-    *cutters, last = cutters.get("pretokenizers", [cutters])
+    cutter = parts["pre_tokenizer"] or {"type": None}
+    *cutters, last = cutter.get("pretokenizers") or [cutter]
     model = parts["model"]
     keeps = (
         parts["normalizer"] is None

@@ -1,11 +1,16 @@
 """From a file to encoded rows: the same for any number of processes and from the cache, every row accounted for."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from llmft.data import encode, reading
 from llmft.data.base import InstructionDataModule
+from llmft.errors import UserError
 from tests.conftest import chat_row, write_rows
 
 COMMON = ("data.path=rows.jsonl", "prompt=plain")
@@ -67,6 +72,45 @@ def test_the_second_start_reads_what_the_first_has_written(module, tmp_path, mon
     assert second.account.summary() == first.account.summary()
     second.account.write_rejected(tmp_path / "rejected.jsonl")
     assert json.loads((tmp_path / "rejected.jsonl").read_text())["place"] == "rows.jsonl:21"
+
+
+def test_a_process_that_is_killed_is_an_error_and_no_wait_for_ever(module, tmp_path, monkeypatch):
+    write_rows(tmp_path / "rows.jsonl", *rows(60))
+    monkeypatch.setattr(reading, "BATCH_ROWS", 7)
+    parent, real = os.getpid(), encode.Encoding.part
+
+    def die(self, number):
+        if number == 3 and os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, number)
+
+    monkeypatch.setattr(encode.Encoding, "part", die)
+    with pytest.raises(UserError, match=r"data.processes=2: one of them was killed"):
+        module("model=tiny_gpt2", "data.processes=2", "data.cache=off")
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_share_a_cache(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", *rows(3000))
+    command = [
+        sys.executable,
+        "-m",
+        "llmft",
+        "preview",
+        "model=tiny_gpt2",
+        *COMMON,
+        "data.cache=cache",
+        "format=json",
+        "preview.rows=5",
+    ]
+    runs = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    outputs = [run.communicate()[0] for run in runs]
+    assert {run.returncode for run in runs} == {0}
+    assert len(set(outputs)) == 1
+    assert len([f for f in (tmp_path / "cache").iterdir() if f.is_dir()]) == 2
 
 
 CHANGES = {
@@ -178,8 +222,6 @@ def test_prompts_in_train_and_elsewhere(module, tmp_path):
     assert dropped.account.dropped == {"in train and test": 1, "in train and val": 1}
     assert dropped.account.kept == 8
     assert dropped.account.read == dropped.account.kept + dropped.account.dropped.total()
-
-    from llmft.errors import UserError
 
     with pytest.raises(UserError, match=r"data.leakage=error: 2 faults\n  - rows.jsonl:8: its prompt is also in train"):
         module("model=tiny_gpt2", *LEAKY, "data.leakage=error")

@@ -95,6 +95,7 @@ def test_tensorboard_shows_the_same(run):
         assert {e.step: pytest.approx(e.value, rel=1e-6) for e in events.Scalars(name)} == expected
     texts = [tag for tag in events.Tags()["tensors"] if tag.startswith("samples/")]
     assert len(texts) == 3
+    assert set(events.Tags()["histograms"]) >= {"data/prompt_tokens", "data/answer_tokens"}
 
 
 def test_samples_ask_the_same_questions_each_time(run):

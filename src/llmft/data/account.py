@@ -128,7 +128,7 @@ class Account:
             self.supervised_tokens += row.supervised
             bos = prompt.count(bos_id) if bos_id is not None else 0
             self.bos_per_row[bos] += 1
-            self.repeated_bos += bos > 1 and _neighbours(prompt, bos_id)
+            self.repeated_bos += bos_id is not None and bos > 1 and _neighbours(prompt, bos_id)
             self.cut += row.cut
             self.merged += row.merged
             self.untrained_turns += row.untrained_turns
@@ -229,7 +229,7 @@ class Account:
             handle.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rejected)
 
 
-def _neighbours(ids: list[int], wanted: int | None) -> bool:
+def _neighbours(ids: list[int], wanted: int) -> bool:
     """Whether an id stands twice in a row (which list methods find quicker than a loop over all ids)."""
     last = ids.index(wanted)
     for _ in range(ids.count(wanted) - 1):

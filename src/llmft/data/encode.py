@@ -1,5 +1,6 @@
 """Examples in a file -> encoded rows in a file, in batches, by several processes; the same for any number of them."""
 
+import gc
 import hashlib
 import multiprocessing
 import os
@@ -8,7 +9,10 @@ import signal
 import sys
 import threading
 import unicodedata
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +31,8 @@ from llmft.records import Example
 
 # Fewer rows are encoded before other processes would have started.
 ROWS_ALONE = 4000
+# So many batches for each process wait to be encoded or to be written: enough that none has nothing to do.
+AHEAD = 4
 # Control characters but line ends and tabs, invisible ones (not those that join letters), private ones, U+FFFD.
 ODD = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffd\ue000-\uf8ff]"
@@ -86,8 +92,15 @@ class Encoding:
             yield map(self.part, range(batches))
             return
         context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-        with context.Pool(processes, _begin, (self,)) as pool:
-            yield pool.imap(_part, range(batches))
+        pool = ProcessPoolExecutor(processes, context, _begin, (self,))
+        try:
+            yield _in_order(pool, batches, AHEAD * processes)
+        except BrokenProcessPool:
+            raise UserError(
+                f"data.processes={processes}: one of them was killed, mostly for want of memory; try data.processes=1"
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def part(self, number: int) -> Part:
         """Encode the examples of one record batch."""
@@ -173,6 +186,17 @@ def hash_of(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
+def _in_order(pool: ProcessPoolExecutor, batches: int, width: int) -> Iterator[Part]:
+    """The parts in the order of their batches; no more than ``width`` are asked for and not yet taken."""
+    waiting: deque[Future[Part]] = deque()
+    for number in range(batches):
+        waiting.append(pool.submit(_part, number))
+        if len(waiting) >= width:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
 _encoding: Encoding
 
 
@@ -180,6 +204,8 @@ def _begin(encoding: Encoding) -> None:
     """Set up a worker: Ctrl-C is the parent's business, and without a parent there is nothing to do."""
     global _encoding
     _encoding = encoding
+    gc.freeze()  # what the parent has loaded is not looked through again and again, nor copied for that
+    gc.set_threshold(50_000, 20, 100)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
