@@ -106,7 +106,7 @@ class Codec(ABC):
             }
             texts = [text for text in texts if not (split_controls and self._names_control(text))]
             if texts:
-                found = self._tokenized_fast(texts, split_controls=split_controls)
+                found = self._tokenized(texts, split_controls=split_controls)
                 self.ahead.update(((text, split_controls), ids) for text, ids in zip(texts, found, strict=True))
 
     def forget(self) -> None:
@@ -159,22 +159,25 @@ class Codec(ABC):
         return [part for token, (start, end) in pieces for part in self._as_text(token, text[start:end])]
 
     def _tokenized(self, texts: list[str], *, split_controls: bool) -> list[list[int]]:
-        return self.tokenizer(texts, **_options(split_controls), return_attention_mask=False)["input_ids"]
-
-    def _tokenized_fast(self, texts: list[str], *, split_controls: bool) -> list[list[int]]:
-        """As ``_tokenized``, without what ids do not need (offsets, masks), where the tokenizer can."""
+        """The ids that calling the tokenizer gives, without the work for what is not asked (offsets, masks)."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if not getattr(self.tokenizer, "is_fast", False) or backend is None or backend.truncation or backend.padding:
-            return self._tokenized(texts, split_controls=split_controls)
+            return self.tokenizer(texts, **_options(split_controls), return_attention_mask=False)["input_ids"]
         before, backend.encode_special_tokens = backend.encode_special_tokens, split_controls
         found = backend.encode_batch_fast(texts, add_special_tokens=False)
         backend.encode_special_tokens = before
         return [encoding.ids for encoding in found]
 
+    def names_control(self, example: Example) -> bool:
+        """Whether a text of an example holds a control token."""
+        texts = (text for turn in example.context for text in (turn.content, turn.input))
+        return self._names_control(example.answer) or any(map(self._names_control, texts))
+
     def _names_control(self, text: str) -> bool:
-        if not any(char in text for char in self._control_starts):  # most texts have none, and this is quick
-            return False
-        return any(control in text for control in self.template.controls)
+        for start in self._control_starts:  # most texts have none, and a plain loop finds that out soonest
+            if start in text:
+                return any(control in text for control in self.template.controls)
+        return False
 
     @cached_property
     def _control_starts(self) -> set[str]:

@@ -1,10 +1,12 @@
 """Budgets: what is trimmed, cut and dropped, token by token (a byte is a token here)."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmft.codec import codec_for
 from llmft.config import prompt_config
-from llmft.data.fitting import Fitting, TooLongError
+from llmft.data.fitting import Fitting, TooLongError, _longest
 from llmft.records import Example, Turn
 
 
@@ -63,3 +65,19 @@ def test_the_longest_part_is_cut_first(codec):
 def test_a_cut_answer_has_its_head_and_no_stop(codec):
     row, trimmed, _ = Fitting(15, 3, "trim_answer").fit(LONG, codec)
     assert (codec.tokenizer.decode(row.input_ids[row.prompt_length :]), row.cut, trimmed) == ("AAA", True, ())
+
+
+@given(length=st.integers(1, 400), spare=st.integers(0, 300), per_token=st.integers(1, 7))
+def test_the_longest_that_fits_fills_the_budget(length, spare, per_token):
+    """A token for every few characters: what is kept has as many tokens as there is room for."""
+    asked = []
+
+    def excess(characters):
+        asked.append(characters)
+        return -(-characters // per_token) - spare
+
+    if excess(length) <= 0:
+        return
+    kept = _longest(excess, length, -spare, excess(length))
+    assert -(-kept // per_token) == spare or (spare == 0 and kept == 0)
+    assert len(asked) < 40

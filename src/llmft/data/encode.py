@@ -1,5 +1,6 @@
 """Examples in a file -> encoded rows in a file, in batches, by several processes; the same for any number of them."""
 
+import functools
 import gc
 import hashlib
 import multiprocessing
@@ -141,7 +142,10 @@ class Encoding:
             why = "none of its tokens would be trained"
             _leave_out(account, example, "answer", why, "nothing to learn", alone=alone)
             return None
-        account.look(example, self.codec.template.controls)
+        if self.codec.names_control(example):
+            account.look(example, self.codec.template.controls)
+        if not (fitted.trimmed or row.cut):
+            return row, {**_facts(example, row), "prompt_tokens": fitted.prompt_tokens}
         account.over["prompt"] += bool(fitted.trimmed)
         account.over["answer"] += row.cut
         account.trim(example.place, fitted.trimmed, row.cut, fitted.prompt_tokens, row.answer_length, self.fitting)
@@ -159,19 +163,21 @@ def _leave_out(account: Account, example: Example, field: str, reason: str, why:
 
 def _facts(example: Example, row: Encoded) -> dict[str, Any]:
     prompt = "\0".join(f"{turn.role}\1{turn.content}\2{turn.input}" for turn in example.context)
-    like, answer_like = _normal(prompt), _normal(example.answer)
+    asked, asked_like = hash_of(prompt), hash_of(_normal(prompt))
     return {
         "ids": len(row.input_ids),
         "labels": 0 if row.joined else len(row.labels),
         "answer_tokens": row.answer_length,
         "prompt_characters": sum(len(turn.content) + len(turn.input) for turn in example.context),
         "answer_characters": len(example.answer),
-        "source": hash_of(example.source),
-        "prompt": hash_of(prompt),
-        "prompt_like": hash_of(like),
-        "row": hash_of(f"{prompt}\0{example.answer}"),
-        "row_like": hash_of(f"{like}\0{answer_like}"),
-        "odd": any(ODD.search(text) for text in (example.answer, *(t.content + t.input for t in example.context))),
+        "source": source_hash(example.source),
+        "prompt": asked,
+        "prompt_like": asked_like,
+        "row": hash_of(f"{asked}\0{example.answer}"),
+        "row_like": hash_of(f"{asked_like}\0{_normal(example.answer)}"),
+        "odd": bool(
+            ODD.search(example.answer) or any(ODD.search(t.content) or ODD.search(t.input) for t in example.context)
+        ),
         "lost": bool(row.lost),
     }
 
@@ -179,6 +185,12 @@ def _facts(example: Example, row: Encoded) -> dict[str, Any]:
 def _normal(text: str) -> str:
     """A text without what hardly makes it another: case, width, and how much white space stands where."""
     return " ".join((text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold().split())
+
+
+@functools.lru_cache(4)  # the name of a set is asked for at every row
+def source_hash(name: str) -> int:
+    """As ``hash_of``."""
+    return hash_of(name)
 
 
 def hash_of(text: str) -> int:

@@ -50,17 +50,16 @@ class Fitting:
             TooLongError: The row is over a budget and the policy is another, or trimming was not enough.
         """
 
-        def tokens(context: Context) -> int:
-            return len(codec.prompt_ids(codec.template.render(context)))
+        def excess(context: Context) -> int:
+            return len(codec.prompt_ids(codec.template.render(context))) - self.max_prompt
 
         cut_at = self.max_answer if self.too_long == "trim_answer" else None
         context, trimmed = example.context, ()
         encoded = codec.encode(prompt or codec.template.render(context), example.answer, cut_at)
         length = encoded.prompt_length
         if length > self.max_prompt:
-            shorter = (
-                shorten(context, lambda c: tokens(c) <= self.max_prompt) if self.too_long == "trim_prompt" else None
-            )
+            trims = self.too_long == "trim_prompt"
+            shorter = shorten(context, excess, length - self.max_prompt) if trims else None
             if shorter is None:
                 raise TooLongError("prompt", length, self.max_prompt)
             context, trimmed = shorter
@@ -71,10 +70,15 @@ class Fitting:
         return Fitted(replace(encoded, place=example.place), trimmed, length)
 
 
-def shorten(context: Context, fits: Callable[[Context], bool]) -> tuple[Context, tuple[str, ...]] | None:
-    """The context with as much of its system text and inputs as fits, and which of them lost something.
+def shorten(context: Context, excess: Callable[[Context], int], over: int) -> tuple[Context, tuple[str, ...]] | None:
+    """The context with as many tokens of its system text and inputs as fit, and which of them lost something.
 
     The longest is cut first, at its end; a part that is not enough is emptied before the next one is cut.
+
+    Args:
+        context: A context that is too long.
+        excess: The tokens of a context over the budget, at most 0 where it fits.
+        over: Those of ``context``.
 
     Returns:
         None if the questions alone are too long.
@@ -93,11 +97,24 @@ def shorten(context: Context, fits: Callable[[Context], bool]) -> tuple[Context,
             turn = replace(base[index], **{name: text[:characters].rstrip()})
             return (*base[:index], turn, *base[index + 1 :])
 
-        if fits(kept(0)):
-            low, high = 0, len(text)  # low fits, high does not
-            while high - low > 1:
-                middle = (low + high) // 2
-                low, high = (middle, high) if fits(kept(middle)) else (low, middle)
-            return kept(low), tuple(trimmed)
-        context = kept(0)
+        emptied = excess(kept(0))
+        if emptied <= 0:
+            end = _longest(lambda n: excess(kept(n)), len(text), emptied, over)
+            return kept(end), tuple(trimmed)
+        context, over = kept(0), emptied
     return None
+
+
+def _longest(excess: Callable[[int], int], length: int, emptied: int, over: int) -> int:
+    """The most characters whose ``excess`` is at most 0: guessed from the tokens at both ends, and every third time halved."""
+    low, high, steps = 0, length, 0  # low fits with ``emptied`` to spare, high does not by ``over``
+    while high - low > 1 and emptied < 0:
+        steps += 1
+        share = 0.5 if steps % 3 == 0 else -emptied / (over - emptied)
+        middle = min(max(low + round((high - low) * share), low + 1), high - 1)
+        found = excess(middle)
+        if found <= 0:
+            low, emptied = middle, found
+        else:
+            high, over = middle, found
+    return low
