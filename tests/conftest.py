@@ -48,7 +48,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def load() -> Iterator[Callable[..., Any]]:
-    """Compose a command's config: ``load("data=alpaca", command="preview")``."""
+    """Compose a command's config: ``load("data=alpaca", "data.path=sample", command="preview")``."""
 
     def compose_config(*overrides: str, command: str = "train") -> Any:
         GlobalHydra.instance().clear()

@@ -1,8 +1,11 @@
 """Which rows make a batch, in which order: the same for any number of workers, shared out over processes."""
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
@@ -47,17 +50,18 @@ class Batches(Sampler[list[Line]]):
     mix the batches each epoch, so that every epoch has the same number of steps.
 
     Args:
-        sizes: Of each row, [rows].
+        sizes: Tokens of each row, [rows, parts]: one part for a causal row, two for source and target.
         plan: How they become batches.
         rank: Which process this is; of consecutive batches each process takes one.
         ranks: How many there are. Where they do not share out evenly, the last ones get a filler: a line ``(~row,)`` that
             the loader turns into a row without labels, so that all processes take the same number of steps.
     """
 
-    def __init__(self, sizes: Sequence[Size], plan: Plan, *, rank: int = 0, ranks: int = 1) -> None:
-        self.sizes, self.plan, self.rank, self.ranks = sizes, plan, rank, ranks
+    def __init__(self, sizes: np.ndarray | Sequence[Size], plan: Plan, *, rank: int = 0, ranks: int = 1) -> None:
+        self.sizes, self.plan, self.rank, self.ranks = np.asarray(sizes, np.int32), plan, rank, ranks
+        self.lengths = self.sizes.sum(axis=1)
         self.epoch = self.start = 0
-        self.fixed = {"tokens": self._by_budget, "packed": self._packed}[plan.batching]() if self._is_fixed else []
+        self.fixed = {"tokens": self._by_budget, "packed": self._packed}[plan.batching]() if self._is_fixed else Laid()
 
     @property
     def sampler(self) -> "Batches":
@@ -75,90 +79,145 @@ class Batches(Sampler[list[Line]]):
 
     def __len__(self) -> int:
         """Batches of an epoch for each process, those that were left out included."""
-        batches = len(self.fixed) if self._is_fixed else -(-len(self.sizes) // self.plan.batch_size)
-        return -(-batches // self.ranks)
+        return -(-self._whole // self.ranks)
 
     def __iter__(self) -> Iterator[list[Line]]:
-        batches = self._epoch()
-        batches += [[(~batches[0][0][0],)]] * (-len(batches) % self.ranks)
-        yield from batches[self.rank :: self.ranks][self.start :]
+        order, count = self._epoch(), len(self)
+        for number in range(self.start * self.ranks + self.rank, count * self.ranks, self.ranks):
+            yield self._batch(order, number) if number < self._whole else [(~self._batch(order, 0)[0][0],)]
 
     def fill(self) -> float:
         """The share of the tensors' tokens that are rows and not padding, over an epoch."""
-        used = sum(sum(size) for size in self.sizes)
-        held = sum(len(batch) * sum(self._widest(batch)) for batch in self._epoch())
-        return used / held
+        held = 0
+        if self._is_fixed:
+            held = sum(len(batch) * sum(self._widest(batch)) for batch in self.fixed)
+        else:
+            rows, _ = self._epoch()  # which rows share a batch does not depend on the order of the batches
+            for part in self.sizes.T:
+                starts = np.arange(0, len(rows), self.plan.batch_size)
+                counts = np.diff(np.append(starts, len(rows)))
+                held += int((np.maximum.reduceat(part[rows], starts).astype(np.int64) * counts).sum())
+        return int(self.lengths.sum(dtype=np.int64)) / held
 
     @property
     def _is_fixed(self) -> bool:
         return self.plan.batching in ("tokens", "packed")
 
-    def _epoch(self) -> list[list[Line]]:
+    @property
+    def _whole(self) -> int:
+        """Batches of an epoch, all processes together."""
+        return len(self.fixed) if self._is_fixed else -(-len(self.sizes) // self.plan.batch_size)
+
+    def _epoch(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """The order of this epoch: of rows, and of the batches that are cut from them (None: as they come)."""
         generator = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + self.epoch)
         if self._is_fixed:
-            return self._mixed(self.fixed, generator)
-        order = self._order(generator)
-        grouped = self.plan.batching == "grouped"
-        if grouped:
-            block = self.plan.batch_size * GROUP_BATCHES
-            order = [row for part in _cut(order, block) for row in sorted(part, key=self._length, reverse=True)]
-        batches = _cut([(row,) for row in order], self.plan.batch_size)
-        return self._mixed(batches, generator) if grouped else batches
+            return np.arange(0), self._mixed(generator)
+        rows = self._order(generator)
+        if self.plan.batching == "rows":
+            return rows, None
+        block = self.plan.batch_size * GROUP_BATCHES
+        parts = [part[np.argsort(-self.lengths[part], kind="stable")] for part in _cut(rows, block)]
+        return np.concatenate(parts), self._mixed(generator)
 
-    def _order(self, generator: torch.Generator) -> list[int]:
+    def _batch(self, order: tuple[np.ndarray, np.ndarray | None], number: int) -> list[Line]:
+        rows, batches = order
+        chosen = number if batches is None else int(batches[number])
+        if self._is_fixed:
+            return self.fixed[chosen]
+        size = self.plan.batch_size
+        return [(row,) for row in rows[chosen * size : (chosen + 1) * size].tolist()]
+
+    def _order(self, generator: torch.Generator) -> np.ndarray:
         rows = len(self.sizes)
-        return torch.randperm(rows, generator=generator).tolist() if self.plan.shuffle else list(range(rows))
+        return torch.randperm(rows, generator=generator).numpy() if self.plan.shuffle else np.arange(rows)
 
-    def _mixed(self, batches: list[list[Line]], generator: torch.Generator) -> list[list[Line]]:
-        if not self.plan.shuffle:
-            return list(batches)
-        return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+    def _mixed(self, generator: torch.Generator) -> np.ndarray | None:
+        return torch.randperm(self._whole, generator=generator).numpy() if self.plan.shuffle else None
 
-    def _windows(self) -> list[list[int]]:
+    def _windows(self) -> list[np.ndarray]:
         return _cut(self._order(torch.Generator().manual_seed(self.plan.seed)), WINDOW_ROWS)
 
-    def _by_budget(self) -> list[list[Line]]:
-        batches: list[list[Line]] = []
+    def _by_budget(self) -> "Laid":
+        laid = Laid()
         for window in self._windows():
-            batch: list[Line] = []
-            for row in sorted(window, key=self._length, reverse=True):
-                grown = [*batch, (row,)]
-                if batch and len(grown) * sum(self._widest(grown)) > self.plan.tokens_per_batch:
-                    batches.append(batch)
-                    grown = [(row,)]
-                batch = grown
-            batches.append(batch)
-        return batches
+            window = window[np.argsort(-self.lengths[window], kind="stable")]
+            sizes = self.sizes[window].tolist()
+            batch: list[int] = []
+            widest = [0] * self.sizes.shape[1]
+            for row, size in zip(window.tolist(), sizes, strict=True):
+                grown = [max(pair) for pair in zip(widest, size, strict=True)]
+                if batch and (len(batch) + 1) * sum(grown) > self.plan.tokens_per_batch:
+                    laid.add([(row,) for row in batch])
+                    batch, grown = [], size
+                batch.append(row)
+                widest = grown
+            laid.add([(row,) for row in batch])
+        return laid
 
-    def _packed(self) -> list[list[Line]]:
-        parts, budgets = len(self.sizes[0]), self.plan.budgets
+    def _packed(self) -> "Laid":
+        parts, budgets = self.sizes.shape[1], self.plan.budgets
         room = budgets if parts == len(budgets) else (sum(budgets),)
         if self.plan.pack_tokens is not None:
             room = (self.plan.pack_tokens,) * parts
-        lines = [line for window in self._windows() for line in first_fit_decreasing(window, self.sizes, room)]
-        generator = torch.Generator().manual_seed(self.plan.seed)
-        lines = [lines[i] for i in torch.randperm(len(lines), generator=generator).tolist()]
-        return _cut(lines, self.plan.batch_size)
-
-    def _length(self, row: int) -> int:
-        return sum(self.sizes[row])
+        lines = Laid()
+        for window in self._windows():
+            lines.add(first_fit_decreasing(window.tolist(), self.sizes, room))
+        mixed = torch.randperm(lines.lines, generator=torch.Generator().manual_seed(self.plan.seed)).tolist()
+        laid = Laid()
+        for chosen in _cut(mixed, self.plan.batch_size):
+            laid.add([lines.line(number) for number in chosen])
+        return laid
 
     def _widest(self, batch: Sequence[Line]) -> list[int]:
-        lines = [[sum(part) for part in zip(*(self.sizes[row] for row in line), strict=True)] for line in batch]
+        lines = [self.sizes[list(line)].sum(axis=0).tolist() for line in batch]
         return [max(part) for part in zip(*lines, strict=True)]
 
 
-def first_fit_decreasing(rows: Sequence[int], sizes: Sequence[Size], room: Size) -> list[Line]:
+class Laid(Sequence[list[Line]]):
+    """Batches of lines of rows in three arrays of numbers: a million rows as tuples would fill the memory."""
+
+    def __init__(self) -> None:
+        self.rows, self.line_ends, self.batch_ends = array("i"), array("i"), array("i")
+
+    def add(self, batch: Sequence[Line]) -> None:
+        """Lay one batch behind the others."""
+        for line in batch:
+            self.rows.extend(line)
+            self.line_ends.append(len(self.rows))
+        self.batch_ends.append(len(self.line_ends))
+
+    @property
+    def lines(self) -> int:
+        """Lines of all batches."""
+        return len(self.line_ends)
+
+    def line(self, number: int) -> Line:
+        """A line by its number, over all batches."""
+        return tuple(self.rows[self.line_ends[number - 1] if number else 0 : self.line_ends[number]])
+
+    def __len__(self) -> int:
+        return len(self.batch_ends)
+
+    def __getitem__(self, number: Any) -> Any:
+        """The lines of a batch."""
+        number = range(len(self))[number]
+        start = self.batch_ends[number - 1] if number else 0
+        return [self.line(line) for line in range(start, self.batch_ends[number])]
+
+
+def first_fit_decreasing(rows: Sequence[int], sizes: np.ndarray | Sequence[Size], room: Size) -> list[Line]:
     """Lay rows into lines: the longest first, each into the first line that still has room in every part.
 
     A row longer than ``room`` has a line for itself. At most 11/9 of the fewest possible lines, and 1 (D. Johnson, 1973,
     for one part).
     """
-    smallest = [min(part) for part in zip(*(sizes[row] for row in rows), strict=True)]
+    needs = np.asarray(sizes)[list(rows)]
+    smallest = needs.min(axis=0).tolist()
     lines: list[list[int]] = []
     still_open: list[tuple[list[int], list[int]]] = []  # lines with room for the smallest row, and their room
-    for row in sorted(rows, key=lambda row: sum(sizes[row]), reverse=True):
-        need = sizes[row]
+    for place in np.argsort(-needs.sum(axis=1), kind="stable").tolist():
+        need = needs[place].tolist()
         line, free = next(
             (entry for entry in still_open if all(n <= f for n, f in zip(need, entry[1], strict=True))),
             ([], list(room)),
@@ -166,12 +225,12 @@ def first_fit_decreasing(rows: Sequence[int], sizes: Sequence[Size], room: Size)
         if not line:
             lines.append(line)
             still_open.append((line, free))
-        line.append(row)
+        line.append(rows[place])
         free[:] = [f - n for f, n in zip(free, need, strict=True)]
         if any(f < n for f, n in zip(free, smallest, strict=True)):
             still_open.remove((line, free))
     return [tuple(line) for line in lines]
 
 
-def _cut(items: list, size: int) -> list[list]:
+def _cut(items: Any, size: int) -> list[Any]:
     return [items[start : start + size] for start in range(0, len(items), size)]

@@ -140,6 +140,13 @@ class Fit:
             difference = check_packing(self.module, rows, self.data.pad_id)
             log.info("packing: %d rows of a line alone and together, logits differ by %.1g", len(rows), difference)
 
+    def log_lengths(self) -> None:
+        """Histograms of the tokens of prompts and answers, for TensorBoard."""
+        for logger in self.trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and self.data.audit and not self.checkpoint:
+                for part, lengths in self.data.audit.lengths.items():
+                    logger.experiment.add_histogram(f"data/{part}_tokens", lengths, 0)
+
     def run(self) -> None:
         """Train, from the same random state whether something was measured before or not.
 

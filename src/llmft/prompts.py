@@ -81,14 +81,23 @@ class PromptTemplate:
         messages = [turn.message() for turn in context]
         if self._control is None:
             return Prompt((self._render(messages, answer),))
-        hide, show = _private_characters(messages, self.controls)
-        hidden = [{k: self._control.sub(lambda m: hide[m.group()], v) for k, v in m.items()} for m in messages]
+        typed = any(self._control.search(text) for message in messages for text in message.values())
+        hide, show = _private_characters(messages, self.controls) if typed else ({}, {})
+        hidden = (
+            [{k: self._control.sub(lambda m: hide[m.group()], v) for k, v in m.items()} for m in messages]
+            if typed
+            else messages
+        )
         text = self._render(hidden, answer)
-        pieces, end = [], 0
+        pieces: list[str] = []
+        end = 0
         for match in self._control.finditer(text):
             pieces += [text[end : match.start()], match.group()]
             end = match.end()
-        return Prompt(tuple("".join(show.get(char, char) for char in piece) for piece in (*pieces, text[end:])))
+        pieces.append(text[end:])
+        if not typed:
+            return Prompt(tuple(pieces))
+        return Prompt(tuple("".join(show.get(char, char) for char in piece) for piece in pieces))
 
     def _render(self, messages: list[dict[str, str]], answer: str | None) -> str:
         from jinja2 import TemplateError

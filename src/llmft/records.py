@@ -1,11 +1,13 @@
 """What a row means: the neutral record between a data set's rows and a model's prompts."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Row = Mapping[str, Any]
+HALF = re.compile("[\ud800-\udfff]")
 ROLES = ("system", "user", "assistant")
 
 
@@ -40,12 +42,13 @@ class Example:
     answer: str
     id: str = ""
     place: str = ""
+    source: str = ""
 
     def with_system(self, system: str | None) -> "Example":
         """The same example under a system line, unless it brings its own."""
         if not system or self.context[0].role == "system":
             return self
-        return Example((Turn("system", system), *self.context), self.answer, self.id, self.place)
+        return replace(self, context=(Turn("system", system), *self.context))
 
 
 def shown(value: object, width: int = 60) -> str:
@@ -66,7 +69,7 @@ def value_of(row: Row, field: str, place: str = "") -> Any:
     if not isinstance(row, Mapping):
         raise RowError(place or "row", f"must be an object, got {shown(row)}")
     if field not in row:
-        has = ", ".join(map(str, row)) or "no fields"
+        has = ", ".join(str(name) if str(name).isprintable() else shown(name) for name in row) or "no fields"
         raise RowError(f"{place}.{field}" if place else field, f"is missing; there is {has}")
     return row[field]
 
@@ -91,7 +94,7 @@ def checked_text(value: object, field: str, *, blank: bool = False) -> str:
         raise RowError(field, f"must be text, got {shown(value)}")
     if not blank and not value.strip():
         raise RowError(field, f"must not be blank, got {shown(value)}")
-    if any("\ud800" <= char <= "\udfff" for char in value):
+    if HALF.search(value):
         raise RowError(field, f"holds half of a surrogate pair, which is no character: {shown(value)}")
     return value
 

@@ -18,7 +18,15 @@ from llmft.run import status_of
 LENGTHS = ("trainer.max_epochs", "trainer.max_steps", "callbacks.early_stopping.patience")
 CHANGEABLE = (
     *LENGTHS,
-    *("data.num_workers", "questions", "show_traceback", "callbacks.progress", "callbacks.checkpoints.every_n_steps"),
+    *(
+        "data.num_workers",
+        "data.processes",
+        "data.cache",
+        "questions",
+        "show_traceback",
+        "callbacks.progress",
+        "callbacks.checkpoints.every_n_steps",
+    ),
 )
 
 

@@ -27,6 +27,10 @@ def _texts(value: Any) -> bool:
     return _list(value) and len(value) > 0 and all(map(TEXT.holds, value))
 
 
+def _digest(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
 def one_of(*options: str) -> Rule:
     """One of some words."""
     return Rule(f"one of {', '.join(options)}", lambda value: value in options)
@@ -58,7 +62,11 @@ RULES: dict[str, Rule] = {
     "preview.rows": COUNT_OR_NULL,
     "preview.ids": FLAG,
     "replay.modules": COUNT,
-    "data.path": TEXT_OR_NULL,
+    "data.path": Rule("text, a list of files, or null", lambda v: TEXT_OR_NULL.holds(v) or _texts(v)),
+    "data.sha256": Rule("a SHA-256 (64 hexadecimal digits) or null", lambda v: v is None or _digest(v)),
+    "data.revision": TEXT_OR_NULL,
+    "data.subset": TEXT_OR_NULL,
+    "data.hub_split": TEXT,
     "data.system": TEXT_OR_NULL,
     "data.batch_size": COUNT,
     "data.limit": COUNT_OR_NULL,
@@ -67,6 +75,9 @@ RULES: dict[str, Rule] = {
     "data.too_long": one_of("error", "drop", "trim_prompt", "trim_answer"),
     "data.invalid": one_of("error", "drop"),
     "data.duplicates": one_of("keep", "drop", "error"),
+    "data.leakage": one_of("warn", "drop", "error"),
+    "data.cache": Rule("off, a folder, or null for llmft's own", lambda v: v is None or v is False or TEXT.holds(v)),
+    "data.processes": COUNT_OR_NULL,
     "data.split.train": Rule("a number from 0 to 1, or null for the rest", lambda v: v is None or SHARE.holds(v)),
     "data.split.val": SHARE,
     "data.split.test": SHARE,

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.guarantees
 RUN = (
     *(
         "data=alpaca",
+        "data.path=sample",
         "data.limit=40",
         "data.batch_size=2",
         "output_dir=run",
@@ -227,12 +228,12 @@ def test_a_masked_batch_in_a_window_with_labels_is_fine(llmft, monkeypatch):
 def test_a_row_without_labels_is_dropped_and_counted(llmft, tmp_path, monkeypatch):
     real = base.Fitting.fit
 
-    def masks_one(self, example, codec):
-        row, trimmed = real(self, example, codec)
-        return (replace(row, supervised=0) if example.place.endswith("json:7") else row), trimmed
+    def masks_one(self, example, codec, *prompt):
+        fitted = real(self, example, codec, *prompt)
+        return fitted._replace(row=replace(fitted.row, supervised=0)) if example.place.endswith("json:7") else fitted
 
     monkeypatch.setattr(base.Fitting, "fit", masks_one)
-    code, _, err = llmft(*RUN, "model=tiny_gpt2", "debug=fast")
+    code, _, err = llmft(*RUN, "model=tiny_gpt2", "debug=fast", "data.cache=off")
     assert code == 0, err
     assert strict_json(tmp_path / "run" / "run.json")["data"]["dropped"] == {"nothing to learn": 1}
     assert json.loads((tmp_path / "run" / "rejected.jsonl").read_text())["place"] == "sample:alpaca.json:7"

@@ -27,7 +27,14 @@ def evaluated(module, loader):
 
 @pytest.mark.parametrize("model", ["tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma"])
 def test_batching_changes_nothing(model, built):
-    common = (f"model={model}", "peft=none", "data=alpaca", "data.limit=40", "data.split={val: 0.35, test: 0}")
+    common = (
+        f"model={model}",
+        "peft=none",
+        "data=alpaca",
+        "data.path=sample",
+        "data.limit=40",
+        "data.split={val: 0.35, test: 0}",
+    )
     data, module = built(*common)
     module.eval()
     alone = measured(module.model, [(row.input_ids, row.labels) for row in data.encoded["val"]])
@@ -43,7 +50,7 @@ def test_batching_changes_nothing(model, built):
 
 
 def test_a_run_logs_that_loss_and_its_exponential(llmft, built, tmp_path):
-    common = ("model=tiny_t5", "peft=none", "data=alpaca", "data.limit=40")
+    common = ("model=tiny_t5", "peft=none", "data=alpaca", "data.path=sample", "data.limit=40")
     data, module = built(*common)
     module.eval()
     alone = measured(module.model, [(row.input_ids, row.labels) for row in data.encoded["val"]])

@@ -201,7 +201,7 @@ def runs(labels):
 def test_two_turns_by_hand():
     tested = codec("byte-gpt2", "plain", "all")
     context = (Turn("user", "A"), Turn("assistant", "b"), Turn("user", "C"))
-    row, _ = Fitting(100, 100, "error").fit(Example(context, "d", "1", "f:1"), tested)
+    row, *_ = Fitting(100, 100, "error").fit(Example(context, "d", "1", "f:1"), tested)
     assert tested.tokenizer.decode(row.input_ids) == f"A\nb{END}\n\nC\nd{END}"
     assert [label != IGNORED for label in row.labels] == [
         False,

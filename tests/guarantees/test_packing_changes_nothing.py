@@ -35,7 +35,12 @@ def step(module, lines, pad_id):
 @pytest.mark.parametrize("model", MODELS)
 def test_packing_changes_nothing(model, peft, attention, built):
     data, module = built(
-        f"model={model}", f"peft={peft}", f"model.attention={attention}", "data=alpaca", "data.limit=20"
+        f"model={model}",
+        f"peft={peft}",
+        f"model.attention={attention}",
+        "data=alpaca",
+        "data.path=sample",
+        "data.limit=20",
     )
     for name, p in module.model.named_parameters():
         if "lora_B" in name:  # zeros would hide the gradient of lora_A
@@ -55,7 +60,9 @@ def test_packing_changes_nothing(model, peft, attention, built):
 
 @pytest.mark.parametrize("model", MODELS[1:])
 def test_packing_changes_nothing_where_prompts_are_all_trained(model, built):
-    data, module = built(f"model={model}", "peft=none", "data.train_on=all", "data=alpaca", "data.limit=20")
+    data, module = built(
+        f"model={model}", "peft=none", "data.train_on=all", "data=alpaca", "data.path=sample", "data.limit=20"
+    )
     module.eval()
     lines = packed(data)
     loss, tokens, _ = step(module, lines, data.pad_id)
@@ -66,7 +73,7 @@ def test_packing_changes_nothing_where_prompts_are_all_trained(model, built):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_proof_at_the_start_sees_a_leak(model, built, monkeypatch):
-    data, module = built(f"model={model}", "peft=none", "data=alpaca", "data.limit=20")
+    data, module = built(f"model={model}", "peft=none", "data=alpaca", "data.path=sample", "data.limit=20")
     line = packed(data)[0]
     assert packing.check_packing(module, line, data.pad_id) < 1e-5
     assert module.training
@@ -78,6 +85,8 @@ def test_the_proof_at_the_start_sees_a_leak(model, built, monkeypatch):
 
 def test_a_run_refuses_a_model_that_leaks(llmft, monkeypatch):
     monkeypatch.setattr(causal, "positions_in_rows", lambda rows: torch.arange(rows.shape[1])[None])
-    code, _, err = llmft("model=tiny_llama", "data=alpaca", "data.limit=20", "data.batching=packed", "output_dir=run")
+    code, _, err = llmft(
+        "model=tiny_llama", "data=alpaca", "data.path=sample", "data.limit=20", "data.batching=packed", "output_dir=run"
+    )
     assert code == 2
     assert "use data.batching=tokens or grouped" in err

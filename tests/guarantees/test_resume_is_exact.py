@@ -18,7 +18,7 @@ from tests.conftest import chat_row, cli, read_json_lines, write_rows
 
 pytestmark = pytest.mark.guarantees
 KILLED = Path(__file__).with_name("killed.py")
-RUN = ("data=alpaca", "data.limit=30", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "trainer.accumulate_grad_batches=2", "data.batch_size=3",
+RUN = ("data=alpaca", "data.path=sample", "data.limit=30", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "trainer.accumulate_grad_batches=2", "data.batch_size=3",
        "model.dropout=0.1", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.max_new_tokens=4", "optim.lr=1e-2", "scheduler.warmup_steps=3",
        "callbacks.checkpoints.every_n_steps=2", "callbacks.early_stopping.patience=50")  # fmt: skip
 # 25 training rows: 9 batches and 5 steps an epoch, the last window of one batch; checkpoints at steps 2, 4, 5, 7, 9, 10
@@ -159,7 +159,9 @@ def test_a_signal_saves_between_two_steps_and_ends_with_130(number, tmp_path):
 
 def test_what_would_make_it_another_run_is_refused(llmft):
     assert llmft(*RUN, "model=tiny_gpt2", "trainer.max_epochs=1", "output_dir=run")[0] == 0
-    code, _, err = llmft("resume=run", "optim.lr=1", "model=tiny_t5", "trainer.max_epochs=2", "data=alpaca")
+    code, _, err = llmft(
+        "resume=run", "optim.lr=1", "model=tiny_t5", "trainer.max_epochs=2", "data=alpaca", "data.path=sample"
+    )
     assert code == 2
     assert "optim.lr=1: the run has optim.lr=0.01" in err
     assert "model=tiny_t5: the run has model=tiny_gpt2" in err

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.guarantees
 
 def run(llmft, folder, name, *overrides, process=False):
     arguments = (
-        "model=tiny_t5", "data=alpaca", "peft=lora", "data.limit=40", "trainer.max_steps=7", f"output_dir={name}",
+        "model=tiny_t5", "data=alpaca", "data.path=sample", "peft=lora", "data.limit=40", "trainer.max_steps=7", f"output_dir={name}",
         "trainer.log_every_n_steps=1", "logger=none", "questions=0", "baseline=false", "optim.lr=1e-2", "evaluate.rows=2",
         "report.write=false", *overrides,
     )  # fmt: skip

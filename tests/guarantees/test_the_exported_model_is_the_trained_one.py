@@ -16,7 +16,7 @@ from llmft.sources import find, read
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.guarantees
-RUN = ("data=alpaca", "data.limit=30", "trainer.max_steps=4", "optim.lr=5e-3", "scheduler=constant", "questions=0", "evaluate.rows=0", "report.write=false", "logger=none", "baseline=false",
+RUN = ("data=alpaca", "data.path=sample", "data.limit=30", "trainer.max_steps=4", "optim.lr=5e-3", "scheduler=constant", "questions=0", "evaluate.rows=0", "report.write=false", "logger=none", "baseline=false",
        "callbacks.samples.number=0", "generation=beam", "generation.max_new_tokens=9", "output_dir=run")  # fmt: skip
 IDS = torch.tensor([[7, 40, 90, 12, 55]])
 
@@ -82,7 +82,7 @@ def test_tokenizer_prompt_and_generation_settings_travel_along(model, llmft, tmp
         settings.no_repeat_ngram_size,
         settings.max_new_tokens,
     ) == (4, 1.3, 3, 9)
-    _, rows, _ = llmft("preview", f"model={model}", "data=alpaca", "format=json", "preview.rows=1")
+    _, rows, _ = llmft("preview", f"model={model}", "data=alpaca", "data.path=sample", "format=json", "preview.rows=1")
     row = json.loads(rows.splitlines()[0])
     first = Alpaca.to_example(next(iter(read(find("sample", "alpaca")))).row)
     messages = [turn.message() for turn in first.context]

@@ -8,7 +8,7 @@ from llmft.models import backbone
 
 pytestmark = pytest.mark.guarantees
 MODELS = ("tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma")
-RUN = ("data=alpaca", "data.limit=20", "trainer.max_steps=2", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.number=1",
+RUN = ("data=alpaca", "data.path=sample", "data.limit=20", "trainer.max_steps=2", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.number=1",
        "callbacks.samples.max_new_tokens=4", "trainer.val_check_interval=1", "logger=none")  # fmt: skip
 
 
@@ -33,7 +33,9 @@ def test_every_module_trains_in_train_mode_and_validates_in_eval_mode(model, pef
 
 @pytest.mark.parametrize("model", MODELS)
 def test_dropout_acts(model, built):
-    data, module = built(f"model={model}", "peft=none", "model.dropout=0.2", "data=alpaca", "data.limit=8")
+    data, module = built(
+        f"model={model}", "peft=none", "model.dropout=0.2", "data=alpaca", "data.path=sample", "data.limit=8"
+    )
     batch = training_batch([[row] for row in data.encoded["train"][:2]], data.pad_id)
     module.on_fit_start()
     assert module.loss_sum(batch)[0] != module.loss_sum(batch)[0]
@@ -59,7 +61,7 @@ def kept(module, batch):
 @pytest.mark.parametrize("peft", ["none", "lora"])
 @pytest.mark.parametrize("model", MODELS)
 def test_gradient_checkpointing_keeps_less_and_changes_no_gradient(model, peft, built):
-    common = (f"model={model}", f"peft={peft}", "data=alpaca", "data.limit=8", "model.dropout=0")
+    common = (f"model={model}", f"peft={peft}", "data=alpaca", "data.path=sample", "data.limit=8", "model.dropout=0")
     common = (*common, "peft.dropout=0") if peft == "lora" else common
     results = []
     for switch in ("false", "true"):
@@ -87,7 +89,7 @@ def test_a_bf16_checkpoint_is_trained_in_float32(model, load, llmft, tmp_path):
     small = auto_class.from_pretrained(place, dtype=torch.bfloat16)
     small.save_pretrained(folder)
     backbone.load_tokenizer(place, cfg).save_pretrained(folder)
-    code, _, err = llmft(f"model={model}", f"model.path={folder}", "peft=none", "data=alpaca", "data.limit=40", "trainer.max_steps=20",
+    code, _, err = llmft(f"model={model}", f"model.path={folder}", "peft=none", "data=alpaca", "data.path=sample", "data.limit=40", "trainer.max_steps=20",
                          "optim.lr=1e-5", "scheduler=constant", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.number=0", "baseline=false",
                          "data.split={val: 0, test: 0}", "trainer.max_epochs=-1", "optim.weight_decay=0", "output_dir=run")  # fmt: skip
     assert code == 0, err

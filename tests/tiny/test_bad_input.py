@@ -26,7 +26,10 @@ FILES = {
         'rows.jsonl:1: messages[1].role: must be one of system, user, assistant, got "bot"',
     ),
     "empty answer": (row(user="Q", assistant=""), 'rows.jsonl:1: messages[1].content: must not be blank, got ""'),
-    "not UTF-8": (GOOD + b'\n{"messages": "caf\xe9"}', "rows.jsonl:2: not UTF-8 (byte 0xe9); save the file as UTF-8"),
+    "not UTF-8": (
+        GOOD + b'\n{"messages": "caf\xe9"}',
+        "rows.jsonl:2: row: not UTF-8 (byte 0xe9); save the file as UTF-8",
+    ),
     "not a row": (b"[1, 2]", "rows.jsonl:1: row: must be an object, got [1, 2]"),
 }
 KEYS = {

@@ -26,7 +26,14 @@ FAST = (
 )
 RUNS = {
     "lora": ("model=tiny_llama", "data=keyword_qa", "peft=lora", "optim.lr=1e-2"),
-    "full": ("model=tiny_t5", "data=alpaca", "peft=none", "optim.lr=1e-3", "data.max_prompt_tokens=900"),
+    "full": (
+        "model=tiny_t5",
+        "data=alpaca",
+        "data.path=sample",
+        "peft=none",
+        "optim.lr=1e-3",
+        "data.max_prompt_tokens=900",
+    ),
 }
 
 

@@ -10,7 +10,9 @@ from tests.conftest import DATA, SHARED, TINY
 @pytest.mark.parametrize("data", DATA)
 @pytest.mark.parametrize(("model", "peft"), [("tiny_t5", "lora"), ("tiny_gpt2", "none"), ("tiny_llama", "lora")])
 def test_fast_dev_run(model, data, peft, llmft, tmp_path):
-    code, out, err = llmft(f"model={model}", f"data={data}", f"peft={peft}", "debug=fast", "output_dir=run")
+    code, out, err = llmft(
+        f"model={model}", f"data={data}", "data.path=sample", f"peft={peft}", "debug=fast", "output_dir=run"
+    )
     assert code == 0, err
     assert "run directory" in out
     record = json.loads((tmp_path / "run" / "run.json").read_text())

@@ -5,7 +5,7 @@ import importlib.util
 
 import pytest
 
-FAST = ("model=tiny_gpt2", "data=alpaca", "data.limit=30", "trainer.max_steps=2", "questions=0", "callbacks.samples.number=0", "generation.max_new_tokens=3",
+FAST = ("model=tiny_gpt2", "data=alpaca", "data.path=sample", "data.limit=30", "trainer.max_steps=2", "questions=0", "callbacks.samples.number=0", "generation.max_new_tokens=3",
         "evaluate.rows=2", "report.write=false", "baseline=false", "output_dir=run")  # fmt: skip
 
 

@@ -68,11 +68,11 @@ def test_the_account_is_the_last_line_of_the_json(llmft):
 def test_rows_without_a_stop_token_are_shown_and_refused(llmft, monkeypatch):
     monkeypatch.setattr(CausalCodec, "_stopped", lambda _, ids, __: (ids, len(ids)))
     message = "2 rows do not train exactly one stop token, at the end of their answer (first: rows.jsonl:"
-    code, out, err = llmft(*TINY, "model=tiny_llama")
+    code, out, err = llmft(*TINY, "model=tiny_llama", "data.cache=off")
     assert code == 2
     assert message in err
     assert "⟦No.⟧" in out
     monkeypatch.setattr(backbone, "load_model", None)
-    code, _, err = llmft("model=tiny_llama", *TINY[1:], "output_dir=run")
+    code, _, err = llmft("model=tiny_llama", *TINY[1:], "data.cache=off", "output_dir=run")
     assert code == 2
     assert message in err

@@ -10,7 +10,14 @@ from llmft.models.base import InstructionModule
 from tests.conftest import cli
 
 RUN = (
-    *("data=alpaca", "data.limit=40", "data.batch_size=2", "trainer.accumulate_grad_batches=2", "output_dir=run"),
+    *(
+        "data=alpaca",
+        "data.path=sample",
+        "data.limit=40",
+        "data.batch_size=2",
+        "trainer.accumulate_grad_batches=2",
+        "output_dir=run",
+    ),
     *(
         "logger=none",
         "questions=0",

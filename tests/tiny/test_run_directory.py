@@ -34,7 +34,7 @@ def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     model, data, peft = RUNS[request.param]
     done = cli(
-        f"model={model}", f"data={data}", f"peft={peft}", "data.limit=60", "trainer.max_steps=12", "generation.max_new_tokens=8",
+        f"model={model}", f"data={data}", "data.path=sample", f"peft={peft}", "data.limit=60", "trainer.max_steps=12", "generation.max_new_tokens=8",
         "data.max_prompt_tokens=900", "data.max_answer_tokens=900", "optim.lr=1e-3", "trainer.log_every_n_steps=5", "output_dir=made",
         cwd=folder,
     )  # fmt: skip
@@ -95,6 +95,7 @@ def test_tensorboard_shows_the_same(run):
         assert {e.step: pytest.approx(e.value, rel=1e-6) for e in events.Scalars(name)} == expected
     texts = [tag for tag in events.Tags()["tensors"] if tag.startswith("samples/")]
     assert len(texts) == 3
+    assert set(events.Tags()["histograms"]) >= {"data/prompt_tokens", "data/answer_tokens"}
 
 
 def test_samples_ask_the_same_questions_each_time(run):

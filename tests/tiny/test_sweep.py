@@ -15,7 +15,9 @@ FAST = (
 
 
 def test_jobs_and_table(llmft, tmp_path):
-    code, _, err = llmft("-m", "model=tiny_t5,tiny_gpt2", "data=alpaca", "peft=none,lora", "output_dir=all", *FAST)
+    code, _, err = llmft(
+        "-m", "model=tiny_t5,tiny_gpt2", "data=alpaca", "data.path=sample", "peft=none,lora", "output_dir=all", *FAST
+    )
     assert code == 0, err
     rows = list(csv.DictReader((tmp_path / "all" / "sweep.csv").open()))
     assert [(row["run"], row["model"], row["peft"], row["status"]) for row in rows] == [
@@ -40,7 +42,9 @@ def test_jobs_and_table(llmft, tmp_path):
 
 
 def test_a_failing_job_does_not_end_the_sweep(llmft, tmp_path):
-    code, _, err = llmft("-m", "model=tiny_gpt2", "data=alpaca", "optim.lr=1e-3,-1,1e-4", "output_dir=all", *FAST)
+    code, _, err = llmft(
+        "-m", "model=tiny_gpt2", "data=alpaca", "data.path=sample", "optim.lr=1e-3,-1,1e-4", "output_dir=all", *FAST
+    )
     assert code == 2
     assert "optim.lr=-1: must be a number above 0" in err
     rows = list(csv.DictReader((tmp_path / "all" / "sweep.csv").open()))
@@ -63,7 +67,13 @@ def test_a_crash_in_one_job_does_not_end_the_sweep_either(llmft, tmp_path, monke
 
     monkeypatch.setattr(backbone, "load_model", crash)
     code, _, err = llmft(
-        "-m", "model=tiny_t5,tiny_gpt2", "data=alpaca", "data.split.val=0.1,0.2", "output_dir=all", *FAST
+        "-m",
+        "model=tiny_t5,tiny_gpt2",
+        "data=alpaca",
+        "data.path=sample",
+        "data.split.val=0.1,0.2",
+        "output_dir=all",
+        *FAST,
     )
     assert code == 1
     assert "out of luck" in err

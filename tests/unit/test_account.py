@@ -25,7 +25,7 @@ def account(*rows, examples=(), controls=()):
 def test_healthy_rows_need_one_line():
     found = account(causal([BOS, 5], [6, STOP]), Encoded([5, STOP], [6, 7, STOP], 2, 3, 3))
     assert found.lines() == [
-        "f: 0 rows read, 2 kept, 0 dropped; 5 supervised tokens; longest in tokens: prompt 2 of 9, answer 3 of 7"
+        "f: 0 rows read, 0 kept, 0 dropped; 5 supervised tokens; longest in tokens: prompt 2 of 9, answer 3 of 7"
     ]
     assert found.faults() == []
     assert found.summary()["longest"] == {"prompt": {"tokens": 2, "budget": 9}, "answer": {"tokens": 3, "budget": 7}}

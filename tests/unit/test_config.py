@@ -91,7 +91,10 @@ def test_all_wrong_overrides_are_named():
 
 
 def test_right_overrides_have_no_faults():
-    assert composition_faults("train", ["model=tiny_t5", "data=alpaca", "peft=none", "optim.lr=1e-3"]) == []
+    assert (
+        composition_faults("train", ["model=tiny_t5", "data=alpaca", "data.path=sample", "peft=none", "optim.lr=1e-3"])
+        == []
+    )
 
 
 @pytest.mark.parametrize(

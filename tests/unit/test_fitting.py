@@ -1,10 +1,12 @@
 """Budgets: what is trimmed, cut and dropped, token by token (a byte is a token here)."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmft.codec import codec_for
 from llmft.config import prompt_config
-from llmft.data.fitting import Fitting, TooLongError
+from llmft.data.fitting import Fitting, TooLongError, _longest
 from llmft.records import Example, Turn
 
 
@@ -22,8 +24,8 @@ LONG = Example((Turn("system", "S" * 8), Turn("user", "Q" * 4)), "AAA", "1", "f:
 
 
 def test_what_fits_is_left_alone(codec):
-    row, trimmed = Fitting(15, 4, "error").fit(LONG, codec)
-    assert (prompt_of(row, codec), trimmed, row.cut, row.place) == ("SSSSSSSS\n\nQQQQ\n", False, False, "f:1")
+    row, trimmed, _ = Fitting(15, 4, "error").fit(LONG, codec)
+    assert (prompt_of(row, codec), trimmed, row.cut, row.place) == ("SSSSSSSS\n\nQQQQ\n", (), False, "f:1")
 
 
 @pytest.mark.parametrize("policy", ["error", "drop", "trim_answer"])
@@ -40,19 +42,42 @@ def test_a_long_answer_is_refused_by_every_policy_but_its_own(codec, policy):
 
 
 def test_a_prompt_loses_the_end_of_its_system_text_and_keeps_the_question(codec):
-    row, trimmed = Fitting(12, 4, "trim_prompt").fit(LONG, codec)
-    assert (prompt_of(row, codec), trimmed) == ("SSSSS\n\nQQQQ\n", True)
+    row, trimmed, before = Fitting(12, 4, "trim_prompt").fit(LONG, codec)
+    assert (prompt_of(row, codec), trimmed, before) == ("SSSSS\n\nQQQQ\n", ("system",), 15)
     assert row.labels[-1] == codec.stop_id
 
 
 def test_then_the_input_and_never_the_question(codec):
     example = Example((Turn("system", "SSSS"), Turn("user", "QQQQ", "IIII")), "A")
-    row, _ = Fitting(11, 4, "trim_prompt").fit(example, codec)
+    row, trimmed, _ = Fitting(11, 4, "trim_prompt").fit(example, codec)
     assert prompt_of(row, codec) == "\n\nQQQQ\n\nII\n"
+    assert trimmed == ("system", "input")
     with pytest.raises(TooLongError, match=r"has 17 tokens, data.max_prompt_tokens is 5"):
         Fitting(5, 4, "trim_prompt").fit(example, codec)
 
 
+def test_the_longest_part_is_cut_first(codec):
+    example = Example((Turn("system", "SS"), Turn("user", "QQQQ", "IIIIIIII")), "A")
+    row, trimmed, _ = Fitting(14, 4, "trim_prompt").fit(example, codec)
+    assert (prompt_of(row, codec), trimmed) == ("SS\n\nQQQQ\n\nIII\n", ("input",))
+
+
 def test_a_cut_answer_has_its_head_and_no_stop(codec):
-    row, trimmed = Fitting(15, 3, "trim_answer").fit(LONG, codec)
-    assert (codec.tokenizer.decode(row.input_ids[row.prompt_length :]), row.cut, trimmed) == ("AAA", True, False)
+    row, trimmed, _ = Fitting(15, 3, "trim_answer").fit(LONG, codec)
+    assert (codec.tokenizer.decode(row.input_ids[row.prompt_length :]), row.cut, trimmed) == ("AAA", True, ())
+
+
+@given(length=st.integers(1, 400), spare=st.integers(0, 300), per_token=st.integers(1, 7))
+def test_the_longest_that_fits_fills_the_budget(length, spare, per_token):
+    """A token for every few characters: what is kept has as many tokens as there is room for."""
+    asked = []
+
+    def excess(characters):
+        asked.append(characters)
+        return -(-characters // per_token) - spare
+
+    if excess(length) <= 0:
+        return
+    kept = _longest(excess, length, -spare, excess(length))
+    assert -(-kept // per_token) == spare or (spare == 0 and kept == 0)
+    assert len(asked) < 40

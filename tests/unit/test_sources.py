@@ -1,9 +1,15 @@
 """Files as they come: what is accepted, and what is said of the rest."""
 
+import gzip
+import json
+
+import datasets
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from llmft.errors import UserError
-from llmft.sources import find, read
+from llmft.sources import find, jsons, opened, read
 
 
 def rows_of(file):
@@ -54,16 +60,17 @@ def test_broken_jsonl_lines_are_named_and_the_others_kept(tmp_path):
         ('[\n{"a": 1},\n{"a": }\n]', 3),
         ('[\n{"a": 1}\n{"a": 2}\n]', 3),
         ('[\n{"a": 1},\n', 3),
-        ('[{"a": 1}]\nmore', 1),
+        ('[{"a": 1}]\nmore', 2),
         ('[\n{"a":\n\n "x}\n]', 4),
     ],
 )
 def test_broken_json_names_the_line(tmp_path, text, line):
     file = tmp_path / "rows.json"
     file.write_text(text)
-    last = rows_of(file)[-1]
-    assert last.fault is not None
-    assert last.place == f"{file}:{line}"
+    with pytest.raises(UserError) as error:
+        rows_of(file)
+    assert str(error.value).startswith(f"{file}:{line}: broken JSON: ")
+    assert "no row behind it can be read" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +78,9 @@ def test_broken_json_names_the_line(tmp_path, text, line):
     [
         ("rows.jsonl", b"", ":1: the file is empty"),
         ("rows.json", b" \n ", ":1: the file is empty"),
-        ("rows.jsonl", b'{"a": 1}\n{"a": "\xff"}', ":2: not UTF-8 (byte 0xff)"),
+        ("rows.json", b'[{"a": 1},\n{"a": "\xff"}]', ":2: not UTF-8 (byte 0xff)"),
         ("rows.json", b'{"a": 1}', ":1: a .json file must hold a list of rows"),
-        ("rows.txt", b"x", "must end in .jsonl or .json"),
+        ("rows.txt", b"x", "must end in .jsonl, .json, .csv, .tsv (each also .gz or .zst) or .parquet"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(tmp_path, name, data, message):
@@ -88,7 +95,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, name, data, message):
 def test_no_file_no_folder_no_sample(tmp_path):
     for path, message in [
         ("nope.jsonl", "no such file"),
-        (str(tmp_path), "is a folder"),
+        (str(tmp_path), "the folder holds no file"),
         ("a/b/c.json", "no such file"),
     ]:
         with pytest.raises(UserError, match=message):
@@ -100,3 +107,170 @@ def test_no_file_no_folder_no_sample(tmp_path):
 def test_a_hub_id_without_a_hub_says_what_to_do():
     with pytest.raises(UserError, match=r"data.path=someone/rows: .*Offline: .*data.path=FILE.jsonl"):
         list(read(find("someone/rows", "x")))
+
+
+def test_a_line_that_is_no_text_is_a_fault_of_its_own(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b'{"a": 1}\n{"a": "\xff"}\n{"a": 3}')
+    found = rows_of(file)
+    assert [f.fault for f in found] == [None, "not UTF-8 (byte 0xff); save the file as UTF-8", None]
+    assert found[1].place == f"{file}:2"
+
+
+ROWS = [{"q": "x\u2028y", "a": 'say "hi"\r\nand, go'}, {"q": "2", "a": ""}]
+
+
+def written(folder, ending):
+    """The same two rows in every kind of file."""
+    texts = {
+        ".jsonl": "".join(json.dumps(row) + "\n" for row in ROWS),
+        ".json": json.dumps({"q": [r["q"] for r in ROWS], "a": [r["a"] for r in ROWS]}),
+        ".csv": 'q,a\r\n"x\u2028y","say ""hi""\r\nand, go"\r\n2,\r\n',
+        ".tsv": 'q\ta\nx\u2028y\t"say ""hi""\r\nand, go"\n2\t\n',
+    }
+    file = folder / f"rows{ending}"
+    kind, _, packer = ending[1:].partition(".")
+    if kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), file)
+        return file
+    data = texts[f".{kind}"].encode()
+    if packer == "gz":
+        data = gzip.compress(data)
+    if packer == "zst":
+        data = pyarrow.compress(data, codec="zstd", asbytes=True)
+    file.write_bytes(data)
+    return file
+
+
+PLAIN = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+PACKED = tuple(f"{ending}{packer}" for ending in PLAIN[:-1] for packer in (".gz", ".zst"))
+
+
+@pytest.mark.parametrize("ending", [*PLAIN, *PACKED])
+def test_every_kind_of_file_gives_the_same_rows(tmp_path, ending):
+    file = written(tmp_path, ending)
+    found = rows_of(file)
+    assert [located.row for located in found] == ROWS
+    assert [located.place for located in found] == [f"{file}:1", f"{file}:2"]
+
+
+@pytest.mark.parametrize("ending", PACKED)
+def test_a_packed_file_that_is_cut_short_is_no_shorter_file(tmp_path, ending):
+    file = written(tmp_path, ending)
+    file.write_bytes(file.read_bytes()[:-6])
+    with pytest.raises(UserError, match=r"cannot be read: "):
+        rows_of(file)
+
+
+@pytest.mark.parametrize("ending", [".csv.gz", ".jsonl.zst", ".parquet"])
+def test_what_is_not_what_its_ending_says(tmp_path, ending):
+    file = tmp_path / f"rows{ending}"
+    file.write_bytes(b"just text, for quite a while longer than a header")
+    with pytest.raises(UserError, match=f"^{file}: cannot be read: "):
+        rows_of(file)
+
+
+def test_shards_keep_their_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    for name in ("b.jsonl", "a.csv", "c.txt"):
+        (tmp_path / "d" / name).write_text("q\n1\n" if name == "a.csv" else '{"q": "2"}\n')
+    (tmp_path / "d" / "empty.jsonl").write_text("")
+    for path in ("d", "d/*", ["d/a.csv", "d/b.jsonl"]):
+        found = list(read(find(path, "x")))
+        assert [(f.place, f.row) for f in found] == [("d/a.csv:1", {"q": "1"}), ("d/b.jsonl:1", {"q": "2"})]
+    with pytest.raises(UserError, match=r"data.path=d/\*.parquet: no file"):
+        find("d/*.parquet", "x")
+
+
+def test_the_digest_of_shards_changes_with_a_name_or_a_byte(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text("{}")
+    first = find(str(tmp_path), "x").sha256
+    (tmp_path / "b.jsonl").rename(tmp_path / "c.jsonl")
+    second = find(str(tmp_path), "x").sha256
+    (tmp_path / "c.jsonl").write_text("[]")
+    assert len({first, second, find(str(tmp_path), "x").sha256}) == 3
+    with pytest.raises(UserError, match=r"has the SHA-256 [0-9a-f]{64}, but data.sha256 is 00"):
+        find(str(tmp_path), "x", sha256="00")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("q;a\n1;2\n", """rows.csv:1: one field named "q;a": is it separated by ";", not by ","?"""),
+        ("q,q\n1,2\n", 'the first line must name the fields, each once, got "q" twice'),
+        ('q,a\n1,2\n"3,4\n5,6\n', "rows.csv:2: broken CSV"),
+        ('q,a\n1,2\n"3"x,4\n5,6\n', "rows.csv:2: broken CSV (line 3)"),
+        ("", "rows.csv:1: the file is empty"),
+    ],
+)
+def test_a_table_that_cannot_be_trusted(tmp_path, text, message):
+    file = tmp_path / "rows.csv"
+    file.write_text(text)
+    with pytest.raises(UserError) as error:
+        rows_of(file)
+    assert message in str(error.value)
+
+
+def test_a_bad_row_of_a_table_is_its_own_fault(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_bytes(b"q,a\n1,2\n3\n\n4,5,6\n7,\xff\n8,9\n")
+    assert [(f.place.rpartition(":")[2], f.fault) for f in rows_of(file)] == [
+        ("1", None),
+        ("2", "has 1 fields, the first line names 2"),
+        ("3", "has 3 fields, the first line names 2"),
+        ("4", "not UTF-8 (byte 0xff); save the file as UTF-8"),
+        ("5", None),
+    ]
+
+
+def test_a_key_that_stands_twice_is_no_row(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"a": "1", "a": "2"}\n{"a": {"b": 1}}\n')
+    assert rows_of(file)[0].fault == 'broken JSON: the field "a" stands there twice'
+    assert rows_of(file)[1].fault is None
+
+
+def test_a_long_json_list_is_read_piece_by_piece(tmp_path, monkeypatch):
+    monkeypatch.setattr(jsons, "CHUNK", 7)
+    file = tmp_path / "rows.json"
+    rows = [{"a": "\u00e9" * n, "n": 12345 + n} for n in range(30)] + [123456789]
+    file.write_text("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]", encoding="utf-8")
+    found = rows_of(file)
+    assert [located.row for located in found] == rows
+    assert [located.place for located in found] == [f"{file}:{n + 2}" for n in range(31)]
+
+
+def test_json_lines_under_the_wrong_name(tmp_path):
+    file = tmp_path / "rows.json"
+    file.write_text('{"a": 1}\n{"a": 2}\n')
+    with pytest.raises(UserError, match=r"JSON lines; name the file \.jsonl"):
+        rows_of(file)
+    file.write_text('{"a": [1, 2], "b": [1]}')
+    with pytest.raises(UserError, match="must be of one length"):
+        rows_of(file)
+
+
+def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(opened, "MAX_LINE", 50)
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"a": 1}\n{"a": "' + "x" * 500 + '"}\n{"a": 3}\n')
+    assert [(f.place.rpartition(":")[2], f.fault is None) for f in rows_of(file)] == [
+        ("1", True),
+        ("2", False),
+        ("3", True),
+    ]
+
+
+def test_the_hub_is_asked_for_what_was_said(monkeypatch):
+    asked = {}
+
+    def load_dataset(path, name, **options):
+        asked.update(path=path, name=name, **options)
+        return datasets.Dataset.from_list([{"a": "1"}, {"a": "2"}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    source = find("some/rows", "x", revision="abc", subset="en", hub_split="test")
+    assert [(f.place, f.row) for f in read(source)] == [("some/rows:1", {"a": "1"}), ("some/rows:2", {"a": "2"})]
+    assert asked == {"path": "some/rows", "name": "en", "split": "test", "revision": "abc"}

@@ -1,20 +1,25 @@
 """How many rows go where, and which."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.data.splitting import deal
+from llmft.data.splitting import deal, spread
 from llmft.errors import UserError
 
 
+def listed(*given, **named):
+    return {name: part.tolist() for name, part in deal(*given, **named).items()}
+
+
 def test_the_alpaca_experiments_split_by_position():
-    dealt = deal(range(1100), {"train": None, "val": 0.05, "test": 0.1}, "position", seed=1)
+    dealt = listed(1100, {"train": None, "val": 0.05, "test": 0.1}, "position", seed=1)
     assert dealt == {"train": [*range(935)], "test": [*range(935, 1045)], "val": [*range(1045, 1100)]}
 
 
 def test_a_share_is_at_least_one_row_and_none_is_none():
-    assert {k: len(v) for k, v in deal(range(5), {"train": None, "val": 0.1, "test": 0}, "shuffle", 1).items()} == {
+    assert {k: len(v) for k, v in listed(5, {"train": None, "val": 0.1, "test": 0}, "shuffle", 1).items()} == {
         "train": 4,
         "test": 0,
         "val": 1,
@@ -22,7 +27,7 @@ def test_a_share_is_at_least_one_row_and_none_is_none():
 
 
 def test_a_train_share_leaves_rows_unused():
-    assert deal(range(10), {"train": 0.5, "val": 0.1, "test": 0.1}, "position", 1) == {
+    assert listed(10, {"train": 0.5, "val": 0.1, "test": 0.1}, "position", 1) == {
         "train": [0, 1, 2, 3, 4],
         "test": [5],
         "val": [6],
@@ -31,13 +36,18 @@ def test_a_train_share_leaves_rows_unused():
 
 def test_nothing_to_train_on():
     with pytest.raises(UserError, match="1 rows leave none to train on"):
-        deal([1], {"train": None, "val": 0.1, "test": 0}, "shuffle", 1)
+        deal(1, {"train": None, "val": 0.1, "test": 0}, "shuffle", 1)
 
 
 @given(rows=st.integers(3, 200), val=st.floats(0, 0.4), test=st.floats(0, 0.4), seed=st.integers(0, 9))
 def test_every_row_once_and_the_same_for_the_same_seed(rows, val, test, seed):
     split = {"train": None, "val": val, "test": test}
-    dealt = deal(range(rows), split, "shuffle", seed)
+    dealt = listed(rows, split, "shuffle", seed)
     assert sorted(row for part in dealt.values() for row in part) == list(range(rows))
-    assert deal(range(rows), split, "shuffle", seed) == dealt
+    assert listed(rows, split, "shuffle", seed) == dealt
     assert all(bool(dealt[name]) == bool(split[name]) for name in ("val", "test"))
+
+
+def test_the_rows_of_groups():
+    assert spread(np.array([4, 0, 9]), np.array([2, 3, 1])).tolist() == [4, 5, 0, 1, 2, 9]
+    assert spread(np.array([], int), np.array([], int)).tolist() == []

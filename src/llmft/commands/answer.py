@@ -18,7 +18,7 @@ from llmft.generation import Answer, Generator
 from llmft.models import backbone, export
 from llmft.records import Example, RowError, Turn, text_of
 from llmft.run import open_run
-from llmft.sources import Source, decode, read
+from llmft.sources import lines_of, read_file
 
 
 def main(cfg: DictConfig) -> None:
@@ -80,14 +80,13 @@ def _questions(path: str) -> Iterator[Example]:
     file = user_path(path)
     if not file.is_file() or file.suffix not in (".txt", ".json", ".jsonl"):
         raise UserError(f"input={path}: must be a .jsonl, .json or .txt file that is there")
-    source = Source(path, file, None)
     if file.suffix == ".txt":
-        for number, line in enumerate(decode(source).split("\n"), start=1):
+        for number, line in lines_of(path, file):
             if line.strip():
                 yield Example((Turn("user", line.strip()),), "", str(number), f"{path}:{number}")
         return
     faults = []
-    for located in read(source):
+    for located in read_file(path, file):
         try:
             if located.fault:
                 raise RowError("row", located.fault)

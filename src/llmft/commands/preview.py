@@ -12,7 +12,7 @@ from rich.text import Text
 
 from llmft import session
 from llmft.check import check
-from llmft.commands.summary import printable
+from llmft.commands.summary import printable, show_audit
 from llmft.data.base import InstructionDataModule
 from llmft.encoding import IGNORED, Codec, Encoded
 from llmft.errors import UserError
@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> None:
     place = backbone.locate(cfg.model, get_class(cfg.model._target_).auto_class)
     codec, prompt = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
     data.encode(codec)
-    rows, about = data.in_order()[: cfg.preview.rows], {"model": cfg.model.name, "prompt_name": prompt}
+    rows, about = list(data.in_order()[: cfg.preview.rows]), {"model": cfg.model.name, "prompt_name": prompt}
     if cfg.format == "json":
         _print_json(data, codec, rows, about)
     else:
@@ -56,10 +56,11 @@ def as_json(row: Encoded, codec: Codec, answer: str) -> dict[str, Any]:
 
 def _print_json(data: InstructionDataModule, codec: Codec, rows: list[Encoded], about: dict[str, str]) -> None:
     out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-    answers = {example.place: example.answer for example in data.examples}
-    for row in rows:
-        out.file.write(json.dumps(as_json(row, codec, answers[row.place]), ensure_ascii=False) + "\n")
-    out.file.write(json.dumps({**about, **data.account.summary()}, ensure_ascii=False) + "\n")
+    for row, example in zip(rows, data.examples_in_order(), strict=False):
+        shown = {**as_json(row, codec, example.answer), "source": example.source}
+        out.file.write(json.dumps(shown, ensure_ascii=False) + "\n")
+    audit = data.audit.summary() if data.audit else {}
+    out.file.write(json.dumps({**about, **data.account.summary(), "audit": audit}, ensure_ascii=False) + "\n")
 
 
 def _print_text(
@@ -78,6 +79,9 @@ def _print_text(
     console.print(legend.append(": loss is taken there, and nowhere else"), soft_wrap=whole)
     for line in data.account.lines():
         console.print(Text(printable(line)), soft_wrap=whole)
+    for line in data.audit.lines() if data.audit else []:
+        console.print(Text(line), soft_wrap=whole)
+    show_audit(data)
 
 
 def _about(row: Encoded) -> str:

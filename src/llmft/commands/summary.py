@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llmft.data.base import InstructionDataModule
 from llmft.evaluation.show import show as show_scores
 from llmft.generation import Answer
 from llmft.records import Example
@@ -26,6 +27,14 @@ def peak_memory_mib() -> dict[str, float]:
     if torch.cuda.is_available():
         peak["gpu"] = torch.cuda.max_memory_allocated() / 2**20
     return {name: round(value, 1) for name, value in peak.items()}
+
+
+def show_audit(data: InstructionDataModule) -> None:
+    """Print what the rows of each split are like, and how long they are."""
+    if data.audit:
+        console = Console(highlight=False)
+        console.print(data.audit.table())
+        console.print(data.audit.histogram())
 
 
 def show(

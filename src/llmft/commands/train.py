@@ -95,6 +95,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
         run.clear()
     fit = Fit(cfg, run, module, data, generator, checkpoint)
     fit.prove_packing()
+    fit.log_lengths()
     questions = [] if cfg.trainer.fast_dev_run or not is_first() else data.examples_of("test")[: cfg.questions]
     contexts = [example.context for example in questions]
 
@@ -178,10 +179,13 @@ def _tell_data(data: InstructionDataModule, run: RunDirectory) -> None:
     log.info("split: %s; %d batches an epoch (%s), %.0f %% of their tokens are rows and not padding",
              told, len(batches), data.plan.batching, 100 * batches.fill())  # fmt: skip
     batching = {"name": data.plan.batching, "batches": len(batches), "fill": batches.fill()}
-    run.update(
-        data={**data.account.summary(), "split": sizes, "batching": batching, "lengths": histogram(data.encoded)}
-    )
+    audit = data.audit.summary() if data.audit else {}
+    known = {"split": sizes, "batching": batching, "lengths": histogram(data.encoded), "audit": audit}
+    run.update(data=data.account.summary() | known)
+    for line in data.audit.lines() if data.audit else []:
+        log.info(line)
     if is_first():
+        summary.show_audit(data)
         data.account.write_rejected(run.path / "rejected.jsonl")
     if faults := data.account.faults():
         raise UserError.from_faults("labels", faults)

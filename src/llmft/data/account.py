@@ -1,14 +1,15 @@
 """What became of the rows: read, kept, dropped and why, trimmed, and what the tokenizer did to them."""
 
 import json
+import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from llmft.data.fitting import Fitting
 from llmft.encoding import Encoded
 from llmft.records import Example
 
@@ -24,6 +25,9 @@ class Account:
         source: The file or data set as the user named it.
         sha256: Of the file.
         budgets: The most tokens of a ``prompt`` and of an ``answer``.
+        kept: Rows of which something is trained; ``read`` is ``kept`` and all of ``dropped``.
+        sequences: What they became: of a conversation each trained turn may be one.
+        files: What was listed before, on disk.
     """
 
     source: str
@@ -45,31 +49,86 @@ class Account:
     lost: Counter[str] = field(default_factory=Counter)
     longest: dict[str, int] = field(default_factory=lambda: {"prompt": 0, "answer": 0})
     without_stop: list[str] = field(default_factory=list)
+    examples: int = 0
+    sequences: int = 0
+    blank: int = 0
+    first: str = ""
+    parts_dropped: Counter[str] = field(default_factory=Counter)
+    trimmed_parts: Counter[str] = field(default_factory=Counter)
+    over: Counter[str] = field(default_factory=Counter)
+    files: list[Path] = field(default_factory=list)
     control_rows: int = 0
     control_tokens: Counter[str] = field(default_factory=Counter)
 
     def drop(self, place: str, name: str, reason: str, why: str) -> None:
         """Leave a row out: ``why`` is the short reason that is counted, ``reason`` the whole one."""
         self.dropped[why] += 1
-        self.rejected.append({"place": place, "field": name, "reason": reason})
+        self.first = self.first or f"{place}: {name}: {reason}"
+        self.note(place, name, reason, "drop")
+
+    def note(self, place: str, name: str, reason: str, action: str) -> None:
+        """List what was done to a row for ``rejected.jsonl``."""
+        self.rejected.append({"place": place, "field": name, "reason": reason, "action": action})
+
+    def trim(self, place: str, parts: Sequence[str], cut: bool, prompt: int, answer: int, budgets: Fitting) -> None:
+        """Count and list what a kept row has lost: the parts of its prompt, and the end of its answer."""
+        self.trimmed += bool(parts)
+        self.trimmed_parts.update(parts)
+        for part in parts:
+            why = f"the prompt has {prompt} tokens, data.max_prompt_tokens is {budgets.max_prompt}"
+            self.note(place, part, why, "trim")
+        if cut:
+            why = f"the answer has {answer} tokens, data.max_answer_tokens is {budgets.max_answer}; it trains no stop token"
+            self.note(place, "answer", why, "cut")
+
+    def add(self, other: "Account") -> None:
+        """Add the counts of other rows (the first place of trouble stays the first)."""
+        for entry in fields(self):
+            mine, theirs = getattr(self, entry.name), getattr(other, entry.name)
+            if isinstance(mine, Counter | list):
+                mine += theirs
+            elif isinstance(mine, int):
+                setattr(self, entry.name, mine + theirs)
+        self.first = self.first or other.first
+        self.longest = {part: max(n, other.longest[part]) for part, n in self.longest.items()}
+
+    def save(self, folder: Path) -> None:
+        """Write the counts beside the rows that they are of; what is listed goes to ``rejected.jsonl``."""
+        self.write_rejected(folder / "rejected.jsonl")
+        counts = {
+            entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in ("rejected", "files")
+        }
+        counts["bos_per_row"] = list(self.bos_per_row.items())
+        (folder / "account.json").write_text(json.dumps(counts, ensure_ascii=True), encoding="utf-8")
+
+    def add_saved(self, folder: Path) -> None:
+        """Add the counts that ``save`` wrote; the listed rows stay in their file."""
+        counts = json.loads((folder / "account.json").read_text(encoding="utf-8"))
+        counts["bos_per_row"] = dict(counts["bos_per_row"])
+        other = Account("", None)
+        for name, value in counts.items():
+            kind = type(getattr(other, name))
+            setattr(other, name, Counter(value) if kind is Counter else value)
+        self.add(other)
+        if (folder / "rejected.jsonl").exists():
+            self.files.append(folder / "rejected.jsonl")
 
     def look(self, example: Example, controls: Sequence[str]) -> None:
         """Count the control tokens that a kept row's text holds (they are encoded as text)."""
-        texts = [example.answer, *(text for turn in example.context for text in (turn.content, turn.input))]
-        found = {
-            token: sum(text.count(token) for text in texts) for token in controls if any(token in t for t in texts)
-        }
+        text = "\0".join([example.answer, *(text for turn in example.context for text in (turn.content, turn.input))])
+        found = {token: text.count(token) for token in controls if token in text}
         self.control_tokens.update(found)
         self.control_rows += bool(found)
 
     def count(self, rows: Sequence[Encoded], bos_id: int | None, stop_id: int) -> None:
         """Add what encoding did to the rows that are kept."""
-        self.kept += len(rows)
+        self.sequences += len(rows)
         for row in rows:
             prompt = row.input_ids[: row.prompt_length]
             self.supervised_tokens += row.supervised
-            self.bos_per_row[prompt.count(bos_id) if bos_id is not None else 0] += 1
-            self.repeated_bos += any(a == b == bos_id for a, b in pairwise(prompt))
+            bos = prompt.count(bos_id) if bos_id is not None else 0
+            self.bos_per_row[bos] += 1
+            self.repeated_bos += bos_id is not None and bos > 1 and _neighbours(prompt, bos_id)
             self.cut += row.cut
             self.merged += row.merged
             self.untrained_turns += row.untrained_turns
@@ -90,7 +149,12 @@ class Account:
             "kept": self.kept,
             "dropped": dict(self.dropped),
             "unused": self.unused,
+            "sequences": self.sequences,
+            "blank": self.blank,
+            "dropped_turns": dict(self.parts_dropped),
             "truncated": {"prompt": self.trimmed, "answer": self.cut},
+            "trimmed_parts": dict(self.trimmed_parts),
+            "over_budget": {part: self.over[part] for part in ("prompt", "answer")},
             "supervised_tokens": self.supervised_tokens,
             "bos_per_row": {str(count): rows for count, rows in sorted(self.bos_per_row.items())},
             "repeated_bos": self.repeated_bos,
@@ -111,12 +175,17 @@ class Account:
             + (f" ({dropped})" if dropped else "")
             + f"; {self.supervised_tokens:,} supervised tokens; longest in tokens: {longest}"
         ]
+        if over := ", ".join(f"{n:,} {part}s" for part, n in sorted(self.over.items(), reverse=True) if n):
+            lines.append(f"over the budget: {over}, of {self.examples:,} rows; data.too_long says what becomes of them")
         if self.unused:
             lines.append(f"{self.unused} kept rows are in no split (data.split adds up to less than 1)")
         if self.trimmed or self.cut:
             lines.append(
-                f"trimmed to the budget: {self.trimmed} prompts, {self.cut} answers (these train no stop token)"
+                f"trimmed to the budget: {self.trimmed} prompts{_of(self.trimmed_parts)}, "
+                f"{self.cut} answers (these train no stop token); rejected.jsonl lists them"
             )
+        if self.parts_dropped:
+            lines.append(f"{self.parts_dropped.total()} turns of conversations are left out{_of(self.parts_dropped)}")
         if self.merged:
             lines.append(
                 f"{self.merged} rows: tokens would merge across prompt and answer; their answers were encoded alone"
@@ -149,11 +218,30 @@ class Account:
         ]
 
     def write_rejected(self, file: Path) -> None:
-        """``rejected.jsonl``: place, field and reason of every dropped row; no file where none was dropped."""
-        if self.rejected:
-            file.write_text(
-                "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rejected), encoding="utf-8"
-            )
+        """``rejected.jsonl``: place, field, reason and action (``drop``, ``trim``, ``cut``) of every row that lost something."""
+        if not (self.rejected or self.files):
+            return
+        # text of a row may hold half a character; it is written as JSON writes it
+        with file.open("w", encoding="utf-8", errors="backslashreplace") as handle:
+            for part in self.files:
+                with part.open(encoding="utf-8") as lines:
+                    shutil.copyfileobj(lines, handle)
+            handle.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rejected)
+
+
+def _neighbours(ids: list[int], wanted: int) -> bool:
+    """Whether an id stands twice in a row (which list methods find quicker than a loop over all ids)."""
+    last = ids.index(wanted)
+    for _ in range(ids.count(wanted) - 1):
+        place = ids.index(wanted, last + 1)
+        if place == last + 1:
+            return True
+        last = place
+    return False
+
+
+def _of(counts: Counter[str]) -> str:
+    return f" ({', '.join(f'{name} {count}' for name, count in counts.items())})" if counts else ""
 
 
 def _name(char: str) -> str:

@@ -1,23 +1,31 @@
 """InstructionDataModule: rows of one data set -> validated examples -> encoded rows -> loaders."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from llmft.batching import Batches, Plan
 from llmft.collate import Lines, training_batch
 from llmft.data.account import Account
-from llmft.data.fitting import Fitting, TooLongError
-from llmft.data.splitting import deal
-from llmft.encoding import Codec, Encoded
+from llmft.data.audit import Audit, leaks
+from llmft.data.cache import Cache, codec_key, key_of, meaning_of
+from llmft.data.encode import Encoding
+from llmft.data.fitting import Fitting
+from llmft.data.reading import Reading, write_examples
+from llmft.data.splitting import deal, spread
+from llmft.data.store import Examples, Facts, Rows, Table
+from llmft.encoding import Codec
 from llmft.errors import UserError
-from llmft.records import Example, Row, RowError
-from llmft.sources import Located, find, read
+from llmft.records import Example, Row
+from llmft.sources import Source, find
 
 
 class InstructionDataModule(pl.LightningDataModule):
@@ -27,7 +35,11 @@ class InstructionDataModule(pl.LightningDataModule):
         self,
         *,
         name: str,
-        path: str,
+        path: str | Sequence[str],
+        sha256: str | None,
+        revision: str | None,
+        subset: str | None,
+        hub_split: str,
         system: str | None,
         prompt: str | None,
         batch_size: int,
@@ -37,6 +49,9 @@ class InstructionDataModule(pl.LightningDataModule):
         too_long: str,
         invalid: str,
         duplicates: str,
+        leakage: str,
+        cache: str | bool | None,
+        processes: int | None,
         split: Mapping[str, float | None],
         split_by: str,
         shuffle: bool,
@@ -49,17 +64,19 @@ class InstructionDataModule(pl.LightningDataModule):
         seed: int,
     ) -> None:
         super().__init__()
-        self.name, self.source = name, find(path, name)
+        self.name = name
+        self.source = self.found(path, name, sha256=sha256, revision=revision, subset=subset, hub_split=hub_split)
         named = {"prompt": max_prompt_tokens, "answer": max_answer_tokens}
         self.account = Account(self.source.given, self.source.sha256, named)
         self.fitting = Fitting(max_prompt_tokens, max_answer_tokens, too_long)
         budgets = (max_prompt_tokens, max_answer_tokens)
         self.plan = Plan(batching, batch_size, tokens_per_batch, pack_tokens, budgets, shuffle, seed)
-        self.system, self.limit, self.invalid, self.duplicates = system, limit, invalid, duplicates
-        self.split, self.split_by, self.num_workers = split, split_by, num_workers
+        self.reading = Reading(self.source, name, self.to_example, system, limit, invalid, duplicates)
+        self.split, self.split_by, self.leakage, self.num_workers = split, split_by, leakage, num_workers
+        self.cache, self.processes = Cache(cache), processes
         self.rank, self.ranks = 0, 1
-        self.examples: list[Example] = []
-        self.encoded: dict[str, list[Encoded]] = {}
+        self.encoded: dict[str, Rows] = {}
+        self.audit: Audit | None = None
         self.pad_id = 0
 
     @staticmethod
@@ -71,67 +88,97 @@ class InstructionDataModule(pl.LightningDataModule):
             RowError: A field is missing or holds something else than it should.
         """
 
+    def found(self, path: str | Sequence[str], name: str, **where: str | None) -> Source:
+        """Where the rows come from."""
+        return find(path, name, **where)  # pyright: ignore[reportArgumentType]
+
+    def readings(self) -> list[Reading]:
+        """What is read, in order: one source, but for a mix of sets."""
+        return [self.reading]
+
+    def meaning(self) -> dict[str, Any]:
+        """What decides what a row means, for the cache's key; a set with settings of its own adds them."""
+        return {"class": type(self).__qualname__, "code": meaning_of(type(self))}
+
     def read(self) -> None:
         """Read and validate the rows, before any model is loaded.
 
         Raises:
             UserError: Rows are broken (``invalid=error``) or repeated (``duplicates=error``), or none is left.
         """
-        faults: list[str] = []
-        seen: dict[tuple[object, str], str] = {}
-        for located in read(self.source):
-            if self.limit is not None and len(self.examples) >= self.limit:
-                break
-            self.account.read += 1
-            try:
-                example = self._example(located)
-                self._check_repeated(example, seen)
-            except RowError as error:
-                policy = self.duplicates if error.field == "duplicate" else self.invalid
-                if policy == "error":
-                    faults.append(f"{located.place}: {error}")
-                why = "duplicate" if error.field == "duplicate" else "invalid"
-                self.account.drop(located.place, error.field, error.reason, why)
-                continue
-            self.examples.append(example)
-        if faults:
-            raise UserError.from_faults(f"data.path={self.source.given}", faults)
-        self._check_left(len(self.examples))
+        self.examples_key = self._examples_key()
+
+        def build(folder: Path) -> None:
+            account = Account(self.source.given, self.source.sha256)
+            write_examples(self.readings(), folder, account)
+            account.save(folder)
+
+        folder = self.cache.folder("examples", self.examples_key, build)
+        self.account.add_saved(folder)
+        table = Table(folder / "examples.arrow")
+        self.examples = Examples(table, np.arange(len(table)))
+        self._check_left(len(table))
 
     def encode(self, codec: Codec) -> None:
         """Encode every example within its budgets and deal the rows out to train, test and val.
 
         Raises:
-            UserError: A row is over a budget (``too_long=error``), or no row is left to train on.
+            UserError: A row is over a budget (``too_long=error``), prompts leak between splits (``leakage=error``), or no row
+                is left to train on.
         """
-        groups: list[list[Encoded]] = []  # the rows of one example stay together, in one split
-        faults: list[str] = []
-        for example in self.examples:
-            groups.append([])
-            for part in codec.parts(example):
-                try:
-                    row, trimmed = self.fitting.fit(part, codec)
-                except TooLongError as error:
-                    faults.append(f"{example.place}: the {error.part} {error}")
-                    self.account.drop(example.place, error.part, str(error), f"{error.part} too long")
-                    continue
-                if not row.supervised:
-                    why = "none of its tokens would be trained"
-                    self.account.drop(example.place, "answer", why, "nothing to learn")
-                    continue
-                self.account.trimmed += trimmed
-                self.account.look(part, codec.template.controls)
-                groups[-1].append(row)
-        if faults and self.fitting.too_long == "error":
-            raise UserError.from_faults("data.too_long=error", faults)
-        groups = [group for group in groups if group]
-        rows = [row for group in groups for row in group]
-        self._check_left(len(rows))
-        self.account.count(rows, codec.tokenizer.bos_token_id, codec.stop_id)
+
+        def build(folder: Path) -> None:
+            account = Account(self.source.given, self.source.sha256)
+            Encoding(self.examples.table.file, codec, self.fitting).write(folder, account, self.processes)
+            account.save(folder)
+
+        key = key_of(examples=self.examples_key, codec=codec_key(codec), fitting=asdict(self.fitting))
+        folder = self.cache.folder("rows", key, build)
+        self.account.add_saved(folder)
+        self.table, self.facts = Table(folder / "rows.arrow"), Facts(folder)
+        self._check_left(len(self.table))
         self.pad_id = codec.tokenizer.pad_token_id
-        dealt = deal(groups, self.split, self.split_by, self.plan.seed)
-        self.encoded = {name: [row for group in part for row in group] for name, part in dealt.items()}
-        self.account.unused = len(rows) - sum(map(len, self.encoded.values()))
+        self._deal()
+
+    def _deal(self) -> None:
+        owners = self.facts["example"]
+        groups = np.concatenate([[0], np.flatnonzero(np.diff(owners)) + 1])  # the rows of one example stay together
+        sizes = np.diff(np.append(groups, len(owners)))
+        dealt = deal(len(groups), self.split, self.split_by, self.plan.seed)
+        chosen = {name: spread(groups[part], sizes[part]) for name, part in dealt.items()}
+        self.account.unused = len(groups) - sum(map(len, dealt.values()))
+        if self.leakage != "warn":
+            chosen = self._without_leaks(chosen, owners)
+        self.chosen = {name: self.weighted(rows) if name == "train" else rows for name, rows in chosen.items()}
+        self.encoded = {name: Rows(self.table, rows) for name, rows in self.chosen.items()}
+        budgets = {"prompt": self.fitting.max_prompt, "answer": self.fitting.max_answer}
+        self.audit = Audit.of(self.facts, chosen, budgets)
+
+    def weighted(self, rows: np.ndarray) -> np.ndarray:
+        """The training rows as often as they are trained in an epoch; a mix of sets does not leave them as they are."""
+        return rows
+
+    def _without_leaks(self, chosen: dict[str, np.ndarray], owners: np.ndarray) -> dict[str, np.ndarray]:
+        leaked = leaks(self.facts["prompt"], chosen)
+        if self.leakage == "error" and any(map(len, leaked.values())):
+            faults = [
+                f"{self.table.row(row)['place']}: its prompt is also in train"
+                for part in leaked.values()
+                for row in part
+            ]
+            raise UserError.from_faults("data.leakage=error", faults)
+        for name, rows in leaked.items():
+            gone = np.isin(owners[chosen[name]], owners[rows])  # with all turns of its conversation
+            places = dict.fromkeys(self.table.row(row)["place"] for row in chosen[name][gone])
+            for place in places:
+                self.account.drop(place, "prompt", f"is in train and in {name}", f"in train and {name}")
+            self.account.kept -= len(places)
+            chosen[name] = chosen[name][~gone]
+            if len(places) and not len(chosen[name]):
+                raise UserError(
+                    f"data.leakage=drop: every row of {name} has its prompt in train too; no row of {name} is left"
+                )
+        return chosen
 
     def share(self, rank: int, ranks: int) -> None:
         """Give this process its part of every epoch's batches."""
@@ -143,44 +190,46 @@ class InstructionDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Batches of the validation rows, by length; none where ``split.val`` is 0."""
-        return self._loader("val") if self.encoded["val"] else []
+        return self._loader("val") if len(self.encoded["val"]) else []
 
     def batches(self, split: str) -> Batches:
         """The batch sampler of a split; rows that are not trained on need no shuffling, and pad less by length."""
         plan = self.plan
         if split != "train":
             plan = replace(plan, shuffle=False, batching="grouped" if plan.batching == "rows" else plan.batching)
-        return Batches([row.size for row in self.encoded[split]], plan, rank=self.rank, ranks=self.ranks)
+        return Batches(self.facts.sizes(self.chosen[split]), plan, rank=self.rank, ranks=self.ranks)
 
-    def in_order(self) -> list[Encoded]:
-        """The kept rows of all splits as they stand in the file."""
-        rows: dict[str, list[Encoded]] = {}
-        for row in (row for split in self.encoded.values() for row in split):
-            rows.setdefault(row.place, []).append(row)
-        return [row for example in self.examples for row in rows.get(example.place, [])]
+    def in_order(self) -> Rows:
+        """The kept rows of all splits as they stand in the file, each once."""
+        return Rows(self.table, np.unique(np.concatenate(list(self.chosen.values()))))
 
-    def examples_of(self, split: str) -> list[Example]:
-        """The examples of a split (of val where there is no test; of train where there is no val either)."""
-        chosen = next(name for name in (split, "val", "train") if self.encoded[name])
-        places = {row.place: position for position, row in enumerate(self.encoded[chosen])}
-        return sorted((e for e in self.examples if e.place in places), key=lambda e: places[e.place])
+    def examples_in_order(self) -> Examples:
+        """The example of each row of ``in_order``."""
+        return Examples(self.examples.table, self.facts["example"][self.in_order().chosen])
 
-    def _example(self, located: Located) -> Example:
-        if located.fault:
-            raise RowError("row", located.fault)
-        example = self.to_example(located.row).with_system(self.system)
-        number = located.place.rpartition(":")[2]
-        return Example(example.context, example.answer, example.id or number, located.place)
+    def examples_of(self, split: str) -> Examples:
+        """The examples of a split (of val where there is no test; of train where there is no val either), each once."""
+        chosen = next(name for name in (split, "val", "train") if len(self.chosen[name]))
+        numbers = self.facts["example"][self.chosen[chosen]]
+        _, first = np.unique(numbers, return_index=True)
+        return Examples(self.examples.table, numbers[np.sort(first)])
 
-    def _check_repeated(self, example: Example, seen: dict[tuple[object, str], str]) -> None:
-        first = seen.setdefault((example.context, example.answer), example.place)
-        if first is not example.place and self.duplicates != "keep":
-            raise RowError("duplicate", f"repeats {first}")
+    def _examples_key(self) -> str:
+        """Everything that decides which examples there are, and how they are named."""
+        readings = [
+            {
+                "data": reading.source.sha256 or (reading.source.hub and reading.source.hub.fingerprint),
+                "places": [reading.source.given, *(part.given for part in reading.source.parts)],
+                "settings": [reading.name, reading.system, reading.limit, reading.invalid, reading.duplicates],
+            }
+            for reading in self.readings()
+        ]
+        return key_of(readings=readings, meaning=self.meaning())
 
     def _check_left(self, rows: int) -> None:
         if rows == 0:
             why = ", ".join(f"{count} {reason}" for reason, count in self.account.dropped.items())
-            example = f"; e.g. {self.account.rejected[0]}" if self.account.rejected else ""
+            example = f"; e.g. {self.account.first}" if self.account.first else ""
             raise UserError(
                 f"data.path={self.source.given}: no row is left to train on ({why or 'it holds none'}){example}"
             )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -35,8 +36,10 @@ class AskedRows(NamedTuple):
 def asked_rows(data: InstructionDataModule, limit: int | None, split: str) -> AskedRows:
     """The first rows of a split; of ``val``, or else ``train``, where that has none."""
     split = next(name for name in (split, "val", "train") if data.encoded[name])
-    encoded = data.encoded[split][:limit]
-    examples = {example.place: example for example in data.examples}
+    # of a conversation that became several rows, the last: its answer is the example's
+    encoded = list({row.place: row for row in islice(data.encoded[split], limit)}.values())
+    wanted = {row.place for row in encoded}
+    examples = {example.place: example for example in data.examples if example.place in wanted}
     return AskedRows(split, len(data.encoded[split]), [examples[row.place] for row in encoded], encoded)
 
 

@@ -11,7 +11,7 @@ from llmft.errors import UserError
 from llmft.evaluation.metric import Answered, Metric
 from llmft.records import Example, Row, RowError, checked_text, value_of
 from llmft.run import finite
-from llmft.sources import Source, read
+from llmft.sources import read_file
 
 # What a corpus score is made of says little about one row.
 NOT_OF_A_ROW = ("bleu", "perplexity", "judge")
@@ -81,7 +81,7 @@ def load(path: str) -> list[Prediction]:
     if not file.is_file() or file.suffix not in (".json", ".jsonl"):
         raise UserError(f"input={path}: must be a .jsonl or .json file of predictions that is there")
     found, faults = [], []
-    for number, located in enumerate(read(Source(path, file, None)), start=1):
+    for number, located in enumerate(read_file(path, file), start=1):
         try:
             if located.fault:
                 raise RowError("row", located.fault)

@@ -19,13 +19,13 @@ def cache_root() -> Path:
     )
 
 
-def cached_folder(name: str, build: Callable[[Path], None]) -> Path:
-    """The folder ``name`` of the cache; ``build`` fills it if it is not there.
+def cached_folder(name: str, build: Callable[[Path], None], root: Path | None = None) -> Path:
+    """The folder ``name`` of the cache (or of ``root``); ``build`` fills it if it is not there.
 
     It is filled under another name and renamed when whole, behind a lock, so that neither a kill nor a second process
     leaves or sees half a folder.
     """
-    root = cache_root()
+    root = root or cache_root()
     folder = root / name
     if folder.is_dir():
         return folder

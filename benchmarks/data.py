@@ -1,0 +1,256 @@
+"""What the data engine costs: memory, speed against the bare tokenizer, a second start, broken lines. Prints a table.
+
+    python benchmarks/data.py [rows=1000000] [model=smollm2_135m] [folder=DIR]
+
+The rows are made here, in the shape of Open Orca: one of 17 system prompts, a question, a response, of words that are as
+unevenly frequent as in English. Every stage runs in a process of its own; memory is the peak of the proportional set size
+(pages that processes share are counted once) of that process and its children, and the largest resident set of one of them.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+WORDS = 30_000
+SAMPLE = 20_000  # rows that the bare tokenizer is timed on
+MIB = 2**20
+
+
+def make(file: Path, rows: int, *, bad_every: int = 0) -> None:
+    """Write rows; with ``bad_every`` each such line is broken, in turn in one of four ways."""
+    draw = random.Random(7)
+    syllables = [
+        "ba",
+        "con",
+        "der",
+        "ing",
+        "ton",
+        "ly",
+        "pre",
+        "ra",
+        "st",
+        "un",
+        "ver",
+        "ment",
+        "al",
+        "is",
+        "o",
+        "qui",
+        "the",
+    ]
+    words = ["".join(draw.choices(syllables, k=draw.choice((1, 1, 2, 2, 3)))) for _ in range(WORDS)]
+    weights = [1 / (n + 3) for n in range(WORDS)]
+    stock = draw.choices(words, weights, k=2_000_000)
+    systems = ["", *(" ".join(stock[n * 30 : n * 30 + 25]) for n in range(16))]
+    broken = ['{"id": ', "[]", '{"id": "x"}', '{"id": "\\ud800", "system_prompt": "", "question": "q", "response": 1}']
+
+    def text(mean: float) -> str:
+        size = max(3, int(draw.lognormvariate(mean, 0.6)))
+        start = draw.randrange(len(stock) - size)
+        return " ".join(stock[start : start + size]).capitalize() + "."
+
+    with file.open("w", encoding="utf-8") as handle:
+        for n in range(1, rows + 1):
+            if bad_every and n % bad_every == 0:
+                handle.write(broken[(n // bad_every) % len(broken)] + "\n")
+                continue
+            row = {
+                "id": f"cot.{n}",
+                "system_prompt": draw.choice(systems),
+                "question": text(4.2),
+                "response": text(4.0),
+            }
+            handle.write(json.dumps(row) + "\n")
+
+
+class Memory:
+    """Peaks of this process and its children while the context is entered, in MiB."""
+
+    def __enter__(self) -> "Memory":
+        self.pss = self.rss = 0.0
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        import psutil
+
+        me = psutil.Process()
+        while not self.stopped.wait(1):  # a look walks all pages, and takes its time from what is measured
+            found = [memory for process in [me, *me.children(recursive=True)] if (memory := _rollup(process.pid))]
+            self.pss = max(self.pss, sum(memory["Pss:"] for memory in found) / 2**10)
+            self.rss = max(self.rss, *(memory["Rss:"] / 2**10 for memory in found))
+
+
+def _rollup(pid: int) -> dict[str, int] | None:
+    """Memory of a process in KiB, None where it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except OSError:
+        return None
+    return {name: int(size) for name, size, *_ in map(str.split, lines)}
+
+
+def parts(model: str, *overrides: str):
+    """A data module and the codec of a model, as ``train`` builds them."""
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import get_class, instantiate
+
+    from llmft import session
+    from llmft.config import conf_dir
+    from llmft.models import backbone
+
+    session.quiet()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("train", overrides=[f"model={model}", "data=openorca", *overrides])
+    place = backbone.locate(cfg.model, get_class(cfg.model._target_).auto_class)
+    codec, _ = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
+    return instantiate(cfg.data), codec
+
+
+def first_batch(data) -> float:
+    started = time.perf_counter()
+    next(iter(data.train_dataloader()))
+    return time.perf_counter() - started
+
+
+def prepare(model: str, *overrides: str) -> dict[str, float]:
+    """A first start: read, encode, first batch."""
+    factory, codec = parts(model, *overrides)
+    with Memory() as memory:
+        started = time.perf_counter()
+        data = factory()
+        data.read()
+        read = time.perf_counter() - started
+        data.encode(codec)
+        encoded = time.perf_counter() - started - read
+        first = first_batch(data)
+    tokens = int(data.facts["ids"].sum())
+    peaks = {"pss": memory.pss, "rss": memory.rss}
+    return {"read": read, "encode": encoded, "first": first, "tokens": tokens, "kept": data.account.kept, **peaks}
+
+
+def again(model: str, *overrides: str) -> dict[str, float]:
+    """A second start, from the cache: from the config to the first batch (libraries and tokenizer are loaded)."""
+    factory, codec = parts(model, *overrides)
+    with Memory() as memory:
+        started = time.perf_counter()
+        data = factory()
+        data.read()
+        data.encode(codec)
+        first_batch(data)
+        took = time.perf_counter() - started
+    return {"again": took, "pss": memory.pss}
+
+
+def bare(model: str, path: str) -> dict[str, float]:
+    """Rows a second of ``tokenizer(list)`` over the texts that are trained, by all cores."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    factory, codec = parts(model, path, f"data.limit={SAMPLE}", "data.cache=off")
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    data = factory()
+    data.read()
+    texts = [codec.template.render(e.context).followed_by(e.answer).text for e in data.examples]
+    started, cpu = time.perf_counter(), time.process_time()
+    for start in range(0, len(texts), 1000):
+        codec.tokenizer(texts[start : start + 1000])
+    took, cpu = time.perf_counter() - started, time.process_time() - cpu
+    return {"rows_per_second": len(texts) / took, "rows_per_cpu_second": len(texts) / cpu}
+
+
+def broken(model: str, *overrides: str) -> dict[str, object]:
+    """Which places are reported of a file with bad lines, in one pass."""
+    factory, _ = parts(model, "data.invalid=drop", "data.cache=off", *overrides)
+    data = factory()
+    started = time.perf_counter()
+    data.read()
+    took = time.perf_counter() - started
+    with tempfile.TemporaryDirectory() as folder:
+        data.account.write_rejected(Path(folder) / "r.jsonl")
+        lines = [json.loads(line) for line in (Path(folder) / "r.jsonl").read_text().splitlines()]
+    places = [int(line["place"].rpartition(":")[2]) for line in lines]
+    return {"places": places, "read": data.account.read, "examples": len(data.examples), "seconds": took}
+
+
+STAGES = {stage.__name__: stage for stage in (prepare, again, bare, broken)}
+
+
+def stage(name: str, *arguments: str) -> dict:
+    """Run a stage in a process of its own."""
+    command = [sys.executable, __file__, name, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(rows: int = 1_000_000, model: str = "smollm2_135m", folder: str = "") -> None:
+    """Measure, and print the table."""
+    work = Path(tempfile.mkdtemp(prefix="llmft-bench-", dir=folder or None))
+    console, found = Console(), {}
+    for count in (rows // 10, rows):
+        file = work / f"{count}.jsonl"
+        make(file, count)
+        given = (model, f"data.path={file}", f"data.cache={work / 'cache'}")
+        before = stage("bare", model, f"data.path={file}")
+        found[count] = stage("prepare", *given)
+        after = stage("bare", model, f"data.path={file}")
+        found[count]["bare"] = (before["rows_per_second"] + after["rows_per_second"]) / 2
+        found[count] |= {"again": stage("again", *given)["again"], "size": file.stat().st_size}
+        console.print(f"{count:,} rows, {file.stat().st_size / MIB:,.0f} MiB: {found[count]}")
+    bad = work / "bad.jsonl"
+    make(bad, rows // 10, bad_every=1000)
+    lines = stage("broken", model, f"data.path={bad}")
+    small, large = found[rows // 10], found[rows]
+    growth = large["pss"] / small["pss"] - 1
+    share = rows / large["encode"] / large["bare"]
+    right = lines["places"] == list(range(1000, rows // 10 + 1, 1000))
+    table = Table("what", "measured", "bar", "", title=f"{rows:,} rows, {model}, {len(os.sched_getaffinity(0))} cores")
+
+    def row(what: str, measured: str, bar: str, met: bool) -> None:
+        table.add_row(what, measured, bar, "met" if met else "missed")
+
+    row("peak memory, all processes", f"{large['pss']:,.0f} MiB", "under 1,536 MiB", large["pss"] < 1536)
+    row(f"its growth from {rows // 10:,} rows", f"{growth:+.1%}", "under 10 %", growth < 0.1)
+    row("encoding, rows a second", f"{rows / large['encode']:,.0f}", f"bare: {large['bare']:,.0f}", met=True)
+    row("encoding against tokenizer(list)", f"{share:.0%}", "80 % or more", share >= 0.8)
+    row("second start to the first batch", f"{large['again']:.2f} s", "under 3 s", large["again"] < 3)
+    row(
+        f"bad lines among {rows // 10:,}, one pass",
+        f"{len(lines['places'])} in {lines['seconds']:.1f} s",
+        "all, by line",
+        right,
+    )
+    kept = lines["read"] == lines["examples"] + len(lines["places"])
+    row(
+        "rows read = kept + dropped",
+        f"{lines['read']:,} = {lines['examples']:,} + {len(lines['places'])}",
+        "equal",
+        kept,
+    )
+    console.print(table)
+    console.print(
+        f"first start: {large['read']:.0f} s reading, {large['encode']:.0f} s encoding, {large['tokens']:,} tokens"
+    )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] in STAGES:
+        sys.stdout.write(json.dumps(STAGES[sys.argv[1]](*sys.argv[2:])) + "\n")
+    else:
+        options = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
+        main(int(options.get("rows", 1_000_000)), options.get("model", "smollm2_135m"), options.get("folder", ""))

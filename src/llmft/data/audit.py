@@ -1,0 +1,164 @@
+"""What the rows of each split are like: lengths, repeats, and prompts that are in train and elsewhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from llmft.data.store import Facts
+
+LENGTHS = ("prompt_tokens", "answer_tokens", "prompt_characters", "answer_characters")
+COUNTS = {
+    "duplicates": "repeat another row",
+    "near_duplicates": "repeat another row but for case and white space",
+    "other_answers": "have a prompt that is there with another answer",
+    "leaked": "have a prompt that is in train too",
+    "near_leaked": "have a prompt that is in train too, but for case and white space",
+    "odd_characters": "hold characters that are not printable",
+    "lost_characters": "lose characters in this tokenizer",
+}
+BINS, BAR = 12, 30
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Numbers of each split, and lengths to draw.
+
+    Attributes:
+        splits: For each split ``rows``, of each length ``median``, ``p95`` and ``max``, the ``over`` shares, and counts of rows.
+        lengths: Tokens of prompts and answers of all splits, before any cut.
+        budgets: The most tokens of both.
+    """
+
+    splits: dict[str, dict[str, Any]]
+    lengths: dict[str, np.ndarray]
+    budgets: dict[str, int]
+
+    @classmethod
+    def of(cls, facts: Facts, chosen: Mapping[str, np.ndarray], budgets: dict[str, int]) -> "Audit":
+        """Look at the rows of every split; one column of facts is in memory at a time."""
+        splits: dict[str, dict[str, Any]] = {name: {"rows": len(rows)} for name, rows in chosen.items()}
+        lengths: dict[str, np.ndarray] = {}
+        for name in LENGTHS:
+            column = facts[name]
+            for split, rows in chosen.items():
+                splits[split][name] = summary(column[rows])
+            part = name.removesuffix("_tokens")
+            if part in budgets:
+                lengths[part] = column[np.concatenate(list(chosen.values()))]
+                for split, rows in chosen.items():
+                    splits[split][f"over_{part}"] = float((column[rows] > budgets[part]).mean()) if len(rows) else 0.0
+        prompts, whole = facts["prompt"], facts["row"]
+        for split, rows in chosen.items():
+            splits[split]["duplicates"] = repeated(whole[rows])
+            splits[split]["other_answers"] = ambiguous(prompts[rows], whole[rows])
+        for split, rows in leaks(prompts, chosen).items():
+            splits[split]["leaked"] = len(rows)
+        del prompts, whole
+        for name, key in (("row_like", "near_duplicates"), ("odd", "odd_characters"), ("lost", "lost_characters")):
+            column = facts[name]
+            for split, rows in chosen.items():
+                splits[split][key] = repeated(column[rows]) if key == "near_duplicates" else int(column[rows].sum())
+        for split, rows in leaks(facts["prompt_like"], chosen).items():
+            splits[split]["near_leaked"] = len(rows)
+        return cls(splits, lengths, budgets)
+
+    def lines(self) -> list[str]:
+        """What is worth a line: only where there are such rows."""
+        found = []
+        for split, numbers in self.splits.items():
+            for key, words in COUNTS.items():
+                exact = numbers.get(key.removeprefix("near_"), 0) if key.startswith("near_") else 0
+                if numbers.get(key, 0) > exact and key != "lost_characters":
+                    found.append(f"{split}: {numbers[key]:,} of {numbers['rows']:,} rows {words}")
+        if any(numbers.get("leaked") for numbers in self.splits.values()):
+            found[-1] += " (data.leakage=drop leaves such rows out of val and test)"
+        return found
+
+    def table(self) -> Table:
+        """All numbers, a column for each split."""
+        there = {name: numbers for name, numbers in self.splits.items() if numbers["rows"]}
+        table = Table("", *there, title="audit", title_justify="left")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        table.add_row("rows", *(f"{numbers['rows']:,}" for numbers in there.values()))
+        for name in LENGTHS:
+            cells = (f"{n[name]['median']:,} / {n[name]['p95']:,} / {n[name]['max']:,}" for n in there.values())
+            table.add_row(f"{name.replace('_', ' ')}: median / 95 % / max", *cells)
+        for part, budget in self.budgets.items():
+            table.add_row(
+                f"{part} was over {budget} tokens and is trimmed", *(f"{n[f'over_{part}']:.1%}" for n in there.values())
+            )
+        for key, words in COUNTS.items():
+            if any(key in n for n in there.values()):
+                table.add_row(f"rows that {words}", *(f"{n[key]:,}" if key in n else "-" for n in there.values()))
+        return table
+
+    def histogram(self) -> Table:
+        """How long prompts and answers are, as bars; what is over the budget stands out."""
+        table = Table(title="tokens before any cut", title_justify="left", show_header=True)
+        for part, lengths in self.lengths.items():
+            table.add_column(part, justify="right")
+            table.add_column("rows", justify="right")
+            table.add_column("")
+            del lengths
+        columns = [bars(lengths, self.budgets[part]) for part, lengths in self.lengths.items()]
+        empty = (Text(""), Text(""), Text(""))
+        for number in range(max(map(len, columns), default=0)):
+            table.add_row(*(cell for column in columns for cell in (column[number] if number < len(column) else empty)))
+        return table
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers as JSON."""
+        return self.splits
+
+
+def summary(values: np.ndarray) -> dict[str, int]:
+    """Median, 95th percentile (the smallest value that 95 % do not exceed) and maximum; zeros where there is none."""
+    if not len(values):
+        return {"median": 0, "p95": 0, "max": 0}
+    middle, high = np.quantile(values, [0.5, 0.95], method="inverted_cdf")
+    return {"median": int(middle), "p95": int(high), "max": int(values.max())}
+
+
+def repeated(values: np.ndarray) -> int:
+    """How many values were there before: all but the first of their kind."""
+    return len(values) - len(np.unique(values))
+
+
+def ambiguous(prompts: np.ndarray, rows: np.ndarray) -> int:
+    """How many rows have a prompt that stands with several different answers."""
+    if not len(prompts):
+        return 0
+    order = np.argsort(prompts, kind="stable")
+    prompts, rows = prompts[order], rows[order]
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(prompts)) + 1])
+    several = np.minimum.reduceat(rows, starts) != np.maximum.reduceat(rows, starts)
+    return int(np.diff(np.append(starts, len(rows)))[several].sum())
+
+
+def leaks(prompts: np.ndarray, chosen: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The rows of val and test whose prompt is in train too."""
+    train = np.unique(prompts[chosen["train"]])
+    return {name: rows[np.isin(prompts[rows], train)] for name, rows in chosen.items() if name != "train"}
+
+
+def bars(lengths: np.ndarray, budget: int) -> list[tuple[Text, Text, Text]]:
+    """Length up to, rows, and a bar, in steps that are round numbers."""
+    if not len(lengths):
+        return []
+    top = int(np.quantile(lengths, 0.99, method="inverted_cdf"))
+    step = next(size for power in range(12) for size in (10**power, 2 * 10**power, 5 * 10**power) if size * BINS >= top)
+    counts = np.bincount(np.minimum(lengths // step, BINS))
+    most = counts.max()
+    made = []
+    for number, count in enumerate(counts):
+        style = "red" if number * step >= budget else ""
+        label = f"{number * step:,} to {(number + 1) * step - 1:,}" if number < BINS else f"{BINS * step:,} and more"
+        made.append(
+            (Text(label), Text(f"{count:,}"), Text("█" * round(BAR * count / most) or "▏" * bool(count), style))
+        )
+    return made

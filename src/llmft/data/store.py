@@ -1,0 +1,211 @@
+"""Examples and encoded rows in memory-mapped Arrow files: one is made when it is asked for, none is held."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Generic, TypeVar, overload
+
+import numpy as np
+import pyarrow as pa
+
+from llmft.encoding import Encoded
+from llmft.records import Example, Turn
+
+T = TypeVar("T")
+
+EXAMPLES = pa.schema([(name, pa.string()) for name in ("place", "id", "source", "context", "answer")])
+IDS = pa.list_(pa.int32())
+ENCODED = pa.schema(
+    [("place", pa.string()), ("input_ids", IDS), ("labels", IDS), ("lost", pa.string())]
+    + [(name, pa.int32()) for name in ("prompt_length", "answer_length", "supervised", "untrained_turns")]
+    + [(name, pa.bool_()) for name in ("cut", "merged")]
+)
+# Numbers of the encoded rows, a file each, so that samplers and audit read nothing else.
+FACTS: dict[str, Any] = {
+    **dict.fromkeys(
+        ("ids", "labels", "prompt_tokens", "answer_tokens", "prompt_characters", "answer_characters"), np.int32
+    ),
+    "example": np.int32,
+    **dict.fromkeys(("source", "prompt", "prompt_like", "row", "row_like"), np.int64),
+    **dict.fromkeys(("odd", "lost"), np.bool_),
+}
+
+
+class Table:
+    """Record batches of a file, found by the number of a row; only what is asked for is read."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.reader = pa.ipc.open_file(pa.memory_map(str(file)))
+        sizes = [self.reader.get_batch(i).num_rows for i in range(self.reader.num_record_batches)]
+        self.starts = np.cumsum([0, *sizes])
+        self.held: tuple[int, Any] = (-1, None)
+
+    def __reduce__(self) -> tuple[type, tuple[Path]]:
+        return Table, (self.file,)  # a loader's worker opens the file, it is not sent there
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def row(self, number: int) -> dict[str, Any]:
+        """A row by its number, as Python values."""
+        index = int(np.searchsorted(self.starts, number, side="right")) - 1
+        if self.held[0] != index:
+            self.held = (index, self.reader.get_batch(index))
+        batch = self.held[1]
+        offset = number - int(self.starts[index])
+        return {name: _python(batch.column(i)[offset]) for i, name in enumerate(batch.schema.names)}
+
+
+def _python(value: Any) -> Any:
+    if isinstance(value, pa.ListScalar):
+        return value.values.to_numpy().tolist() if value.is_valid else None
+    return value.as_py()
+
+
+class Stored(Sequence[T], Generic[T]):
+    """Some rows of a table, in an order of their own; what is read from one is made by ``make``."""
+
+    def __init__(self, table: Table, chosen: np.ndarray) -> None:
+        self.table, self.chosen = table, chosen
+
+    def make(self, number: int) -> T:
+        """The row ``number`` of the table."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    @overload
+    def __getitem__(self, key: int) -> T: ...
+    @overload
+    def __getitem__(self, key: slice) -> "Stored[T]": ...
+    def __getitem__(self, key: int | slice) -> "T | Stored[T]":
+        if isinstance(key, slice):
+            return type(self)(self.table, self.chosen[key])
+        return self.make(int(self.chosen[key]))
+
+    def __iter__(self) -> Iterator[T]:
+        return (self.make(int(number)) for number in self.chosen)
+
+
+class Examples(Stored[Example]):
+    """Examples of a file that ``write_examples`` made."""
+
+    def make(self, number: int) -> Example:
+        """An example."""
+        return example_of(self.table.row(number))
+
+
+class Rows(Stored[Encoded]):
+    """Encoded rows."""
+
+    def make(self, number: int) -> Encoded:
+        """An encoded row; labels that are not there are the answer's ids, as for every causal row of one answer."""
+        row = self.table.row(number)
+        if row["labels"] is None:
+            row["labels"] = [-100] * row["prompt_length"] + row["input_ids"][row["prompt_length"] :]
+        return Encoded(**{**row, "lost": row["lost"] or ""})
+
+
+def example_of(row: dict[str, Any]) -> Example:
+    """An example from its stored row."""
+    context = tuple(Turn(*turn) for turn in json.loads(row["context"]))
+    return Example(context, row["answer"], row["id"], row["place"], row["source"])
+
+
+def example_batch(examples: Sequence[Example]) -> pa.RecordBatch:
+    """Examples as they are stored."""
+    contexts = [[(turn.role, turn.content, turn.input) for turn in example.context] for example in examples]
+    columns = [
+        [example.place for example in examples],
+        [example.id for example in examples],
+        [example.source for example in examples],
+        [json.dumps(context, ensure_ascii=False) for context in contexts],
+        [example.answer for example in examples],
+    ]
+    return pa.record_batch([pa.array(column, pa.string()) for column in columns], schema=EXAMPLES)
+
+
+def encoded_batch(rows: Sequence[Encoded]) -> pa.RecordBatch:
+    """Encoded rows as they are stored; labels that follow from the ids are left out."""
+    labels = [None if _implied(row) else row.labels for row in rows]
+    values = {
+        "input_ids": [row.input_ids for row in rows],
+        "labels": labels,
+        "lost": [row.lost or None for row in rows],
+    }
+    columns = [_array(values.get(f.name) or [getattr(row, f.name) for row in rows], f.type) for f in ENCODED]
+    return pa.record_batch(columns, schema=ENCODED)
+
+
+def _array(values: list[Any], type_: pa.DataType) -> pa.Array:
+    if type_ != IDS:
+        return pa.array(values, type_)
+    flat = np.fromiter(chain.from_iterable(ids for ids in values if ids), np.int32)
+    offsets = np.cumsum([0, *(len(ids or ()) for ids in values)], dtype=np.int32)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), pa.array(flat), mask=pa.array([ids is None for ids in values], pa.bool_())
+    )
+
+
+def _implied(row: Encoded) -> bool:
+    head = row.prompt_length
+    return (
+        row.joined
+        and len(row.labels) == len(row.input_ids)
+        and row.labels[head:] == row.input_ids[head:]
+        and row.labels[:head] == [-100] * head
+    )
+
+
+def read_batch(file: Path, number: int) -> list[Example]:
+    """The examples of one record batch, read and not mapped: pages of a whole file would stay in memory."""
+    with pa.OSFile(str(file)) as source:
+        return [example_of(row) for row in pa.ipc.open_file(source).get_batch(number).to_pylist()]
+
+
+def batches_in(file: Path) -> tuple[int, int]:
+    """How many record batches and rows a file has."""
+    table = Table(file)
+    return table.reader.num_record_batches, len(table)
+
+
+class FactFiles:
+    """The numbers of encoded rows, written column by column as they come."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = {name: (folder / f"{name}.bin").open("wb") for name in FACTS}
+
+    def write(self, facts: dict[str, np.ndarray]) -> None:
+        """Add some rows."""
+        for name, file in self.files.items():
+            file.write(facts[name].astype(FACTS[name]).tobytes())
+
+    def close(self) -> None:
+        """Write what is left."""
+        for file in self.files.values():
+            file.close()
+
+
+class Facts:
+    """The numbers of encoded rows, read column by column when they are needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return np.fromfile(self.folder / f"{name}.bin", FACTS[name])
+
+    def sizes(self, chosen: np.ndarray) -> np.ndarray:
+        """Tokens of these rows, [rows, 1] for causal models and [rows, 2] for seq2seq: what batches are planned by."""
+        ids, labels = self["ids"], self["labels"]
+        parts = [ids[chosen], labels[chosen]] if labels.any() else [ids[chosen]]
+        return np.stack(parts, axis=1)
+
+
+def columns_of(rows: Iterable[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Facts of rows as columns."""
+    listed = list(rows)
+    return {name: np.array([row[name] for row in listed], kind) for name, kind in FACTS.items()}

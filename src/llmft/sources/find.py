@@ -1,0 +1,134 @@
+"""``data.path`` -> where rows come from: the sample, files, a Hub data set or a URL."""
+
+import glob
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from llmft.config import user_path
+from llmft.errors import UserError
+from llmft.sources.hub import Hub
+from llmft.sources.opened import KINDS, kind
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+URL = re.compile(r"^[a-z]+://", re.IGNORECASE)
+ENDINGS = f"{', '.join(KINDS[:-1])} (each also .gz or .zst) or {KINDS[-1]}"
+
+
+class Part(NamedTuple):
+    """A file, and its name in the places of its rows."""
+
+    given: str
+    file: Path
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from.
+
+    Attributes:
+        given: As the user wrote it.
+        parts: The files, in order; none where it is a Hub data set.
+        sha256: Of the one file; of several, the digest of their digests and names.
+        hub: The Hub data set, if it is one.
+    """
+
+    given: str
+    parts: tuple[Part, ...] = ()
+    sha256: str | None = None
+    hub: Hub | None = None
+
+
+def find(
+    path: str | Sequence[str],
+    name: str,
+    *,
+    sha256: str | None = None,
+    revision: str | None = None,
+    subset: str | None = None,
+    hub_split: str = "train",
+) -> Source:
+    """What ``data.path`` means.
+
+    Args:
+        path: ``sample``, a file, a folder, a pattern with ``*``, a list of files, an https URL or a Hub data set id.
+        name: The data set's name, which names its shipped sample.
+        sha256: What the file must have; a URL needs it, here or as ``#sha256=...`` behind it.
+        revision: Of a Hub data set: branch, tag or commit.
+        subset: Of a Hub data set.
+        hub_split: Of a Hub data set: which of its splits is read (``data.split`` deals it out).
+
+    Raises:
+        UserError: There is no such file, folder or sample, or its kind is unknown.
+    """
+    if not isinstance(path, str):
+        parts = [part for entry in path for part in _files(entry)]
+        return _checked(Source(f"[{', '.join(path)}]", tuple(parts), digest_of(parts)), sha256)
+    if path == "sample":
+        found = sorted(SAMPLES.glob(f"{name}.json*"))
+        if not found:
+            raise UserError(f"data.path=sample: no sample is shipped for data={name}; pass data.path=FILE")
+        return Source(f"sample:{found[0].name}", (Part(f"sample:{found[0].name}", found[0]),), digest(found[0]))
+    if URL.match(path):
+        from llmft.sources.web import fetch
+
+        url, _, digest_of_url = path.partition("#sha256=")
+        file = fetch(url, sha256 or digest_of_url or None)
+        return Source(url, (Part(file.name, file),), sha256 or digest_of_url)
+    if HUB_ID.match(path) and not user_path(path).exists() and kind(Path(path)) is None:
+        return Source(path, hub=Hub(path, revision, subset, hub_split))
+    parts = _files(path)
+    return _checked(Source(path, tuple(parts), digest_of(parts)), sha256)
+
+
+def _files(path: str) -> list[Part]:
+    file = user_path(path)
+    if file.is_file():
+        if kind(file) is None:
+            raise UserError(f"data.path={path}: a file must end in {ENDINGS}, got {file.suffix or 'no ending'!r}")
+        return [Part(path, file)]
+    if file.is_dir():
+        inside = [Part(f"{path.rstrip('/')}/{f.name}", f) for f in sorted(file.iterdir()) if f.is_file() and kind(f)]
+        if not inside:
+            raise UserError(f"data.path={path}: the folder holds no file that ends in {ENDINGS}")
+        return inside
+    if glob.has_magic(path):
+        found = [Part(name, Path(name)) for name in sorted(glob.glob(str(file), recursive=True))]  # noqa: PTH207 (as the user wrote it)
+        found = [part for part in found if part.file.is_file() and kind(part.file)]
+        if found:
+            return found
+        raise UserError(f"data.path={path}: no file that ends in {ENDINGS} matches (looked in {Path.cwd()})")
+    raise UserError(
+        f"data.path={path}: no such file (looked in {Path.cwd()}); or data.path=sample for the shipped rows"
+    )
+
+
+def _checked(source: Source, sha256: str | None) -> Source:
+    if sha256 and sha256 != source.sha256:
+        raise UserError(f"data.path={source.given}: has the SHA-256 {source.sha256}, but data.sha256 is {sha256}")
+    return source
+
+
+def digest_of(parts: Sequence[Part]) -> str:
+    """SHA-256 of a file, or of the digests and names of several."""
+    if len(parts) == 1:
+        return digest(parts[0].file)
+    listed = "".join(f"{digest(part.file)}  {part.file.name}\n" for part in parts)
+    return hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    try:
+        with file.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from None

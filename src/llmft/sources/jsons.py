@@ -1,0 +1,182 @@
+"""JSON lines, and JSON lists or objects of lists -> rows."""
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llmft.errors import UserError
+from llmft.records import shown
+from llmft.sources.opened import MAX_LINE, UTF16, Located, byte_lines, not_utf8, opened
+
+WHITESPACE = re.compile(r"[ \t\r\n]*")
+CHUNK = 2**20
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys differ: of two equal ones Python would keep the last without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the field {shown(next(name for name in names if names.count(name) > 1))} stands there twice")
+    return found
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
+def read_jsonl(given: str, file: Path) -> Iterator[Located]:
+    """One row a line; blank lines are skipped, broken ones come with their fault."""
+    empty = True
+    with opened(file) as stream:
+        # by newline alone: splitlines() would also cut at U+2028 inside a string
+        for number, raw in byte_lines(given, stream):
+            if raw is not None and not raw.strip():
+                continue
+            empty = False
+            yield _line(f"{given}:{number}", raw)
+    if empty:
+        raise EmptyFileError(given)
+
+
+class EmptyFileError(UserError):
+    """A file without a row, and without anything else."""
+
+    def __init__(self, given: str) -> None:
+        super().__init__(f"{given}:1: the file is empty")
+
+
+def _line(place: str, raw: bytes | None) -> Located:
+    if raw is None:
+        return Located(place, None, f"the line is longer than {MAX_LINE // 2**20} MiB")
+    try:
+        return Located(place, DECODER.decode(raw.decode("utf-8")))
+    except UnicodeDecodeError as error:
+        return Located(place, None, not_utf8(raw, error))
+    except ValueError as error:
+        return Located(place, None, f"broken JSON: {getattr(error, 'msg', error)}")
+    except RecursionError:
+        return Located(place, None, "broken JSON: nested too deep")
+
+
+class _Window:
+    """A text that is read as far as it is needed and forgotten behind that."""
+
+    def __init__(self, given: str, stream: Any) -> None:
+        self.given, self.stream = given, stream
+        self.decoder = codecs.getincrementaldecoder("utf-8")()
+        self.text, self.at, self.line, self.ended = "", 0, 1, False
+
+    def more(self) -> bool:
+        """Read on, as much again as is held; False at the end."""
+        if self.ended:
+            return False
+        data = self.stream.read(max(CHUNK, len(self.text) - self.at))
+        self.line += self.text.count("\n", 0, self.at)
+        first = not self.text and self.line == 1 and self.at == 0
+        self.text, self.at = self.text[self.at :], 0
+        if first:
+            if data.startswith(UTF16):
+                raise UserError(f"{self.given}:1: not UTF-8 but UTF-16; save the file as UTF-8")
+            data = data.removeprefix(codecs.BOM_UTF8)
+        self.ended = not data
+        try:
+            self.text += self.decoder.decode(data, final=self.ended)
+        except UnicodeDecodeError as error:
+            line = self.line + self.text.count("\n") + error.object.count(b"\n", 0, error.start)
+            raise UserError(f"{self.given}:{line}: {not_utf8(error.object, error)}") from None
+        return True
+
+    def next(self) -> str:
+        """The next character that is not white, "" at the end."""
+        while True:
+            match = WHITESPACE.match(self.text, self.at)
+            self.at = match.end() if match else self.at
+            if self.at < len(self.text):
+                return self.text[self.at]
+            if not self.more():
+                return ""
+
+    def value(self) -> Any:
+        """The JSON value that begins here.
+
+        Raises:
+            UserError: It is broken; nothing behind it can be read.
+        """
+        while True:
+            try:
+                value, end = DECODER.raw_decode(self.text, self.at)
+            except (ValueError, RecursionError) as error:
+                if not self.more():
+                    raise self.broken(error) from None
+                continue
+            if end < len(self.text) or not self.more():  # a number at the end of what was read may go on
+                self.at = end
+                return value
+
+    def broken(self, error: Exception | str) -> UserError:
+        """A fault where it was found, behind which nothing can be read."""
+        at = getattr(error, "pos", self.at)
+        what = "nested too deep" if isinstance(error, RecursionError) else getattr(error, "msg", error)
+        line = self.line + self.text.count("\n", 0, at)
+        return UserError(f"{self.given}:{line}: broken JSON: {what}; no row behind it can be read")
+
+
+def read_json(given: str, file: Path) -> Iterator[Located]:
+    """The rows of a list, each at the line where it begins; or of an object of lists, by their number.
+
+    Raises:
+        UserError: The file is broken, empty, or holds something else.
+    """
+    with opened(file) as stream:
+        window = _Window(given, stream)
+        first = window.next()
+        if not first:
+            raise EmptyFileError(given)
+        if first == "{":
+            yield from _columns(given, window)
+            return
+        if first != "[":
+            start = shown(window.text[window.at : window.at + 40])
+            raise UserError(f"{given}:1: a .json file must hold a list of rows, or an object of lists, got {start}")
+        window.at += 1
+        yield from _list(window)
+
+
+def _list(window: _Window) -> Iterator[Located]:
+    if window.next() == "]":
+        window.at += 1
+    else:
+        while True:
+            line, counted = window.line, window.at
+            line += window.text.count("\n", 0, counted)
+            yield Located(f"{window.given}:{line}", window.value())
+            after = window.next()
+            if after not in (",", "]") or not after:
+                raise window.broken("expected ',' between rows or ']' at the end")
+            window.at += 1
+            if after == "]":
+                break
+            if window.next() in ("", "]"):
+                raise window.broken("expected a row after ','")
+    if window.next():
+        raise window.broken("expected nothing behind the list")
+
+
+def _columns(given: str, window: _Window) -> Iterator[Located]:
+    columns = window.value()
+    if window.next() == "{":
+        raise UserError(f"{given}: holds one object after the other, which are JSON lines; name the file .jsonl")
+    if window.next():
+        raise window.broken("expected nothing behind the object")
+    if not columns or not all(isinstance(column, list) for column in columns.values()):
+        raise UserError(
+            f"{given}:1: a .json file must hold a list of rows, or an object of lists (one a field), got {shown(columns)}"
+        )
+    sizes = {name: len(column) for name, column in columns.items()}
+    if len(set(sizes.values())) > 1:
+        raise UserError(f"{given}:1: the lists of the object must be of one length, got {shown(sizes, 200)}")
+    for number, values in enumerate(zip(*columns.values(), strict=True), start=1):
+        yield Located(f"{given}:{number}", dict(zip(columns, values, strict=True)))

@@ -1,0 +1,83 @@
+"""A file, packed or not -> its bytes and lines, read as far as they are needed."""
+
+import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llmft.errors import UserError
+
+# What a file may be, with or without a packer's ending behind it.
+KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+PACKERS = (".gz", ".zst")
+# No row of text is longer; a file without line ends would fill the memory otherwise.
+MAX_LINE = 64 * 2**20
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+class Located(NamedTuple):
+    """A parsed row, or what kept it from being parsed (``fault``), and where it stands."""
+
+    place: str
+    row: Any
+    fault: str | None = None
+
+
+def kind(file: Path) -> str | None:
+    """The ending that says how a file is read, None where it is not one of ours."""
+    endings = [ending.lower() for ending in file.suffixes[-2:]]
+    packed = bool(endings) and endings[-1] in PACKERS
+    ending = endings[-2] if packed and len(endings) == 2 else endings[-1] if endings else ""
+    return ending if ending in KINDS and not (packed and ending == ".parquet") else None
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Any]:
+    """The unpacked bytes of a file, as a buffered binary stream.
+
+    Raises:
+        OSError, EOFError, zlib.error, pyarrow.ArrowException: It cannot be read or is cut short (while it is read).
+    """
+    ending = file.suffix.lower()
+    if ending == ".gz":
+        with gzip.open(file, "rb") as stream:
+            yield stream
+    elif ending == ".zst":
+        import io
+
+        import pyarrow
+
+        with pyarrow.input_stream(str(file), compression="zstd") as packed:
+            yield io.BufferedReader(packed, 2**20)  # pyright: ignore[reportArgumentType]
+    else:
+        with file.open("rb", buffering=2**20) as stream:
+            yield stream
+
+
+def byte_lines(given: str, stream: Any) -> Iterator[tuple[int, bytes | None]]:
+    """Lines by newline alone, with their numbers from 1; None in place of one that is too long.
+
+    Raises:
+        UserError: The file is UTF-16.
+    """
+    number = 0
+    while raw := stream.readline(MAX_LINE + 1):
+        number += 1
+        if number == 1:
+            if raw.startswith(UTF16):
+                raise UserError(f"{given}:1: not UTF-8 but UTF-16; save the file as UTF-8")
+            raw = raw.removeprefix(
+                b"\xef\xbb\xbf"
+            )  # a BOM, as Windows editors write it, is no character of the first row
+        if len(raw) <= MAX_LINE:
+            yield number, raw
+            continue
+        while not raw.endswith(b"\n") and (raw := stream.readline(MAX_LINE)):
+            pass
+        yield number, None
+
+
+def not_utf8(data: bytes, error: UnicodeDecodeError) -> str:
+    """What is wrong with bytes that are no text."""
+    return f"not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8"

@@ -1,0 +1,72 @@
+"""A source -> its rows in order, each with its place."""
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from llmft.errors import UserError
+from llmft.sources.find import Source
+from llmft.sources.jsons import EmptyFileError, read_json, read_jsonl
+from llmft.sources.opened import Located, byte_lines, kind, not_utf8, opened
+from llmft.sources.tables import read_csv, read_parquet, read_tsv
+
+READERS = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_tsv, ".parquet": read_parquet}
+
+
+def read(source: Source) -> Iterator[Located]:
+    """The rows of a source in order; a row that cannot be parsed comes with its fault.
+
+    Raises:
+        UserError: A file as a whole cannot be read (cut short, broken beyond a row, empty), or the Hub is out of reach.
+    """
+    if source.hub:
+        for number, row in enumerate(source.hub.rows(), start=1):
+            yield Located(f"{source.given}:{number}", row)
+        return
+    empty = 0
+    for part in source.parts:
+        try:
+            yield from read_file(part.given, part.file)
+        except EmptyFileError:
+            empty += 1
+            if empty == len(source.parts):  # of several shards, some may be empty
+                raise
+
+
+def read_file(given: str, file: Path) -> Iterator[Located]:
+    """The rows of one file, whose ending says how it is read.
+
+    Raises:
+        UserError: The file as a whole cannot be read.
+    """
+    import pyarrow
+
+    try:
+        yield from READERS[kind(file) or ""](given, file)
+    except (OSError, EOFError, zlib.error, pyarrow.ArrowException) as error:
+        raise UserError(f"{given}: cannot be read: {_reason(error)}") from None
+
+
+def lines_of(given: str, file: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file with their numbers from 1, without their ends.
+
+    Raises:
+        UserError: The file cannot be read, or is not UTF-8.
+    """
+    try:
+        with opened(file) as stream:
+            for number, raw in byte_lines(given, stream):
+                if raw is None:
+                    raise UserError(f"{given}:{number}: the line is too long")
+                try:
+                    yield number, raw.decode("utf-8").rstrip("\r\n")
+                except UnicodeDecodeError as error:
+                    raise UserError(f"{given}:{number}: {not_utf8(raw, error)}") from None
+    except OSError as error:
+        raise UserError(f"{given}: cannot be read: {_reason(error)}") from None
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, EOFError):
+        return "the packed file is cut short"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,87 @@
+"""CSV, TSV and Parquet -> rows, by their number from 1 (the header is none)."""
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from llmft.errors import UserError
+from llmft.records import shown
+from llmft.sources.jsons import EmptyFileError
+from llmft.sources.opened import MAX_LINE, Located, byte_lines, opened
+
+# What bytes that are no UTF-8 become while a line is cut into fields.
+ESCAPED = re.compile("[\udc80-\udcff]")
+PARQUET_ROWS = 256
+
+
+def read_csv(given: str, file: Path, delimiter: str = ",") -> Iterator[Located]:
+    """Fields as text under the names of the first line; a field may be quoted and hold line ends.
+
+    Raises:
+        UserError: Quotes are broken (nothing behind them can be read), names are missing or there twice, or it is empty.
+    """
+    csv.field_size_limit(MAX_LINE)
+    number = 0
+    with opened(file) as stream:
+        # a line that is too long becomes a field that csv refuses by name
+        lines = (
+            "x" * (MAX_LINE + 1) if raw is None else raw.decode("utf-8", errors="surrogateescape")
+            for _, raw in byte_lines(given, stream)
+        )
+        rows = csv.reader(lines, delimiter=delimiter, strict=True)
+        try:
+            names = _names(given, next(rows, None), delimiter)
+            for number, fields in enumerate((row for row in rows if row), start=1):
+                yield _row(f"{given}:{number}", names, fields)
+        except csv.Error as error:
+            where, what = f"{given}:{number + 1}", str(error).replace("\t", "\\t")
+            raise UserError(
+                f"{where}: broken CSV (line {rows.line_num}): {what}; no row behind it can be read"
+            ) from None
+
+
+def _names(given: str, names: list[str] | None, delimiter: str) -> list[str]:
+    if not names:
+        raise EmptyFileError(given)
+    if any(ESCAPED.search(name) for name in names):
+        raise UserError(f"{given}:1: the names of the fields are not UTF-8; save the file as UTF-8")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{given}:1: the first line must name the fields, each once, got {shown(twice[0])} twice")
+    other = next((d for d in ",;\t|" if d != delimiter and d in names[0]), None) if len(names) == 1 else None
+    if other:
+        meant = f"is it separated by {shown(other)}, not by {shown(delimiter)}?"
+        raise UserError(f"{given}:1: one field named {shown(names[0])}: {meant}")
+    return names
+
+
+def _row(place: str, names: list[str], fields: list[str]) -> Located:
+    if len(fields) != len(names):
+        return Located(place, None, f"has {len(fields)} fields, the first line names {len(names)}")
+    bad = next((match for field in fields if (match := ESCAPED.search(field))), None)
+    if bad:
+        return Located(place, None, f"not UTF-8 (byte 0x{ord(bad.group()) - 0xDC00:02x}); save the file as UTF-8")
+    return Located(place, dict(zip(names, fields, strict=True)))
+
+
+def read_tsv(given: str, file: Path) -> Iterator[Located]:
+    """As ``read_csv``, with tabs between the fields."""
+    return read_csv(given, file, "\t")
+
+
+def read_parquet(given: str, file: Path) -> Iterator[Located]:
+    """The rows of a Parquet file, a few at a time.
+
+    Raises:
+        pyarrow.ArrowException: It is none, or is damaged.
+    """
+    import pyarrow.parquet
+
+    number = 0
+    with pyarrow.parquet.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(batch_size=PARQUET_ROWS):
+            for number, row in enumerate(batch.to_pylist(), start=number + 1):  # noqa: B020
+                yield Located(f"{given}:{number}", row)
+    if not number:
+        raise EmptyFileError(given)
