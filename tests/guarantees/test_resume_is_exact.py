@@ -129,7 +129,7 @@ def test_a_run_that_goes_on_for_longer_is_the_long_run(tmp_path, llmft):
     assert (tmp_path / "run" / "metrics.csv").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_between_two_steps_and_ends_with_130(number, tmp_path):
     arguments = (
         *RUN,

@@ -56,7 +56,9 @@ def test_a_wrong_option_of_ones_own(llmft, tmp_path):
     (tmp_path / "own" / "data" / "mine.yaml").write_text("defaults: [_base]\n")
     code, _, err = llmft("--config-dir=own", "data=min")
     assert code == 2
-    assert "data=min: no such option. Did you mean mine? There are: academic, alpaca, keyword_qa, mine, openorca" in err
+    assert (
+        "data=min: no such option. Did you mean mine? There are: academic, alpaca, custom, keyword_qa, mine, mix" in err
+    )
     code, _, err = llmft("--config-dir=nowhere")
     assert code == 2
     assert "--config-dir=nowhere: no such folder" in err

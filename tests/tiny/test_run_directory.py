@@ -29,7 +29,7 @@ WATCHED = [
 ]
 
 
-@pytest.fixture(scope="module", params=RUNS)
+@pytest.fixture(scope="module", params=["t5", "gpt2", pytest.param("llama", marks=pytest.mark.slow)])
 def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     model, data, peft = RUNS[request.param]

@@ -5,7 +5,7 @@ import sys
 import time
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from llmft.__main__ import COMMANDS, split_command
 from llmft.check import check
@@ -18,6 +18,25 @@ from llmft.rules import RULES
 
 GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir())
 OPTIONS = [(f.parent.name, f.stem) for f in sorted(conf_dir().glob("*/[!_]*.yaml"))]
+
+
+# What the other commands have of these groups.
+COMMANDS_OF = {
+    "model": ("preview", "answer"),
+    "prompt": ("preview", "answer"),
+    "data": ("preview",),
+    "generation": ("answer", "evaluate"),
+    "judge": ("evaluate",),
+}
+
+
+def test_the_commands_have_these_groups(load):
+    chosen = {command: load(command=command) for command in COMMANDS if command != "train"}
+    found = {group: {c for c, cfg in chosen.items() if isinstance(cfg.get(group), DictConfig)} for group in GROUPS}
+    found["data"] -= {"evaluate"}  # keys there, no group
+    assert {group: commands for group, commands in found.items() if commands} == {
+        group: set(commands) for group, commands in COMMANDS_OF.items()
+    }
 
 
 def test_the_groups_are_these():
@@ -40,9 +59,8 @@ def test_every_option_composes_and_passes_the_checks(group, option, load):
     else:
         cfg = load(f"{group}={option}")
     check(cfg)
-    for command in set(COMMANDS) - {"train"}:
-        if group in load(command=command) and (command, group) != ("evaluate", "data"):  # keys there, no group
-            check(load(f"{group}={option}", command=command))
+    for command in COMMANDS_OF.get(group, ()):
+        check(load(f"{group}={option}", command=command))
 
 
 @pytest.mark.parametrize(
