@@ -49,7 +49,7 @@ FAULTS = [
     # 2 ranks
     Fault("a filler's labels are trained", "collate.py", "self.rows[row] if row >= 0 else _unlabelled(self.rows[~row])", "self.rows[max(row, ~row)]",
           f"{HERE}/test_ranks_change_nothing.py"),
-    Fault("all processes take the same rows", "batching.py", "batches[self.rank :: self.ranks]", "batches[: len(batches) // self.ranks]",
+    Fault("all processes take the same rows", "batching.py", "range(self.start * self.ranks + self.rank,", "range(self.start * self.ranks,",
           "tests/unit/test_batching.py"),
     # 3 packing
     Fault("positions go on through a line", "models/packing.py", "    return index - torch.where", "    return index + 0 * torch.where", f"{PACKING} -k sdpa"),
@@ -72,10 +72,10 @@ FAULTS = [
     Fault("padding is found by id", "collate.py", '_mask([len(line) for line in ids], padded.shape[1])', "(padded != pad_id).long()", "tests/unit/test_collate.py"),
     Fault("no stop token", "encoding.py", "whole = [*answer_ids, self.stop_id]", "whole = [*answer_ids]", LABELS),
     Fault("the prompt is trained too", "encoding.py", 'if self.train_on == "all" else', 'if self.train_on != "" else', LABELS),
-    Fault("control tokens in text are control tokens", "encoding.py", '        options = {"add_special_tokens"',
-          '        return self.tokenizer(text, add_special_tokens=False)["input_ids"]\n        options = {"add_special_tokens"', LABELS),
+    Fault("control tokens in text are control tokens", "encoding.py", "        if not split_controls or not self._names_control(text):\n",
+          "        if True:\n            return self._tokenized([text], split_controls=False)[0]\n        if not split_controls or not self._names_control(text):\n", LABELS),
     Fault("control tokens are pieces of a Unigram model", "encoding.py", "return self.tokenizer.convert_tokens_to_ids(list(written))", "return [token]", LABELS),
-    Fault("the tokenizer adds a second BOS", "encoding.py", '"add_special_tokens": False', '"add_special_tokens": True', LABELS),
+    Fault("the tokenizer adds a second BOS", "encoding.py", "encode_batch_fast(texts, add_special_tokens=False)", "encode_batch_fast(texts, add_special_tokens=True)", LABELS),
     Fault("earlier turns are trained without their stop", "encoding.py", "labels[len(start) : len(whole)] = whole[len(start) :]",
           "labels[len(start) : len(whole) - 1] = whole[len(start) : -1]", TURNS),
     Fault("the rejected answer is trained", "data/psychology.py", '"response_j"', '"response_k"', f"{HERE}/test_only_answers_are_trained.py -k rejected"),
