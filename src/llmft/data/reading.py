@@ -5,11 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pyarrow as pa
-
 from llmft.data.account import Account
 from llmft.data.shapes import looks_like
-from llmft.data.store import EXAMPLES, example_batch
+from llmft.data.store import EXAMPLES, example_batch, writing
 from llmft.errors import UserError
 from llmft.records import Example, Row, RowError
 from llmft.sources import Located, Source, read
@@ -89,9 +87,9 @@ def write_examples(readings: Sequence[Reading], folder: Path, account: Account) 
     """
     seen: dict[bytes, str] = {}
     found = (example for reading in readings for example in reading.examples(account, seen))
-    with pa.OSFile(str(folder / "examples.arrow"), "wb") as sink, pa.ipc.new_file(sink, EXAMPLES) as writer:
+    with writing(folder / "examples.arrow", EXAMPLES) as write:
         for examples in _batched(found):
-            writer.write_batch(example_batch(examples))
+            write(example_batch(examples))
 
 
 def _digest(example: Example) -> bytes:

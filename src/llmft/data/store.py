@@ -1,7 +1,8 @@
 """Examples and encoded rows in memory-mapped Arrow files: one is made when it is asked for, none is held."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
@@ -32,14 +33,30 @@ FACTS: dict[str, Any] = {
 }
 
 
+@contextmanager
+def writing(file: Path, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
+    """A function that writes record batches to a file for ``Table``; and beside it, where each of them starts.
+
+    (Asking every batch for its length would map pages of the whole file into memory.)
+    """
+    sizes: list[int] = []
+
+    def write(batch: pa.RecordBatch) -> None:
+        writer.write_batch(batch)
+        sizes.append(batch.num_rows)
+
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        yield write
+    np.cumsum([0, *sizes], dtype=np.int64).tofile(file.with_suffix(".starts"))
+
+
 class Table:
     """Record batches of a file, found by the number of a row; only what is asked for is read."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.reader = pa.ipc.open_file(pa.memory_map(str(file)))
-        sizes = [self.reader.get_batch(i).num_rows for i in range(self.reader.num_record_batches)]
-        self.starts = np.cumsum([0, *sizes])
+        self.starts = np.fromfile(file.with_suffix(".starts"), np.int64)
         self.held: tuple[int, Any] = (-1, None)
 
     def __reduce__(self) -> tuple[type, tuple[Path]]:
