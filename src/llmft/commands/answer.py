@@ -4,8 +4,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_class
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -14,10 +12,9 @@ from llmft.check import check
 from llmft.commands.summary import printable
 from llmft.config import user_path
 from llmft.errors import UserError
-from llmft.generation import Answer, Generator
-from llmft.models import backbone, export
+from llmft.generation import Answer
+from llmft.loaded import load_generator
 from llmft.records import Example, RowError, Turn, text_of
-from llmft.run import open_run
 from llmft.sources import lines_of, read_file
 
 
@@ -36,7 +33,7 @@ def main(cfg: DictConfig) -> None:
         raise UserError(f"input={cfg.input}: holds no question")
     if not all(turn.content.strip() for example in questions for turn in example.context):
         raise UserError("question: must not be blank")
-    generator, system = _generator(cfg)
+    generator, system = load_generator(cfg)
     asked = [example.with_system(cfg.system or system) for example in questions]
     answers = generator.answers([example.context for example in asked])
     _write(cfg, questions, answers)
@@ -54,26 +51,6 @@ def check_output(output: str | None) -> None:
     if file.is_dir() or not file.parent.is_dir():
         why = "is a folder" if file.is_dir() else f"there is no folder {file.parent}"
         raise UserError(f"output={output}: {why}")
-
-
-def _generator(cfg: DictConfig) -> tuple[Generator, str | None]:
-    """The model to ask, and the system line that its data set used."""
-    if cfg.run is None:
-        auto_class = get_class(cfg.model._target_).auto_class
-        place = backbone.locate(cfg.model, auto_class)
-        codec, _ = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
-        return Generator(backbone.load_model(place, cfg.model, auto_class), codec, cfg.generation), None
-    chosen = [o for o in HydraConfig.get().overrides.task if o.startswith(("model", "prompt"))]
-    if chosen:
-        raise UserError(
-            f"{chosen[0]}: a run has its own model and prompt; leave it away, or ask a plain model without run="
-        )
-    folder, trained = open_run(cfg.run)
-    model, tokenizer = export.load_trained(folder / "model", trained, get_class(trained.model._target_).auto_class)
-    # the trained prompt travels as the tokenizer's chat template
-    trained.prompt = {"name": "chat", "template": None}
-    codec, _ = session.codec_of(trained, tokenizer)
-    return Generator(model, codec, session.own_generation(cfg, trained)), trained.data.system
 
 
 def _questions(path: str) -> Iterator[Example]:

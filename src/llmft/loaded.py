@@ -1,0 +1,35 @@
+"""A model that is ready to be asked, from a run directory or plain."""
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_class
+from omegaconf import DictConfig
+
+from llmft import session
+from llmft.errors import UserError
+from llmft.generation import Generator
+from llmft.models import backbone, export
+from llmft.run import open_run
+
+
+def load_generator(cfg: DictConfig) -> tuple[Generator, str | None]:
+    """The model to ask (``run=RUN``, or a plain ``model=``), and the system line that its data set used.
+
+    Raises:
+        UserError: A run and a model of its own at once, or a run that holds no model.
+    """
+    if cfg.run is None:
+        auto_class = get_class(cfg.model._target_).auto_class
+        place = backbone.locate(cfg.model, auto_class)
+        codec, _ = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
+        return Generator(backbone.load_model(place, cfg.model, auto_class), codec, cfg.generation), None
+    chosen = [o for o in HydraConfig.get().overrides.task if o.startswith(("model", "prompt"))]
+    if chosen:
+        raise UserError(
+            f"{chosen[0]}: a run has its own model and prompt; leave it away, or ask a plain model without run="
+        )
+    folder, trained = open_run(cfg.run)
+    model, tokenizer = export.load_trained(folder / "model", trained, get_class(trained.model._target_).auto_class)
+    # the trained prompt travels as the tokenizer's chat template
+    trained.prompt = {"name": "chat", "template": None}
+    codec, _ = session.codec_of(trained, tokenizer)
+    return Generator(model, codec, session.own_generation(cfg, trained)), trained.data.system
