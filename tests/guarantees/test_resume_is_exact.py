@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from llmft.models.base import InstructionModule
 from tests.conftest import chat_row, cli, read_json_lines, write_rows
 
 pytestmark = pytest.mark.guarantees
@@ -135,15 +136,37 @@ def test_a_run_that_goes_on_for_longer_is_the_long_run(tmp_path, llmft):
     assert (tmp_path / "run" / "metrics.csv").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_signal_saves_between_two_steps_and_ends_with_130(number, tmp_path):
-    arguments = (
-        *RUN,
-        "model=tiny_gpt2",
-        "callbacks.checkpoints.every_n_steps=null",
-        "trainer.max_epochs=500",
-        "output_dir=run",
-    )
+def ended_between_two_steps(run, step=None):
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "interrupted"
+    last = list(csv.DictReader((run / "metrics.csv").open()))[-1]
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == int(last["step"])
+    assert step is None or state["global_step"] == step
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_between_two_steps_and_ends_with_130(number, tmp_path, llmft, monkeypatch):
+    """The signal falls in the middle of step 2's window; nothing else saves before the 5th step."""
+    step, calls = InstructionModule.training_step, []
+
+    def training_step(*given):
+        calls.append(None)
+        if len(calls) == 3:
+            os.kill(os.getpid(), number)
+        return step(*given)
+
+    monkeypatch.setattr(InstructionModule, "training_step", training_step)
+    code, _, err = llmft(*RUN, "model=tiny_gpt2", "callbacks.checkpoints.every_n_steps=null", "output_dir=run")
+    assert code == 130
+    assert "llmft: interrupted" in err
+    assert "Traceback" not in err
+    ended_between_two_steps(tmp_path / "run", 2)
+
+
+@pytest.mark.slow
+def test_a_signal_from_outside_ends_the_process_with_130(tmp_path):
+    arguments = (*RUN, "model=tiny_gpt2", "trainer.max_epochs=500", "output_dir=run")
     command = [sys.executable, "-m", "llmft", *arguments]
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -151,16 +174,11 @@ def test_a_signal_saves_between_two_steps_and_ends_with_130(number, tmp_path):
         while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists():
             assert process.poll() is None
             time.sleep(0.02)
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "llmft: interrupted" in err
-    assert "Traceback" not in err
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["status"] == "interrupted"
-    last = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))[-1]
-    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert state["global_step"] == int(last["step"])
+    ended_between_two_steps(tmp_path / "run")
 
 
 def test_what_would_make_it_another_run_is_refused(llmft):
