@@ -105,6 +105,27 @@ def built(load: Callable[..., Any]) -> Callable[..., Any]:
     return build
 
 
+@pytest.fixture
+def module(load: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Encoded data of a config, of ``rows.jsonl`` in ``tmp_path``: ``data = module("model=tiny_t5")``."""
+    from hydra.utils import get_class, instantiate
+
+    from llmft import session
+    from llmft.models import backbone
+
+    monkeypatch.chdir(tmp_path)
+
+    def make(*overrides: str) -> Any:
+        cfg = load("data.path=rows.jsonl", "prompt=plain", *overrides)
+        place = backbone.locate(cfg.model, get_class(cfg.model._target_).auto_class)
+        data = instantiate(cfg.data)()
+        data.read()
+        data.encode(session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))[0])
+        return data
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def gpt2_tokenizer() -> Any:
     """Bytes, and ``<|endoftext|>`` (id 0) as everything."""

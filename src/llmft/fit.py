@@ -110,11 +110,13 @@ class Fit:
     def _validation_interval(self) -> int:
         """Batches between validations, a multiple of the accumulation window, so that they fall between optimizer steps."""
         interval, window = self.cfg.trainer.val_check_interval, self.cfg.trainer.accumulate_grad_batches
-        batches = len(self.data.batches("train"))
+        # of a stream, which has no epochs, a share is one of the whole training
+        batches = self.data.epoch_batches() or self.cfg.trainer.max_steps * window
         if isinstance(interval, float):
             return min(batches, window * max(1, math.ceil(batches * interval / window)))
         if interval > batches:
-            raise UserError(f"trainer.val_check_interval={interval}: an epoch has {batches} batches; lower it")
+            what = "the training" if self.data.streaming else "an epoch"
+            raise UserError(f"trainer.val_check_interval={interval}: {what} has {batches} batches; lower it")
         return interval
 
     def measure(self) -> dict[str, float]:
@@ -161,8 +163,11 @@ class Fit:
             state = load(self.checkpoint)
             epoch, batches = position(state)
             log.info("resume: goes on after step %d, epoch %d, batch %d", state["global_step"], epoch, batches)
-            assert isinstance(loader.batch_sampler, Batches)
-            loader.batch_sampler.resume_at(epoch, batches)
+            if self.data.stream:
+                self.data.stream.resume_at(batches, state["stream"])
+            else:
+                assert isinstance(loader.batch_sampler, Batches)
+                loader.batch_sampler.resume_at(epoch, batches)
         with interruptible():
             checkpoint = str(self.checkpoint) if self.checkpoint else None
             validation = self.data.val_dataloader() or None

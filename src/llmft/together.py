@@ -99,6 +99,16 @@ def _end(cfg: DictConfig) -> Faults:
         yield "trainer.max_epochs=-1: needs an end; set trainer.max_steps"
 
 
+@between("data.streaming", "data.name", "trainer.max_steps")
+def _stream(cfg: DictConfig) -> Faults:
+    if not cfg.data.streaming:
+        return
+    if cfg.trainer.max_steps == -1:
+        yield "data.streaming=true: how long an epoch is shows only at its end; say how long to train with trainer.max_steps"
+    if "sets" in cfg.data:
+        yield "data.streaming=true: a mix of sets cannot be streamed; take one set, or streaming=false"
+
+
 @between("trainer.val_check_interval", "trainer.accumulate_grad_batches")
 def _validation_in_a_window(cfg: DictConfig) -> Faults:
     interval, window = cfg.trainer.val_check_interval, cfg.trainer.accumulate_grad_batches

@@ -9,34 +9,8 @@ import sys
 import pytest
 
 from llmft.data import encode, reading
-from llmft.data.base import InstructionDataModule
 from llmft.errors import UserError
 from tests.conftest import chat_row, write_rows
-
-COMMON = ("data.path=rows.jsonl", "prompt=plain")
-
-
-@pytest.fixture
-def module(load, tmp_path, monkeypatch):
-    """Encoded data of a config, made in ``tmp_path``: ``data = module("model=tiny_t5")``."""
-    from hydra.utils import instantiate
-
-    from llmft import session
-    from llmft.models import backbone
-
-    monkeypatch.chdir(tmp_path)
-
-    def make(*overrides: str) -> InstructionDataModule:
-        from hydra.utils import get_class
-
-        cfg = load(*COMMON, *overrides)
-        place = backbone.locate(cfg.model, get_class(cfg.model._target_).auto_class)
-        data = instantiate(cfg.data)()
-        data.read()
-        data.encode(session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))[0])
-        return data
-
-    return make
 
 
 def rows(number, start=0):
@@ -98,7 +72,8 @@ def test_runs_side_by_side_share_a_cache(tmp_path):
         "llmft",
         "preview",
         "model=tiny_gpt2",
-        *COMMON,
+        "data.path=rows.jsonl",
+        "prompt=plain",
         "data.cache=cache",
         "format=json",
         "preview.rows=5",
@@ -233,8 +208,8 @@ def test_what_was_cut_is_listed_by_place_and_reason(llmft, tmp_path):
     code, out, err = llmft(
         "model=tiny_gpt2",
         "data=openorca",
-        "data.path=sample",
-        *COMMON,
+        "data.path=rows.jsonl",
+        "prompt=plain",
         "data.max_prompt_tokens=60",
         "output_dir=run",
         "debug=fast",

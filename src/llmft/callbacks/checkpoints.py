@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from llmft.checkpoint_io import link
+from llmft.data.stream import Stream
 from llmft.errors import Halted, UserError
 from llmft.evaluation.metric import mode_of
 from llmft.randomness import gathered, randomness, set_randomness
@@ -96,6 +97,8 @@ class Checkpoints(Checkpoint):
         """Add the random states of all processes, and the loops as they are between two steps."""
         checkpoint["randomness"] = gathered(trainer, randomness())
         checkpoint["loops"] = between_steps(checkpoint["loops"])
+        if isinstance(stream := getattr(trainer.train_dataloader, "dataset", None), Stream):
+            checkpoint["stream"] = stream.state()
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Keep the random states for the start."""

@@ -111,6 +111,9 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     after, after_answers = fit.best(), generator.answers(contexts)
     if not is_first():
         return after.get(cfg.objective)
+    if data.stream:
+        log.info("stream: %s", data.stream.told())
+        run.update(stream=data.stream.summary())
     if not cfg.trainer.fast_dev_run:
         export.save_model(run.model, generator, cfg, place, data.account)
 
@@ -163,7 +166,7 @@ def _report(cfg: DictConfig, run: RunDirectory) -> None:
 
 
 def _schedule(cfg: DictConfig, data: InstructionDataModule) -> Any:
-    batches, trainer = len(data.batches("train")), cfg.trainer
+    batches, trainer = data.epoch_batches(), cfg.trainer
     steps = schedule.planned_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps)
     if 1 <= steps <= cfg.scheduler.warmup_steps and not trainer.fast_dev_run:
         raise UserError(endless_warm_up(cfg.scheduler.warmup_steps, f"the training has {steps} steps"))
@@ -174,19 +177,27 @@ def _tell_data(data: InstructionDataModule, run: RunDirectory) -> None:
     sizes = {name: len(rows) for name, rows in data.encoded.items()}
     for line in data.account.lines():
         log.info(line)
-    batches = data.batches("train")
+    batches, fill = data.epoch_batches(), data.batches("train").fill()
     told = ", ".join(f"{count} {name}" for name, count in sizes.items())
-    log.info("split: %s; %d batches an epoch (%s), %.0f %% of their tokens are rows and not padding",
-             told, len(batches), data.plan.batching, 100 * batches.fill())  # fmt: skip
-    batching = {"name": data.plan.batching, "batches": len(batches), "fill": batches.fill()}
+    length = f"{batches} batches an epoch" if batches else "the first rows of a stream; it is read while it is trained"
+    log.info("split: %s; %s (%s), %.0f %% of their tokens are rows and not padding",
+             told, length, data.plan.batching, 100 * fill)  # fmt: skip
+    batching = {"name": data.plan.batching, "batches": batches, "fill": fill}
     audit = data.audit.summary() if data.audit else {}
-    known = {"split": sizes, "batching": batching, "lengths": histogram(data.encoded), "audit": audit}
+    known = {
+        "split": sizes,
+        "batching": batching,
+        "lengths": histogram(data.audit.lengths if data.audit else {}),
+        "audit": audit,
+    }
     run.update(data=data.account.summary() | known)
     for line in data.audit.lines() if data.audit else []:
         log.info(line)
     if is_first():
         summary.show_audit(data)
         data.account.write_rejected(run.path / "rejected.jsonl")
+        if data.stream:
+            data.stream.rejected = run.path / "rejected.jsonl"
     if faults := data.account.faults():
         raise UserError.from_faults("labels", faults)
 

@@ -20,8 +20,9 @@ from llmft.data.cache import Cache, codec_key, key_of, meaning_of
 from llmft.data.encode import Encoding
 from llmft.data.fitting import Fitting
 from llmft.data.reading import Reading, write_examples
-from llmft.data.splitting import deal, spread
+from llmft.data.splitting import HeldOut, deal, spread
 from llmft.data.store import Examples, Facts, Rows, Table
+from llmft.data.stream import Stream
 from llmft.encoding import Codec
 from llmft.errors import UserError
 from llmft.records import Example, Row
@@ -59,6 +60,9 @@ class InstructionDataModule(pl.LightningDataModule):
         tokens_per_batch: int,
         pack_tokens: int | None,
         num_workers: int,
+        streaming: bool,
+        stream_buffer: int,
+        stream_held_out: int,
         train_on: str,
         train_on_turns: str,
         seed: int,
@@ -71,9 +75,12 @@ class InstructionDataModule(pl.LightningDataModule):
         self.fitting = Fitting(max_prompt_tokens, max_answer_tokens, too_long)
         budgets = (max_prompt_tokens, max_answer_tokens)
         self.plan = Plan(batching, batch_size, tokens_per_batch, pack_tokens, budgets, shuffle, seed)
-        self.reading = Reading(self.source, name, self.to_example, system, limit, invalid, duplicates)
+        self.reading = Reading(self.source, name, self.to_example, system, limit, invalid, duplicates, streaming)
         self.split, self.split_by, self.leakage, self.num_workers = split, split_by, leakage, num_workers
-        self.cache, self.processes = Cache(cache), processes
+        self.cache, self.processes = Cache("off" if streaming else cache), processes
+        self.streaming, self.stream_buffer = streaming, stream_buffer
+        self.held_out = HeldOut(split, seed, stream_held_out)
+        self.stream: Stream | None = None
         self.rank, self.ranks = 0, 1
         self.encoded: dict[str, Rows] = {}
         self.audit: Audit | None = None
@@ -101,7 +108,7 @@ class InstructionDataModule(pl.LightningDataModule):
         return {"class": type(self).__qualname__, "code": meaning_of(type(self))}
 
     def read(self) -> None:
-        """Read and validate the rows, before any model is loaded.
+        """Read and validate the rows, before any model is loaded; of a stream its first rows of each split.
 
         Raises:
             UserError: Rows are broken (``invalid=error``) or repeated (``duplicates=error``), or none is left.
@@ -110,7 +117,7 @@ class InstructionDataModule(pl.LightningDataModule):
 
         def build(folder: Path) -> None:
             account = Account(self.source.given, self.source.sha256)
-            write_examples(self.readings(), folder, account)
+            write_examples(self.readings(), folder, account, self.held_out.first if self.streaming else iter)
             account.save(folder)
 
         folder = self.cache.folder("examples", self.examples_key, build)
@@ -129,8 +136,13 @@ class InstructionDataModule(pl.LightningDataModule):
 
         def build(folder: Path) -> None:
             account = Account(self.source.given, self.source.sha256)
-            Encoding(self.examples.table.file, codec, self.fitting).write(folder, account, self.processes)
+            encoding.write(folder, account, self.processes)
             account.save(folder)
+
+        encoding = Encoding(self.examples.table.file, codec, self.fitting)
+        if self.streaming:
+            rest = (encoding, self.plan, self.stream_buffer, self.num_workers)
+            self.stream = Stream(self.reading, self.held_out, *rest)
 
         key = key_of(examples=self.examples_key, codec=codec_key(codec), fitting=asdict(self.fitting))
         folder = self.cache.folder("rows", key, build)
@@ -144,7 +156,11 @@ class InstructionDataModule(pl.LightningDataModule):
         owners = self.facts["example"]
         groups = np.concatenate([[0], np.flatnonzero(np.diff(owners)) + 1])  # the rows of one example stay together
         sizes = np.diff(np.append(groups, len(owners)))
-        dealt = deal(len(groups), self.split, self.split_by, self.plan.seed)
+        dealt = (
+            self.held_out.dealt(owners[groups])
+            if self.streaming
+            else deal(len(groups), self.split, self.split_by, self.plan.seed)
+        )
         chosen = {name: spread(groups[part], sizes[part]) for name, part in dealt.items()}
         self.account.unused = len(groups) - sum(map(len, dealt.values()))
         if self.leakage != "warn":
@@ -186,7 +202,14 @@ class InstructionDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Batches of the training rows, in the order of seed and epoch."""
-        return self._loader("train")
+        if self.stream is None:
+            return self._loader("train")
+        self.stream.rank, self.stream.ranks = self.rank, self.ranks
+        return DataLoader(self.stream, batch_size=None, collate_fn=partial(training_batch, pad_id=self.pad_id))
+
+    def epoch_batches(self) -> int | None:
+        """Batches of an epoch of training for each process; None for a stream, which has no end."""
+        return None if self.streaming else len(self.batches("train"))
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Batches of the validation rows, by length; none where ``split.val`` is 0."""

@@ -11,13 +11,13 @@ import sys
 import threading
 import unicodedata
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,8 @@ from llmft.encoding import Codec, Encoded
 from llmft.errors import UserError
 from llmft.prompts import Prompt
 from llmft.records import Example
+
+W = TypeVar("W")
 
 # Fewer rows are encoded before other processes would have started.
 ROWS_ALONE = 4000
@@ -75,7 +77,7 @@ class Encoding:
         numbers = FactFiles(folder)
         with writing(folder / "rows.arrow", ENCODED) as write:
             first = 0
-            with self._parts(batches, processes) as parts:
+            with closing(self._in_order("part", range(batches), processes if processes > 1 else 0)) as parts:
                 for part in parts:
                     part.facts["example"] += first
                     first += part.account.examples
@@ -87,15 +89,29 @@ class Encoding:
         if faults and self.fitting.too_long == "error":
             raise UserError.from_faults("data.too_long=error", faults)
 
-    @contextmanager
-    def _parts(self, batches: int, processes: int) -> Iterator[Iterator[Part]]:
-        if processes <= 1:
-            yield map(self.part, range(batches))
+    def ahead(
+        self, windows: Iterable[W], examples: Callable[[W], list[Example]], processes: int
+    ) -> Iterator[tuple[W, Part]]:
+        """Windows and what their examples became, in order; with ``processes`` of them so many are encoded ahead."""
+        held: deque[W] = deque()
+
+        def given() -> Iterator[list[Example]]:
+            for window in windows:
+                held.append(window)
+                yield examples(window)
+
+        with closing(self._in_order("made", given(), processes)) as parts:
+            for part in parts:
+                yield held.popleft(), part
+
+    def _in_order(self, method: str, items: Iterable[Any], processes: int) -> Generator[Part]:
+        if not processes:
+            yield from (getattr(self, method)(item) for item in items)
             return
         context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
         pool = ProcessPoolExecutor(processes, context, _begin, (self,))
         try:
-            yield _in_order(pool, batches, AHEAD * processes)
+            yield from _in_order(pool, method, items, AHEAD * processes)
         except BrokenProcessPool:
             raise UserError(
                 f"data.processes={processes}: one of them was killed, mostly for want of memory; try data.processes=1"
@@ -105,8 +121,11 @@ class Encoding:
 
     def part(self, number: int) -> Part:
         """Encode the examples of one record batch."""
+        return self.made(read_batch(self.examples, number))
+
+    def made(self, examples: Sequence[Example]) -> Part:
+        """Encode some examples."""
         account, rows, facts, faults = Account("", None), [], [], []
-        examples = read_batch(self.examples, number)
         account.examples = len(examples)
         render = self.codec.template.render
         parts = [[(p, render(p.context)) for p in self.codec.parts(example)] for example in examples]
@@ -198,11 +217,11 @@ def hash_of(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
-def _in_order(pool: ProcessPoolExecutor, batches: int, width: int) -> Iterator[Part]:
-    """The parts in the order of their batches; no more than ``width`` are asked for and not yet taken."""
+def _in_order(pool: ProcessPoolExecutor, method: str, items: Iterable[Any], width: int) -> Iterator[Part]:
+    """The parts in the order of their items; no more than ``width`` are asked for and not yet taken."""
     waiting: deque[Future[Part]] = deque()
-    for number in range(batches):
-        waiting.append(pool.submit(_part, number))
+    for item in items:
+        waiting.append(pool.submit(_part, method, item))
         if len(waiting) >= width:
             yield waiting.popleft().result()
     while waiting:
@@ -230,5 +249,5 @@ def _begin(encoding: Encoding) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _part(number: int) -> Part:
-    return _encoding.part(number)
+def _part(method: str, item: Any) -> Part:
+    return getattr(_encoding, method)(item)

@@ -21,7 +21,7 @@ ALL_BAD = 20
 
 @dataclass
 class Reading:
-    """How the rows of one source become examples: keys of ``conf/data``."""
+    """How the rows of one source become examples: keys of ``conf/data``; ``at_once`` tells the first bad row and not all."""
 
     source: Source
     name: str
@@ -30,6 +30,7 @@ class Reading:
     limit: int | None
     invalid: str
     duplicates: str
+    at_once: bool = False
 
     def examples(self, account: Account, seen: dict[bytes, str]) -> Iterator[Example]:
         """The examples in order; ``account`` counts what was read and dropped, ``seen`` are the places of earlier ones.
@@ -54,7 +55,7 @@ class Reading:
                     faults.append(f"{located.place}: {error}{hint if not faults else ''}")
                 account.drop(located.place, error.field, error.reason, "duplicate" if repeated else "invalid")
                 account.blank += error.reason.startswith("must not be blank")
-                if hint and not found and account.read == ALL_BAD:
+                if (hint and not found and account.read == ALL_BAD) or (faults and self.at_once):
                     break
                 continue
             found += 1
@@ -79,8 +80,13 @@ class Reading:
             raise RowError("duplicate", f"repeats {first}")
 
 
-def write_examples(readings: Sequence[Reading], folder: Path, account: Account) -> None:
-    """Write ``examples.arrow`` from one source or several, and count in ``account``.
+def write_examples(
+    readings: Sequence[Reading],
+    folder: Path,
+    account: Account,
+    chosen: Callable[[Iterator[Example]], Iterator[Example]] = iter,
+) -> None:
+    """Write ``examples.arrow`` from one source or several, and count in ``account``; ``chosen`` may stop before the end.
 
     Raises:
         UserError: As ``Reading.examples``.
@@ -88,7 +94,7 @@ def write_examples(readings: Sequence[Reading], folder: Path, account: Account) 
     seen: dict[bytes, str] = {}
     found = (example for reading in readings for example in reading.examples(account, seen))
     with writing(folder / "examples.arrow", EXAMPLES) as write:
-        for examples in _batched(found):
+        for examples in _batched(chosen(found)):
             write(example_batch(examples))
 
 

@@ -1,11 +1,13 @@
 """How many examples there are -> which of them are train, test and val."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
 
 from llmft.errors import UserError
+from llmft.records import Example
 
 
 def deal(rows: int, split: Mapping[str, float | None], split_by: str, seed: int) -> dict[str, np.ndarray]:
@@ -40,6 +42,50 @@ def deal(rows: int, split: Mapping[str, float | None], split_by: str, seed: int)
 
 def _size(rows: int, share: float | None) -> int:
     return max(1, round(rows * share)) if share else 0
+
+
+class HeldOut:
+    """The split of a row of a stream, which a hash of its context and the seed decides: one prompt, one split.
+
+    Args:
+        split: As of ``deal``; rows beyond a share of ``train`` are in none.
+        seed: Another one, other rows.
+        most: So many rows of val and of test each are looked for at the start; others of their share are not used.
+    """
+
+    def __init__(self, split: Mapping[str, float | None], seed: int, most: int) -> None:
+        self.seed, self.most = seed, most
+        test, val, train = split["test"] or 0.0, split["val"] or 0.0, split["train"]
+        self.shares = {"test": test, "val": val, "train": 1 - test - val if train is None else train}
+        self.names: list[str] = []
+
+    def split_of(self, example: Example) -> str | None:
+        """``train``, ``test``, ``val`` or None."""
+        text = repr((self.seed, example.context)).encode(errors="surrogatepass")
+        drawn = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) / 2**64
+        for name, share in self.shares.items():
+            if drawn < share:
+                return name
+            drawn -= share
+        return None
+
+    def first(self, examples: Iterable[Example]) -> Iterator[Example]:
+        """The first rows of each split (``most`` of each), whose splits are then in ``names``."""
+        left = {name: self.most for name, share in self.shares.items() if share}
+        self.names = []
+        for example in examples:
+            name = self.split_of(example)
+            if name and left[name]:
+                left[name] -= 1
+                self.names.append(name)
+                yield example
+            if not any(left.values()):
+                return
+
+    def dealt(self, examples: np.ndarray) -> dict[str, np.ndarray]:
+        """Where among these numbers of ``names`` each split's are."""
+        names = np.array(self.names)[examples]
+        return {name: np.flatnonzero(names == name) for name in ("train", "test", "val")}
 
 
 def spread(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:

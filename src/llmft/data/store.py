@@ -119,11 +119,15 @@ class Rows(Stored[Encoded]):
     """Encoded rows."""
 
     def make(self, number: int) -> Encoded:
-        """An encoded row; labels that are not there are the answer's ids, as for every causal row of one answer."""
-        row = self.table.row(number)
-        if row["labels"] is None:
-            row["labels"] = [-100] * row["prompt_length"] + row["input_ids"][row["prompt_length"] :]
-        return Encoded(**{**row, "lost": row["lost"] or ""})
+        """An encoded row."""
+        return encoded_of(self.table.row(number))
+
+
+def encoded_of(row: dict[str, Any]) -> Encoded:
+    """An encoded row from its stored row; labels that are not there are the answer's ids, as for causal rows of one answer."""
+    if row["labels"] is None:
+        row["labels"] = [-100] * row["prompt_length"] + row["input_ids"][row["prompt_length"] :]
+    return Encoded(**{**row, "lost": row["lost"] or ""})
 
 
 def example_of(row: dict[str, Any]) -> Example:
@@ -216,10 +220,13 @@ class Facts:
         return np.fromfile(self.folder / f"{name}.bin", FACTS[name])
 
     def sizes(self, chosen: np.ndarray) -> np.ndarray:
-        """Tokens of these rows, [rows, 1] for causal models and [rows, 2] for seq2seq: what batches are planned by."""
-        ids, labels = self["ids"], self["labels"]
-        parts = [ids[chosen], labels[chosen]] if labels.any() else [ids[chosen]]
-        return np.stack(parts, axis=1)
+        """Tokens of these rows, as ``sizes_of``."""
+        return sizes_of(self["ids"], self["labels"])[chosen]
+
+
+def sizes_of(ids: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Tokens of rows, [rows, 1] for causal models and [rows, 2] for seq2seq: what batches are planned by."""
+    return np.stack([ids, labels] if labels.any() else [ids], axis=1)
 
 
 def columns_of(rows: Iterable[dict[str, Any]]) -> dict[str, np.ndarray]:

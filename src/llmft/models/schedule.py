@@ -5,18 +5,18 @@ from typing import Any
 from torch.optim import Optimizer
 
 
-def planned_steps(batches: int, accumulate: int, max_epochs: int, max_steps: int) -> int:
+def planned_steps(batches: int | None, accumulate: int, max_epochs: int, max_steps: int) -> int:
     """Optimizer steps of a run; a short last window of an epoch is a step too.
 
     Args:
-        batches: Batches of one epoch.
+        batches: Batches of one epoch; None where there is no end to it.
         accumulate: Batches of one optimizer step.
         max_epochs: Epochs, -1 for no limit.
         max_steps: Optimizer steps, -1 for no limit.
     """
-    by_epochs = -(-batches // accumulate) * max_epochs
-    if max_epochs < 0:
+    if batches is None or max_epochs < 0:
         return max_steps
+    by_epochs = -(-batches // accumulate) * max_epochs
     return by_epochs if max_steps < 0 else min(by_epochs, max_steps)
 
 
