@@ -34,6 +34,14 @@ def equal(found, expected):
 TWO = ("trainer=ddp", "trainer.accelerator=cpu")
 CASES = {
     "t5-lora": ("model=tiny_t5", "peft=lora", "peft.dropout=0"),
+    "t5-full-stream": (
+        "model=tiny_t5",
+        "peft=none",
+        "data.streaming=true",
+        "data.stream_buffer=20",
+        "trainer.max_steps=9",
+        "trainer.val_check_interval=0.5",
+    ),
     "llama-full": ("model=tiny_llama", "peft=none"),
     "gpt2-lora-packed": (
         "model=tiny_gpt2",

@@ -37,6 +37,15 @@ SLOW = {
     ),
     "gpt2-lora": ("model=tiny_gpt2", "peft=lora", "peft.dropout=0.1", "trainer.val_check_interval=0.4"),
     "t5-full-tokens": ("model=tiny_t5", "peft=none", "data.batching=tokens", "data.tokens_per_batch=2500"),
+    "gpt2-lora-stream": (
+        "model=tiny_gpt2",
+        "peft=lora",
+        "data.streaming=true",
+        "data.stream_buffer=10",
+        "trainer.max_steps=10",
+        "trainer.val_check_interval=0.2",
+        "data.num_workers=1",
+    ),
     "gemma-lora-no-validation": (
         "model=tiny_gemma",
         "peft=lora",

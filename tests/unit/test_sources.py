@@ -273,4 +273,15 @@ def test_the_hub_is_asked_for_what_was_said(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     source = find("some/rows", "x", revision="abc", subset="en", hub_split="test")
     assert [(f.place, f.row) for f in read(source)] == [("some/rows:1", {"a": "1"}), ("some/rows:2", {"a": "2"})]
-    assert asked == {"path": "some/rows", "name": "en", "split": "test", "revision": "abc"}
+    assert asked == {"path": "some/rows", "name": "en", "split": "test", "revision": "abc", "streaming": False}
+
+
+def test_a_hub_data_set_is_streamed_as_often_as_it_is_read(monkeypatch):
+    whole = datasets.Dataset.from_list([{"a": "1"}, {"a": "2"}])
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *_, streaming, **__: whole.to_iterable_dataset() if streaming else None
+    )
+    source = find("some/rows", "x", streaming=True)
+    assert [f.row for f in read(source)] == [f.row for f in read(source)] == [{"a": "1"}, {"a": "2"}]
+    assert source.hub is not None
+    assert source.hub.fingerprint

@@ -69,7 +69,8 @@ class InstructionDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.name = name
-        self.source = self.found(path, name, sha256=sha256, revision=revision, subset=subset, hub_split=hub_split)
+        hub = {"revision": revision, "subset": subset, "hub_split": hub_split, "streaming": streaming}
+        self.source = self.found(path, name, sha256=sha256, **hub)
         named = {"prompt": max_prompt_tokens, "answer": max_answer_tokens}
         self.account = Account(self.source.given, self.source.sha256, named)
         self.fitting = Fitting(max_prompt_tokens, max_answer_tokens, too_long)
@@ -95,9 +96,9 @@ class InstructionDataModule(pl.LightningDataModule):
             RowError: A field is missing or holds something else than it should.
         """
 
-    def found(self, path: str | Sequence[str], name: str, **where: str | None) -> Source:
+    def found(self, path: str | Sequence[str], name: str, **where: Any) -> Source:
         """Where the rows come from."""
-        return find(path, name, **where)  # pyright: ignore[reportArgumentType]
+        return find(path, name, **where)
 
     def readings(self) -> list[Reading]:
         """What is read, in order: one source, but for a mix of sets."""

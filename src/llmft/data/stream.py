@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from torch.utils.data import IterableDataset
 
-from llmft.batching import WINDOW_ROWS, Batches, Plan
+from llmft.batching import Batches, Plan
 from llmft.data.account import Account
 from llmft.data.encode import Encoding, Part
 from llmft.data.reading import Reading
@@ -21,6 +21,9 @@ from llmft.data.store import encoded_of, sizes_of
 from llmft.encoding import Encoded
 from llmft.errors import UserError
 from llmft.records import Example
+
+# Rows that are encoded and batched together; half of what other batching chooses among, so that the first batch is soon there.
+WINDOW_ROWS = 1024
 
 
 class Window(NamedTuple):

@@ -51,6 +51,7 @@ def find(
     revision: str | None = None,
     subset: str | None = None,
     hub_split: str = "train",
+    streaming: bool = False,
 ) -> Source:
     """What ``data.path`` means.
 
@@ -61,6 +62,7 @@ def find(
         revision: Of a Hub data set: branch, tag or commit.
         subset: Of a Hub data set.
         hub_split: Of a Hub data set: which of its splits is read (``data.split`` deals it out).
+        streaming: Of a Hub data set: its rows are not kept on disk.
 
     Raises:
         UserError: There is no such file, folder or sample, or its kind is unknown.
@@ -80,7 +82,7 @@ def find(
         file = fetch(url, sha256 or digest_of_url or None)
         return Source(url, (Part(file.name, file),), sha256 or digest_of_url)
     if HUB_ID.match(path) and not user_path(path).exists() and kind(Path(path)) is None:
-        return Source(path, hub=Hub(path, revision, subset, hub_split))
+        return Source(path, hub=Hub(path, revision, subset, hub_split, streaming))
     parts = _files(path)
     return _checked(Source(path, tuple(parts), digest_of(parts)), sha256)
 

@@ -16,6 +16,7 @@ class Hub:
     revision: str | None
     subset: str | None
     split: str
+    streaming: bool = False
 
     @cached_property
     def _loaded(self) -> Any:
@@ -23,7 +24,9 @@ class Hub:
 
         datasets.disable_progress_bars()
         try:
-            return datasets.load_dataset(self.id, self.subset, split=self.split, revision=self.revision)
+            return datasets.load_dataset(
+                self.id, self.subset, split=self.split, revision=self.revision, streaming=self.streaming
+            )
         except Exception as error:  # offline, missing, gated and malformed all arrive as different types
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(
@@ -38,10 +41,11 @@ class Hub:
         Raises:
             UserError: The Hub does not give it.
         """
-        return f"{self.id} {self.subset} {self.split} {self._loaded._fingerprint}"
+        known = self.revision if self.streaming else self._loaded._fingerprint  # what is streamed is not kept either
+        return f"{self.id} {self.subset} {self.split} {known}"
 
     def rows(self) -> Iterable[dict[str, Any]]:
-        """The rows, from the memory-mapped copy that ``datasets`` keeps.
+        """The rows: as they are downloaded where they are streamed, else from the memory-mapped copy that ``datasets`` keeps.
 
         Raises:
             UserError: The Hub does not give it.
