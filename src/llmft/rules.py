@@ -117,6 +117,7 @@ RULES: dict[str, Rule] = {
         "a whole number of steps, or a fraction below 1", lambda v: FROM_ZERO.holds(v) or DROPOUT.holds(v)
     ),
     "trainer.devices": COUNT,
+    "trainer.num_nodes": COUNT,
     "trainer.precision": one_of(
         "32-true", "bf16-mixed", "16-mixed"
     ),  # others would make trainable weights less than float32
@@ -144,6 +145,9 @@ RULES: dict[str, Rule] = {
     "callbacks.early_stopping.patience": COUNT_OR_NULL,
     "callbacks.early_stopping.mode": one_of("auto", "min", "max"),
     "callbacks.early_stopping.min_delta": NOT_NEGATIVE,
+    "callbacks.pruning.pruner": one_of("none", "median", "halving"),
+    "callbacks.pruning.warmup": FROM_ZERO,
+    "callbacks.pruning.startup": FROM_ZERO,
     "callbacks.checkpoints.mode": one_of("auto", "min", "max"),
     "callbacks.checkpoints.every_n_steps": COUNT_OR_NULL,
     "callbacks.progress.refresh_rate": FROM_ZERO,

@@ -7,7 +7,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
@@ -16,7 +15,7 @@ from llmft.check import check
 from llmft.commands import summary
 from llmft.config import user_path
 from llmft.data.base import InstructionDataModule
-from llmft.errors import Halted, UserError
+from llmft.errors import Halted, Pruned, UserError
 from llmft.evaluation import measure
 from llmft.evaluation.evaluation import Evaluation
 from llmft.fit import Fit
@@ -38,10 +37,6 @@ def main(cfg: DictConfig) -> float | None:
     session.quiet()
     job = HydraConfig.get()
     cfg.output_dir = job.runtime.output_dir
-    if job.mode == RunMode.MULTIRUN and cfg.trainer.devices > 1:
-        raise UserError(
-            "trainer.devices: a multirun with several processes per run is not there yet; run them one by one"
-        )
     if cfg.resume:
         cfg = resumed(cfg, job.overrides.task)
         if is_done(cfg):
@@ -61,6 +56,9 @@ def main(cfg: DictConfig) -> float | None:
         run.finish("halted", reason=str(error))
         _report(cfg, run)
         raise
+    except Pruned as error:
+        run.finish("pruned", reason=str(error), objective=error.value)
+        raise
     except KeyboardInterrupt:
         run.finish("interrupted")
         raise
@@ -74,7 +72,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     series.reference(cfg.report.reference_curve)
     data = instantiate(cfg.data)()
-    data.share(rank(), cfg.trainer.devices)
+    data.share(rank(cfg.trainer.devices), cfg.trainer.devices * cfg.trainer.num_nodes)
     check_data(data.source.given, data.source.sha256, run.record)
     data.read()
 
