@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -103,6 +104,8 @@ def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
 
     # a job of a sweep may travel to another process, so it is a function that can be found there
     task = job.swept if multirun else single
+    # conf/hydra has options of plugins under their own names, with all their keys
+    warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema.*", category=UserWarning)
     signal.signal(signal.SIGTERM, interrupt)
     sys.argv = ["llmft", *arguments]  # Hydra's completion script is named after it
     try:

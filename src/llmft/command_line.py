@@ -92,7 +92,6 @@ def _swept(override: Any) -> list[str]:
 
 def plugin_faults(overrides: list[str]) -> list[str]:
     """Launchers and sweepers that there are not, or that are not installed."""
-    from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
     faults = []
@@ -102,7 +101,7 @@ def plugin_faults(overrides: list[str]) -> list[str]:
             continue
         ours = {file.stem: file for file in (conf_dir() / group).glob("*.yaml")}
         if name not in ours:
-            known = {"basic", *ours, *(o.removesuffix(".yaml") for o in ConfigStore.instance().list(group))}
+            known = {"basic", *ours, *_of_plugins(group)}
             if name not in known:
                 faults.append(
                     f"{override}: no such option.{did_you_mean(name, known)} There are: {', '.join(sorted(known))}"
@@ -113,6 +112,18 @@ def plugin_faults(overrides: list[str]) -> list[str]:
             extra = name.partition("_")[0]
             faults.append(f"{override}: is not installed; pip install 'llmft[{extra}]'")
     return faults
+
+
+def _of_plugins(group: str) -> list[str]:
+    """Options that plugins bring, the user's own too."""
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # finds them
+    try:
+        return [option.removesuffix(".yaml") for option in ConfigStore.instance().list(group)]
+    except OSError:  # there are none
+        return []
 
 
 def _is_there(module: str) -> bool:

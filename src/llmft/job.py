@@ -63,7 +63,7 @@ def swept(cfg: DictConfig) -> Any:
     try:
         past = before(folder, overrides)
     except UserError as error:
-        _record(folder, complain(error))
+        _record(folder, error.exit_code, str(error))
         return float("nan")
     if past.done:
         say(f"job {folder.name}: {past.why}, nothing to do", style="green")
@@ -106,6 +106,7 @@ def _in_a_process(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> tu
     return code, finished_value(folder) if code == 0 else float("nan")
 
 
-def _record(folder: Path, code: int | None) -> None:
+def _record(folder: Path, code: int | None, message: str | None = None) -> None:
+    """Write ``job.json``; a message in it is said at the end of the sweep, where a job's own output may not be seen."""
     if ranks.is_first():
-        (folder / RECORD).write_text(json.dumps({"code": code}) + "\n", encoding="utf-8")
+        (folder / RECORD).write_text(json.dumps({"code": code, "message": message}) + "\n", encoding="utf-8")

@@ -2,13 +2,14 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.errors import UserError
+from llmft.errors import UserError, say
 from llmft.redact import safe_argument
 
 OWN_COLUMN = (
@@ -58,12 +59,11 @@ def before(folder: Path, overrides: list[str]) -> Past:
     if not (folder / "run.json").is_file():
         return Past()
     record = _read(folder / "run.json")
-    ours, theirs = [safe_argument(override) for override in overrides], record.get("overrides")
+    ours, theirs = settings_of(overrides), settings_of(record.get("overrides") or [])
     if ours != theirs:
-        were = " ".join(theirs or ["not known"])
-        raise UserError(
-            f"{folder}: holds a job of another sweep (it was {were}, and is {' '.join(ours)}); take another output_dir"
-        )
+        differ = [f"{key}={value}" for key, value in theirs.items() if ours.get(key) != value]
+        was = " ".join(differ or sorted(set(ours) - set(theirs)))
+        raise UserError(f"{folder}: holds a job of another sweep ({was}); take another output_dir")
     status = record.get("status", "unknown")
     if status in CODES:
         value = record.get("objective")
@@ -74,6 +74,13 @@ def before(folder: Path, overrides: list[str]) -> Past:
         status != "failed" or (folder / "checkpoints" / "last.ckpt").is_file()
     )
     return Past(resume=resumable, why=f"was {'killed' if status == 'running' else status} before")
+
+
+def settings_of(overrides: Sequence[str]) -> dict[str, str]:
+    """Key and value of overrides, the same however they were quoted; without where the job is."""
+    pairs = (safe_argument(override).split("=", 1) for override in overrides if "=" in override)
+    found = {key: value.strip("'\"") for key, value in pairs if key not in ("output_dir", "resume")}
+    return {key: value.lower() if value.lower() in ("true", "false") else value for key, value in found.items()}
 
 
 def finished_value(folder: Path) -> float:
@@ -90,15 +97,18 @@ def end() -> list[int]:
     files = sorted(folder.glob("*/run.json"), key=_number)
     if files:
         _tables(folder, files)
-    codes = [_read(file).get("code") for file in folder.glob("*/job.json")]
-    return [1 if code is None else code for code in codes]
+    jobs = {file.parent.name: _read(file) for file in sorted(folder.glob("*/job.json"), key=_number)}
+    for name, job in jobs.items():
+        if job.get("message"):
+            say(f"job {name}: {job['message']}")
+    return [1 if job.get("code") is None else job["code"] for job in jobs.values()]
 
 
 def _tables(folder: Path, files: list[Path]) -> None:
     from llmft.report import leaderboard
 
     records = [_read(file) for file in files]
-    settings = [dict(o.split("=", 1) for o in record["overrides"] if "=" in o) for record in records]
+    settings = [settings_of(record["overrides"]) for record in records]
     differ = [key for key in dict.fromkeys(k for s in settings for k in s) if len({s.get(key) for s in settings}) > 1]
     shown = [key for key in differ if key not in OWN_COLUMN]
     rows = [
