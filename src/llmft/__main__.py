@@ -19,6 +19,7 @@ COMMANDS = {
     "replay": "llmft.commands.replay",
     "evaluate": "llmft.commands.evaluate",
     "report": "llmft.commands.report",
+    "estimate": "llmft.commands.estimate",
 }
 INTERRUPTED = 130
 # Flags of Hydra's that ask for something else than running the command.

@@ -62,6 +62,8 @@ RULES: dict[str, Rule] = {
     "preview.rows": COUNT_OR_NULL,
     "preview.ids": FLAG,
     "replay.modules": COUNT,
+    "estimate.probe": FLAG,
+    "estimate.probe_steps": COUNT,
     "data.path": Rule("text, a list of files, or null", lambda v: TEXT_OR_NULL.holds(v) or _texts(v)),
     "data.sha256": Rule("a SHA-256 (64 hexadecimal digits) or null", lambda v: v is None or _digest(v)),
     "data.revision": TEXT_OR_NULL,
