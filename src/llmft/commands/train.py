@@ -16,13 +16,14 @@ from llmft.commands import summary
 from llmft.config import user_path
 from llmft.data.base import InstructionDataModule
 from llmft.errors import Halted, Pruned, UserError
+from llmft.estimating import shortage
 from llmft.evaluation import measure
 from llmft.evaluation.evaluation import Evaluation
 from llmft.fit import Fit
 from llmft.generation import Generator
 from llmft.judging.judge import Judge, add_judgement, judge_of
 from llmft.models import adapters, backbone, export, outline, schedule
-from llmft.ranks import is_first, rank
+from llmft.ranks import ending_together, is_first, rank
 from llmft.report import page, series
 from llmft.report.lengths import histogram
 from llmft.resume import check_data, is_done, resumed
@@ -64,7 +65,11 @@ def main(cfg: DictConfig) -> float | None:
         raise
     except BaseException as error:
         run.finish("failed", reason=str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
-        raise
+        if not shortage.is_shortage(error):
+            raise
+        reason = shortage.reason_of(error)
+    # here the frames of the training are gone, and with them its tensors
+    raise shortage.explained(cfg, reason)
 
 
 def train(cfg: DictConfig, run: RunDirectory) -> float | None:
@@ -101,12 +106,14 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     if evaluation and not measure.has_adapter(model):  # full fine-tuning leaves no base behind
         evaluation.ask_base(fit.device)
     before = run.record.get("metrics", {}).get("before") if checkpoint else None
-    if before is None:
-        before = fit.measure() if cfg.baseline else {}
-        run.update(metrics={"before": before})
-    before_answers = generator.answers(contexts) if cfg.baseline else []
-    fit.run()
-    after, after_answers = fit.best(), generator.answers(contexts)
+    with ending_together(fit.trainer.strategy):
+        if before is None:
+            before = fit.measure() if cfg.baseline else {}
+            run.update(metrics={"before": before})
+        before_answers = generator.answers(contexts) if cfg.baseline else []
+        fit.run()
+        after = fit.best()
+    after_answers = generator.answers(contexts)
     if not is_first():
         return after.get(cfg.objective)
     if not cfg.trainer.fast_dev_run:

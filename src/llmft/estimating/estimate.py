@@ -121,4 +121,4 @@ def _memory(cfg: Any, data: InstructionDataModule, place: str) -> tuple[memory.O
     family = get_class(cfg.model._target_)
     outline = memory.Outline(cfg, place, family.auto_class)
     module = family(outline.model, None, None)
-    return outline, memory.predict(outline, module, data, memory.resident())
+    return outline, memory.predict(outline, module, data)

@@ -71,18 +71,21 @@ class FusedAttention(TorchFunctionMode):
         learnt = mask is not None and mask.requires_grad  # T5's position bias
         if learnt or (dropout and not self.on_gpu) or not args[0].is_meta:
             return func(*args, **given)
-        return _Fused.apply(*args[:3])
+        return _Fused.apply(*args[:3], mask)
 
 
 class _Fused(torch.autograd.Function):
-    """Keeps query, key, value, the result, and a number per query: what the fused kernels keep."""
+    """Keeps query, key, value, the result, a number per query, and a mask of numbers: what the fused kernels keep."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         out = query.new_empty((*query.shape[:-1], value.shape[-1]))
-        ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        kept = [query, key, value, out, query.new_empty(query.shape[:-1], dtype=torch.float32)]
+        if mask is not None and mask.dtype is torch.bool:  # torch makes one of numbers from it, for each layer again
+            kept.append(query.new_empty(mask.shape))
+        ctx.save_for_backward(*kept)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # noqa: ARG004
-        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
+        return (*(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3]), None)

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ from llmft.models.loss import token_loss_sum
 # Bytes of a weight in fewer bits, with the scale of its block of 64 (NF4: double quantisation, Dettmers et al. 2023, 2).
 QUANTISED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "fp4": 0.5 + 4 / 64, "int8": 1.0}
 EPOCHS_LOOKED_AT = 3
+# The C library's malloc holds more than was asked for, in holes between tensors of many sizes; see benchmarks/estimate.py.
+MALLOC = 1.3
+# What a training loads later than this; without them the process would look smaller than it will be.
+LOADED_LATER = ("torch._dynamo", "torch.utils.tensorboard", "lightning.pytorch", "sacrebleu", "llmft.commands.train")
 # Which parts each process of a strategy holds a share of.
 SHARED = {
     "ddp": (),
@@ -136,7 +141,7 @@ class Outline:
         return ledger.peak + casts
 
 
-def predict(outline: Outline, module: Any, data: InstructionDataModule, process: int) -> Memory:
+def predict(outline: Outline, module: Any, data: InstructionDataModule) -> Memory:
     """The parts of a training's memory, for the fullest of its batches.
 
     Args:
@@ -157,11 +162,17 @@ def predict(outline: Outline, module: Any, data: InstructionDataModule, process:
     if ranks > 1 and strategy == "ddp":
         activations += parts["gradients"]  # the buckets that travel
     shared = {name: size // ranks if name in SHARED.get(strategy, ()) else size for name, size in parts.items()}
-    return Memory(process=0 if outline.on_gpu else process, activations=activations, **shared)
+    if outline.on_gpu:
+        return Memory(process=0, activations=activations, **shared)
+    for name in LOADED_LATER:
+        import_module(name)
+    return Memory(process=resident(), activations=int(MALLOC * activations), **shared)
 
 
 def fullest(data: InstructionDataModule, cfg: Any) -> list[Line]:
     """The batch of the training with the most tokens, padding included."""
+    options = {"batch_size": cfg.data.batch_size, "tokens_per_batch": cfg.data.tokens_per_batch}
+    data.plan = replace(data.plan, **options)  # of a change that is tried
     batches = data.batches("train")
     epochs = cfg.trainer.max_epochs if cfg.trainer.max_epochs > 0 else EPOCHS_LOOKED_AT
 
