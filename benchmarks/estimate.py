@@ -17,7 +17,7 @@ from rich.table import Table
 
 MIB = 2**20
 # few rows, so that every batch is seen in a short training, the fullest too
-COMMON = ("data.path=sample", "data.limit=32", "data.split.val=0.25", "trainer.max_epochs=2", "trainer.accelerator=cpu",
+COMMON = ("data.path=sample", "data.limit=24", "data.batch_size=4", "data.split.val=0.25", "trainer.max_epochs=1", "trainer.accelerator=cpu",
           "evaluate.rows=4", "questions=1", "generation.max_new_tokens=16", "callbacks.progress.leave=false", "seed=1")  # fmt: skip
 
 

@@ -108,7 +108,8 @@ def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
     # conf/hydra has options of plugins under their own names, with all their keys
     warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema.*", category=UserWarning)
     signal.signal(signal.SIGTERM, interrupt)
-    sys.argv = ["llmft", *arguments]  # Hydra's completion script is named after it
+    # Hydra's completion script is named after the program; Lightning starts it again for the other processes
+    sys.argv = ["llmft" if sys.argv[0].endswith("__main__.py") else sys.argv[0], *arguments]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task)()
     except KeyboardInterrupt:

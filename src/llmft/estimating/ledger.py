@@ -1,11 +1,12 @@
 """A training step without numbers -> the memory that it would hold at most, byte for byte as torch would ask for it."""
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -50,28 +51,29 @@ class Ledger(TorchDispatchMode):
         self.live -= size
 
 
-class FusedAttention(TorchFunctionMode):
+@contextmanager
+def fused_attention(*, on_gpu: bool) -> Iterator[None]:
     """Attention without its matrix of weights, where the device has a kernel for that; tensors without numbers know none.
 
     Args:
         on_gpu: A GPU's kernels drop weights out as well; the CPU's do not.
     """
+    real = torch.nn.functional.scaled_dot_product_attention
 
-    def __init__(self, *, on_gpu: bool) -> None:
-        super().__init__()
-        self.on_gpu = on_gpu
+    def attention(
+        query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, **more: Any
+    ) -> Any:
+        learnt = attn_mask is not None and attn_mask.requires_grad  # T5's position bias
+        if learnt or (dropout_p and not on_gpu) or not query.is_meta:
+            return real(query, key, value, attn_mask, dropout_p, **more)
+        return _Fused.apply(query, key, value, attn_mask)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Stand in for the one function."""
-        given = kwargs or {}
-        if func is not torch.nn.functional.scaled_dot_product_attention:
-            return func(*args, **given)
-        mask = given.get("attn_mask", args[3] if len(args) > 3 else None)
-        dropout = given.get("dropout_p", args[4] if len(args) > 4 else 0.0)
-        learnt = mask is not None and mask.requires_grad  # T5's position bias
-        if learnt or (dropout and not self.on_gpu) or not args[0].is_meta:
-            return func(*args, **given)
-        return _Fused.apply(*args[:3], mask)
+    # the function itself: a mode of torch's is not on where checkpointing runs a layer again
+    torch.nn.functional.scaled_dot_product_attention = attention  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        torch.nn.functional.scaled_dot_product_attention = real
 
 
 class _Fused(torch.autograd.Function):

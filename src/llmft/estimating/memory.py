@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from llmft.batching import Line
 from llmft.collate import training_batch
 from llmft.data.base import InstructionDataModule
-from llmft.estimating.ledger import FusedAttention, Ledger
+from llmft.estimating.ledger import Ledger, fused_attention
 from llmft.models import adapters, backbone
 from llmft.models.loss import token_loss_sum
 
@@ -130,7 +130,7 @@ class Outline:
         for p in self.trained:
             p.grad = torch.empty_like(p)
         gradients = [p.grad for p in self.trained if p.grad is not None]
-        fused = FusedAttention(on_gpu=self.on_gpu) if self.cfg.model.attention == "sdpa" else nullcontext()
+        fused = fused_attention(on_gpu=self.on_gpu) if self.cfg.model.attention == "sdpa" else nullcontext()
         with fused, Ledger(*self.model.parameters(), *self.model.buffers(), *gradients) as ledger:
             logits, targets, _ = module.predict(batch)
             total, _ = token_loss_sum(logits, targets.to("meta"))
