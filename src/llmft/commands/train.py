@@ -88,7 +88,11 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     data.encode(codec)
     _tell_data(data, run)
 
-    model = adapters.adapt(backbone.load_model(place, cfg.model, family.auto_class), cfg.peft, cfg.model.lora_targets)
+    def build() -> Any:
+        loaded = backbone.load_model(place, cfg.model, family.auto_class)
+        return adapters.adapt(loaded, cfg.peft, cfg.model.lora_targets)
+
+    model = build()
     _tell_model(cfg, run, place, prompt, adapters.parameter_counts(model))
     module = family(model, instantiate(cfg.optim), _schedule(cfg, data))
     generator = Generator(model, codec, cfg.generation)
@@ -106,13 +110,15 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     if evaluation and not measure.has_adapter(model):  # full fine-tuning leaves no base behind
         evaluation.ask_base(fit.device)
     before = run.record.get("metrics", {}).get("before") if checkpoint else None
+    before_answers = generator.answers(contexts) if cfg.baseline and fit.is_sharded else []
     with ending_together(fit.trainer.strategy):
         if before is None:
             before = fit.measure() if cfg.baseline else {}
             run.update(metrics={"before": before})
-        before_answers = generator.answers(contexts) if cfg.baseline else []
+        before_answers = before_answers or (generator.answers(contexts) if cfg.baseline else [])
         fit.run()
-        after = fit.best()
+        after = fit.best(build)
+        generator.model = module.model
     after_answers = generator.answers(contexts)
     if not is_first():
         return after.get(cfg.objective)
