@@ -1,17 +1,16 @@
 """``python -m llmft [command] key=value ...``: the table of commands, and what their failures look like."""
 
-import importlib
 import os
 import re
 import signal
 import sys
-import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from llmft.command_line import check_command_line, quoted
 from llmft.config import conf_dir, did_you_mean, user_path
-from llmft.errors import Halted, UserError
+from llmft.errors import UserError, complain
 
 COMMANDS = {
     "train": "llmft.commands.train",
@@ -20,6 +19,7 @@ COMMANDS = {
     "replay": "llmft.commands.replay",
     "evaluate": "llmft.commands.evaluate",
     "report": "llmft.commands.report",
+    "estimate": "llmft.commands.estimate",
 }
 INTERRUPTED = 130
 # Flags of Hydra's that ask for something else than running the command.
@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
         rest += resumed_dir(rest)
         if multirun:  # a sweep's output_dir holds its runs
             rest = [re.sub("^output_dir=", "hydra.sweep.dir=", argument) for argument in rest]
-        return launch(command, rest)
+        return launch(command, rest, multirun=multirun)
     except UserError as error:
         return complain(error)
 
@@ -90,64 +90,38 @@ def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
     return first, list(arguments[1:])
 
 
-def launch(command: str, arguments: list[str]) -> int:
+def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
     """Hand over to Hydra; a job that fails says so and does not end a sweep."""
     import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
+
+    from llmft import job, sweep
 
     codes: list[int] = []
 
-    def task(cfg: Any) -> Any:
-        try:
-            result = importlib.import_module(COMMANDS[command]).main(cfg)
-        except (UserError, Halted) as error:
-            if cfg.get("show_traceback"):
-                traceback.print_exc()
-            codes.append(complain(error))
-            return float("nan")
-        except KeyboardInterrupt:
-            codes.append(INTERRUPTED)
-            say("interrupted")
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise
-            return float("nan")
-        except Exception as error:
-            if HydraConfig.get().mode != RunMode.MULTIRUN and not isinstance(error, OSError):
-                raise
-            if not isinstance(error, OSError) or cfg.get("show_traceback"):
-                traceback.print_exc()
-            codes.append(complain(error))
-            return float("nan")
-        codes.append(0)
+    def single(cfg: Any) -> Any:
+        code, result = job.attempt(cfg)
+        codes.append(code)
         return result
 
+    # a job of a sweep may travel to another process, so it is a function that can be found there
+    task = job.swept if multirun else single
+    # conf/hydra has options of plugins under their own names, with all their keys
+    warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema.*", category=UserWarning)
     signal.signal(signal.SIGTERM, interrupt)
-    sys.argv = ["llmft", *arguments]  # Hydra's completion script is named after it
+    # Hydra's completion script is named after the program; Lightning starts it again for the other processes
+    sys.argv = ["llmft" if sys.argv[0].endswith("__main__.py") else sys.argv[0], *arguments]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task)()
     except KeyboardInterrupt:
-        return INTERRUPTED
-    return max(codes, default=0)
+        codes.append(INTERRUPTED)
+    except SystemExit as stop:  # Hydra's end after an error of its own, or of a launcher
+        codes.append(stop.code if isinstance(stop.code, int) else 1)
+    return max([*codes, *(sweep.end() if multirun else ())], default=0)
 
 
 def interrupt(*_: Any) -> None:
     """SIGTERM is what Ctrl-C is."""
     raise KeyboardInterrupt
-
-
-def complain(error: Exception) -> int:
-    """Print one clear message; returns the exit code."""
-    say(str(error))
-    # what the system says of a file (no permission, no space) names it, and is for the user to mend
-    return getattr(error, "exit_code", UserError.exit_code if isinstance(error, OSError) else 1)
-
-
-def say(message: str) -> None:
-    """Print to standard error, in red where there is colour."""
-    from rich.console import Console
-
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"llmft: {message}", style="red", markup=False)
 
 
 if __name__ == "__main__":

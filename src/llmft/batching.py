@@ -90,7 +90,7 @@ class Batches(Sampler[list[Line]]):
         """The share of the tensors' tokens that are rows and not padding, over an epoch."""
         held = 0
         if self._is_fixed:
-            held = sum(len(batch) * sum(self._widest(batch)) for batch in self.fixed)
+            held = sum(len(batch) * sum(self.widest(batch)) for batch in self.fixed)
         else:
             rows, _ = self._epoch()  # which rows share a batch does not depend on the order of the batches
             for part in self.sizes.T:
@@ -169,7 +169,8 @@ class Batches(Sampler[list[Line]]):
             laid.add([lines.line(number) for number in chosen])
         return laid
 
-    def _widest(self, batch: Sequence[Line]) -> list[int]:
+    def widest(self, batch: Sequence[Line]) -> list[int]:
+        """Tokens of the longest line, part by part."""
         lines = [self.sizes[list(line)].sum(axis=0).tolist() for line in batch]
         return [max(part) for part in zip(*lines, strict=True)]
 

@@ -1,9 +1,11 @@
 """Arguments as people type them -> arguments as Hydra takes them, or all that is wrong with them."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from llmft.config import composition_faults
+from llmft.config import composition_faults, conf_dir, did_you_mean
 from llmft.errors import UserError
 
 # Their values are free text or paths; Hydra's grammar would stumble over commas, quotes and brackets in them.
@@ -20,6 +22,8 @@ PATHS = (
     "judge.url",
     "runs",
 )
+# What launchers and sweepers of our own are made of.
+NEEDED = {"ray": ("ray",), "optuna": ("optuna",)}
 
 
 def quoted(argument: str, *, multirun: bool) -> str:
@@ -48,6 +52,8 @@ def check_command_line(command: str, arguments: list[str], *, multirun: bool) ->
     from hydra._internal.utils import get_args_parser
 
     parsed = get_args_parser().parse_args(arguments)
+    if faults := plugin_faults(parsed.overrides):
+        raise UserError.from_faults("command line", faults)
     overrides = [o for o in parsed.overrides if not o.lstrip("+~").startswith("hydra")]
     jobs = swept_jobs(overrides) if multirun else [overrides]
     faults = dict.fromkeys(fault for job in jobs for fault in composition_faults(command, job, parsed.config_dir))
@@ -73,10 +79,58 @@ def swept_jobs(overrides: list[str]) -> list[list[str]]:
     for override in parsed:
         if isinstance(override.value(), Glob):
             continue  # Hydra finds only options that there are
-        swept = override.is_sweep_override()
-        values = [f"{override.get_key_element()}={v}" for v in override.sweep_string_iterator()] if swept else []
+        values = [f"{override.get_key_element()}={v}" for v in _swept(override)]
         choices.append(values or [override.input_line or ""])
     return [[c[min(i, len(c) - 1)] for c in choices] for i in range(max(map(len, choices), default=1))]
+
+
+def _swept(override: Any) -> list[str]:
+    if override.is_interval_sweep():  # of a search
+        return [str(override.value().start), str(override.value().end)]
+    return list(override.sweep_string_iterator()) if override.is_sweep_override() else []
+
+
+def plugin_faults(overrides: list[str]) -> list[str]:
+    """Launchers and sweepers that there are not, or that are not installed."""
+    from omegaconf import OmegaConf
+
+    faults = []
+    for override in overrides:
+        group, _, name = override.partition("=")
+        if group not in ("hydra/launcher", "hydra/sweeper"):
+            continue
+        ours = {file.stem: file for file in (conf_dir() / group).glob("*.yaml")}
+        if name not in ours:
+            known = {"basic", *ours, *_of_plugins(group)}
+            if name not in known:
+                faults.append(
+                    f"{override}: no such option.{did_you_mean(name, known)} There are: {', '.join(sorted(known))}"
+                )
+            continue
+        packages = (*NEEDED.get(name, ()), str(OmegaConf.load(ours[name])._target_).rpartition(".")[0])
+        if not all(_is_there(package) for package in packages):
+            extra = name.partition("_")[0]
+            faults.append(f"{override}: is not installed; pip install 'llmft[{extra}]'")
+    return faults
+
+
+def _of_plugins(group: str) -> list[str]:
+    """Options that plugins bring, the user's own too."""
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # finds them
+    try:
+        return [option.removesuffix(".yaml") for option in ConfigStore.instance().list(group)]
+    except OSError:  # there are none
+        return []
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def check_output(overrides: list[str]) -> None:

@@ -9,6 +9,14 @@ class UserError(Exception):
     """The config or the data is wrong; the message says where and what would be right (exit code 2)."""
 
     exit_code = 2
+    everywhere = False  # whether all processes of a run raised it, so that the first one's message is enough
+
+    @classmethod
+    def of_all_ranks(cls, message: str) -> "UserError":
+        """An error that every process of the run raises."""
+        error = cls(message)
+        error.everywhere = True
+        return error
 
     @classmethod
     def from_faults(cls, what: str, faults: Sequence[str], shown: int = SHOWN_FAULTS) -> "UserError":
@@ -25,7 +33,41 @@ class UserError(Exception):
         return cls(f"{what}: {total}{rest}\n{lines}")
 
 
+class Pruned(Exception):
+    """A sweep gave this training up, because others were better at the same point (exit code 0).
+
+    Args:
+        message: What happened.
+        value: The objective, as last measured.
+    """
+
+    exit_code = 0
+    everywhere = True
+
+    def __init__(self, message: str, value: float) -> None:
+        super().__init__(message)
+        self.value = value
+
+
 class Halted(Exception):
     """A guard stopped a broken training (exit code 3)."""
 
     exit_code = 3
+    everywhere = True  # guards decide on values that are the same in all processes
+
+
+def complain(error: Exception) -> int:
+    """Print one clear message, in one process if all met the error; returns the exit code."""
+    from llmft.ranks import is_first
+
+    if is_first() or not getattr(error, "everywhere", False):
+        say(str(error))
+    # what the system says of a file (no permission, no space) names it, and is for the user to mend
+    return getattr(error, "exit_code", UserError.exit_code if isinstance(error, OSError) else 1)
+
+
+def say(message: str, style: str = "red") -> None:
+    """Print to standard error, in colour where there is any."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"llmft: {message}", style=style, markup=False)

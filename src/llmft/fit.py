@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from llmft.errors import UserError
 from llmft.generation import Generator
 from llmft.models.base import InstructionModule
 from llmft.models.packing import check_packing
+from llmft.models.sharding import is_sharded, strategy_of
 from llmft.run import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Fit:
     def _trainer(self, run: RunDirectory, callbacks: dict[str, Any]) -> pl.Trainer:
         try:
             return instantiate(self.cfg.trainer)(
+                strategy=strategy_of(self.cfg.trainer),
                 callbacks=list(callbacks.values()),
                 logger=list(self._loggers()),
                 plugins=[WholeFiles()],
@@ -93,7 +95,11 @@ class Fit:
                 enable_model_summary=False,
                 enable_progress_bar="progress" in callbacks,
                 use_distributed_sampler=False,  # ours shares the batches out
+                inference_mode=self.cfg.trainer.strategy != "fsdp",  # shares are put together again and again
             )
+        except ImportError as error:
+            name = str(self.cfg.trainer.strategy).partition("_")[0]
+            raise UserError(f"trainer={name}: is not installed; pip install 'llmft[{name}]' ({error})") from error
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
 
@@ -168,13 +174,23 @@ class Fit:
             else:
                 assert isinstance(loader.batch_sampler, Batches)
                 loader.batch_sampler.resume_at(epoch, batches)
+            self.module.on_load_checkpoint(state)
         with interruptible():
             checkpoint = str(self.checkpoint) if self.checkpoint else None
             validation = self.data.val_dataloader() or None
             self.trainer.fit(self.module, loader, validation, ckpt_path=checkpoint, weights_only=True)
 
-    def best(self) -> dict[str, float]:
-        """Put the best weights into the module and return their metrics; a last step that nothing validated is first."""
+    @property
+    def is_sharded(self) -> bool:
+        """Whether no process holds the whole model while it is trained."""
+        return is_sharded(self.trainer.strategy)
+
+    def best(self, build: Callable[[], Any]) -> dict[str, float]:
+        """Put the best weights into the module and return their metrics; a last step that nothing validated is first.
+
+        Args:
+            build: Makes the model again, whole, where it was shared out.
+        """
         if self.cfg.trainer.fast_dev_run:
             return {}
         step = self.trainer.global_step
@@ -183,6 +199,8 @@ class Fit:
         ):
             self.checkpoints.keep_last(self.trainer)
         self.trainer.strategy.barrier("best.ckpt is written")
+        if self.is_sharded:
+            self.module.model = build()
         state = load(self.checkpoints.best)
         self.module.on_load_checkpoint(state)
         self.module.load_state_dict(state["state_dict"], strict=False)

@@ -1,16 +1,68 @@
-"""Which of the processes of a run this is; the first one writes files and talks."""
+"""The processes of a run: which one this is, and that they end together. The first one writes files and talks."""
 
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-# torchrun, Lightning's own launcher, SLURM
-VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+from llmft.errors import UserError
+
+# A process that hangs in a collective sees no signal; one that met the same error ends by itself well within this.
+SECONDS_TO_END = 5.0
 
 
-def rank() -> int:
-    """The number of this process, 0 where there is one alone; known before anything distributed is started."""
-    return next((int(os.environ[name]) for name in VARIABLES if name in os.environ), 0)
+def rank(devices: int = 1) -> int:
+    """The number of this process among all of the run; known before anything distributed is started.
+
+    Args:
+        devices: Processes of a node, where Lightning starts them (torchrun and SLURM number all processes themselves).
+    """
+    if "RANK" in os.environ:  # torchrun
+        return int(os.environ["RANK"])
+    if "LOCAL_RANK" in os.environ or "NODE_RANK" in os.environ:  # Lightning's own launcher
+        return int(os.environ.get("NODE_RANK", 0)) * devices + int(os.environ.get("LOCAL_RANK", 0))
+    return int(os.environ.get("SLURM_PROCID", 0))
 
 
 def is_first() -> bool:
     """Whether this process writes the run directory and prints."""
     return rank() == 0
+
+
+def processes_to_start(trainer: Any) -> bool:
+    """Whether a training with this ``trainer`` config starts other processes itself; torchrun and SLURM have done so."""
+    started = "RANK" in os.environ or "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1
+    return trainer.devices * trainer.num_nodes > 1 and not started
+
+
+def agree(strategy: Any, error: UserError | None) -> None:
+    """Make an error of the first process one of all, so that none waits for it for ever.
+
+    Args:
+        strategy: Lightning's; all its processes must call this.
+        error: What the first process met, if anything.
+
+    Raises:
+        UserError: On all processes; the first one says it.
+    """
+    message = strategy.broadcast(str(error) if error else None)
+    if message:
+        raise UserError.of_all_ranks(message) from error
+
+
+@contextmanager
+def ending_together(strategy: Any) -> Iterator[None]:
+    """If this process fails, end those that Lightning started for it: they would wait for it in a collective."""
+    try:
+        yield
+    except BaseException:
+        started = getattr(strategy.launcher, "procs", [])
+        processes = list(started)
+        started.clear()  # Lightning's watch over them kills this process as soon as one of them ends with an error
+        for process in processes:
+            try:
+                process.wait(SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        raise

@@ -62,6 +62,8 @@ RULES: dict[str, Rule] = {
     "preview.rows": COUNT_OR_NULL,
     "preview.ids": FLAG,
     "replay.modules": COUNT,
+    "estimate.probe": FLAG,
+    "estimate.probe_steps": COUNT,
     "data.path": Rule("text, a list of files, or null", lambda v: TEXT_OR_NULL.holds(v) or _texts(v)),
     "data.sha256": Rule("a SHA-256 (64 hexadecimal digits) or null", lambda v: v is None or _digest(v)),
     "data.revision": TEXT_OR_NULL,
@@ -120,11 +122,12 @@ RULES: dict[str, Rule] = {
         "a whole number of steps, or a fraction below 1", lambda v: FROM_ZERO.holds(v) or DROPOUT.holds(v)
     ),
     "trainer.devices": COUNT,
+    "trainer.num_nodes": COUNT,
     "trainer.precision": one_of(
         "32-true", "bf16-mixed", "16-mixed"
     ),  # others would make trainable weights less than float32
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
-    "trainer.strategy": one_of("auto", "ddp"),
+    "trainer.strategy": one_of("auto", "ddp", "fsdp", "deepspeed_stage_2", "deepspeed_stage_3"),
     "trainer.fast_dev_run": FLAG,
     "trainer.deterministic": Rule("true, false or warn", lambda v: FLAG.holds(v) or v == "warn"),
     "trainer.val_check_interval": Rule(
@@ -147,6 +150,9 @@ RULES: dict[str, Rule] = {
     "callbacks.early_stopping.patience": COUNT_OR_NULL,
     "callbacks.early_stopping.mode": one_of("auto", "min", "max"),
     "callbacks.early_stopping.min_delta": NOT_NEGATIVE,
+    "callbacks.pruning.pruner": one_of("none", "median", "halving"),
+    "callbacks.pruning.warmup": FROM_ZERO,
+    "callbacks.pruning.startup": FROM_ZERO,
     "callbacks.checkpoints.mode": one_of("auto", "min", "max"),
     "callbacks.checkpoints.every_n_steps": COUNT_OR_NULL,
     "callbacks.progress.refresh_rate": FROM_ZERO,

@@ -1,37 +1,150 @@
-"""After a multirun: ``sweep.csv``, ``sweep.md`` and a leaderboard beside its runs."""
+"""A sweep: which of its jobs are done already, and at its end ``sweep.csv``, ``sweep.md`` and a leaderboard beside the runs."""
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-OWN_COLUMN = ("model", "data", "peft", "optim.lr", "seed", "output_dir")
+from llmft.errors import UserError, say
+from llmft.redact import safe_argument
+
+OWN_COLUMN = (
+    "model",
+    "data",
+    "peft",
+    "optim.lr",
+    "seed",
+    "output_dir",
+    "callbacks.pruning.study",
+    "callbacks.pruning.trial",
+)
+SHOWN = ("run", "status", "objective", "steps", "seconds")  # in the terminal, beside what differs
+CODES = {"finished": 0, "pruned": 0, "halted": 3}  # of jobs that would end in the same way again
 
 
-class SweepTable(Callback):
-    """A row per run: what differed between them, and what came out."""
+class Past(NamedTuple):
+    """What an earlier start of the same sweep left of a job."""
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
-        """Read every run.json below the sweep's folder."""
-        folder = Path(config.hydra.sweep.dir)
-        files = sorted(folder.glob("*/run.json"), key=_number)
-        records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-        settings = [dict(o.split("=", 1) for o in record["overrides"] if "=" in o) for record in records]
-        differ = [
-            key for key in dict.fromkeys(k for s in settings for k in s) if len({s.get(key) for s in settings}) > 1
-        ]
-        rows = [
-            _row(file, record, {key: setting.get(key) for key in differ if key not in OWN_COLUMN})
-            for file, record, setting in zip(files, records, settings, strict=True)
-        ]
-        if rows:
-            from llmft.report import leaderboard
+    done: bool = False
+    resume: bool = False
+    code: int = 0
+    value: float = float("nan")
+    why: str = ""
 
-            write(folder, rows)
-            leaderboard.write(folder)
+
+class SweepFolder(Callback):
+    """Remembers the folder of the sweep, in the process that started it."""
+
+    folder: ClassVar[Path | None] = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
+        """Once, before any job."""
+        SweepFolder.folder = Path(config.hydra.sweep.dir)
+
+
+def before(folder: Path, overrides: list[str]) -> Past:
+    """Whether a job is done, or can go on.
+
+    Args:
+        folder: Of the job.
+        overrides: Of the job; an earlier one in the same folder must have had the same.
+
+    Raises:
+        UserError: The folder holds another job.
+    """
+    if not (folder / "run.json").is_file():
+        return Past()
+    record = _read(folder / "run.json")
+    ours, theirs = settings_of(overrides), settings_of(record.get("overrides") or [])
+    if ours != theirs:
+        differ = [f"{key}={value}" for key, value in theirs.items() if ours.get(key) != value]
+        was = " ".join(differ or sorted(set(ours) - set(theirs)))
+        raise UserError(f"{folder}: holds a job of another sweep ({was}); take another output_dir")
+    status = record.get("status", "unknown")
+    if status in CODES:
+        value = record.get("objective")
+        return Past(
+            done=True, code=CODES[status], value=float("nan") if value is None else value, why=f"was {status} before"
+        )
+    resumable = (folder / "config.yaml").is_file() and (
+        status != "failed" or (folder / "checkpoints" / "last.ckpt").is_file()
+    )
+    return Past(resume=resumable, why=f"was {'killed' if status == 'running' else status} before")
+
+
+def settings_of(overrides: Sequence[str]) -> dict[str, str]:
+    """Key and value of overrides, the same however they were quoted; without where the job is."""
+    pairs = (safe_argument(override).split("=", 1) for override in overrides if "=" in override)
+    found = {key: value.strip("'\"") for key, value in pairs if key not in ("output_dir", "resume")}
+    return {key: value.lower() if value.lower() in ("true", "false") else value for key, value in found.items()}
+
+
+def finished_value(folder: Path) -> float:
+    """The objective of a job that ran in another process."""
+    value = _read(folder / "run.json").get("objective") if (folder / "run.json").is_file() else None
+    return float("nan") if value is None else float(value)
+
+
+def end() -> list[int]:
+    """Write and print the tables of the sweep that was started here; returns the exit codes of its jobs (1: killed)."""
+    folder, SweepFolder.folder = SweepFolder.folder, None
+    if folder is None:
+        return []
+    files = sorted(folder.glob("*/run.json"), key=_number)
+    if files:
+        _tables(folder, files)
+    jobs = {file.parent.name: _read(file) for file in sorted(folder.glob("*/job.json"), key=_number)}
+    for name, job in jobs.items():
+        if job.get("message"):
+            say(f"job {name}: {job['message']}")
+    return [1 if job.get("code") is None else job["code"] for job in jobs.values()]
+
+
+def _tables(folder: Path, files: list[Path]) -> None:
+    from llmft.report import leaderboard
+
+    records = [_read(file) for file in files]
+    settings = [settings_of(record["overrides"]) for record in records]
+    differ = [key for key in dict.fromkeys(k for s in settings for k in s) if len({s.get(key) for s in settings}) > 1]
+    shown = [key for key in differ if key not in OWN_COLUMN]
+    rows = [
+        _row(file, record, {key: setting.get(key) for key in shown})
+        for file, record, setting in zip(files, records, settings, strict=True)
+    ]
+    write(folder, rows)
+    leaderboard.write(folder)
+    show(
+        folder,
+        rows,
+        [*(c for c in ("model", "data", "peft", "lr", "seed") if len({str(r[c]) for r in rows}) > 1), *shown],
+    )
+
+
+def show(folder: Path, rows: list[dict[str, Any]], differing: list[str]) -> None:
+    """Print what differed, and what came out."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{len(rows)} jobs in {folder}")
+    for name in (*SHOWN[:1], *differing, *SHOWN[1:], "reason"):
+        table.add_column(name)
+    for row in rows:
+        reason = str(row.get("reason") or "").partition("\n")[0]
+        table.add_row(*(_cell(row.get(name)) for name in (*SHOWN[:1], *differing, *SHOWN[1:])), reason)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"leaderboard: {folder / 'leaderboard.html'}", soft_wrap=True)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({error})") from None
 
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> None:
@@ -59,7 +172,7 @@ def _row(file: Path, record: dict[str, Any], differing: dict[str, Any]) -> dict[
         "lr": OmegaConf.select(cfg, "optim.lr"),
         "seed": record["seed"],
         **differing,
-        "status": record["status"],
+        "status": "killed" if record["status"] == "running" else record["status"],
         "objective": record.get("objective"),
         **{f"{name} before": value for name, value in before.items()},
         **after,

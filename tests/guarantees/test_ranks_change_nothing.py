@@ -1,9 +1,14 @@
-"""Two processes (gloo on the CPU) compute what one does: no row counted twice, none left out, files written once."""
+"""Two processes (gloo on the CPU) compute what one does, with whole or shared weights: no row counted twice, files written once."""
 
 import csv
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.conftest import cli, read_json_lines
 
@@ -25,6 +30,10 @@ def metrics(folder):
     return [{name: float(row[name]) for name in ("step", *WATCHED) if row.get(name)} for row in rows]
 
 
+def safetensors(folder):
+    return load_file(next(folder.glob("*.safetensors")))
+
+
 def equal(found, expected):
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
@@ -32,6 +41,7 @@ def equal(found, expected):
 
 
 TWO = ("trainer=ddp", "trainer.accelerator=cpu")
+SHARED = ("trainer=fsdp", "trainer.accelerator=cpu", "callbacks.samples.number=0")
 CASES = {
     "t5-lora": ("model=tiny_t5", "peft=lora", "peft.dropout=0"),
     "t5-full-stream": (
@@ -68,10 +78,29 @@ def test_ranks_change_nothing(case, tmp_path, llmft):
     assert json.loads((tmp_path / "two" / "run.json").read_text())["status"] == "finished"
 
 
+@pytest.mark.parametrize(
+    "case", ["llama-full", *(pytest.param(case, marks=pytest.mark.slow) for case in CASES if case != "llama-full")]
+)
+def test_weights_that_are_shared_out_change_nothing(case, tmp_path, llmft):
+    few = ("data.limit=22", "callbacks.samples.number=0")
+    code, _, err = llmft(
+        *RUN, *CASES[case], *few, "data.batch_size=4", "trainer.accumulate_grad_batches=2", "output_dir=one"
+    )
+    assert code == 0, err
+    run(tmp_path, "two", *CASES[case], *SHARED, *few, "data.batch_size=4")
+    equal(metrics(tmp_path / "two"), metrics(tmp_path / "one"))
+    names = {name: safetensors(tmp_path / name / "model") for name in ("one", "two")}
+    assert names["one"].keys() == names["two"].keys()
+    for name, weight in names["one"].items():
+        assert torch.allclose(names["two"][name], weight, atol=1e-4), name
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
-def test_two_processes_resume_exactly(case, tmp_path):
-    common = (*CASES[case], *TWO, "model.dropout=0.1", "data.batch_size=4", "scheduler=constant")
+@pytest.mark.parametrize(
+    ("case", "how"), [*((case, TWO) for case in CASES), ("t5-lora", SHARED), ("llama-full", SHARED)]
+)
+def test_two_processes_resume_exactly(case, how, tmp_path):
+    common = (*CASES[case], *how, "model.dropout=0.1", "data.batch_size=4", "scheduler=constant")
     run(tmp_path, "straight", *common)
     run(tmp_path, "half", *common, "trainer.max_epochs=1")
     longer = cli("resume=half", "trainer.max_epochs=2", cwd=tmp_path)
@@ -87,3 +116,27 @@ def test_a_guard_stops_all_processes(tmp_path):
     assert done.returncode == 3, done.stderr
     assert "halted at step" in done.stderr
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "halted"
+    assert done.stderr.count("halted at step") == 1
+
+
+@pytest.mark.slow
+def test_a_guard_stops_all_processes_that_share_the_weights(tmp_path):
+    done = cli(
+        *RUN, *CASES["llama-full"], *SHARED, "optim.lr=1e30", "scheduler=constant", "output_dir=run", cwd=tmp_path
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.count("halted at step") == 1
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_all_processes(tmp_path):
+    few = ("data.limit=16", "baseline=false", "questions=0", "callbacks.samples.number=0", "data.batch_size=4")
+    script = [sys.executable, str(Path(__file__).with_name("failing_write.py"))]
+    done = subprocess.run(
+        [*script, *RUN, *CASES["llama-full"], *TWO, *few, "output_dir=run"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("could not be written (No space left on device); the one before it is kept") == 1
+    assert "Traceback" not in done.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()

@@ -12,6 +12,7 @@ from llmft.data.stream import Stream
 from llmft.errors import Halted, UserError
 from llmft.evaluation.metric import mode_of
 from llmft.randomness import gathered, randomness, set_randomness
+from llmft.ranks import agree
 
 
 class Checkpoints(Checkpoint):
@@ -87,10 +88,20 @@ class Checkpoints(Checkpoint):
             link(self.last, self.best)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Write ``last.ckpt``."""
+        """Write ``last.ckpt``.
+
+        Raises:
+            UserError: The first process could not; on all of them.
+        """
         if getattr(trainer, "fast_dev_run", False):
             return
-        trainer.save_checkpoint(self.last)
+        error = None
+        try:
+            trainer.save_checkpoint(self.last)
+        except UserError as failed:
+            error = failed
+            trainer.strategy.barrier("Trainer.save_checkpoint")  # the others wait there
+        agree(trainer.strategy, error)
         self.saved_step = trainer.global_step
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmft.models.sharding import whole
+
 # Weights up to this size are compared with a copy, larger ones by a hash (a copy would double the memory).
 COPIED = 4096
 
@@ -46,7 +48,8 @@ class IdleWeights:
         """Forget the weights that have had a gradient, and those that have moved (one hash may agree by chance, not all)."""
         if self.zero:
             names = [name for name in self.weights if name in self.zero]
-            some = torch.stack([grad.any() for name in names if (grad := self.weights[name].grad) is not None]).tolist()
+            gradients = [grad for name in names if (grad := self.weights[name].grad) is not None]
+            some = torch.stack([whole(grad).any() for grad in gradients]).tolist()
             self.zero = {name for name, any_ in zip(names, some, strict=True) if not any_}
         if self.moving:
             self.still = {n: f for n, f in self.still.items() if torch.equal(f, _fingerprint(self.weights[n]))}
@@ -63,4 +66,5 @@ class IdleWeights:
 
 def _fingerprint(weight: Tensor) -> Tensor:
     """What changes with the smallest change of a weight (a sum or a norm would round it away)."""
-    return weight.detach().clone() if weight.numel() <= COPIED else torch.hash_tensor(weight.detach())
+    now = whole(weight.detach())
+    return now.clone() if now.numel() <= COPIED else torch.hash_tensor(now)

@@ -12,6 +12,7 @@ from llmft import halt
 from llmft.callbacks.idle_weights import IdleWeights
 from llmft.errors import Halted
 from llmft.models.base import InstructionModule
+from llmft.models.sharding import is_sharded, whole
 
 WAYS_OUT = {
     "model": "the model was broken before the first step: check the files of model.path",
@@ -126,7 +127,7 @@ class NanGuard(pl.Callback):
 
     def _check_weights(self, trainer: pl.Trainer, pl_module: Any) -> None:
         for name, weight in pl_module.model.named_parameters():
-            if weight.requires_grad and not torch.isfinite(weight).all():
+            if weight.requires_grad and not whole(torch.isfinite(weight).all()):
                 self._halt(trainer, pl_module, f"the weight {name} is not finite", self._cause(trainer), after=True)
 
     def _cause(self, trainer: pl.Trainer) -> str:
@@ -144,6 +145,10 @@ class NanGuard(pl.Callback):
         after: bool = False,
     ) -> None:
         """Write the post-mortem and raise Halted."""
+        if is_sharded(trainer.strategy):  # the first process alone could not run the rows again
+            raise Halted(
+                f"halted at step {trainer.global_step + (not validating and not after)}: {what}\n  {WAYS_OUT[way_out]}"
+            )
         window = self.validation if validating else self.window
         window = halt.of_all_ranks(window, trainer)
         if trainer.global_rank == 0:

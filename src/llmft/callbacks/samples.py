@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from llmft.generation import Generator
+from llmft.models.sharding import is_sharded
 from llmft.records import Example
 
 
@@ -50,6 +51,8 @@ class Samples(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Ask the questions; not in a dry run, and in the first process alone."""
         if getattr(trainer, "fast_dev_run", False) or not self.examples or trainer.global_rank:
+            return
+        if is_sharded(trainer.strategy):  # one process alone has no whole model to ask; the config's check says so
             return
         self.last_step = trainer.global_step
         answers = self.generator.answers([example.context for example in self.examples])

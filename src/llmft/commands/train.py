@@ -7,7 +7,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
@@ -16,14 +15,15 @@ from llmft.check import check
 from llmft.commands import summary
 from llmft.config import user_path
 from llmft.data.base import InstructionDataModule
-from llmft.errors import Halted, UserError
+from llmft.errors import Halted, Pruned, UserError
+from llmft.estimating import shortage
 from llmft.evaluation import measure
 from llmft.evaluation.evaluation import Evaluation
 from llmft.fit import Fit
 from llmft.generation import Generator
 from llmft.judging.judge import Judge, add_judgement, judge_of
 from llmft.models import adapters, backbone, export, outline, schedule
-from llmft.ranks import is_first, rank
+from llmft.ranks import ending_together, is_first, rank
 from llmft.report import page, series
 from llmft.report.lengths import histogram
 from llmft.resume import check_data, is_done, resumed
@@ -38,10 +38,6 @@ def main(cfg: DictConfig) -> float | None:
     session.quiet()
     job = HydraConfig.get()
     cfg.output_dir = job.runtime.output_dir
-    if job.mode == RunMode.MULTIRUN and cfg.trainer.devices > 1:
-        raise UserError(
-            "trainer.devices: a multirun with several processes per run is not there yet; run them one by one"
-        )
     if cfg.resume:
         cfg = resumed(cfg, job.overrides.task)
         if is_done(cfg):
@@ -61,12 +57,19 @@ def main(cfg: DictConfig) -> float | None:
         run.finish("halted", reason=str(error))
         _report(cfg, run)
         raise
+    except Pruned as error:
+        run.finish("pruned", reason=str(error), objective=error.value)
+        raise
     except KeyboardInterrupt:
         run.finish("interrupted")
         raise
     except BaseException as error:
         run.finish("failed", reason=str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
-        raise
+        if not shortage.is_shortage(error):
+            raise
+        reason = shortage.reason_of(error)
+    # here the frames of the training are gone, and with them its tensors
+    raise shortage.explained(cfg, reason)
 
 
 def train(cfg: DictConfig, run: RunDirectory) -> float | None:
@@ -74,7 +77,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     series.reference(cfg.report.reference_curve)
     data = instantiate(cfg.data)()
-    data.share(rank(), cfg.trainer.devices)
+    data.share(rank(cfg.trainer.devices), cfg.trainer.devices * cfg.trainer.num_nodes)
     check_data(data.source.given, data.source.sha256, run.record)
     data.read()
 
@@ -85,7 +88,11 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     data.encode(codec)
     _tell_data(data, run)
 
-    model = adapters.adapt(backbone.load_model(place, cfg.model, family.auto_class), cfg.peft, cfg.model.lora_targets)
+    def build() -> Any:
+        loaded = backbone.load_model(place, cfg.model, family.auto_class)
+        return adapters.adapt(loaded, cfg.peft, cfg.model.lora_targets)
+
+    model = build()
     _tell_model(cfg, run, place, prompt, adapters.parameter_counts(model))
     module = family(model, instantiate(cfg.optim), _schedule(cfg, data))
     generator = Generator(model, codec, cfg.generation)
@@ -103,12 +110,16 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     if evaluation and not measure.has_adapter(model):  # full fine-tuning leaves no base behind
         evaluation.ask_base(fit.device)
     before = run.record.get("metrics", {}).get("before") if checkpoint else None
-    if before is None:
-        before = fit.measure() if cfg.baseline else {}
-        run.update(metrics={"before": before})
-    before_answers = generator.answers(contexts) if cfg.baseline else []
-    fit.run()
-    after, after_answers = fit.best(), generator.answers(contexts)
+    before_answers = generator.answers(contexts) if cfg.baseline and fit.is_sharded else []
+    with ending_together(fit.trainer.strategy):
+        if before is None:
+            before = fit.measure() if cfg.baseline else {}
+            run.update(metrics={"before": before})
+        before_answers = before_answers or (generator.answers(contexts) if cfg.baseline else [])
+        fit.run()
+        after = fit.best(build)
+        generator.model = module.model
+    after_answers = generator.answers(contexts)
     if not is_first():
         return after.get(cfg.objective)
     if data.stream:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from llmft.errors import UserError
 from llmft.models.loss import token_loss_sum
+from llmft.models.sharding import shard, whole
 
 
 class TokenSums:
@@ -121,7 +122,9 @@ class InstructionModule(pl.LightningModule):
         for gradient in gradients:
             gradient.mul_(scale)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # float16 gradients are scaled until the step
-        self.grad_norm = float(torch.nn.utils.get_total_norm(gradients)) / (scaler.get_scale() if scaler else 1.0)
+        self.grad_norm = float(whole(torch.nn.utils.get_total_norm(gradients))) / (
+            scaler.get_scale() if scaler else 1.0
+        )
         self.window_places, self.places, self.window_open = self.places, [], False
         self.learning_rate = optimizer.param_groups[0]["lr"]
 
@@ -140,6 +143,11 @@ class InstructionModule(pl.LightningModule):
     def log_exact(self, name: str, value: float, *, prog_bar: bool = False) -> None:
         """Log a number in float64 (Lightning would round it to float32); MetricsLog takes it to files and loggers."""
         self.log(name, torch.tensor(value, dtype=torch.float64), logger=False, prog_bar=prog_bar, reduce_fx="max")
+
+    def configure_model(self) -> None:
+        """Share the weights out, where the strategy does."""
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over the trainable weights, and a schedule that moves once per optimizer step."""
@@ -161,6 +169,8 @@ class InstructionModule(pl.LightningModule):
         Raises:
             UserError: Names are missing or unknown.
         """
+        if "state_dict" not in checkpoint:  # the weights were shared out to all processes already
+            return
         found, wanted = set(checkpoint["state_dict"]), self.trainable_names()
         if found != wanted:
             missing, unknown = sorted(wanted - found)[:3], sorted(found - wanted)[:3]

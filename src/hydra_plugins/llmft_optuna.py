@@ -1,0 +1,32 @@
+"""Hydra's sweeper over Optuna; the published plugin pins an Optuna of 2021."""
+
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class OptunaSweeper(Sweeper):
+    """Proposes jobs in batches, has them run by the launcher, and learns from what they return.
+
+    Args:
+        options: The keys of ``conf/hydra/sweeper/optuna.yaml``.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what is searched."""
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the search."""
+        from llmft.search import Search  # Hydra imports this file at every start of any command
+
+        return Search(arguments, self.config, self.launcher, **self.options).run()

@@ -1,0 +1,58 @@
+"""Hydra's launcher for Ray; the published plugin pins a cloudpickle that joblib no longer works with."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+
+class RayLauncher(Launcher):
+    """Each job is a task of Ray.
+
+    Args:
+        init: Arguments of ``ray.init``.
+        remote: Options of ``ray.remote``: what a job takes.
+    """
+
+    def __init__(self, init: DictConfig, remote: DictConfig) -> None:
+        self.init, self.remote = OmegaConf.to_container(init), OmegaConf.to_container(remote)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what the jobs are made of."""
+        self.context, self.task, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs, as many at once as there is room for."""
+        import ray
+
+        if not ray.is_initialized():
+            # Ray's own log would bury the jobs' lines
+            ray.init(**{"include_dashboard": False, "logging_level": "error", **self.init})  # pyright: ignore
+        task = ray.remote(**self.remote)(_job)  # pyright: ignore
+        state = Singleton.get_state()
+        jobs = [
+            task.remote(self.context, self.task, self.config, list(overrides), number, state)
+            for number, overrides in enumerate(job_overrides, start=initial_job_idx)
+        ]
+        return ray.get(jobs)
+
+
+def _job(
+    context: HydraContext, task: TaskFunction, config: DictConfig, overrides: list[str], number: int, state: Any
+) -> JobReturn:
+    setup_globals()
+    Singleton.set_state(state)
+    job_config = context.config_loader.load_sweep_config(config, overrides)
+    with open_dict(job_config):
+        job_config.hydra.job.id = job_config.hydra.job.num = number
+    return run_job(
+        hydra_context=context,
+        task_function=task,
+        config=job_config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )

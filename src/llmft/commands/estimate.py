@@ -1,0 +1,52 @@
+"""``estimate``: what a training will need, before its weights are loaded."""
+
+import json
+from typing import Any
+
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from llmft import session
+from llmft.check import check
+from llmft.estimating.estimate import Estimate, estimate
+from llmft.models import backbone
+
+
+def main(cfg: DictConfig) -> None:
+    """Read and encode the rows, outline the model, and print what is known."""
+    session.quiet()
+    session.log_to(None)
+    check(cfg, architecture=True)
+    family = get_class(cfg.model._target_)
+    place = backbone.at_hand(cfg.model, family.auto_class) or backbone.locate(cfg.model, family.auto_class)
+    data = instantiate(cfg.data)()
+    data.read()
+    data.encode(session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))[0])
+    found = estimate(cfg, data, place)
+    measured = _probe(cfg, data, place, found) if cfg.estimate.probe else {}
+    if cfg.format == "json":
+        Console(highlight=False, soft_wrap=True, markup=False).print(json.dumps(found.as_json() | measured))
+        return
+    console = Console(highlight=False)
+    console.print(found.table())
+    for line in found.lines():
+        console.print(line, soft_wrap=True)
+    if measured:
+        console.print(_told(measured))
+
+
+def _probe(cfg: DictConfig, data: Any, place: str, found: Estimate) -> dict[str, Any]:
+    from llmft.estimating import probe
+
+    return probe.measure(cfg, data, place, steps=found.steps)
+
+
+def _told(measured: dict[str, Any]) -> Table:
+    table = Table(title=f"measured, {measured['probe_steps']} steps")
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    for name, text in measured["shown"].items():
+        table.add_row(name, text)
+    return table

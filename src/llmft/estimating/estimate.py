@@ -1,0 +1,124 @@
+"""A config and its encoded rows -> what the training needs, in numbers, as a table, and as advice."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hydra.utils import get_class
+from rich.table import Table
+
+from llmft.data.base import InstructionDataModule
+from llmft.estimating import memory
+from llmft.estimating.cheaper import Change, changes
+from llmft.models.schedule import planned_steps
+
+MIB = 2**20
+WORDS = {
+    "process": "Python, libraries, rows",
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer states",
+    "activations": "activations, fullest batch",
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is known before the training.
+
+    Attributes:
+        memory: Of one process.
+        total: Parameters.
+        trainable: Parameters that are trained.
+        rows: Training rows.
+        tokens: Of an epoch's rows, prompts and answers, without padding.
+        supervised: Of these, those that are trained.
+        batches: Of an epoch, for each process.
+        steps: Optimizer steps of the training.
+        on_gpu: Where it runs.
+        available: Bytes of the device (for a CPU: of the machine, or of what this process may use); None if not known.
+        cheapest: The cheapest change that would make it fit, if it does not.
+    """
+
+    memory: memory.Memory
+    total: int
+    trainable: int
+    rows: int
+    tokens: int
+    supervised: int
+    batches: int
+    steps: int
+    on_gpu: bool
+    available: int | None
+    cheapest: Change | None
+
+    def as_json(self) -> dict[str, Any]:
+        """All numbers, in bytes, tokens and steps."""
+        found = asdict(self) | {"peak": self.memory.peak}
+        found["cheapest"] = self.cheapest.as_json() if self.cheapest else None
+        return found
+
+    def table(self) -> Table:
+        """The memory, part by part."""
+        table = Table(title=f"memory of one process on the {'GPU' if self.on_gpu else 'CPU'}, at its fullest")
+        table.add_column("part")
+        table.add_column("MiB", justify="right")
+        for name, size in asdict(self.memory).items():
+            table.add_row(WORDS[name], f"{size / MIB:,.1f}")
+        table.add_section()
+        table.add_row("predicted peak", f"{self.memory.peak / MIB:,.1f}", style="bold")
+        return table
+
+    def lines(self) -> list[str]:
+        """The rest, in sentences."""
+        tokens = f"{self.tokens:,} tokens, {self.supervised:,} of them trained"
+        said = [
+            f"parameters: {self.total:,}, of them {self.trainable:,} trainable ({100 * self.trainable / self.total:.2f} %)",
+            f"an epoch: {self.rows:,} rows, {tokens}; {self.batches:,} batches",
+            f"the training: {self.steps:,} optimizer steps",
+        ]
+        if self.available:
+            fits = "fits into" if self.memory.peak <= self.available else "does not fit into"
+            said.append(f"it {fits} {self.available / MIB:,.0f} MiB")
+        return [*said, f"cheapest change: {self.cheapest}"] if self.cheapest else said
+
+
+def estimate(cfg: Any, data: InstructionDataModule, place: str, *, too_much: bool = False) -> Estimate:
+    """Estimate a training.
+
+    Args:
+        cfg: Of a training.
+        data: Encoded rows.
+        place: The model's folder.
+        too_much: Whether it ran out of memory already, so that it must become smaller whatever there seems to be.
+    """
+    outline, found = _memory(cfg, data, place)
+    limit = memory.available(on_gpu=outline.on_gpu)
+    trainer, facts, chosen = cfg.trainer, data.facts, data.chosen["train"]
+    data.share(0, trainer.devices * trainer.num_nodes)
+    batches = len(data.batches("train"))
+    tokens = int(facts.sizes(chosen).sum())
+    answers = facts["answer_tokens"][chosen].clip(max=cfg.data.max_answer_tokens)
+    cheapest = None
+    if too_much or (limit is not None and found.peak > limit):
+        goal = min(limit or found.peak, 0.8 * found.peak) if too_much else limit or found.peak
+        tried = ((change, _memory(change.of(cfg), data, place)[1].peak) for change in changes(cfg))
+        cheapest = Change.first_within(tried, goal)
+    return Estimate(
+        memory=found,
+        **outline.counts,
+        rows=len(chosen),
+        tokens=tokens,
+        supervised=tokens if cfg.data.train_on == "all" else int(answers.sum()),
+        batches=batches,
+        steps=planned_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps),
+        on_gpu=outline.on_gpu,
+        available=limit,
+        cheapest=cheapest,
+    )
+
+
+def _memory(cfg: Any, data: InstructionDataModule, place: str) -> tuple[memory.Outline, memory.Memory]:
+    family = get_class(cfg.model._target_)
+    outline = memory.Outline(cfg, place, family.auto_class)
+    module = family(outline.model, None, None)
+    return outline, memory.predict(outline, module, data)

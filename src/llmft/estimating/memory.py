@@ -1,0 +1,215 @@
+"""A config and its rows -> the bytes of its training, part by part, from a model without weights."""
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from torch import Tensor, nn
+
+from llmft.batching import Line
+from llmft.collate import training_batch
+from llmft.data.base import InstructionDataModule
+from llmft.estimating.ledger import Ledger, fused_attention
+from llmft.models import adapters, backbone
+from llmft.models.loss import token_loss_sum
+
+# Bytes of a weight in fewer bits, with the scale of its block of 64 (NF4: double quantisation, Dettmers et al. 2023, 2).
+QUANTISED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "fp4": 0.5 + 4 / 64, "int8": 1.0}
+EPOCHS_LOOKED_AT = 3
+# The C library's malloc holds more than was asked for, in holes between tensors of many sizes; see benchmarks/estimate.py.
+MALLOC = 1.3
+# What a training loads later than this; without them the process would look smaller than it will be.
+LOADED_LATER = ("torch._dynamo", "torch.utils.tensorboard", "lightning.pytorch", "sacrebleu", "llmft.commands.train")
+# Which parts each process of a strategy holds a share of.
+SHARED = {
+    "ddp": (),
+    "fsdp": ("weights", "gradients", "optimizer"),
+    "deepspeed_stage_2": ("gradients", "optimizer"),
+    "deepspeed_stage_3": ("weights", "gradients", "optimizer"),
+}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one process at the fullest moment of a training step.
+
+    Attributes:
+        process: Python, libraries and rows (on the CPU; a GPU holds none of them).
+        weights: Of the model, trained or not.
+        gradients: Of the trained weights.
+        optimizer: Its states.
+        activations: What the fullest batch leaves for the backward pass, and what both passes need besides.
+    """
+
+    process: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def peak(self) -> int:
+        """All of it."""
+        return sum(asdict(self).values())
+
+
+class Outline:
+    """A model without weights, and its parts' sizes.
+
+    Args:
+        cfg: Of a training.
+        place: The model's folder.
+        auto_class: The transformers class of the family.
+    """
+
+    def __init__(self, cfg: Any, place: str, auto_class: Any) -> None:
+        self.cfg = cfg
+        self.on_gpu = runs_on_gpu(cfg.trainer)
+        config = backbone.load_config(place, cfg.model)
+        for name in backbone.DROPOUTS:
+            if cfg.model.dropout is not None and hasattr(config, name):
+                setattr(config, name, cfg.model.dropout)
+        options = {"dtype": getattr(torch, cfg.model.dtype), "attn_implementation": cfg.model.attention}
+        with torch.device("meta"):
+            model = auto_class.from_config(config, **options).train()
+            if cfg.model.gradient_checkpointing:
+                model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+            self.model = adapters.adapt(model, cfg.peft, cfg.model.lora_targets).to("meta")
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.counts = adapters.parameter_counts(self.model)
+
+    def weights(self) -> int:
+        """Bytes of all weights and buffers."""
+        quantised = QUANTISED.get(self.cfg.peft.get("quantise"))
+        head = self.model.get_output_embeddings()
+        linear = {
+            id(m.weight)
+            for name, m in self.model.named_modules()
+            if quantised and isinstance(m, nn.Linear) and m is not head and "lora_" not in name
+        }
+        each = {id(t): t for t in (*self.model.parameters(), *self.model.buffers())}
+        return math.ceil(
+            sum(t.numel() * (quantised if key in linear and quantised else t.element_size()) for key, t in each.items())
+        )
+
+    def gradients(self) -> int:
+        """Bytes of the gradients."""
+        return sum(p.numel() * p.element_size() for p in self.trained)
+
+    def optimizer(self) -> tuple[int, int]:
+        """Bytes of the optimizer's states, and what an update needs besides."""
+        optimizer = instantiate(self.cfg.optim)([nn.Parameter(torch.empty_like(p)) for p in self.trained])
+        if type(optimizer).__module__.startswith("bitsandbytes"):  # two states of a byte each, in blocks of 256
+            return 2 * sum(p.numel() for p in self.trained), 0
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        for p in held:
+            p.grad = torch.empty_like(p)
+        for group in optimizer.param_groups:
+            if group.get("foreach", False) is None:  # torch's choice by device
+                group["foreach"] = self.on_gpu
+        with Ledger(*held, *(p.grad for p in held if p.grad is not None)) as ledger:
+            optimizer.step()
+        states = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
+        size = sum(t.numel() * t.element_size() for t in states)
+        return size, max(0, ledger.peak - size)
+
+    def activations(self, module: Any, batch: dict[str, Any]) -> int:
+        """The most that forward and backward pass of a batch hold, weights and gradients left out."""
+        mixed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(self.cfg.trainer.precision)
+        kept = {p: p.data for p in self.model.parameters()}
+        casts = 0
+        if mixed:  # autocast works in half precision, and keeps half-precision copies of what is trained
+            casts = sum(p.numel() * 2 for p in self.trained if p.dim() > 1)
+            self.model.to(mixed)
+        for p in self.trained:
+            p.grad = torch.empty_like(p)
+        gradients = [p.grad for p in self.trained if p.grad is not None]
+        fused = fused_attention(on_gpu=self.on_gpu) if self.cfg.model.attention == "sdpa" else nullcontext()
+        with fused, Ledger(*self.model.parameters(), *self.model.buffers(), *gradients) as ledger:
+            logits, targets, _ = module.predict(batch)
+            total, _ = token_loss_sum(logits, targets.to("meta"))
+            del logits
+            total.backward()
+        for p in self.model.parameters():
+            p.data, p.grad = kept[p], None
+        return ledger.peak + casts
+
+
+def predict(outline: Outline, module: Any, data: InstructionDataModule) -> Memory:
+    """The parts of a training's memory, for the fullest of its batches.
+
+    Args:
+        outline: The model.
+        module: It, under its family's ``predict``.
+        data: Encoded rows.
+        process: Bytes that Python, libraries and rows take now.
+    """
+    trainer = outline.cfg.trainer
+    batch = training_batch(
+        [[data.encoded["train"][row] for row in line] for line in fullest(data, outline.cfg)], data.pad_id
+    )
+    states, update = outline.optimizer()
+    parts = {"weights": outline.weights(), "gradients": outline.gradients(), "optimizer": states}
+    activations = max(outline.activations(module, batch), update)
+    ranks = trainer.devices * trainer.num_nodes
+    strategy = str(trainer.strategy if isinstance(trainer.strategy, str) else trainer.strategy.get("name"))
+    if ranks > 1 and strategy == "ddp":
+        activations += parts["gradients"]  # the buckets that travel
+    shared = {name: size // ranks if name in SHARED.get(strategy, ()) else size for name, size in parts.items()}
+    if outline.on_gpu:
+        return Memory(process=0, activations=activations, **shared)
+    for name in LOADED_LATER:
+        import_module(name)
+    return Memory(process=resident(), activations=int(MALLOC * activations), **shared)
+
+
+def fullest(data: InstructionDataModule, cfg: Any) -> list[Line]:
+    """The batch of the training with the most tokens, padding included."""
+    options = {"batch_size": cfg.data.batch_size, "tokens_per_batch": cfg.data.tokens_per_batch}
+    data.plan = replace(data.plan, **options)  # of a change that is tried
+    batches = data.batches("train")
+    epochs = cfg.trainer.max_epochs if cfg.trainer.max_epochs > 0 else EPOCHS_LOOKED_AT
+
+    def each() -> Iterator[list[Line]]:
+        for epoch in range(min(epochs, EPOCHS_LOOKED_AT)):
+            batches.set_epoch(epoch)
+            yield from batches
+
+    return max(each(), key=lambda lines: len(lines) * sum(batches.widest(lines)))
+
+
+def runs_on_gpu(trainer: Any) -> bool:
+    """Whether a ``trainer`` config means a GPU; ``auto`` takes one where there is one."""
+    return trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and torch.cuda.is_available())
+
+
+def available(*, on_gpu: bool) -> int | None:
+    """Bytes of the GPU, or of what this process may use of the machine; None where that cannot be known."""
+    if on_gpu:
+        return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+    import os
+    import resource
+
+    limits = [resource.getrlimit(resource.RLIMIT_AS)[0], os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()]
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        text = Path(file).read_text().strip() if Path(file).is_file() else ""
+        limits.append(int(text) if text.isdigit() else -1)
+    return min((limit for limit in limits if limit > 0), default=None)
+
+
+def resident() -> int:
+    """Bytes that this process holds in memory now."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        import resource
+
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    from llmft.commands.summary import peak_memory_mib
+
+    return int(peak_memory_mib()["cpu"] * 2**20)

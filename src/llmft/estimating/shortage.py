@@ -1,0 +1,62 @@
+"""Out of memory -> one message: what the training would need, and the cheapest change."""
+
+import errno
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from hydra.utils import get_class, instantiate
+from rich.console import Console
+
+from llmft import session
+from llmft.errors import UserError
+from llmft.estimating.estimate import estimate
+from llmft.models import backbone
+
+# What torch and its libraries say where they raise nothing more special than a RuntimeError.
+SAID = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed", "bad_alloc")
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error, or what caused it, is that memory ran out."""
+    return any(
+        isinstance(e, MemoryError | torch.OutOfMemoryError)
+        or (isinstance(e, RuntimeError) and any(words in str(e).lower() for words in SAID))
+        or (isinstance(e, OSError) and e.errno == errno.ENOMEM)
+        for e in _chain(error)
+    )
+
+
+def explained(cfg: Any, reason: str) -> UserError:
+    """The message; call it where the training's tensors are gone already.
+
+    Args:
+        cfg: Of the training.
+        reason: What was said when memory ran out.
+    """
+    head = f"out of memory: {reason}"
+    try:
+        family = get_class(cfg.model._target_)
+        place = backbone.locate(cfg.model, family.auto_class)
+        data = instantiate(cfg.data)()
+        data.read()
+        data.encode(session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))[0])
+        found = estimate(cfg, data, place, too_much=True)
+    except Exception as error:  # there may be too little memory for this, too
+        ways = "halve data.batch_size and double trainer.accumulate_grad_batches, or take model.gradient_checkpointing=true"
+        return UserError(f"{head}\nwhat it would need could not be estimated ({type(error).__name__}); {ways}")
+    console = Console(width=60)
+    with console.capture() as printed:
+        console.print(found.table())
+    return UserError("\n".join([head, printed.get().rstrip(), *found.lines()]))
+
+
+def reason_of(error: BaseException) -> str:
+    """What was said, in a line."""
+    return (str(error).splitlines() or [type(error).__name__])[0] or type(error).__name__
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,112 @@
+"""One job: a command with its config -> its result and exit code. A sweep's may run in another process or on another machine."""
+
+import importlib
+import json
+import logging
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from llmft import ranks
+from llmft.command_line import quoted
+from llmft.errors import Halted, Pruned, UserError, complain, say
+from llmft.sweep import before, finished_value
+
+log = logging.getLogger(__name__)
+
+INTERRUPTED = 130
+RECORD = "job.json"
+# Workers that take one job after the other: a job that is killed would take its worker and the jobs of the others along.
+SHARED_WORKERS = ("joblib", "ray")
+
+
+def attempt(cfg: DictConfig) -> tuple[int, Any]:
+    """Run the command that the config is of; what goes wrong is said, and becomes an exit code.
+
+    Returns:
+        The exit code (0 done, 1 a fault of ours, 2 wrong input, 3 halted, 130 interrupted), and what a sweep gets.
+    """
+    command = HydraConfig.get().job.config_name
+    try:
+        return 0, importlib.import_module(f"llmft.commands.{command}").main(cfg)
+    except Pruned as error:
+        say(str(error))
+        return 0, error.value
+    except (UserError, Halted, OSError) as error:
+        if cfg.get("show_traceback"):
+            traceback.print_exc()
+        return complain(error), float("nan")
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED, float("nan")
+
+
+def swept(cfg: DictConfig) -> Any:
+    """A job of a sweep: skip it if it is done, go on where it was interrupted, and never end the sweep.
+
+    ``job.json`` in its folder holds the exit code, null while it runs or if it was killed.
+
+    Raises:
+        KeyboardInterrupt: The user interrupted it, and with it the sweep.
+    """
+    job = HydraConfig.get()
+    folder, overrides = Path(job.runtime.output_dir), list(job.overrides.task)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # of a worker; a cluster's launcher has its own
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        past = before(folder, overrides)
+    except UserError as error:
+        _record(folder, error.exit_code, str(error))
+        return float("nan")
+    if past.done:
+        say(f"job {folder.name}: {past.why}, nothing to do", style="green")
+        _record(folder, past.code)
+        return past.value
+    if past.resume:
+        say(f"job {folder.name}: {past.why}, goes on", style="green")
+        cfg.resume = str(folder)
+    _record(folder, None)
+    code, value = _in_a_process(cfg, folder, overrides) if _needs_a_process(cfg, job) else _guarded(cfg)
+    _record(folder, code)
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    return value
+
+
+def _guarded(cfg: DictConfig) -> tuple[int, Any]:
+    try:
+        return attempt(cfg)
+    except Exception as error:
+        traceback.print_exc()
+        return complain(error), float("nan")
+
+
+def _needs_a_process(cfg: DictConfig, job: Any) -> bool:
+    """Whether several processes would have to be started from here, or a worker must survive the job."""
+    starts_others = cfg.get("trainer") and ranks.processes_to_start(cfg.trainer)
+    return bool(starts_others) or job.runtime.choices.get("hydra/launcher") in SHARED_WORKERS
+
+
+def _in_a_process(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> tuple[int, Any]:
+    job = HydraConfig.get()
+    given = [f"--config-dir={s.path}" for s in job.runtime.config_sources if s.provider == "command-line"]
+    where = [f"output_dir={folder}", *([f"resume={folder}"] if cfg.get("resume") else [])]
+    command = [sys.executable, "-m", "llmft", job.job.config_name, *given, *overrides]
+    code = subprocess.run([*command, *(quoted(w, multirun=False) for w in where)], check=False).returncode
+    if code < 0:
+        say(f"job {folder.name}: was killed by {signal.Signals(-code).name}")
+        return 1, float("nan")
+    return code, finished_value(folder) if code == 0 else float("nan")
+
+
+def _record(folder: Path, code: int | None, message: str | None = None) -> None:
+    """Write ``job.json``; a message in it is said at the end of the sweep, where a job's own output may not be seen."""
+    if ranks.is_first():
+        (folder / RECORD).write_text(json.dumps({"code": code, "message": message}) + "\n", encoding="utf-8")

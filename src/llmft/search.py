@@ -1,0 +1,147 @@
+"""A search with Optuna: swept values of the command line -> jobs, each proposed from what the jobs before it returned."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from llmft.errors import UserError
+from llmft.evaluation.metric import mode_of
+from llmft.run import status_of
+from llmft.sweep import finished_value
+
+STUDY = "study.journal"
+NAME = "sweep"
+
+
+class Search:
+    """One study; it lives in the sweep's folder, and the same sweep goes on with it.
+
+    Args:
+        arguments: The overrides of the command line, with ``a,b``, ``choice``, ``range``, ``interval`` and ``tag(log, ...)``.
+        config: The sweep's config.
+        launcher: Hydra's; runs the jobs.
+        n_trials: Jobs in total.
+        n_jobs: Jobs proposed at once.
+        direction: ``minimize``, ``maximize``, or ``auto`` by what is better of the objective.
+        seed: Of the sampler.
+        sampler: ``tpe`` or ``random``.
+
+    Raises:
+        UserError: There is nothing to search, or an option is none of these.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        config: DictConfig,
+        launcher: Any,
+        *,
+        n_trials: int,
+        n_jobs: int,
+        direction: str,
+        seed: int | None,
+        sampler: str,
+    ) -> None:
+        self.launcher, self.folder = launcher, Path(config.hydra.sweep.dir)
+        self.fixed, self.space = split(arguments)
+        self.n_trials, self.n_jobs = n_trials, n_jobs
+        modes = {"min": "minimize", "max": "maximize"}
+        self.direction = modes[mode_of(config.objective)] if direction == "auto" else direction
+        self.sampler, self.seed = sampler, seed
+        faults = {
+            "n_trials": n_trials >= 1,
+            "n_jobs": n_jobs >= 1,
+            "direction (minimize, maximize, auto)": self.direction in modes.values(),
+            "sampler (tpe, random)": sampler in ("tpe", "random"),
+        }
+        wrong = [f"hydra.sweeper.{name}: not so" for name, right in faults.items() if not right]
+        if not self.space:
+            wrong.append(
+                "nothing to search: no key has several values, such as 'optim.lr=tag(log, interval(1e-5, 1e-3))'"
+            )
+        if wrong:
+            raise UserError.from_faults("hydra/sweeper=optuna", wrong)
+
+    def run(self) -> list[Any]:
+        """Run what an interrupted search left, then new jobs up to ``n_trials``."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        study, returns = self._study(), []
+        left = [trial for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished()]
+        for trial in left:  # one by one: their numbers need not follow each other
+            returns += self._launch(study, [(trial.number, trial.params)])
+        while (done := len(study.get_trials(deepcopy=False))) < self.n_trials:
+            asked = [study.ask(self.space) for _ in range(min(self.n_jobs, self.n_trials - done))]
+            returns += self._launch(study, [(trial.number, trial.params) for trial in asked])
+        return returns
+
+    def _study(self) -> Any:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        storage = storage_of(self.folder / STUDY)
+        past = [s for s in optuna.get_all_study_summaries(storage) if s.study_name == NAME]
+        # drawn on, not again, where a study goes on
+        seed = None if self.seed is None else (self.seed + sum(s.n_trials for s in past)) % 2**32
+        samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+        return optuna.create_study(
+            storage=storage,
+            study_name=NAME,
+            load_if_exists=True,
+            direction=self.direction,
+            sampler=samplers[self.sampler](seed=seed),
+        )
+
+    def _launch(self, study: Any, trials: list[tuple[int, dict[str, Any]]]) -> list[Any]:
+        from optuna.trial import TrialState
+
+        jobs = [self._overrides(number, values) for number, values in trials]
+        returns = list(self.launcher.launch(jobs, initial_job_idx=trials[0][0]))
+        for number, _ in trials:
+            folder = self.folder / str(number)
+            value = finished_value(folder)
+            if status_of(folder) == "pruned":
+                study.tell(number, state=TrialState.PRUNED)
+            elif value == value and status_of(folder) == "finished":
+                study.tell(number, value)
+            else:
+                study.tell(number, state=TrialState.FAIL)
+        return returns
+
+    def _overrides(self, number: int, values: dict[str, Any]) -> list[str]:
+        pruning = [f"callbacks.pruning.study='{self.folder / STUDY}'", f"callbacks.pruning.trial={number}"]
+        return [*self.fixed, *(f"{key}={value}" for key, value in values.items()), *pruning]
+
+
+def storage_of(file: Path) -> Any:
+    """A study's file, which several processes on several machines may write to."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return JournalStorage(JournalFileBackend(str(file)))
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Overrides with one value, and the distributions of the others."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    fixed, space = [], {}
+    for override in OverridesParser.create().parse_overrides(list(arguments)):
+        if override.is_sweep_override():
+            space[override.get_key_element()] = _distribution(override)
+        else:
+            fixed.append(override.input_line or "")
+    return fixed, space
+
+
+def _distribution(override: Any) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    value = override.value()
+    if not override.is_interval_sweep():
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+    low, high, log = value.start, value.end, "log" in value.tags
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=log)
+    return FloatDistribution(float(low), float(high), log=log)
