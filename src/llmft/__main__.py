@@ -20,6 +20,8 @@ COMMANDS = {
     "replay": "llmft.commands.replay",
     "evaluate": "llmft.commands.evaluate",
     "report": "llmft.commands.report",
+    "chat": "llmft.commands.chat",
+    "serve": "llmft.commands.serve",
 }
 INTERRUPTED = 130
 # Flags of Hydra's that ask for something else than running the command.

@@ -41,7 +41,9 @@ class Decoder:
     def __init__(self, generator: Generator) -> None:
         self.generator, settings = generator, generator.settings
         if generator.samples > 1:
-            raise UserError(f"generation.samples={generator.samples}: one answer is drawn here; pass generation.samples=1")
+            raise UserError(
+                f"generation.samples={generator.samples}: one answer is drawn here; pass generation.samples=1"
+            )
         if odd := [name for name in ("typical_p", "epsilon_cutoff", "eta_cutoff") if name in settings]:
             raise UserError(f"generation.{odd[0]}: answers are drawn by {', '.join(OWN)} here; leave it away")
         model = generator.model
@@ -145,7 +147,7 @@ class _Take(StoppingCriteria):
     def __init__(self, streams: Sequence[Stream], pause: Callable[[], bool]) -> None:
         self.streams, self.pause = streams, pause
 
-    def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> Any:
         for stream, token in zip(self.streams, input_ids[:, -1].tolist(), strict=True):
             if stream.reason is None:
                 stream.take(token)
@@ -160,8 +162,8 @@ class _Leave(StoppingCriteria):
     def __init__(self, streams: Sequence[Stream]) -> None:
         self.streams = streams
 
-    def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        return torch.full((len(input_ids),), all([stream.gone() for stream in self.streams]), device=input_ids.device)
+    def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> Any:
+        return torch.full((len(input_ids),), all(stream.gone() for stream in self.streams), device=input_ids.device)
 
 
 def _limit(stream: Stream) -> int:

@@ -25,7 +25,7 @@ class Sampling:
         self.warpers = [kind(settings[name]) for name, kind, off in chosen if settings.get(name) not in (None, off)]
         self.random = torch.Generator().manual_seed(seed)
 
-    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    def __call__(self, ids: Any, scores: Any) -> torch.Tensor:
         """Perturbed scores: their argmax is distributed as a draw from the softmax of the warped ones (Gumbel, 1954).
 
         Args:

@@ -1,0 +1,167 @@
+"""A request -> the streams that answer it: which model, which prompt, which tokens, drawn how."""
+
+import copy
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmft.errors import UserError
+from llmft.generation import Generator
+from llmft.models.backbone import max_positions
+from llmft.records import Turn
+from llmft.sampling import OWN, Sampling
+from llmft.serving.errors import ApiError
+from llmft.serving.protocol import ChatRequest, CompletionRequest, Message, Request
+from llmft.serving.safety import Safety
+from llmft.streaming import Stream
+
+TOP_K = 50  # what transformers draws from where a run samples and says nothing
+
+
+@dataclass
+class Prepared:
+    """What is to be submitted: a stream for each choice, and what is put before each answer."""
+
+    model: str
+    streams: list[Stream]
+    prompt_tokens: int
+    notice: str | None
+
+
+class Asking:
+    """Knows the models, the limits and the filter.
+
+    Args:
+        generators: By the name that clients use; the first is the run's own.
+        system: The system line under which a conversation stands that brings none.
+        limits: The ``serve`` keys.
+        safety: The filter.
+    """
+
+    def __init__(self, generators: Mapping[str, Generator], system: str | None, limits: Any, safety: Safety) -> None:
+        self.generators, self.system, self.limits, self.safety = generators, system, limits, safety
+        # a tokenizer that is read while another thread sets an option of it fails, so this thread has its own
+        self.codec = copy.deepcopy(next(iter(generators.values())).codec)
+
+    def chat(self, request: ChatRequest) -> Prepared:
+        """A conversation, under the template that was trained.
+
+        Raises:
+            ApiError: It cannot be answered.
+        """
+        generator = self._generator(request.model)
+        context = self._context(request.messages)
+        limit = request.max_completion_tokens or request.max_tokens
+        if request.max_tokens and limit != request.max_tokens:
+            raise ApiError(400, "max_tokens and max_completion_tokens differ; pass one of them", param="max_tokens")
+        try:
+            ids = self.codec.prompt_ids(self.codec.template.render(context))
+        except UserError as error:  # a template of Llama 2 or Gemma that does not take these turns
+            raise ApiError(400, f"messages: {error}", param="messages") from None
+        return self._prepared(request, generator, [ids], limit, context[-1].content)
+
+    def completion(self, request: CompletionRequest) -> Prepared:
+        """Raw text, or ids, without a template.
+
+        Raises:
+            ApiError: It cannot be answered.
+        """
+        generator, given = self._generator(request.model), request.prompt
+        prompts: Sequence[Any] = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
+        ids = [self._ids(prompt) for prompt in prompts]
+        asked = "\n".join(prompt for prompt in prompts if isinstance(prompt, str))
+        return self._prepared(request, generator, ids, request.max_tokens, asked)
+
+    def _generator(self, model: str) -> Generator:
+        if model not in self.generators:
+            known = ", ".join(self.generators)
+            raise ApiError(
+                404, f"model: there is no such model; there is {known}", param="model", code="model_not_found"
+            )
+        return self.generators[model]
+
+    def _context(self, messages: Sequence[Message]) -> tuple[Turn, ...]:
+        """Turns as they were trained: a system turn or none, then user and assistant in turn, a user's last."""
+        turns = [Turn("system" if m.role == "developer" else m.role, m.text()) for m in messages]
+        first = turns[0].role == "system"
+        for number, turn in enumerate(turns[first:], start=first):
+            wanted = ("user", "assistant")[(number - first) % 2]
+            if turn.role != wanted:
+                place = f"messages.{number}.role"
+                raise ApiError(400, f"{place}: must be {wanted} here, user and assistant in turn", param=place)
+        if turns[-1].role != "user" or not turns[-1].content.strip():
+            place = f"messages.{len(turns) - 1}"
+            raise ApiError(400, f"{place}: the last one must be the user's, and not blank", param=place)
+        turns = [Turn(t.role, self.safety.without_notice(t.content)) if t.role == "assistant" else t for t in turns]
+        return tuple(turns) if first or not self.system else (Turn("system", self.system), *turns)
+
+    def _ids(self, prompt: Any) -> list[int]:
+        tokenizer = self.codec.tokenizer
+        if isinstance(prompt, list):
+            if max(prompt) >= len(tokenizer):
+                raise ApiError(400, f"prompt: ids must be below {len(tokenizer)}", param="prompt")
+            return prompt
+        own = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
+        ids = tokenizer(prompt, add_special_tokens=not own)["input_ids"]
+        if not ids:
+            raise ApiError(400, "prompt: must not be empty", param="prompt")
+        return ids
+
+    def _prepared(
+        self, request: Request, generator: Generator, prompts: list[list[int]], limit: int | None, asked: str
+    ) -> Prepared:
+        choices = request.n or 1
+        if choices * len(prompts) > self.limits.max_choices:
+            raise ApiError(400, f"n: at most {self.limits.max_choices} answers to a request", param="n")
+        if refusal := self.safety.refusal(asked):
+            raise ApiError(400, refusal, param="messages", code="content_filter")
+        seed = secrets.randbits(62) if request.seed is None else request.seed % 2**63
+        streams = []
+        for ids in prompts:
+            most = self._limit(generator, len(ids), limit)
+            for _ in range(choices):
+                drawn = sampling(generator.settings, request)
+                streams.append(
+                    Stream(
+                        ids,
+                        most,
+                        generator.codec,
+                        frozenset(generator.stop_ids()),
+                        stops=request.stops(),
+                        banned=self.safety.banned,
+                        max_characters=self.safety.max_answer_characters,
+                        sampling=Sampling(drawn, (seed + len(streams)) % 2**63) if drawn else None,
+                    )
+                )
+        return Prepared(request.model, streams, sum(map(len, prompts)), self.safety.notice(asked))
+
+    def _limit(self, generator: Generator, prompt: int, limit: int | None) -> int:
+        """The most tokens of an answer: what was asked for, or the run's own setting as far as there is room.
+
+        Raises:
+            ApiError: There is no room.
+        """
+        if prompt > self.limits.max_prompt_tokens:
+            raise _too_long(f"the prompt has {prompt} tokens; {self.limits.max_prompt_tokens} are allowed")
+        if limit is not None and limit > self.limits.max_answer_tokens:
+            raise ApiError(400, f"max_tokens: at most {self.limits.max_answer_tokens}", param="max_tokens")
+        positions = max_positions(generator.model.config)
+        room = self.limits.max_answer_tokens if positions is None else positions - prompt
+        if room < (limit or 1):
+            raise _too_long(f"the prompt has {prompt} tokens and the answer {limit or 1}; the model has {positions}")
+        return limit or min(generator.settings.get("max_new_tokens", room), self.limits.max_answer_tokens, room)
+
+
+def sampling(settings: Mapping[str, Any], request: Request) -> dict[str, Any] | None:
+    """How tokens are drawn: as the run's own settings say, changed by the request; None is the most likely token."""
+    own = {"top_k": TOP_K, **{k: settings[k] for k in OWN if k in settings}} if settings.get("do_sample") else None
+    if request.temperature == 0:
+        return None
+    given = {"temperature": request.temperature, "top_p": request.top_p}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return {**(own or {}), **changes} if changes else own
+
+
+def _too_long(message: str) -> ApiError:
+    return ApiError(400, message, param="messages", code="context_length_exceeded")
