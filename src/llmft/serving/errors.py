@@ -87,7 +87,8 @@ async def broken(_: Request, __: Exception) -> JSONResponse:
 
 def _place(fault: Mapping[str, Any]) -> str:
     parts = () if fault["type"] == "json_invalid" else fault["loc"][1:]
-    return ".".join(map(str, parts))
+    # of a union pydantic also names the kind that it tried
+    return ".".join(str(part) for part in parts if isinstance(part, int) or (part.isidentifier() and part != "str"))
 
 
 def _told(fault: Mapping[str, Any]) -> str:
