@@ -12,12 +12,14 @@ from transformers.cache_utils import DynamicLayer
 from llmft.collate import generation_batch
 from llmft.errors import UserError
 from llmft.generation import Generator
-from llmft.sampling import OWN
+from llmft.sampling import OWN, Sampling, sampling_of
 from llmft.streaming import Stream
 
 More = Callable[[int], Sequence[Stream]]
-# With these a row's scores depend on how far it is padded, so it never moves to another batch.
-PADDING_COUNTS = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0}
+# Settings under which a row's scores depend on its text alone. With others (penalties, a least length) they may depend on
+# how far it is padded or where its batch began, so that it never moves to another one.
+MOVABLE = {"max_new_tokens", "do_sample", "num_beams", *OWN}
+NEUTRAL = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
 
 
 class Batch(NamedTuple):
@@ -49,11 +51,25 @@ class Decoder:
         model = generator.model
         layers = [] if model.config.is_encoder_decoder else DynamicCache(config=model.config).layers
         self.joins = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
-        self.joins &= all(settings.get(name, off) == off for name, off in PADDING_COUNTS.items())
+        self.joins &= all(name in MOVABLE or NEUTRAL.get(name, ...) == value for name, value in settings.items())
         self.beams = 1 if settings.get("do_sample") else settings.get("num_beams", 1)
         # each row draws for itself, so for transformers all are greedy
         steps = {name: value for name, value in settings.items() if name not in (*OWN, "do_sample", "num_beams")}
         self.steps = Generator(model, generator.codec, {**steps, "batch_size": 1, "seed": 0})
+
+    def stream(self, prompt: Sequence[int], *, seed: int, **options: Any) -> Stream:
+        """A stream under the generator's own settings.
+
+        Args:
+            prompt: Ids to continue.
+            seed: Of what is drawn.
+            options: Other fields of the stream.
+        """
+        own = self.generator.settings
+        drawn = sampling_of(own)
+        options.setdefault("limit", own.get("max_new_tokens", 1))
+        options.setdefault("sampling", Sampling(drawn, seed) if drawn else None)
+        return Stream(prompt, codec=self.generator.codec, stop_ids=frozenset(self.generator.stop_ids()), **options)
 
     def run(self, streams: Sequence[Stream], more: More = lambda _: ()) -> None:
         """Answer all; ``more`` is told how many are being answered and gives those that join them.

@@ -7,6 +7,14 @@ import torch
 
 # Keys of GenerationConfig that say how tokens are drawn; in a batch each row has its own.
 OWN = ("temperature", "top_k", "top_p", "min_p")
+TOP_K = 50  # what transformers draws from where it is told nothing
+
+
+def sampling_of(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How tokens are drawn under these settings of a generator; None where the likeliest is taken."""
+    if not settings.get("do_sample"):
+        return None
+    return {"top_k": TOP_K, **{name: settings[name] for name in OWN if name in settings}}
 
 
 class Sampling:

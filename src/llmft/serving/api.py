@@ -49,7 +49,7 @@ class Api:
     async def models(self) -> dict[str, Any]:
         """The models that may be asked; the first is the run's own."""
         owned = {"object": "model", "created": self.created, "owned_by": "llmft"}
-        return {"object": "list", "data": [{"id": name, **owned} for name in self.asking.generators]}
+        return {"object": "list", "data": [{"id": name, **owned} for name in self.asking.decoders]}
 
     async def model(self, name: str) -> dict[str, Any]:
         """One of them."""

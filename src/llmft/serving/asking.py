@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmft.decoding import Decoder
 from llmft.errors import UserError
 from llmft.generation import Generator
 from llmft.models.backbone import max_positions
 from llmft.records import Turn
-from llmft.sampling import OWN, Sampling
+from llmft.sampling import Sampling, sampling_of
 from llmft.serving.errors import ApiError
 from llmft.serving.protocol import ChatRequest, CompletionRequest, Message, Request
 from llmft.serving.safety import Safety
 from llmft.streaming import Stream
-
-TOP_K = 50  # what transformers draws from where a run samples and says nothing
 
 
 @dataclass
@@ -33,16 +32,16 @@ class Asking:
     """Knows the models, the limits and the filter.
 
     Args:
-        generators: By the name that clients use; the first is the run's own.
+        decoders: By the name that clients use; the first is the run's own.
         system: The system line under which a conversation stands that brings none.
         limits: The ``serve`` keys.
         safety: The filter.
     """
 
-    def __init__(self, generators: Mapping[str, Generator], system: str | None, limits: Any, safety: Safety) -> None:
-        self.generators, self.system, self.limits, self.safety = generators, system, limits, safety
+    def __init__(self, decoders: Mapping[str, Decoder], system: str | None, limits: Any, safety: Safety) -> None:
+        self.decoders, self.system, self.limits, self.safety = decoders, system, limits, safety
         # a tokenizer that is read while another thread sets an option of it fails, so this thread has its own
-        self.codec = copy.deepcopy(next(iter(generators.values())).codec)
+        self.codec = copy.deepcopy(next(iter(decoders.values())).generator.codec)
 
     def chat(self, request: ChatRequest) -> Prepared:
         """A conversation, under the template that was trained.
@@ -50,7 +49,7 @@ class Asking:
         Raises:
             ApiError: It cannot be answered.
         """
-        generator = self._generator(request.model)
+        decoder = self._decoder(request.model)
         context = self._context(request.messages)
         limit = request.max_completion_tokens or request.max_tokens
         if request.max_tokens and limit != request.max_tokens:
@@ -59,7 +58,7 @@ class Asking:
             ids = self.codec.prompt_ids(self.codec.template.render(context))
         except UserError as error:  # a template of Llama 2 or Gemma that does not take these turns
             raise ApiError(400, f"messages: {error}", param="messages") from None
-        return self._prepared(request, generator, [ids], limit, context[-1].content)
+        return self._prepared(request, decoder, [ids], limit, context[-1].content)
 
     def completion(self, request: CompletionRequest) -> Prepared:
         """Raw text, or ids, without a template.
@@ -67,19 +66,19 @@ class Asking:
         Raises:
             ApiError: It cannot be answered.
         """
-        generator, given = self._generator(request.model), request.prompt
+        decoder, given = self._decoder(request.model), request.prompt
         prompts: Sequence[Any] = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
         ids = [self._ids(prompt) for prompt in prompts]
         asked = "\n".join(prompt for prompt in prompts if isinstance(prompt, str))
-        return self._prepared(request, generator, ids, request.max_tokens, asked)
+        return self._prepared(request, decoder, ids, request.max_tokens, asked)
 
-    def _generator(self, model: str) -> Generator:
-        if model not in self.generators:
-            known = ", ".join(self.generators)
+    def _decoder(self, model: str) -> Decoder:
+        if model not in self.decoders:
+            known = ", ".join(self.decoders)
             raise ApiError(
                 404, f"model: there is no such model; there is {known}", param="model", code="model_not_found"
             )
-        return self.generators[model]
+        return self.decoders[model]
 
     def _context(self, messages: Sequence[Message]) -> tuple[Turn, ...]:
         """Turns as they were trained: a system turn or none, then user and assistant in turn, a user's last."""
@@ -109,7 +108,7 @@ class Asking:
         return ids
 
     def _prepared(
-        self, request: Request, generator: Generator, prompts: list[list[int]], limit: int | None, asked: str
+        self, request: Request, decoder: Decoder, prompts: list[list[int]], limit: int | None, asked: str
     ) -> Prepared:
         choices = request.n or 1
         if choices * len(prompts) > self.limits.max_choices:
@@ -119,15 +118,14 @@ class Asking:
         seed = secrets.randbits(62) if request.seed is None else request.seed % 2**63
         streams = []
         for ids in prompts:
-            most = self._limit(generator, len(ids), limit)
+            most = self._limit(decoder.generator, len(ids), limit)
             for _ in range(choices):
-                drawn = sampling(generator.settings, request)
+                drawn = sampling(decoder.generator.settings, request)
                 streams.append(
-                    Stream(
+                    decoder.stream(
                         ids,
-                        most,
-                        generator.codec,
-                        frozenset(generator.stop_ids()),
+                        seed=seed,
+                        limit=most,
                         stops=request.stops(),
                         banned=self.safety.banned,
                         max_characters=self.safety.max_answer_characters,
@@ -155,9 +153,9 @@ class Asking:
 
 def sampling(settings: Mapping[str, Any], request: Request) -> dict[str, Any] | None:
     """How tokens are drawn: as the run's own settings say, changed by the request; None is the most likely token."""
-    own = {"top_k": TOP_K, **{k: settings[k] for k in OWN if k in settings}} if settings.get("do_sample") else None
     if request.temperature == 0:
         return None
+    own = sampling_of(settings)
     given = {"temperature": request.temperature, "top_p": request.top_p}
     changes = {name: value for name, value in given.items() if value is not None}
     return {**(own or {}), **changes} if changes else own

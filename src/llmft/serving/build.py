@@ -40,7 +40,7 @@ def build(
     metrics = Metrics(limits.max_batch)
     engine = Engine(decoders, limits.max_batch, limits.max_waiting, metrics.batch.observe)
     metrics.watch(lambda: len(engine.waiting), engine.busy)
-    asking = Asking(generators, system, limits, safety)
+    asking = Asking(decoders, system, limits, safety)
     gate = partial(
         Gate,
         key=key,
