@@ -75,8 +75,13 @@ def with_server(cfg: Any, generator: Any, work: Callable[[int], None]) -> None:
 
 def measure(options: argparse.Namespace, generator: Any, port: int) -> None:
     client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=600)
-    first, plain_first = median(options, lambda n: first_token(client, n)), median(options, lambda n: plain(generator, n, 1)[0])
-    print(f"first token     serve {first * 1000:7.0f} ms   plain generate (prompt and one token) {plain_first * 1000:7.0f} ms")
+    first, plain_first = (
+        median(options, lambda n: first_token(client, n)),
+        median(options, lambda n: plain(generator, n, 1)[0]),
+    )
+    print(
+        f"first token     serve {first * 1000:7.0f} ms   plain generate (prompt and one token) {plain_first * 1000:7.0f} ms"
+    )
     rows = []
     for clients in options.clients:
         served = [asked(client, clients) for _ in range(options.repeats)]

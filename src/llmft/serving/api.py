@@ -105,7 +105,7 @@ class Api:
 
     def _log(self, reply: Reply) -> None:
         if self.limits.log_prompts:
-            codec, streams = self.asking.codec, reply.streams
+            codec, streams = self.asking.codecs[reply.prepared.model], reply.streams
             asked = codec.tokenizer.decode(list(streams[0].prompt))
             log.info("asked: %s", printable(asked))
             for stream in streams:

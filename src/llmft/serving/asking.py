@@ -41,7 +41,7 @@ class Asking:
     def __init__(self, decoders: Mapping[str, Decoder], system: str | None, limits: Any, safety: Safety) -> None:
         self.decoders, self.system, self.limits, self.safety = decoders, system, limits, safety
         # a tokenizer that is read while another thread sets an option of it fails, so this thread has its own
-        self.codec = copy.deepcopy(next(iter(decoders.values())).generator.codec)
+        self.codecs = copy.deepcopy({name: decoder.generator.codec for name, decoder in decoders.items()})
 
     def chat(self, request: ChatRequest) -> Prepared:
         """A conversation, under the template that was trained.
@@ -55,7 +55,8 @@ class Asking:
         if request.max_tokens and limit != request.max_tokens:
             raise ApiError(400, "max_tokens and max_completion_tokens differ; pass one of them", param="max_tokens")
         try:
-            ids = self.codec.prompt_ids(self.codec.template.render(context))
+            codec = self.codecs[request.model]
+            ids = codec.prompt_ids(codec.template.render(context))
         except UserError as error:  # a template of Llama 2 or Gemma that does not take these turns
             raise ApiError(400, f"messages: {error}", param="messages") from None
         return self._prepared(request, decoder, [ids], limit, context[-1].content)
@@ -68,7 +69,7 @@ class Asking:
         """
         decoder, given = self._decoder(request.model), request.prompt
         prompts: Sequence[Any] = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
-        ids = [self._ids(prompt) for prompt in prompts]
+        ids = [self._ids(prompt, self.codecs[request.model].tokenizer) for prompt in prompts]
         asked = "\n".join(prompt for prompt in prompts if isinstance(prompt, str))
         return self._prepared(request, decoder, ids, request.max_tokens, asked)
 
@@ -95,8 +96,7 @@ class Asking:
         turns = [Turn(t.role, self.safety.without_notice(t.content)) if t.role == "assistant" else t for t in turns]
         return tuple(turns) if first or not self.system else (Turn("system", self.system), *turns)
 
-    def _ids(self, prompt: Any) -> list[int]:
-        tokenizer = self.codec.tokenizer
+    def _ids(self, prompt: Any, tokenizer: Any) -> list[int]:
         if isinstance(prompt, list):
             if max(prompt) >= len(tokenizer):
                 raise ApiError(400, f"prompt: ids must be below {len(tokenizer)}", param="prompt")
