@@ -15,13 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
-import uvicorn
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from openai import OpenAI
 
 from llmft import session
-from llmft.commands.serve import listening
+from llmft.commands.serve import listening, server_of
 from llmft.config import conf_dir
 from llmft.loaded import load_generator
 from llmft.records import Turn
@@ -61,7 +60,7 @@ def main() -> None:
 def with_server(cfg: Any, generator: Any, work: Callable[[int], None]) -> None:
     sock = listening("127.0.0.1", 0)
     app = build(cfg.serve, {"model": generator}, None, Safety(), None, [])
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    server = server_of(app, 5)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
     thread.start()
     while not server.started:

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import uvicorn
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from llmft.commands.serve import listening
+from llmft.commands.serve import listening, server_of
 from llmft.config import conf_dir
 from llmft.generation import Generator
 from llmft.serving.build import build
@@ -23,7 +22,7 @@ class Served(NamedTuple):
 
     url: str
     generators: dict[str, Generator]
-    server: uvicorn.Server
+    server: Any
 
 
 def composed(*overrides: str, command: str = "train") -> Any:
@@ -55,7 +54,7 @@ def serving(
     cfg = OmegaConf.merge(composed(command="serve").serve, limits)
     sock = listening("127.0.0.1", 0)
     app = build(cfg, generators, system, safety or Safety(), key, hosts)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
+    server = server_of(app, 5)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     while not server.started:

@@ -116,27 +116,25 @@ def serve(
     cfg: DictConfig, generators: Mapping[str, Generator], system: str | None, key: str | None, sock: socket.socket
 ) -> None:
     """Answer requests until a signal ends it."""
-    import uvicorn
-
     from llmft.serving.build import build
 
     hosts = [*cfg.serve.hosts, *(HERE if loopback(cfg.serve.host) else ())]
     app = build(cfg.serve, generators, system, instantiate(cfg.safety), key, hosts)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=cfg.serve.shutdown_seconds,
-        lifespan="on",
-    )
     host, port = sock.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     log.info("%s at http://%s:%d%s", ", ".join(generators), shown, port, "" if key is None else " (with an API key)")
     log.info("Ctrl-C or SIGTERM ends it")
     try:
-        uvicorn.Server(config).run(sockets=[sock])
+        server_of(app, cfg.serve.shutdown_seconds).run(sockets=[sock])
     except KeyboardInterrupt:  # uvicorn ends cleanly, then raises the signal again for whoever started it
         log.info("stopped")
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def server_of(app: Any, shutdown_seconds: int) -> Any:
+    """uvicorn, which says nothing by itself and lets answers end when it is stopped."""
+    import uvicorn
+
+    quiet: Any = {"log_config": None, "access_log": False, "server_header": False}
+    return uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=shutdown_seconds, lifespan="on", **quiet))

@@ -12,7 +12,8 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
-from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from llmft.commands.summary import printable
 from llmft.serving import errors
@@ -125,7 +126,7 @@ async def _after(first: str, rest: AsyncIterator[str]) -> AsyncIterator[str]:
         await rest.aclose()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def application(api: Api, gate: Callable[[Any], Gate]) -> Gate:
+def application(api: Api, gate: Callable[[Any], Gate]) -> Any:
     """The app: routes, error handlers, and the gate that every request passes."""
 
     @asynccontextmanager
@@ -148,8 +149,12 @@ def application(api: Api, gate: Callable[[Any], Gate]) -> Gate:
         app.get("/", response_model=None, include_in_schema=False)(api.chat_page)
         app.get("/settings", include_in_schema=False)(api.settings)
     app.add_exception_handler(errors.ApiError, errors.api_error)
-    app.add_exception_handler(StarletteHTTPException, errors.http_error)
+    app.add_exception_handler(HTTPException, errors.http_error)
     app.add_exception_handler(RequestValidationError, errors.invalid)
     app.add_exception_handler(ClientLeft, errors.left)
     app.add_exception_handler(Exception, errors.broken)
-    return gate(app)
+    behind = gate(app)
+    if not api.limits.origins:
+        return behind
+    allowed = {"allow_methods": ["GET", "POST"], "allow_headers": ["authorization", "content-type"]}
+    return CORSMiddleware(behind, allow_origins=list(api.limits.origins), **allowed)

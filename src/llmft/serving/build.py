@@ -22,7 +22,7 @@ def build(
     safety: Safety,
     key: str | None,
     hosts: Sequence[str],
-) -> Gate:
+) -> Any:
     """The application, with its engine running.
 
     Args:
