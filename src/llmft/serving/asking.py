@@ -69,8 +69,9 @@ class Asking:
         """
         decoder, given = self._decoder(request.model), request.prompt
         prompts: Sequence[Any] = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
-        ids = [self._ids(prompt, self.codecs[request.model].tokenizer) for prompt in prompts]
-        asked = "\n".join(prompt for prompt in prompts if isinstance(prompt, str))
+        tokenizer = self.codecs[request.model].tokenizer
+        ids = [self._ids(prompt, tokenizer) for prompt in prompts]
+        asked = "\n".join(prompt if isinstance(prompt, str) else tokenizer.decode(prompt) for prompt in prompts)
         return self._prepared(request, decoder, ids, request.max_tokens, asked)
 
     def _decoder(self, model: str) -> Decoder:
