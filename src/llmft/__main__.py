@@ -20,6 +20,8 @@ COMMANDS = {
     "evaluate": "llmft.commands.evaluate",
     "report": "llmft.commands.report",
     "estimate": "llmft.commands.estimate",
+    "chat": "llmft.commands.chat",
+    "serve": "llmft.commands.serve",
 }
 INTERRUPTED = 130
 # Flags of Hydra's that ask for something else than running the command.

@@ -48,6 +48,9 @@ NOT_NEGATIVE = Rule("a number of at least 0", lambda v: _number(v) and 0 <= v < 
 SHARE = Rule("a number from 0 to 1", lambda v: _number(v) and 0 <= v <= 1)
 DROPOUT = Rule("a number from 0 to below 1", lambda v: _number(v) and 0 <= v < 1)
 
+ENVIRONMENT = Rule("the name of an environment variable", lambda v: isinstance(v, str) and v.isidentifier())
+NAMES = Rule("a list of texts", lambda v: _list(v) and all(isinstance(one, str) and one.strip() for one in v))
+
 SEED = Rule("a whole number from 0 to 4294967295", lambda v: _whole(v) and 0 <= v < 2**32)
 
 RULES: dict[str, Rule] = {
@@ -182,11 +185,37 @@ RULES: dict[str, Rule] = {
     "judge.attempts": COUNT,
     "judge.backoff": NOT_NEGATIVE,
     "judge.max_bytes": COUNT,
-    "judge.key_env": Rule("the name of an environment variable", lambda v: isinstance(v, str) and v.isidentifier()),
+    "judge.key_env": ENVIRONMENT,
     "report.write": FLAG,
     "report.examples": FROM_ZERO,
     "report.best_and_worst": FROM_ZERO,
     "report.reference_curve": TEXT_OR_NULL,
+    "system": TEXT_OR_NULL,
+    "serve.host": TEXT,
+    "serve.port": Rule("a whole number from 0 to 65535", lambda v: _whole(v) and 0 <= v < 2**16),
+    "serve.name": TEXT_OR_NULL,
+    "serve.base": FLAG,
+    "serve.page": FLAG,
+    "serve.key_env": ENVIRONMENT,
+    "serve.allow_no_key": FLAG,
+    "serve.hosts": NAMES,
+    "serve.origins": NAMES,
+    "serve.max_batch": COUNT,
+    "serve.max_waiting": FROM_ZERO,
+    "serve.max_choices": COUNT,
+    "serve.max_body_bytes": COUNT,
+    "serve.max_prompt_tokens": COUNT,
+    "serve.max_answer_tokens": COUNT,
+    "serve.max_seconds": POSITIVE,
+    "serve.body_seconds": POSITIVE,
+    "serve.shutdown_seconds": FROM_ZERO,
+    "serve.log_prompts": FLAG,
+    "safety.blocked": NAMES,
+    "safety.max_question_characters": COUNT_OR_NULL,
+    "safety.max_answer_characters": COUNT_OR_NULL,
+    "safety.notice": TEXT_OR_NULL,
+    "safety.notice_link": TEXT_OR_NULL,
+    "safety.notice_words": NAMES,
     "generation.max_new_tokens": COUNT,
     "generation.num_beams": COUNT,
     "generation.batch_size": COUNT,

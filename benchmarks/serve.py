@@ -1,0 +1,149 @@
+"""serve against plain generate, in the same run: first token, tokens per second, and what batching gains.
+
+    python benchmarks/serve.py [--model smollm2_135m] [--clients 1 4 8] [--tokens 48]
+
+Prints one table; figures are medians of `--repeats`, and ratios of one run, so that a busy machine moves both sides.
+"""
+
+import argparse
+import json
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from openai import OpenAI
+
+from llmft import session
+from llmft.commands.serve import listening, server_of
+from llmft.config import conf_dir
+from llmft.loaded import load_generator
+from llmft.records import Turn
+from llmft.serving.build import build
+from llmft.serving.safety import Safety
+
+QUESTIONS = (
+    "What is overfitting?",
+    "Name three sorting algorithms and say how fast they are.",
+    "Explain photosynthesis to a child.",
+    "Why is the sky blue?",
+    "What does a compiler do?",
+    "Write a short poem about rain.",
+    "How do vaccines work?",
+    "What is a neural network made of?",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="smollm2_135m")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    session.quiet()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        overrides = [f"model={options.model}", "hydra.mode=RUN", f"generation.max_new_tokens={options.tokens}"]
+        whole = compose("serve", overrides=overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(whole)
+    generator, _ = load_generator(whole)
+    where = next(generator.model.parameters()).device
+    print(f"{options.model} on {where}, {torch.get_num_threads()} threads, {options.tokens} tokens an answer")
+    with_server(whole, generator, lambda port: measure(options, generator, port))
+
+
+def with_server(cfg: Any, generator: Any, work: Callable[[int], None]) -> None:
+    sock = listening("127.0.0.1", 0)
+    app = build(cfg.serve, {"model": generator}, None, Safety(), None, [])
+    server = server_of(app, 5)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    try:
+        work(sock.getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def measure(options: argparse.Namespace, generator: Any, port: int) -> None:
+    client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=600)
+    first, plain_first = (
+        median(options, lambda n: first_token(client, n)),
+        median(options, lambda n: plain(generator, n, 1)[0]),
+    )
+    print(
+        f"first token     serve {first * 1000:7.0f} ms   plain generate (prompt and one token) {plain_first * 1000:7.0f} ms"
+    )
+    rows = []
+    for clients in options.clients:
+        served = [asked(client, clients) for _ in range(options.repeats)]
+        direct = [plain(generator, n, options.tokens)[1] for n in range(options.repeats)]
+        batch = [plain_batch(generator, clients, options.tokens) for _ in range(options.repeats)]
+        rows.append([clients, *map(statistics.median, (served, direct, batch))])
+    print("clients   serve tok/s   generate one by one tok/s   generate in one batch tok/s   serve / one by one")
+    for clients, served, direct, batch in rows:
+        print(f"{clients:7d}   {served:11.1f}   {direct:25.1f}   {batch:27.1f}   {served / direct:18.2f}")
+    alone = rows[0][1]
+    print(json.dumps({"first_token_s": round(first, 3), "gain_over_one_client": round(rows[-1][1] / alone, 2)}))
+
+
+def median(options: argparse.Namespace, work: Callable[[int], float]) -> float:
+    work(0)  # the first call of a model is slower
+    return statistics.median(work(n) for n in range(options.repeats))
+
+
+def question(number: int) -> str:
+    return QUESTIONS[number % len(QUESTIONS)]
+
+
+def first_token(client: OpenAI, number: int) -> float:
+    begun = time.perf_counter()
+    messages: Any = [{"role": "user", "content": question(number)}]
+    with client.chat.completions.create(model="model", messages=messages, stream=True) as stream:
+        for event in stream:
+            if event.choices and event.choices[0].delta.content:
+                return time.perf_counter() - begun
+    raise RuntimeError("no token came")
+
+
+def asked(client: OpenAI, clients: int) -> float:
+    """Tokens per second over all clients, each asking one question after the other."""
+
+    def one(number: int) -> int:
+        messages: Any = [{"role": "user", "content": question(number)}]
+        usage = client.chat.completions.create(model="model", messages=messages).usage
+        assert usage
+        return usage.completion_tokens
+
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        tokens = sum(pool.map(one, range(clients)))
+    return tokens / (time.perf_counter() - begun)
+
+
+def plain(generator: Any, number: int, tokens: int) -> tuple[float, float]:
+    """Seconds and tokens per second of transformers' own generate for one question."""
+    return timed(generator, [question(number)], tokens)
+
+
+def plain_batch(generator: Any, rows: int, tokens: int) -> float:
+    return timed(generator, [question(n) for n in range(rows)], tokens)[1]
+
+
+def timed(generator: Any, questions: list[str], tokens: int) -> tuple[float, float]:
+    fixed = generator.with_settings(max_new_tokens=tokens, batch_size=len(questions))
+    begun = time.perf_counter()
+    found = fixed.answers([(Turn("user", text),) for text in questions])
+    seconds = time.perf_counter() - begun
+    return seconds, sum(answer.tokens for answer in found) / seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""``serve``: an HTTP API in OpenAI's shape and a chat page, over a run or a plain model."""
+
+import ipaddress
+import logging
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from llmft import session
+from llmft.check import check
+from llmft.errors import UserError
+from llmft.generation import Generator
+from llmft.loaded import load_base, load_generator
+from llmft.run import open_run
+
+log = logging.getLogger(__name__)
+HERE = ("localhost", "127.0.0.1", "[::1]")
+
+
+def main(cfg: DictConfig) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    session.quiet()
+    session.log_to(None)
+    check(cfg)
+    needs("fastapi", "uvicorn", "prometheus_client")
+    key = api_key(cfg.serve)
+    with listening(cfg.serve.host, cfg.serve.port) as sock:
+        generators, system = load(cfg)
+        serve(cfg, generators, system, key, sock)
+
+
+def needs(*modules: str) -> None:
+    """Find out before a model is loaded that an extra is missing.
+
+    Raises:
+        UserError: It is.
+    """
+    from importlib.util import find_spec
+
+    if missing := [module for module in modules if find_spec(module) is None]:
+        raise UserError(f"serve: needs {', '.join(missing)}; pip install 'llmft[serve]'")
+
+
+def api_key(settings: Any) -> str | None:
+    """The key that clients must bring.
+
+    Raises:
+        UserError: It is blank, or other machines could ask without one.
+    """
+    key = os.environ.get(settings.key_env)
+    if key is not None and (not key.strip() or not key.isascii()):
+        raise UserError(f"{settings.key_env}: is set but blank or not ASCII; unset it, or put a key in it")
+    if key is None and not loopback(settings.host) and not settings.allow_no_key:
+        raise UserError(
+            f"serve.host={settings.host}: other machines could ask without a key; set {settings.key_env} in the environment,"
+            " or pass serve.allow_no_key=true"
+        )
+    return key and key.strip()
+
+
+def loopback(host: str) -> bool:
+    """Whether a host to bind is this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A bound socket, before the time is spent on a model.
+
+    Raises:
+        UserError: It cannot be bound.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError as error:
+        raise UserError(
+            f"serve.host={host} serve.port={port}: cannot listen there ({error.strerror}); port 0 takes a free one"
+        ) from None
+    return sock
+
+
+def load(cfg: DictConfig) -> tuple[dict[str, Generator], str | None]:
+    """The models by the names that clients use, the run's own first, and its system line.
+
+    Raises:
+        UserError: There is no such run or model, or it cannot be served under its settings.
+    """
+    tuned, system = load_generator(cfg)
+    if cfg.run is None:
+        return {cfg.serve.name or cfg.model.name: tuned}, cfg.system
+    _, trained = open_run(cfg.run)
+    name = cfg.serve.name or f"{trained.data.name}-{trained.model.name}-{trained.peft.name}"
+    if trained.data.name == "psychology" and not cfg.safety.get("notice"):
+        log.warning("trained on counselling rows: consider safety=simple with a notice of yours (docs/serve.md)")
+    generators = {name: tuned}
+    if cfg.serve.base:
+        base = trained.model.name if trained.model.name != name else f"{trained.model.name}-base"
+        try:
+            generators[base] = load_base(cfg, tuned)
+        except UserError as error:
+            raise UserError(f"{error}; or leave the base model away: serve.base=false") from None
+    return generators, cfg.system or system
+
+
+def serve(
+    cfg: DictConfig, generators: Mapping[str, Generator], system: str | None, key: str | None, sock: socket.socket
+) -> None:
+    """Answer requests until a signal ends it."""
+    from llmft.serving.build import build
+
+    hosts = [*cfg.serve.hosts, *(HERE if loopback(cfg.serve.host) else ())]
+    app = build(cfg.serve, generators, system, instantiate(cfg.safety), key, hosts)
+    host, port = sock.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    log.info("%s at http://%s:%d%s", ", ".join(generators), shown, port, "" if key is None else " (with an API key)")
+    log.info("Ctrl-C or SIGTERM ends it")
+    try:
+        server_of(app, cfg.serve.shutdown_seconds).run(sockets=[sock])
+    except KeyboardInterrupt:  # uvicorn ends cleanly, then raises the signal again for whoever started it
+        log.info("stopped")
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def server_of(app: Any, shutdown_seconds: int) -> Any:
+    """uvicorn, which says nothing by itself and lets answers end when it is stopped."""
+    import uvicorn
+
+    quiet: Any = {"log_config": None, "access_log": False, "server_header": False}
+    return uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=shutdown_seconds, lifespan="on", **quiet))

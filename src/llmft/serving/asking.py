@@ -1,0 +1,166 @@
+"""A request -> the streams that answer it: which model, which prompt, which tokens, drawn how."""
+
+import copy
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmft.decoding import Decoder
+from llmft.errors import UserError
+from llmft.generation import Generator
+from llmft.models.backbone import max_positions
+from llmft.records import Turn
+from llmft.sampling import Sampling, sampling_of
+from llmft.serving.errors import ApiError
+from llmft.serving.protocol import ChatRequest, CompletionRequest, Message, Request
+from llmft.serving.safety import Safety
+from llmft.streaming import Stream
+
+
+@dataclass
+class Prepared:
+    """What is to be submitted: a stream for each choice, and what is put before each answer."""
+
+    model: str
+    streams: list[Stream]
+    prompt_tokens: int
+    notice: str | None
+
+
+class Asking:
+    """Knows the models, the limits and the filter.
+
+    Args:
+        decoders: By the name that clients use; the first is the run's own.
+        system: The system line under which a conversation stands that brings none.
+        limits: The ``serve`` keys.
+        safety: The filter.
+    """
+
+    def __init__(self, decoders: Mapping[str, Decoder], system: str | None, limits: Any, safety: Safety) -> None:
+        self.decoders, self.system, self.limits, self.safety = decoders, system, limits, safety
+        # a tokenizer that is read while another thread sets an option of it fails, so this thread has its own
+        self.codecs = copy.deepcopy({name: decoder.generator.codec for name, decoder in decoders.items()})
+
+    def chat(self, request: ChatRequest) -> Prepared:
+        """A conversation, under the template that was trained.
+
+        Raises:
+            ApiError: It cannot be answered.
+        """
+        decoder = self._decoder(request.model)
+        context = self._context(request.messages)
+        limit = request.max_completion_tokens or request.max_tokens
+        if request.max_tokens and limit != request.max_tokens:
+            raise ApiError(400, "max_tokens and max_completion_tokens differ; pass one of them", param="max_tokens")
+        try:
+            codec = self.codecs[request.model]
+            ids = codec.prompt_ids(codec.template.render(context))
+        except UserError as error:  # a template of Llama 2 or Gemma that does not take these turns
+            raise ApiError(400, f"messages: {error}", param="messages") from None
+        return self._prepared(request, decoder, [ids], limit, context[-1].content)
+
+    def completion(self, request: CompletionRequest) -> Prepared:
+        """Raw text, or ids, without a template.
+
+        Raises:
+            ApiError: It cannot be answered.
+        """
+        decoder, given = self._decoder(request.model), request.prompt
+        prompts: Sequence[Any] = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
+        tokenizer = self.codecs[request.model].tokenizer
+        ids = [self._ids(prompt, tokenizer) for prompt in prompts]
+        asked = "\n".join(prompt if isinstance(prompt, str) else tokenizer.decode(prompt) for prompt in prompts)
+        return self._prepared(request, decoder, ids, request.max_tokens, asked)
+
+    def _decoder(self, model: str) -> Decoder:
+        if model not in self.decoders:
+            known = ", ".join(self.decoders)
+            raise ApiError(
+                404, f"model: there is no such model; there is {known}", param="model", code="model_not_found"
+            )
+        return self.decoders[model]
+
+    def _context(self, messages: Sequence[Message]) -> tuple[Turn, ...]:
+        """Turns as they were trained: a system turn or none, then user and assistant in turn, a user's last."""
+        turns = [Turn("system" if m.role == "developer" else m.role, m.text()) for m in messages]
+        first = turns[0].role == "system"
+        for number, turn in enumerate(turns[first:], start=first):
+            wanted = ("user", "assistant")[(number - first) % 2]
+            if turn.role != wanted:
+                place = f"messages.{number}.role"
+                raise ApiError(400, f"{place}: must be {wanted} here, user and assistant in turn", param=place)
+        if turns[-1].role != "user" or not turns[-1].content.strip():
+            place = f"messages.{len(turns) - 1}"
+            raise ApiError(400, f"{place}: the last one must be the user's, and not blank", param=place)
+        turns = [Turn(t.role, self.safety.without_notice(t.content)) if t.role == "assistant" else t for t in turns]
+        return tuple(turns) if first or not self.system else (Turn("system", self.system), *turns)
+
+    def _ids(self, prompt: Any, tokenizer: Any) -> list[int]:
+        if isinstance(prompt, list):
+            if max(prompt) >= len(tokenizer):
+                raise ApiError(400, f"prompt: ids must be below {len(tokenizer)}", param="prompt")
+            return prompt
+        own = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
+        ids = tokenizer(prompt, add_special_tokens=not own)["input_ids"]
+        if not ids:
+            raise ApiError(400, "prompt: must not be empty", param="prompt")
+        return ids
+
+    def _prepared(
+        self, request: Request, decoder: Decoder, prompts: list[list[int]], limit: int | None, asked: str
+    ) -> Prepared:
+        choices = request.n or 1
+        if choices * len(prompts) > self.limits.max_choices:
+            raise ApiError(400, f"n: at most {self.limits.max_choices} answers to a request", param="n")
+        if refusal := self.safety.refusal(asked):
+            raise ApiError(400, refusal, param="messages", code="content_filter")
+        seed = secrets.randbits(62) if request.seed is None else request.seed % 2**63
+        streams = []
+        for ids in prompts:
+            most = self._limit(decoder.generator, len(ids), limit)
+            for _ in range(choices):
+                drawn = sampling(decoder.generator.settings, request)
+                streams.append(
+                    decoder.stream(
+                        ids,
+                        seed=seed,
+                        limit=most,
+                        stops=request.stops(),
+                        banned=self.safety.banned,
+                        max_characters=self.safety.max_answer_characters,
+                        sampling=Sampling(drawn, (seed + len(streams)) % 2**63) if drawn else None,
+                    )
+                )
+        return Prepared(request.model, streams, sum(map(len, prompts)), self.safety.notice(asked))
+
+    def _limit(self, generator: Generator, prompt: int, limit: int | None) -> int:
+        """The most tokens of an answer: what was asked for, or the run's own setting as far as there is room.
+
+        Raises:
+            ApiError: There is no room.
+        """
+        if prompt > self.limits.max_prompt_tokens:
+            raise _too_long(f"the prompt has {prompt} tokens; {self.limits.max_prompt_tokens} are allowed")
+        if limit is not None and limit > self.limits.max_answer_tokens:
+            raise ApiError(400, f"max_tokens: at most {self.limits.max_answer_tokens}", param="max_tokens")
+        positions = max_positions(generator.model.config)
+        room = self.limits.max_answer_tokens if positions is None else positions - prompt
+        if room < (limit or 1):
+            raise _too_long(f"the prompt has {prompt} tokens and the answer {limit or 1}; the model has {positions}")
+        return limit or min(generator.settings.get("max_new_tokens", room), self.limits.max_answer_tokens, room)
+
+
+def sampling(settings: Mapping[str, Any], request: Request) -> dict[str, Any] | None:
+    """How tokens are drawn: as the run's own settings say, changed by the request; None is the most likely token."""
+    if request.temperature == 0:
+        return None
+    own = sampling_of(settings)
+    given = {"temperature": request.temperature, "top_p": request.top_p}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return {**(own or {}), **changes} if changes else own
+
+
+def _too_long(message: str) -> ApiError:
+    return ApiError(400, message, param="messages", code="context_length_exceeded")

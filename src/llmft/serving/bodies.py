@@ -1,0 +1,76 @@
+"""Pieces of answers -> OpenAI's response bodies, whole or as server-sent events."""
+
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+from llmft.serving.errors import ApiError
+from llmft.serving.replying import Piece, Reply, finish_reason
+
+
+class Shape:
+    """The shape of one response: of chat completions, or of completions.
+
+    Args:
+        model: As the client named it.
+        chat: Which of the two.
+    """
+
+    def __init__(self, model: str, *, chat: bool) -> None:
+        self.chat = chat
+        kind = "chat.completion" if chat else "text_completion"
+        self.head = {"id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}", "object": kind}
+        self.tail = {"created": int(time.time()), "model": model}
+
+    def whole(self, texts: list[str], reply: Reply) -> dict[str, Any]:
+        """The response to a request that does not stream."""
+        choices = [
+            self._choice(number, text, finish_reason(stream))
+            for number, (text, stream) in enumerate(zip(texts, reply.streams, strict=True))
+        ]
+        return {**self.head, **self.tail, "choices": choices, "usage": reply.usage()}
+
+    async def events(self, reply: Reply, *, usage: bool) -> AsyncIterator[str]:
+        """The response as server-sent events; an error on the way is one of them."""
+        try:
+            if self.chat:
+                for number in range(len(reply.streams)):
+                    yield self._event([self._delta(number, {"role": "assistant", "content": ""}, None)], usage=usage)
+            async for piece in reply:
+                yield self._event([self._of(piece, reply)], usage=usage)
+            if usage:
+                yield self._event([], usage=usage, counts=reply.usage())
+            yield "data: [DONE]\n\n"
+        except ApiError as error:
+            yield f"data: {json.dumps(error.body())}\n\n"
+
+    def _of(self, piece: Piece, reply: Reply) -> dict[str, Any]:
+        reason = finish_reason(reply.streams[piece.choice]) if piece.reason else None
+        if self.chat:
+            return self._delta(piece.choice, {} if piece.reason else {"content": piece.text}, reason)
+        return {"index": piece.choice, "text": piece.text, "logprobs": None, "finish_reason": reason}
+
+    def _event(self, choices: list[Any], *, usage: bool, counts: dict[str, int] | None = None) -> str:
+        kind = {"object": "chat.completion.chunk"} if self.chat else {}
+        body = {**self.head, **kind, **self.tail, "choices": choices, **({"usage": counts} if usage else {})}
+        return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+
+    def _choice(self, number: int, text: str, reason: str) -> dict[str, Any]:
+        if not self.chat:
+            return {"index": number, "text": text, "logprobs": None, "finish_reason": reason}
+        message = {"role": "assistant", "content": text, "refusal": None}
+        return {"index": number, "message": message, "logprobs": None, "finish_reason": reason}
+
+    @staticmethod
+    def _delta(number: int, delta: dict[str, str], reason: str | None) -> dict[str, Any]:
+        return {"index": number, "delta": delta, "logprobs": None, "finish_reason": reason}
+
+
+async def texts(reply: Reply) -> list[str]:
+    """The whole text of each choice."""
+    found = [""] * len(reply.streams)
+    async for piece in reply:
+        found[piece.choice] += piece.text
+    return found

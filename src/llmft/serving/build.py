@@ -1,0 +1,53 @@
+"""Models, limits, filter and key -> the application."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from llmft.decoding import Decoder
+from llmft.generation import Generator
+from llmft.serving.api import Api, application
+from llmft.serving.asking import Asking
+from llmft.serving.engine import Engine
+from llmft.serving.gate import Gate
+from llmft.serving.metrics import Metrics
+from llmft.serving.page import Page
+from llmft.serving.safety import Safety
+
+
+def build(
+    limits: Any,
+    generators: Mapping[str, Generator],
+    system: str | None,
+    safety: Safety,
+    key: str | None,
+    hosts: Sequence[str],
+) -> Any:
+    """The application, with its engine running.
+
+    Args:
+        limits: The ``serve`` keys.
+        generators: By the name that clients use; the first is the run's own.
+        system: The system line of conversations that bring none.
+        safety: The filter.
+        key: The API key, or None.
+        hosts: Names that it answers to; empty for all.
+
+    Raises:
+        UserError: A model cannot be served under its settings.
+    """
+    decoders = {name: Decoder(generator) for name, generator in generators.items()}
+    metrics = Metrics(limits.max_batch)
+    engine = Engine(decoders, limits.max_batch, limits.max_waiting, metrics.batch.observe)
+    metrics.watch(lambda: len(engine.waiting), engine.busy)
+    asking = Asking(decoders, system, limits, safety)
+    gate = partial(
+        Gate,
+        key=key,
+        hosts=hosts,
+        origins=limits.origins,
+        max_body_bytes=limits.max_body_bytes,
+        body_seconds=limits.body_seconds,
+        metrics=metrics,
+    )
+    return application(Api(asking, engine, limits, metrics, Page(generators, system, limits)), gate)

@@ -1,0 +1,220 @@
+"""The conversation in the terminal."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from llmft.codec import codec_for
+from llmft.commands import chat, typed
+from llmft.commands.slash import changes
+from llmft.config import prompt_config
+from llmft.conversation import Conversation
+from llmft.errors import UserError
+from llmft.generation import Generator
+from llmft.loaded import load_generator
+from llmft.records import Turn
+from tests.serving import generator
+
+TINY = "generation.max_new_tokens=12"
+
+
+@pytest.fixture
+def talk(llmft, monkeypatch):
+    """Type lines to a chat: ``code, out, err = talk(["Hi", "/quit"], "model=tiny_t5")``."""
+
+    def run(lines, *overrides):
+        monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            return llmft("chat", *overrides)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    return run
+
+
+@pytest.fixture
+def sharp(monkeypatch):
+    """The model that is asked has its logits far apart; gives it."""
+    made = {}
+
+    def load(cfg):
+        loaded, system = load_generator(cfg)
+        if cfg.model.name not in made:
+            made[cfg.model.name] = generator(cfg.model.name)
+        return Generator(made[cfg.model.name].model, loaded.codec, loaded.given), system
+
+    monkeypatch.setattr(chat, "load_generator", load)
+    return lambda name, contexts: [a.text for a in made[name].with_settings(max_new_tokens=12).answers(contexts)]
+
+
+def test_it_answers_under_what_was_said(talk, sharp):
+    code, out, err = talk(["Hi", "", "Why?"], "model=tiny_llama", TINY)
+    assert code == 0, err
+    first = sharp("tiny_llama", [(Turn("user", "Hi"),)])[0]
+    second = sharp("tiny_llama", [(Turn("user", "Hi"), Turn("assistant", first), Turn("user", "Why?"))])[0]
+    assert shown(first) in out
+    assert shown(second) in out
+    assert "each one is asked alone" not in out
+
+
+def shown(text):
+    from llmft.commands.summary import printable
+
+    return printable(text)
+
+
+def test_a_single_turn_model_says_so_and_is_asked_alone(talk, sharp):
+    code, out, err = talk(["Hi", "Why?"], "model=tiny_t5", TINY)
+    assert code == 0, err
+    assert "each one is asked alone" in out
+    for question in ("Hi", "Why?"):
+        assert shown(sharp("tiny_t5", [(Turn("user", question),)])[0]) in out
+
+
+def test_the_commands(talk, sharp, tmp_path):
+    lines = [
+        "/help", "/system Be brief.", "Hi", "/save rows.jsonl", "/params max_new_tokens=3 temperature=0.5", "More", "/save rows.jsonl",
+        "/reset", "/save rows.jsonl", "/system -", "/params top_p=3", "/params batch_size=3", "/params nope=1", "/params temperature=0", "/compare",
+        "/sav x", "/save no/such/folder", "/save", "/quit", "never asked",
+    ]  # fmt: skip
+    code, out, err = talk(lines, "model=tiny_llama", TINY)
+    assert code == 0, err
+    answer = sharp("tiny_llama", [(Turn("system", "Be brief."), Turn("user", "Hi"))])[0]
+    one, two = (json.loads(line)["messages"] for line in (tmp_path / "rows.jsonl").read_text().splitlines())
+    assert one == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": answer},
+    ]
+    assert two[:3] == one
+    assert len(two) == 5
+    for said in (
+        "/params [KEY=VALUE]", "system: Be brief.", "saved 1 questions", "saved 2 questions", 'do_sample: true', "temperature: 0.5", "[cut at 3 tokens]",
+        "forgotten", "nothing was said yet", "system: none", "/params top_p=3: must be a number above 0, up to 1", "/params batch_size=3: must be KEY=VALUE",
+        "generation.nope: transformers' GenerationConfig has no such setting", "do_sample: false", "pass run=RUN", "/sav: no such command. Did you mean save?",
+        "/save: pass a file",
+    ):  # fmt: skip
+        assert said in out, said
+    assert "never asked" not in out
+    assert code == 0
+
+
+def test_draws_are_repeated_by_the_seed(talk):
+    def drawn(seed):
+        return talk(["Hi", "Hi"], "model=tiny_llama", TINY, "generation=sample", f"seed={seed}")[1]
+
+    assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_nothing_that_steers_reaches_the_terminal(talk):
+    _, out, _ = talk(
+        ["Hi\x1b[31m", "/system \x1b]0;x\x07", "/sa\x1bv"], "model=tiny_gpt2", "generation.max_new_tokens=60"
+    )
+    assert not [char for char in out if ord(char) < 32 and char != "\n"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        (["a", "", " b "], ["a", "b"]),
+        (["a\\", "b\\", "c", "d"], ["a\nb\nc", "d"]),
+        (["a\\"], ["a"]),
+        (['"""', "a", "", "/b\\", '"""', "c"], ["a\n\n/b\\", "c"]),
+        (['"""', "a"], ["a"]),
+        (["\ud83d"], ["?"]),
+    ],
+)
+def test_messages(lines, wanted, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+    assert list(typed.messages("> ", lambda _: None)) == wanted
+
+
+def test_ctrl_c_at_the_prompt_does_not_leave(monkeypatch):
+    said, typed_lines = [], iter([KeyboardInterrupt, "Hi", EOFError])
+
+    def answer(_):
+        line = next(typed_lines)
+        if isinstance(line, str):
+            return line
+        raise line
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", answer)
+    assert list(typed.messages("> ", said.append)) == ["Hi"]
+    assert "Ctrl-D leaves" in said[0]
+
+
+def test_the_oldest_turns_are_left_out(llama_tokenizer):
+    codec, _ = codec_for("causal", llama_tokenizer, prompt_config("auto"), None, "answer")
+    talked = Conversation(codec, 200, single=False, system="S")
+    for number in range(6):
+        talked.said.append((f"question {number}", {"tuned": f"answer {number}"}))
+    asked = talked.ask("last", "tuned")
+    text = llama_tokenizer.decode(asked.ids)
+    assert len(asked.ids) <= 200
+    assert asked.left_out > 0
+    assert f"question {asked.left_out - 1}" not in text
+    assert f"question {asked.left_out}" in text
+    assert "S" in text
+    assert "last" in text
+    talked.room = len(talked.ask("last", "tuned").ids) + 60
+    assert talked.ask("last", "tuned").left_out == asked.left_out - 1  # no more than has to be
+    with pytest.raises(UserError, match="there is room for"):
+        talked.ask("x" * 500, "tuned")
+
+
+def test_it_says_what_it_leaves_out(talk):
+    _, out, _ = talk(["x" * 40, "y" * 40, "z" * 40, "w" * 300], "model=tiny_llama", TINY, "chat.max_prompt_tokens=150")
+    assert "oldest turn left out: the prompt has room for 150 tokens]" in out
+    assert "not asked: the question has" in out
+
+
+def test_a_model_that_is_compared_goes_on_from_its_own_words(llama_tokenizer):
+    codec, _ = codec_for("causal", llama_tokenizer, prompt_config("auto"), None, "answer")
+    talked = Conversation(codec, 900, single=False)
+    talked.said = [("one", {"tuned": "T1"}), ("two", {"tuned": "T2", "base": "B2"})]
+    assert [message["content"] for message in talked.messages("base")] == ["one", "T1", "two", "B2"]
+    assert "T2" not in llama_tokenizer.decode(talked.ask("three", "base").ids)
+
+
+def test_a_temperature_turns_drawing_on_and_off():
+    assert changes("temperature=0.5") == {"temperature": 0.5, "do_sample": True}
+    assert changes("temperature=0")["do_sample"] is False
+    assert changes("generation.max_new_tokens=5 top_p=0.9") == {"max_new_tokens": 5, "top_p": 0.9, "do_sample": True}
+
+
+def test_ctrl_c_stops_the_answer_and_sigterm_the_program(tmp_path):
+    """In a process of its own, as a user has it."""
+    command = [sys.executable, "-m", "llmft", "chat", "model=tiny_llama", "generation.max_new_tokens=3900"]
+    started = subprocess.Popen(
+        command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )  # fmt: skip
+    assert started.stdin
+    assert started.stdout
+    try:
+        started.stdin.write(b"Hi\n")
+        started.stdin.flush()
+        read = b""
+        while b"leaves\n" not in read or len(read.split(b"leaves\n")[1]) < 5:  # the answer has begun
+            read += os.read(started.stdout.fileno(), 100)
+        started.send_signal(signal.SIGINT)
+        while b"[stopped]" not in read:
+            read += os.read(started.stdout.fileno(), 100)
+        started.stdin.write(b"/params max_new_tokens=2\nHi\n")
+        started.stdin.flush()
+        while b"[cut at 2 tokens]" not in read:
+            read += os.read(started.stdout.fileno(), 1000)
+        time.sleep(0.2)
+        started.send_signal(signal.SIGTERM)
+        assert started.wait(20) == 130
+        assert b"Traceback" not in started.stderr.read()  # pyright: ignore[reportOptionalMemberAccess]
+    finally:
+        started.kill()
+        started.wait()

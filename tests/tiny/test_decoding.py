@@ -1,0 +1,135 @@
+"""Answers a token at a time are the answers of plain generate, whoever joins and leaves the batch meanwhile."""
+
+import random
+
+import pytest
+import torch
+
+from llmft.decoding import Decoder
+from llmft.errors import UserError
+from llmft.generation import Generator
+from llmft.records import Turn
+from llmft.sampling import Sampling
+from tests.tiny.test_generation import sharpened
+
+BEAMS = {"num_beams": 4, "repetition_penalty": 1.3, "no_repeat_ngram_size": 3}
+CONTEXTS = [(Turn("user", "word " * (7 * number % 31 + 1) + str(number)),) for number in range(12)]
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {}
+
+
+def decoder(name, load, models, **settings):
+    if name not in models:
+        models[name] = sharpened(name, load)
+    return Decoder(Generator(*models[name], {"max_new_tokens": 12, "batch_size": 4, "seed": 0, **settings}))
+
+
+def streams(made, **options):
+    template, codec = made.generator.codec.template, made.generator.codec
+    return [
+        made.stream(codec.prompt_ids(template.render(context)), seed=n, **options) for n, context in enumerate(CONTEXTS)
+    ]
+
+
+def answer_all(made, asked, most=5):
+    """Some at first, others whenever there is room and chance wants it."""
+    waiting, chance = list(asked), random.Random(0)
+
+    def more(running):
+        new = []
+        while waiting and running + len(new) < most and chance.random() < 0.4:
+            new.append(waiting.pop(0))
+        return new
+
+    while waiting:
+        made.run([waiting.pop(0) for _ in range(min(2, len(waiting)))], more)
+    return [stream.answer() for stream in asked]
+
+
+@pytest.mark.parametrize("settings", [{}, BEAMS], ids=["greedy", "beam"])
+@pytest.mark.parametrize(
+    ("name", "joins"), [("tiny_t5", False), ("tiny_gpt2", True), ("tiny_llama", True), ("tiny_gemma", False)]
+)
+def test_the_answers_are_those_of_generate(name, joins, settings, load, models):
+    made = decoder(name, load, models, **settings)
+    assert made.joins == (joins and not settings)
+    wanted = made.generator.answers(CONTEXTS)
+    assert len({answer.text for answer in wanted}) > 1 or name == "tiny_gemma"
+    assert answer_all(made, streams(made)) == wanted
+
+
+@pytest.mark.parametrize("name", ["tiny_t5", "tiny_llama"])
+def test_a_drawn_answer_is_its_seeds_and_not_its_batchs(name, load, models):
+    made = decoder(name, load, models)
+
+    def drawn(most):
+        asked = streams(made)
+        for number, stream in enumerate(asked):
+            stream.sampling = Sampling({"temperature": 4.0, "top_p": 0.95}, number)
+        return answer_all(made, asked, most)
+
+    assert drawn(1) == drawn(5) != made.generator.answers(CONTEXTS)
+
+
+def test_greedy_and_drawn_rows_share_a_batch(load, models):
+    made = decoder("tiny_gpt2", load, models)
+    asked = streams(made)
+    for stream in asked[::2]:
+        stream.sampling = Sampling({"temperature": 4.0}, 1)
+    assert answer_all(made, asked)[1::2] == made.generator.answers(CONTEXTS)[1::2]
+
+
+@pytest.mark.parametrize("name", ["tiny_t5", "tiny_gpt2"])
+def test_who_leaves_frees_the_batch_and_changes_no_other(name, load, models):
+    made = decoder(name, load, models, max_new_tokens=30)
+    asked = streams(made)[:4]
+    said = []
+
+    def leave(piece):
+        said.append(piece)
+        asked[0].cancelled = True
+
+    asked[0].emit = leave
+    made.run(asked)
+    assert asked[0].reason == "cancelled"
+    assert len(said) == 1
+    assert [stream.answer() for stream in asked[1:]] == made.generator.answers(CONTEXTS[:4])[1:]
+
+
+def test_nothing_is_asked_for_streams_that_left(load, models, monkeypatch):
+    made = decoder("tiny_gpt2", load, models)
+    asked = streams(made)
+    for stream in asked:
+        stream.cancelled = True
+    monkeypatch.setattr(made.generator.model, "generate", None)
+    made.run(asked)
+    assert {stream.reason for stream in asked} == {"cancelled"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"samples": 3, "do_sample": True}, "generation.samples=3"),
+        ({"typical_p": 0.9, "do_sample": True}, "generation.typical_p"),
+    ],
+)
+def test_settings_that_cannot_be_kept_are_refused(settings, message, load, models):
+    with pytest.raises(UserError, match=message):
+        decoder("tiny_gpt2", load, models, **settings)
+
+
+def test_settings_that_count_positions_keep_a_row_in_its_batch(load, models):
+    made = decoder("tiny_gpt2", load, models, min_new_tokens=12)
+    assert not made.joins
+    assert answer_all(made, streams(made)) == made.generator.answers(CONTEXTS)
+
+
+def test_the_modes_of_the_model_are_put_back(load, models):
+    made = decoder("tiny_gpt2", load, models)
+    made.generator.model.train()
+    made.run(streams(made)[:1])
+    assert made.generator.model.training
+    assert torch.is_grad_enabled()
