@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -36,10 +36,11 @@ class Generator:
         settings: Keys of transformers' GenerationConfig, and ``batch_size``, ``seed``, ``batch_tokens`` (tokens of prompts and
             answers in a batch, in place of a number of rows) and ``samples`` (answers drawn for a question, the most
             frequent of which counts).
+        adapter: Whether the model's adapter, if it has one, takes part; without it the base model is asked.
     """
 
-    def __init__(self, model: Any, codec: Codec, settings: Mapping[str, Any]) -> None:
-        self.model, self.codec = model, codec
+    def __init__(self, model: Any, codec: Codec, settings: Mapping[str, Any], *, adapter: bool = True) -> None:
+        self.model, self.codec, self.adapter = model, codec, adapter
         self.given = settings
         self.settings = dict(settings)
         self.batch_size, self.seed = self.settings.pop("batch_size"), self.settings.pop("seed")
@@ -48,7 +49,13 @@ class Generator:
 
     def with_settings(self, **changes: Any) -> "Generator":
         """The same model and codec with some settings changed."""
-        return Generator(self.model, self.codec, {**self.given, **changes})
+        return Generator(self.model, self.codec, {**self.given, **changes}, adapter=self.adapter)
+
+    @contextmanager
+    def asked(self) -> Iterator[None]:
+        """The model as it is asked: in eval mode, without gradients, and without its adapter where the base is meant."""
+        with answering(self.model), nullcontext() if self.adapter else self.model.disable_adapter():
+            yield
 
     def stop_ids(self) -> list[int]:
         """The ids that end an answer: the trained stop token, the tokenizer's EOS and those of the model's own config."""
@@ -105,7 +112,7 @@ class Generator:
 
     def _drawn(self, prompts: Sequence[Sequence[int]], seed: int) -> list[Answer]:
         found: dict[int, Answer] = {}
-        with answering(self.model), torch.random.fork_rng():
+        with self.asked(), torch.random.fork_rng():
             torch.manual_seed(seed)
             for rows in self.batches([len(prompt) for prompt in prompts]):
                 found.update(zip(rows, self._decode_batch([prompts[i] for i in rows]), strict=True))

@@ -1,4 +1,4 @@
-"""A model that is ready to be asked, from a run directory or plain."""
+"""A model that is ready to be asked, from a run directory or plain, and the base model of a run."""
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class
@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from llmft import session
 from llmft.errors import UserError
+from llmft.evaluation.measure import has_adapter
 from llmft.generation import Generator
 from llmft.models import backbone, export
 from llmft.run import open_run
@@ -21,7 +22,8 @@ def load_generator(cfg: DictConfig) -> tuple[Generator, str | None]:
         auto_class = get_class(cfg.model._target_).auto_class
         place = backbone.locate(cfg.model, auto_class)
         codec, _ = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
-        return Generator(backbone.load_model(place, cfg.model, auto_class), codec, cfg.generation), None
+        model = backbone.load_model(place, cfg.model, auto_class).to(session.device())
+        return Generator(model, codec, cfg.generation), None
     chosen = [o for o in HydraConfig.get().overrides.task if o.startswith(("model", "prompt"))]
     if chosen:
         raise UserError(
@@ -32,4 +34,24 @@ def load_generator(cfg: DictConfig) -> tuple[Generator, str | None]:
     # the trained prompt travels as the tokenizer's chat template
     trained.prompt = {"name": "chat", "template": None}
     codec, _ = session.codec_of(trained, tokenizer)
-    return Generator(model, codec, session.own_generation(cfg, trained)), trained.data.system
+    settings = session.own_generation(cfg, trained)
+    return Generator(model.to(session.device()), codec, settings), trained.data.system
+
+
+def load_base(cfg: DictConfig, tuned: Generator) -> Generator:
+    """The base model of a run, under the prompt and settings that the tuned one is asked with.
+
+    Beside an adapter it is the same weights in memory with the adapter switched off, so the two are asked one after the
+    other; a fully trained run's base is loaded.
+
+    Raises:
+        UserError: There is no run, or its base model is not at hand.
+    """
+    if cfg.run is None:
+        raise UserError("compare: a plain model has no other to be compared with; pass run=RUN")
+    if has_adapter(tuned.model):
+        return Generator(tuned.model, tuned.codec, tuned.given, adapter=False)
+    _, trained = open_run(cfg.run)
+    auto_class = get_class(trained.model._target_).auto_class
+    model = backbone.load_model(backbone.locate(trained.model, auto_class), trained.model, auto_class)
+    return Generator(model.to(session.device()), tuned.codec, tuned.given)
