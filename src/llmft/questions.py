@@ -32,10 +32,14 @@ def read_questions(given: str, kind: str) -> list[Example]:
     if given != STANDARD_INPUT:
         file = user_path(given)
         if not file.is_file() or file.suffix not in ENDINGS:
-            raise UserError(f"input={given}: must be a {', '.join(ENDINGS)} file that is there, or - for standard input")
+            raise UserError(
+                f"input={given}: must be a {', '.join(ENDINGS)} file that is there, or - for standard input"
+            )
         found = list(_questions(given, file))
     else:
-        with tempfile.TemporaryDirectory() as folder:  # so that it is read, and its faults are named, as those of a file
+        with (
+            tempfile.TemporaryDirectory() as folder
+        ):  # so that it is read, and its faults are named, as those of a file
             file = Path(folder) / f"input.{kind}"
             file.write_bytes(sys.stdin.buffer.read())
             found = list(_questions("standard input", file))
@@ -45,7 +49,7 @@ def read_questions(given: str, kind: str) -> list[Example]:
 
 
 def to_question(row: Any, place: str) -> Example:
-    """A row's question: ``messages``, or ``question`` (or ``instruction``) with ``input``, ``system`` and ``id`` where it has them.
+    """A row's question: ``messages``, or ``question`` (or ``instruction``) with ``input``, ``system`` and ``id`` if there.
 
     An assistant turn at the end of ``messages`` is the reference that the row was made with; it is not shown to the model.
 

@@ -76,7 +76,9 @@ def codec_of(cfg: DictConfig, tokenizer: Any) -> tuple[Codec, str]:
 
 def trained_codec(trained: DictConfig, tokenizer: Any) -> Codec:
     """The codec of a run that is there: its prompt travels as the chat template of the tokenizer in its ``model/``."""
-    return codec_of(OmegaConf.merge(trained, {"prompt": {"name": "chat", "template": None}}), tokenizer)[0]
+    cfg = trained.copy()
+    cfg.prompt = {"name": "chat", "template": None}
+    return codec_of(cfg, tokenizer)[0]
 
 
 def own_generation(cfg: DictConfig, trained: DictConfig) -> Any:

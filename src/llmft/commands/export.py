@@ -19,6 +19,8 @@ def main(cfg: DictConfig) -> None:
     keys = ("form", "shard_size", "tolerance", "zip", "hub", "private")
     done = load_run(cfg.run).export(cfg.to, **{key: cfg[key] for key in keys})
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    console.print(f"loaded again: the largest difference of a logit is {done.difference:.3g} (tolerance {cfg.tolerance:g})")
+    console.print(
+        f"loaded again: the largest difference of a logit is {done.difference:.3g} (tolerance {cfg.tolerance:g})"
+    )
     for place in filter(None, (done.path, done.url)):
         console.print(f"{cfg.form}: {place}")

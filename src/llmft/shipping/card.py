@@ -28,11 +28,14 @@ model = {auto}.from_pretrained(FOLDER)
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)""",
 }
 ASK = """
-inputs = tokenizer.apply_chat_template([{system}{{"role": "user", "content": "..."}}], add_generation_prompt=True, return_tensors="pt")
+messages = [{system}{{"role": "user", "content": "..."}}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs)[0]{behind}, skip_special_tokens=True))"""
 
 
-def card(cfg: DictConfig, record: Mapping[str, Any], scores: Mapping[str, Any] | None, form: str, checked: str = "") -> str:
+def card(
+    cfg: DictConfig, record: Mapping[str, Any], scores: Mapping[str, Any] | None, form: str, checked: str = ""
+) -> str:
     """The card as Markdown with the front matter that the Hub reads; it names no path of this machine.
 
     Args:
@@ -48,7 +51,7 @@ def card(cfg: DictConfig, record: Mapping[str, Any], scores: Mapping[str, Any] |
         f"{base_named(cfg)}, fine-tuned with llmft ({cfg.peft.name}; {_form(form)}). {checked}".rstrip() + "\n",
         "## Use\n",
         f"```python\n{_use(cfg, form)}\n```\n",
-        "The prompt it was trained with is the tokenizer's chat template; the settings of its answers are the generation config.\n",
+        "The trained prompt is the tokenizer's chat template; the settings of its answers are the generation config.\n",
         "## Data\n",
         *_table(_data(record.get("data") or {})),
         "## Training\n",
@@ -131,7 +134,9 @@ def _scores(found: Mapping[str, Any]) -> list[str]:
     lines += ["| score | base | tuned | difference | |", "|---|---|---|---|---|"]
     for name, entry in found["scores"].items():
         base, tuned = _with_interval(entry, "base"), _with_interval(entry, "tuned")
-        lines.append(f"| {name} | {base} | {tuned} | {_with_interval(entry, 'difference')} | {entry.get('verdict') or ''} |")
+        lines.append(
+            f"| {name} | {base} | {tuned} | {_with_interval(entry, 'difference')} | {entry.get('verdict') or ''} |"
+        )
     return [*lines, "", f"{found['headline'][:1].upper()}{found['headline'][1:]}.\n"]
 
 
@@ -148,8 +153,9 @@ def _losses(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _limits(cfg: DictConfig, scores: Mapping[str, Any] | None) -> Iterator[str]:
-    yield "- It has the knowledge, gaps and biases of its base model; fine-tuning on a few rows teaches a form of answer, not facts."
-    yield f"- It was trained on prompts of up to {cfg.data.max_prompt_tokens} and answers of up to {cfg.data.max_answer_tokens} tokens."
+    prompt, answer = cfg.data.max_prompt_tokens, cfg.data.max_answer_tokens
+    yield "- It has the gaps and biases of its base model; fine-tuning on a few rows teaches a form of answer, not facts."
+    yield f"- It was trained on prompts of up to {prompt} and answers of up to {answer} tokens."
     if not scores:
         yield "- Nobody has measured its answers."
     if cfg.data.name == "psychology":
@@ -161,7 +167,9 @@ def _licence(cfg: DictConfig) -> str:
     known = licence.of_base(cfg.model)
     if known:
         return f"The base model's licence (`{known}`) applies to these weights too; so may the terms of the data."
-    return "The base model's licence is not known here; it applies to these weights too, and so may the terms of the data."
+    return (
+        "The base model's licence is not known here; it applies to these weights too, and so may the terms of the data."
+    )
 
 
 def _table(rows: Any) -> list[str]:

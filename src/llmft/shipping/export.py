@@ -53,6 +53,8 @@ def export(run: Path, cfg: DictConfig, to: str | None, settings: Any) -> Exporte
         hub.check(settings.hub)
     with _target(to, zipped=settings.zip) as (folder, final):
         difference = _write(run, cfg, folder, settings)
+        for file in folder.iterdir():
+            file.chmod(0o644)  # safetensors makes files for their owner alone
         checksums.write(folder)
         if settings.zip and final:
             archive.pack(folder, final)
@@ -80,7 +82,9 @@ def _target(to: str | None, *, zipped: bool) -> Iterator[tuple[Path, Path | None
 
 def _write(run: Path, cfg: DictConfig, folder: Path, settings: Any) -> float:
     source, auto_class, device = run / "model", get_class(cfg.model._target_).auto_class, session.device()
-    asked = _trained(source, cfg, auto_class, device, folder if settings.form == "merged" else None, settings.shard_size)
+    asked = _trained(
+        source, cfg, auto_class, device, folder if settings.form == "merged" else None, settings.shard_size
+    )
     base = None
     if settings.form == "adapter":
         weights.write_adapter(source, folder, card.hub_id(cfg), cfg.model.revision)
@@ -98,12 +102,15 @@ def _write(run: Path, cfg: DictConfig, folder: Path, settings: Any) -> float:
     return difference
 
 
-def _trained(source: Path, cfg: DictConfig, auto_class: Any, device: Any, to: Path | None, shards: str) -> list[verify.Probe]:
+def _trained(
+    source: Path, cfg: DictConfig, auto_class: Any, device: Any, to: Path | None, shards: str
+) -> list[verify.Probe]:
     """Ask the trained model, and write it merged where that is wanted; it is gone from memory afterwards."""
     tokenizer = backbone.load_tokenizer(str(source), cfg.model)
     codec = session.trained_codec(cfg, tokenizer)
     model = weights.full_precision(source, cfg, auto_class).to(device)
-    asked = verify.probes(model, codec, [question.with_system(cfg.data.system).context for question in sample_questions(cfg.data.name)])
+    questions = [question.with_system(cfg.data.system) for question in sample_questions(cfg.data.name)]
+    asked = verify.probes(model, codec, [question.context for question in questions])
     if to:
         weights.write_merged(model, source, to, shards)
     del model

@@ -1,7 +1,6 @@
 """The licence of a base model, where it is known."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf

@@ -19,7 +19,16 @@ BLOCK = 2**20
 MAX_SUMS = 2**24  # bytes of SHA256SUMS
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # What the standard library raises for archives that are cut short, encrypted, or made to break readers.
-BROKEN = (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, EOFError, struct.error, ValueError, OverflowError)
+BROKEN = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    zlib.error,
+    EOFError,
+    struct.error,
+    ValueError,
+    OverflowError,
+)
 
 
 class Caps(NamedTuple):
@@ -89,7 +98,9 @@ def _inside(name: str, original: str) -> bool:
     """Whether a name can only mean a file inside the folder, on any system."""
     parts = name.removesuffix("/").split("/")
     plain = name.isprintable() and not any(char in original for char in '\0\\:*?"<>|')
-    return plain and all(part.strip(" .") and len(part.encode()) <= 255 for part in parts) and len(name.encode()) <= 1024
+    return (
+        plain and all(part.strip(" .") and len(part.encode()) <= 255 for part in parts) and len(name.encode()) <= 1024
+    )
 
 
 def _clashes(members: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
@@ -117,7 +128,7 @@ def _sums(packed: zipfile.ZipFile, given: str, names: set[str]) -> dict[str, str
     except ValueError as error:
         raise UserError(f"archive={given}: {error}") from None
     if odd := sorted(set(sums) ^ (names - {checksums.NAME})):
-        raise UserError(f"archive={given}: {ascii(odd[0])} is only in one of {checksums.NAME} and the archive")
+        raise UserError(f"archive={given}: {odd[0]!a} is only in one of {checksums.NAME} and the archive")
     return sums
 
 
@@ -129,8 +140,8 @@ def _extract(packed: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path, wante
         while block := source.read(BLOCK):
             left -= len(block)
             if left < 0:
-                raise UserError(f"archive={given}: {ascii(info.filename)} is longer than the archive says")
+                raise UserError(f"archive={given}: {info.filename!a} is longer than the archive says")
             hashed.update(block)
             target.write(block)
     if left or (wanted is not None and hashed.hexdigest() != wanted):
-        raise UserError(f"archive={given}: {ascii(info.filename)} differs from its checksum; the archive is damaged")
+        raise UserError(f"archive={given}: {info.filename!a} differs from its checksum; the archive is damaged")

@@ -65,7 +65,9 @@ def largest_difference(folder: Path, base: str | None, auto_class: Any, device: 
         messages = [turn.message() for turn in probe.context]
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
         if ids != probe.ids:
-            raise UserError(f"export: the chat template gives other ids than were trained for {messages[-1]['content']!r}")
+            raise UserError(
+                f"export: the chat template gives other ids than were trained for {messages[-1]['content']!r}"
+            )
     model = auto_class.from_pretrained(base or folder, dtype=torch.float32, use_safetensors=True)
     if base:
         from peft import PeftModel
