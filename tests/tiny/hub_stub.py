@@ -28,8 +28,8 @@ def hub() -> Iterator[Stub]:
     stub = Stub()
 
     class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
+        def log_message(self, format: str, *args: Any) -> None:
+            del format, args
 
         def reply(self, status: int, body: Any = None) -> None:
             data = json.dumps(body if body is not None else {}).encode()

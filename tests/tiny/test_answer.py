@@ -124,7 +124,7 @@ def test_text_is_written_and_not_gone_on_with(ask, tmp_path):
     assert "text cannot be gone on with" in err
 
 
-def test_ctrl_c_keeps_what_is_answered(ask, tmp_path, monkeypatch):
+def test_ctrl_c_keeps_what_is_answered(ask, monkeypatch):
     monkeypatch.setattr(answer, "BATCHES", 1)
     real, calls = answer._ask, []
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -159,7 +160,7 @@ def test_restore_says_what_it_needs(arguments, message, llmft, tmp_path):
     assert files(tmp_path) == {"notes.zip"}
 
 
-def test_the_card_says_what_is_known(lora_run, tmp_path):
+def test_the_card_says_what_is_known(lora_run):
     run = load_run(lora_run)
     record = {**run.record, "data": {**run.record["data"], "source": "/home/somebody/private/rows.jsonl"}}
     scores = {"rows": 20, "of": 20, "split": "test", "headline": "chrf went up",
@@ -204,7 +205,9 @@ def test_pushing_to_the_hub(stub, tmp_path, monkeypatch):
     assert stub.files == {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     assert stub.commits == ["Upload by llmft"]
     monkeypatch.setenv("HF_TOKEN", "hf_wrongToken")
-    with pytest.raises(UserError, match="hub=me/model: the Hub at http://127.0.0.1:.* did not take it: .*401") as error:
+    with pytest.raises(
+        UserError, match=r"hub=me/model: the Hub at http://127.0.0.1:.* did not take it: .*401"
+    ) as error:
         hub_of.push(tmp_path, "me/model", private=True)
     assert "hf_wrongToken" not in str(error.value)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -254,7 +257,8 @@ def test_a_run_in_python(lora_run):
     assert run.answer("Why?", max_new_tokens=2) == two.text[: len(run.answer("Why?", max_new_tokens=2))]
     assert run.answer("What is a llama?", base=True) != one.text
     assert run.answer("What is a llama?") == one.text  # the adapter is on again
-    for wrong in ({"max_new_tokens": 0}, {"foo": 1}):
+    for setting in ("max_new_tokens", "foo"):
+        wrong: Any = {setting: 0}
         with pytest.raises(UserError, match="generation"):
             run.answer("Why?", **wrong)
     for wrong in ("text", ["Hi", " "]):
@@ -266,7 +270,7 @@ def test_faults_in_python_are_exceptions(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"optim.learning_rate: no such key. Did you mean optim.lr\?"):
         train(["model=tiny_t5", "optim.learning_rate=1"])
-    with pytest.raises(UserError, match="optim.lr=-1: must be a number above 0"):
+    with pytest.raises(UserError, match=r"optim.lr=-1: must be a number above 0"):
         train(["model=tiny_t5", "optim.lr=-1", "output_dir=a"])
     with pytest.raises(UserError, match="flags are for the command line"):
         train(["-m", "model=tiny_t5"])
