@@ -15,7 +15,7 @@ from llmft.sources import find, read
 from tests.conftest import DATA, SHARED, read_json_lines, write_rows
 
 pytestmark = pytest.mark.guarantees
-RATES = {"none": 3e-4, "lora": 5e-3}  # enough to change answers, too little to make them all alike
+RATES = {"none": 1e-4, "lora": 5e-3}
 MANY, FEW = 50, 10  # questions: in the slow cases, and in the two that every test run has
 # the rows are those of shared/data where it is there, else the shipped ones; most of them are validation rows
 RUN = (
@@ -38,7 +38,7 @@ RUN = (
         ),
     ],
 )
-def test_answers_are_the_same_everywhere(model, data, peft, questions, llmft, tmp_path):
+def test_answers_are_the_same_everywhere(model, data, peft, questions, load, llmft, tmp_path):
     real = SHARED / DATA[data]
     source = str(real) if real.is_file() else "sample"
     number = (
@@ -46,7 +46,13 @@ def test_answers_are_the_same_everywhere(model, data, peft, questions, llmft, tm
         f"callbacks.samples.number={questions}",
         f"optim.lr={RATES[peft]}",
     )
-    chosen = (f"model={model}", f"data={data}", f"peft={peft}", f"data.path={source}")
+    chosen = (
+        f"model={model}",
+        f"model.path={sharpened(load(f'model={model}').model, tmp_path)}",
+        f"data={data}",
+        f"peft={peft}",
+        f"data.path={source}",
+    )
     run = train([*chosen, *RUN, *number, f"output_dir={tmp_path / 'run'}"])
     best = run.record["metrics"]["best_step"]
     samples = [row for row in read_json_lines(run.path / "samples.jsonl") if row["step"] == best]
@@ -66,6 +72,20 @@ def test_answers_are_the_same_everywhere(model, data, peft, questions, llmft, tm
     for form in ("merged", "adapter") if peft == "lora" else ("merged",):
         folder = run.export(tmp_path / form, form=form).path
         assert list(plain(folder, run.config, contexts)) == expected, form
+
+
+def sharpened(cfg: Any, folder: Any) -> Any:
+    """A tiny model with weights four times as large, whose answers differ more than those of one drawn at random."""
+    auto_class = get_class(cfg._target_).auto_class
+    place = backbone.locate(cfg, auto_class)
+    model = auto_class.from_pretrained(place)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.mul_(4)
+    model.save_pretrained(folder / "base")
+    AutoTokenizer.from_pretrained(place).save_pretrained(folder / "base")
+    return folder / "base"
 
 
 def plain(folder: Any, cfg: Any, contexts: Any) -> Iterator[str]:
