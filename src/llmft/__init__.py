@@ -1,5 +1,23 @@
-"""llmft: fine-tune a seq2seq or causal language model with one line of config."""
+"""llmft: fine-tune a seq2seq or causal language model with one line of config.
 
+``from llmft import load_run, train``: what they need (torch, transformers) is imported when they are first used.
+"""
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmft.api import Run, load_run, train
+    from llmft.errors import Halted, UserError
 
 __version__ = version("llmft")
+__all__ = ["Halted", "Run", "UserError", "__version__", "load_run", "train"]
+HOME = {"Run": "api", "load_run": "api", "train": "api", "Halted": "errors", "UserError": "errors"}
+
+
+def __getattr__(name: str) -> Any:
+    """The names of the Python API, imported at their first use."""
+    if name not in HOME:
+        raise AttributeError(f"module 'llmft' has no attribute {name!r}")
+    return getattr(import_module(f"llmft.{HOME[name]}"), name)

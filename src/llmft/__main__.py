@@ -8,14 +8,16 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from llmft.command_line import check_command_line, quoted
-from llmft.config import conf_dir, did_you_mean, user_path
+from llmft.command_line import check_command_line, quoted, resumed_dir
+from llmft.config import conf_dir, did_you_mean
 from llmft.errors import UserError, complain
 
 COMMANDS = {
     "train": "llmft.commands.train",
     "preview": "llmft.commands.preview",
     "answer": "llmft.commands.answer",
+    "export": "llmft.commands.export",
+    "restore": "llmft.commands.restore",
     "replay": "llmft.commands.replay",
     "evaluate": "llmft.commands.evaluate",
     "report": "llmft.commands.report",
@@ -58,21 +60,6 @@ def run(arguments: Sequence[str]) -> int:
         return launch(command, rest, multirun=multirun)
     except UserError as error:
         return complain(error)
-
-
-def resumed_dir(arguments: Sequence[str]) -> list[str]:
-    """Let ``resume=RUN`` go on inside RUN, unless ``output_dir`` says where.
-
-    Raises:
-        UserError: There is no such run.
-    """
-    given = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
-    if given.get("resume", "null") == "null":
-        return []
-    folder = given["resume"].strip("'")
-    if not (user_path(folder) / "config.yaml").is_file():
-        raise UserError(f"resume={folder}: no run directory (it would hold config.yaml, run.json and checkpoints/)")
-    return [] if "output_dir" in given else [f"output_dir={given['resume']}"]
 
 
 def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:

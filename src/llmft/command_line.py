@@ -1,11 +1,12 @@
 """Arguments as people type them -> arguments as Hydra takes them, or all that is wrong with them."""
 
 import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from llmft.config import composition_faults, conf_dir, did_you_mean
+from llmft.config import composition_faults, conf_dir, did_you_mean, user_path
 from llmft.errors import UserError
 
 # Their values are free text or paths; Hydra's grammar would stumble over commas, quotes and brackets in them.
@@ -21,6 +22,8 @@ PATHS = (
     "output_dir",
     "judge.url",
     "runs",
+    "to",
+    "archive",
 )
 # What launchers and sweepers of our own are made of.
 NEEDED = {"ray": ("ray",), "optuna": ("optuna",)}
@@ -133,6 +136,21 @@ def _is_there(module: str) -> bool:
         return False
 
 
+def resumed_dir(arguments: Sequence[str]) -> list[str]:
+    """Let ``resume=RUN`` go on inside RUN, unless ``output_dir`` says where.
+
+    Raises:
+        UserError: There is no such run.
+    """
+    given = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
+    if given.get("resume", "null") == "null":
+        return []
+    folder = given["resume"].strip("'")
+    if not (user_path(folder) / "config.yaml").is_file():
+        raise UserError(f"resume={folder}: no run directory (it would hold config.yaml, run.json and checkpoints/)")
+    return [] if "output_dir" in given else [f"output_dir={given['resume']}"]
+
+
 def check_output(overrides: list[str]) -> None:
     """Make the folder that ``output_dir`` names; Hydra would only show a traceback if that fails.
 
@@ -146,3 +164,38 @@ def check_output(overrides: list[str]) -> None:
                 Path(value.strip("'")).mkdir(parents=True, exist_ok=True)
             except (OSError, ValueError) as error:
                 raise UserError(f"output_dir={value}: cannot be made ({error})") from None
+
+
+def composed(command: str, arguments: Sequence[str]) -> Any:
+    """The config that a command's ``main`` gets, made in this process; Hydra's own config is set as if it had started it.
+
+    Args:
+        command: E.g. ``train``.
+        arguments: Overrides as people type them; no flags.
+
+    Raises:
+        UserError: Something is wrong with them; all faults in one message.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf, open_dict
+
+    if flags := [argument for argument in arguments if argument.startswith("-")]:
+        raise UserError(f"{flags[0]}: flags are for the command line; pass key=value")
+    overrides = [quoted(argument, multirun=False) for argument in arguments]
+    check_command_line(command, overrides, multirun=False)
+    overrides += resumed_dir(overrides)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        whole = compose(command, overrides=overrides, return_hydra_config=True)
+        OmegaConf.set_readonly(whole.hydra, False)
+        with open_dict(whole):
+            whole.hydra.mode = "RUN"
+            whole.hydra.runtime.output_dir = str(Path(whole.hydra.run.dir).absolute())
+        HydraConfig.instance().set_config(whole)
+        cfg = whole.copy()
+        with open_dict(cfg):
+            del cfg["hydra"]
+    Path(whole.hydra.runtime.output_dir).mkdir(parents=True, exist_ok=True)
+    return cfg

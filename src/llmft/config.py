@@ -50,6 +50,12 @@ def user_path(text: str) -> Path:
         raise UserError(f"{text}: {error}") from None
 
 
+def bytes_of(size: str) -> int:
+    """``4GB``, ``500MB``, ``20KB`` -> bytes, by powers of 1000."""
+    number, unit = size[:-2], size[-2:].upper()
+    return int(float(number) * 1000 ** ("KB", "MB", "GB", "TB").index(unit) * 1000)
+
+
 def prompt_config(name: str) -> Any:
     """The shipped config of a prompt."""
     return OmegaConf.load(conf_dir() / "prompt" / f"{name}.yaml")

@@ -100,6 +100,16 @@ class Generator:
         Raises:
             UserError: A prompt and its answer would need more positions than the model has.
         """
+        self.check_positions(prompts)
+        drawn = [self._drawn(prompts, self.seed + sample) for sample in range(self.samples)]
+        return drawn[0] if self.samples == 1 else [majority(answers) for answers in zip(*drawn, strict=True)]
+
+    def check_positions(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Find out before any answer that one would need more positions than there are.
+
+        Raises:
+            UserError: A prompt and its answer would.
+        """
         positions, longest = max_positions(self.model.config), max(map(len, prompts), default=0)
         needed = longest + self.settings.get("max_new_tokens", 0)
         if positions is not None and needed > positions:
@@ -107,8 +117,6 @@ class Generator:
                 f"the longest prompt has {longest} tokens; with generation.max_new_tokens that makes {needed},"
                 f" but the model has {positions} positions"
             )
-        drawn = [self._drawn(prompts, self.seed + sample) for sample in range(self.samples)]
-        return drawn[0] if self.samples == 1 else [majority(answers) for answers in zip(*drawn, strict=True)]
 
     def _drawn(self, prompts: Sequence[Sequence[int]], seed: int) -> list[Answer]:
         found: dict[int, Answer] = {}

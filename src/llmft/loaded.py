@@ -1,5 +1,8 @@
 """A model that is ready to be asked, from a run directory or plain, and the base model of a run."""
 
+from pathlib import Path
+from typing import Any
+
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class
 from omegaconf import DictConfig
@@ -30,12 +33,19 @@ def load_generator(cfg: DictConfig) -> tuple[Generator, str | None]:
             f"{chosen[0]}: a run has its own model and prompt; leave it away, or ask a plain model without run="
         )
     folder, trained = open_run(cfg.run)
+    return load_tuned(folder, trained, session.own_generation(cfg, trained)), trained.data.system
+
+
+def load_tuned(folder: Path, trained: DictConfig, settings: Any) -> Generator:
+    """The model of a run.
+
+    Args:
+        folder: The run directory.
+        trained: Its config.
+        settings: Generation settings, the run's own or others.
+    """
     model, tokenizer = export.load_trained(folder / "model", trained, get_class(trained.model._target_).auto_class)
-    # the trained prompt travels as the tokenizer's chat template
-    trained.prompt = {"name": "chat", "template": None}
-    codec, _ = session.codec_of(trained, tokenizer)
-    settings = session.own_generation(cfg, trained)
-    return Generator(model.to(session.device()), codec, settings), trained.data.system
+    return Generator(model.to(session.device()), session.trained_codec(trained, tokenizer), settings)
 
 
 def load_base(cfg: DictConfig, tuned: Generator) -> Generator:
@@ -49,9 +59,13 @@ def load_base(cfg: DictConfig, tuned: Generator) -> Generator:
     """
     if cfg.run is None:
         raise UserError("compare: a plain model has no other to be compared with; pass run=RUN")
+    return base_beside(open_run(cfg.run)[1], tuned)
+
+
+def base_beside(trained: DictConfig, tuned: Generator) -> Generator:
+    """The same, by the run's config."""
     if has_adapter(tuned.model):
         return Generator(tuned.model, tuned.codec, tuned.given, adapter=False)
-    _, trained = open_run(cfg.run)
     auto_class = get_class(trained.model._target_).auto_class
     model = backbone.load_model(backbone.locate(trained.model, auto_class), trained.model, auto_class)
     return Generator(model.to(session.device()), tuned.codec, tuned.given)

@@ -1,5 +1,6 @@
 """What the value of each key must be, in words and as a test."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -51,17 +52,38 @@ DROPOUT = Rule("a number from 0 to below 1", lambda v: _number(v) and 0 <= v < 1
 ENVIRONMENT = Rule("the name of an environment variable", lambda v: isinstance(v, str) and v.isidentifier())
 NAMES = Rule("a list of texts", lambda v: _list(v) and all(isinstance(one, str) and one.strip() for one in v))
 
+HUB_NAME = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
 SEED = Rule("a whole number from 0 to 4294967295", lambda v: _whole(v) and 0 <= v < 2**32)
+
+SIZE = Rule(
+    "a size such as 500MB or 4GB",
+    lambda v: isinstance(v, str) and re.fullmatch(r"\d+(\.\d+)?(KB|MB|GB|TB)", v, re.IGNORECASE) is not None,
+)
 
 RULES: dict[str, Rule] = {
     "seed": SEED,
     "allow_targets": Rule("a list of packages", lambda v: _list(v)),
     "objective": TEXT,
     "baseline": FLAG,
-    "questions": FROM_ZERO,
     "resume": TEXT_OR_NULL,
     "output_dir": TEXT,
     "format": one_of("text", "json"),
+    "input_format": one_of("txt", "jsonl", "csv"),
+    "compare": FLAG,
+    "to": TEXT_OR_NULL,
+    "form": Rule(
+        "one of adapter, merged (onnx and gguf are not offered: docs/export.md says why)",
+        lambda v: v in ("adapter", "merged"),
+    ),
+    "shard_size": SIZE,
+    "tolerance": NOT_NEGATIVE,
+    "zip": FLAG,
+    "hub": Rule("owner/name, or null", lambda v: v is None or (isinstance(v, str) and bool(HUB_NAME.fullmatch(v)))),
+    "private": FLAG,
+    "archive": TEXT_OR_NULL,
+    "restore.max_files": COUNT,
+    "restore.max_size": SIZE,
+    "restore.max_ratio": POSITIVE,
     "preview.rows": COUNT_OR_NULL,
     "preview.ids": FLAG,
     "replay.modules": COUNT,

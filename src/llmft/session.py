@@ -74,6 +74,13 @@ def codec_of(cfg: DictConfig, tokenizer: Any) -> tuple[Codec, str]:
     return codec_for(cfg.model.family, tokenizer, cfg.prompt, own_prompt, *trained_on)
 
 
+def trained_codec(trained: DictConfig, tokenizer: Any) -> Codec:
+    """The codec of a run that is there: its prompt travels as the chat template of the tokenizer in its ``model/``."""
+    cfg = trained.copy()
+    cfg.prompt = {"name": "chat", "template": None}
+    return codec_of(cfg, tokenizer)[0]
+
+
 def own_generation(cfg: DictConfig, trained: DictConfig) -> Any:
     """A run's own generation settings, but for what the command line sets."""
     given = [override for override in HydraConfig.get().overrides.task if override.startswith("generation")]

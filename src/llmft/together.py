@@ -40,6 +40,24 @@ def between(*keys: str) -> Callable[[Callable[[DictConfig], Faults]], Callable[[
     return add
 
 
+@between("questions", "baseline")
+def _questions_of_a_training(cfg: DictConfig) -> Faults:
+    if isinstance(cfg.questions, bool) or not isinstance(cfg.questions, int) or cfg.questions < 0:
+        yield f"questions={cfg.questions}: must be a whole number of at least 0"
+
+
+@between("questions", "question")
+def _samples(cfg: DictConfig) -> Faults:
+    if cfg.questions not in (None, "samples"):
+        yield f"questions={cfg.questions}: must be samples (five built-in questions) or null"
+
+
+@between("compare", "run")
+def _compared(cfg: DictConfig) -> Faults:
+    if cfg.compare and cfg.run is None:
+        yield "compare=true: a plain model has no other to be compared with; pass run=RUN"
+
+
 @between("data.split.train", "data.split.val", "data.split.test")
 def _shares(cfg: DictConfig) -> Faults:
     split = cfg.data.split

@@ -131,16 +131,23 @@ def test_invalid_drop_keeps_the_good_rows_and_lists_the_others(llmft, tmp_path):
     ("arguments", "message"),
     [
         (["question=  "], "question: must not be blank"),
-        ([], 'answer: pass either question="..." or input=FILE'),
-        (["question=a", "input=b"], "answer: pass either"),
+        ([], 'answer: pass one of question="...", input=FILE (- is standard input) and questions=samples'),
+        (["question=a", "input=b"], "answer: pass one of"),
         (["run=nowhere", "question=a"], "run=nowhere: no run directory"),
         (["input=bad.jsonl"], "bad.jsonl:1: question: is missing; there is text"),
         (["question="], "question: must not be blank"),
         (["question=a", "output=no/such/folder.jsonl"], "output=no/such/folder.jsonl: there is no folder"),
         (["question=a", "output=."], "output=.: is a folder"),
-        (["input=nowhere.jsonl"], "input=nowhere.jsonl: must be a .jsonl, .json or .txt file that is there"),
+        (
+            ["input=nowhere.jsonl"],
+            "input=nowhere.jsonl: must be a .jsonl, .json, .csv, .tsv, .txt file that is there, or - for standard input",
+        ),
         (["input=latin.txt"], "latin.txt:1: not UTF-8"),
         (["input=empty.txt"], "input=empty.txt: holds no question"),
+        (["input=chat.jsonl"], "chat.jsonl:1: messages[0].role: must be user here"),
+        (["questions=5"], "questions=5: must be samples"),
+        (["question=a", "output=answers.xlsx"], "output=answers.xlsx: must end in .jsonl, .csv, .txt"),
+        (["question=a", "compare=true"], "compare=true: a plain model has no other to be compared with; pass run=RUN"),
         (["run=~nobodyhere/x", "question=a"], "~nobodyhere/x: "),
         (["run=broken", "question=a", "prompt=plain"], "prompt=plain: a run has its own model and prompt"),
         (["run=broken", "question=a"], "run=broken: config.yaml cannot be used"),
@@ -151,6 +158,7 @@ def test_invalid_drop_keeps_the_good_rows_and_lists_the_others(llmft, tmp_path):
 )
 def test_answer_says_what_it_needs(arguments, message, llmft, tmp_path):
     write_rows(tmp_path / "bad.jsonl", {"text": "x"})
+    write_rows(tmp_path / "chat.jsonl", {"messages": [{"role": "assistant", "content": "x"}] * 2})
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "broken" / "model").mkdir(parents=True)

@@ -1,42 +1,127 @@
-"""``answer``: ask a run (or a plain model) one question or a file of them."""
+"""``answer``: ask a run (or a plain model) one question, a file of them, or the built-in samples."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.progress import Progress
 
 from llmft import session
+from llmft.answers import ENDINGS, AnswerFile, as_text, key_of
 from llmft.check import check
 from llmft.commands.summary import printable
 from llmft.config import user_path
 from llmft.errors import UserError
-from llmft.generation import Answer
-from llmft.loaded import load_generator
-from llmft.records import Example, RowError, Turn, text_of
-from llmft.sources import lines_of, read_file
+from llmft.generation import Generator
+from llmft.loaded import load_base, load_generator
+from llmft.questions import read_questions, sample_questions
+from llmft.records import Example, Turn
+from llmft.run import RunDirectory, open_run
+
+BATCHES = 4  # are asked between two writes; within them questions of like length share a batch
 
 
 def main(cfg: DictConfig) -> None:
-    """Answer ``question`` or every row of ``input``."""
+    """Answer ``question``, every row of ``input``, or ``questions=samples``."""
     session.quiet()
     session.log_to(None)
     check(cfg)
-    if (cfg.question is None) == (cfg.input is None):
-        raise UserError('answer: pass either question="..." or input=FILE')
+    if sum(cfg[key] is not None for key in ("question", "questions", "input")) != 1:
+        raise UserError('answer: pass one of question="...", input=FILE (- is standard input) and questions=samples')
     check_output(cfg.output)
-    questions = (
-        list(_questions(cfg.input)) if cfg.input is not None else [Example((Turn("user", str(cfg.question)),), "")]
-    )
-    if not questions:
-        raise UserError(f"input={cfg.input}: holds no question")
+    if cfg.output and user_path(cfg.output).suffix not in ENDINGS:
+        raise UserError(f"output={cfg.output}: must end in {', '.join(ENDINGS)}")
+    questions = _questions(cfg)
     if not all(turn.content.strip() for example in questions for turn in example.context):
         raise UserError("question: must not be blank")
     generator, system = load_generator(cfg)
     asked = [example.with_system(cfg.system or system) for example in questions]
-    answers = generator.answers([example.context for example in asked])
-    _write(cfg, questions, answers)
+    generator.check_positions([generator.codec.prompt_ids(generator.codec.template.render(e.context)) for e in asked])
+    tell = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if cfg.output:
+        _into_file(cfg, generator, asked, tell)
+        return
+    for rows in _answered(cfg, generator, asked, 0):
+        for row in rows:
+            if cfg.format == "json":
+                tell.file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            else:
+                tell.print(printable(as_text(row, several=len(asked) > 1)))
+        tell.file.flush()
+
+
+def _into_file(cfg: DictConfig, generator: Generator, asked: Sequence[Example], tell: Console) -> None:
+    """Write answers as they come; those that are there are not asked again."""
+    keys = [key_of(_model(cfg), _settings(generator), cfg.compare, [t.message() for t in e.context]) for e in asked]
+    bases = ("base_answer", "base_ended") if cfg.compare else ()
+    file = AnswerFile(cfg.output, ("id", "question", "answer", "ended", *bases, "key"))
+    done = file.finished(keys)
+    if done:
+        tell.print(f"{done} of {len(asked)} were answered before")
+    try:
+        for rows in _answered(cfg, generator, asked, done):
+            file.append([{**row, "key": key} for row, key in zip(rows, keys[done:], strict=False)])
+            done += len(rows)
+    except KeyboardInterrupt:
+        if file.kind != ".txt":
+            tell.print(f"{done} of {len(asked)} answers are in {cfg.output}; the same command goes on")
+        raise
+    tell.print(f"{len(asked)} answers: {cfg.output}")
+
+
+def _answered(
+    cfg: DictConfig, generator: Generator, asked: Sequence[Example], done: int
+) -> Iterator[list[dict[str, Any]]]:
+    """Rows of answers, some batches at a time, from question ``done`` on."""
+    base = load_base(cfg, generator) if cfg.compare else None
+    size = generator.batch_size * BATCHES
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal or len(asked) <= size) as progress:
+        bar = progress.add_task("answering", total=len(asked), completed=done)
+        for start in range(done - done % size, len(asked), size):  # so that batches are those of a straight run
+            chunk = asked[max(start, done) : start + size]
+            rows = _ask(generator.with_settings(seed=generator.seed + start), chunk)
+            if base:
+                for row, other in zip(rows, _ask(base.with_settings(seed=base.seed + start), chunk), strict=True):
+                    row |= {"base_answer": other["answer"], "base_ended": other["ended"]}
+            yield rows
+            progress.advance(bar, len(chunk))
+
+
+def _ask(generator: Generator, chunk: Sequence[Example]) -> list[dict[str, Any]]:
+    answers = generator.answers([example.context for example in chunk])
+    return [
+        {
+            "id": example.id,
+            "question": example.context[-1].message()["content"],
+            "answer": answer.text,
+            "ended": answer.ended,
+        }
+        for example, answer in zip(chunk, answers, strict=True)
+    ]
+
+
+def _questions(cfg: DictConfig) -> list[Example]:
+    if cfg.input is not None:
+        return read_questions(cfg.input, cfg.input_format)
+    if cfg.questions is not None:
+        return sample_questions(open_run(cfg.run)[1].data.name if cfg.run else None)
+    return [Example((Turn("user", str(cfg.question)),), "")]
+
+
+def _model(cfg: DictConfig) -> Any:
+    """What tells one model from another: of a run its start and steps, of a plain model its path."""
+    if cfg.run is None:
+        return [cfg.model.path, cfg.model.revision, cfg.model.gguf_file, OmegaConf.to_container(cfg.prompt)]
+    record = RunDirectory.read(open_run(cfg.run)[0])
+    return [record.get("started"), record.get("resumed"), record.get("metrics", {}).get("best_step")]
+
+
+def _settings(generator: Generator) -> dict[str, Any]:
+    """What changes answers; how many share a batch does not."""
+    return {key: value for key, value in generator.given.items() if key not in ("batch_size", "batch_tokens")}
 
 
 def check_output(output: str | None) -> None:
@@ -51,47 +136,3 @@ def check_output(output: str | None) -> None:
     if file.is_dir() or not file.parent.is_dir():
         why = "is a folder" if file.is_dir() else f"there is no folder {file.parent}"
         raise UserError(f"output={output}: {why}")
-
-
-def _questions(path: str) -> Iterator[Example]:
-    file = user_path(path)
-    if not file.is_file() or file.suffix not in (".txt", ".json", ".jsonl"):
-        raise UserError(f"input={path}: must be a .jsonl, .json or .txt file that is there")
-    if file.suffix == ".txt":
-        for number, line in lines_of(path, file):
-            if line.strip():
-                yield Example((Turn("user", line.strip()),), "", str(number), f"{path}:{number}")
-        return
-    faults = []
-    for located in read_file(path, file):
-        try:
-            if located.fault:
-                raise RowError("row", located.fault)
-            yield _question(located.row, located.place)
-        except RowError as error:
-            faults.append(f"{located.place}: {error}")
-    if faults:
-        raise UserError.from_faults(f"input={path}", faults)
-
-
-def _question(row: Any, place: str) -> Example:
-    turn = Turn("user", text_of(row, "question"), text_of(row, "input", blank=True) if "input" in row else "")
-    example = Example((turn,), "", str(row.get("id", place.rpartition(":")[2])), place)
-    return example.with_system(text_of(row, "system") if "system" in row else None)
-
-
-def _write(cfg: DictConfig, questions: list[Example], answers: list[Answer]) -> None:
-    rows = [
-        {"id": example.id, "question": example.context[-1].content, "answer": answer.text, "ended": answer.ended}
-        for example, answer in zip(questions, answers, strict=True)
-    ]
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    if cfg.output:
-        user_path(cfg.output).write_text(text, encoding="utf-8")
-        console.print(f"{len(rows)} answers: {cfg.output}")
-    elif cfg.format == "json":
-        console.file.write(text)
-    else:
-        for row in rows:
-            console.print((f"{printable(row['question'])}\n" if len(rows) > 1 else "") + printable(row["answer"]))

@@ -65,8 +65,7 @@ def _run(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
     data = _rows(cfg, folder, trained)
     family = get_class(trained.model._target_)
     model, tokenizer = export.load_trained(folder / "model", trained, family.auto_class)
-    trained.prompt = {"name": "chat", "template": None}  # the trained prompt travels as the tokenizer's chat template
-    codec, _ = session.codec_of(trained, tokenizer)
+    codec = session.trained_codec(trained, tokenizer)
     data.encode(codec)
     settings = session.own_generation(cfg, trained)
     generator = Generator(model, codec, settings)

@@ -1,0 +1,162 @@
+"""llmft from Python: ``train`` a model, ``load_run`` a run and ask it. The commands are made of the same."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from llmft.check import check
+from llmft.command_line import composed
+from llmft.errors import UserError
+from llmft.run import RunDirectory, open_run
+
+if TYPE_CHECKING:
+    from llmft.generation import Answer, Generator
+    from llmft.shipping.export import Exported
+
+
+class Run:
+    """A run directory with a model in it. Nothing is loaded before the first question.
+
+    Attributes:
+        path: The run directory.
+        config: Its config, resolved.
+        record: What ``run.json`` holds: status, data, versions, metrics.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        """Open a run.
+
+        Raises:
+            UserError: There is no run at ``path``, or no model in it.
+        """
+        self.path, self.config = open_run(fspath(path))
+        self.record: dict[str, Any] = RunDirectory.read(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def scores(self) -> dict[str, Any] | None:
+        """What ``evaluation.json`` holds, None where the run was not evaluated."""
+        file = self.path / "evaluation.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def answer(self, question: str, *, system: str | None = None, base: bool = False, **generation: Any) -> str:
+        """The answer to one question.
+
+        Args:
+            question: Under the prompt that was trained.
+            system: A system line in place of the run's own.
+            base: Ask the base model instead of the tuned one.
+            generation: Keys of the generation group that differ from the run's own, e.g. ``max_new_tokens=50``.
+
+        Raises:
+            UserError: The question is blank or too long for the model, or a setting is wrong.
+        """
+        return self.answers([question], system=system, base=base, **generation)[0].text
+
+    def answers(
+        self, questions: Sequence[str], *, system: str | None = None, base: bool = False, **generation: Any
+    ) -> "list[Answer]":
+        """Answers to many questions, in batches and in their order, each with ``text``, ``ended`` and ``tokens``.
+
+        Raises:
+            UserError: A question is blank or too long for the model, or a setting is wrong.
+        """
+        from llmft.records import Example, Turn
+
+        if isinstance(questions, str):
+            raise UserError("questions: must be a list of texts; for a single one there is answer()")
+        if blank := [number for number, question in enumerate(questions) if not question.strip()]:
+            raise UserError(f"questions[{blank[0]}]: must not be blank")
+        system = self.config.data.system if system is None else system
+        asked = [Example((Turn("user", question),), "").with_system(system) for question in questions]
+        check(OmegaConf.create({"generation": {**self.config.generation, **generation}}))
+        generator = self._base if base else self._tuned
+        return generator.with_settings(**generation).answers([example.context for example in asked])
+
+    def export(
+        self,
+        to: str | PathLike[str] | None = None,
+        *,
+        form: str = "merged",
+        shard_size: str = "4GB",
+        tolerance: float = 1e-3,
+        zip: bool = False,
+        hub: str | None = None,
+        private: bool = True,
+    ) -> "Exported":
+        """Write the model for others and check it; the arguments are the keys of ``conf/export.yaml``.
+
+        Returns:
+            Where it is, and the largest difference of a logit from the trained model.
+
+        Raises:
+            UserError: It cannot be written there, or is not the trained model when loaded again.
+        """
+        from llmft.shipping.export import export
+
+        settings = OmegaConf.create(
+            {"form": form, "shard_size": shard_size, "tolerance": tolerance, "zip": zip, "hub": hub, "private": private}
+        )
+        check(settings)
+        return export(self.path, self.config, None if to is None else fspath(to), settings)
+
+    @cached_property
+    def _tuned(self) -> "Generator":
+        from llmft import session
+        from llmft.loaded import load_tuned
+
+        session.quiet()
+        return load_tuned(self.path, self.config, self.config.generation)
+
+    @cached_property
+    def _base(self) -> "Generator":
+        from llmft.loaded import base_beside
+
+        return base_beside(self.config, self._tuned)
+
+
+def load_run(path: str | PathLike[str]) -> Run:
+    """Open the run directory that a training left.
+
+    Raises:
+        UserError: There is no run at ``path``, or no model in it.
+    """
+    return Run(path)
+
+
+def train(overrides: Sequence[str] = ()) -> Run:
+    """Fine-tune, as ``python -m llmft`` does with the same overrides, e.g. ``train(["model=tiny_t5", "optim.lr=1e-3"])``.
+
+    Returns:
+        The run, ready to be asked.
+
+    Raises:
+        UserError: The config or the data is wrong.
+        Halted: A guard stopped the training.
+    """
+    if isinstance(overrides, str):
+        raise UserError('overrides: must be a list, e.g. ["model=tiny_t5", "peft=lora"]')
+    cfg: DictConfig = composed("train", overrides)
+    from llmft.commands import train as command
+
+    with _command_line("llmft", *overrides):
+        command.main(cfg)
+    return Run(cfg.output_dir)
+
+
+@contextmanager
+def _command_line(*arguments: str) -> Iterator[None]:
+    """What ``run.json`` shall say that was run: not the notebook's or test's own command line."""
+    kept, sys.argv = sys.argv, list(arguments)
+    try:
+        yield
+    finally:
+        sys.argv = kept

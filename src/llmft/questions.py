@@ -1,0 +1,99 @@
+"""A file, standard input or the built-in samples -> questions to be asked."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from llmft.config import user_path
+from llmft.errors import UserError
+from llmft.records import Example, RowError, Turn, shown, text_of, turns_of
+from llmft.sources import SAMPLES, lines_of, read_file
+
+ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".txt")
+STANDARD_INPUT = "-"
+
+
+def sample_questions(data: str | None) -> list[Example]:
+    """Five questions of the kind that a data set holds (``data.name``); general ones for any other."""
+    known = json.loads((SAMPLES / "questions.json").read_text(encoding="utf-8"))
+    rows = known.get(data) or known["general"]
+    return [to_question(row, f"samples:{number}") for number, row in enumerate(rows, start=1)]
+
+
+def read_questions(given: str, kind: str) -> list[Example]:
+    """The questions of a file, whose ending says how it is read, or of standard input (``-``), read as ``kind``.
+
+    Raises:
+        UserError: There is no such file, it holds no question, or rows are wrong; names each with its place.
+    """
+    if given != STANDARD_INPUT:
+        file = user_path(given)
+        if not file.is_file() or file.suffix not in ENDINGS:
+            raise UserError(
+                f"input={given}: must be a {', '.join(ENDINGS)} file that is there, or - for standard input"
+            )
+        found = list(_questions(given, file))
+    else:
+        with (
+            tempfile.TemporaryDirectory() as folder
+        ):  # so that it is read, and its faults are named, as those of a file
+            file = Path(folder) / f"input.{kind}"
+            file.write_bytes(sys.stdin.buffer.read())
+            found = list(_questions("standard input", file))
+    if not found:
+        raise UserError(f"input={given}: holds no question")
+    return found
+
+
+def to_question(row: Any, place: str) -> Example:
+    """A row's question: ``messages``, or ``question`` (or ``instruction``) with ``input``, ``system`` and ``id`` if there.
+
+    An assistant turn at the end of ``messages`` is the reference that the row was made with; it is not shown to the model.
+
+    Raises:
+        RowError: The row means no question.
+    """
+    number = place.rpartition(":")[2]
+    if isinstance(row, Mapping) and "messages" in row:
+        example = Example(_context(row["messages"]), "", _id(row, number), place)
+    else:
+        name = "instruction" if isinstance(row, Mapping) and "instruction" in row else "question"
+        material = text_of(row, "input", blank=True) if isinstance(row, Mapping) and row.get("input") else ""
+        turn = Turn("user", text_of(row, name), material if material.strip() else "")
+        example = Example((turn,), "", _id(row, number), place)
+    system = next((name for name in ("system", "system_prompt") if row.get(name)), None)
+    return example.with_system(text_of(row, system, blank=True).strip() and row[system] if system else None)
+
+
+def _context(messages: Any) -> tuple[Turn, ...]:
+    if isinstance(messages, list) and messages and isinstance(messages[-1], Mapping):
+        if messages[-1].get("role") == "assistant":
+            messages = messages[:-1]
+        # the order is that of a row, whose answer is still to come
+        return turns_of([*messages, {"role": "assistant", "content": "?"}])[:-1]
+    raise RowError("messages", f"must be a list of turns that ends in a user turn, got {shown(messages)}")
+
+
+def _id(row: Mapping[str, Any], number: str) -> str:
+    return str(row["id"]) if row.get("id") not in (None, "") else number
+
+
+def _questions(given: str, file: Path) -> Iterator[Example]:
+    if file.suffix == ".txt":
+        for number, line in lines_of(given, file):
+            if line.strip():
+                yield Example((Turn("user", line.strip()),), "", str(number), f"{given}:{number}")
+        return
+    faults = []
+    for located in read_file(given, file):
+        try:
+            if located.fault:
+                raise RowError("row", located.fault)
+            yield to_question(located.row, located.place)
+        except RowError as error:
+            faults.append(f"{located.place}: {error}")
+    if faults:
+        raise UserError.from_faults(f"input={given}", faults)

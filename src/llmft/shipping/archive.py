@@ -1,0 +1,26 @@
+"""A folder -> one zip archive, the same bytes for the same files."""
+
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+from llmft.shipping.checksums import files_of
+
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
+READABLE = 0o100644 << 16  # a regular file
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """Write all files below a folder, uncompressed (weights do not shrink), whole or not at all."""
+    unfinished = archive.with_name(f".{archive.name}.{os.getpid()}.tmp")
+    try:
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as packed:
+            for name in files_of(folder):
+                info = zipfile.ZipInfo(name, EPOCH)
+                info.external_attr = READABLE
+                with (folder / name).open("rb") as source, packed.open(info, "w", force_zip64=True) as target:
+                    shutil.copyfileobj(source, target, 2**20)
+        unfinished.rename(archive)
+    finally:
+        unfinished.unlink(missing_ok=True)

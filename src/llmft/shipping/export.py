@@ -1,0 +1,122 @@
+"""A run -> a verified folder of weights, tokenizer, prompt, settings and card; or an archive of it, or a Hub repository."""
+
+import gc
+import json
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.utils import get_class
+from omegaconf import DictConfig
+
+from llmft import session
+from llmft.errors import UserError
+from llmft.models import backbone
+from llmft.questions import sample_questions
+from llmft.run import RunDirectory
+from llmft.shipping import archive, card, checksums, hub, verify, weights
+from llmft.shipping.staged import new_folder, whole_or_nothing
+
+log = logging.getLogger(__name__)
+
+
+class Exported(NamedTuple):
+    """Where an export is (None: on the Hub alone), the largest difference of a logit, and the URL of its commit on the Hub."""
+
+    path: Path | None
+    difference: float
+    url: str | None = None
+
+
+def export(run: Path, cfg: DictConfig, to: str | None, settings: Any) -> Exported:
+    """Export a finished run.
+
+    Args:
+        run: The run directory.
+        cfg: Its config.
+        to: A folder that is not there yet (with ``zip``: the archive, ``.zip`` is added where it is not said).
+        settings: ``form`` (``adapter`` or ``merged``), ``shard_size``, ``tolerance``, ``zip``, ``hub`` and ``private``.
+
+    Raises:
+        UserError: There is no adapter to export, the target is taken, the Hub refuses, or what was written gives other
+            logits than the trained model; then it is removed again.
+    """
+    source = run / "model"
+    if settings.form == "adapter" and not weights.has_adapter(source):
+        raise UserError("form=adapter: this run trained all weights and has no adapter; use form=merged")
+    if to is None and settings.hub is None:
+        raise UserError("export: pass to=FOLDER, hub=owner/name or both")
+    if settings.hub:
+        hub.check(settings.hub)
+    with _target(to, zipped=settings.zip) as (folder, final):
+        difference = _write(run, cfg, folder, settings)
+        for file in folder.iterdir():
+            file.chmod(0o644)  # safetensors makes files for their owner alone
+        checksums.write(folder)
+        if settings.zip and final:
+            archive.pack(folder, final)
+        url = hub.push(folder, settings.hub, private=settings.private) if settings.hub else None
+    return Exported(final, difference, url)
+
+
+@contextmanager
+def _target(to: str | None, *, zipped: bool) -> Iterator[tuple[Path, Path | None]]:
+    """The folder to write into, and what it will be."""
+    if to is not None and not zipped:
+        final = new_folder("to", to)
+        with whole_or_nothing(final) as folder:
+            yield folder, final
+        return
+    final = None
+    if to is not None:
+        final = new_folder("to", to.removesuffix(".zip") + ".zip")
+        if final.is_dir():
+            raise UserError(f"to={to}: {final.name} is a folder")
+    # beside the target, which has the space; the system's folder for what nobody keeps
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=final.parent if final else None) as scratch:
+        yield Path(scratch), final
+
+
+def _write(run: Path, cfg: DictConfig, folder: Path, settings: Any) -> float:
+    source, auto_class, device = run / "model", get_class(cfg.model._target_).auto_class, session.device()
+    asked = _trained(
+        source, cfg, auto_class, device, folder if settings.form == "merged" else None, settings.shard_size
+    )
+    base = None
+    if settings.form == "adapter":
+        weights.write_adapter(source, folder, card.hub_id(cfg), cfg.model.revision)
+        base = backbone.locate(cfg.model, auto_class)
+    difference = verify.largest_difference(folder, base, auto_class, device, asked)
+    if not difference <= settings.tolerance:  # NaN is over it too
+        raise UserError(
+            f"export: loaded again, a logit differs by {difference:.3g}, more than tolerance={settings.tolerance:g};"
+            " nothing was kept"
+        )
+    told = f"Loaded again, no logit differed by more than {difference:.2g} from the trained model's, over {len(asked)} questions."
+    scores = json.loads(text) if (text := _read(run / "evaluation.json")) else None
+    record = RunDirectory.read(run)
+    (folder / "README.md").write_text(card.card(cfg, record, scores, settings.form, told), encoding="utf-8")
+    return difference
+
+
+def _trained(
+    source: Path, cfg: DictConfig, auto_class: Any, device: Any, to: Path | None, shards: str
+) -> list[verify.Probe]:
+    """Ask the trained model, and write it merged where that is wanted; it is gone from memory afterwards."""
+    tokenizer = backbone.load_tokenizer(str(source), cfg.model)
+    codec = session.trained_codec(cfg, tokenizer)
+    model = weights.full_precision(source, cfg, auto_class).to(device)
+    questions = [question.with_system(cfg.data.system) for question in sample_questions(cfg.data.name)]
+    asked = verify.probes(model, codec, [question.context for question in questions])
+    if to:
+        weights.write_merged(model, source, to, shards)
+    del model
+    gc.collect()
+    return asked
+
+
+def _read(file: Path) -> str | None:
+    return file.read_text(encoding="utf-8") if file.is_file() else None

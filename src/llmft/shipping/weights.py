@@ -1,0 +1,68 @@
+"""A run's ``model/`` -> a folder with the weights as others load them: the adapter alone, or merged into its base."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from llmft.models import backbone
+
+# What is written anew; everything else in model/ (tokenizer, chat template, generation config) goes along as it is.
+OURS = ("README.md", "config.json", "adapter_config.json", "model.safetensors.index.json")
+FULL_PRECISION = {"dtype": "float32", "gradient_checkpointing": False}
+
+
+def full_precision(folder: Path, cfg: DictConfig, auto_class: Any) -> Any:
+    """The trained model in float32, in eval mode; an adapter sits on its base as that was published, never on a quantised one.
+
+    Args:
+        folder: The run's ``model/``.
+        cfg: The run's config.
+        auto_class: The transformers class of the family.
+    """
+    plain = OmegaConf.merge(cfg.model, FULL_PRECISION)
+    if not has_adapter(folder):
+        return backbone.load_model(str(folder), plain, auto_class).eval()
+    from peft import PeftModel
+
+    base = backbone.load_model(backbone.locate(cfg.model, auto_class), plain, auto_class)
+    return PeftModel.from_pretrained(base, folder).eval()
+
+
+def has_adapter(folder: Path) -> bool:
+    """Whether a run's ``model/`` holds an adapter and not the whole weights."""
+    return (folder / "adapter_config.json").is_file()
+
+
+def write_merged(model: Any, source: Path, folder: Path, shard_size: str) -> None:
+    """The whole weights, which need neither peft nor the base; in files of at most ``shard_size`` (e.g. ``4GB``)."""
+    from transformers import GenerationConfig
+
+    merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    merged.generation_config = GenerationConfig.from_pretrained(source)
+    merged.save_pretrained(folder, max_shard_size=shard_size)
+    _copy_rest(source, folder)
+
+
+def write_adapter(source: Path, folder: Path, base: str | None, revision: str | None) -> None:
+    """The adapter as it was trained, naming its base as others can find it.
+
+    Args:
+        source: The run's ``model/``.
+        folder: Where it goes.
+        base: Hub id of the base model; None where the base was a file of this machine, whose path says nothing to others.
+        revision: Of the base.
+    """
+    shutil.copy(source / "adapter_model.safetensors", folder)
+    config = json.loads((source / "adapter_config.json").read_text(encoding="utf-8"))
+    config |= {"base_model_name_or_path": base, "revision": revision}
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    _copy_rest(source, folder)
+
+
+def _copy_rest(source: Path, folder: Path) -> None:
+    for file in source.iterdir():
+        if file.is_file() and file.name not in OURS and file.suffix != ".safetensors":
+            shutil.copy(file, folder)

@@ -1,0 +1,113 @@
+"""``answer``, the samples in training, and plain transformers on both exports: the same greedy answers to the same questions."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import get_class
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+
+from llmft import train
+from llmft.models import backbone
+from llmft.sources import find, read
+from tests.conftest import DATA, SHARED, read_json_lines, write_rows
+
+pytestmark = pytest.mark.guarantees
+RATES = {"none": 1e-4, "lora": 5e-3}
+MANY, FEW = 50, 10  # questions: in the slow cases, and in the two that every test run has
+# the rows are those of shared/data where it is there, else the shipped ones; most of them are validation rows
+RUN = (
+    "data.split={train:null,val:0.86,test:0}", "data.max_prompt_tokens=3900", "data.max_answer_tokens=100", "data.too_long=trim_answer", "data.batch_size=2",
+    "trainer.max_steps=4", "scheduler=constant", "trainer.check_val_every_n_epoch=1", "questions=0", "evaluate.rows=0", "report.write=false", "logger=none", "baseline=false",
+    "callbacks.samples.max_new_tokens=12", "generation.max_new_tokens=12", "callbacks.progress.refresh_rate=0",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "peft", "questions"),
+    [
+        ("tiny_gpt2", "alpaca", "lora", FEW),
+        ("tiny_t5", "psychology", "none", FEW),
+        *(
+            pytest.param(model, data, peft, MANY, marks=pytest.mark.slow)
+            for model in ("tiny_t5", "tiny_gpt2", "tiny_llama")
+            for data in DATA
+            for peft in ("none", "lora")
+        ),
+    ],
+)
+def test_answers_are_the_same_everywhere(model, data, peft, questions, load, llmft, tmp_path):
+    real = SHARED / DATA[data]
+    source = str(real) if real.is_file() else "sample"
+    number = (
+        f"data.limit={90 if questions == MANY else 14}",
+        f"callbacks.samples.number={questions}",
+        f"optim.lr={RATES[peft]}",
+    )
+    chosen = (
+        f"model={model}",
+        f"model.path={sharpened(load(f'model={model}').model, tmp_path)}",
+        f"data={data}",
+        f"peft={peft}",
+        f"data.path={source}",
+    )
+    run = train([*chosen, *RUN, *number, f"output_dir={tmp_path / 'run'}"])
+    best = run.record["metrics"]["best_step"]
+    samples = [row for row in read_json_lines(run.path / "samples.jsonl") if row["step"] == best]
+    assert len(samples) == questions
+    expected = [row["answer"] for row in samples]
+    assert len(set(expected)) > 1
+    rows = {located.place: located.row for located in read(find(source, data))}
+    asked = [rows[sample["place"]] for sample in samples]
+
+    # as they stand in the file: the reference in them is not shown to the model
+    write_rows(tmp_path / "q.jsonl", *asked)
+    code, _, err = llmft("answer", f"run={run.path}", "input=q.jsonl", "output=a.jsonl")
+    assert code == 0, err
+    assert [row["answer"] for row in read_json_lines(tmp_path / "a.jsonl")] == expected
+    to_example = get_class(run.config.data._target_).to_example
+    contexts = [to_example(row).with_system(run.config.data.system).context for row in asked]
+    for form in ("merged", "adapter") if peft == "lora" else ("merged",):
+        folder = run.export(tmp_path / form, form=form).path
+        assert list(plain(folder, run.config, contexts)) == expected, form
+
+
+def sharpened(cfg: Any, folder: Any) -> Any:
+    """A tiny model with weights four times as large, whose answers differ more than those of one drawn at random."""
+    auto_class = get_class(cfg._target_).auto_class
+    place = backbone.locate(cfg, auto_class)
+    model = auto_class.from_pretrained(place)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.mul_(4)
+    model.save_pretrained(folder / "base")
+    AutoTokenizer.from_pretrained(place).save_pretrained(folder / "base")
+    return folder / "base"
+
+
+def plain(folder: Any, cfg: Any, contexts: Any) -> Iterator[str]:
+    """What the exported folder says, without a line of llmft's (but for where the base of an adapter is)."""
+    seq2seq = cfg.model.family == "seq2seq"
+    auto_class = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
+    if (folder / "adapter_config.json").is_file():
+        model: Any = PeftModel.from_pretrained(
+            auto_class.from_pretrained(backbone.locate(cfg.model, auto_class)), folder
+        )
+    else:
+        model = auto_class.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right" if seq2seq else "left")
+    settings = GenerationConfig.from_pretrained(folder)
+    tokenizer.pad_token_id = settings.pad_token_id
+    for start in range(0, len(contexts), 10):
+        chats = [[turn.message() for turn in context] for context in contexts[start : start + 10]]
+        batch = tokenizer.apply_chat_template(
+            chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+        )
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        with torch.inference_mode():
+            out = model.eval().generate(**inputs, generation_config=settings)
+        given = 1 if seq2seq else inputs["input_ids"].shape[1]
+        yield from tokenizer.batch_decode(out[:, given:], skip_special_tokens=True, clean_up_tokenization_spaces=False)

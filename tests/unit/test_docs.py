@@ -1,0 +1,254 @@
+"""Every command in the README and docs/: composed and checked here; really run, with tiny models in place of large ones, when slow."""
+
+import importlib.util
+import io
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from omegaconf import OmegaConf
+
+from llmft.__main__ import COMMANDS, split_command
+from llmft.check import check
+from llmft.command_line import quoted, swept_jobs
+from llmft.config import conf_dir
+from tests.conftest import ROOT, write_rows
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`(python -m llmft [^`]+)`")
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)")
+
+
+# Placeholders of a syntax, not a command.
+SYNTAX = ("key=value", "...]", "[COMMAND]", " ...", "=...")
+# Of other pages and parts that come in beside this one; once they are there they are checked as all others.
+COMING = ("peft=qlora",)
+
+
+class Shown(NamedTuple):
+    """A command as a page shows it, and what is piped into it."""
+
+    words: list[str]
+    stdin: str | None = None
+
+
+def shown(page: Path) -> list[Shown]:
+    """The commands of a page, in its order: of its blocks, and those in the line that are complete."""
+    text = page.read_text(encoding="utf-8")
+    found = []
+    blocks = [body for language, body in FENCE.findall(text) if language in ("", "bash", "sh", "console")]
+    for line in "\n".join(blocks).replace("\\\n", " ").split("\n"):
+        line = line.removeprefix("$ ").strip()
+        piped = re.fullmatch(r"cat (\S+) \| (.*)", line)
+        line = piped[2] if piped else line
+        if line.startswith("python -m llmft"):
+            found.append(Shown(shlex.split(line, comments=True)[3:], piped[1] if piped else None))
+    for line in INLINE.findall(FENCE.sub("", text)):
+        if not any(mark in line for mark in SYNTAX):
+            found.append(Shown(shlex.split(line)[3:]))
+    return found
+
+
+def parts(words: list[str]) -> tuple[str, list[str], bool]:
+    """Command, overrides, and whether it is a sweep."""
+    command, rest = split_command(words)
+    multirun = bool({"-m", "--multirun"} & set(rest))
+    return command, [quoted(word, multirun=multirun) for word in rest if not word.startswith("-")], multirun
+
+
+def is_coming(words: list[str]) -> bool:
+    """Whether a command needs an option that is not there yet, but will be."""
+    options = [word.split("=") for word in words if word in COMING]
+    return any(not (conf_dir() / group / f"{option}.yaml").is_file() for group, option in options)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_composes_and_passes_the_checks(page, load):
+    faults = []
+    for words, _ in shown(page):
+        if any(word.startswith("--config-dir") for word in words) or is_coming(words):
+            continue
+        try:
+            command, overrides, multirun = parts(words)
+            for job in swept_jobs(overrides) if multirun else [overrides]:
+                check(load(*job, command=command))
+        except Exception as error:
+            faults.append(f"{' '.join(words)}: {error}")
+    assert not faults, "\n".join(faults)
+
+
+def test_the_pages_show_commands_of_every_kind():
+    commands = [split_command(words)[0] for page in PAGES for words, _ in shown(page)]
+    assert set(commands) >= set(COMMANDS) - {"chat", "serve", "estimate"}
+    assert len(commands) > 40
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_hold_nothing_else_that_looks_like_a_command_and_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for name in LINK.findall(text):
+        assert name.startswith(("http://", "https://")) or (page.parent / name).exists(), name
+    for target in re.findall(r"^make (\w+)", "\n".join(body for _, body in FENCE.findall(text)), re.MULTILINE):
+        assert f"\n{target}:" in (ROOT / "Makefile").read_text()
+
+
+def reference() -> Any:
+    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs" / "make_reference.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_is_up_to_date():
+    made = reference()
+    assert made.PAGE.read_text(encoding="utf-8") == made.page(ROOT / "conf"), "run: python docs/make_reference.py"
+
+
+@pytest.mark.parametrize("file", sorted(conf_dir().glob("*/*.yaml")), ids=lambda f: f"{f.parent.name}/{f.stem}")
+def test_the_reference_has_every_key_with_its_value(file):
+    """The page's own reading of the files, against a YAML parser's."""
+
+    def leaves(node: Any, path: str) -> dict[str, Any]:
+        return {
+            k: v
+            for name, child in node.items()
+            for k, v in (
+                leaves(child, f"{path}{name}.") if isinstance(child, dict) else {f"{path}{name}": child}
+            ).items()
+        }
+
+    made = reference()
+    parsed: Any = OmegaConf.to_container(OmegaConf.load(file))
+    expected = {key for key in leaves(parsed, "") if not set(key.split(".")) & set(made.HIDDEN)}
+    found = [entry.key for entry in made.entries(file.read_text(encoding="utf-8"))]
+    assert len(found) == len(set(found))
+    assert {key for name in found for key in expected if f"{key}.".startswith(f"{name}.")} == expected
+
+
+# --- really run ---------------------------------------------------------------------------------------------------------
+
+SEQ2SEQ = ("flan_t5_small", "flan_t5_base", "flan_t5_large", "flan_t5_xl", "tiny_t5")
+CAPS = {"trainer.max_steps": "2", "data.limit": "16", "questions": "0", "evaluate.rows": "2", "generation.max_new_tokens": "4", "callbacks.samples.number": "0",
+        "callbacks.progress.refresh_rate": "0", "evaluate.resamples": "100"}  # fmt: skip
+# Why some are not run here; each has a test of its own.
+ELSEWHERE = {
+    "hub=": "the Hub's API",
+    "judge=": "needs a judge",
+    "trainer=": "needs more devices",
+    "--config-dir": "needs a package of the reader's",
+    "logger=": "an extra",
+}
+
+
+def tiny(word: str) -> str:
+    """A tiny model in place of a large one."""
+    key, _, value = word.partition("=")
+    if key != "model":
+        return word
+    names = ["tiny_t5" if name in SEQ2SEQ else "tiny_gpt2" for name in value.split(",")]
+    return f"model={','.join(dict.fromkeys(names))}"
+
+
+def made_runnable(words: list[str]) -> list[str]:
+    """The same command, small and without a network."""
+    command, _ = split_command(words)
+    words = [tiny(word) for word in words if not word.startswith(("model.path=", "model.gguf_file="))]
+    given = {word.partition("=")[0] for word in words}
+    if command == "train" and "resume" not in given:
+        words += [f"{key}={value}" for key, value in CAPS.items() if key not in given]
+    if command in ("train", "preview") and "model" not in given and not given & {"resume"}:
+        words.append("model=tiny_gpt2")
+    if command == "train" and any(word.startswith("resume=") for word in words):
+        words += [f"{key}={CAPS[key]}" for key in ("questions",)]
+    sets = {"data=alpaca", "data=openorca", "data=psychology"} & set(words)
+    return [*words, "data.path=sample"] if sets and "data.path" not in given else words
+
+
+@pytest.fixture
+def desk(tmp_path, llmft):
+    """A folder with the files and runs that the pages speak of."""
+    rows = [{"q": f"What is {n}?", "a": f"It is {n}."} for n in range(20)]
+    (tmp_path / "qa.csv").write_text("q,a\n" + "".join(f"{row['q']},{row['a']}\n" for row in rows))
+    shutil.copy(tmp_path / "qa.csv", tmp_path / "b.csv")
+    write_rows(tmp_path / "qa.jsonl", *({"question": row["q"], "answer": row["a"]} for row in rows))
+    chats = [[{"role": "user", "content": row["q"]}, {"role": "assistant", "content": row["a"]}] for row in rows]
+    write_rows(tmp_path / "chats.jsonl", *({"conversations": chat} for chat in chats))
+    for name in ("a.jsonl", "my.jsonl", "other.jsonl"):
+        write_rows(tmp_path / name, *({"messages": chat} for chat in chats))
+    alpaca = [{"instruction": row["q"], "input": "", "output": row["a"]} for row in rows]
+    (tmp_path / "my.json").write_text(json.dumps(alpaca))
+    write_rows(tmp_path / "questions.jsonl", *({"question": row["q"]} for row in rows[:3]))
+    (tmp_path / "questions.csv").write_text("question\nWhat?\n")
+    (tmp_path / "questions.txt").write_text("What?\nWhy?\n")
+    small = [f"{key}={value}" for key, value in CAPS.items()]
+    assert llmft("model=tiny_gpt2", "peft=lora", *small, "output_dir=made/0")[0] == 0
+    shutil.copy(tmp_path / "made" / "0" / "predictions.jsonl", tmp_path)
+    return tmp_path
+
+
+def at_hand(desk: Path, words: list[str], llmft: Any) -> None:
+    """Put a run, a folder of runs or a halted run where a command expects one."""
+    command, rest = split_command(words)
+    for word in rest:
+        key, _, value = word.partition("=")
+        place = desk / value
+        if key in ("run", "resume") and not place.exists() and command != "replay":
+            shutil.copytree(desk / "made" / "0", place)
+            config = (place / "config.yaml").read_text().replace(str(desk / "made" / "0"), str(place))
+            (place / "config.yaml").write_text(config)
+        if key == "runs" and not place.exists():
+            shutil.copytree(desk / "made", place)
+        if command == "replay" and key == "run" and not (place / "halt").is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+            small = [f"{name}={text}" for name, text in CAPS.items() if name != "trainer.max_steps"]
+            assert (
+                llmft(
+                    "model=tiny_gpt2",
+                    "peft=none",
+                    "optim.lr=1e30",
+                    "scheduler=constant",
+                    "trainer.max_steps=9",
+                    "data.batch_size=2",
+                    *small,
+                    f"output_dir={place}",
+                )[0]
+                == 3
+            )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_runs(page, desk, llmft, monkeypatch):
+    faults = []
+    for words, stdin in shown(page):
+        if any(word.startswith(tuple(ELSEWHERE)) for word in words) or is_coming(words):
+            continue
+        if any(word.startswith("--") for word in words):
+            continue
+        wanted = 3 if "optim.lr=1e30" in words else 0
+        at_hand(desk, words, llmft)
+        if stdin:
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((desk / stdin).read_bytes())))
+        code, _, err = llmft(*made_runnable(words))
+        if code != wanted:
+            faults.append(f"{' '.join(words)}: exit code {code}: {err[-600:]}")
+    assert not faults, "\n\n".join(faults)
+
+
+@pytest.mark.slow
+def test_the_python_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = [
+        body for language, body in FENCE.findall((ROOT / "docs" / "python.md").read_text()) if language == "python"
+    ]
+    assert blocks
+    for block in blocks:
+        exec(block, {})
+    assert (tmp_path / "my-model" / "model.safetensors").is_file()
