@@ -85,7 +85,8 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     data.encode(codec)
     _tell_data(data, run)
 
-    model = adapters.adapt(backbone.load_model(place, cfg.model, family.auto_class), cfg.peft, cfg.model.lora_targets)
+    model = backbone.load_model(place, cfg.model, family.auto_class, cfg.peft)
+    model = adapters.adapt(model, cfg.peft, cfg.model.lora_targets)
     _tell_model(cfg, run, place, prompt, adapters.parameter_counts(model))
     module = family(model, instantiate(cfg.optim), _schedule(cfg, data))
     generator = Generator(model, codec, cfg.generation)
