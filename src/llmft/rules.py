@@ -1,6 +1,7 @@
 """What the value of each key must be, in words and as a test."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 
@@ -37,7 +38,7 @@ def _stages(value: Any) -> bool:
         return False
     starts, blocks = zip(*value, strict=True)
     counted = blocks[:-1] if blocks[-1] == "all" else blocks
-    rising = [all(a < b for a, b in zip(row, row[1:], strict=False)) for row in (starts, counted)]
+    rising = [all(a < b for a, b in pairwise(row)) for row in (starts, counted)]
     return all(map(_whole, (*starts, *counted))) and all(rising) and starts[0] == 0 and min(counted, default=0) >= 0
 
 
@@ -135,7 +136,12 @@ RULES: dict[str, Rule] = {
     "optim.betas": Rule(
         "two numbers from 0 to below 1", lambda v: _list(v) and len(v) == 2 and all(map(DROPOUT.holds, v))
     ),
-    "scheduler.name": one_of("linear", "cosine", "constant_with_warmup"),
+    "optim.bits": Rule("8 or 32", lambda v: _whole(v) and v in (8, 32)),
+    "optim.paged": FLAG,
+    "optim.fallback": FLAG,
+    "scheduler.name": one_of("linear", "cosine", "constant_with_warmup", "plateau"),
+    "scheduler.factor": Rule("a number between 0 and 1", lambda v: POSITIVE.holds(v) and v < 1),
+    "scheduler.patience": FROM_ZERO,
     "scheduler.warmup_steps": Rule(
         "a whole number of steps, or a fraction below 1", lambda v: FROM_ZERO.holds(v) or DROPOUT.holds(v)
     ),

@@ -86,6 +86,27 @@ def _half_weights(cfg: DictConfig) -> Faults:
         yield f"model.dtype={cfg.model.dtype}: it would lose small updates of full fine-tuning; use float32"
 
 
+@between("optim.paged", "optim.fallback", "trainer.accelerator")
+def _paging(cfg: DictConfig) -> Faults:
+    from llmft.models.optimizer import cannot_page
+
+    if cfg.optim.paged and not cfg.optim.fallback and (why := cannot_page(cfg.trainer.accelerator)):
+        yield f"optim.paged=true: {why}; use optim=adamw_8bit, or optim.fallback=true to go on without paging"
+
+
+@between("peft.method", "trainer.devices")
+def _unfreezing_alone(cfg: DictConfig) -> Faults:
+    if cfg.peft.method == "unfreeze" and cfg.trainer.devices != 1:
+        # DDP decides at its start which gradients it waits for
+        yield f"peft=unfreeze: trains in one process, but trainer.devices is {cfg.trainer.devices}"
+
+
+@between("peft.distill_from", "model.path", "model.name")
+def _own_teacher(cfg: DictConfig) -> Faults:
+    if cfg.peft.distill_from == cfg.model.path or cfg.peft.distill_from == cfg.model.name:
+        yield f"peft.distill_from={cfg.peft.distill_from}: is the model that learns; name a larger one of its vocabulary"
+
+
 @between("callbacks.early_stopping.patience", "data.split.val")
 def _early_stopping(cfg: DictConfig) -> Faults:
     patience = cfg.callbacks.early_stopping.patience

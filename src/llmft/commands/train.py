@@ -23,6 +23,7 @@ from llmft.fit import Fit
 from llmft.generation import Generator
 from llmft.judging.judge import Judge, add_judgement, judge_of
 from llmft.models import adapters, backbone, export, outline, schedule
+from llmft.models.teacher import teacher_of
 from llmft.ranks import is_first, rank
 from llmft.report import page, series
 from llmft.report.lengths import histogram
@@ -87,8 +88,9 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
 
     model = backbone.load_model(place, cfg.model, family.auto_class, cfg.peft)
     model = adapters.adapt(model, cfg.peft, cfg.model.lora_targets)
-    _tell_model(cfg, run, place, prompt, adapters.parameter_counts(model))
+    _tell_model(cfg, run, place, prompt, adapters.parameter_counts(model, cfg.peft))
     module = family(model, instantiate(cfg.optim), _schedule(cfg, data))
+    module.teacher = teacher_of(cfg, codec.tokenizer, family)
     generator = Generator(model, codec, cfg.generation)
     checkpoint = run.checkpoint if cfg.resume else None
     if cfg.resume and not checkpoint:
@@ -166,7 +168,7 @@ def _report(cfg: DictConfig, run: RunDirectory) -> None:
 def _schedule(cfg: DictConfig, data: InstructionDataModule) -> Any:
     batches, trainer = len(data.batches("train")), cfg.trainer
     steps = schedule.planned_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps)
-    if 1 <= steps <= cfg.scheduler.warmup_steps and not trainer.fast_dev_run:
+    if 1 <= steps <= (cfg.scheduler.get("warmup_steps") or 0) and not trainer.fast_dev_run:
         raise UserError(endless_warm_up(cfg.scheduler.warmup_steps, f"the training has {steps} steps"))
     return functools.partial(instantiate(cfg.scheduler), total_steps=steps)
 

@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 from llmft.models import lora
+from llmft.models.blocks import upper
 from llmft.models.quantised import numel
 
 log = logging.getLogger(__name__)
@@ -32,13 +33,16 @@ def is_adapter(peft: Any) -> bool:
     return peft.method == "lora"
 
 
-def parameter_counts(model: Any) -> dict[str, int]:
-    """Parameters in total and trainable, each shared one counted once."""
+def parameter_counts(model: Any, peft: Any = None) -> dict[str, int]:
+    """Parameters in total and trainable, each shared one counted once; with gradual unfreezing also those trained at first."""
     parameters = list(model.parameters())
-    return {
+    counts = {
         "total": sum(map(numel, parameters)),
         "trainable": sum(numel(p) for p in parameters if p.requires_grad),
     }
+    if peft and peft.method == "unfreeze":
+        counts["trainable_at_first"] = sum(map(numel, upper(model, peft.schedule[0][1])))
+    return counts
 
 
 def _head_alone(model: Any) -> Any:

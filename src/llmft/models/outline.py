@@ -38,6 +38,7 @@ def architecture_faults(cfg: Any, broken: Collection[str] = ()) -> list[str]:
         ),
         ("peft", "model.lora_targets"): lambda: _check_targets(config, cfg, auto_class),
         ("prompt.name", "data.train_on"): lambda: _check_prompt(place, cfg),
+        ("peft.distill_from",): lambda: _check_teacher(place, cfg, auto_class),
     }
     faults = []
     for keys, check in checks.items():
@@ -84,3 +85,15 @@ def _check_prompt(place: str, cfg: Any) -> None:
 
     if cfg.prompt.name == "chat" and Path(place).is_dir():
         codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
+
+
+def _check_teacher(place: str, cfg: Any, auto_class: Any) -> None:
+    from llmft.models import teacher
+
+    if not cfg.peft.get("distill_from"):
+        return
+    own = teacher.config_of(cfg)
+    theirs = backbone.at_hand(own, auto_class)
+    if theirs and Path(place).is_dir():
+        tokenizers = (backbone.load_tokenizer(p, c) for p, c in ((place, cfg.model), (theirs, own)))
+        teacher.check_vocabulary(cfg, *tokenizers)

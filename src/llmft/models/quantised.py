@@ -34,12 +34,12 @@ def steady(model: Any) -> None:
 
     8 bits: see ``Steady8bit``.
     """
-    import bitsandbytes as bnb
+    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
     for module in model.modules():
-        if isinstance(module, bnb.nn.Linear4bit):
+        if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
-        elif type(module) is bnb.nn.Linear8bitLt:
+        elif type(module) is Linear8bitLt:
             module.__class__ = _steady_8bit()
 
 
@@ -51,9 +51,10 @@ def numel(parameter: Any) -> int:
 
 def _steady_8bit() -> type:
     """A class made late, because importing bitsandbytes takes a second."""
-    import bitsandbytes as bnb
+    from bitsandbytes.autograd._functions import matmul
+    from bitsandbytes.nn.modules import Linear8bitLt
 
-    class Steady8bit(bnb.nn.Linear8bitLt):
+    class Steady8bit(Linear8bitLt):
         """An int8 layer that computes alike in training and evaluation, and whose scales move with its weights.
 
         On a CPU, bitsandbytes 0.50 takes another kernel in eval mode, which rounds the activations to int8 too, and treats
@@ -62,11 +63,13 @@ def _steady_8bit() -> type:
 
         def forward(self, x: Any) -> Any:
             """Inputs [..., in_features] to outputs [..., out_features]."""
-            if self.weight.CB is not None:
+            weight: Any = self.weight
+            state: Any = self.state
+            if weight.CB is not None:
                 self.init_8bit_state()
-            self.state.CB, self.state.SCB = self.weight.data, self.state.SCB.to(x.device)
-            self.state.is_training = True
+            state.CB, state.SCB = weight.data, state.SCB.to(x.device)
+            state.is_training = True
             bias = None if self.bias is None else self.bias.to(x.dtype)
-            return bnb.matmul(x, self.weight, bias=bias, state=self.state)
+            return matmul(x, weight, bias=bias, state=state)
 
     return Steady8bit
