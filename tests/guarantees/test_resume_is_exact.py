@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from llmft.models import tiny
 from tests.conftest import chat_row, cli, read_json_lines, write_rows
 
 pytestmark = pytest.mark.guarantees
@@ -36,6 +37,19 @@ SLOW = {
     ),
     "gpt2-lora": ("model=tiny_gpt2", "peft=lora", "peft.dropout=0.1", "trainer.val_check_interval=0.4"),
     "t5-full-tokens": ("model=tiny_t5", "peft=none", "data.batching=tokens", "data.tokens_per_batch=2500"),
+    "llama-qlora-8bit-adamw-plateau": (
+        "model=tiny_llama",
+        "peft=qlora",
+        "peft.targets=all-linear",
+        "peft.dropout=0.1",
+        "optim=adamw_8bit",
+        "scheduler=plateau",
+        "scheduler.patience=1",
+    ),
+    "t5-lora-8bit": ("model=tiny_t5", "peft=lora_8bit", "peft.dropout=0.1"),
+    "gpt2-unfreeze": ("model=tiny_gpt2", "peft=unfreeze", "peft.unit=step", "peft.schedule=[[0,1],[3,2],[6,all]]"),
+    "llama-dora-teacher": ("model=tiny_llama", "peft=dora", "peft.distill_from=teacher", "peft.dropout=0.1"),
+    "t5-head": ("model=tiny_t5", "peft=head"),
     "gemma-lora-no-validation": (
         "model=tiny_gemma",
         "peft=lora",
@@ -78,6 +92,8 @@ def killed(folder, where, number, *arguments):
 
 
 def straight(folder, *overrides):
+    if "peft.distill_from=teacher" in overrides:
+        tiny.build("llama", folder / "teacher")
     done = cli(*RUN, *overrides, "output_dir=straight", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "straight"

@@ -33,6 +33,9 @@ from llmft.together import endless_warm_up
 
 log = logging.getLogger(__name__)
 
+# Keys whose value may be a folder of models or adapters.
+PLACES = (("model", "path"), ("peft", "adapter"), ("peft", "distill_from"))
+
 
 def main(cfg: DictConfig) -> float | None:
     """Fine-tune; leaves a run directory behind and returns the objective."""
@@ -51,8 +54,9 @@ def main(cfg: DictConfig) -> float | None:
             return RunDirectory.read(Path(cfg.output_dir))["objective"]
         run = RunDirectory.go_on(Path(cfg.output_dir), cfg)
     else:
-        if user_path(str(cfg.model.path)).is_dir():  # so that the run can be used from any folder
-            cfg.model.path = str(user_path(cfg.model.path).resolve())
+        for group, key in PLACES:  # so that the run can be used from any folder
+            if (given := cfg[group].get(key)) and user_path(str(given)).is_dir():
+                cfg[group][key] = str(user_path(str(given)).resolve())
         run = RunDirectory.start(Path(cfg.output_dir), cfg, job.overrides.task)
     session.log_to(run.path / "log.txt")
     try:
