@@ -128,3 +128,9 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def steps_per_epoch(files: Mapping[str, Any]) -> int:
+    """Optimizer steps of one epoch of a run; 1 where it did not get so far as to know."""
+    batches = ((files["record"].get("data") or {}).get("batching") or {}).get("batches") or 1
+    return -(-batches // (OmegaConf.select(files["config"], "trainer.accumulate_grad_batches") or 1))

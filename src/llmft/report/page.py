@@ -28,7 +28,7 @@ def write(run: Path, settings: Any) -> Path:
     """
     files = stored.load(run)
     found = series.read(run / "metrics.csv")
-    drawn = figures.curves(found, series.reference(settings.reference_curve))
+    drawn = figures.curves(found, series.reference(settings.reference_curve, facts.steps_per_epoch(files)))
     histogram = (files["record"].get("data") or {}).get("lengths")
     lengths = figures.lengths(histogram) if histogram else None
     compared = figures.differences(files["evaluation"]["scores"]) if files["evaluation"] else None
