@@ -103,7 +103,8 @@ def _row(file: Path) -> dict[str, Any] | None:
 
 def _tokens_per_second(file: Path) -> float | None:
     with file.open(newline="", encoding="utf-8") as rows:
-        values = [float(row["train/tokens_per_second"]) for row in csv.DictReader(rows) if row.get("train/tokens_per_second")]  # fmt: skip
+        found = [row.get("train/tokens_per_second") for row in csv.DictReader(rows)]
+    values = [float(value) for value in found if value]
     return median(values) if values else None
 
 

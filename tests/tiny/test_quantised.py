@@ -1,5 +1,7 @@
 """Bases in 4 and 8 bits: an evaluation changes nothing of what training computes, and the numbers are those of bitsandbytes."""
 
+from typing import Any
+
 import pytest
 import torch
 from bitsandbytes import functional
@@ -84,7 +86,7 @@ def test_what_is_asked_for_is_what_is_held(peft, kind, built):
     assert {n.replace(".base_layer", "") for n in expected} == layers.keys()
     for name, weight in expected.items():
         layer = layers[name.replace(".base_layer", "")]
-        state = layer.weight.quant_state
+        state: Any = layer.weight.quant_state
         assert (state.quant_type, state.nested, layer.compute_dtype) == (kind, True, torch.float32)
         packed, made = functional.quantize_4bit(weight.data, quant_type=kind, compress_statistics=True)
         assert torch.equal(layer.weight.data, packed)
@@ -95,7 +97,7 @@ def test_what_is_asked_for_is_what_is_held(peft, kind, built):
 
 def test_settings_reach_bitsandbytes(built):
     _, module = built("model=tiny_llama", "peft=qlora", "peft.double_quant=false", "peft.compute_dtype=bfloat16", *RUN)
-    layer = next(m for m in module.modules() if isinstance(m, Linear4bit))
+    layer: Any = next(m for m in module.modules() if isinstance(m, Linear4bit))
     assert not layer.weight.quant_state.nested
     assert layer.compute_dtype == torch.bfloat16
 
