@@ -105,6 +105,7 @@ RULES: dict[str, Rule] = {
     "model.family": one_of("seq2seq", "causal"),
     "model.path": TEXT,
     "model.dropout": Rule("a number from 0 to below 1, or null", lambda v: v is None or DROPOUT.holds(v)),
+    "model.new_tokens": Rule("a list of texts", lambda v: _list(v) and all(map(TEXT.holds, v))),
     "model.lora_targets": Rule("a list of names", lambda v: _texts(v)),
     "model.gguf_file": TEXT_OR_NULL,
     "model.dtype": Rule(

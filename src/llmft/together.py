@@ -101,6 +101,13 @@ def _unfreezing_alone(cfg: DictConfig) -> Faults:
         yield f"peft=unfreeze: trains in one process, but trainer.devices is {cfg.trainer.devices}"
 
 
+@between("model.new_tokens", "peft.method")
+def _new_tokens_are_trained(cfg: DictConfig) -> Faults:
+    never = cfg.peft.method == "head" or (cfg.peft.method == "unfreeze" and cfg.peft.schedule[-1][1] != "all")
+    if cfg.model.new_tokens and never:
+        yield f"model.new_tokens: their embeddings must be trained, and peft={cfg.peft.name} never trains them all"
+
+
 @between("peft.distill_from", "model.path", "model.name")
 def _own_teacher(cfg: DictConfig) -> Faults:
     if cfg.peft.distill_from == cfg.model.path or cfg.peft.distill_from == cfg.model.name:

@@ -85,8 +85,8 @@ def test_what_is_asked_for_is_what_is_held(peft, kind, built):
     expected = {n: m.weight for n, m in full.named_modules() if n.endswith("base_layer")}
     assert {n.replace(".base_layer", "") for n in expected} == layers.keys()
     for name, weight in expected.items():
-        layer = layers[name.replace(".base_layer", "")]
-        state: Any = layer.weight.quant_state
+        layer: Any = layers[name.replace(".base_layer", "")]
+        state = layer.weight.quant_state
         assert (state.quant_type, state.nested, layer.compute_dtype) == (kind, True, torch.float32)
         packed, made = functional.quantize_4bit(weight.data, quant_type=kind, compress_statistics=True)
         assert torch.equal(layer.weight.data, packed)

@@ -25,7 +25,8 @@ def save_model(folder: Path, generator: Generator, cfg: DictConfig, place: str, 
     settings = generator.config()
     kept, model.generation_config = model.generation_config, settings
     try:
-        model.save_pretrained(folder, safe_serialization=True)
+        # "auto" may add the whole embedding to an adapter, and asks the hub for it; rows that were trained are saved anyway
+        model.save_pretrained(folder, **({} if full else {"save_embedding_layers": False}))
     finally:
         model.generation_config = kept
     settings.save_pretrained(folder)

@@ -5,6 +5,7 @@ from typing import Any
 
 from llmft.config import user_path
 from llmft.errors import UserError
+from llmft.models import vocabulary
 
 # What an adapter that is trained on must share with the config, by the names of both.
 SHARED = {"r": "r", "lora_alpha": "alpha", "use_dora": "dora", "use_rslora": "rslora"}
@@ -32,6 +33,7 @@ def attach(model: Any, peft: Any, auto_targets: list[str]) -> Any:
         fan_in_fan_out=conv1d,  # GPT-2 keeps its weights transposed
         use_dora=bool(peft.dora),
         use_rslora=bool(peft.rslora),
+        trainable_token_indices=vocabulary.trained_rows(model),
     )
     adapted = get_peft_model(model, config).train()
     if peft.adapter:

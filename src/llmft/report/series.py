@@ -36,8 +36,8 @@ def read(file: Path, steps_per_epoch: int | None = None) -> dict[str, Series]:
         for row in csv.DictReader(rows):
             try:
                 epoch = float(row.get("epoch") or "nan")
-                by_epoch = steps_per_epoch is not None and "step" not in row
-                step = round(epoch * steps_per_epoch) if by_epoch else int(float(row["step"]))
+                by_epoch = "step" not in row and steps_per_epoch
+                step = round(epoch * by_epoch) if by_epoch else int(float(row["step"]))
                 numbers = {name: float(v) for name, v in row.items() if name and "/" in name and v not in ("", None)}
             except (KeyError, ValueError, TypeError, OverflowError) as error:
                 raise UserError(f"{file}: not a table of step and numbers ({error})") from None
@@ -62,11 +62,16 @@ def reference(path: str | None, steps_per_epoch: int = 1) -> dict[str, Series]:
     """
     if path is None:
         return {}
-    shipped = conf_dir() / "experiment" / path
-    file = user_path(path) if user_path(path).is_file() else shipped
+    file = curve_file(path)
     if not file.is_file():
         raise UserError(f"report.reference_curve={path}: no such file")
     return read(file, steps_per_epoch)
+
+
+def curve_file(path: str) -> Path:
+    """Where a published curve is: a file of the user's, or one beside the shipped experiments."""
+    given = user_path(path)
+    return given if given.is_file() else conf_dir() / "experiment" / path
 
 
 def write_each(found: Mapping[str, Series], folder: Path) -> None:
