@@ -87,13 +87,12 @@ def _row(file: Path) -> dict[str, Any] | None:
     if record["status"] != "finished":
         return None
     cfg, metrics = OmegaConf.load(file.parent / "config.yaml"), record["metrics"]
-    objective = OmegaConf.select(cfg, "objective")
     return {
         "model": OmegaConf.select(cfg, "model.name"),
         "peft": OmegaConf.select(cfg, "peft.name"),
         "trainable": record["parameters"]["trainable"] / record["parameters"]["total"],
-        "before": metrics["before"].get(objective),
-        "after": metrics["after"].get(objective),
+        "before": metrics["before"].get("val/loss"),
+        "after": metrics["after"].get("val/loss"),
         "chrf": (metrics.get("test") or {}).get("chrf"),
         "tokens": _tokens_per_second(file.parent / "metrics.csv"),
         "memory": max(record["peak_memory_mib"].values()),
