@@ -80,10 +80,15 @@ def _float16_needs_a_gpu(cfg: DictConfig) -> Faults:
         yield "trainer.precision=16-mixed: float16 needs a GPU; use bf16-mixed or 32-true"
 
 
-@between("model.dtype", "peft.method")
+@between("model.dtype", "peft.method", "model.new_tokens")
 def _half_weights(cfg: DictConfig) -> Faults:
-    if cfg.model.dtype != "float32" and cfg.peft.method == "none":
-        yield f"model.dtype={cfg.model.dtype}: it would lose small updates of full fine-tuning; use float32"
+    if cfg.model.dtype == "float32":
+        return
+    if cfg.peft.method != "lora":
+        trained = "full fine-tuning" if cfg.peft.method == "none" else f"peft={cfg.peft.name}"
+        yield f"model.dtype={cfg.model.dtype}: it would lose small updates of {trained}; use float32"
+    elif cfg.model.new_tokens:
+        yield f"model.dtype={cfg.model.dtype}: it would lose small updates of model.new_tokens; use float32"
 
 
 @between("optim.paged", "optim.fallback", "trainer.accelerator")

@@ -52,7 +52,7 @@ def test_merged_weights_give_the_adapters_logits(model, llmft, tmp_path):
 @pytest.mark.parametrize(
     ("model", "peft"),
     [
-        ("tiny_llama", "qlora"),
+        pytest.param("tiny_llama", "qlora", marks=pytest.mark.slow),
         pytest.param("tiny_gpt2", "qlora", marks=pytest.mark.slow),
         pytest.param("tiny_t5", "lora_8bit", marks=pytest.mark.slow),
         pytest.param("tiny_gemma", "dora", marks=pytest.mark.slow),

@@ -69,6 +69,7 @@ def test_unfreezing_goes_from_the_answer_down(model, built):
     assert [all(name.startswith(start) for name in group) for group, start in zip(groups[1:], order, strict=True)] == [True] * len(order)  # fmt: skip
     assert blocks.upper(module.model, 1) == [p for group in blocks.from_the_top(module.model)[:2] for p in group]
     assert len(blocks.upper(module.model, "all")) == len(names)
+    assert len(blocks.upper(module.model, 99)) == len(names) - len(groups[-1])
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,7 @@ def test_the_loss_in_training_is_mixed_and_in_validation_it_is_not(model, built)
     assert not any("teacher" in name for name in module.state_dict())
 
 
+@pytest.mark.slow
 def test_a_run_with_a_teacher(llmft, tmp_path):
     tiny.build("gpt2", tmp_path / "large")
     weights = load_file(tmp_path / "large" / "model.safetensors")

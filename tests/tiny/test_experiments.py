@@ -50,40 +50,6 @@ TRAINABLE = {
     "psychology_gemma_2b_qlora": 19_611_648,  # published
     "keyword_tinyllama_qlora": 22 * 16 * ((2048 + 2048) + 2 * (2048 + 256) + (2048 + 2048)),
 }
-HERE = ("optim.fallback=true",)  # no CUDA GPU in a test
-
-
-def experiment(name, load):
-    return load(f"experiment={name}", *(HERE if name == "psychology_gemma_2b_qlora" else ()))
-
-
-def test_these_are_the_experiments():
-    found = {file.stem for file in (conf_dir() / "experiment").glob("*.yaml")}
-    assert found == {*TRAINABLE, "compare_families", "none"}
-
-
-@pytest.mark.parametrize("name", TRAINABLE)
-def test_an_experiment_trains_what_was_published(name, load):
-    cfg = experiment(name, load)
-    check(cfg)
-    numbers = dict(ARCHITECTURES[cfg.model.name])
-    config = AutoConfig.for_model(numbers.pop("model_type"), **numbers)
-    auto_class = get_class(cfg.model._target_).auto_class
-    with torch.device("meta"):
-        model = auto_class.from_config(config)
-        own_head = OWN_HEAD.get(cfg.model.name, 0)
-        assert sum(p.numel() for p in model.parameters()) + own_head == TOTAL[cfg.model.name]
-        if own_head:
-            model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
-        if adapters.is_adapter(cfg.peft):
-            assert set(cfg.model.lora_targets) <= set(lora.targets(model, "all-linear", []))
-        adapted = adapters.adapt(model, cfg.peft, cfg.model.lora_targets)
-    counts = adapters.parameter_counts(adapted)
-    added = TRAINABLE[name] if adapters.is_adapter(cfg.peft) else 0
-    assert counts == {"total": TOTAL[cfg.model.name] + added, "trainable": TRAINABLE[name]}
-    outline.check_positions(config, cfg)  # prompts and answers fit
-
-
 SETTINGS = {
     "academic_flan_t5_base": {
         "data.max_prompt_tokens": 256, "data.max_answer_tokens": 128, "data.batch_size": 8, "optim.lr": 3e-5, "scheduler.name": "linear",
@@ -116,14 +82,44 @@ SETTINGS = {
         "peft.targets": "auto", "optim.lr": 2e-4, "data.batch_size": 1, "trainer.accumulate_grad_batches": 4, "trainer.max_epochs": 5,
     },
 }  # fmt: skip
+HERE = ("optim.fallback=true",)  # no CUDA GPU in a test
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_an_experiment_is_set_as_it_was_published(name, load):
+def experiment(name, load):
+    return load(f"experiment={name}", *(HERE if name == "psychology_gemma_2b_qlora" else ()))
+
+
+def test_these_are_the_experiments():
+    found = {file.stem for file in (conf_dir() / "experiment").glob("*.yaml")}
+    assert found == {*TRAINABLE, "compare_families", "none"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name.endswith("8bit") else []) for name in TRAINABLE]
+)
+def test_an_experiment_trains_what_was_published(name, load):
     from omegaconf import OmegaConf
 
     cfg = experiment(name, load)
-    assert {key: OmegaConf.select(cfg, key) for key in SETTINGS[name]} == SETTINGS[name]
+    check(cfg)
+    published = SETTINGS.get(name, {})
+    assert {key: OmegaConf.select(cfg, key) for key in published} == published
+    numbers = dict(ARCHITECTURES[cfg.model.name])
+    config = AutoConfig.for_model(numbers.pop("model_type"), **numbers)
+    auto_class = get_class(cfg.model._target_).auto_class
+    with torch.device("meta"):
+        model = auto_class.from_config(config)
+        own_head = OWN_HEAD.get(cfg.model.name, 0)
+        assert sum(p.numel() for p in model.parameters()) + own_head == TOTAL[cfg.model.name]
+        if own_head:
+            model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
+        if adapters.is_adapter(cfg.peft):
+            assert set(cfg.model.lora_targets) <= set(lora.targets(model, "all-linear", []))
+        adapted = adapters.adapt(model, cfg.peft, cfg.model.lora_targets)
+    counts = adapters.parameter_counts(adapted)
+    added = TRAINABLE[name] if adapters.is_adapter(cfg.peft) else 0
+    assert counts == {"total": TOTAL[cfg.model.name] + added, "trainable": TRAINABLE[name]}
+    outline.check_positions(config, cfg)  # prompts and answers fit
 
 
 def test_the_published_curve_is_placed_by_the_runs_own_epochs(load):
@@ -158,6 +154,7 @@ def test_compare_families_ends_with_a_table(llmft, tmp_path):
         assert float(row["memory"]) > 100
 
 
+@pytest.mark.slow
 def test_peak_memory_can_be_forgotten():
     from llmft.commands.summary import peak_memory_mib
     from llmft.comparison import FORGET, forget_peak_memory

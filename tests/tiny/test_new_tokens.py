@@ -24,7 +24,7 @@ def rows(folder):
     ("model", "peft"),
     [
         ("tiny_t5", "lora"),
-        ("tiny_llama", "qlora"),
+        pytest.param("tiny_llama", "qlora", marks=pytest.mark.slow),
         pytest.param("tiny_gpt2", "lora", marks=pytest.mark.slow),
         pytest.param("tiny_gemma", "dora", marks=pytest.mark.slow),
         pytest.param("tiny_t5", "none", marks=pytest.mark.slow),

@@ -75,6 +75,7 @@ def test_a_plateau_lowers_the_learning_rate_by_hand():
     assert rates == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.25]
 
 
+@pytest.mark.slow
 def test_a_run_with_8_bits_and_a_plateau(llmft, tmp_path):
     import csv
 

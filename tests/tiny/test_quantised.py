@@ -69,7 +69,7 @@ def test_an_evaluation_cuts_no_gradient_off(model, peft, built):
     assert not any(type(m) is Linear8bitLt for m in module.modules())
 
 
-@pytest.mark.parametrize("peft", ["qlora", "lora_8bit"])
+@pytest.mark.parametrize("peft", [pytest.param("qlora", marks=pytest.mark.slow), "lora_8bit"])
 def test_the_loss_of_a_row_does_not_hang_on_its_batch(peft, built):
     data, module = built("model=tiny_llama", f"peft={peft}", *RUN)
     rows = data.encoded["train"][:4]
@@ -77,7 +77,7 @@ def test_the_loss_of_a_row_does_not_hang_on_its_batch(peft, built):
     assert evaluated(module, training_batch([[row] for row in rows], data.pad_id)) == pytest.approx(single, rel=1e-5)
 
 
-@pytest.mark.parametrize(("peft", "kind"), [("qlora", "nf4"), ("fp4", "fp4")])
+@pytest.mark.parametrize(("peft", "kind"), [("qlora", "nf4"), pytest.param("fp4", "fp4", marks=pytest.mark.slow)])
 def test_what_is_asked_for_is_what_is_held(peft, kind, built):
     _, full = built("model=tiny_llama", "peft=lora", *RUN)
     _, module = built("model=tiny_llama", f"peft={peft}", *RUN)
@@ -102,7 +102,7 @@ def test_settings_reach_bitsandbytes(built):
     assert layer.compute_dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("peft", ["qlora", "lora_8bit"])
+@pytest.mark.parametrize("peft", ["qlora", pytest.param("lora_8bit", marks=pytest.mark.slow)])
 def test_parameters_are_counted_as_weights_and_not_as_bytes(peft, built):
     expected = adapters.parameter_counts(built("model=tiny_llama", "peft=lora", *RUN)[1].model)
     _, module = built("model=tiny_llama", f"peft={peft}", *RUN)
@@ -111,7 +111,7 @@ def test_parameters_are_counted_as_weights_and_not_as_bytes(peft, built):
     assert held < 4 * sum(map(numel, module.model.parameters()))
 
 
-@pytest.mark.parametrize("peft", ["qlora", "lora_8bit"])
+@pytest.mark.parametrize("peft", ["qlora", pytest.param("lora_8bit", marks=pytest.mark.slow)])
 def test_a_checkpoint_holds_the_adapter_alone(peft, built):
     _, module = built("model=tiny_llama", f"peft={peft}", *RUN)
     checkpoint = {"state_dict": module.state_dict()}
@@ -128,6 +128,7 @@ def test_a_checkpoint_holds_the_adapter_alone(peft, built):
             module.on_load_checkpoint({"state_dict": other})
 
 
+@pytest.mark.slow
 def test_a_packed_line_is_its_rows_on_a_quantised_base(built):
     from llmft.models.packing import check_packing
 

@@ -155,6 +155,11 @@ def test_right_overrides_have_no_faults():
             "model.dtype=bfloat16 peft=none",
             "model.dtype=bfloat16: it would lose small updates of full fine-tuning; use float32",
         ),
+        (
+            "model.dtype=bfloat16 peft=head",
+            "model.dtype=bfloat16: it would lose small updates of peft=head; use float32",
+        ),
+        ("model.dtype=bfloat16 model.new_tokens=[x]", "it would lose small updates of model.new_tokens"),
         ("data.train_on=all model=tiny_t5", "data.train_on=all: a seq2seq model trains on the answer alone"),
         ("trainer.precision=16-mixed trainer=cpu", "trainer.precision=16-mixed: float16 needs a GPU"),
         ("peft.method=foo", "peft.method=foo: must be one of none, lora, head, unfreeze"),

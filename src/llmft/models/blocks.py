@@ -6,9 +6,9 @@ from torch.nn import Embedding, ModuleList, Parameter
 
 
 def upper(model: Any, blocks: int | str) -> list[Parameter]:
-    """The weights of so many blocks from the top, and of what stands above them; ``all`` for every weight."""
+    """The weights of so many blocks from the top, and of what stands above them; ``all`` takes the embeddings too."""
     groups = from_the_top(model)
-    return [p for group in (groups if blocks == "all" else groups[: int(blocks) + 1]) for p in group]
+    return [p for group in (groups if blocks == "all" else groups[:-1][: int(blocks) + 1]) for p in group]
 
 
 def from_the_top(model: Any) -> list[list[Parameter]]:
