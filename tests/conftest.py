@@ -97,7 +97,7 @@ def built(load: Callable[..., Any]) -> Callable[..., Any]:
         data = instantiate(cfg.data)()
         data.read()
         data.encode(session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))[0])
-        model = backbone.load_model(place, cfg.model, family.auto_class)
+        model = backbone.load_model(place, cfg.model, family.auto_class, cfg.peft)
         torch.manual_seed(cfg.seed)
         model = adapters.adapt(model, cfg.peft, cfg.model.lora_targets)
         return data, family(model, instantiate(cfg.optim), instantiate(cfg.scheduler))

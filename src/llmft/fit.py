@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 # What runs are compared by, on TensorBoard's HParams page.
 HPARAMS = (
     *("model.name", "data.name", "data.batch_size", "data.batching", "prompt.name", "seed"),
-    *("peft.name", "peft.r", "peft.alpha", "peft.dropout"),
+    *("peft.name", "peft.r", "peft.alpha", "peft.dropout", "peft.quantise"),
     *("optim.lr", "optim.weight_decay", "scheduler.name", "scheduler.warmup_steps"),
     *("trainer.accumulate_grad_batches", "trainer.precision", "trainer.max_epochs", "trainer.max_steps"),
 )

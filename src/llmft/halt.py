@@ -82,7 +82,8 @@ def write(folder: Path, report: dict[str, Any], window: Window, module: Instruct
     text = json.dumps(finite(report), indent=2, ensure_ascii=False, allow_nan=False)
     (unfinished / "report.json").write_text(text + "\n", encoding="utf-8")
     torch.save(_plain({"batches": window.batches, "states": window.states}), unfinished / "window.pt")
-    weights = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    learnt = module.trainable_names()
+    weights = {name: p for name, p in module.named_parameters() if name in learnt}
     save_file({name: p.detach().cpu().contiguous() for name, p in weights.items()}, unfinished / "weights.safetensors")
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 
@@ -30,6 +31,16 @@ def _texts(value: Any) -> bool:
 
 def _digest(value: Any) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def _stages(value: Any) -> bool:
+    """Gradual unfreezing: pairs of when (0 first) and how many blocks, both growing."""
+    if not (_list(value) and value and all(_list(pair) and len(pair) == 2 for pair in value)):
+        return False
+    starts, blocks = zip(*value, strict=True)
+    counted = blocks[:-1] if blocks[-1] == "all" else blocks
+    rising = [all(a < b for a, b in pairwise(row)) for row in (starts, counted)]
+    return all(map(_whole, (*starts, *counted))) and all(rising) and starts[0] == 0 and min(counted, default=0) >= 0
 
 
 def one_of(*options: str) -> Rule:
@@ -124,6 +135,7 @@ RULES: dict[str, Rule] = {
     "model.family": one_of("seq2seq", "causal"),
     "model.path": TEXT,
     "model.dropout": Rule("a number from 0 to below 1, or null", lambda v: v is None or DROPOUT.holds(v)),
+    "model.new_tokens": Rule("a list of texts", lambda v: _list(v) and all(map(TEXT.holds, v))),
     "model.lora_targets": Rule("a list of names", lambda v: _texts(v)),
     "model.gguf_file": TEXT_OR_NULL,
     "model.dtype": Rule(
@@ -132,17 +144,35 @@ RULES: dict[str, Rule] = {
     ),
     "model.attention": one_of("sdpa", "eager"),
     "model.gradient_checkpointing": FLAG,
-    "peft.method": one_of("none", "lora"),
+    "peft.method": one_of("none", "lora", "head", "unfreeze"),
     "peft.targets": Rule("auto, all-linear or a list of names", lambda v: TEXT.holds(v) or _texts(v)),
     "peft.r": COUNT,
     "peft.alpha": POSITIVE,
     "peft.dropout": DROPOUT,
+    "peft.dora": FLAG,
+    "peft.rslora": FLAG,
+    "peft.adapter": TEXT_OR_NULL,
+    "peft.quantise": Rule("nf4, fp4, int8 or null", lambda v: v in (None, "nf4", "fp4", "int8")),
+    "peft.double_quant": FLAG,
+    "peft.compute_dtype": one_of("float32", "bfloat16"),
+    "peft.unit": one_of("epoch", "step"),
+    "peft.schedule": Rule(
+        "a list of [from, blocks], from 0 on, both growing; the last blocks may be all", lambda v: _stages(v)
+    ),
+    "peft.distill_from": TEXT_OR_NULL,
+    "peft.distill_weight": Rule("a number above 0, up to 1", lambda v: POSITIVE.holds(v) and v <= 1),
+    "peft.distill_temperature": POSITIVE,
     "optim.lr": POSITIVE,
     "optim.weight_decay": NOT_NEGATIVE,
     "optim.betas": Rule(
         "two numbers from 0 to below 1", lambda v: _list(v) and len(v) == 2 and all(map(DROPOUT.holds, v))
     ),
-    "scheduler.name": one_of("linear", "cosine", "constant_with_warmup"),
+    "optim.bits": Rule("8 or 32", lambda v: _whole(v) and v in (8, 32)),
+    "optim.paged": FLAG,
+    "optim.fallback": FLAG,
+    "scheduler.name": one_of("linear", "cosine", "constant_with_warmup", "plateau"),
+    "scheduler.factor": Rule("a number between 0 and 1", lambda v: POSITIVE.holds(v) and v < 1),
+    "scheduler.patience": FROM_ZERO,
     "scheduler.warmup_steps": Rule(
         "a whole number of steps, or a fraction below 1", lambda v: FROM_ZERO.holds(v) or DROPOUT.holds(v)
     ),

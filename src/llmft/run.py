@@ -25,7 +25,17 @@ from llmft.ranks import is_first
 
 log = logging.getLogger(__name__)
 
-LIBRARIES = ("llmft", "torch", "lightning", "transformers", "peft", "tokenizers", "hydra-core", "omegaconf")
+LIBRARIES = (
+    "llmft",
+    "torch",
+    "lightning",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "tokenizers",
+    "hydra-core",
+    "omegaconf",
+)
 
 
 class RunDirectory:

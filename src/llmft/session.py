@@ -38,6 +38,8 @@ def quiet() -> None:
     transformers.utils.logging.set_verbosity_error()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # at its import and at each layer it advises on its own kernels
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for message in EXPLAINED:
         warnings.filterwarnings("ignore", message=f".*{message}.*")
 

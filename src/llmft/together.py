@@ -98,10 +98,43 @@ def _float16_needs_a_gpu(cfg: DictConfig) -> Faults:
         yield "trainer.precision=16-mixed: float16 needs a GPU; use bf16-mixed or 32-true"
 
 
-@between("model.dtype", "peft.method")
+@between("model.dtype", "peft.method", "model.new_tokens")
 def _half_weights(cfg: DictConfig) -> Faults:
-    if cfg.model.dtype != "float32" and cfg.peft.method == "none":
-        yield f"model.dtype={cfg.model.dtype}: it would lose small updates of full fine-tuning; use float32"
+    if cfg.model.dtype == "float32":
+        return
+    if cfg.peft.method != "lora":
+        trained = "full fine-tuning" if cfg.peft.method == "none" else f"peft={cfg.peft.name}"
+        yield f"model.dtype={cfg.model.dtype}: it would lose small updates of {trained}; use float32"
+    elif cfg.model.new_tokens:
+        yield f"model.dtype={cfg.model.dtype}: it would lose small updates of model.new_tokens; use float32"
+
+
+@between("optim.paged", "optim.fallback", "trainer.accelerator")
+def _paging(cfg: DictConfig) -> Faults:
+    from llmft.models.optimizer import cannot_page
+
+    if cfg.optim.paged and not cfg.optim.fallback and (why := cannot_page(cfg.trainer.accelerator)):
+        yield f"optim.paged=true: {why}; use optim=adamw_8bit, or optim.fallback=true to go on without paging"
+
+
+@between("peft.method", "trainer.devices")
+def _unfreezing_alone(cfg: DictConfig) -> Faults:
+    if cfg.peft.method == "unfreeze" and cfg.trainer.devices != 1:
+        # DDP decides at its start which gradients it waits for
+        yield f"peft=unfreeze: trains in one process, but trainer.devices is {cfg.trainer.devices}"
+
+
+@between("model.new_tokens", "peft.method")
+def _new_tokens_are_trained(cfg: DictConfig) -> Faults:
+    never = cfg.peft.method == "head" or (cfg.peft.method == "unfreeze" and cfg.peft.schedule[-1][1] != "all")
+    if cfg.model.new_tokens and never:
+        yield f"model.new_tokens: their embeddings must be trained, and peft={cfg.peft.name} never trains them all"
+
+
+@between("peft.distill_from", "model.path", "model.name")
+def _own_teacher(cfg: DictConfig) -> Faults:
+    if cfg.peft.distill_from == cfg.model.path or cfg.peft.distill_from == cfg.model.name:
+        yield f"peft.distill_from={cfg.peft.distill_from}: is the model that learns; name a larger one of its vocabulary"
 
 
 @between("callbacks.early_stopping.patience", "data.split.val")

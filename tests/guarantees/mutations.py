@@ -92,6 +92,13 @@ FAULTS = [
     Fault("training in eval mode", "models/base.py", "        self.train()\n", "        self.eval()\n", MODES),
     Fault("weights are trained in the checkpoint's type", "models/backbone.py", '"dtype": getattr(torch, cfg.dtype)', '"dtype": "auto"', f"{MODES} -k bf16"),
     Fault("gradient checkpointing is not turned on", "models/backbone.py", "if cfg.gradient_checkpointing:", "if False:", f"{MODES} -k keeps_less"),
+    Fault("an evaluation repacks 4-bit weights", "models/quantised.py", "            module.support_avx512bf16_for_cpu = False\n", "            pass\n",
+          "tests/tiny/test_quantised.py -k tiny_llama-qlora"),
+    Fault("an evaluation takes another int8 kernel", "models/quantised.py", "            module.__class__ = _steady_8bit()\n", "            pass\n",
+          "tests/tiny/test_quantised.py -k tiny_llama-lora_8bit"),
+    Fault("bytes are counted as weights", "models/quantised.py", "parameter.numel() if state is None else state.shape.numel()", "parameter.numel()",
+          "tests/tiny/test_quantised.py -k counted"),
+    Fault("an adapter is loaded half", "models/lora.py", "        if missing or unknown:\n", "        if False:\n", "tests/tiny/test_adapters.py -k whose_weights"),
     # 9 guards
     Fault("a loss that is no number goes on", "callbacks/nan_guard.py", "if not math.isfinite(loss):", "if False:", GUARDS),
     Fault("a gradient that is no number goes on", "callbacks/nan_guard.py", "if not math.isfinite(norm) and not scaled:", "if False:", GUARDS),

@@ -73,7 +73,7 @@ def test_the_loss_is_what_plain_torch_computes(model, load):
         codec.encode(codec.template.render((Turn("user", "Q" * n),)), answer)
         for n, answer in enumerate(ANSWERS[:5], start=1)
     ]
-    net = adapters.adapt(backbone.load_model(place, cfg.model, family.auto_class), cfg.peft, []).eval()
+    net = adapters.adapt(backbone.load_model(place, cfg.model, family.auto_class, cfg.peft), cfg.peft, []).eval()
     total, tokens = family(net, None, None).loss_sum(
         training_batch([[row] for row in rows], codec.tokenizer.pad_token_id)
     )

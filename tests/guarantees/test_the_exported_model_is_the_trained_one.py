@@ -49,6 +49,31 @@ def test_merged_weights_give_the_adapters_logits(model, llmft, tmp_path):
     torch.testing.assert_close(logits(auto_class.from_pretrained(tmp_path / "merged")), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("model", "peft"),
+    [
+        pytest.param("tiny_llama", "qlora", marks=pytest.mark.slow),
+        pytest.param("tiny_gpt2", "qlora", marks=pytest.mark.slow),
+        pytest.param("tiny_t5", "lora_8bit", marks=pytest.mark.slow),
+        pytest.param("tiny_gemma", "dora", marks=pytest.mark.slow),
+        pytest.param("tiny_t5", "rslora", marks=pytest.mark.slow),
+    ],
+)
+def test_an_adapter_of_a_quantised_base_merges_into_full_precision(model, peft, llmft, tmp_path):
+    code, _, err = llmft(f"model={model}", f"peft={peft}", "peft.targets=all-linear", *RUN)
+    assert code == 0, err
+    cfg, auto_class, quantised = trained(tmp_path / "run")
+    base = auto_class.from_pretrained(backbone.locate(cfg.model, auto_class), dtype=torch.float32)
+    adapter = PeftModel.from_pretrained(base, tmp_path / "run" / "model")
+    expected = logits(adapter)
+    merged = adapter.merge_and_unload()
+    torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-4)
+    assert not hasattr(merged.config, "quantization_config")
+    # the run's own evaluation uses the base as it was trained on, rounded
+    difference = (logits(quantised) - expected).abs().max()
+    assert difference > 0.01 if peft in ("qlora", "lora_8bit") else difference < 1e-4
+
+
 def test_an_untied_t5_head_survives_training_saving_and_loading(llmft, tmp_path, load):
     cfg = load("model=tiny_t5").model
     auto_class = get_class(cfg._target_).auto_class

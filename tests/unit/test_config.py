@@ -20,6 +20,12 @@ GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir(
 OPTIONS = [(f.parent.name, f.stem) for f in sorted(conf_dir().glob("*/[!_]*.yaml"))]
 
 
+# Options with keys that the defaults have not.
+WITH = [
+    (("peft.unit", "peft.schedule"), "peft=unfreeze"),
+    (("optim.bits", "optim.paged", "optim.fallback"), "optim=adamw_8bit"),
+    (("scheduler.factor", "scheduler.patience"), "scheduler=plateau"),
+]
 # What the other commands have of these groups.
 COMMANDS_OF = {
     "model": ("preview", "answer"),
@@ -56,6 +62,8 @@ def test_every_option_composes_and_passes_the_checks(group, option, load):
     elif (group, option) == ("debug", "true"):
         cfg = load("debug='true'")
         assert cfg.show_traceback
+    elif option in ("paged_adamw", "psychology_gemma_2b_qlora"):
+        cfg = load(f"{group}={option}", "optim.fallback=true")  # they need a CUDA GPU
     else:
         cfg = load(f"{group}={option}")
     check(cfg)
@@ -64,7 +72,7 @@ def test_every_option_composes_and_passes_the_checks(group, option, load):
 
 
 def test_every_rule_is_about_a_key_that_is_there(load):
-    configs = [load(command=command) for command in COMMANDS] + [load("generation=sample")]
+    configs = [load(command=command) for command in COMMANDS] + [load("generation=sample"), *(load(c) for _, c in WITH)]
     for key in RULES:
         above, _, name = key.rpartition(".")
         parents = [OmegaConf.select(cfg, above) if above else cfg for cfg in configs]
@@ -139,9 +147,22 @@ def test_right_overrides_have_no_faults():
             "model.dtype=bfloat16 peft=none",
             "model.dtype=bfloat16: it would lose small updates of full fine-tuning; use float32",
         ),
+        (
+            "model.dtype=bfloat16 peft=head",
+            "model.dtype=bfloat16: it would lose small updates of peft=head; use float32",
+        ),
+        ("model.dtype=bfloat16 model.new_tokens=[x]", "it would lose small updates of model.new_tokens"),
         ("data.train_on=all model=tiny_t5", "data.train_on=all: a seq2seq model trains on the answer alone"),
         ("trainer.precision=16-mixed trainer=cpu", "trainer.precision=16-mixed: float16 needs a GPU"),
-        ("peft.method=foo", "peft.method=foo: must be one of none, lora"),
+        ("peft.method=foo", "peft.method=foo: must be one of none, lora, head, unfreeze"),
+        ("peft.quantise=int4", "peft.quantise=int4: must be nf4, fp4, int8 or null"),
+        ("peft=unfreeze peft.schedule=[[1,2]]", "peft.schedule=[[1, 2]]: must be a list of [from, blocks], from 0 on"),
+        ("peft=unfreeze peft.schedule=[[0,2],[3,1]]", "peft.schedule=[[0, 2], [3, 1]]: must be"),
+        ("peft=unfreeze peft.schedule=[[0,all],[1,all]]", "peft.schedule=[[0, 'all'], [1, 'all']]: must be"),
+        ("peft=unfreeze trainer=ddp", "peft=unfreeze: trains in one process, but trainer.devices is 2"),
+        ("peft.distill_weight=0", "peft.distill_weight=0: must be a number above 0, up to 1"),
+        ("scheduler=plateau scheduler.factor=1", "scheduler.factor=1: must be a number between 0 and 1"),
+        ("optim=adamw_8bit optim.bits=16", "optim.bits=16: must be 8 or 32"),
         ("model.family=seq2seq", "model.family=seq2seq: llmft.models.causal.Causal is of the other family"),
         ("prompt.template=x", "prompt.template: prompt=auto would not use it"),
         ("data.split=0.1", "data.split=0.1: must hold keys"),

@@ -22,7 +22,9 @@ class Perplexity(pl.Callback):
         self.nats, self.tokens = 0.0, 0
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Add the window."""
+        """Add the window; with a teacher's part in it, a loss has no perplexity."""
+        if pl_module.teacher:
+            return
         self.nats += pl_module.window_loss * pl_module.window_tokens
         self.tokens += pl_module.window_tokens
         pl_module.log_exact("train/perplexity", perplexity(self.nats / max(self.tokens, 1)))

@@ -59,7 +59,7 @@ def _judge_file(cfg: DictConfig) -> Path:
 
 
 def _run(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
-    from llmft.models import backbone, export
+    from llmft.models import adapters, backbone, export
 
     folder, trained = open_run(cfg.run)
     data = _rows(cfg, folder, trained)
@@ -74,7 +74,7 @@ def _run(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
     split = "test" if cfg.data.path is None else "train"
     one = Evaluation(cfg.evaluate, family(model, None, None), data, generator, seed=cfg.seed, split=split)
     device = session.device()
-    if trained.peft.method == "none" and cfg.evaluate.base:
+    if not adapters.is_adapter(trained.peft) and cfg.evaluate.base:
         place = backbone.locate(trained.model, family.auto_class)
         one.base = _asked(one, family(backbone.load_model(place, trained.model, family.auto_class), None, None), device)
     found = one.ask_tuned(device) | ({"split": "given"} if cfg.data.path is not None else {})

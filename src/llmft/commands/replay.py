@@ -19,6 +19,7 @@ from llmft.encoding import IGNORED, Codec
 from llmft.errors import UserError
 from llmft.models import adapters, backbone, probe
 from llmft.models.base import InstructionModule
+from llmft.models.teacher import teacher_of
 from llmft.run import finite, open_run
 
 SHOWN_CHARACTERS = 600  # of a row; format=json has all
@@ -50,8 +51,10 @@ def _module(cfg: DictConfig, weights: dict[str, torch.Tensor]) -> tuple[Instruct
     family = get_class(cfg.model._target_)
     place = backbone.locate(cfg.model, family.auto_class)
     codec, _ = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
-    model = adapters.adapt(backbone.load_model(place, cfg.model, family.auto_class), cfg.peft, cfg.model.lora_targets)
+    model = backbone.load_model(place, cfg.model, family.auto_class, cfg.peft)
+    model = adapters.adapt(model, cfg.peft, cfg.model.lora_targets)
     module = family(model, None, None)
+    module.teacher = teacher_of(cfg, codec.tokenizer, family)
     module.on_load_checkpoint({"state_dict": weights})
     module.load_state_dict(weights, strict=False)
     gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"

@@ -23,6 +23,7 @@ from llmft.fit import Fit
 from llmft.generation import Generator
 from llmft.judging.judge import Judge, add_judgement, judge_of
 from llmft.models import adapters, backbone, export, outline, schedule
+from llmft.models.teacher import teacher_of
 from llmft.ranks import ending_together, is_first, rank
 from llmft.report import page, series
 from llmft.report.lengths import histogram
@@ -31,6 +32,9 @@ from llmft.run import RunDirectory
 from llmft.together import endless_warm_up
 
 log = logging.getLogger(__name__)
+
+# Keys whose value may be a folder of models or adapters.
+PLACES = (("model", "path"), ("peft", "adapter"), ("peft", "distill_from"))
 
 
 def main(cfg: DictConfig) -> float | None:
@@ -46,8 +50,9 @@ def main(cfg: DictConfig) -> float | None:
             return RunDirectory.read(Path(cfg.output_dir))["objective"]
         run = RunDirectory.go_on(Path(cfg.output_dir), cfg)
     else:
-        if user_path(str(cfg.model.path)).is_dir():  # so that the run can be used from any folder
-            cfg.model.path = str(user_path(cfg.model.path).resolve())
+        for group, key in PLACES:  # so that the run can be used from any folder
+            if (given := cfg[group].get(key)) and user_path(str(given)).is_dir():
+                cfg[group][key] = str(user_path(str(given)).resolve())
         run = RunDirectory.start(Path(cfg.output_dir), cfg, job.overrides.task)
     session.log_to(run.path / "log.txt")
     try:
@@ -89,12 +94,13 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     _tell_data(data, run)
 
     def build() -> Any:
-        loaded = backbone.load_model(place, cfg.model, family.auto_class)
+        loaded = backbone.load_model(place, cfg.model, family.auto_class, cfg.peft)
         return adapters.adapt(loaded, cfg.peft, cfg.model.lora_targets)
 
     model = build()
-    _tell_model(cfg, run, place, prompt, adapters.parameter_counts(model))
+    _tell_model(cfg, run, place, prompt, adapters.parameter_counts(model, cfg.peft))
     module = family(model, instantiate(cfg.optim), _schedule(cfg, data))
+    module.teacher = teacher_of(cfg, codec.tokenizer, family)
     generator = Generator(model, codec, cfg.generation)
     checkpoint = run.checkpoint if cfg.resume else None
     if cfg.resume and not checkpoint:
@@ -179,7 +185,7 @@ def _report(cfg: DictConfig, run: RunDirectory) -> None:
 def _schedule(cfg: DictConfig, data: InstructionDataModule) -> Any:
     batches, trainer = data.epoch_batches(), cfg.trainer
     steps = schedule.planned_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps)
-    if 1 <= steps <= cfg.scheduler.warmup_steps and not trainer.fast_dev_run:
+    if 1 <= steps <= (cfg.scheduler.get("warmup_steps") or 0) and not trainer.fast_dev_run:
         raise UserError(endless_warm_up(cfg.scheduler.warmup_steps, f"the training has {steps} steps"))
     return functools.partial(instantiate(cfg.scheduler), total_steps=steps)
 

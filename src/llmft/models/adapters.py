@@ -1,8 +1,13 @@
-"""What of a backbone is trained: all of it, or LoRA matrices beside it."""
+"""What of a backbone is trained: all of it, its head, ever more of its blocks, or LoRA matrices beside it."""
 
+import logging
 from typing import Any
 
-from llmft.errors import UserError
+from llmft.models import lora
+from llmft.models.blocks import upper
+from llmft.models.quantised import numel
+
+log = logging.getLogger(__name__)
 
 
 def adapt(model: Any, peft: Any, auto_targets: list[str]) -> Any:
@@ -10,55 +15,38 @@ def adapt(model: Any, peft: Any, auto_targets: list[str]) -> Any:
 
     Args:
         model: A transformers model.
-        peft: The config of the peft group; ``method`` is ``none`` or ``lora``.
+        peft: The config of the peft group; ``method`` is ``none``, ``lora``, ``head`` or ``unfreeze``.
         auto_targets: The backbone's own choice of layers, for ``peft.targets=auto``.
 
     Raises:
-        UserError: A name in ``peft.targets`` matches no layer.
+        UserError: A name in ``peft.targets`` matches no layer, or ``peft.adapter`` does not fit.
     """
-    if peft.method == "none":
-        return model.requires_grad_(True)
-    from peft import LoraConfig, get_peft_model
-    from transformers.pytorch_utils import Conv1D
-
-    names = targets(model, peft.targets, auto_targets)
-    conv1d = any(isinstance(m, Conv1D) for name, m in model.named_modules() if name.rpartition(".")[2] in names)
-    config = LoraConfig(
-        r=peft.r,
-        lora_alpha=peft.alpha,
-        lora_dropout=peft.dropout,
-        target_modules=names,
-        task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
-        fan_in_fan_out=conv1d,  # GPT-2 keeps its weights transposed
-    )
-    return get_peft_model(model, config).train()
+    if peft.method == "lora":
+        return lora.attach(model, peft, auto_targets)
+    if peft.method == "head":
+        return _head_alone(model)
+    return model.requires_grad_(True)  # unfreeze: its callback freezes what is not due yet
 
 
-def parameter_counts(model: Any) -> dict[str, int]:
-    """Parameters in total and trainable, each shared one counted once."""
+def is_adapter(peft: Any) -> bool:
+    """Whether what is trained stands beside the backbone's weights, and not in their place."""
+    return peft.method == "lora"
+
+
+def parameter_counts(model: Any, peft: Any = None) -> dict[str, int]:
+    """Parameters in total and trainable, each shared one counted once; with gradual unfreezing also those trained at first."""
     parameters = list(model.parameters())
-    return {
-        "total": sum(p.numel() for p in parameters),
-        "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+    counts = {
+        "total": sum(map(numel, parameters)),
+        "trainable": sum(numel(p) for p in parameters if p.requires_grad),
     }
+    if peft and peft.method == "unfreeze":
+        counts["trainable_at_first"] = sum(map(numel, upper(model, peft.schedule[0][1])))
+    return counts
 
 
-def targets(model: Any, wanted: Any, auto_targets: list[str]) -> list[str]:
-    """The names of the layers that get LoRA matrices.
-
-    Raises:
-        UserError: A name in ``wanted`` (``peft.targets``) or ``auto_targets`` (``model.lora_targets``) matches no layer.
-    """
-    from torch.nn import Linear
-    from transformers.pytorch_utils import Conv1D
-
-    layers = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, (Linear, Conv1D))}
-    layers -= {"lm_head"}
-    if wanted == "all-linear":
-        return sorted(layers)
-    names = list(auto_targets) if wanted == "auto" else [wanted] if isinstance(wanted, str) else list(wanted)
-    missing = [name for name in names if name not in layers]
-    if missing:
-        key = "model.lora_targets" if wanted == "auto" else "peft.targets"
-        raise UserError(f"{key}: {', '.join(missing)} match no layer of this model; it has {', '.join(sorted(layers))}")
-    return names
+def _head_alone(model: Any) -> Any:
+    head = model.requires_grad_(False).get_output_embeddings().requires_grad_(True)
+    if head.weight is model.get_input_embeddings().weight:
+        log.info("peft head: this model's head is its input embeddings too, so both are trained")
+    return model

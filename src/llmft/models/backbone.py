@@ -6,7 +6,7 @@ from typing import Any
 
 from llmft.config import user_path
 from llmft.errors import UserError
-from llmft.models import gguf, tiny
+from llmft.models import gguf, quantised, tiny, vocabulary
 from llmft.models.cache import cached_folder
 from llmft.sources import HUB_ID
 
@@ -71,12 +71,17 @@ def at_hand(cfg: Any, auto_class: Any) -> str | None:
 
 
 def load_tokenizer(place: str, cfg: Any) -> Any:
-    """The tokenizer; one without a pad token (GPT-2) pads with its EOS, which masks by position make harmless."""
+    """The tokenizer with ``model.new_tokens``; without a pad token (GPT-2) it pads with its EOS, which masks make harmless."""
     from transformers import AutoTokenizer
 
     tokenizer = _load(AutoTokenizer, place, cfg)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if new := cfg.get("new_tokens"):
+        from transformers import AddedToken
+
+        # ordinary ones, so that they are found in users' text, and with the spaces and newlines that they have
+        tokenizer.add_tokens([AddedToken(token, normalized=False) for token in new])
     return tokenizer
 
 
@@ -87,11 +92,17 @@ def load_config(place: str, cfg: Any) -> Any:
     return _load(AutoConfig, place, cfg)
 
 
-def load_model(place: str, cfg: Any, auto_class: Any) -> Any:
+def load_model(place: str, cfg: Any, auto_class: Any, peft: Any = None) -> Any:
     """The model in ``model.dtype``, in train mode, with a generation config of nothing but its special ids.
 
     ``from_pretrained`` alone would keep the checkpoint's dtype (bf16 weights lose small updates), leave the model in eval
     mode (no dropout), and keep sampling settings that make ``save_pretrained`` fail.
+
+    Args:
+        place: From ``locate``.
+        cfg: The config of the model group.
+        auto_class: The transformers class of the family.
+        peft: The config of the peft group, for a base in 4 or 8 bits (``peft.quantise``); None for one in full precision.
     """
     import torch
     from transformers import GenerationConfig
@@ -101,8 +112,13 @@ def load_model(place: str, cfg: Any, auto_class: Any) -> Any:
         if cfg.dropout is not None and hasattr(config, name):
             setattr(config, name, cfg.dropout)
     options = {"dtype": getattr(torch, cfg.dtype), "use_safetensors": True, "attn_implementation": cfg.attention}
+    options |= quantised.loading(peft)
     model = _load(auto_class, place, cfg, config=config, **options)
+    if "quantization_config" in options:
+        quantised.steady(model)
     kept = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+    if cfg.get("new_tokens"):
+        vocabulary.grow(model, load_tokenizer(place, cfg), cfg.new_tokens)
     model.generation_config = GenerationConfig(**{key: getattr(model.generation_config, key) for key in kept})
     if cfg.gradient_checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})

@@ -2,17 +2,21 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from llmft.errors import UserError
 from llmft.models.loss import token_loss_sum
 from llmft.models.sharding import shard, whole
+
+if TYPE_CHECKING:
+    from llmft.models.teacher import Teacher
 
 
 class TokenSums:
@@ -45,6 +49,7 @@ class InstructionModule(pl.LightningModule):
 
     Attributes:
         model: The transformers (or peft) model.
+        teacher: Another model to learn from as well; None for none.
         window_open: Whether there are gradients that no optimizer step has used yet.
         window_loss: Of the last optimizer step: nats per supervised token.
         window_tokens: Of the last optimizer step: supervised tokens.
@@ -60,7 +65,10 @@ class InstructionModule(pl.LightningModule):
         self.strict_loading = False  # checkpoints hold trainable weights only; on_load_checkpoint checks their names
         self.model = model
         self.optim, self.schedule = optim, schedule
-        self.train_sums, self.val_sums = TokenSums(), TokenSums()
+        self.train_sums, self.val_sums, self.teacher_sums = TokenSums(), TokenSums(), TokenSums()
+        self.teacher: Teacher | None = None
+        # with gradual unfreezing not all of them are trained at all times
+        self.learnt = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         self.places: list[str] = []
         self.window_open = False
         self.window_loss, self.window_tokens, self.grad_norm, self.learning_rate = float("nan"), 0, float("nan"), 0.0
@@ -78,9 +86,13 @@ class InstructionModule(pl.LightningModule):
         """
 
     def loss_sum(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Token losses of a batch as a sum in nats, and the number of supervised tokens."""
+        """Token losses of a batch as a sum in nats, and the number of supervised tokens; in training with a teacher's part."""
         logits, targets, _ = self.predict(batch)
-        return token_loss_sum(logits, targets)
+        total, tokens = token_loss_sum(logits, targets)
+        if self.teacher and self.training:
+            total, divergence = self.teacher.mixed(total, logits, batch)
+            self.teacher_sums.add(divergence, tokens)
+        return total, tokens
 
     def on_fit_start(self) -> None:
         """Turn dropout on: from_pretrained leaves eval mode, and Lightning keeps what it finds."""
@@ -112,6 +124,9 @@ class InstructionModule(pl.LightningModule):
         super().optimizer_step(epoch, batch_idx, optimizer, closure)
         for name, value in (("loss", self.window_loss), ("grad_norm", self.grad_norm), ("lr", self.learning_rate)):
             self.log_exact(f"train/{name}", value, prog_bar=name == "loss")
+        if self.teacher:
+            self.log_exact("train/divergence", self.teacher_sums.mean(self.trainer.strategy)[0])
+            self.teacher_sums = TokenSums()
 
     def _close_window(self, optimizer: Any) -> None:
         self.window_loss, self.window_tokens = self.train_sums.mean(self.trainer.strategy)
@@ -152,11 +167,17 @@ class InstructionModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over the trainable weights, and a schedule that moves once per optimizer step."""
         optimizer = self.optim([p for p in self.parameters() if p.requires_grad])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.schedule(optimizer), "interval": "step"}}
+        # Lightning would step a plateau after the checkpoints of a step, so that a resumed run would miss that step
+        steps: Any = {"scheduler": self.schedule(optimizer), "interval": "step", "reduce_on_plateau": False}
+        return {"optimizer": optimizer, "lr_scheduler": steps}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """One optimizer step; a plateau is seen by the window's loss."""
+        scheduler.step(self.window_loss) if isinstance(scheduler, ReduceLROnPlateau) else scheduler.step()
 
     def trainable_names(self) -> set[str]:
-        """Names of the trainable weights in the state dict."""
-        return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        """Names in the state dict of the weights that are trained, now or later."""
+        return self.learnt
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trainable weights; the others are the backbone's and do not change."""

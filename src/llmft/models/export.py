@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from llmft.data.account import Account
 from llmft.generation import Generator
+from llmft.models import adapters, backbone
 
 
 def save_model(folder: Path, generator: Generator, cfg: DictConfig, place: str, account: Account) -> None:
@@ -20,11 +21,12 @@ def save_model(folder: Path, generator: Generator, cfg: DictConfig, place: str, 
     final, folder = folder, folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed here
     model, tokenizer = generator.model, generator.codec.tokenizer
-    full = cfg.peft.method == "none"
+    full = not adapters.is_adapter(cfg.peft)
     settings = generator.config()
     kept, model.generation_config = model.generation_config, settings
     try:
-        model.save_pretrained(folder, safe_serialization=True)
+        # "auto" may add the whole embedding to an adapter, and asks the hub for it; rows that were trained are saved anyway
+        model.save_pretrained(folder, **({} if full else {"save_embedding_layers": False}))
     finally:
         model.generation_config = kept
     settings.save_pretrained(folder)
@@ -60,13 +62,11 @@ def _card(cfg: DictConfig, place: str, account: Account, *, full: bool) -> str:
 
 
 def load_trained(folder: Path, cfg: DictConfig, auto_class: Any) -> tuple[Any, Any]:
-    """Model and tokenizer of a run's ``model/``, on top of its backbone where it holds an adapter."""
-    from llmft.models import backbone
-
+    """Model and tokenizer of a run's ``model/``, on top of its backbone, as it was in training, where it holds an adapter."""
     tokenizer = backbone.load_tokenizer(str(folder), cfg.model)
-    if cfg.peft.method == "none":
+    if not adapters.is_adapter(cfg.peft):
         return backbone.load_model(str(folder), cfg.model, auto_class), tokenizer
     from peft import PeftModel
 
-    base = backbone.load_model(backbone.locate(cfg.model, auto_class), cfg.model, auto_class)
+    base = backbone.load_model(backbone.locate(cfg.model, auto_class), cfg.model, auto_class, cfg.peft)
     return PeftModel.from_pretrained(base, folder), tokenizer

@@ -49,3 +49,21 @@ def head_on(model: Any, chosen: Tensor) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+def divergence_sum(logits: Tensor, told: Tensor, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence of a model's predictions from its teacher's, summed over tokens, times temperature squared.
+
+    The square keeps the gradient's size whatever the temperature (Hinton et al. 2015, section 2).
+
+    Args:
+        logits: Of the model that learns, [N, V].
+        told: Of its teacher, [N, W]. Where V and W differ, one of them has rows that no token uses; they are left out.
+        temperature: Both are divided by it.
+
+    Returns:
+        Nats, float32 scalar with gradient to ``logits``.
+    """
+    width = min(logits.shape[-1], told.shape[-1])
+    ours, theirs = ((x[:, :width].float() / temperature).log_softmax(-1) for x in (logits, told))
+    return temperature**2 * torch.nn.functional.kl_div(ours, theirs, reduction="sum", log_target=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from llmft.errors import UserError
-from llmft.models import adapters, backbone
+from llmft.models import adapters, backbone, lora
 
 
 def architecture_faults(cfg: Any, broken: Collection[str] = ()) -> list[str]:
@@ -36,13 +36,14 @@ def architecture_faults(cfg: Any, broken: Collection[str] = ()) -> list[str]:
         ("data.max_prompt_tokens", "data.max_answer_tokens", "generation.max_new_tokens"): lambda: check_positions(
             config, cfg
         ),
-        ("peft.method", "peft.targets", "model.lora_targets"): lambda: _check_targets(config, cfg, auto_class),
+        ("peft", "model.lora_targets"): lambda: _check_targets(config, cfg, auto_class),
         ("prompt.name", "data.train_on"): lambda: _check_prompt(place, cfg),
+        ("peft.distill_from",): lambda: _check_teacher(place, cfg, auto_class),
     }
     faults = []
     for keys, check in checks.items():
         try:
-            if not any(key in broken for key in keys):
+            if not any(bad == key or bad.startswith(f"{key}.") for key in keys for bad in broken):
                 check()
         except UserError as error:
             faults.append(str(error))
@@ -68,13 +69,15 @@ def check_positions(config: Any, cfg: Any) -> None:
 
 
 def _check_targets(config: Any, cfg: Any, auto_class: Any) -> None:
-    if cfg.peft.method == "none":
+    if not adapters.is_adapter(cfg.peft):
         return
     import torch
 
     with torch.device("meta"):
         model = auto_class.from_config(config)
-    adapters.targets(model, cfg.peft.targets, cfg.model.lora_targets)
+    names = lora.targets(model, cfg.peft.targets, cfg.model.lora_targets)
+    if cfg.peft.get("adapter"):
+        lora.check_adapter(cfg.peft, names)
 
 
 def _check_prompt(place: str, cfg: Any) -> None:
@@ -82,3 +85,15 @@ def _check_prompt(place: str, cfg: Any) -> None:
 
     if cfg.prompt.name == "chat" and Path(place).is_dir():
         codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
+
+
+def _check_teacher(place: str, cfg: Any, auto_class: Any) -> None:
+    from llmft.models import teacher
+
+    if not cfg.peft.get("distill_from"):
+        return
+    own = teacher.config_of(cfg)
+    theirs = backbone.at_hand(own, auto_class)
+    if theirs and Path(place).is_dir():
+        tokenizers = (backbone.load_tokenizer(p, c) for p, c in ((place, cfg.model), (theirs, own)))
+        teacher.check_vocabulary(cfg, *tokenizers)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 
 def planned_steps(batches: int | None, accumulate: int, max_epochs: int, max_steps: int) -> int:
@@ -33,3 +34,19 @@ def warmup_schedule(optimizer: Optimizer, *, name: str, warmup_steps: float, tot
 
     warmup = round(warmup_steps * total_steps) if warmup_steps < 1 else int(warmup_steps)
     return get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=total_steps)
+
+
+def plateau_schedule(
+    optimizer: Optimizer,
+    *,
+    name: str,  # noqa: ARG001
+    factor: float,
+    patience: int,
+    total_steps: int,  # noqa: ARG001
+) -> Any:
+    """A learning rate that is multiplied by ``factor`` after ``patience`` optimizer steps without a better training loss.
+
+    The loss is ``train/loss``, of a window; steps are counted from the best one, or from the last change. Nothing depends on
+    ``name`` and ``total_steps``, which the other schedules have too.
+    """
+    return ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=0.0)

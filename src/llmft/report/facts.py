@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from llmft.evaluation.show import interval, judge_lines, number, reasons, title
 from llmft.report import answers
-from llmft.report.series import Series, when_to_stop
+from llmft.report.series import Series, curve_file, when_to_stop
 
 
 def page(files: Mapping[str, Any], found: Mapping[str, Series], settings: Any) -> dict[str, Any]:
@@ -128,3 +128,15 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def steps_per_epoch(files: Mapping[str, Any]) -> int:
+    """Optimizer steps of one epoch of a run; 1 where it did not get so far as to know."""
+    batches = ((files["record"].get("data") or {}).get("batching") or {}).get("batches") or 1
+    return -(-batches // (OmegaConf.select(files["config"], "trainer.accumulate_grad_batches") or 1))
+
+
+def own_curve(files: Mapping[str, Any]) -> str | None:
+    """The published curve that a run was trained beside, where it still is."""
+    curve = OmegaConf.select(files["config"], "report.reference_curve")
+    return curve if curve and curve_file(curve).is_file() else None

@@ -28,7 +28,8 @@ def write(run: Path, settings: Any) -> Path:
     """
     files = stored.load(run)
     found = series.read(run / "metrics.csv")
-    drawn = figures.curves(found, series.reference(settings.reference_curve))
+    curve = settings.reference_curve or facts.own_curve(files)
+    drawn = figures.curves(found, series.reference(curve, facts.steps_per_epoch(files)))
     histogram = (files["record"].get("data") or {}).get("lengths")
     lengths = figures.lengths(histogram) if histogram else None
     compared = figures.differences(files["evaluation"]["scores"]) if files["evaluation"] else None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from llmft.config import user_path
+from llmft.config import conf_dir, user_path
 from llmft.errors import UserError
 from llmft.evaluation.metric import mode_of
 
@@ -19,11 +19,15 @@ class Series(NamedTuple):
     epochs: list[float]
 
 
-def read(file: Path) -> dict[str, Series]:
+def read(file: Path, steps_per_epoch: int | None = None) -> dict[str, Series]:
     """The finite values of every column, by name; empty where there is no file.
 
+    Args:
+        file: A table with a ``step`` column.
+        steps_per_epoch: With it, a table may have epochs (those that have ended) in place of steps.
+
     Raises:
-        UserError: The file is no table with a ``step`` column.
+        UserError: The file is no such table.
     """
     if not file.is_file():
         return {}
@@ -31,7 +35,9 @@ def read(file: Path) -> dict[str, Series]:
     with file.open(newline="", encoding="utf-8") as rows:
         for row in csv.DictReader(rows):
             try:
-                step, epoch = int(float(row["step"])), float(row.get("epoch") or "nan")
+                epoch = float(row.get("epoch") or "nan")
+                by_epoch = "step" not in row and steps_per_epoch
+                step = round(epoch * by_epoch) if by_epoch else int(float(row["step"]))
                 numbers = {name: float(v) for name, v in row.items() if name and "/" in name and v not in ("", None)}
             except (KeyError, ValueError, TypeError, OverflowError) as error:
                 raise UserError(f"{file}: not a table of step and numbers ({error})") from None
@@ -44,17 +50,28 @@ def read(file: Path) -> dict[str, Series]:
     return found
 
 
-def reference(path: str | None) -> dict[str, Series]:
-    """A published curve, as ``read`` gives it.
+def reference(path: str | None, steps_per_epoch: int = 1) -> dict[str, Series]:
+    """A published curve, as ``read`` gives it; one by epochs (no ``step``) is placed by the steps of the run's epochs.
+
+    Args:
+        path: A CSV file, or the name of one that is shipped with an experiment; None for none.
+        steps_per_epoch: Optimizer steps of an epoch of the run that it is drawn beside.
 
     Raises:
         UserError: There is no such file, or it is no table.
     """
     if path is None:
         return {}
-    if not user_path(path).is_file():
+    file = curve_file(path)
+    if not file.is_file():
         raise UserError(f"report.reference_curve={path}: no such file")
-    return read(user_path(path))
+    return read(file, steps_per_epoch)
+
+
+def curve_file(path: str) -> Path:
+    """Where a published curve is: a file of the user's, or one beside the shipped experiments."""
+    given = user_path(path)
+    return given if given.is_file() else conf_dir() / "experiment" / path
 
 
 def write_each(found: Mapping[str, Series], folder: Path) -> None:

@@ -1,0 +1,115 @@
+"""Runs of a sweep, side by side: what quality costs. ``-m experiment=compare_families`` ends with it."""
+
+import csv
+import ctypes
+import gc
+import json
+import logging
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+log = logging.getLogger(__name__)
+
+# Where Linux lets a process forget its largest resident set.
+FORGET = Path("/proc/self/clear_refs")
+HEAD = {
+    "model": "model",
+    "peft": "peft",
+    "trainable": "trained weights",
+    "before": "loss before",
+    "after": "loss after",
+    "chrf": "chrF",
+    "tokens": "tokens/s",
+    "memory": "peak MiB",
+    "seconds": "seconds",
+}
+
+
+class Comparison(Callback):
+    """``comparison.md`` and ``comparison.csv`` beside the runs, and the same table in the terminal."""
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
+        """Let each job's peak memory be its own, although they share a process."""
+        forget_peak_memory()
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
+        """Read every run, best first."""
+        folder = Path(config.hydra.sweep.dir)
+        found = [row for file in folder.glob("*/run.json") if (row := _row(file))]
+        found.sort(key=lambda row: (row["after"] is None, row["after"], row["model"], row["peft"]))
+        if found:
+            write(folder, found)
+
+
+def forget_peak_memory() -> None:
+    """Start to measure the largest resident set anew, and with it what the GPU held; a system without that keeps the old."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system
+    if FORGET.exists():
+        FORGET.write_text("5", encoding="ascii")
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def write(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Both files, and the table for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from llmft.report.page import markdown
+
+    with (folder / "comparison.csv").open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, list(HEAD))
+        writer.writeheader()
+        writer.writerows(rows)
+    texts = [[_text(name, row[name]) for name in HEAD] for row in rows]
+    (folder / "comparison.md").write_text(markdown([list(HEAD.values()), *texts]), encoding="utf-8")
+    table = Table(title="what quality costs, best first")
+    for name, title in HEAD.items():
+        table.add_column(title, justify="left" if name in ("model", "peft") else "right")
+    for row in texts:
+        table.add_row(*row)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"comparison: {folder / 'comparison.md'}", soft_wrap=True)
+
+
+def _row(file: Path) -> dict[str, Any] | None:
+    """The numbers of a run that has finished; one that has not is told by the sweep's own table."""
+    record = json.loads(file.read_text(encoding="utf-8"))
+    if record["status"] != "finished":
+        return None
+    cfg, metrics = OmegaConf.load(file.parent / "config.yaml"), record["metrics"]
+    return {
+        "model": OmegaConf.select(cfg, "model.name"),
+        "peft": OmegaConf.select(cfg, "peft.name"),
+        "trainable": record["parameters"]["trainable"] / record["parameters"]["total"],
+        "before": metrics["before"].get("val/loss"),
+        "after": metrics["after"].get("val/loss"),
+        "chrf": (metrics.get("test") or {}).get("chrf"),
+        "tokens": _tokens_per_second(file.parent / "metrics.csv"),
+        "memory": max(record["peak_memory_mib"].values()),
+        "seconds": record["seconds"],
+    }
+
+
+def _tokens_per_second(file: Path) -> float | None:
+    with file.open(newline="", encoding="utf-8") as rows:
+        found = [row.get("train/tokens_per_second") for row in csv.DictReader(rows)]
+    values = [float(value) for value in found if value]
+    return median(values) if values else None
+
+
+def _text(name: str, value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    if name == "trainable":
+        return f"{100 * value:.2f} %"
+    return f"{value:,.0f}" if name in ("tokens", "memory", "seconds") else f"{value:.4g}"

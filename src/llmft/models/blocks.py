@@ -1,0 +1,42 @@
+"""A model -> its weights from the top down, block by block: the order in which gradual unfreezing takes them."""
+
+from typing import Any
+
+from torch.nn import Embedding, ModuleList, Parameter
+
+
+def upper(model: Any, blocks: int | str) -> list[Parameter]:
+    """The weights of so many blocks from the top, and of what stands above them; ``all`` takes the embeddings too."""
+    groups = from_the_top(model)
+    return [p for group in (groups if blocks == "all" else groups[:-1][: int(blocks) + 1]) for p in group]
+
+
+def from_the_top(model: Any) -> list[list[Parameter]]:
+    """Groups of weights: what stands above the blocks (norms, a head of its own), the blocks, and the embeddings.
+
+    The block nearest to the answer is first: a seq2seq model has its decoder's blocks before its encoder's. A head that is
+    the input embeddings too belongs to those, and so to the last group.
+    """
+    stacks = _stacks(model)
+    blocks = [list(block.parameters()) for stack in stacks for block in reversed(stack)]
+    inside = {id(p) for block in blocks for p in block}
+    parts = {id(part) for stack in stacks for part in stack.modules()}
+    embedding = {
+        id(p)
+        for part in model.modules()
+        if isinstance(part, Embedding) and id(part) not in parts
+        for p in part.parameters()
+    }
+    rest = [p for p in model.parameters() if id(p) not in inside]
+    return [
+        [p for p in rest if id(p) not in embedding],
+        *blocks,
+        [p for p in rest if id(p) in embedding],
+    ]
+
+
+def _stacks(model: Any) -> list[ModuleList]:
+    """The lists of blocks, the one nearest to the answer first; lists inside of blocks are no stacks."""
+    lists = [part for part in model.modules() if isinstance(part, ModuleList)]
+    inner = {id(part) for outer in lists for part in outer.modules() if part is not outer}
+    return [stack for stack in lists if id(stack) not in inner][::-1]

@@ -1,0 +1,130 @@
+"""LoRA matrices beside a model's layers: new ones, or those of an adapter that is trained on."""
+
+from pathlib import Path
+from typing import Any
+
+from llmft.config import user_path
+from llmft.errors import UserError
+from llmft.models import vocabulary
+
+# What an adapter that is trained on must share with the config, by the names of both.
+SHARED = {"r": "r", "lora_alpha": "alpha", "use_dora": "dora", "use_rslora": "rslora"}
+
+
+def attach(model: Any, peft: Any, auto_targets: list[str]) -> Any:
+    """The model with LoRA matrices, trainable, beside its frozen layers.
+
+    Raises:
+        UserError: A name in ``peft.targets`` matches no layer, or ``peft.adapter`` does not fit.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    names = targets(model, peft.targets, auto_targets)
+    if peft.adapter:
+        check_adapter(peft, names)
+    conv1d = any(isinstance(m, Conv1D) for name, m in model.named_modules() if name.rpartition(".")[2] in names)
+    config = LoraConfig(
+        r=peft.r,
+        lora_alpha=peft.alpha,
+        lora_dropout=peft.dropout,
+        target_modules=names,
+        task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
+        fan_in_fan_out=conv1d,  # GPT-2 keeps its weights transposed
+        use_dora=bool(peft.dora),
+        use_rslora=bool(peft.rslora),
+        trainable_token_indices=vocabulary.trained_rows(model),
+    )
+    adapted = get_peft_model(model, config).train()
+    if peft.adapter:
+        _load(adapted, adapter_folder(peft.adapter))
+    return adapted
+
+
+def adapter_folder(path: str) -> Path:
+    """Where the adapter of a run, or of a folder, lies.
+
+    Raises:
+        UserError: There is none.
+    """
+    given = user_path(path)
+    for folder in (given, given / "model"):
+        if (folder / "adapter_config.json").is_file():
+            return folder
+    raise UserError(f"peft.adapter={path}: no adapter there (a run's folder, or one with adapter_config.json in it)")
+
+
+def check_adapter(peft: Any, names: list[str]) -> None:
+    """Refuse to train an adapter on as something that it is not.
+
+    Args:
+        peft: The config of the peft group.
+        names: The layers that get LoRA matrices by the config.
+
+    Raises:
+        UserError: Rank, scale or layers differ; names the keys that would fit.
+    """
+    from peft import PeftConfig
+
+    try:
+        found = PeftConfig.from_pretrained(str(adapter_folder(peft.adapter)))
+        kind = str(getattr(found.peft_type, "value", found.peft_type))
+        if kind != "LORA" or found.rank_pattern or found.alpha_pattern or found.modules_to_save:  # pyright: ignore
+            raise ValueError("it is not LoRA of one rank for all layers")
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise UserError(f"peft.adapter={peft.adapter}: cannot be trained on ({str(error).splitlines()[0]})") from None
+    ours = {name: peft[key] for name, key in SHARED.items()}
+    theirs = {name: getattr(found, name) for name in SHARED}
+    different = [f"peft.{SHARED[name]}={_typed(theirs[name])}" for name in SHARED if ours[name] != theirs[name]]
+    layers = getattr(found, "target_modules", None)
+    if isinstance(layers, str) or set(layers or ()) != set(names):
+        listed = layers if isinstance(layers, str) else f"[{','.join(sorted(layers or ()))}]"
+        different.append(f"peft.targets={listed}")
+    if different:
+        raise UserError(f"peft.adapter={peft.adapter}: was trained otherwise; to go on with it: {' '.join(different)}")
+
+
+def targets(model: Any, wanted: Any, auto_targets: list[str]) -> list[str]:
+    """The names of the layers that get LoRA matrices.
+
+    Raises:
+        UserError: A name in ``wanted`` (``peft.targets``) or ``auto_targets`` (``model.lora_targets``) matches no layer.
+    """
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
+    layers = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, (Linear, Conv1D))}
+    layers -= {"lm_head"}
+    if wanted == "all-linear":
+        return sorted(layers)
+    names = list(auto_targets) if wanted == "auto" else [wanted] if isinstance(wanted, str) else list(wanted)
+    missing = [name for name in names if name not in layers]
+    if missing:
+        key = "model.lora_targets" if wanted == "auto" else "peft.targets"
+        raise UserError(f"{key}: {', '.join(missing)} match no layer of this model; it has {', '.join(sorted(layers))}")
+    return names
+
+
+def _load(model: Any, folder: Path) -> None:
+    """Put an adapter's weights into the matrices that are there, each into its own, none left over.
+
+    Raises:
+        UserError: Names or shapes differ, or the file is broken.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weights = load_file(folder / "adapter_model.safetensors")
+        wanted = get_peft_model_state_dict(model)
+        missing, unknown = sorted(wanted.keys() - weights.keys())[:3], sorted(weights.keys() - wanted.keys())[:3]
+        if missing or unknown:
+            raise ValueError(f"of another model: missing {missing}, unknown {unknown}")
+        set_peft_model_state_dict(model, weights)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"peft.adapter={folder}: cannot be used ({' '.join(str(error).split())[:300]})") from None
+
+
+def _typed(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

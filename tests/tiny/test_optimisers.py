@@ -1,0 +1,88 @@
+"""bitsandbytes' AdamW, paging where it cannot be, and the plateau schedule by hand."""
+
+import logging
+
+import pytest
+import torch
+from hydra.utils import instantiate
+
+from llmft.check import check
+from llmft.errors import UserError
+from llmft.models import optimizer
+from llmft.models.schedule import plateau_schedule
+
+RUN = ("data=alpaca", "data.path=sample", "data.limit=16", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.number=0",
+       "trainer.max_steps=3", "baseline=false")  # fmt: skip
+
+
+def steps(made, parameter, gradients):
+    for gradient in gradients:
+        parameter.grad = gradient.clone()
+        made.step()
+    return parameter.detach().clone()
+
+
+def test_32_bits_are_adamw_and_8_bits_nearly(load):
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(64, 128, generator=generator)
+    gradients = [torch.randn(64, 128, generator=generator) for _ in range(5)]
+    settings = {"lr": 1e-2, "weight_decay": 0.1, "betas": [0.9, 0.999]}
+    ends = []
+    for bits in (None, 32, 8):
+        parameter = torch.nn.Parameter(start.clone())
+        if bits is None:
+            made = torch.optim.AdamW([parameter], lr=1e-2, weight_decay=0.1, betas=(0.9, 0.999))
+        else:
+            made = instantiate(load("optim=adamw_8bit").optim)([parameter], **settings, bits=bits)
+        ends.append(steps(made, parameter, gradients))
+        if bits == 8:
+            assert made.state[parameter]["state1"].dtype == torch.uint8
+    torch.testing.assert_close(ends[1], ends[0], rtol=1e-4, atol=1e-5)
+    moved = (ends[0] - start).abs().mean()
+    assert 0 < (ends[2] - ends[0]).abs().mean() < 0.1 * moved
+
+
+@pytest.mark.parametrize("accelerator", ["auto", "cpu"])
+def test_paging_is_refused_where_there_is_nothing_to_page(accelerator, load, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"optim.paged=true: paging moves memory between a CUDA GPU and the CPU.*optim.fallback=true"):  # fmt: skip
+        check(load("optim=paged_adamw", f"trainer.accelerator={accelerator}"))
+    check(load("optim=paged_adamw", "optim.fallback=true", f"trainer.accelerator={accelerator}"))
+
+
+def test_a_gpu_can_page(load, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    check(load("optim=paged_adamw"))
+    with pytest.raises(UserError, match=r"trainer.accelerator is cpu"):
+        check(load("optim=paged_adamw", "trainer=cpu"))
+
+
+def test_a_fallback_is_said(load, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with caplog.at_level(logging.WARNING, logger=optimizer.log.name):
+        made = instantiate(load("optim=paged_adamw", "optim.fallback=true").optim)([torch.nn.Parameter(torch.ones(2))])
+    assert "paging is off" in caplog.text
+    assert not made.is_paged
+
+
+def test_a_plateau_lowers_the_learning_rate_by_hand():
+    made = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    schedule = plateau_schedule(made, name="plateau", factor=0.5, patience=2, total_steps=9)
+    rates = []
+    for loss in (3.0, 2.0, 2.5, 2.0, 2.1, 1.9, 3.0, 3.0, 3.0):  # 2.0 again is no better loss
+        schedule.step(loss)
+        rates.append(made.param_groups[0]["lr"])
+    assert rates == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.25]
+
+
+@pytest.mark.slow
+def test_a_run_with_8_bits_and_a_plateau(llmft, tmp_path):
+    import csv
+
+    code, _, err = llmft("model=tiny_gpt2", "peft=none", "optim=adamw_8bit", "scheduler=plateau", "scheduler.patience=0", "scheduler.factor=0.5",
+                         "optim.lr=1.0", "trainer.log_every_n_steps=1", "callbacks.nan_guard.explode_steps=9", *RUN, "output_dir=run")  # fmt: skip
+    assert code == 0, err
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    losses, rates = ([float(row[name]) for row in rows if row[name]] for name in ("train/loss", "train/lr"))
+    assert losses[1] > losses[0]  # a learning rate of 1 makes it worse at once
+    assert rates == [1.0, 1.0, 0.5]
