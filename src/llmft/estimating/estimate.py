@@ -32,7 +32,7 @@ class Estimate:
         rows: Training rows.
         tokens: Of an epoch's rows, prompts and answers, without padding.
         supervised: Of these, those that are trained.
-        batches: Of an epoch, for each process.
+        batches: Of an epoch, for each process; None for a stream, whose first rows are looked at alone.
         steps: Optimizer steps of the training.
         on_gpu: Where it runs.
         available: Bytes of the device (for a CPU: of the machine, or of what this process may use); None if not known.
@@ -45,7 +45,7 @@ class Estimate:
     rows: int
     tokens: int
     supervised: int
-    batches: int
+    batches: int | None
     steps: int
     on_gpu: bool
     available: int | None
@@ -73,7 +73,9 @@ class Estimate:
         tokens = f"{self.tokens:,} tokens, {self.supervised:,} of them trained"
         said = [
             f"parameters: {self.total:,}, of them {self.trainable:,} trainable ({100 * self.trainable / self.total:.2f} %)",
-            f"an epoch: {self.rows:,} rows, {tokens}; {self.batches:,} batches",
+            f"an epoch: {self.rows:,} rows, {tokens}; {self.batches:,} batches"
+            if self.batches
+            else f"the first {self.rows:,} rows of the stream: {tokens}",
             f"the training: {self.steps:,} optimizer steps",
         ]
         if self.available:
@@ -95,7 +97,7 @@ def estimate(cfg: Any, data: InstructionDataModule, place: str, *, too_much: boo
     limit = memory.available(on_gpu=outline.on_gpu)
     trainer, facts, chosen = cfg.trainer, data.facts, data.chosen["train"]
     data.share(0, trainer.devices * trainer.num_nodes)
-    batches = len(data.batches("train"))
+    batches = data.epoch_batches()
     tokens = int(facts.sizes(chosen).sum())
     answers = facts["answer_tokens"][chosen].clip(max=cfg.data.max_answer_tokens)
     cheapest = None
