@@ -1,10 +1,13 @@
 """Shared by all tests: no network, a cache of their own, a few helpers."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +162,41 @@ def cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}, check=False
     )
+
+
+def forked(*arguments: str, cwd: Path, before: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+    """As ``cli``, in a fork of a process that has imported the libraries, which takes them longer than a tiny run.
+
+    Args:
+        arguments: Of the command line; a run of several processes needs ``cli``.
+        cwd: Where it runs.
+        before: Called there before the command; importable.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["llmft.commands.train", "llmft.__main__"])
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        files = [DupFd(file.fileno()) for file in (out, err)]
+        process = context.Process(target=_command, args=(arguments, str(cwd), dict(os.environ), before, *files))
+        process.start()
+        process.join()
+        texts = [os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode() for file in (out, err)]
+    assert process.exitcode is not None
+    return subprocess.CompletedProcess(arguments, process.exitcode, *texts)
+
+
+def _command(arguments: Any, cwd: str, environment: dict[str, str], before: Any, out: Any, err: Any) -> None:
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment | {"COLUMNS": "200"})
+    for file, number in ((out, 1), (err, 2)):
+        os.dup2(file.detach(), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.argv = ["llmft"]
+    if before:
+        before()
+    from llmft.__main__ import run
+
+    sys.exit(run(arguments))
 
 
 def write_rows(file: Path, *rows: Any) -> Path:

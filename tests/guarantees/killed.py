@@ -1,8 +1,7 @@
-"""Run llmft in this process and kill it, as a power cut would, at the N-th call of one function: ``killed.py WHERE N args...``"""
+"""Kill this process, as a power cut would, at the N-th call of one function."""
 
 import os
 import signal
-import sys
 from typing import Any
 
 
@@ -10,11 +9,11 @@ def die(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main() -> None:
-    where, number, *arguments = sys.argv[1:]
+def at(where: str, number: int) -> None:
+    """Make the ``number``-th call of the function that ``where`` names the last thing that happens."""
     import torch
 
-    from llmft import __main__, checkpoint_io
+    from llmft import checkpoint_io
     from llmft.models.base import InstructionModule
 
     owner, name = {
@@ -29,7 +28,7 @@ def main() -> None:
     def call(*given: Any, **named: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == int(number):
+        if calls == number:
             if where == "write":
                 given[1].write(b"half a checkpoint")
                 given[1].flush()
@@ -41,7 +40,3 @@ def main() -> None:
         from llmft.callbacks import checkpoints
 
         checkpoints.link = call
-    sys.exit(__main__.run(arguments))
-
-
-main()

@@ -9,17 +9,17 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
 
 from llmft.models import tiny
 from llmft.models.base import InstructionModule
-from tests.conftest import chat_row, cli, read_json_lines, write_rows
+from tests.conftest import chat_row, forked, read_json_lines, write_rows
+from tests.guarantees.killed import at
 
 pytestmark = pytest.mark.guarantees
-KILLED = Path(__file__).with_name("killed.py")
 RUN = ("data=alpaca", "data.path=sample", "data.limit=30", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "trainer.accumulate_grad_batches=2", "data.batch_size=3",
        "model.dropout=0.1", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.max_new_tokens=4", "optim.lr=1e-2", "scheduler.warmup_steps=3",
        "callbacks.checkpoints.every_n_steps=2", "callbacks.early_stopping.patience=50")  # fmt: skip
@@ -97,8 +97,7 @@ def ends_as(straight, run):
 
 
 def killed(folder, where, number, *arguments):
-    command = [sys.executable, str(KILLED), where, str(number), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).returncode
+    return forked(*arguments, cwd=folder, before=partial(at, where, number)).returncode
 
 
 def run_of(overrides):
@@ -109,7 +108,7 @@ def run_of(overrides):
 def straight(folder, *overrides):
     if "peft.distill_from=teacher" in overrides:
         tiny.build("llama", folder / "teacher")
-    done = cli(*run_of(overrides), *overrides, "output_dir=straight", cwd=folder)
+    done = forked(*run_of(overrides), *overrides, "output_dir=straight", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "straight"
 
@@ -123,7 +122,7 @@ def test_resume_is_exact(case, tmp_path):
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
     for where, number in points[1:]:
         killed(tmp_path, where, number, "resume=run")
-    done = cli("resume=run", cwd=tmp_path)
+    done = forked("resume=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     record = ends_as(expected, tmp_path / "run")
     assert len(record["resumed"]) == len(points)
@@ -144,7 +143,7 @@ def test_resume_is_exact_wherever_the_signals_fall(seed, tmp_path):
             time.sleep(chance.uniform(0, 2))
             process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
         arguments = ["resume=run"]
-    done = cli("resume=run", cwd=tmp_path)
+    done = forked("resume=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     ends_as(expected, tmp_path / "run")
 

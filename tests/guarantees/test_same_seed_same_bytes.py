@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from tests.conftest import cli
+from tests.conftest import forked
 
 pytestmark = pytest.mark.guarantees
 
@@ -16,7 +16,7 @@ def run(llmft, folder, name, *overrides, process=False):
         "report.write=false", *overrides,
     )  # fmt: skip
     if process:  # one of its own; the others follow each other in this one, whatever the one before drew
-        done = cli(*arguments, cwd=folder)
+        done = forked(*arguments, cwd=folder)
         assert done.returncode == 0, done.stderr
     else:
         code, _, err = llmft(*arguments)

@@ -14,7 +14,7 @@ from llmft.evaluation import measure
 from llmft.evaluation.losses import row_losses
 from llmft.generation import Answer, Generator, majority
 from llmft.models import backbone
-from tests.conftest import chat_row, cli, read_json_lines, write_rows
+from tests.conftest import chat_row, forked, read_json_lines, write_rows
 from tests.tiny.test_generation import CONTEXTS, sharpened
 
 FAST = (
@@ -40,7 +40,7 @@ RUNS = {
 @pytest.fixture(scope="module", params=RUNS)
 def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    done = cli(
+    done = forked(
         *RUNS[request.param], *FAST, "data.split={val:0.1,test:0.2}", "trainer.max_steps=8", "generation.max_new_tokens=8", "evaluate.rows=10",
         "evaluate.response_file=with-response.json", "output_dir=made", cwd=folder,
     )  # fmt: skip

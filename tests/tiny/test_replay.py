@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from llmft.models.base import InstructionModule
-from tests.conftest import cli
+from tests.conftest import forked
 
 RUN = (
     *(
@@ -125,7 +125,7 @@ def test_what_replay_needs(llmft, tmp_path):
 
 @pytest.mark.slow
 def test_from_a_terminal(tmp_path):
-    assert cli(*RUN, *BROKEN, cwd=tmp_path).returncode == 3
-    done = cli("replay", "run=run", cwd=tmp_path)
+    assert forked(*RUN, *BROKEN, cwd=tmp_path).returncode == 3
+    done = forked("replay", "run=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr

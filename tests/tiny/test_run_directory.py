@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
-from tests.conftest import cli, read_json_lines
+from tests.conftest import forked, read_json_lines
 
 RUNS = {
     "t5": ("tiny_t5", "alpaca", "none"),
@@ -33,7 +33,7 @@ WATCHED = [
 def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     model, data, peft = RUNS[request.param]
-    done = cli(
+    done = forked(
         f"model={model}", f"data={data}", "data.path=sample", f"peft={peft}", "data.limit=60", "trainer.max_steps=12", "generation.max_new_tokens=8",
         "data.max_prompt_tokens=900", "data.max_answer_tokens=900", "optim.lr=1e-3", "trainer.log_every_n_steps=5", "output_dir=made",
         cwd=folder,
@@ -147,7 +147,7 @@ def test_model_loads_with_the_plain_libraries_and_answers_the_same(run, tmp_path
     given = 1 if cfg.model.family == "seq2seq" else ids["input_ids"].shape[1]
     plain = tokenizer.decode(out[0, given:], skip_special_tokens=True, clean_up_tokenization_spaces=False)
     shutil.copytree(folder, tmp_path / "moved")
-    asked = cli("answer", "run=moved", f"question={row['question']}", "format=json", cwd=tmp_path)
+    asked = forked("answer", "run=moved", f"question={row['question']}", "format=json", cwd=tmp_path)
     assert asked.returncode == 0, asked.stderr
     assert json.loads(asked.stdout)["answer"] == plain
 
@@ -159,7 +159,7 @@ def test_the_config_stands_alone(run):
 
 
 def test_a_second_run_into_the_same_folder_is_refused(run):
-    done = cli("model=tiny_gpt2", f"output_dir={run[0]}", cwd=run[0].parent)
+    done = forked("model=tiny_gpt2", f"output_dir={run[0]}", cwd=run[0].parent)
     assert done.returncode == 2
     assert "holds a run already" in done.stderr
     assert json.loads((run[0] / "run.json").read_text())["status"] == "finished"
