@@ -15,6 +15,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.batching import Batches
@@ -89,7 +90,7 @@ class Fit:
                 strategy=strategy_of(self.cfg.trainer),
                 callbacks=list(callbacks.values()),
                 logger=list(self._loggers()),
-                plugins=[WholeFiles()],
+                plugins=[WholeFiles(), *_cluster()],
                 default_root_dir=str(run.path),
                 num_sanity_val_steps=0,  # the measurement before training looks at all rows
                 enable_model_summary=False,
@@ -97,9 +98,6 @@ class Fit:
                 use_distributed_sampler=False,  # ours shares the batches out
                 inference_mode=self.cfg.trainer.strategy != "fsdp",  # shares are put together again and again
             )
-        except ImportError as error:
-            name = str(self.cfg.trainer.strategy).partition("_")[0]
-            raise UserError(f"trainer={name}: is not installed; pip install 'llmft[{name}]' ({error})") from error
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
 
@@ -224,6 +222,11 @@ class Fit:
                 logger.save()
             else:
                 logger.log_hyperparams(settings)
+
+
+def _cluster() -> list[Any]:
+    """SLURM without Lightning's own way to go on (a checkpoint and a command line of its own): ``resume=`` does that."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def _logger(name: Any, node: DictConfig, options: Mapping[str, Any]) -> Any:
