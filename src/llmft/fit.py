@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -167,11 +168,20 @@ class Fit:
             log.info("resume: goes on after step %d, epoch %d, batch %d", state["global_step"], epoch, batches)
             assert isinstance(loader.batch_sampler, Batches)
             loader.batch_sampler.resume_at(epoch, batches)
-            self.module.on_load_checkpoint(state)
+            if self.is_sharded:
+                self._restore_callbacks(state)
         with interruptible():
             checkpoint = str(self.checkpoint) if self.checkpoint else None
             validation = self.data.val_dataloader() or None
             self.trainer.fit(self.module, loader, validation, ckpt_path=checkpoint, weights_only=True)
+
+    def _restore_callbacks(self, state: dict[str, Any]) -> None:
+        """What Lightning does before a start, but with FSDP2 only after ``on_fit_start``; and the check of the weights' names."""
+        self.module.on_load_checkpoint(state)
+        for callback in self.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+            callback.on_load_checkpoint(self.trainer, self.module, state)
+            if callback.state_key in state["callbacks"]:
+                callback.load_state_dict(deepcopy(state["callbacks"][callback.state_key]))
 
     @property
     def is_sharded(self) -> bool:
