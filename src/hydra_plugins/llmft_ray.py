@@ -27,7 +27,7 @@ class RayLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs, as many at once as there is room for."""
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
 
         if not ray.is_initialized():
             # Ray's own log would bury the jobs' lines
