@@ -31,6 +31,7 @@ def test_the_table_and_the_numbers_are_those_of_the_training(llmft, tmp_path):
     assert 2 * found["supervised"] == trained
 
 
+@pytest.mark.slow
 def test_a_probe_measures(llmft):
     code, out, err = llmft("estimate", *ROWS, "estimate.probe=true", "estimate.probe_steps=1")
     assert code == 0, err

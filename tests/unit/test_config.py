@@ -78,7 +78,16 @@ def test_every_option_composes_and_passes_the_checks(group, option, load):
         for k in RULES
         if "judge." not in k
         and k
-        not in ("format", "preview.rows", "preview.ids", "replay.modules", "generation.temperature", "generation.top_p")
+        not in (
+            "format",
+            "preview.rows",
+            "preview.ids",
+            "replay.modules",
+            "estimate.probe",
+            "estimate.probe_steps",
+            "generation.temperature",
+            "generation.top_p",
+        )
     ],
 )
 def test_every_rule_is_about_a_key_that_is_there(key, load):
