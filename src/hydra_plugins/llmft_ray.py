@@ -14,12 +14,12 @@ class RayLauncher(Launcher):
     """Each job is a task of Ray.
 
     Args:
-        init: Arguments of ``ray.init``.
-        remote: Options of ``ray.remote``: what a job takes.
+        ray: ``init``, arguments of ``ray.init``; ``remote``, options of ``ray.remote``: what a job takes. The published
+            plugin has the same keys, so that its schema, where it is installed, allows ours.
     """
 
-    def __init__(self, init: DictConfig, remote: DictConfig) -> None:
-        self.init, self.remote = OmegaConf.to_container(init), OmegaConf.to_container(remote)
+    def __init__(self, ray: DictConfig) -> None:
+        self.init, self.remote = OmegaConf.to_container(ray.init), OmegaConf.to_container(ray.remote)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what the jobs are made of."""
@@ -27,7 +27,7 @@ class RayLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs, as many at once as there is room for."""
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
 
         if not ray.is_initialized():
             # Ray's own log would bury the jobs' lines

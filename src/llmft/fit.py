@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import lightning.pytorch as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
@@ -89,7 +91,7 @@ class Fit:
                 strategy=strategy_of(self.cfg.trainer),
                 callbacks=list(callbacks.values()),
                 logger=list(self._loggers()),
-                plugins=[WholeFiles()],
+                plugins=[WholeFiles(), *_cluster()],
                 default_root_dir=str(run.path),
                 num_sanity_val_steps=0,  # the measurement before training looks at all rows
                 enable_model_summary=False,
@@ -97,9 +99,6 @@ class Fit:
                 use_distributed_sampler=False,  # ours shares the batches out
                 inference_mode=self.cfg.trainer.strategy != "fsdp",  # shares are put together again and again
             )
-        except ImportError as error:
-            name = str(self.cfg.trainer.strategy).partition("_")[0]
-            raise UserError(f"trainer={name}: is not installed; pip install 'llmft[{name}]' ({error})") from error
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
 
@@ -174,11 +173,20 @@ class Fit:
             else:
                 assert isinstance(loader.batch_sampler, Batches)
                 loader.batch_sampler.resume_at(epoch, batches)
-            self.module.on_load_checkpoint(state)
+            if self.is_sharded:
+                self._restore_callbacks(state)
         with interruptible():
             checkpoint = str(self.checkpoint) if self.checkpoint else None
             validation = self.data.val_dataloader() or None
             self.trainer.fit(self.module, loader, validation, ckpt_path=checkpoint, weights_only=True)
+
+    def _restore_callbacks(self, state: dict[str, Any]) -> None:
+        """What Lightning does before a start, but with FSDP2 only after ``on_fit_start``; and the check of the weights' names."""
+        self.module.on_load_checkpoint(state)
+        for callback in self.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+            callback.on_load_checkpoint(self.trainer, self.module, state)
+            if callback.state_key in state["callbacks"]:
+                callback.load_state_dict(deepcopy(state["callbacks"][callback.state_key]))
 
     @property
     def is_sharded(self) -> bool:
@@ -229,6 +237,11 @@ class Fit:
                 logger.save()
             else:
                 logger.log_hyperparams(settings)
+
+
+def _cluster() -> list[Any]:
+    """SLURM without Lightning's own way to go on (a checkpoint and a command line of its own): ``resume=`` does that."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def _logger(name: Any, node: DictConfig, options: Mapping[str, Any]) -> Any:

@@ -32,8 +32,12 @@ def is_first() -> bool:
 
 def processes_to_start(trainer: Any) -> bool:
     """Whether a training with this ``trainer`` config starts other processes itself; torchrun and SLURM have done so."""
-    started = "RANK" in os.environ or "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1
-    return trainer.devices * trainer.num_nodes > 1 and not started
+    return trainer.devices * trainer.num_nodes > 1 and not (started_outside() or "LOCAL_RANK" in os.environ)
+
+
+def started_outside() -> bool:
+    """Whether torchrun or SLURM started the processes of this run, each with the whole command line."""
+    return "RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1
 
 
 def agree(strategy: Any, error: UserError | None) -> None:

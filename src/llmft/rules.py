@@ -182,7 +182,7 @@ RULES: dict[str, Rule] = {
         "32-true", "bf16-mixed", "16-mixed"
     ),  # others would make trainable weights less than float32
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
-    "trainer.strategy": one_of("auto", "ddp", "fsdp", "deepspeed_stage_2", "deepspeed_stage_3"),
+    "trainer.strategy": one_of("auto", "ddp", "fsdp"),
     "trainer.fast_dev_run": FLAG,
     "trainer.deterministic": Rule("true, false or warn", lambda v: FLAG.holds(v) or v == "warn"),
     "trainer.val_check_interval": Rule(

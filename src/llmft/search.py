@@ -78,6 +78,7 @@ class Search:
 
     def _study(self) -> Any:
         import optuna
+        from optuna.study import StudyDirection
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = storage_of(self.folder / STUDY)
@@ -89,7 +90,7 @@ class Search:
             storage=storage,
             study_name=NAME,
             load_if_exists=True,
-            direction=self.direction,
+            direction=StudyDirection[self.direction.upper()],
             sampler=samplers[self.sampler](seed=seed),
         )
 

@@ -176,6 +176,27 @@ def _processes(cfg: DictConfig) -> Faults:
         yield f"trainer.devices={cfg.trainer.devices}: several processes need a strategy; use trainer=ddp trainer.devices=N"
 
 
+@between("trainer.devices", "trainer.num_nodes", "trainer.strategy")
+def _nodes(cfg: DictConfig) -> Faults:
+    devices, nodes, strategy = cfg.trainer.devices, cfg.trainer.num_nodes, cfg.trainer.strategy
+    if nodes > 1 and strategy == "auto":
+        yield f"trainer.num_nodes={nodes}: several nodes need a strategy; use trainer=ddp, fsdp or slurm"
+    if devices * nodes == 1 and strategy == "fsdp":
+        yield "trainer.strategy=fsdp: shares the weights out among processes, but there is one; set trainer.devices=N"
+
+
+@between("trainer.strategy", "evaluate.in_training")
+def _no_whole_model(cfg: DictConfig) -> Faults:
+    if cfg.trainer.strategy == "fsdp" and cfg.evaluate.in_training:
+        yield "evaluate.in_training=true: answers need the whole model, which trainer=fsdp shares out; use trainer=ddp"
+
+
+@between("trainer.strategy", "data.batching", "model.family")
+def _shared_and_packed(cfg: DictConfig) -> Faults:
+    if cfg.trainer.strategy == "fsdp" and cfg.data.batching == "packed" and cfg.model.family == "seq2seq":
+        yield "data.batching=packed: calls the encoder of a seq2seq model alone, which trainer=fsdp cannot; use tokens"
+
+
 @between("scheduler.warmup_steps", "trainer.max_steps")
 def _warm_up(cfg: DictConfig) -> Faults:
     warmup, steps = cfg.scheduler.warmup_steps, cfg.trainer.max_steps

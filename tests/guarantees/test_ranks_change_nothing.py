@@ -78,9 +78,8 @@ def test_ranks_change_nothing(case, tmp_path, llmft):
     assert json.loads((tmp_path / "two" / "run.json").read_text())["status"] == "finished"
 
 
-@pytest.mark.parametrize(
-    "case", ["llama-full", *(pytest.param(case, marks=pytest.mark.slow) for case in CASES if case != "llama-full")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_weights_that_are_shared_out_change_nothing(case, tmp_path, llmft):
     few = ("data.limit=22", "callbacks.samples.number=0")
     code, _, err = llmft(
@@ -128,6 +127,7 @@ def test_a_guard_stops_all_processes_that_share_the_weights(tmp_path):
     assert done.stderr.count("halted at step") == 1
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written_ends_all_processes(tmp_path):
     few = ("data.limit=16", "baseline=false", "questions=0", "callbacks.samples.number=0", "data.batch_size=4")
     script = [sys.executable, str(Path(__file__).with_name("failing_write.py"))]

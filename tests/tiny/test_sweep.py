@@ -3,6 +3,13 @@
 import csv
 import json
 
+import pytest
+from omegaconf import OmegaConf
+
+from llmft.command_line import plugin_faults
+from llmft.config import conf_dir
+from tests.conftest import cli
+
 FAST = (
     "data.limit=20",
     "trainer.max_steps=1",
@@ -91,3 +98,131 @@ def test_a_sweep_over_a_wrong_option_does_not_start(llmft, tmp_path):
     assert code == 2
     assert "model=tiny_gpt3: no such option. Did you mean tiny_gpt2?" in err
     assert not (tmp_path / "all").exists()
+
+
+def rows_of(folder):
+    return list(csv.DictReader((folder / "sweep.csv").open()))
+
+
+def test_the_same_line_again_skips_and_resumes(llmft, tmp_path, monkeypatch):
+    """Job 0 finishes, job 1 is interrupted after its first checkpoint, job 2 fails; then each goes on as it should."""
+    from llmft.commands import train
+
+    line = ("-m", "model=tiny_gpt2", "data=alpaca", "data.path=sample", "seed=1,2,3", "output_dir=all", *FAST,
+            "trainer.max_steps=4", "callbacks.checkpoints.every_n_steps=2")  # fmt: skip
+    real, started = train.train, []
+
+    def tampered(cfg, run):
+        started.append((cfg.seed, cfg.resume is not None))
+        if cfg.seed == 3 and len(started) == 3:
+            raise RuntimeError("out of luck")
+        return real(cfg, run)
+
+    monkeypatch.setattr(train, "train", tampered)
+    code, _, err = llmft(*line)
+    assert code == 1, err
+    assert [row["status"] for row in rows_of(tmp_path / "all")] == ["finished", "finished", "failed"]
+    record = json.loads((tmp_path / "all" / "1" / "run.json").read_text())
+    straight = {name: record[name] for name in ("objective",)}
+    (tmp_path / "all" / "1" / "run.json").write_text(json.dumps(record | {"status": "running", "objective": None}))
+    started.clear()
+    code, out, err = llmft(*line)
+    assert code == 0, err
+    assert started == [(2, True), (3, False)]
+    assert "job 0: was finished before, nothing to do" in err
+    assert "job 1: was killed before, goes on" in err
+    assert [row["status"] for row in rows_of(tmp_path / "all")] == ["finished"] * 3
+    assert json.loads((tmp_path / "all" / "1" / "run.json").read_text())["objective"] == straight["objective"]
+    assert "3 jobs in all" in out
+    started.clear()
+    code, _, err = llmft(*line[:4], "seed=1,2,4", *line[5:])
+    assert code == 2
+    assert not started
+    assert "all/2: holds a job of another sweep (seed=3); take another output_dir" in err
+
+
+def test_a_search_proposes_prunes_and_goes_on(llmft, tmp_path):
+    line = ("-m", "hydra/sweeper=optuna", "model=tiny_gpt2", "data=alpaca", "data.path=sample", "peft=none",
+            "optim.lr=tag(log, interval(1e-6, 1e-2))", "scheduler=constant,linear", "output_dir=all", *FAST,
+            "trainer.max_steps=3", "data.batch_size=6", "trainer.val_check_interval=1",
+            "callbacks.pruning.warmup=0", "callbacks.pruning.startup=1", "hydra.sweeper.sampler=random")  # fmt: skip
+    code, _, err = llmft(*line, "hydra.sweeper.n_trials=3")
+    assert code == 0, err
+    rows = rows_of(tmp_path / "all")
+    assert [row["run"] for row in rows] == ["0", "1", "2"]
+    assert len({row["lr"] for row in rows}) == 3
+    assert all(1e-6 <= float(row["lr"]) <= 1e-2 for row in rows)
+    assert {row["status"] for row in rows} == {"finished", "pruned"}, rows  # the seed makes it so
+    pruned = next(row for row in rows if row["status"] == "pruned")
+    finished = [row for row in rows if row["status"] == "finished"]
+    assert "worse than others of the search" in pruned["reason"]
+    assert float(pruned["objective"]) > min(float(row["objective"]) for row in finished)
+    assert "callbacks.pruning.trial" not in rows[0]
+    code, _, err = llmft(*line, "hydra.sweeper.n_trials=4")
+    assert code == 0, err
+    after = rows_of(tmp_path / "all")
+    assert after[:3] == rows
+    assert len(after) == 4
+    assert after[3]["lr"] not in {row["lr"] for row in rows}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_launchers_run_the_jobs_elsewhere(launcher, tmp_path):
+    line = ("-m", f"hydra/launcher={launcher}", "model=tiny_gpt2", "data=alpaca", "data.path=sample",
+            "optim.lr=1e-3,-1", "output_dir=all", *FAST)  # fmt: skip
+    done = cli(*line, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert [row["status"] for row in rows_of(tmp_path / "all")] == ["finished", "failed"]
+    assert "Warning" not in done.stderr
+    again = cli(*line, cwd=tmp_path)
+    assert again.returncode == 2
+    assert json.loads((tmp_path / "all" / "0" / "run.json").read_text())["status"] == "finished"
+    assert "resumed" not in json.loads((tmp_path / "all" / "0" / "run.json").read_text())
+
+
+@pytest.mark.slow
+def test_a_killed_job_does_not_end_the_sweep(tmp_path):
+    """As the kernel kills what takes too much memory: by a callback that kills its process."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "killer.py").write_text(
+        "import os, signal\nimport lightning.pytorch as pl\n\n\nclass Killer(pl.Callback):\n"
+        "    def __init__(self, now: bool) -> None:\n        self.now = now\n\n"
+        "    def on_train_start(self, trainer, pl_module):\n"
+        "        if self.now:\n            os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    (tmp_path / "own" / "callbacks").mkdir(parents=True)
+    (tmp_path / "own" / "callbacks" / "killer.yaml").write_text(
+        "defaults: [default]\nkiller:\n  _target_: mine.killer.Killer\n  now: false\n"
+    )
+    done = cli("-m", "--config-dir=own", "callbacks=killer", "allow_targets=[mine]", "callbacks.killer.now=true,false",
+               "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "model=tiny_gpt2", "data=alpaca", "data.path=sample",
+               "output_dir=all", *FAST, cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "was killed by SIGKILL" in done.stderr
+    assert [row["status"] for row in rows_of(tmp_path / "all")] == ["killed", "finished"]
+
+
+@pytest.mark.slow
+def test_a_sweep_over_runs_of_several_processes(tmp_path):
+    done = cli("-m", "trainer=ddp", "trainer.accelerator=cpu", "seed=1,2", "model=tiny_gpt2", "data=alpaca", "data.path=sample",
+               "output_dir=all", *FAST, cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [row["status"] for row in rows_of(tmp_path / "all")] == ["finished", "finished"]
+
+
+@pytest.mark.parametrize("file", sorted((conf_dir() / "hydra").glob("*/*.yaml")), ids=lambda file: file.stem)
+def test_a_plugin_that_is_not_installed_says_how_to_get_it(file, monkeypatch):
+    import llmft.command_line
+
+    option = f"hydra/{file.parent.name}={file.stem}"
+    monkeypatch.setattr(llmft.command_line, "find_spec", lambda _: None)
+    extra = file.stem.partition("_")[0]
+    assert plugin_faults([option]) == [f"{option}: is not installed; pip install 'llmft[{extra}]'"]
+    assert OmegaConf.load(file)._target_.startswith("hydra_plugins.")
+
+
+def test_a_launcher_that_there_is_not_is_named(llmft):
+    code, _, err = llmft("-m", "hydra/launcher=joblip", "seed=1,2")
+    assert code == 2
+    assert "hydra/launcher=joblip: no such option. Did you mean joblib?" in err

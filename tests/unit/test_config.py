@@ -16,7 +16,7 @@ from llmft.models import backbone
 from llmft.redact import safe_argument, save
 from llmft.rules import RULES
 
-GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir())
+GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir() and folder.name != "hydra")
 OPTIONS = [(f.parent.name, f.stem) for f in sorted(conf_dir().glob("*/[!_]*.yaml"))]
 
 
@@ -37,11 +37,19 @@ COMMANDS_OF = {
 
 
 def test_the_commands_have_these_groups(load):
-    chosen = {command: load(command=command) for command in COMMANDS if command != "train"}
+    chosen = {command: load(command=command) for command in COMMANDS if command not in ("train", "estimate")}
     found = {group: {c for c, cfg in chosen.items() if isinstance(cfg.get(group), DictConfig)} for group in GROUPS}
     found["data"] -= {"evaluate"}  # keys there, no group
     assert {group: commands for group, commands in found.items() if commands} == {
         group: set(commands) for group, commands in COMMANDS_OF.items()
+    }
+
+
+def test_estimate_takes_what_train_takes(load):
+    trained, estimated = load(), load(command="estimate")
+    assert set(trained) <= set(estimated)
+    assert {group: estimated[group] for group in ("trainer", "data", "peft")} == {
+        group: trained[group] for group in ("trainer", "data", "peft")
     }
 
 

@@ -52,7 +52,7 @@ class Samples(pl.Callback):
         """Ask the questions; not in a dry run, and in the first process alone."""
         if getattr(trainer, "fast_dev_run", False) or not self.examples or trainer.global_rank:
             return
-        if is_sharded(trainer.strategy):  # one process alone has no whole model to ask; the config's check says so
+        if is_sharded(trainer.strategy):  # one process alone has no whole model to ask; train.py says so
             return
         self.last_step = trainer.global_step
         answers = self.generator.answers([example.context for example in self.examples])

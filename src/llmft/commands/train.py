@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
@@ -24,7 +25,7 @@ from llmft.generation import Generator
 from llmft.judging.judge import Judge, add_judgement, judge_of
 from llmft.models import adapters, backbone, export, outline, schedule
 from llmft.models.teacher import teacher_of
-from llmft.ranks import ending_together, is_first, rank
+from llmft.ranks import ending_together, is_first, rank, started_outside
 from llmft.report import page, series
 from llmft.report.lengths import histogram
 from llmft.resume import check_data, is_done, resumed
@@ -42,6 +43,10 @@ def main(cfg: DictConfig) -> float | None:
     session.quiet()
     job = HydraConfig.get()
     cfg.output_dir = job.runtime.output_dir
+    if cfg.trainer.devices * cfg.trainer.num_nodes > 1 and started_outside() and job.mode == RunMode.RUN:
+        named = [override.partition("=")[0] for override in job.overrides.task]
+        if "output_dir" not in named:  # each process would name its own, by its own clock
+            raise UserError("output_dir: processes that torchrun or srun starts must share one; set output_dir=DIR")
     if cfg.resume:
         cfg = resumed(cfg, job.overrides.task)
         if is_done(cfg):
@@ -107,6 +112,8 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
         log.info("resume: the run had no checkpoint yet; it starts anew")
         run.clear()
     fit = Fit(cfg, run, module, data, generator, checkpoint)
+    if fit.is_sharded:
+        log.info("samples: none, trainer=fsdp shares the weights out and leaves no whole model to ask")
     fit.prove_packing()
     fit.log_lengths()
     questions = [] if cfg.trainer.fast_dev_run or not is_first() else data.examples_of("test")[: cfg.questions]

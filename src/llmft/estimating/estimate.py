@@ -1,6 +1,6 @@
 """A config and its encoded rows -> what the training needs, in numbers, as a table, and as advice."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hydra.utils import get_class
@@ -78,7 +78,7 @@ class Estimate:
             else f"the first {self.rows:,} rows of the stream: {tokens}",
             f"the training: {self.steps:,} optimizer steps",
         ]
-        if self.available:
+        if self.available and (not self.cheapest or self.memory.peak > self.available):
             fits = "fits into" if self.memory.peak <= self.available else "does not fit into"
             said.append(f"it {fits} {self.available / MIB:,.0f} MiB")
         return [*said, f"cheapest change: {self.cheapest}"] if self.cheapest else said
@@ -102,9 +102,11 @@ def estimate(cfg: Any, data: InstructionDataModule, place: str, *, too_much: boo
     answers = facts["answer_tokens"][chosen].clip(max=cfg.data.max_answer_tokens)
     cheapest = None
     if too_much or (limit is not None and found.peak > limit):
-        goal = min(limit or found.peak, 0.8 * found.peak) if too_much else limit or found.peak
-        tried = ((change, _memory(change.of(cfg), data, place)[1].peak) for change in changes(cfg))
-        cheapest = Change.first_within(tried, goal)
+        # how much was missing is not known: a fifth of what the training itself takes is worth a new start
+        less = found.peak - 0.2 * (found.peak - found.process) if too_much else found.peak
+        tried = ((change, _memory(change.of(cfg), data, place)[1]) for change in changes(cfg))
+        peaks = ((change, replace(m, process=found.process).peak) for change, m in tried)
+        cheapest = Change.first_within(peaks, min(limit or less, less))
     return Estimate(
         memory=found,
         **outline.counts,

@@ -1,0 +1,131 @@
+"""Memory counted without numbers: against hand-computed sizes and against what torch really makes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hydra.utils import get_class
+
+from llmft.collate import training_batch
+from llmft.estimating import memory
+from llmft.estimating.cheaper import Change, changes
+from llmft.estimating.ledger import Ledger
+from llmft.estimating.shortage import is_shortage
+from llmft.models import backbone
+
+F = 4  # bytes of a float32
+ROWS = ("data=alpaca", "data.path=sample", "data.limit=20", "data.batch_size=4")
+
+
+def test_the_ledger_counts_what_is_held_and_forgets_what_is_freed():
+    known = torch.zeros(1000)
+    with Ledger(known) as ledger:
+        view = known[:10]  # no memory of its own
+        assert (ledger.live, ledger.peak) == (0, 0)
+        a = known + 1
+        b = a * 2
+        assert ledger.live == 2 * 1000 * F
+        del a
+        assert ledger.live == 1000 * F
+        c = torch.ones(10)
+    assert ledger.peak == 2 * 1000 * F
+    assert (view.numel(), b.numel(), c.numel()) == (10, 1000, 10)
+
+
+def outlined(load, *overrides):
+    cfg = load(*overrides)
+    family = get_class(cfg.model._target_)
+    place = backbone.locate(cfg.model, family.auto_class)
+    return memory.Outline(cfg, place, family.auto_class), family
+
+
+def test_sizes_by_hand(load):
+    outline, _ = outlined(load, "model=tiny_gpt2", "peft=none")
+    vocabulary, hidden, layers, positions = 257, 64, 2, 4096
+    block = 12 * hidden**2 + 13 * hidden
+    parameters = (vocabulary + positions) * hidden + layers * block + 2 * hidden
+    assert outline.counts == {"total": parameters, "trainable": parameters}
+    assert outline.weights() == parameters * F
+    assert outline.gradients() == parameters * F
+    assert outline.optimizer()[0] - 2 * parameters * F in range(0, 1000)  # two states, and a counter for each weight
+
+    outline, _ = outlined(load, "model=tiny_gpt2", "peft=lora", "peft.r=8")
+    adapter = layers * 8 * (hidden + 3 * hidden)  # c_attn alone
+    assert outline.counts["trainable"] == adapter
+    assert outline.gradients() == adapter * F
+
+
+@pytest.mark.parametrize("model", ["tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma"])
+def test_activations_are_what_torch_makes(model, load, built):
+    overrides = (*ROWS, f"model={model}", "peft=none", "model.gradient_checkpointing=false")
+    outline, family = outlined(load, *overrides)
+    data, module = built(*overrides)
+    rows = data.encoded["train"]
+    batch = training_batch([[rows[row] for row in line] for line in memory.fullest(data, outline.cfg)], data.pad_id)
+    predicted = outline.activations(family(outline.model, None, None), batch)
+    weights = list(module.model.parameters())
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    gradients = [w.grad for w in weights if w.grad is not None]
+    with Ledger(*weights, *module.model.buffers(), *gradients) as ledger:
+        module.loss_sum(batch)[0].backward()
+    assert predicted == pytest.approx(ledger.peak, rel=0.05)
+
+
+def test_checkpointing_and_small_batches_show(load, built):
+    def activations(*more):
+        outline, family = outlined(load, *ROWS, "model=tiny_llama", "peft=none", *more)
+        data, _ = built(*ROWS, "model=tiny_llama", "peft=none", *more)
+        return memory.predict(outline, family(outline.model, None, None), data).activations - memory.MALLOC_BYTES
+
+    most = activations()
+    assert activations("model.gradient_checkpointing=true") < 0.8 * most
+    assert activations("data.batch_size=2") < 0.7 * most
+
+
+def test_processes_share_what_fsdp_shares(load, built):
+    def parts(*more):
+        outline, family = outlined(load, *ROWS, "model=tiny_gpt2", "peft=none", "trainer.accelerator=cpu", *more)
+        data, _ = built(*ROWS, "model=tiny_gpt2", "peft=none")
+        return memory.predict(outline, family(outline.model, None, None), data)
+
+    one, two = parts(), parts("trainer.strategy=fsdp", "trainer.devices=2")
+    assert (two.weights, two.gradients) == (one.weights // 2, one.gradients // 2)
+    copies = parts("trainer.strategy=ddp", "trainer.devices=2")
+    assert (copies.weights, copies.gradients) == (one.weights, one.gradients)
+    assert copies.activations == pytest.approx(one.activations + 1.25 * one.gradients, abs=10)
+
+
+def test_changes_come_cheapest_first_and_keep_the_window(load):
+    cfg = load(*ROWS, "model=tiny_gpt2", "peft=none", "trainer.accumulate_grad_batches=3")
+    found = list(changes(cfg))
+    assert found[0].overrides == "data.batch_size=2 trainer.accumulate_grad_batches=6"
+    assert found[2].overrides == "model.gradient_checkpointing=true"
+    assert "peft=lora" in [change.overrides for change in found]
+    for change in found:
+        changed = change.of(cfg)
+        assert changed.data.batch_size * changed.trainer.accumulate_grad_batches == 12
+    lora = next(change for change in found if change.overrides == "peft=lora").of(cfg)
+    assert (lora.peft.method, cfg.peft.method) == ("lora", "none")
+
+
+def test_the_first_change_that_fits_is_taken_else_the_smallest():
+    a, b, c = (Change({name: 1}, "") for name in "abc")
+    assert Change.first_within([(a, 30), (b, 10), (c, 5)], 10) == replace(b, peak=10, fits=True)
+    assert Change.first_within([(a, 30), (b, 20), (c, 25)], 10) == replace(b, peak=20, fits=False)
+    assert Change.first_within([], 10) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        (OSError(28, "No space left on device"), False),
+        (RuntimeError("shapes do not fit"), False),
+    ],
+)
+def test_what_is_a_shortage_of_memory(error, is_one):
+    assert is_shortage(error) is is_one
