@@ -24,7 +24,8 @@ def models():
 def decoder(name, load, models, **settings):
     if name not in models:
         models[name] = sharpened(name, load)
-    return Decoder(Generator(*models[name], {"max_new_tokens": 12, "batch_size": 4, "seed": 0, **settings}))
+    model, codec = models[name]
+    return Decoder(Generator(model, codec, {"max_new_tokens": 12, "batch_size": 4, "seed": 0, **settings}))
 
 
 def streams(made, **options):
