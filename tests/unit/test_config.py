@@ -22,11 +22,12 @@ OPTIONS = [(f.parent.name, f.stem) for f in sorted(conf_dir().glob("*/[!_]*.yaml
 
 # What the other commands have of these groups.
 COMMANDS_OF = {
-    "model": ("preview", "answer"),
-    "prompt": ("preview", "answer"),
+    "model": ("preview", "answer", "chat", "serve"),
+    "prompt": ("preview", "answer", "chat", "serve"),
     "data": ("preview",),
-    "generation": ("answer", "evaluate"),
+    "generation": ("answer", "evaluate", "chat", "serve"),
     "judge": ("evaluate",),
+    "safety": ("serve",),
 }
 
 
@@ -40,7 +41,9 @@ def test_the_commands_have_these_groups(load):
 
 
 def test_the_groups_are_these():
-    expected = "callbacks data debug experiment generation judge logger model optim peft prompt scheduler trainer"
+    expected = (
+        "callbacks data debug experiment generation judge logger model optim peft prompt safety scheduler trainer"
+    )
     assert expected.split() == GROUPS
 
 
@@ -56,6 +59,8 @@ def test_every_option_composes_and_passes_the_checks(group, option, load):
     elif (group, option) == ("debug", "true"):
         cfg = load("debug='true'")
         assert cfg.show_traceback
+    elif group == "safety":
+        cfg = load()  # of serve alone
     else:
         cfg = load(f"{group}={option}")
     check(cfg)
@@ -68,9 +73,17 @@ def test_every_option_composes_and_passes_the_checks(group, option, load):
     [
         k
         for k in RULES
-        if "judge." not in k
+        if not k.startswith(("judge.", "serve.", "safety.", "chat."))
         and k
-        not in ("format", "preview.rows", "preview.ids", "replay.modules", "generation.temperature", "generation.top_p")
+        not in (
+            "system",
+            "format",
+            "preview.rows",
+            "preview.ids",
+            "replay.modules",
+            "generation.temperature",
+            "generation.top_p",
+        )
     ],
 )
 def test_every_rule_is_about_a_key_that_is_there(key, load):
@@ -82,6 +95,14 @@ def test_every_rule_is_about_a_key_that_is_there(key, load):
 def test_every_rule_of_a_judge_is_about_a_key_that_is_there(load):
     keys = {f"judge.{key}" for kind in ("ollama", "openai", "model") for key in load(f"judge={kind}").judge}
     assert {key for key in RULES if key.startswith("judge.")} <= keys
+
+
+def test_every_rule_of_chat_and_serve_is_about_a_key_that_is_there_and_every_key_has_one(load):
+    found = {"serve": load("safety=simple", command="serve"), "chat": load(command="chat")}
+    keys = {f"{group}.{key}" for group in ("serve", "safety") for key in found["serve"][group]}
+    keys |= {f"chat.{key}" for key in found["chat"].chat}
+    rules = {key for key in RULES if key.startswith(("serve.", "safety.", "chat."))}
+    assert rules == {key for key in keys if not key.endswith("_target_")}
 
 
 @pytest.mark.parametrize(
