@@ -79,6 +79,7 @@ def busy(url, asking):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_run_and_its_base(run, llmft):
     started = Started(f"run={run}", folder=run.parent, LLMFT_API_KEY="sk-test")
     try:
@@ -105,7 +106,8 @@ def test_a_run_and_its_base(run, llmft):
     assert "Traceback" not in started.said
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_answer_that_is_being_made_ends_before_the_server_does(number, tmp_path):
     started = Started("model=tiny_llama", "generation.max_new_tokens=300", folder=tmp_path)
     found = {}
@@ -118,6 +120,7 @@ def test_an_answer_that_is_being_made_ends_before_the_server_does(number, tmp_pa
     assert started.said.endswith("stopped\n")
 
 
+@pytest.mark.slow
 def test_an_answer_that_takes_longer_is_cut_off(tmp_path):
     started = Started(
         "model=tiny_llama",
