@@ -10,7 +10,7 @@ from llmft.config import composition_faults, conf_dir, did_you_mean, user_path
 from llmft.errors import UserError
 
 # Their values are free text or paths; Hydra's grammar would stumble over commas, quotes and brackets in them.
-FREE_TEXT = ("question", "system")
+FREE_TEXT = ("question", "system", "safety.notice", "safety.notice_link")
 PATHS = (
     "run",
     "resume",

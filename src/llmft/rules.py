@@ -243,6 +243,8 @@ RULES: dict[str, Rule] = {
     "report.best_and_worst": FROM_ZERO,
     "report.reference_curve": TEXT_OR_NULL,
     "system": TEXT_OR_NULL,
+    "chat.compare": FLAG,
+    "chat.max_prompt_tokens": COUNT,
     "serve.host": TEXT,
     "serve.port": Rule("a whole number from 0 to 65535", lambda v: _whole(v) and 0 <= v < 2**16),
     "serve.name": TEXT_OR_NULL,

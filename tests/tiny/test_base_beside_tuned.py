@@ -21,6 +21,7 @@ def cfg(load, monkeypatch):
     return lambda *overrides: load(*overrides, command="answer")
 
 
+@pytest.mark.slow  # beside an adapter: tests/tiny/test_serve_command.py
 @pytest.mark.parametrize("peft", ["none", "lora"])
 def test_the_base_is_the_untrained_model(peft, cfg, tmp_path):
     done = cli(

@@ -190,6 +190,30 @@ def test_a_temperature_turns_drawing_on_and_off():
     assert changes("generation.max_new_tokens=5 top_p=0.9") == {"max_new_tokens": 5, "top_p": 0.9, "do_sample": True}
 
 
+def test_ctrl_c_stops_the_answer_and_not_the_program(talk, monkeypatch):
+    said = []
+    tell = chat.Talk.say
+
+    def say(self, text):
+        said.append(text)
+        tell(self, text)
+        if len(said) == 4:  # the header, and three pieces of the answer
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(chat.Talk, "say", say)
+    code, out, _ = talk(
+        ["Hi", "/save rows.jsonl", "/params max_new_tokens=2", "Hi"],
+        "model=tiny_llama",
+        "generation.max_new_tokens=400",
+    )
+    assert code == 0
+    assert out.count("[stopped]") == out.count("[cut at 2 tokens]") == 1
+    assert len(said) < 20
+    assert "saved 1 questions" in out  # what was said until then counts
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.slow
 def test_ctrl_c_stops_the_answer_and_sigterm_the_program(tmp_path):
     """In a process of its own, as a user has it."""
     command = [sys.executable, "-m", "llmft", "chat", "model=tiny_llama", "generation.max_new_tokens=3900"]

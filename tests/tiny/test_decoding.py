@@ -24,7 +24,8 @@ def models():
 def decoder(name, load, models, **settings):
     if name not in models:
         models[name] = sharpened(name, load)
-    return Decoder(Generator(*models[name], {"max_new_tokens": 12, "batch_size": 4, "seed": 0, **settings}))
+    model, codec = models[name]
+    return Decoder(Generator(model, codec, {"max_new_tokens": 12, "batch_size": 4, "seed": 0, **settings}))
 
 
 def streams(made, **options):
@@ -49,7 +50,9 @@ def answer_all(made, asked, most=5):
     return [stream.answer() for stream in asked]
 
 
-@pytest.mark.parametrize("settings", [{}, BEAMS], ids=["greedy", "beam"])
+@pytest.mark.parametrize(
+    "settings", [{}, pytest.param(BEAMS, marks=pytest.mark.slow)], ids=["greedy", "beam"]
+)  # beams are served in test_serve.py
 @pytest.mark.parametrize(
     ("name", "joins"), [("tiny_t5", False), ("tiny_gpt2", True), ("tiny_llama", True), ("tiny_gemma", False)]
 )

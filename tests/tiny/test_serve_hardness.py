@@ -6,10 +6,12 @@ import random
 import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import httpx2 as httpx
 import pytest
 import schemathesis
+import schemathesis.checks as checks
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.serving import generator, serving
@@ -197,7 +199,7 @@ def malformed(http, number, seed):
         return list(pool.map(post, bodies))
 
 
-@pytest.mark.parametrize("number", [150, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_requests_with_something_wrong(number, http):
     statuses = malformed(http, number, seed=number)
     assert statuses.count(400) > number / 3
@@ -205,9 +207,9 @@ def test_requests_with_something_wrong(number, http):
 
 def described(served, examples):
     """A test of every operation in the server's own description of itself; returns how often each was asked."""
-    schema = schemathesis.openapi.from_url(f"{served.url}/openapi.json")
+    schema: Any = schemathesis.openapi.from_url(f"{served.url}/openapi.json")
     schema.config.generation.update(modes=list(schemathesis.GenerationMode))
-    checks = [schemathesis.checks.not_a_server_error, schemathesis.checks.response_schema_conformance]
+    wanted = [checks.not_a_server_error, checks.response_schema_conformance]
     asked = Counter()
     for found in schema.get_all_operations():
         operation = found.ok()
@@ -217,21 +219,21 @@ def described(served, examples):
             database=None,
             derandomize=True,
             phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=cast(Any, list(HealthCheck)),
         )
         @given(case=operation.as_strategy())
         def ask(case):
             asked[case.operation.label] += 1
-            case.call_and_validate(checks=checks)
+            case.call_and_validate(checks=wanted)
 
         ask()
     return asked
 
 
 def test_the_description_and_what_it_allows(served):
-    asked = described(served, 15)
-    assert asked["POST /v1/chat/completions"] >= 10
-    assert asked["POST /v1/completions"] >= 10
+    asked = described(served, 6)
+    assert asked["POST /v1/chat/completions"] >= 4
+    assert asked["POST /v1/completions"] >= 4
 
 
 @pytest.mark.slow
@@ -277,12 +279,8 @@ def test_a_page_that_is_named_may():
 def test_the_key(caplog):
     caplog.set_level(logging.INFO)
     with serving({"tuned": generator("tiny_llama")}, key=KEY) as made, httpx.Client(base_url=made.url) as http:
-        for headers in (
-            {},
-            {"Authorization": f"Bearer {KEY}x"},
-            {"Authorization": f"Basic {KEY}"},
-            {"Authorization": "Bearer ü".encode()},
-        ):
+        for given in (b"", f"Bearer {KEY}x".encode(), f"Basic {KEY}".encode(), "Bearer ü".encode()):
+            headers = {b"Authorization": given} if given else {}
             for path in ("/v1/models", "/metrics", "/settings", "/openapi.json"):
                 refused(http.get(path, headers=headers), 401)
             refused(http.post(CHAT, json=GOOD, headers=headers), 401)

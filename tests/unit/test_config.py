@@ -28,11 +28,12 @@ WITH = [
 ]
 # What the other commands have of these groups.
 COMMANDS_OF = {
-    "model": ("preview", "answer"),
-    "prompt": ("preview", "answer"),
+    "model": ("preview", "answer", "chat", "serve"),
+    "prompt": ("preview", "answer", "chat", "serve"),
     "data": ("preview",),
-    "generation": ("answer", "evaluate"),
+    "generation": ("answer", "evaluate", "chat", "serve"),
     "judge": ("evaluate",),
+    "safety": ("serve",),
 }
 
 
@@ -54,7 +55,9 @@ def test_estimate_takes_what_train_takes(load):
 
 
 def test_the_groups_are_these():
-    expected = "callbacks data debug experiment generation judge logger model optim peft prompt scheduler trainer"
+    expected = (
+        "callbacks data debug experiment generation judge logger model optim peft prompt safety scheduler trainer"
+    )
     assert expected.split() == GROUPS
 
 
@@ -72,6 +75,8 @@ def test_every_option_composes_and_passes_the_checks(group, option, load):
         assert cfg.show_traceback
     elif option in ("paged_adamw", "psychology_gemma_2b_qlora"):
         cfg = load(f"{group}={option}", "optim.fallback=true")  # they need a CUDA GPU
+    elif group == "safety":
+        cfg = load()  # of serve alone
     else:
         cfg = load(f"{group}={option}")
     check(cfg)
@@ -90,6 +95,14 @@ def test_every_rule_is_about_a_key_that_is_there(load):
 def test_every_rule_of_a_judge_is_about_a_key_that_is_there(load):
     keys = {f"judge.{key}" for kind in ("ollama", "openai", "model") for key in load(f"judge={kind}").judge}
     assert {key for key in RULES if key.startswith("judge.")} <= keys
+
+
+def test_every_rule_of_chat_and_serve_is_about_a_key_that_is_there_and_every_key_has_one(load):
+    found = {"serve": load("safety=simple", command="serve"), "chat": load(command="chat")}
+    keys = {f"{group}.{key}" for group in ("serve", "safety") for key in found["serve"][group]}
+    keys |= {f"chat.{key}" for key in found["chat"].chat}
+    rules = {key for key in RULES if key.startswith(("serve.", "safety.", "chat."))}
+    assert rules == {key for key in keys if not key.endswith("_target_")}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from hydra.utils import instantiate
@@ -40,8 +41,6 @@ def needs(*modules: str) -> None:
     Raises:
         UserError: It is.
     """
-    from importlib.util import find_spec
-
     if missing := [module for module in modules if find_spec(module) is None]:
         raise UserError(f"serve: needs {', '.join(missing)}; pip install 'llmft[serve]'")
 

@@ -156,5 +156,5 @@ def application(api: Api, gate: Callable[[Any], Gate]) -> Any:
     behind = gate(app)
     if not api.limits.origins:
         return behind
-    allowed = {"allow_methods": ["GET", "POST"], "allow_headers": ["authorization", "content-type"]}
-    return CORSMiddleware(behind, allow_origins=list(api.limits.origins), **allowed)
+    methods, headers = ("GET", "POST"), ("authorization", "content-type")
+    return CORSMiddleware(behind, list(api.limits.origins), allow_methods=methods, allow_headers=headers)

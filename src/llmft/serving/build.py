@@ -6,6 +6,7 @@ from typing import Any
 
 from llmft.decoding import Decoder
 from llmft.generation import Generator
+from llmft.records import Turn
 from llmft.serving.api import Api, application
 from llmft.serving.asking import Asking
 from llmft.serving.engine import Engine
@@ -37,6 +38,11 @@ def build(
         UserError: A model cannot be served under its settings.
     """
     decoders = {name: Decoder(generator) for name, generator in generators.items()}
+    for (
+        decoder
+    ) in decoders.values():  # what is imported and set up at the first token is not the first client's to wait for
+        codec = decoder.generator.codec
+        decoder.run([decoder.stream(codec.prompt_ids(codec.template.render([Turn("user", "Hi")])), seed=0, limit=1)])
     metrics = Metrics(limits.max_batch)
     engine = Engine(decoders, limits.max_batch, limits.max_waiting, metrics.batch.observe)
     metrics.watch(lambda: len(engine.waiting), engine.busy)

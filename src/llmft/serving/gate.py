@@ -90,6 +90,9 @@ class Gate:
             await self.app(scope, self._counted(receive), finish)
         except ApiError as error:
             await error.response()(scope, receive, finish)
+        except asyncio.CancelledError:  # the time that answers get to end is over
+            if not status:
+                await ApiError(503, "the server is going down", code="shutting_down").response()(scope, receive, finish)
         finally:
             path = scope["path"] if scope["path"] in PATHS else "other"
             self.metrics.requests.labels(path, status or "left").inc()

@@ -1,0 +1,59 @@
+"""What is served and said in chat is what ``answer`` gives, for rows of every data set and both families."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2 as httpx
+import pytest
+from hydra.utils import instantiate
+
+from llmft.conversation import Conversation
+from llmft.decoding import Decoder
+from tests.conftest import DATA
+from tests.serving import composed, generator, serving
+
+MOST = 700  # tokens of a prompt; a byte is a token here
+
+
+def contexts(name, rows):
+    """The first prompts of a data set that fit, as turns; material beside a question is part of it, as in a message."""
+    data = instantiate(composed(f"data={name}", "data.path=sample").data)()
+    data.read()
+    return [[turn.message() for turn in example.context] for example in data.examples][:rows]
+
+
+@pytest.mark.parametrize("rows", [3, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["tiny_t5", "tiny_gpt2", pytest.param("tiny_llama", marks=pytest.mark.slow)])
+def test_served_said_and_answered_are_the_same(name, rows):
+    from llmft.records import Turn
+
+    one = generator(name, max_new_tokens=10)
+    asked = []
+    for data in DATA:
+        for messages in contexts(data, rows):
+            turns = [Turn(message["role"], message["content"]) for message in messages]
+            if len(one.codec.prompt_ids(one.codec.template.render(turns))) <= MOST and turns[-1].role == "user":
+                asked.append(turns)
+    assert len(asked) >= 3 * rows
+    wanted = [answer.text for answer in one.answers(asked)]
+    with serving({"mine": one}) as made, ThreadPoolExecutor(8) as pool:
+
+        def post(turns):
+            body = {"model": "mine", "messages": [{"role": turn.role, "content": turn.content} for turn in turns]}
+            return httpx.post(f"{made.url}/v1/chat/completions", json=body, timeout=120).json()["choices"][0][
+                "message"
+            ]["content"]
+
+        assert list(pool.map(post, asked)) == wanted
+    assert [said(one, turns) for turns in asked] == wanted
+
+
+def said(one, turns):
+    """As the chat command asks."""
+    rest = list(turns)
+    system = rest.pop(0).content if rest[0].role == "system" else None
+    talked = Conversation(one.codec, 4000, single=False, system=system)
+    talked.said = [(rest[i].content, {"tuned": rest[i + 1].content}) for i in range(0, len(rest) - 1, 2)]
+    decoder = Decoder(one)
+    stream = decoder.stream(talked.ask(rest[-1].content, "tuned").ids, seed=0)
+    decoder.run([stream])
+    return stream.text
