@@ -1,4 +1,4 @@
-"""``python docs/make_reference.py`` writes docs/reference.md from conf/: commands, groups, options, and keys with comments."""
+"""``python docs/make_reference.py`` writes docs/reference.md from conf/: commands, groups, options, keys and their comments."""
 
 import itertools
 import re

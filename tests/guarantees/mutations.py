@@ -36,6 +36,8 @@ TURNS = f"{HERE}/test_only_answers_are_trained.py -k last_turn"
 RESUME = f"{HERE}/test_resume_is_exact.py -k llama-full-packed"
 MODES = f"{HERE}/test_training_is_in_train_mode.py"
 GUARDS = f"{HERE}/test_a_guard_halts_what_is_broken.py"
+SAME = f"{HERE}/test_answers_are_the_same_everywhere.py"
+SHIP = "tests/tiny/test_export.py"
 EXPORT = f"{HERE}/test_the_exported_model_is_the_trained_one.py"
 
 FAULTS = [
@@ -106,6 +108,10 @@ FAULTS = [
     # 10 export
     Fault("the trained prompt is not saved", "models/export.py", "generator.codec.template.source", "template", EXPORT),
     Fault("generation settings are not saved", "models/export.py", "    settings.save_pretrained(folder)\n", "", EXPORT),
+    Fault("the base is exported for the adapter", "shipping/weights.py", "model.merge_and_unload()", "model.unload()", SAME),
+    Fault("what is exported is not compared", "shipping/export.py", "if not difference <= settings.tolerance:", "if False:", f"{SHIP} -k not_kept"),
+    Fault("the run's system line is not asked with", "commands/answer.py", "with_system(cfg.system or system)", "with_system(cfg.system)", f"{SAME} -k psychology"),
+    Fault("answers go to other questions", "commands/answer.py", "asked[max(start, done) : start + size]", "asked[max(start, done) : start + size][::-1]", SAME),
 ]  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def is_coming(words: list[str]) -> bool:
     return any(not (conf_dir() / group / f"{option}.yaml").is_file() for group, option in options)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_composes_and_passes_the_checks(page, load):
     faults = []
     for words, _ in shown(page):
@@ -88,7 +88,7 @@ def test_the_pages_show_commands_of_every_kind():
     assert len(commands) > 40
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_blocks_hold_nothing_else_that_looks_like_a_command_and_links_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")
     for name in LINK.findall(text):
@@ -199,7 +199,8 @@ def at_hand(desk: Path, words: list[str], llmft: Any) -> None:
     for word in rest:
         key, _, value = word.partition("=")
         place = desk / value
-        if key in ("run", "resume") and not place.exists() and command != "replay":
+        if key in ("run", "resume") and not (place / "model").is_dir() and command != "replay":
+            shutil.rmtree(place, ignore_errors=True)
             shutil.copytree(desk / "made" / "0", place)
             config = (place / "config.yaml").read_text().replace(str(desk / "made" / "0"), str(place))
             (place / "config.yaml").write_text(config)
@@ -224,7 +225,7 @@ def at_hand(desk: Path, words: list[str], llmft: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_runs(page, desk, llmft, monkeypatch):
     faults = []
     for words, stdin in shown(page):

@@ -148,7 +148,10 @@ def _with_interval(entry: Mapping[str, Any], name: str) -> str:
 
 def _losses(metrics: Mapping[str, Any]) -> list[str]:
     before, after = metrics.get("before") or {}, metrics.get("after") or {}
-    rows = [(name, f"{number(before.get(name))} before, {number(after[name])} after") for name in sorted(after)]
+    rows = [
+        (name, number(value) + (f" ({number(before[name])} before training)" if before.get(name) else ""))
+        for name, value in sorted(after.items())
+    ]
     return ["No test rows were answered; these are validation rows, which chose the checkpoint.\n", *_table(rows)]
 
 

@@ -89,7 +89,7 @@ def _write(run: Path, cfg: DictConfig, folder: Path, settings: Any) -> float:
     if settings.form == "adapter":
         weights.write_adapter(source, folder, card.hub_id(cfg), cfg.model.revision)
         base = backbone.locate(cfg.model, auto_class)
-    difference = verify.largest_difference(folder, base, auto_class, device, asked)
+    difference = verify.largest_difference(folder, base, cfg.model.revision, auto_class, device, asked)
     if not difference <= settings.tolerance:  # NaN is over it too
         raise UserError(
             f"export: loaded again, a logit differs by {difference:.3g}, more than tolerance={settings.tolerance:g};"

@@ -42,12 +42,15 @@ def logits(model: Any, ids: Sequence[int]) -> torch.Tensor:
     return out.logits[0, -POSITIONS:].float().cpu()
 
 
-def largest_difference(folder: Path, base: str | None, auto_class: Any, device: Any, asked: Sequence[Probe]) -> float:
+def largest_difference(
+    folder: Path, base: str | None, revision: str | None, auto_class: Any, device: Any, asked: Sequence[Probe]
+) -> float:
     """Load a folder with plain transformers (and peft) and compare.
 
     Args:
         folder: What was exported.
         base: Folder or Hub id of the base of an adapter, None for whole weights.
+        revision: Of that base on the Hub.
         auto_class: The transformers class of the family.
         device: Where the trained model was asked.
         asked: What it said.
@@ -60,7 +63,7 @@ def largest_difference(folder: Path, base: str | None, auto_class: Any, device: 
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     for probe in asked:
         messages = [turn.message() for turn in probe.context]
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
@@ -68,7 +71,10 @@ def largest_difference(folder: Path, base: str | None, auto_class: Any, device: 
             raise UserError(
                 f"export: the chat template gives other ids than were trained for {messages[-1]['content']!r}"
             )
-    model = auto_class.from_pretrained(base or folder, dtype=torch.float32, use_safetensors=True)
+    safely: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
+    model = auto_class.from_pretrained(
+        base or folder, revision=revision if base else None, dtype=torch.float32, **safely
+    )
     if base:
         from peft import PeftModel
 
