@@ -125,10 +125,15 @@ def _unfreezing_alone(cfg: DictConfig) -> Faults:
 
 
 @between("model.new_tokens", "peft.method")
-def _new_tokens_are_trained(cfg: DictConfig) -> Faults:
-    never = cfg.peft.method == "head" or (cfg.peft.method == "unfreeze" and cfg.peft.schedule[-1][1] != "all")
-    if cfg.model.new_tokens and never:
-        yield f"model.new_tokens: their embeddings must be trained, and peft={cfg.peft.name} never trains them all"
+def _new_tokens_without_their_embeddings(cfg: DictConfig) -> Faults:
+    if cfg.model.new_tokens and cfg.peft.method == "head":
+        yield "model.new_tokens: their embeddings must be trained, and peft=head trains the head alone"
+
+
+@between("model.new_tokens", "peft.schedule")
+def _new_tokens_never_unfrozen(cfg: DictConfig) -> Faults:
+    if cfg.model.new_tokens and cfg.peft.schedule[-1][1] != "all":
+        yield "model.new_tokens: their embeddings must be trained, but peft.schedule does not end with all"
 
 
 @between("peft.distill_from", "model.path", "model.name")

@@ -1,5 +1,7 @@
 """New tokens: one id each, trained and saved, in every family."""
 
+from typing import Any
+
 import pytest
 import torch
 from hydra.utils import get_class
@@ -35,7 +37,7 @@ def test_new_tokens_are_trained_saved_and_loaded(model, peft, llmft, tmp_path):
     rows(tmp_path)
     code, _, err = llmft(f"model={model}", f"peft={peft}", *RUN)
     assert code == 0, err
-    cfg = OmegaConf.load(tmp_path / "run" / "config.yaml")
+    cfg: Any = OmegaConf.load(tmp_path / "run" / "config.yaml")
     auto_class = get_class(cfg.model._target_).auto_class
     trained, tokenizer = export.load_trained(tmp_path / "run" / "model", cfg, auto_class)
     place = backbone.locate(cfg.model, auto_class)
