@@ -104,7 +104,7 @@ FAULTS = [
     # 9 guards
     Fault("a loss that is no number goes on", "callbacks/nan_guard.py", "if not math.isfinite(loss):", "if False:", GUARDS),
     Fault("a gradient that is no number goes on", "callbacks/nan_guard.py", "if not math.isfinite(norm) and not scaled:", "if False:", GUARDS),
-    Fault("broken weights are saved", "callbacks/nan_guard.py", "if weight.requires_grad and not torch.isfinite(weight).all():", "if False:", GUARDS),
+    Fault("broken weights are saved", "callbacks/nan_guard.py", "if weight.requires_grad and not whole(torch.isfinite(weight).all()):", "if False:", GUARDS),
     # 10 export
     Fault("the trained prompt is not saved", "models/export.py", "generator.codec.template.source", "template", EXPORT),
     Fault("generation settings are not saved", "models/export.py", "    settings.save_pretrained(folder)\n", "", EXPORT),

@@ -116,6 +116,7 @@ def test_what_is_no_file_of_these_answers_is_not_touched(kind, tmp_path):
         assert made().file.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_text_is_written_and_not_gone_on_with(ask, tmp_path):
     assert ask("input=q.jsonl", "output=a.txt", "compare=true")[0] == 0
     assert (tmp_path / "a.txt").read_text().count("\nbase:  ") == len(ROWS)
@@ -124,6 +125,7 @@ def test_text_is_written_and_not_gone_on_with(ask, tmp_path):
     assert "text cannot be gone on with" in err
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_answered(ask, monkeypatch):
     monkeypatch.setattr(answer, "BATCHES", 1)
     real, calls = answer._ask, []

@@ -108,6 +108,7 @@ def test_another_prompt_is_noticed(lora_run, tmp_path, monkeypatch):
     assert files(tmp_path) == set()
 
 
+@pytest.mark.slow
 def test_a_logit_that_is_no_number_is_over_any_tolerance(lora_run, tmp_path, monkeypatch):
     monkeypatch.setattr(verify, "largest_difference", lambda *_: float("nan"))
     with pytest.raises(UserError, match="differs by nan"):

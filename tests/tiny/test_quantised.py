@@ -24,7 +24,7 @@ CASES = [
     ("tiny_llama", "lora_8bit"),
     ("tiny_t5", "qlora"),
     pytest.param("tiny_llama", "fp4", marks=pytest.mark.slow),
-    ("tiny_gemma", "fp4"),
+    pytest.param("tiny_gemma", "fp4", marks=pytest.mark.slow),
     ("tiny_gpt2", "qlora"),
     pytest.param("tiny_t5", "lora_8bit", marks=pytest.mark.slow),
     pytest.param("tiny_gpt2", "lora_8bit", marks=pytest.mark.slow),

@@ -242,13 +242,13 @@ def test_two_models_on_the_same_weights_are_asked_in_turn():
     from peft import LoraConfig, get_peft_model
 
     plain = generator("tiny_llama")
-    alone = plain.answers([(Turn("user", f"Hi {number}"),) for number in range(12)])
+    alone = plain.answers([(Turn("user", f"Hi {number}"),) for number in range(5)])
     model = get_peft_model(plain.model, LoraConfig(r=4, init_lora_weights=False, target_modules=["q_proj", "v_proj"]))
     settings = {"max_new_tokens": 16, "batch_size": 8, "seed": 0}
     tuned = type(plain)(model, plain.codec, settings)
     base = type(plain)(model, plain.codec, settings, adapter=False)
     texts = {
-        "tuned": [a.text for a in tuned.answers([(Turn("user", f"Hi {n}"),) for n in range(12)])],
+        "tuned": [a.text for a in tuned.answers([(Turn("user", f"Hi {n}"),) for n in range(5)])],
         "base": [a.text for a in alone],
     }
     assert texts["tuned"] != texts["base"]
@@ -257,7 +257,7 @@ def test_two_models_on_the_same_weights_are_asked_in_turn():
             (name, n): pool.submit(
                 httpx.post, f"{made.url}{CHAT}", json={**asked(f"Hi {n}"), "model": name}, timeout=60
             )
-            for n in range(12)
+            for n in range(5)
             for name in texts
         }
         for (name, n), job in jobs.items():

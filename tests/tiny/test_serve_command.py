@@ -1,5 +1,6 @@
 """``serve`` as a user starts it: over a run, found faulty before a model is loaded, stopped by a signal."""
 
+import atexit
 import json
 import os
 import re
@@ -40,6 +41,7 @@ class Started:
         self.process = subprocess.Popen(
             command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
         )  # fmt: skip
+        atexit.register(self.process.kill)  # a test that fails leaves no server behind
         self.said = ""
         self.reading = threading.Thread(target=self._read, daemon=True)
         self.reading.start()

@@ -21,7 +21,7 @@ def contexts(name, rows):
     return [[turn.message() for turn in example.context] for example in data.examples][:rows]
 
 
-@pytest.mark.parametrize("rows", [3, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rows", [2, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["tiny_t5", "tiny_gpt2", pytest.param("tiny_llama", marks=pytest.mark.slow)])
 def test_served_said_and_answered_are_the_same(name, rows):
     from llmft.records import Turn

@@ -167,7 +167,7 @@ def test_a_full_disk_leaves_nothing(packed, tmp_path, monkeypatch):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.data())
 def test_whatever_the_bytes_are_there_is_a_folder_or_one_clear_error(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("fuzz")
