@@ -16,7 +16,7 @@ from llmft.batching import Line
 from llmft.collate import training_batch
 from llmft.data.base import InstructionDataModule
 from llmft.estimating.ledger import Ledger, fused_attention
-from llmft.models import adapters, backbone
+from llmft.models import adapters, backbone, teacher
 from llmft.models.loss import token_loss_sum
 
 # Bytes of a weight in fewer bits, with the scale of its block of 64 (NF4: double quantisation, Dettmers et al. 2023, 2).
@@ -82,9 +82,10 @@ class Outline:
             self.model = adapters.adapt(model, cfg.peft, cfg.model.lora_targets).to("meta")
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.counts = adapters.parameter_counts(self.model)
+        self.teacher = _teacher(cfg, auto_class)
 
     def weights(self) -> int:
-        """Bytes of all weights and buffers."""
+        """Bytes of all weights and buffers, a teacher's too."""
         quantised = QUANTISED.get(self.cfg.peft.get("quantise"))
         head = self.model.get_output_embeddings()
         linear = {
@@ -93,7 +94,7 @@ class Outline:
             if quantised and isinstance(m, nn.Linear) and m is not head and "lora_" not in name
         }
         each = {id(t): t for t in (*self.model.parameters(), *self.model.buffers())}
-        return math.ceil(
+        return self.teacher + math.ceil(
             sum(t.numel() * (quantised if key in linear and quantised else t.element_size()) for key, t in each.items())
         )
 
@@ -138,6 +139,17 @@ class Outline:
         for p in self.model.parameters():
             p.data, p.grad = kept[p], None
         return ledger.peak + casts
+
+
+def _teacher(cfg: Any, auto_class: Any) -> int:
+    """Bytes of the weights of the model that is learnt from."""
+    if not cfg.peft.get("distill_from"):
+        return 0
+    own = teacher.config_of(cfg)
+    config = backbone.load_config(backbone.locate(own, auto_class), own)
+    with torch.device("meta"):
+        model = auto_class.from_config(config, dtype=getattr(torch, own.dtype))
+    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def predict(outline: Outline, module: Any, data: InstructionDataModule) -> Memory:

@@ -26,7 +26,8 @@ def measure(cfg: Any, data: InstructionDataModule, place: str, *, steps: int) ->
         steps: Of the whole training, to say how long it would take.
     """
     family = get_class(cfg.model._target_)
-    model = adapters.adapt(backbone.load_model(place, cfg.model, family.auto_class), cfg.peft, cfg.model.lora_targets)
+    model = backbone.load_model(place, cfg.model, family.auto_class, cfg.peft)
+    model = adapters.adapt(model, cfg.peft, cfg.model.lora_targets)
     device = torch.device("cuda" if runs_on_gpu(cfg.trainer) else "cpu")
     module = family(model, instantiate(cfg.optim), None).to(device)
     optimizer = module.optim([p for p in module.parameters() if p.requires_grad])
