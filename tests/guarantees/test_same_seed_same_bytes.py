@@ -36,6 +36,11 @@ def test_same_seed_same_bytes(tmp_path, llmft):
     first = run(llmft, tmp_path, "first", process=True)
     assert run(llmft, tmp_path, "second") == first
     assert run(llmft, tmp_path, "workers", "data.num_workers=2") == first
+
+
+@pytest.mark.slow
+def test_another_seed_differs_and_measuring_before_does_not(tmp_path, llmft):
+    first = run(llmft, tmp_path, "first")
     measured = run(llmft, tmp_path, "measured", "baseline=true")
     assert measured[1] == first[1]
     assert measured[0][1:] == first[0]  # without the row of step 0

@@ -8,7 +8,10 @@ from tests.conftest import DATA, SHARED, TINY
 
 
 @pytest.mark.parametrize("data", DATA)
-@pytest.mark.parametrize(("model", "peft"), [("tiny_t5", "lora"), ("tiny_gpt2", "none"), ("tiny_llama", "lora")])
+@pytest.mark.parametrize(
+    ("model", "peft"),
+    [("tiny_t5", "lora"), ("tiny_gpt2", "none"), pytest.param("tiny_llama", "lora", marks=pytest.mark.slow)],
+)
 def test_fast_dev_run(model, data, peft, llmft, tmp_path):
     code, out, err = llmft(
         f"model={model}", f"data={data}", "data.path=sample", f"peft={peft}", "debug=fast", "output_dir=run"

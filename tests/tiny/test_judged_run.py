@@ -47,6 +47,7 @@ def test_scores_stand_beside_the_others_and_the_key_nowhere(judge_server, llmft,
     assert "6 from before" in out
 
 
+@pytest.mark.slow
 def test_a_judge_that_fails_at_the_end_leaves_the_run_finished(judge_server, llmft, tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setattr(judge_server, "do_POST", lambda self: self.send(403, "go away"))

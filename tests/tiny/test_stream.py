@@ -24,7 +24,6 @@ STREAM = (
     "data.stream_buffer=15",
     "data.stream_held_out=3",
 )
-BATCHINGS = ("rows", "grouped", "tokens", "packed")
 
 
 def row(number):
@@ -59,7 +58,9 @@ def epochs(data, number):
     return []
 
 
-@pytest.mark.parametrize("batching", BATCHINGS)
+@pytest.mark.parametrize(
+    "batching", ["rows", "packed", *(pytest.param(b, marks=pytest.mark.slow) for b in ("grouped", "tokens"))]
+)
 def test_every_row_once_an_epoch_and_shared_out_over_processes(batching, module, shards):
     data = module(*STREAM, shards, f"data.batching={batching}", "data.pack_tokens=400", "data.tokens_per_batch=600")
     held = {r.place for split in ("val", "test") for r in data.encoded[split]}
@@ -165,7 +166,6 @@ def test_a_streamed_run_goes_on_as_if_it_had_not_stopped(llmft, tmp_path):
     )
     assert llmft(*run, "trainer.max_steps=11", "output_dir=straight")[0] == 0
     assert llmft(*run, "trainer.max_steps=3", "output_dir=run")[0] == 2  # an interval beyond the end
-    assert llmft(*run, "trainer.max_steps=5", "trainer.val_check_interval=0.5", "output_dir=half")[0] == 0
     assert llmft(*run, "trainer.max_steps=7", "output_dir=run")[0] == 0
     code, _, err = llmft("resume=run", "trainer.max_steps=11")
     assert code == 0, err
@@ -178,8 +178,6 @@ def test_a_streamed_run_goes_on_as_if_it_had_not_stopped(llmft, tmp_path):
         ]
 
     assert losses("run") == losses("straight")
-    validated = [r["step"] for r in csv.DictReader((tmp_path / "half" / "metrics.csv").open()) if r["val/loss"]]
-    assert validated == ["0", "3", "5"]
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     straight = json.loads((tmp_path / "straight" / "run.json").read_text())
     assert record["stream"] == straight["stream"]

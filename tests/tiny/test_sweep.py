@@ -62,6 +62,7 @@ def test_a_failing_job_does_not_end_the_sweep(llmft, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_crash_in_one_job_does_not_end_the_sweep_either(llmft, tmp_path, monkeypatch):
     from llmft.models import backbone
 

@@ -29,7 +29,7 @@ def codec(name, request, prompt, family):
 
 
 @pytest.mark.parametrize(("family", "name", "prompt"), CASES)
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(rows=st.lists(st.tuples(text, text, text), min_size=1, max_size=6))
 def test_together_is_as_alone(request, family, name, prompt, rows):
     made = codec(name, request, prompt, family)
