@@ -17,11 +17,11 @@ run: $(VENV)/.installed
 	$(BIN)/python -m llmft model=smollm2_135m data=academic peft=lora optim.lr=1e-3 data.batching=grouped $(ARGS)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # every promise of the README, the slow tests too, and the proof that each test fails when its promise is broken
 guarantees: $(VENV)/.installed
-	$(BIN)/python -m pytest -m guarantees -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m guarantees -n 2 --dist loadgroup
 	$(BIN)/python tests/guarantees/mutations.py
 
 # what needs the real model that `make run` fetches, or more time

@@ -39,6 +39,15 @@ DATA = {
 TINY = ("tiny_t5", "tiny_gpt2", "tiny_llama")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share a module's fixture in one process, where it is made once (``--dist loadgroup``)."""
+    for item in items:
+        made = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 (pytest has no public name for it)
+        if any(fixture.scope == "module" for fixtures in made.values() for fixture in fixtures):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tiny models are made once per test process; a user's cache is neither needed nor touched."""

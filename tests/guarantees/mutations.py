@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -140,14 +141,21 @@ def survives(fault: Fault) -> str | None:
         )
 
 
+def timed(fault: Fault) -> tuple[str | None, float]:
+    """``survives``, and the seconds that it took."""
+    started = time.perf_counter()
+    return survives(fault), time.perf_counter() - started
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-k", default="", help="only faults whose name holds this")
     chosen = [fault for fault in FAULTS if parser.parse_args().k in fault.name]
     survivors = 0
     with ThreadPoolExecutor(2) as pool:
-        for fault, why in zip(chosen, pool.map(survives, chosen), strict=True):
-            print(f"{'SURVIVED' if why else 'seen    '}  {fault.name}{f' ({why})' if why else ''}", flush=True)
+        for fault, (why, seconds) in zip(chosen, pool.map(timed, chosen), strict=True):
+            told = f"{'SURVIVED' if why else 'seen    '} {seconds:4.0f} s  {fault.name}"
+            print(f"{told}{f' ({why})' if why else ''}", flush=True)
             survivors += why is not None
     print(f"{len(chosen)} faults put in, {survivors} survived")
     return int(survivors > 0)
