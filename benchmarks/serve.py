@@ -45,16 +45,19 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--flood", type=int, default=0, help="so many clients at once, each with one question")
     options = parser.parse_args()
     session.quiet()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        overrides = [f"model={options.model}", "hydra.mode=RUN", f"generation.max_new_tokens={options.tokens}"]
+        overrides = [f"model={options.model}", "hydra.mode=RUN", f"generation.max_new_tokens={options.tokens}",
+                     f"serve.max_waiting={max(64, options.flood)}"]  # fmt: skip
         whole = compose("serve", overrides=overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(whole)
     generator, _ = load_generator(whole)
     where = next(generator.model.parameters()).device
     print(f"{options.model} on {where}, {torch.get_num_threads()} threads, {options.tokens} tokens an answer")
-    with_server(whole, generator, lambda port: measure(options, generator, port))
+    work = flood if options.flood else measure
+    with_server(whole, generator, lambda port: work(options, generator, port))
 
 
 def with_server(cfg: Any, generator: Any, work: Callable[[int], None]) -> None:
@@ -92,6 +95,29 @@ def measure(options: argparse.Namespace, generator: Any, port: int) -> None:
         print(f"{clients:7d}   {served:11.1f}   {direct:25.1f}   {batch:27.1f}   {served / direct:18.2f}")
     alone = rows[0][1]
     print(json.dumps({"first_token_s": round(first, 3), "gain_over_one_client": round(rows[-1][1] / alone, 2)}))
+
+
+def flood(options: argparse.Namespace, generator: Any, port: int) -> None:
+    """How long the slowest of many clients wait, against the same answers made in batches of 8, one after the other."""
+    client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=600)
+
+    def one(number: int) -> float:
+        begun = time.perf_counter()
+        messages: Any = [{"role": "user", "content": question(number)}]
+        client.chat.completions.create(model="model", messages=messages)
+        return time.perf_counter() - begun
+
+    one(0)
+    rounds = []
+    for _ in range(options.repeats):
+        with ThreadPoolExecutor(options.flood) as pool:
+            latencies = sorted(pool.map(one, range(options.flood)))
+        batch = timed(generator, [question(n) for n in range(8)], options.tokens)[0]
+        rounds.append((latencies[int(0.95 * (len(latencies) - 1))], batch * options.flood / 8))
+    p95, sequential = (statistics.median(column) for column in zip(*rounds, strict=True))
+    print(
+        f"{options.flood} at once: p95 {p95:.2f} s; batches of 8 one after the other {sequential:.2f} s: {p95 / sequential:.2f}"
+    )
 
 
 def median(options: argparse.Namespace, work: Callable[[int], float]) -> float:
