@@ -12,7 +12,7 @@ from yaml import YAMLError
 from llmft.config import checked, user_path
 from llmft.errors import UserError
 from llmft.ranks import is_first
-from llmft.run import status_of
+from llmft.run import completed, status_of
 
 # What may differ from the run that goes on: how long, and what changes no number.
 LENGTHS = ("trainer.max_epochs", "trainer.max_steps", "callbacks.early_stopping.patience")
@@ -81,7 +81,7 @@ def _saved(folder: Path) -> DictConfig:
         raise UserError(f"resume={folder}: no run directory that could go on ({error})") from None
     if not isinstance(saved, DictConfig) or not {"model", "data", "trainer", "seed"} <= set(saved):
         raise UserError(f"resume={folder}: config.yaml is not the config of a training")
-    return saved
+    return completed(saved)
 
 
 def _apply(override: str, cfg: DictConfig, saved: DictConfig) -> str | None:

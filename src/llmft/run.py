@@ -19,7 +19,7 @@ from yaml import YAMLError
 
 from llmft import redact
 from llmft.check import check
-from llmft.config import user_path
+from llmft.config import conf_dir, user_path
 from llmft.errors import UserError
 from llmft.ranks import is_first
 
@@ -169,10 +169,25 @@ def open_run(path: str, part: str = "model") -> tuple[Path, DictConfig]:
         cfg = OmegaConf.load(folder / "config.yaml")
         if not isinstance(cfg, DictConfig) or not {"model", "data", "peft", "generation", "prompt"} <= set(cfg):
             raise ValueError("it is not the config of a run")
-        check(cfg)
+        check(completed(cfg))
     except (ValueError, YAMLError, UserError) as error:
         raise UserError(f"run={path}: config.yaml cannot be used: {error}") from None
     return folder, cfg
+
+
+def completed(cfg: DictConfig) -> DictConfig:
+    """The config of a run, an older one's with the keys that have come since, as the bases of their groups have them."""
+    for group, base in (
+        ("data", "_base"),
+        ("model", f"_{cfg.model.family}"),
+        ("peft", "_base"),
+        ("generation", "_base"),
+    ):
+        defaults = OmegaConf.load(conf_dir() / group / f"{base}.yaml")
+        for key, value in defaults.items():
+            if key not in (*cfg[group], "defaults") and value != "???":
+                cfg[group][key] = value
+    return cfg
 
 
 def status_of(folder: Path) -> str:

@@ -15,6 +15,7 @@ from llmft.errors import UserError
 from llmft.models import backbone
 from llmft.redact import safe_argument, save
 from llmft.rules import RULES
+from llmft.run import completed
 
 GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir() and folder.name != "hydra")
 OPTIONS = [(f.parent.name, f.stem) for f in sorted(conf_dir().glob("*/[!_]*.yaml"))]
@@ -278,6 +279,16 @@ def test_a_rule_between_keys_is_not_asked_when_one_of_them_is_broken(load):
     assert text.startswith("config: 2 faults\n")
     assert "data.split.val=2: must be a number from 0 to 1" in text
     assert "model.dtype=float16: must be one of float32, bfloat16 (in float16 T5 overflows" in text
+
+
+def test_a_run_of_an_older_version_gets_the_keys_that_have_come_since(load):
+    cfg = load("model=tiny_t5", "data=alpaca", "peft=lora")
+    older = cfg.copy()
+    OmegaConf.set_struct(older, False)
+    for key in ("data.streaming", "data.train_on_turns", "model.new_tokens", "peft.distill_from"):
+        group, name = key.split(".")
+        older[group].pop(name)
+    assert completed(older) == cfg
 
 
 def test_a_users_package_may_be_allowed(load):
