@@ -183,7 +183,7 @@ def completed(cfg: DictConfig) -> DictConfig:
         ("peft", "_base"),
         ("generation", "_base"),
     ):
-        defaults = OmegaConf.load(conf_dir() / group / f"{base}.yaml")
+        defaults: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{base}.yaml"))
         for key, value in defaults.items():
             if key not in (*cfg[group], "defaults") and value != "???":
                 cfg[group][key] = value
