@@ -96,6 +96,10 @@ def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
     task = job.swept if multirun else single
     # conf/hydra has options of plugins under their own names, with all their keys
     warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema.*", category=UserWarning)
+    if multirun:  # and in a launcher's workers, where Hydra composes again
+        given = [rule for rule in os.environ.get("PYTHONWARNINGS", "").split(",") if rule]
+        ours = "ignore::UserWarning:multiprocessing.process"
+        os.environ["PYTHONWARNINGS"] = ",".join(dict.fromkeys([*given, ours]))
     signal.signal(signal.SIGTERM, interrupt)
     # Hydra's completion script is named after the program; Lightning starts it again for the other processes
     sys.argv = ["llmft" if sys.argv[0].endswith("__main__.py") else sys.argv[0], *arguments]
