@@ -10,7 +10,7 @@ from typing import Any
 
 from llmft.command_line import check_command_line, quoted, resumed_dir
 from llmft.config import conf_dir, did_you_mean
-from llmft.errors import UserError, complain
+from llmft.errors import INTERRUPTED, UserError, complain
 
 COMMANDS = {
     "train": "llmft.commands.train",
@@ -25,7 +25,6 @@ COMMANDS = {
     "chat": "llmft.commands.chat",
     "serve": "llmft.commands.serve",
 }
-INTERRUPTED = 130
 # Flags of Hydra's that ask for something else than running the command.
 ASKING = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 

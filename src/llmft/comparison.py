@@ -1,11 +1,8 @@
 """Runs of a sweep, side by side: what quality costs. ``-m experiment=compare_families`` ends with it."""
 
 import csv
-import ctypes
-import gc
 import json
 import logging
-import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,8 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 
 log = logging.getLogger(__name__)
 
-# Where Linux lets a process forget its largest resident set.
-FORGET = Path("/proc/self/clear_refs")
 HEAD = {
     "model": "model",
     "peft": "peft",
@@ -33,10 +28,6 @@ HEAD = {
 class Comparison(Callback):
     """``comparison.md`` and ``comparison.csv`` beside the runs, and the same table in the terminal."""
 
-    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
-        """Let each job's peak memory be its own, although they share a process."""
-        forget_peak_memory()
-
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         """Read every run, best first."""
         folder = Path(config.hydra.sweep.dir)
@@ -44,18 +35,6 @@ class Comparison(Callback):
         found.sort(key=lambda row: (row["after"] is None, row["after"], row["model"], row["peft"]))
         if found:
             write(folder, found)
-
-
-def forget_peak_memory() -> None:
-    """Start to measure the largest resident set anew, and with it what the GPU held; a system without that keeps the old."""
-    gc.collect()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system
-    if FORGET.exists():
-        FORGET.write_text("5", encoding="ascii")
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
 
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 SHOWN_FAULTS = 5
+INTERRUPTED = 130  # the exit code of a command that Ctrl-C or SIGTERM ended, as a shell would say it
 
 
 class UserError(Exception):

@@ -16,12 +16,11 @@ from omegaconf import DictConfig
 
 from llmft import ranks
 from llmft.command_line import quoted
-from llmft.errors import Halted, Pruned, UserError, complain, say
+from llmft.errors import INTERRUPTED, Halted, Pruned, UserError, complain, say
 from llmft.sweep import before, finished_value
 
 log = logging.getLogger(__name__)
 
-INTERRUPTED = 130
 RECORD = "job.json"
 # Workers that take one job after the other: a job that is killed would take its worker and the jobs of the others along.
 SHARED_WORKERS = ("joblib", "ray")

@@ -156,8 +156,7 @@ def test_compare_families_ends_with_a_table(llmft, tmp_path):
 
 @pytest.mark.slow
 def test_peak_memory_can_be_forgotten():
-    from llmft.commands.summary import peak_memory_mib
-    from llmft.comparison import FORGET, forget_peak_memory
+    from llmft.commands.summary import FORGET, forget_peak_memory, peak_memory_mib
 
     if not FORGET.exists():
         pytest.skip("only Linux can")

@@ -3,15 +3,13 @@
 import json
 from typing import Any
 
-from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from llmft import session
 from llmft.check import check
-from llmft.estimating.estimate import Estimate, estimate
-from llmft.models import backbone
+from llmft.estimating.estimate import Estimate, encoded, estimate
 
 
 def main(cfg: DictConfig) -> None:
@@ -19,11 +17,7 @@ def main(cfg: DictConfig) -> None:
     session.quiet()
     session.log_to(None)
     check(cfg, architecture=True)
-    family = get_class(cfg.model._target_)
-    place = backbone.at_hand(cfg.model, family.auto_class) or backbone.locate(cfg.model, family.auto_class)
-    data = instantiate(cfg.data)()
-    data.read()
-    data.encode(session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))[0])
+    data, place = encoded(cfg)
     found = estimate(cfg, data, place)
     measured = _probe(cfg, data, place, found) if cfg.estimate.probe else {}
     if cfg.format == "json":

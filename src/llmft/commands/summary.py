@@ -1,9 +1,13 @@
 """What a run ends with: before and after, three questions, and where everything is."""
 
+import ctypes
+import gc
 import resource
 import sys
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +22,23 @@ from llmft.records import Example
 from llmft.report import series
 from llmft.report.series import when_to_stop
 from llmft.run import RunDirectory
+
+# Where Linux lets a process forget its largest resident set.
+FORGET = Path("/proc/self/clear_refs")
+
+
+def forget_peak_memory() -> None:
+    """Start to measure the largest resident set anew, so that each job of a sweep in one process has its own.
+
+    What the GPU held is measured anew, too. A system without that keeps what was.
+    """
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system
+    with suppress(OSError):
+        FORGET.write_text("5", encoding="ascii")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def peak_memory_mib() -> dict[str, float]:

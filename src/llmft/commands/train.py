@@ -41,6 +41,7 @@ PLACES = (("model", "path"), ("peft", "adapter"), ("peft", "distill_from"))
 def main(cfg: DictConfig) -> float | None:
     """Fine-tune; leaves a run directory behind and returns the objective."""
     session.quiet()
+    summary.forget_peak_memory()
     job = HydraConfig.get()
     cfg.output_dir = job.runtime.output_dir
     if cfg.trainer.devices * cfg.trainer.num_nodes > 1 and started_outside() and job.mode == RunMode.RUN:

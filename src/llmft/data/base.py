@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -84,6 +85,7 @@ class InstructionDataModule(pl.LightningDataModule):
         self.stream: Stream | None = None
         self.rank, self.ranks = 0, 1
         self.encoded: dict[str, Rows] = {}
+        self.planned: dict[Any, Batches] = {}
         self.audit: Audit | None = None
         self.pad_id = 0
 
@@ -166,6 +168,7 @@ class InstructionDataModule(pl.LightningDataModule):
         self.account.unused = len(groups) - sum(map(len, dealt.values()))
         if self.leakage != "warn":
             chosen = self._without_leaks(chosen, owners)
+        self.planned = {}
         self.chosen = {name: self.weighted(rows) if name == "train" else rows for name, rows in chosen.items()}
         self.encoded = {name: Rows(self.table, rows) for name, rows in self.chosen.items()}
         budgets = {"prompt": self.fitting.max_prompt, "answer": self.fitting.max_answer}
@@ -217,11 +220,17 @@ class InstructionDataModule(pl.LightningDataModule):
         return self._loader("val") if len(self.encoded["val"]) else []
 
     def batches(self, split: str) -> Batches:
-        """The batch sampler of a split; rows that are not trained on need no shuffling, and pad less by length."""
+        """The batch sampler of a split; rows that are not trained on need no shuffling, and pad less by length.
+
+        Which rows share a line is worked out once: with many rows that takes longer than all else here.
+        """
         plan = self.plan
         if split != "train":
             plan = replace(plan, shuffle=False, batching="grouped" if plan.batching == "rows" else plan.batching)
-        return Batches(self.facts.sizes(self.chosen[split]), plan, rank=self.rank, ranks=self.ranks)
+        key = (split, plan, self.rank, self.ranks)
+        if key not in self.planned:
+            self.planned[key] = Batches(self.facts.sizes(self.chosen[split]), plan, rank=self.rank, ranks=self.ranks)
+        return copy(self.planned[key])  # each has its own place in the epochs
 
     def in_order(self) -> Rows:
         """The kept rows of all splits as they stand in the file, each once."""

@@ -74,6 +74,7 @@ class Stream(IterableDataset[list[list[Encoded]]]):
         self.rank, self.ranks = 0, 1
         self.start, self.tallies = 0, list[Tally]()
         self.rejected: Path | None = None
+        self.listed: set[str] | None = None  # lines of that file, once they are needed
 
     def resume_at(self, batches: int, tallies: Iterable[dict[str, Any]]) -> None:
         """Leave out the first batches (of this process): windows behind them are read again, but not encoded."""
@@ -119,13 +120,14 @@ class Stream(IterableDataset[list[list[Encoded]]]):
         """Add rows to ``rejected.jsonl`` that are not there yet (from the first rows, an epoch before, or before a resume)."""
         if self.rejected is None or not rejected:
             return
-        known = set()
-        if self.rejected.exists():
-            with self.rejected.open(encoding="utf-8") as lines:
-                known = {line.rstrip("\n") for line in lines}
-        new = [line for entry in rejected if (line := json.dumps(entry, ensure_ascii=False)) not in known]
+        if self.listed is None:
+            there = self.rejected.read_text(encoding="utf-8") if self.rejected.exists() else ""
+            self.listed = set(there.split("\n"))
+        lines = dict.fromkeys(json.dumps(entry, ensure_ascii=False) for entry in rejected)
+        new = [line for line in lines if line not in self.listed]
+        self.listed.update(new)
         with self.rejected.open("a", encoding="utf-8", errors="backslashreplace") as handle:
-            handle.writelines(f"{line}\n" for line in dict.fromkeys(new))
+            handle.writelines(f"{line}\n" for line in new)
 
     def _windows(self) -> Iterator[Window]:
         epoch = 0

@@ -3,12 +3,14 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from hydra.utils import get_class
+from hydra.utils import get_class, instantiate
 from rich.table import Table
 
+from llmft import session
 from llmft.data.base import InstructionDataModule
 from llmft.estimating import memory
 from llmft.estimating.cheaper import Change, changes
+from llmft.models import backbone
 from llmft.models.schedule import planned_steps
 
 MIB = 2**20
@@ -82,6 +84,16 @@ class Estimate:
             fits = "fits into" if self.memory.peak <= self.available else "does not fit into"
             said.append(f"it {fits} {self.available / MIB:,.0f} MiB")
         return [*said, f"cheapest change: {self.cheapest}"] if self.cheapest else said
+
+
+def encoded(cfg: Any) -> tuple[InstructionDataModule, str]:
+    """The rows of a training, encoded, and its model's folder; the model is fetched only where nothing of it is here."""
+    auto_class = get_class(cfg.model._target_).auto_class
+    place = backbone.at_hand(cfg.model, auto_class) or backbone.locate(cfg.model, auto_class)
+    data = instantiate(cfg.data)()
+    data.read()
+    data.encode(session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))[0])
+    return data, place
 
 
 def estimate(cfg: Any, data: InstructionDataModule, place: str, *, too_much: bool = False) -> Estimate:

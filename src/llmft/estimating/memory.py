@@ -71,9 +71,6 @@ class Outline:
         self.cfg = cfg
         self.on_gpu = runs_on_gpu(cfg.trainer)
         config = backbone.load_config(place, cfg.model)
-        for name in backbone.DROPOUTS:
-            if cfg.model.dropout is not None and hasattr(config, name):
-                setattr(config, name, cfg.model.dropout)
         options = {"dtype": getattr(torch, cfg.model.dtype), "attn_implementation": cfg.model.attention}
         with torch.device("meta"):
             model = auto_class.from_config(config, **options).train()

@@ -5,13 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from hydra.utils import get_class, instantiate
 from rich.console import Console
 
-from llmft import session
 from llmft.errors import UserError
-from llmft.estimating.estimate import estimate
-from llmft.models import backbone
+from llmft.estimating.estimate import encoded, estimate
 
 # What torch and its libraries say where they raise nothing more special than a RuntimeError.
 SAID = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed", "bad_alloc")
@@ -36,12 +33,7 @@ def explained(cfg: Any, reason: str) -> UserError:
     """
     head = f"out of memory: {reason}"
     try:
-        family = get_class(cfg.model._target_)
-        place = backbone.locate(cfg.model, family.auto_class)
-        data = instantiate(cfg.data)()
-        data.read()
-        data.encode(session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))[0])
-        found = estimate(cfg, data, place, too_much=True)
+        found = estimate(cfg, *encoded(cfg), too_much=True)
     except Exception as error:  # there may be too little memory for this, too
         ways = "halve data.batch_size and double trainer.accumulate_grad_batches, or take model.gradient_checkpointing=true"
         return UserError(f"{head}\nwhat it would need could not be estimated ({type(error).__name__}); {ways}")

@@ -86,10 +86,14 @@ def load_tokenizer(place: str, cfg: Any) -> Any:
 
 
 def load_config(place: str, cfg: Any) -> Any:
-    """The model's own config (architecture numbers), without its weights."""
+    """The model's own config (architecture numbers) with ``model.dropout``, without its weights."""
     from transformers import AutoConfig
 
-    return _load(AutoConfig, place, cfg)
+    config = _load(AutoConfig, place, cfg)
+    for name in DROPOUTS:
+        if cfg.dropout is not None and hasattr(config, name):
+            setattr(config, name, cfg.dropout)
+    return config
 
 
 def load_model(place: str, cfg: Any, auto_class: Any, peft: Any = None) -> Any:
@@ -108,9 +112,6 @@ def load_model(place: str, cfg: Any, auto_class: Any, peft: Any = None) -> Any:
     from transformers import GenerationConfig
 
     config = load_config(place, cfg)
-    for name in DROPOUTS:
-        if cfg.dropout is not None and hasattr(config, name):
-            setattr(config, name, cfg.dropout)
     options = {"dtype": getattr(torch, cfg.dtype), "use_safetensors": True, "attn_implementation": cfg.attention}
     options |= quantised.loading(peft)
     model = _load(auto_class, place, cfg, config=config, **options)

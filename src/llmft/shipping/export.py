@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from llmft import session
 from llmft.errors import UserError
-from llmft.models import backbone
+from llmft.models import adapters, backbone
 from llmft.questions import sample_questions
 from llmft.run import RunDirectory
 from llmft.shipping import archive, card, checksums, hub, verify, weights
@@ -44,8 +44,7 @@ def export(run: Path, cfg: DictConfig, to: str | None, settings: Any) -> Exporte
         UserError: There is no adapter to export, the target is taken, the Hub refuses, or what was written gives other
             logits than the trained model; then it is removed again.
     """
-    source = run / "model"
-    if settings.form == "adapter" and not weights.has_adapter(source):
+    if settings.form == "adapter" and not adapters.is_adapter(cfg.peft):
         raise UserError("form=adapter: this run trained all weights and has no adapter; use form=merged")
     if to is None and settings.hub is None:
         raise UserError("export: pass to=FOLDER, hub=owner/name or both")

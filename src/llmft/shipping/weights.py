@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.models import backbone
+from llmft.models import adapters, backbone
 
 # What is written anew; everything else in model/ (tokenizer, chat template, generation config) goes along as it is.
 OURS = ("README.md", "config.json", "adapter_config.json", "model.safetensors.index.json")
@@ -23,17 +23,12 @@ def full_precision(folder: Path, cfg: DictConfig, auto_class: Any) -> Any:
         auto_class: The transformers class of the family.
     """
     plain = OmegaConf.merge(cfg.model, FULL_PRECISION)
-    if not has_adapter(folder):
+    if not adapters.is_adapter(cfg.peft):
         return backbone.load_model(str(folder), plain, auto_class).eval()
     from peft import PeftModel
 
     base = backbone.load_model(backbone.locate(cfg.model, auto_class), plain, auto_class)
     return PeftModel.from_pretrained(base, folder).eval()
-
-
-def has_adapter(folder: Path) -> bool:
-    """Whether a run's ``model/`` holds an adapter and not the whole weights."""
-    return (folder / "adapter_config.json").is_file()
 
 
 def write_merged(model: Any, source: Path, folder: Path, shard_size: str) -> None:
