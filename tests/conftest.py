@@ -100,10 +100,11 @@ def built(load: Callable[..., Any]) -> Callable[..., Any]:
     def build(*overrides: str) -> tuple[Any, Any]:
         from hydra.utils import get_class, instantiate
 
-        from llmft import session
+        from llmft import performance, session
         from llmft.models import adapters, backbone
 
         cfg = load(*overrides)
+        performance.settle(cfg)
         family = get_class(cfg.model._target_)
         place = backbone.locate(cfg.model, family.auto_class)
         data = instantiate(cfg.data)()
@@ -112,7 +113,7 @@ def built(load: Callable[..., Any]) -> Callable[..., Any]:
         model = backbone.load_model(place, cfg.model, family.auto_class, cfg.peft)
         torch.manual_seed(cfg.seed)
         model = adapters.adapt(model, cfg.peft, cfg.model.lora_targets)
-        return data, family(model, instantiate(cfg.optim), instantiate(cfg.scheduler))
+        return data, family(model, instantiate(cfg.optim), instantiate(cfg.scheduler)).tuned(cfg)
 
     return build
 

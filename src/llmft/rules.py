@@ -131,6 +131,7 @@ RULES: dict[str, Rule] = {
     "data.train_on": one_of("answer", "all"),
     "data.train_on_turns": one_of("last", "all"),
     "data.name": TEXT,
+    "performance": one_of("auto", "plain"),
     "model.name": TEXT,
     "model.family": one_of("seq2seq", "causal"),
     "model.path": TEXT,
@@ -139,10 +140,10 @@ RULES: dict[str, Rule] = {
     "model.lora_targets": Rule("a list of names", lambda v: _texts(v)),
     "model.gguf_file": TEXT_OR_NULL,
     "model.dtype": Rule(
-        "one of float32, bfloat16 (in float16 T5 overflows, and gradients do everywhere)",
-        lambda v: v in ("float32", "bfloat16"),
+        "one of auto, float32, bfloat16 (in float16 T5 overflows, and gradients do everywhere)",
+        lambda v: v in ("auto", "float32", "bfloat16"),
     ),
-    "model.attention": one_of("sdpa", "eager"),
+    "model.attention": one_of("auto", "sdpa", "eager", "by_length"),
     "model.gradient_checkpointing": FLAG,
     "peft.method": one_of("none", "lora", "head", "unfreeze"),
     "peft.targets": Rule("auto, all-linear or a list of names", lambda v: TEXT.holds(v) or _texts(v)),
@@ -167,6 +168,7 @@ RULES: dict[str, Rule] = {
     "optim.betas": Rule(
         "two numbers from 0 to below 1", lambda v: _list(v) and len(v) == 2 and all(map(DROPOUT.holds, v))
     ),
+    "optim.fused": Rule("auto, true or false", lambda v: v == "auto" or isinstance(v, bool)),
     "optim.bits": Rule("8 or 32", lambda v: _whole(v) and v in (8, 32)),
     "optim.paged": FLAG,
     "optim.fallback": FLAG,

@@ -100,13 +100,19 @@ def _float16_needs_a_gpu(cfg: DictConfig) -> Faults:
 
 @between("model.dtype", "peft.method", "model.new_tokens")
 def _half_weights(cfg: DictConfig) -> Faults:
-    if cfg.model.dtype == "float32":
+    if cfg.model.dtype in ("auto", "float32"):
         return
     if cfg.peft.method != "lora":
         trained = "full fine-tuning" if cfg.peft.method == "none" else f"peft={cfg.peft.name}"
         yield f"model.dtype={cfg.model.dtype}: it would lose small updates of {trained}; use float32"
     elif cfg.model.new_tokens:
         yield f"model.dtype={cfg.model.dtype}: it would lose small updates of model.new_tokens; use float32"
+
+
+@between("model.attention", "model.gradient_checkpointing")
+def _runs_alike_twice(cfg: DictConfig) -> Faults:
+    if cfg.model.attention == "by_length" and cfg.model.gradient_checkpointing:
+        yield "model.attention=by_length: with model.gradient_checkpointing a layer runs twice, and must run alike; use sdpa"
 
 
 @between("optim.paged", "optim.fallback", "trainer.accelerator")

@@ -93,7 +93,7 @@ FAULTS = [
           f"{HERE}/test_same_seed_same_bytes.py"),
     # 8 train mode
     Fault("training in eval mode", "models/base.py", "        self.train()\n", "        self.eval()\n", MODES),
-    Fault("weights are trained in the checkpoint's type", "models/backbone.py", '"dtype": getattr(torch, cfg.dtype)', '"dtype": "auto"', f"{MODES} -k bf16"),
+    Fault("weights are trained in the checkpoint's type", "models/backbone.py", '"dtype": dtype_of(cfg)', '"dtype": "auto"', f"{MODES} -k bf16"),
     Fault("gradient checkpointing is not turned on", "models/backbone.py", "if cfg.gradient_checkpointing:", "if False:", f"{MODES} -k keeps_less"),
     Fault("an evaluation repacks 4-bit weights", "models/quantised.py", "            module.support_avx512bf16_for_cpu = False\n", "            pass\n",
           "tests/tiny/test_quantised.py -k tiny_llama-qlora"),

@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
-from llmft import session
+from llmft import performance, session
 from llmft.check import check
 from llmft.commands import summary
 from llmft.config import user_path
@@ -63,6 +63,7 @@ def main(cfg: DictConfig) -> float | None:
     session.log_to(run.path / "log.txt")
     try:
         check(cfg, architecture=True)
+        _settle(cfg, run)
         return train(cfg, run)
     except Halted as error:
         run.finish("halted", reason=str(error))
@@ -105,7 +106,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
 
     model = build()
     _tell_model(cfg, run, place, prompt, adapters.parameter_counts(model, cfg.peft))
-    module = family(model, instantiate(cfg.optim), _schedule(cfg, data))
+    module = family(model, instantiate(cfg.optim), _schedule(cfg, data)).tuned(cfg)
     module.teacher = teacher_of(cfg, codec.tokenizer, family)
     generator = Generator(model, codec, cfg.generation)
     checkpoint = run.checkpoint if cfg.resume else None
@@ -157,6 +158,15 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     _report(cfg, run)
     summary.show(run, metrics, questions, before_answers, after_answers, scores, cfg.objective)
     return after.get(cfg.objective)
+
+
+def _settle(cfg: DictConfig, run: RunDirectory) -> None:
+    choices = performance.settle(cfg)
+    for key, value, why in choices:
+        log.info("performance: %s=%s (%s)", key, str(value).lower() if isinstance(value, bool) else value, why)
+    if choices:  # a run that goes on has settled values
+        run.save_config(cfg)
+        run.update(performance=[choice._asdict() for choice in choices])
 
 
 def _evaluation(cfg: DictConfig, module: Any, data: InstructionDataModule, generator: Generator) -> Evaluation | None:
