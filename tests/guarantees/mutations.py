@@ -39,6 +39,8 @@ MODES = f"{HERE}/test_training_is_in_train_mode.py"
 GUARDS = f"{HERE}/test_a_guard_halts_what_is_broken.py"
 SAME = f"{HERE}/test_answers_are_the_same_everywhere.py"
 SHIP = "tests/tiny/test_export.py"
+SPEED = f"{HERE}/test_speed_changes_no_number.py"
+HEAD = "tests/unit/test_head_loss.py"
 EXPORT = f"{HERE}/test_the_exported_model_is_the_trained_one.py"
 
 FAULTS = [
@@ -113,6 +115,12 @@ FAULTS = [
     Fault("what is exported is not compared", "shipping/export.py", "if not difference <= settings.tolerance:", "if False:", f"{SHIP} -k not_kept"),
     Fault("the run's system line is not asked with", "commands/answer.py", "with_system(cfg.system or system)", "with_system(cfg.system)", f"{SAME} -k psychology"),
     Fault("answers go to other questions", "commands/answer.py", "asked[max(start, done) : start + size]", "asked[max(start, done) : start + size][::-1]", SAME),
+   # 11 speed
+    Fault("the last chunk of positions is lost", "models/loss.py", "range(0, len(hidden), CHUNK)", "range(0, len(hidden) - CHUNK + 1, CHUNK)", HEAD),
+    Fault("the head's own gradient is forgotten", "models/loss.py", "weights += (slope.T @ rows).to(weights.dtype)", "pass", f"{SPEED} -k none"),
+    Fault("logits that change after the head are taken as they leave it", "models/base.py", "self.head_is_last = logits.is_meta or ", "self.head_is_last = True or ",
+          f"{SPEED} -k after_the_head"),
+    Fault("answers are computed as the last batch was", "models/base.py", 'self.model.set_attn_implementation("sdpa")', "pass", f"{SPEED} -k tiny_llama-none"),
 ]  # fmt: skip
 
 
