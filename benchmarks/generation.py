@@ -42,7 +42,9 @@ def main() -> None:
     given = dict(argument.split("=", 1) for argument in sys.argv[1:])
     rows, tokens, rounds = (int(given.get(key, number)) for key, number in (("rows", 8), ("tokens", 32), ("rounds", 3)))
     session.quiet()
-    table = Table(title=f"{rows} answers of {tokens} tokens on {session.device()}, {torch.get_num_threads()} threads", box=None)
+    table = Table(
+        title=f"{rows} answers of {tokens} tokens on {session.device()}, {torch.get_num_threads()} threads", box=None
+    )
     for name in ("model", "cache", "tokens/s", "CPU s", "CPU against dynamic"):
         table.add_column(name, justify="left" if name in ("model", "cache") else "right")
     for model in given.get("models", "tiny_gpt2,tiny_llama,smollm2_135m").split(","):
@@ -58,9 +60,13 @@ def main() -> None:
                     seen[name].append((time.perf_counter() - wall, time.process_time() - cpu))
         if said["static"] != said["dynamic"]:
             print(f"{model}: the answers differ")
-        medians = {name: [statistics.median(column) for column in zip(*found, strict=True)] for name, found in seen.items()}
+        medians = {
+            name: [statistics.median(column) for column in zip(*found, strict=True)] for name, found in seen.items()
+        }
         for name, (wall, cpu) in medians.items():
-            table.add_row(model, name, f"{rows * tokens / wall:,.0f}", f"{cpu:.2f}", f"{cpu / medians['dynamic'][1]:.2f}")
+            table.add_row(
+                model, name, f"{rows * tokens / wall:,.0f}", f"{cpu:.2f}", f"{cpu / medians['dynamic'][1]:.2f}"
+            )
     Console(width=110).print(table)
 
 

@@ -52,7 +52,13 @@ class Probe(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """One file for each process."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        record = {"clocks": self.clocks, "tokens": self.tokens, "steps": self.steps, "resident": self.resident, "peak": peak}
+        record = {
+            "clocks": self.clocks,
+            "tokens": self.tokens,
+            "steps": self.steps,
+            "resident": self.resident,
+            "peak": peak,
+        }
         Path(f"{os.environ['PROBE']}.{trainer.global_rank}").write_text(json.dumps(record))
 
 
@@ -61,7 +67,10 @@ def rows_file(folder: Path, rows: int) -> Path:
     file = folder / f"{rows}.jsonl"
     with file.open("w") as out:
         for n in range(rows):
-            row = {"question": f"Which number follows {n}?", "answer_keywords": [str(n + 1), "sum", "next"][: 1 + n % 3]}
+            row = {
+                "question": f"Which number follows {n}?",
+                "answer_keywords": [str(n + 1), "sum", "next"][: 1 + n % 3],
+            }
             out.write(json.dumps(row) + "\n")
     return file
 
@@ -91,7 +100,14 @@ def table(title: str, *columns: str) -> Table:
 
 def by_rows(folder: Path, sizes: list[int]) -> Table:
     """CPU time per supervised token, preparing and training."""
-    made = table("an epoch of tiny_gpt2", "rows", "preparing, CPU µs a token", "training, CPU µs a token", "of the smallest", "peak MiB")
+    made = table(
+        "an epoch of tiny_gpt2",
+        "rows",
+        "preparing, CPU µs a token",
+        "training, CPU µs a token",
+        "of the smallest",
+        "peak MiB",
+    )
     least, first = 0.0, 0.0
     for rows in (10, *sizes):
         few = ("model=tiny_gpt2", "data.batch_size=64", "data.split.val=0", "trainer.max_epochs=1", "data.cache=off")
@@ -103,7 +119,9 @@ def by_rows(folder: Path, sizes: list[int]) -> Table:
         training = (ended - begun) / found["tokens"] * 1e6
         first = first or training
         preparing = (begun - least) / found["tokens"] * 1e6
-        made.add_row(f"{rows:,}", f"{preparing:.1f}", f"{training:.1f}", f"{training / first:.2f}", f"{found['peak']:,.0f}")
+        made.add_row(
+            f"{rows:,}", f"{preparing:.1f}", f"{training:.1f}", f"{training / first:.2f}", f"{found['peak']:,.0f}"
+        )
     return made
 
 
@@ -120,7 +138,9 @@ def by_epochs(folder: Path) -> Table:
 
 def by_validation(folder: Path) -> Table:
     """Peak memory by validation rows; the training rows are as many."""
-    made = table("memory by validation rows, tiny_gpt2, 256 rows trained", "validation rows", "resident MiB", "peak MiB")
+    made = table(
+        "memory by validation rows, tiny_gpt2, 256 rows trained", "validation rows", "resident MiB", "peak MiB"
+    )
     for held_out in (64, 1024, 8192):
         path = f"data.path={rows_file(folder, 256 + held_out)}"
         share = f"data.split.val={held_out / (256 + held_out)}"
@@ -131,8 +151,13 @@ def by_validation(folder: Path) -> Table:
 
 def by_ranks(folder: Path, model: str, rounds: int) -> Table:
     """One process with two threads against two with one."""
-    made = table(f"steps of 8 rows, {model}", "processes", "threads of each", "s a step", "CPU s a step", "against one process")
-    path, short = f"data.path={rows_file(folder, 128)}", ("trainer.max_steps=8", "data.split.val=0", "scheduler.warmup_steps=0")
+    made = table(
+        f"steps of 8 rows, {model}", "processes", "threads of each", "s a step", "CPU s a step", "against one process"
+    )
+    path, short = (
+        f"data.path={rows_file(folder, 128)}",
+        ("trainer.max_steps=8", "data.split.val=0", "scheduler.warmup_steps=0"),
+    )
     ways = {1: ("data.batch_size=8",), 2: ("trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=4")}
     seen: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
     for _ in range(rounds):

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ from llmft.run import RunDirectory
 COMMON = ("data=alpaca", "data.path=sample", "data.batch_size=8", "data.split.val=0", "data.split.test=0", "data.shuffle=false",
           "trainer.accelerator=cpu", "trainer.max_epochs=100", "scheduler=constant", "scheduler.warmup_steps=0")  # fmt: skip
 # clipping is arithmetic
-CALLBACKS = [file.stem for file in (conf_dir() / "callbacks").glob("*.yaml") if file.stem not in ("default", "gradient_clipping")]
+CALLBACKS = [
+    file.stem for file in (conf_dir() / "callbacks").glob("*.yaml") if file.stem not in ("default", "gradient_clipping")
+]
 Clock = tuple[float, float]
 
 
@@ -97,7 +100,7 @@ def fitted(material: Material, overrides: list[str], steps: int) -> list[Clock]:
     return clocks.seen
 
 
-def bare(material: Material, overrides: list[str], steps: int) -> list[Clock]:
+def bare(material: Material, _: list[str], steps: int) -> list[Clock]:
     """The same training as a loop of torch, in torch's own mode."""
     torch.use_deterministic_algorithms(False)
     pl.seed_everything(material.cfg.seed, verbose=False)
@@ -132,7 +135,7 @@ def measured(model: str, steps: int, rounds: int, more: list[str]) -> dict[str, 
         for name, (train, overrides) in ways.items():
             material.reset()
             seen = train(material, [f"model={model}", *more, *overrides], steps)
-            found[name].append([(b[0] - a[0], b[1] - a[1]) for a, b in zip(seen, seen[1:], strict=False)])
+            found[name].append([(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(seen)])
             ends.append(copy.deepcopy(material.trained()))
     different = [name for name in ends[0] if not all(torch.equal(end[name], ends[0][name]) for end in ends)]
     if different:
@@ -153,7 +156,10 @@ def main() -> None:
         found = measured(model, steps, rounds, [f"{key}={value}" for key, value in given.items()])
         # each step of each way at its median over the rounds, then their sum
         sums = {
-            way: [sum(statistics.median(turn[step][clock] for turn in turns) for step in range(steps - 1)) for clock in (0, 1)]
+            way: [
+                sum(statistics.median(turn[step][clock] for turn in turns) for step in range(steps - 1))
+                for clock in (0, 1)
+            ]
             for way, turns in found.items()
         }
         base, none = (list(sums.values())[number][1] for number in (0, 1))

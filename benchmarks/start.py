@@ -15,12 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from rich.console import Console
 from rich.table import Table
-
 
 TRAIN = ("data=alpaca", "data.path=sample", "data.batch_size=8", "callbacks.progress=null", "trainer.accelerator=cpu",
          "+callbacks.first_step._target_=start.FirstStep", "allow_targets=[start]")  # fmt: skip
@@ -53,13 +53,17 @@ class FirstStep(pl.Callback):
 
 def timed(command: tuple[str, ...]) -> tuple[float, float]:
     """Wall and CPU-seconds of a process and its children."""
-    here = os.path.dirname(__file__)
-    paths = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory() as folder:
         where = [f"output_dir={folder}/run"] if "allow_targets=[start]" in command else []
         before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         done = subprocess.run(
-            [*command, *where], capture_output=True, text=True, check=False, cwd=folder, env={**os.environ, "PYTHONPATH": paths}
+            [*command, *where],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": paths},
         )
         wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode not in (0, 2):

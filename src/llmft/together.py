@@ -29,9 +29,7 @@ class Together(NamedTuple):
 
     def applies(self, cfg: DictConfig, broken: Collection[str]) -> bool:
         """Whether the rule can be asked: a broken key (or one above or below it) has its own fault already."""
-        return not any(within(key, bad) for key in self.keys for bad in broken) and all(
-            _has(cfg, k) for k in self.keys
-        )
+        return not any(within(key, bad) for key in self.keys for bad in broken) and all(_has(cfg, k) for k in self.keys)
 
 
 TOGETHER: list[Together] = []
