@@ -5,7 +5,8 @@
 The three train the same model on the same batches from the same weights, in one process and by turns, and must end with the same
 weights to the last bit, or this ends with an error. Clipping is arithmetic and stays on in all of them. Validation, checkpoints and samples
 happen between steps and are not in a step's time. Times are medians over the rounds, step by step, the first step of a turn left out;
-CPU-seconds are those of the process, so that they hold on a busy machine too.
+CPU-seconds are those of the process. On a busy machine they too vary by more than the callbacks take, so these are also measured hook by
+hook, in a run of their own.
 """
 
 import copy
@@ -39,6 +40,13 @@ COMMON = ("data=alpaca", "data.path=sample", "data.batch_size=8", "data.split.va
 CALLBACKS = [
     file.stem for file in (conf_dir() / "callbacks").glob("*.yaml") if file.stem not in ("default", "gradient_clipping")
 ]
+HOOKS = (
+    "on_train_batch_start",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
 Clock = tuple[float, float]
 
 
@@ -88,13 +96,30 @@ def configured(overrides: list[str]) -> Any:
         return compose("train", overrides=["output_dir=unused", *COMMON, *overrides])
 
 
-def fitted(material: Material, overrides: list[str], steps: int) -> list[Clock]:
-    """A training by llmft."""
+def watch(thing: Any, hook: str, spent: dict[str, float]) -> None:
+    """Add the CPU time of a method to ``spent``, from now on."""
+    method, name = getattr(thing, hook), f"{type(thing).__name__}.{hook}"
+
+    def timed(*args: Any) -> Any:
+        started = time.process_time()
+        result = method(*args)
+        spent[name] = spent.get(name, 0.0) + time.process_time() - started
+        return result
+
+    setattr(thing, hook, timed)
+
+
+def fitted(material: Material, overrides: list[str], steps: int, spent: dict[str, float] | None = None) -> list[Clock]:
+    """A training by llmft; with ``spent``, the CPU time of each hook of a step goes there."""
     clocks, cfg = Clocks(), configured([*overrides, f"trainer.max_steps={steps}"])
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory(Path(folder))
         generator = Generator(material.model, material.codec, cfg.generation)
         fit = Fit(cfg, run, material.module, material.data, generator, None)
+        for callback in fit.trainer.callbacks if spent is not None else ():  # pyright: ignore[reportAttributeAccessIssue]
+            for hook in HOOKS:
+                if getattr(type(callback), hook) is not getattr(pl.Callback, hook):
+                    watch(callback, hook, spent)
         fit.trainer.callbacks.append(clocks)  # pyright: ignore[reportAttributeAccessIssue]
         fit.run()
     return clocks.seen
@@ -143,6 +168,20 @@ def measured(model: str, steps: int, rounds: int, more: list[str]) -> dict[str, 
     return found
 
 
+def hooks(model: str, steps: int, more: list[str]) -> Table:
+    """What each hook of the default callbacks takes of a step."""
+    spent: dict[str, float] = {}
+    seen = fitted(Material([f"model={model}", *more]), [f"model={model}", *more], steps, spent)
+    step = (seen[-1][1] - seen[0][1]) / (steps - 1)
+    table = Table(title=f"hooks of a step of {model}, CPU", box=None)
+    for name in ("hook", "ms a step", "share"):
+        table.add_column(name, justify="left" if name == "hook" else "right")
+    rest = {"all": sum(spent.values()), **dict(sorted(spent.items(), key=lambda item: -item[1])[:5])}
+    for name, seconds in rest.items():
+        table.add_row(name, f"{1000 * seconds / steps:.2f}", f"{seconds / steps / step:.2%}")
+    return table
+
+
 def main() -> None:
     given = dict(argument.split("=", 1) for argument in sys.argv[1:])
     steps, rounds = int(given.pop("steps", 12)), int(given.pop("rounds", 3))
@@ -152,7 +191,9 @@ def main() -> None:
     table = Table(title=f"a training step of 8 rows, {torch.get_num_threads()} threads", box=None)
     for name in ("model", "way", "wall ms", "CPU ms", "CPU against bare", "CPU against none"):
         table.add_column(name, justify="left" if name in ("model", "way") else "right")
+    console, shares = Console(width=110), []
     for model in models:
+        shares.append(hooks(model, steps, [f"{key}={value}" for key, value in given.items()]))
         found = measured(model, steps, rounds, [f"{key}={value}" for key, value in given.items()])
         # each step of each way at its median over the rounds, then their sum
         sums = {
@@ -166,7 +207,7 @@ def main() -> None:
         for way, (wall, cpu) in sums.items():
             per = 1000 / (steps - 1)
             table.add_row(model, way, f"{wall * per:.1f}", f"{cpu * per:.1f}", f"{cpu / base:.3f}", f"{cpu / none:.3f}")
-    Console(width=110).print(table)
+    console.print(table, *shares)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ class Fit:
 
     def _trainer(self, run: RunDirectory, callbacks: dict[str, Any]) -> pl.Trainer:
         # deterministic mode fills each new tensor with NaN, so that reading one too early shows; nothing reads one too early
-        deterministic.fill_uninitialized_memory = False
+        deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
         try:
             return instantiate(self.cfg.trainer)(
                 strategy=strategy_of(self.cfg.trainer),

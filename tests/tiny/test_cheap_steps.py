@@ -39,7 +39,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Any]:
             line = ["model=tiny_t5", "peft=none", "data=keyword_qa", "data.limit=12", "trainer.max_steps=4"]
             line += ["trainer.accelerator=cpu", "evaluate.rows=0", "questions=0", "report.write=false", "logger=none"]
             assert run([*line, "callbacks.progress=null", "model.dropout=0.1", f"output_dir={folder}/run"]) == 0
-            now = deterministic.fill_uninitialized_memory
+            now = getattr(deterministic, "fill_uninitialized_memory")  # noqa: B009 (pyright does not know it)
         state = torch.load(folder / "run" / "checkpoints" / "last.ckpt", weights_only=True)
         found[filled] = {"filled": now, "state_dict": state["state_dict"]}
     return found
