@@ -18,6 +18,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
+from torch.utils import deterministic
 
 from llmft.batching import Batches
 from llmft.callbacks.checkpoints import Checkpoints, position
@@ -86,6 +87,8 @@ class Fit:
             self.trainer.val_check_interval = self._validation_interval()
 
     def _trainer(self, run: RunDirectory, callbacks: dict[str, Any]) -> pl.Trainer:
+        # deterministic mode fills each new tensor with NaN, so that reading one too early shows; nothing reads one too early
+        deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
         try:
             return instantiate(self.cfg.trainer)(
                 strategy=strategy_of(self.cfg.trainer),

@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from llmft import ranks
+from llmft.check import check_early
 from llmft.command_line import quoted
 from llmft.errors import INTERRUPTED, Halted, Pruned, UserError, complain, say
 from llmft.sweep import before, finished_value
@@ -34,6 +35,7 @@ def attempt(cfg: DictConfig) -> tuple[int, Any]:
     """
     command = HydraConfig.get().job.config_name
     try:
+        check_early(cfg, HydraConfig.get().overrides.task)
         return 0, importlib.import_module(f"llmft.commands.{command}").main(cfg)
     except Pruned as error:
         say(str(error))

@@ -40,6 +40,32 @@ def started_outside() -> bool:
     return "RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1
 
 
+def share_cores(trainer: Any) -> str | None:
+    """Give each process of a node its share of the cores as threads, where ``OMP_NUM_THREADS`` does not say how many.
+
+    Otherwise each would take all of them: two processes with two threads each on two cores wait for each other. (Workers of a
+    loader take one thread each: torch's own doing.)
+
+    Args:
+        trainer: The config.
+
+    Returns:
+        What was done, for the log; None for a run of one process, which is left as it is.
+    """
+    import torch
+
+    if trainer.devices * trainer.num_nodes == 1:
+        return None
+    if given := os.environ.get("OMP_NUM_THREADS"):
+        return f"threads: {torch.get_num_threads()} for each process, by OMP_NUM_THREADS={given}"
+    # where SLURM was told the cores of a task, no other task has them
+    own = os.environ.get("SLURM_CPUS_PER_TASK")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(int(own) if own else max(1, cores // trainer.devices))
+    why = f"SLURM_CPUS_PER_TASK={own}" if own else f"{cores} cores for {trainer.devices} processes"
+    return f"threads: {torch.get_num_threads()} for each process ({why}; OMP_NUM_THREADS=N decides otherwise)"
+
+
 def agree(strategy: Any, error: UserError | None) -> None:
     """Make an error of the first process one of all, so that none waits for it for ever.
 

@@ -15,26 +15,33 @@ OURS = ("batch_size", "batch_tokens", "samples", "seed")
 
 
 class Together(NamedTuple):
-    """A rule between keys: it applies where the config has all of them, and each of them is fine alone."""
+    """A rule between keys: it applies where the config has all of them, and each of them is fine alone.
+
+    Attributes:
+        keys: Between which it is.
+        faults: What is wrong.
+        imports: Whether it asks a library, which takes seconds to import.
+    """
 
     keys: tuple[str, ...]
     faults: Callable[[DictConfig], Faults]
+    imports: bool
 
     def applies(self, cfg: DictConfig, broken: Collection[str]) -> bool:
         """Whether the rule can be asked: a broken key (or one above or below it) has its own fault already."""
-        return not any(_within(key, bad) for key in self.keys for bad in broken) and all(
-            _has(cfg, k) for k in self.keys
-        )
+        return not any(within(key, bad) for key in self.keys for bad in broken) and all(_has(cfg, k) for k in self.keys)
 
 
 TOGETHER: list[Together] = []
 
 
-def between(*keys: str) -> Callable[[Callable[[DictConfig], Faults]], Callable[[DictConfig], Faults]]:
+def between(
+    *keys: str, imports: bool = False
+) -> Callable[[Callable[[DictConfig], Faults]], Callable[[DictConfig], Faults]]:
     """Add a rule between these keys to the list."""
 
     def add(faults: Callable[[DictConfig], Faults]) -> Callable[[DictConfig], Faults]:
-        TOGETHER.append(Together(keys, faults))
+        TOGETHER.append(Together(keys, faults, imports))
         return faults
 
     return add
@@ -115,7 +122,7 @@ def _runs_alike_twice(cfg: DictConfig) -> Faults:
         yield "model.attention=by_length: with model.gradient_checkpointing a layer runs twice, and must run alike; use sdpa"
 
 
-@between("optim.paged", "optim.fallback", "trainer.accelerator")
+@between("optim.paged", "optim.fallback", "trainer.accelerator", imports=True)
 def _paging(cfg: DictConfig) -> Faults:
     from llmft.models.optimizer import cannot_page
 
@@ -257,7 +264,7 @@ def _answers_in_training(cfg: DictConfig) -> Faults:
         yield "evaluate.in_training=true: needs rows to answer, but evaluate.rows is 0"
 
 
-@between("generation")
+@between("generation", imports=True)
 def _generation(cfg: DictConfig) -> Faults:
     from llmft.generation import settings_fault
 
@@ -283,7 +290,8 @@ def _monitored(cfg: DictConfig, key: str, metric: Any) -> Faults:
         yield f"{key}={metric}: no such metric.{did_you_mean(metric, SCORES)} {' and '.join(logged)} are logged"
 
 
-def _within(key: str, bad: str) -> bool:
+def within(key: str, bad: str) -> bool:
+    """Whether one key is the other, or above or below it."""
     return key == bad or key.startswith(f"{bad}.") or bad.startswith(f"{key}.")
 
 

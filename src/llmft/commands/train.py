@@ -25,7 +25,7 @@ from llmft.generation import Generator
 from llmft.judging.judge import Judge, add_judgement, judge_of
 from llmft.models import adapters, backbone, export, outline, schedule
 from llmft.models.teacher import teacher_of
-from llmft.ranks import ending_together, is_first, rank, started_outside
+from llmft.ranks import ending_together, is_first, rank, share_cores, started_outside
 from llmft.report import page, series
 from llmft.report.lengths import histogram
 from llmft.resume import check_data, is_done, resumed
@@ -87,6 +87,8 @@ def main(cfg: DictConfig) -> float | None:
 def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     """The trip: rows, codec, backbone; before, fit, after; model/."""
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    if told := share_cores(cfg.trainer):
+        log.info(told)
     series.reference(cfg.report.reference_curve)
     data = instantiate(cfg.data)()
     data.share(rank(cfg.trainer.devices), cfg.trainer.devices * cfg.trainer.num_nodes)

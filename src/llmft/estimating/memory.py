@@ -16,7 +16,7 @@ from llmft.batching import Line
 from llmft.collate import training_batch
 from llmft.data.base import InstructionDataModule
 from llmft.estimating.ledger import Ledger, fused_attention
-from llmft.models import adapters, backbone, teacher
+from llmft.models import adapters, backbone, quantised, teacher
 from llmft.performance import runs_on_gpu
 
 # Bytes of a weight in fewer bits, with the scale of its block of 64 (NF4: double quantisation, Dettmers et al. 2023, 2).
@@ -170,8 +170,9 @@ def predict(outline: Outline, module: Any, data: InstructionDataModule) -> Memor
     shared = {name: size // ranks if name in SHARED.get(trainer.strategy, ()) else size for name, size in parts.items()}
     if outline.on_gpu:
         return Memory(process=0, activations=activations, **shared)
-    for name in LOADED_LATER:
-        import_module(name)
+    with quantised.compiled_later():  # as a training imports peft
+        for name in LOADED_LATER:
+            import_module(name)
     return Memory(process=resident(), activations=int(MALLOC_SHARE * activations) + MALLOC_BYTES, **shared)
 
 

@@ -47,7 +47,7 @@ def locate(cfg: Any, auto_class: Any) -> str:
     return cfg.path
 
 
-def at_hand(cfg: Any, auto_class: Any) -> str | None:
+def at_hand(cfg: Any) -> str | None:
     """As ``locate``, but nothing is fetched and nothing large is read or made: None if that would be needed.
 
     Raises:
@@ -59,7 +59,7 @@ def at_hand(cfg: Any, auto_class: Any) -> str | None:
         return str(folder) if folder.is_dir() else None
     if user_path(cfg.path).is_dir() and cfg.gguf_file:
         return None  # its name in the cache is its digest
-    place = locate(cfg, auto_class)
+    place = locate(cfg, None)  # without a GGUF file no class is needed
     if Path(place).is_dir():
         return place
     from transformers.utils.hub import cached_file
