@@ -31,6 +31,7 @@ class Material:
         data: The chosen rows as the data set has them.
         rows: The same, tokenised: ``input_ids`` and ``labels`` a line.
         adapter: The first weights of LoRA; None where all weights are trained.
+        rows_in_all: How many there are to choose from.
         tokens: ``prompt`` and ``answer`` budgets.
     """
 
@@ -39,6 +40,7 @@ class Material:
     data: Path
     rows: Path
     adapter: Path | None
+    rows_in_all: int
     tokens: tuple[int, int] = (512, 512)
 
 
@@ -75,7 +77,7 @@ def prepare(case: Case, model: str, path: str, count: int, folder: Path) -> Mate
     encoded = [{"input_ids": list(row.input_ids), "labels": list(row.labels)} for row in (rows[i] for i in chosen)]
     (folder / "encoded.jsonl").write_text("".join(json.dumps(row) + "\n" for row in encoded), encoding="utf-8")
     adapter = first_adapter(cfg, place, family, folder / "adapter") if case.peft == "lora" else None
-    return Material(place, given, subset, folder / "encoded.jsonl", adapter)
+    return Material(place, given, subset, folder / "encoded.jsonl", adapter, len(rows))
 
 
 def common(case: Case) -> tuple[str, ...]:

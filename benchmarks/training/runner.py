@@ -116,6 +116,7 @@ def command(side: Side, case: Case, material: Material, folder: Path, device: st
         "trainer": side.of,
         "model": material.model,
         "rows": str(material.rows),
+        "rows_in_all": material.rows_in_all,
         "adapter": material.adapter and str(material.adapter),
         "device": device,
         "batch_size": BATCH,

@@ -30,15 +30,16 @@ class Measured:
         self.tokens, self.supervised = self.total("sources") + self.total("targets"), self.total("supervised")
         self.wall, self.cpu = (sum(turn[clock] for turn in runner.turns) for clock in ("wall", "cpu"))
         self.peak = max(turn["peak"] for turn in runner.turns)
-        self.flops = sum(flops(step | counts) for step in self.steps)
+        self.work = [sum(flops(step | counts) for step in turn["steps"]) for turn in runner.turns]
+        self.flops = sum(self.work)
         self.loss = sum(step["loss"] * step["supervised"] for step in self.steps) / self.supervised
 
     def total(self, name: str) -> float:
         return sum(step[name] for step in self.steps)
 
     def rates(self, clock: str) -> list[float]:
-        """Rows a second, turn by turn."""
-        return [sum(step["rows"] for step in turn["steps"]) / turn[clock] for turn in self.turns]
+        """Useful operations a second, turn by turn."""
+        return [work / turn[clock] for work, turn in zip(self.work, self.turns, strict=True)]
 
     def line(self, ceiling: float) -> str:
         rate = self.flops / self.wall
@@ -59,19 +60,22 @@ def markdown(case: Case, runners: Sequence[Runner], model: str, path: str) -> tu
     counts = {f"per_{name}": last[f"per_{name}"] for name in (*KINDS, *PAIRS)}
     measured = [Measured(runner, counts) for runner in sides]
     rates = {
-        dtype: statistics.median(step["rate"] for turn in ceiling.turns for step in turn["steps"] if step["dtype"] == dtype)
+        (dtype, clock): statistics.median(s[clock] for turn in ceiling.turns for s in turn["steps"] if s["dtype"] == dtype)
         for dtype in ("float32", "bfloat16")
+        for clock in ("wall", "cpu")
     }  # fmt: skip
     lines = [f"**{case.title}**: `{model}`, `{Path(path).name}`, {len(measured[0].steps)} steps of llmft\n", HEAD, RULE]
-    lines += [m.line(rates[side.ceiling]) for m, side in zip(measured, case.sides, strict=True)]
+    lines += [m.line(rates[side.ceiling, "wall"]) for m, side in zip(measured, case.sides, strict=True)]
     lines += ["", *(ratios(measured[0], other) for other in measured[1:])]
     faults = [fault for other in measured[1:] for fault in differences(measured[0], other)] if case.same else []
     if case.same:
         largest = max(largest_difference(measured[0], other) for other in measured[1:])
         lines.append(f"The same batches: losses of {len(measured[0].steps)} steps differ by {largest:.1g} at most.")
-    lines.append(
-        f"Ceiling: {rates['float32'] / 1e9:,.0f} GFLOP/s in float32, {rates['bfloat16'] / 1e9:,.0f} in bfloat16."
-    )
+    shares = [
+        f"{m.name} {m.flops / m.cpu / rates[s.ceiling, 'cpu']:.0%}" for m, s in zip(measured, case.sides, strict=True)
+    ]
+    walls = [f"{rates[dtype, 'wall'] / 1e9:,.0f} GFLOP/s in {dtype}" for dtype in ("float32", "bfloat16")]
+    lines.append(f"Ceiling: {', '.join(walls)}. Of it by CPU time: {', '.join(shares)}.")
     weights = {r.name: r.facts["weights_mib"] for r in sides if "weights_mib" in r.facts}
     lines.append("Weights: " + ", ".join(f"{name} {mib:,.0f} MiB" for name, mib in weights.items()) + ".")
     lines.append(machine(sides))
@@ -79,13 +83,15 @@ def markdown(case: Case, runners: Sequence[Runner], model: str, path: str) -> tu
 
 
 def ratios(ours: Measured, other: Measured) -> str:
-    """Ours against another's, with the range over the turns."""
-    turns = [a / b for a, b in zip(ours.rates("wall"), other.rates("wall"), strict=True)]
-    cpu = [a / b for a, b in zip(ours.rates("cpu"), other.rates("cpu"), strict=True)]
+    """Ours against another's by useful operations, with the range over the turns: for the same rows that is rows a second.
+
+    Where each makes its own batches, the few that were measured are not of quite the same lengths; operations make up for it.
+    """
+    turns, cpu = ([a / b for a, b in zip(ours.rates(c), other.rates(c), strict=True)] for c in ("wall", "cpu"))
     return (
-        f"{ours.name} against {other.name}: {(ours.rows / ours.wall) / (other.rows / other.wall):.2f} times the rows a second "
-        f"(turns {min(turns):.2f} to {max(turns):.2f}), {(ours.rows / ours.cpu) / (other.rows / other.cpu):.2f} times by CPU time "
-        f"({min(cpu):.2f} to {max(cpu):.2f}), {ours.peak / other.peak:.2f} of the peak memory."
+        f"{ours.name} against {other.name}: **{(ours.flops / ours.wall) / (other.flops / other.wall):.2f}** times the rows a second "
+        f"(turns {min(turns):.2f} to {max(turns):.2f}), {(ours.flops / ours.cpu) / (other.flops / other.cpu):.2f} times by CPU time "
+        f"({min(cpu):.2f} to {max(cpu):.2f}), **{ours.peak / other.peak:.2f}** of the peak memory."
     )
 
 
