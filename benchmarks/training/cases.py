@@ -52,7 +52,8 @@ class Case:
 
 IN_ORDER = ("data.shuffle=false", "data.batching=rows")
 GROUPED = ("data.batching=grouped",)
-PACKED = ("data.batching=packed", "data.batch_size=2")
+# about as many rows a batch as the others have
+PACKED = ("data.batching=packed", "data.batch_size=4")
 BF16 = {"bf16": True}
 LENGTHS = {"train_sampling_strategy": "group_by_length"}
 SEQUENTIAL = {"train_sampling_strategy": "sequential"}
@@ -78,8 +79,8 @@ CASES = {
     "causal_full_best": Case(
         "Causal, full fine-tuning, each one's best", "alpaca", "smollm2_135m", "none", gpu_model="gpt2_medium",
         sides=(
-            Side("llmft", overrides=GROUPED),
-            Side("TRL, by length", "trl", arguments=LENGTHS),
+            Side("llmft, bf16-mixed", overrides=GROUPED + FULL_BF16, ceiling="bfloat16"),
+            Side("TRL, bf16, by length", "trl", arguments=BF16 | LENGTHS, ceiling="bfloat16"),
         ),
     ),
     "seq2seq": Case(
@@ -89,8 +90,8 @@ CASES = {
     "seq2seq_best": Case(
         "Seq2seq, full fine-tuning, each one's best", "openorca", "flan_t5_small_shape", "none",
         sides=(
-            Side("llmft", overrides=GROUPED),
-            Side("Seq2SeqTrainer, by length", "transformers", arguments=LENGTHS),
+            Side("llmft, bf16-mixed", overrides=GROUPED + FULL_BF16, ceiling="bfloat16"),
+            Side("Seq2SeqTrainer, bf16, by length", "transformers", arguments=BF16 | LENGTHS, ceiling="bfloat16"),
         ),
     ),
     "packing_causal": Case(
@@ -102,7 +103,7 @@ CASES = {
         sides=(Side("llmft, packed", overrides=PACKED), Side("llmft, grouped", overrides=GROUPED)),
     ),
     "qlora": Case(
-        "QLoRA against LoRA", "alpaca", "smollm2_135m", "lora", same=True, gpu_model="tinyllama_shape",
+        "QLoRA against LoRA, rows in the same order", "alpaca", "smollm2_135m", "lora", gpu_model="tinyllama_shape",
         sides=(Side("llmft, QLoRA", overrides=(*IN_ORDER, "peft=qlora")), Side("llmft, LoRA", overrides=IN_ORDER)),
     ),
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """Reports of the sides -> a Markdown table, with what was compared and on what machine."""
 
 import datetime
+import os
 import platform
 import statistics
 from collections.abc import Sequence
@@ -122,7 +123,7 @@ def machine(sides: Sequence[Runner]) -> str:
     threads = {side.facts["threads"] for side in sides}
     return (
         f"{datetime.date.today()}, {names[0]} ({', '.join(wide)}), {len(names)} cores, {'/'.join(map(str, threads))} threads, "
-        f"Python {platform.python_version()}, {told}."
+        f"load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, {told}."
     )
 
 
