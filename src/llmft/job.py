@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from llmft import ranks, whole
 from llmft.command_line import quoted
 from llmft.errors import INTERRUPTED, Halted, Pruned, UserError, complain, say
+from llmft.run import tidy
 from llmft.sweep import before, finished_value
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ def swept(cfg: DictConfig) -> Any:
         return float("nan")
     if past.done:
         say(f"job {folder.name}: {past.why}, nothing to do", style="green")
+        tidy(folder)
         if past.why.startswith("was finished") and cfg.get("report"):
             from llmft.report import page
 

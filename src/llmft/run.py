@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -87,6 +88,8 @@ class RunDirectory:
         Raises:
             UserError: Its ``run.json`` cannot be read, or another process is writing there.
         """
+        if is_first() and not (path / "run.json").exists():  # it was killed when it had hardly begun
+            return cls.start(path, cfg, [])
         run = cls(path)
         run.take()
         run.record = cls.read(path)
@@ -182,6 +185,14 @@ class RunDirectory:
             self.finish(status, **values)
         except OSError as error:
             log.debug("run.json: %s", error)
+
+
+def tidy(path: Path) -> None:
+    """Remove what a process left that was killed when its run had just finished; of one that may not be written to, nothing."""
+    run = RunDirectory(path)
+    with suppress(UserError):
+        run.take()
+        run.give_back()
 
 
 def open_run(path: str, part: str = "model") -> tuple[Path, DictConfig]:

@@ -29,7 +29,7 @@ from llmft.ranks import ending_together, is_first, rank, started_outside
 from llmft.report import page, series
 from llmft.report.lengths import histogram
 from llmft.resume import check_data, is_done, resumed
-from llmft.run import RunDirectory
+from llmft.run import RunDirectory, tidy
 from llmft.together import endless_warm_up
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ def main(cfg: DictConfig) -> float | None:
         if is_done(cfg):
             session.log_to(None)
             log.info("resume=%s: has finished, nothing to do; trainer.max_epochs=N trains for longer", cfg.resume)
+            tidy(Path(cfg.output_dir))
             page.write_if_due(Path(cfg.output_dir), cfg.report)
             return RunDirectory.read(Path(cfg.output_dir))["objective"]
         run = RunDirectory.go_on(Path(cfg.output_dir), cfg)
