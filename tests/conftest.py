@@ -202,6 +202,7 @@ def _command(arguments: Any, cwd: str, environment: dict[str, str], before: Any,
         os.dup2(file.detach(), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.argv = ["llmft"]
+    multiprocessing.set_start_method(None, force=True)  # a user's loader workers are forks of the run, not of a server
     if before:
         before()
     from llmft.__main__ import run

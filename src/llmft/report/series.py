@@ -9,6 +9,7 @@ from typing import NamedTuple
 from llmft.config import conf_dir, user_path
 from llmft.errors import UserError
 from llmft.evaluation.metric import mode_of
+from llmft.whole import whole
 
 
 class Series(NamedTuple):
@@ -77,7 +78,7 @@ def curve_file(path: str) -> Path:
 def write_each(found: Mapping[str, Series], folder: Path) -> None:
     """A CSV file per series: step, epoch, value."""
     for name, series in found.items():
-        with (folder / f"{name.replace('/', '_')}.csv").open("w", newline="", encoding="utf-8") as out:
+        with whole(folder / f"{name.replace('/', '_')}.csv", newline="") as out:
             writer = csv.writer(out)
             writer.writerow(["step", "epoch", name])
             writer.writerows(zip(series.steps, series.epochs, series.values, strict=True))
