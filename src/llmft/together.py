@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from llmft.config import did_you_mean
 from llmft.evaluation.metric import BETTER
+from llmft.rules import FLOAT32
 
 Faults = Iterator[str]
 SCORES = [f"val/{name}" for name, better in BETTER.items() if better and name != "judge"]
@@ -107,6 +108,15 @@ def _half_weights(cfg: DictConfig) -> Faults:
         yield f"model.dtype={cfg.model.dtype}: it would lose small updates of {trained}; use float32"
     elif cfg.model.new_tokens:
         yield f"model.dtype={cfg.model.dtype}: it would lose small updates of model.new_tokens; use float32"
+
+
+@between("optim.lr", "optim.betas", "optim.weight_decay")
+def _step_size(cfg: DictConfig) -> Faults:
+    lr, beta = cfg.optim.lr, cfg.optim.betas[0]
+    # Adam's first step divides by what is left of the first beta; decoupled decay multiplies
+    if lr / (1 - beta) > FLOAT32 or lr * cfg.optim.weight_decay > FLOAT32:
+        others = f"optim.betas={list(cfg.optim.betas)} and optim.weight_decay={cfg.optim.weight_decay}"
+        yield f"optim.lr={lr}: with {others} a step is larger than float32 can hold; lower it"
 
 
 @between("optim.paged", "optim.fallback", "trainer.accelerator")
