@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.config import did_you_mean
-from llmft.evaluation.metric import BETTER
+from llmft.evaluation.metric import BETTER, LOGGED
 from llmft.rules import FLOAT32
 
 Faults = Iterator[str]
 SCORES = [f"val/{name}" for name, better in BETTER.items() if better and name != "judge"]
+TRAINED = [f"train/{name}" for name in LOGGED]
 # Keys of the generation group that are ours and not of GenerationConfig.
 OURS = ("batch_size", "batch_tokens", "samples", "seed")
 
@@ -277,14 +278,14 @@ def endless_warm_up(warmup: int, why: str) -> str:
 
 def _monitored(cfg: DictConfig, key: str, metric: Any) -> Faults:
     generated = bool(OmegaConf.select(cfg, "evaluate.in_training"))
-    logged = SCORES if generated else SCORES[:2]
+    logged = [*(SCORES if generated else SCORES[:2]), *TRAINED]
     own = [node for node in cfg.callbacks.values() if node and not str(node._target_).startswith("llmft.")]
-    if not str(metric).startswith("val/"):
-        yield f"{key}={metric}: must be a validation metric; {' and '.join(SCORES[:2])} are logged"
+    if not str(metric).startswith(("val/", "train/")):
+        yield f"{key}={metric}: must be a metric as it is logged, val/... or train/...; {', '.join(logged)}"
     elif metric in SCORES and metric not in logged:
         yield f"{key}={metric}: is measured in training with evaluate.in_training=true alone"
     elif metric not in logged and not own:  # a callback of the user's may log anything
-        yield f"{key}={metric}: no such metric.{did_you_mean(metric, SCORES)} {' and '.join(logged)} are logged"
+        yield f"{key}={metric}: no such metric.{did_you_mean(metric, [*SCORES, *TRAINED])} {', '.join(logged)} are logged"
 
 
 def _within(key: str, bad: str) -> bool:

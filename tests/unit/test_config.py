@@ -161,7 +161,7 @@ def test_right_overrides_have_no_faults():
             "scheduler.warmup_steps=1.5: must be a whole number of steps, or a fraction below 1",
         ),
         ("objective=val/los", "objective=val/los: no such metric. Did you mean val/loss?"),
-        ("objective=train/loss", "objective=train/loss: must be a validation metric"),
+        ("objective=train/los", "objective=train/los: no such metric. Did you mean train/loss?"),
         (
             "trainer.precision=16-mixed model=tiny_t5",
             "trainer.precision=16-mixed: T5 overflows in float16; use bf16-mixed or 32-true",
@@ -232,7 +232,7 @@ def test_all_faults_of_all_groups_come_in_one_message_before_anything_is_loaded(
         "callbacks.early_stopping.patience=1": "callbacks.early_stopping.patience=1: needs a validation set",
         "data.split={val:0,test:0.6,train:0.6}": "data.split: the shares add up to more than 1",
         "objective=val/rouge": "objective=val/rouge: no such metric",
-        "callbacks.checkpoints.monitor=train/loss": "callbacks.checkpoints.monitor=train/loss: must be a validation metric",
+        "callbacks.checkpoints.monitor=loss": "callbacks.checkpoints.monitor=loss: must be a metric as it is logged, val/... or train/...",
         "trainer.max_steps=20": "",
         "scheduler.warmup_steps=20": "scheduler.warmup_steps=20: trainer.max_steps is 20, so the learning rate would never reach optim.lr",
         "model.family=seq2seq": "model.family=seq2seq: llmft.models.causal.Causal is of the other family",
