@@ -56,6 +56,8 @@ COUNT_OR_NULL = Rule("a whole number of at least 1, or null", lambda v: v is Non
 COUNT_OR_OFF = Rule("a whole number of at least 1, or -1 for no limit", lambda v: v == -1 or COUNT.holds(v))
 FROM_ZERO = Rule("a whole number of at least 0", lambda v: _whole(v) and v >= 0)
 POSITIVE = Rule("a number above 0", lambda v: _number(v) and 0 < v < float("inf"))
+FLOAT32 = 3.4e38  # the largest number, nearly
+RATE = Rule("a number above 0 that float32 can hold", lambda v: _number(v) and 0 < v < FLOAT32)
 NOT_NEGATIVE = Rule("a number of at least 0", lambda v: _number(v) and 0 <= v < float("inf"))
 SHARE = Rule("a number from 0 to 1", lambda v: _number(v) and 0 <= v <= 1)
 DROPOUT = Rule("a number from 0 to below 1", lambda v: _number(v) and 0 <= v < 1)
@@ -163,7 +165,7 @@ RULES: dict[str, Rule] = {
     "peft.distill_from": TEXT_OR_NULL,
     "peft.distill_weight": Rule("a number above 0, up to 1", lambda v: POSITIVE.holds(v) and v <= 1),
     "peft.distill_temperature": POSITIVE,
-    "optim.lr": POSITIVE,
+    "optim.lr": RATE,
     "optim.weight_decay": NOT_NEGATIVE,
     "optim.betas": Rule(
         "two numbers from 0 to below 1", lambda v: _list(v) and len(v) == 2 and all(map(DROPOUT.holds, v))

@@ -46,6 +46,18 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message=f".*{message}.*")
 
 
+class Terminal(logging.StreamHandler):
+    """Writes to what is standard error by then: a notebook or a test takes it away and puts another in its place."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Standard error."""
+        return sys.stderr
+
+
 def log_to(file: Path | None) -> None:
     """Send llmft's log to the terminal, and all warnings and the log to ``file``."""
     logging.captureWarnings(True)
@@ -55,7 +67,7 @@ def log_to(file: Path | None) -> None:
             if getattr(handler, "of_llmft", False):
                 logger.removeHandler(handler)
                 handler.close()
-    terminal = logging.StreamHandler()
+    terminal = Terminal()
     terminal.setFormatter(logging.Formatter("%(message)s"))
     _attach(terminal, root)
     if not is_first():

@@ -153,6 +153,8 @@ def _read(file: Path) -> dict[str, Any]:
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Both files; columns that are empty everywhere stay away."""
+    from llmft.report.page import markdown
+
     columns = [
         name
         for name in dict.fromkeys(key for row in rows for key in row)
@@ -162,8 +164,8 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(out, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    cells = [columns, ["---"] * len(columns), *([_cell(row.get(name)) for name in columns] for row in rows)]
-    whole.write(folder / "sweep.md", "".join(f"| {' | '.join(line)} |\n" for line in cells))
+    text = markdown([columns, *([_cell(row.get(name)) for name in columns] for row in rows)])
+    whole.write(folder / "sweep.md", text)
 
 
 def _row(file: Path, record: dict[str, Any], differing: dict[str, Any]) -> dict[str, Any]:
@@ -193,5 +195,4 @@ def _number(file: Path) -> tuple[int, str]:
 
 
 def _cell(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value if value is not None else "")
-    return text.replace("|", "\\|").replace("\n", " ")
+    return f"{value:.4g}" if isinstance(value, float) else str(value if value is not None else "")

@@ -37,7 +37,7 @@ class MetricsLog(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Take the values of a finished optimizer step."""
         step = trainer.global_step
-        if step == self.row.get("step"):
+        if step in (0, self.row.get("step")):  # 0: in the first window, before its step
             return
         self._write_if_due(trainer)
         self.row = {"step": step, "epoch": trainer.current_epoch, **_values(trainer, "train/")}

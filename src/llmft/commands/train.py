@@ -30,6 +30,7 @@ from llmft.report import page, series
 from llmft.report.lengths import histogram
 from llmft.resume import check_data, is_done, resumed
 from llmft.run import RunDirectory, tidy
+from llmft.shipping import card
 from llmft.together import endless_warm_up
 
 log = logging.getLogger(__name__)
@@ -154,7 +155,8 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
         log.info("stream: %s", data.stream.told())
         run.update(stream=data.stream.summary())
     if not cfg.trainer.fast_dev_run:
-        export.save_model(run.model, generator, cfg, place, data.account)
+        export.save_model(run.model, generator, cfg)
+        card.write(run.path, cfg)
 
     metrics = {
         "before": before,
@@ -169,6 +171,8 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
         "finished", metrics=metrics, objective=after.get(cfg.objective), peak_memory_mib=summary.peak_memory_mib()
     )
     _report(cfg, run)
+    if not cfg.trainer.fast_dev_run:
+        card.write(run.path, cfg)
     summary.show(run, metrics, questions, before_answers, after_answers, scores, cfg.objective)
     return after.get(cfg.objective)
 

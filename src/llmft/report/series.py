@@ -91,6 +91,8 @@ def when_to_stop(found: Mapping[str, Series], objective: str) -> str | None:
         A sentence; None with fewer than two validations.
     """
     series = found.get(objective)
+    if not objective.startswith("val/"):  # train/loss falls for as long as one trains
+        return None
     if series is None or len(series.values) < 2:
         return None
     sign = 1 if mode_of(objective) == "min" else -1
