@@ -45,10 +45,9 @@ def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     faults = [fault for override in overrides if (fault := _apply(override, cfg, saved))]
     checked(faults)
     target = Path(cfg.output_dir)
-    if target.resolve() != folder.resolve():
-        if is_first():
-            _copy(folder, target)
-        saved.output_dir = str(target)
+    if target.resolve() != folder.resolve() and is_first():
+        _copy(folder, target)
+    _move(saved, target)  # whatever its config says of where it once was
     saved.resume = str(cfg.resume)
     return saved
 
@@ -102,6 +101,15 @@ def _apply(override: str, cfg: DictConfig, saved: DictConfig) -> str | None:
         return None  # the same choice, repeated; its other keys are the run's
     shown = then.get("name", "its own") if isinstance(then, dict) else then
     return f"{override}: the run has {key}={shown}; a resumed run goes on as it was (only {', '.join(CHANGEABLE)} may differ)"
+
+
+def _move(saved: DictConfig, target: Path) -> None:
+    """Let a run that was moved or copied write where it is now."""
+    before, saved.output_dir = str(saved.output_dir), str(target)
+    for node in (saved.get("logger") or {}).values():
+        for key, value in node.items() if isinstance(node, DictConfig) else ():
+            if isinstance(value, str) and before and value.removeprefix("file:").startswith(before):
+                node[key] = value.replace(before, str(target), 1)
 
 
 def _plain(cfg: DictConfig, key: str) -> Any:

@@ -150,12 +150,13 @@ class RunDirectory:
         self.update(status=status, seconds=round(self.seconds + time.perf_counter() - self.started, 1), **values)
 
 
-def open_run(path: str, part: str = "model") -> tuple[Path, DictConfig]:
+def open_run(path: str, part: str = "model", allow: Sequence[str] = ()) -> tuple[Path, DictConfig]:
     """A run and its config.
 
     Args:
         path: As the user wrote it.
         part: The folder in it that the command needs: ``model`` or ``halt``.
+        allow: Packages whose classes its config may name besides ours; what it allows itself does not count.
 
     Raises:
         UserError: There is no run, or it has no such folder.
@@ -169,7 +170,7 @@ def open_run(path: str, part: str = "model") -> tuple[Path, DictConfig]:
         cfg = OmegaConf.load(folder / "config.yaml")
         if not isinstance(cfg, DictConfig) or not {"model", "data", "peft", "generation", "prompt"} <= set(cfg):
             raise ValueError("it is not the config of a run")
-        check(completed(cfg))
+        check(completed(cfg), allow=allow)
     except (ValueError, YAMLError, UserError) as error:
         raise UserError(f"run={path}: config.yaml cannot be used: {error}") from None
     return folder, cfg

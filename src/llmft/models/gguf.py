@@ -10,6 +10,7 @@ from typing import Any
 
 from llmft.errors import UserError
 from llmft.models.cache import cache_root, cached_folder
+from llmft.models.theirs import line_of
 from llmft.sources import digest
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,8 @@ def _convert(file: Path, folder: Path, auto_class: Any) -> None:
             **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
         )
     except Exception as error:  # the readers raise whatever a malformed file makes them stumble over
-        raise UserError(f"{file}: transformers cannot load this GGUF file ({type(error).__name__}: {error})") from error
+        reason = f"{type(error).__name__}: {line_of(error)}"
+        raise UserError(f"{file}: transformers cannot load this GGUF file ({reason})") from error
     # The weights are plain now; with these marks left on, save_pretrained refuses and a reload would look for blocks.
     model.hf_quantizer, model.is_quantized = None, False
     for mark in ("quantization_config", "_pre_quantization_dtype"):
