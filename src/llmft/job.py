@@ -18,6 +18,7 @@ from llmft import ranks
 from llmft.command_line import quoted
 from llmft.errors import INTERRUPTED, Halted, Pruned, UserError, complain, say
 from llmft.sweep import before, finished_value
+from llmft.terminal import printable
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def attempt(cfg: DictConfig) -> tuple[int, Any]:
         return 0, error.value
     except (UserError, Halted, OSError) as error:
         if cfg.get("show_traceback"):
-            traceback.print_exc()
+            _trace()
         return complain(error), float("nan")
     except KeyboardInterrupt:
         say("interrupted")
@@ -83,8 +84,12 @@ def _guarded(cfg: DictConfig) -> tuple[int, Any]:
     try:
         return attempt(cfg)
     except Exception as error:
-        traceback.print_exc()
+        _trace()
         return complain(error), float("nan")
+
+
+def _trace() -> None:
+    sys.stderr.write(printable(traceback.format_exc()))
 
 
 def _needs_a_process(cfg: DictConfig, job: Any) -> bool:

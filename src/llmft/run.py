@@ -22,6 +22,7 @@ from llmft.check import check
 from llmft.config import conf_dir, user_path
 from llmft.errors import UserError
 from llmft.ranks import is_first
+from llmft.terminal import escaped
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ class RunDirectory:
         self.record |= values
         if not is_first():
             return
-        text = json.dumps(finite(self.record), indent=2, ensure_ascii=False, allow_nan=False)
+        text = escaped(json.dumps(finite(self.record), indent=2, ensure_ascii=False, allow_nan=False))
         unfinished = self.path / "run.json.tmp"
         unfinished.write_text(text + "\n", encoding="utf-8")
         unfinished.replace(self.path / "run.json")

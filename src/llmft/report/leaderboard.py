@@ -1,6 +1,5 @@
 """Runs below a folder -> ``leaderboard.md``, ``.csv`` and ``.html``: which to keep, and which differences are luck."""
 
-import csv
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from llmft import cells
 from llmft.errors import UserError
 from llmft.evaluation.metric import BETTER, mode_of
 from llmft.evaluation.show import number
@@ -45,8 +45,7 @@ def write(folder: Path) -> str:
         f"\nnot ranked: {line}\n" for line in left
     )
     (folder / "leaderboard.md").write_text(text, encoding="utf-8")
-    with (folder / "leaderboard.csv").open("w", newline="", encoding="utf-8") as out:
-        csv.writer(out).writerows(table)
+    cells.write(folder / "leaderboard.csv", table)
     shown = {
         "folder": str(folder),
         "objective": objective,

@@ -1,6 +1,5 @@
 """A run -> ``report.html``, one file without network or scripts, and ``report/`` with pictures and tables."""
 
-import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from llmft.commands.summary import printable
+from llmft import cells
 from llmft.report import facts, figures, series, stored
 from llmft.report.figures import Figure
+from llmft.terminal import printable
 
 
 def write(run: Path, settings: Any) -> Path:
@@ -65,13 +65,11 @@ def save(file: Path, template: str, page: Mapping[str, Any]) -> Path:
 
 def _write_scores(scores: Mapping[str, Any], file: Path) -> None:
     columns = ("base", "base_interval", "tuned", "tuned_interval", "difference", "difference_interval", "verdict")
-    with file.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out)
-        writer.writerow(["score", *columns])
-        for name, entry in scores.items():
-            writer.writerow(
-                [name, *(" ".join(map(str, v)) if isinstance(v := entry.get(c), list) else v for c in columns)]
-            )
+    rows = [
+        [name, *(" ".join(map(str, v)) if isinstance(v := entry.get(c), list) else v for c in columns)]
+        for name, entry in scores.items()
+    ]
+    cells.write(file, [["score", *columns], *rows])
 
 
 def _harmless(value: Any) -> Any:
