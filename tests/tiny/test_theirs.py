@@ -54,7 +54,13 @@ def folder(base, tmp_path):
 def loaded(folder: Path, **keys: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
-    plain = {"dropout": None, "dtype": "float32", "attention": "sdpa", "gradient_checkpointing": False, "revision": None}
+    plain = {
+        "dropout": None,
+        "dtype": "float32",
+        "attention": "sdpa",
+        "gradient_checkpointing": False,
+        "revision": None,
+    }
     cfg = OmegaConf.create({**plain, "trust_remote_code": False, **keys})
     backbone.load_tokenizer(str(folder), cfg)
     return backbone.load_model(str(folder), cfg, AutoModelForCausalLM)
@@ -107,7 +113,9 @@ def test_code_that_comes_with_a_model_is_refused_without_a_question(file, folder
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked on standard input"))
     (folder / "code.py").write_text(CODE.format(mark=str(folder / "ran")))
     change(folder / file, auto_map={"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"})
-    with pytest.raises(UserError, match=rf"brings code of its own \(auto_map in {file}\).* model.trust_remote_code=true"):
+    with pytest.raises(
+        UserError, match=rf"brings code of its own \(auto_map in {file}\).* model.trust_remote_code=true"
+    ):
         loaded(folder)
     assert not (folder / "ran").exists()
 
