@@ -103,7 +103,8 @@ def _in_a_process(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> tu
     given = [f"--config-dir={s.path}" for s in job.runtime.config_sources if s.provider == "command-line"]
     where = [f"output_dir={folder}", *([f"resume={folder}"] if cfg.get("resume") else [])]
     command = [sys.executable, "-m", "llmft", job.job.config_name, *given, *overrides]
-    code = subprocess.run([*command, *(quoted(w, multirun=False) for w in where)], check=False).returncode
+    arguments = [*command, *(quoted(w, multirun=False) for w in where)]
+    code = subprocess.run(arguments, check=False).returncode  # noqa: S603 (this program, with the user's own overrides)
     if code < 0:
         say(f"job {folder.name}: was killed by {signal.Signals(-code).name}")
         return 1, float("nan")

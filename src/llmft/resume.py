@@ -7,12 +7,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from llmft.config import checked, user_path
+from llmft.config import checked, stored_config, user_path
 from llmft.errors import UserError
 from llmft.ranks import is_first
-from llmft.run import completed, status_of
+from llmft.run import GROUPS, completed, status_of
 
 # What may differ from the run that goes on: how long, and what changes no number.
 LENGTHS = ("trainer.max_epochs", "trainer.max_steps", "callbacks.early_stopping.patience")
@@ -75,10 +74,10 @@ def check_data(given: str, sha256: str | None, record: dict[str, Any]) -> None:
 
 def _saved(folder: Path) -> DictConfig:
     try:
-        saved = OmegaConf.load(folder / "config.yaml")
-    except (OSError, YAMLError) as error:
+        saved = stored_config(folder / "config.yaml")
+    except ValueError as error:
         raise UserError(f"resume={folder}: no run directory that could go on ({error})") from None
-    if not isinstance(saved, DictConfig) or not {"model", "data", "trainer", "seed"} <= set(saved):
+    if "seed" not in saved or not all(isinstance(saved.get(name), DictConfig) for name in (*GROUPS, "trainer")):
         raise UserError(f"resume={folder}: config.yaml is not the config of a training")
     return completed(saved)
 

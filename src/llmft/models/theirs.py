@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmft.errors import UserError
+from llmft.terminal import printable
 
 MAX_JSON = 2**26  # bytes of a config; those of published models have thousands
 INDEX = "model.safetensors.index.json"
@@ -99,7 +100,7 @@ def adapter_config(folder: Path) -> Any:
     plain = LoraConfig(task_type="CAUSAL_LM").to_dict()
     for name, value in given.items():
         if name not in CHOSEN and value not in (plain.get(name), None, [], {}, False):
-            raise UserError(f"{folder}: adapter_config.json sets {name[:60]}, which is not taken; only plain LoRA is")
+            raise UserError(f"{folder}: adapter_config.json sets {name[:60]!a}, which is not taken; only plain LoRA is")
     rank, layers = given.get("r"), given.get("target_modules")
     if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= 65536:
         raise UserError(f"{folder}: adapter_config.json: r must be a whole number from 1 on, got {rank!r:.60}")
@@ -130,7 +131,7 @@ def adapter_weights(folder: Path) -> dict[str, Any]:
 
 def line_of(error: BaseException, most: int = 300) -> str:
     """What an error says, in one line."""
-    return " ".join(str(error).split())[:most] or type(error).__name__
+    return printable(" ".join(str(error).split()))[:most] or type(error).__name__
 
 
 def _rank_faults(config: Any, weights: Mapping[str, Any]) -> Iterator[str]:
