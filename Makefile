@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # `make run ARGS="trainer.max_steps=3"` adds overrides
 ARGS ?=
 
-.PHONY: run test guarantees real bench lint clean
+.PHONY: run test guarantees real bench lint lowest sbom audit fuzz clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -43,5 +43,37 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 
+# the lowest versions that pyproject.toml allows, in an environment of their own
+LOWEST := .venv-lowest
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt "torch==2.13.0"
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable ".[dev]"
+	touch $@
+
+lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -n 2 --dist loadgroup tests/unit tests/tiny/test_adapters.py tests/tiny/test_export.py \
+		tests/tiny/test_served_answers.py tests/tiny/test_theirs.py
+
+# Tools that look at an environment from outside, in one of their own: no dependency of the project.
+TOOLS := .venv-tools
+$(TOOLS)/.installed:
+	test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet "cyclonedx-bom==7.5.0" "pip-audit==2.10.1"
+	touch $@
+
+# a list of all that is installed, in CycloneDX's JSON: dist/sbom.json
+sbom: $(VENV)/.installed $(TOOLS)/.installed
+	mkdir -p dist
+	$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --of JSON -o dist/sbom.json
+
+# known faults of the pinned versions; asks a database on the network
+audit: $(TOOLS)/.installed
+	$(TOOLS)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+# every parser of ours under many generated inputs (minutes)
+fuzz: $(VENV)/.installed
+	LLMFT_FUZZ=2000 $(BIN)/python -m pytest -n 2 -m "slow or not slow" tests/unit/test_fuzz.py
+
 clean:
-	rm -rf $(VENV) $(PEERS) dist build outputs
+	rm -rf $(VENV) $(PEERS) $(LOWEST) $(TOOLS) dist build outputs

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from llmft.command_line import check_command_line, quoted, resumed_dir
+from llmft.command_line import check_command_line, check_flags, quoted, resumed_dir
 from llmft.config import conf_dir, did_you_mean
 from llmft.errors import INTERRUPTED, UserError, complain
 
@@ -51,13 +51,14 @@ def run(arguments: Sequence[str]) -> int:
         command, rest = split_command(arguments)
         multirun = any(argument in ("-m", "--multirun") for argument in rest)
         rest = [quoted(argument, multirun=multirun) for argument in rest]
+        check_flags(rest)
         if not any(argument.partition("=")[0] in ASKING for argument in rest):
             check_command_line(command, rest, multirun=multirun)
         rest += resumed_dir(rest)
         if multirun:  # a sweep's output_dir holds its runs
             rest = [re.sub("^output_dir=", "hydra.sweep.dir=", argument) for argument in rest]
         return launch(command, rest, multirun=multirun)
-    except UserError as error:
+    except (UserError, OSError) as error:
         return complain(error)
 
 

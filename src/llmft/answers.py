@@ -8,26 +8,19 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmft.cells import harmless
 from llmft.config import user_path
 from llmft.errors import UserError
+from llmft.terminal import json_line, printable
 from llmft.whole import whole
 
 ENDINGS = (".jsonl", ".csv", ".txt")
-# A spreadsheet takes a cell that begins with one of these for a formula, and runs it.
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-
 KEY = re.compile("[0-9a-f]{16}")
 
 
 def key_of(*what: Any) -> str:
     """What an answer is an answer to (model, settings, question), in 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def harmless(value: Any) -> str:
-    """A cell of a CSV file that no spreadsheet takes for a formula: a ``'`` goes before one."""
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
 
 
 class AnswerFile:
@@ -76,9 +69,9 @@ class AnswerFile:
 
     def _text(self, rows: Sequence[Mapping[str, Any]], *, first: bool) -> str:
         if self.kind == ".jsonl":
-            return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            return "".join(json_line(row) + "\n" for row in rows)
         if self.kind == ".txt":
-            return "".join(as_text(row, several=True) + "\n\n" for row in rows)
+            return "".join(printable(as_text(row, several=True)) + "\n\n" for row in rows)
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self.columns)
         if first:

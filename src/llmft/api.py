@@ -29,13 +29,17 @@ class Run:
         record: What ``run.json`` holds: status, data, versions, metrics.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    def __init__(self, path: str | PathLike[str], allow_targets: Sequence[str] = ()) -> None:
         """Open a run.
+
+        Args:
+            path: The run directory.
+            allow_targets: Packages of yours whose classes its config may name.
 
         Raises:
             UserError: There is no run at ``path``, or no model in it.
         """
-        self.path, self.config = open_run(fspath(path))
+        self.path, self.config = open_run(fspath(path), allow=allow_targets)
         self.record: dict[str, Any] = RunDirectory.read(self.path)
 
     def __repr__(self) -> str:
@@ -123,13 +127,17 @@ class Run:
         return base_beside(self.config, self._tuned)
 
 
-def load_run(path: str | PathLike[str]) -> Run:
+def load_run(path: str | PathLike[str], allow_targets: Sequence[str] = ()) -> Run:
     """Open the run directory that a training left.
+
+    Args:
+        path: The run directory.
+        allow_targets: Packages of yours whose classes its config may name.
 
     Raises:
         UserError: There is no run at ``path``, or no model in it.
     """
-    return Run(path)
+    return Run(path, allow_targets)
 
 
 def train(overrides: Sequence[str] = ()) -> Run:

@@ -1,19 +1,17 @@
 """The rules that a composed config must keep; all faults are found before anything is built."""
 
-import inspect
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llmft.config import checked, did_you_mean
+from llmft.config import checked, conf_dir, did_you_mean
+from llmft.permitted import allowed, code_faults, resolver_faults, target_faults
 from llmft.rules import RULES
 from llmft.together import TOGETHER, within
-
-MODELS = ("model", "judge.model")  # their keys are read, not passed to the class
-ALLOWED_TARGETS = ("llmft.", "torch.optim.", "lightning.pytorch.")
-
 
 # What only the libraries, or the model's architecture, can tell to be right.
 LOOKED_INTO = ("model", "peft", "data.max_prompt_tokens", "data.max_answer_tokens", "callbacks.samples", "prompt")
@@ -34,6 +32,8 @@ def check_early(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """
     if cfg.get("resume"):  # the run's own config decides
         return
+    if any(resolver_faults(cfg, allowed(overrides))):  # no rule may look at their values
+        return
     broken = dict(_broken_rules(cfg))
     light = [rule for rule in TOGETHER if not rule.imports]
     faults = [*broken.values(), *(f for rule in light if rule.applies(cfg, broken) for f in rule.faults(cfg))]
@@ -49,23 +49,27 @@ def _needs_more(override: str, keys: Sequence[str], broken: dict[str, str]) -> b
     return "." in name and name not in broken and any(within(name, key) for key in keys)
 
 
-def check(cfg: DictConfig, *, architecture: bool = False, models: bool = True) -> None:
+def check(cfg: DictConfig, *, architecture: bool = False, models: bool = True, allow: Sequence[str] = ()) -> None:
     """Check a composed config: each value, values against each other, targets, and what the model's architecture allows.
 
     Args:
         cfg: Of any command; rules about keys that it does not have do not apply.
         architecture: Whether to look at the model too, where its config is on this machine (no weights are read).
         models: Whether a class of a model will be needed; importing one takes seconds.
+        allow: Packages and resolvers that it may name besides those that ``allow_targets`` names on the command line.
 
     Raises:
         UserError: All faults in one message, each with its key and what would be right.
     """
+    allow = (*allow, *allowed())
+    if calls := list(resolver_faults(cfg, allow)):  # no rule may look at their values
+        checked([*calls, *target_faults(cfg, allow)])
     broken = dict(_broken_rules(cfg))
-    faults = list(broken.values())
+    faults = [*broken.values(), *_unknown_keys(cfg)]
     faults += [fault for rule in TOGETHER if rule.applies(cfg, broken) for fault in rule.faults(cfg)]
-    targets = [*_broken_targets(cfg, models=models)]
+    targets = [*target_faults(cfg, allow, models=models), *code_faults(cfg, allow)]
     faults += targets
-    if architecture and not any(fault.startswith("model._target_") for fault in targets):
+    if architecture and not any(fault.startswith("model.") for fault in targets):
         from llmft.models.outline import architecture_faults
 
         faults += architecture_faults(cfg, set(broken))
@@ -89,35 +93,28 @@ def _broken_rules(cfg: DictConfig) -> Iterator[tuple[str, str]]:
             yield key, f"{key}={value}: must be {rule.words}"
 
 
-def _broken_targets(cfg: DictConfig, *, models: bool) -> Iterator[str]:
-    from hydra.utils import get_object
-
-    allowed = (*ALLOWED_TARGETS, *(f"{package}." for package in cfg.get("allow_targets") or ()))
-    for path, node in _targets(OmegaConf.to_container(cfg, resolve=False), ""):
-        target = node["_target_"]
-        if not str(target).startswith(allowed):
-            root = str(target).partition(".")[0]
-            yield f"{path}._target_={target}: not allowed; classes come from {', '.join(allowed)} (allow_targets=[{root}])"
-            continue
-        if path in MODELS and not models:
-            continue
-        try:
-            parameters = inspect.signature(get_object(target)).parameters
-        except Exception as error:  # an import can fail in any way
-            yield f"{path}._target_={target}: cannot be imported ({str(error).splitlines()[0]})"
-            continue
-        free = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-        for key in node:
-            if not (free or key.startswith("_") or key in parameters or path in MODELS):
-                yield f"{path}.{key}: {target} has no such argument.{did_you_mean(key, parameters)}"
+def _unknown_keys(cfg: DictConfig) -> Iterator[str]:
+    """Keys that nothing reads, added with ``+`` or by a file; what goes to a class as arguments is checked with its target."""
+    for section, known in _known_keys().items():
+        node = OmegaConf.select(cfg, section) if section else cfg
+        for key in node if isinstance(node, DictConfig) else ():
+            if key not in known:
+                name = f"{section}.{key}" if section else str(key)
+                yield f"{name}: no such key.{did_you_mean(name, (f'{section}.{one}'.lstrip('.') for one in known))}"
 
 
-def _targets(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield path, node
-        for key, child in node.items():
-            yield from _targets(child, f"{path}.{key}" if path else str(key))
-    elif isinstance(node, list):
-        for number, child in enumerate(node):
-            yield from _targets(child, f"{path}[{number}]")
+@cache
+def _known_keys() -> dict[str, set[str]]:
+    """Keys of the top, of each section of a command's own, and of each group that is no class's arguments."""
+
+    def read(pattern: str) -> list[dict[str, Any]]:
+        return [yaml.safe_load(file.read_bytes()) or {} for file in sorted(conf_dir().glob(pattern))]
+
+    commands, groups = read("*.yaml"), {folder.name for folder in conf_dir().iterdir() if folder.is_dir()}
+    known = {group: {key for keys in read(f"{group}/*.yaml") for key in keys} for group in ("model", "peft", "prompt")}
+    known["judge"] = {"model", *(key for keys in read("judge/*.yaml") for key in keys)}
+    known["judge.model"] = known["model"]
+    for name in {key for keys in commands for key in keys} - groups - {"defaults", "hydra"}:
+        nodes = [keys[name] for keys in commands if isinstance(keys.get(name), dict)]
+        known |= {name: {key for node in nodes for key in node}} if nodes else {}
+    return {"": {key for keys in commands for key in keys} | groups, **known}

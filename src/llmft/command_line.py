@@ -46,6 +46,21 @@ def quoted(argument: str, *, multirun: bool) -> str:
     return f"{key}='{escaped}'"
 
 
+def check_flags(arguments: list[str]) -> None:
+    """Refuse the flags of Hydra's that would put other configs in the place of ours, or load a pickle, also to ask for help.
+
+    Raises:
+        UserError: There is one.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    parsed = get_args_parser().parse_args(arguments)
+    if parsed.config_path or parsed.config_name:
+        raise UserError("--config-path and --config-name: the commands have their own; --config-dir=DIR adds yours")
+    if parsed.experimental_rerun:
+        raise UserError("--experimental-rerun: would load a pickle; resume=RUN goes on with a run")
+
+
 def check_command_line(command: str, arguments: list[str], *, multirun: bool) -> None:
     """Find what is wrong with the overrides, in our words, before Hydra sees them.
 
@@ -60,9 +75,29 @@ def check_command_line(command: str, arguments: list[str], *, multirun: bool) ->
     overrides = [o for o in parsed.overrides if not o.lstrip("+~").startswith("hydra")]
     jobs = swept_jobs(overrides) if multirun else [overrides]
     faults = dict.fromkeys(fault for job in jobs for fault in composition_faults(command, job, parsed.config_dir))
+    of_hydra = [o for o in parsed.overrides if o.lstrip("+~").startswith("hydra")]
+    if not faults and (of_hydra or parsed.config_dir):  # nothing else can change what Hydra itself calls
+        faults |= dict.fromkeys(
+            f for job in jobs for f in _hydras_faults(command, [*job, *of_hydra], parsed.config_dir)
+        )
     if faults:
         raise UserError.from_faults("command line", list(faults))
     check_output(overrides)
+
+
+def _hydras_faults(command: str, overrides: list[str], config_dir: str | None) -> list[str]:
+    """What Hydra would call or import for itself before a job begins."""
+    from hydra import compose, initialize_config_dir
+
+    from llmft.permitted import hydra_faults
+
+    search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        try:
+            composed = compose(command, overrides=[*search, *overrides], return_hydra_config=True)
+        except Exception as error:  # Hydra's and OmegaConf's errors have no common base
+            return [str(error).splitlines()[0]]
+    return list(hydra_faults(composed.hydra, overrides))
 
 
 def swept_jobs(overrides: list[str]) -> list[list[str]]:

@@ -10,6 +10,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from llmft import cells
+
 log = logging.getLogger(__name__)
 
 HEAD = {
@@ -39,15 +41,12 @@ class Comparison(Callback):
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Both files, and the table for people."""
-    from rich.console import Console
     from rich.table import Table
 
     from llmft.report.page import markdown
+    from llmft.terminal import Console
 
-    with (folder / "comparison.csv").open("w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, list(HEAD))
-        writer.writeheader()
-        writer.writerows(rows)
+    cells.write(folder / "comparison.csv", [list(HEAD), *([row[name] for name in HEAD] for row in rows)])
     texts = [[_text(name, row[name]) for name in HEAD] for row in rows]
     (folder / "comparison.md").write_text(markdown([list(HEAD.values()), *texts]), encoding="utf-8")
     table = Table(title="what quality costs, best first")

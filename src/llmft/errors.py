@@ -69,6 +69,6 @@ def complain(error: Exception) -> int:
 
 def say(message: str, style: str = "red") -> None:
     """Print to standard error, in colour where there is any."""
-    from rich.console import Console
+    from llmft.terminal import Console
 
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"llmft: {message}", style=style, markup=False)

@@ -21,6 +21,7 @@ from llmft.command_line import quoted
 from llmft.errors import INTERRUPTED, Halted, Pruned, UserError, complain, say
 from llmft.run import tidy
 from llmft.sweep import before, finished_value
+from llmft.terminal import printable
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def attempt(cfg: DictConfig) -> tuple[int, Any]:
         return 0, error.value
     except (UserError, Halted, OSError) as error:
         if cfg.get("show_traceback"):
-            traceback.print_exc()
+            _trace()
         return complain(error), float("nan")
     except KeyboardInterrupt:
         say("interrupted")
@@ -92,8 +93,12 @@ def _guarded(cfg: DictConfig) -> tuple[int, Any]:
     try:
         return attempt(cfg)
     except Exception as error:
-        traceback.print_exc()
+        _trace()
         return complain(error), float("nan")
+
+
+def _trace() -> None:
+    sys.stderr.write(printable(traceback.format_exc()))
 
 
 def _needs_a_process(cfg: DictConfig, job: Any) -> bool:
@@ -108,7 +113,8 @@ def _in_a_process(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> tu
     where = [f"output_dir={folder}", *([f"resume={folder}"] if cfg.get("resume") else [])]
     command = [sys.executable, "-m", "llmft", job.job.config_name, *given, *overrides]
     command += [quoted(w, multirun=False) for w in where]
-    code = subprocess.run(command, env={**os.environ, ranks.FOLLOWS: str(os.getpid())}, check=False).returncode
+    environment = {**os.environ, ranks.FOLLOWS: str(os.getpid())}
+    code = subprocess.run(command, env=environment, check=False).returncode  # noqa: S603 (this program, with the user's own overrides)
     if code < 0:
         say(f"job {folder.name}: was killed by {signal.Signals(-code).name}")
         return 1, float("nan")

@@ -12,6 +12,7 @@ from llmft.errors import UserError
 from llmft.evaluation.measure import has_adapter
 from llmft.generation import Generator
 from llmft.models import backbone, export
+from llmft.permitted import CODE
 from llmft.run import open_run
 
 
@@ -27,7 +28,7 @@ def load_generator(cfg: DictConfig) -> tuple[Generator, str | None]:
         codec, _ = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
         model = backbone.load_model(place, cfg.model, auto_class).to(session.device())
         return Generator(model, codec, cfg.generation), None
-    chosen = [o for o in HydraConfig.get().overrides.task if o.startswith(("model", "prompt"))]
+    chosen = [o for o in HydraConfig.get().overrides.task if o.startswith(("model", "prompt")) and CODE not in o]
     if chosen:
         raise UserError(
             f"{chosen[0]}: a run has its own model and prompt; leave it away, or ask a plain model without run="

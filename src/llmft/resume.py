@@ -7,13 +7,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from llmft import claim
-from llmft.config import checked, user_path
+from llmft.config import checked, stored_config, user_path
 from llmft.errors import UserError
 from llmft.ranks import is_first
-from llmft.run import completed, status_of
+from llmft.run import GROUPS, completed, status_of
 from llmft.whole import write
 
 # What may differ from the run that goes on: how long, and what changes no number.
@@ -47,10 +46,9 @@ def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     faults = [fault for override in overrides if (fault := _apply(override, cfg, saved))]
     checked(faults)
     target = Path(cfg.output_dir)
-    if target.resolve() != folder.resolve():
-        if is_first():
-            _copy(folder, target)
-        saved.output_dir = str(target)
+    if target.resolve() != folder.resolve() and is_first():
+        _copy(folder, target)
+    _move(saved, target)  # whatever its config says of where it once was
     saved.resume = str(cfg.resume)
     return saved
 
@@ -78,10 +76,10 @@ def check_data(given: str, sha256: str | None, record: dict[str, Any]) -> None:
 
 def _saved(folder: Path) -> DictConfig:
     try:
-        saved = OmegaConf.load(folder / "config.yaml")
-    except (OSError, YAMLError) as error:
+        saved = stored_config(folder / "config.yaml")
+    except ValueError as error:
         raise UserError(f"resume={folder}: no run directory that could go on ({error})") from None
-    if not isinstance(saved, DictConfig) or not {"model", "data", "trainer", "seed"} <= set(saved):
+    if "seed" not in saved or not all(isinstance(saved.get(name), DictConfig) for name in (*GROUPS, "trainer")):
         raise UserError(f"resume={folder}: config.yaml is not the config of a training")
     return completed(saved)
 
@@ -104,6 +102,15 @@ def _apply(override: str, cfg: DictConfig, saved: DictConfig) -> str | None:
         return None  # the same choice, repeated; its other keys are the run's
     shown = then.get("name", "its own") if isinstance(then, dict) else then
     return f"{override}: the run has {key}={shown}; a resumed run goes on as it was (only {', '.join(CHANGEABLE)} may differ)"
+
+
+def _move(saved: DictConfig, target: Path) -> None:
+    """Let a run that was moved or copied write where it is now."""
+    before, saved.output_dir = str(saved.output_dir), str(target)
+    for node in (saved.get("logger") or {}).values():
+        for key, value in node.items() if isinstance(node, DictConfig) else ():
+            if isinstance(value, str) and before and value.removeprefix("file:").startswith(before):
+                node[key] = value.replace(before, str(target), 1)
 
 
 def _plain(cfg: DictConfig, key: str) -> Any:

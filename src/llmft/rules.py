@@ -62,6 +62,11 @@ NOT_NEGATIVE = Rule("a number of at least 0", lambda v: _number(v) and 0 <= v < 
 SHARE = Rule("a number from 0 to 1", lambda v: _number(v) and 0 <= v <= 1)
 DROPOUT = Rule("a number from 0 to below 1", lambda v: _number(v) and 0 <= v < 1)
 
+# It becomes part of a folder's name.
+NAME = Rule(
+    "a name of at most 100 bytes without / and control characters, and no dot at its front",
+    lambda v: TEXT.holds(v) and v.isprintable() and v[0] != "." and not set("/\\") & set(v) and len(v.encode()) <= 100,
+)
 ENVIRONMENT = Rule("the name of an environment variable", lambda v: isinstance(v, str) and v.isidentifier())
 NAMES = Rule("a list of texts", lambda v: _list(v) and all(isinstance(one, str) and one.strip() for one in v))
 
@@ -132,9 +137,10 @@ RULES: dict[str, Rule] = {
     "data.stream_held_out": COUNT,
     "data.train_on": one_of("answer", "all"),
     "data.train_on_turns": one_of("last", "all"),
-    "data.name": TEXT,
+    "data.name": NAME,
     "performance": one_of("auto", "plain"),
-    "model.name": TEXT,
+    "model.name": NAME,
+    "peft.name": NAME,
     "model.family": one_of("seq2seq", "causal"),
     "model.path": TEXT,
     "model.dropout": Rule("a number from 0 to below 1, or null", lambda v: v is None or DROPOUT.holds(v)),
@@ -145,6 +151,7 @@ RULES: dict[str, Rule] = {
         "one of auto, float32, bfloat16 (in float16 T5 overflows, and gradients do everywhere)",
         lambda v: v in ("auto", "float32", "bfloat16"),
     ),
+    "model.trust_remote_code": FLAG,
     "model.attention": one_of("auto", "sdpa", "eager", "by_length"),
     "model.gradient_checkpointing": FLAG,
     "peft.method": one_of("none", "lora", "head", "unfreeze"),

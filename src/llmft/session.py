@@ -14,6 +14,7 @@ from llmft.codec import codec_for
 from llmft.encoding import Codec
 from llmft.errors import say
 from llmft.ranks import is_first
+from llmft.terminal import Formatter
 
 # Warnings that say nothing a user could act on here, each with the reason.
 EXPLAINED = {
@@ -68,7 +69,7 @@ def log_to(file: Path | None) -> None:
                 logger.removeHandler(handler)
                 handler.close()
     terminal = Terminal()
-    terminal.setFormatter(logging.Formatter("%(message)s"))
+    terminal.setFormatter(Formatter("%(message)s"))
     _attach(terminal, root)
     if not is_first():
         root.setLevel(logging.ERROR)
@@ -76,7 +77,7 @@ def log_to(file: Path | None) -> None:
         return
     if file:
         kept = KeptLog(file, encoding="utf-8")
-        kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        kept.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         _attach(kept, root)
     root.setLevel(logging.WARNING)
     ours.setLevel(logging.INFO)

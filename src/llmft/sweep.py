@@ -1,6 +1,5 @@
 """A sweep: which of its jobs are done already, and at its end ``sweep.csv``, ``sweep.md`` and a leaderboard beside the runs."""
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from llmft import whole
+from llmft import cells, whole
 from llmft.claim import is_claimed
 from llmft.errors import UserError, say
 from llmft.redact import safe_argument
@@ -130,8 +129,9 @@ def _tables(folder: Path, files: list[Path]) -> None:
 
 def show(folder: Path, rows: list[dict[str, Any]], differing: list[str]) -> None:
     """Print what differed, and what came out."""
-    from rich.console import Console
     from rich.table import Table
+
+    from llmft.terminal import Console
 
     table = Table(title=f"{len(rows)} jobs in {folder}")
     for name in (*SHOWN[:1], *differing, *SHOWN[1:], "reason"):
@@ -160,10 +160,7 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> None:
         for name in dict.fromkeys(key for row in rows for key in row)
         if any(row.get(name) not in (None, "") for row in rows)
     ]
-    with whole.whole(folder / "sweep.csv", newline="") as out:
-        writer = csv.DictWriter(out, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+    cells.write(folder / "sweep.csv", [columns, *([row.get(name) for name in columns] for row in rows)])
     text = markdown([columns, *([_cell(row.get(name)) for name in columns] for row in rows)])
     whole.write(folder / "sweep.md", text)
 

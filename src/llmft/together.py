@@ -1,9 +1,13 @@
 """The rules between keys: what two values that are fine alone must not be together."""
 
+import os
+import re
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from llmft.config import did_you_mean
 from llmft.evaluation.metric import BETTER, LOGGED
@@ -12,6 +16,9 @@ from llmft.rules import FLOAT32
 Faults = Iterator[str]
 SCORES = [f"val/{name}" for name, better in BETTER.items() if better and name != "judge"]
 TRAINED = [f"train/{name}" for name in LOGGED]
+# Arguments of callbacks, loggers and the trainer that say where they write, and parts of such names.
+FOLDERS = ("save_dir", "dirpath", "dir", "default_root_dir", "root_dir", "log_dir", "tracking_uri", "artifact_location")
+PARTS = ("filename", "version", "sub_dir", "name", "file", "folder")
 # Keys of the generation group that are ours and not of GenerationConfig.
 OURS = ("batch_size", "batch_tokens", "samples", "seed")
 
@@ -233,6 +240,51 @@ def _warm_up(cfg: DictConfig) -> Faults:
         yield endless_warm_up(warmup, f"trainer.max_steps is {steps}")
 
 
+@between("callbacks")
+def _callbacks(cfg: DictConfig) -> Faults:
+    yield from _without_class(cfg, "callbacks")
+
+
+@between("logger")
+def _loggers(cfg: DictConfig) -> Faults:
+    yield from _without_class(cfg, "logger")
+
+
+def _without_class(cfg: DictConfig, group: str) -> Faults:
+    for name, node in cfg[group].items():
+        if node is not None and not (isinstance(node, DictConfig) and "_target_" in node):
+            yield f"{group}.{name}: must be null, or keys with _target_ among them"
+
+
+@between("output_dir", "callbacks", "logger", "trainer")
+def _inside(cfg: DictConfig) -> Faults:
+    """A run writes into its own directory alone, whatever its config says."""
+    root = Path(os.path.abspath(cfg.output_dir))  # noqa: PTH100 (the file may be a link; the name counts)
+    for group in ("callbacks", "logger", "trainer"):
+        try:
+            nodes = OmegaConf.to_container(cfg[group], resolve=True)
+        except OmegaConfBaseException as error:
+            yield f"{group}: {str(error).splitlines()[0]}"
+            continue
+        for path, key, value in _written(nodes, group):
+            folder = Path(os.path.abspath(re.sub("^file:(//)?", "", value)))  # noqa: PTH100
+            within = folder == root or root in folder.parents or value.startswith(("http://", "https://"))
+            if "\0" in value or (key in FOLDERS and not within) or (key in PARTS and not _is_part(value)):
+                yield f"{path}={value}: leads out of output_dir={cfg.output_dir}; a run writes nothing elsewhere"
+
+
+def _written(node: Any, path: str) -> Iterator[tuple[str, str, str]]:
+    if isinstance(node, dict):
+        for key, child in node.items():
+            if isinstance(child, str) and key in (*FOLDERS, *PARTS):
+                yield f"{path}.{key}", key, child
+            yield from _written(child, f"{path}.{key}")
+
+
+def _is_part(text: str) -> bool:
+    return not text.startswith(("/", "~")) and ".." not in text.split("/") and len(text.encode()) <= 200
+
+
 @between("objective", "callbacks")
 def _objective(cfg: DictConfig) -> Faults:
     yield from _monitored(cfg, "objective", cfg.objective)
@@ -292,7 +344,11 @@ def endless_warm_up(warmup: int, why: str) -> str:
 def _monitored(cfg: DictConfig, key: str, metric: Any) -> Faults:
     generated = bool(OmegaConf.select(cfg, "evaluate.in_training"))
     logged = [*(SCORES if generated else SCORES[:2]), *TRAINED]
-    own = [node for node in cfg.callbacks.values() if node and not str(node._target_).startswith("llmft.")]
+    own = [
+        node
+        for node in cfg.callbacks.values()
+        if isinstance(node, DictConfig) and not str(node.get("_target_")).startswith("llmft.")
+    ]
     if not str(metric).startswith(("val/", "train/")):
         yield f"{key}={metric}: must be a metric as it is logged, val/... or train/...; {', '.join(logged)}"
     elif metric in SCORES and metric not in logged:

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from llmft.answers import AnswerFile, harmless, key_of
+from llmft.answers import AnswerFile, key_of
+from llmft.cells import harmless
 from llmft.commands import answer
 from llmft.errors import UserError
 from llmft.questions import sample_questions, to_question

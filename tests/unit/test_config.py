@@ -202,7 +202,7 @@ def test_right_overrides_have_no_faults():
         ("trainer.max_epochs=-1", "trainer.max_epochs=-1: needs an end; set trainer.max_steps"),
         (
             "optim._target_=os.system",
-            "optim._target_=os.system: not allowed; classes come from llmft., torch.optim., lightning.pytorch.",
+            "optim._target_=os.system: not allowed; classes come from torch.optim., llmft.models.optimizer.",
         ),
         ("+callbacks.evil._target_=subprocess.run", "callbacks.evil._target_=subprocess.run: not allowed"),
         ("optim._target_=torch.optim.AdamV", "optim._target_=torch.optim.AdamV: cannot be imported"),
@@ -295,7 +295,9 @@ def test_a_run_of_an_older_version_gets_the_keys_that_have_come_since(load):
 
 
 def test_a_users_package_may_be_allowed(load):
-    check(load("+callbacks.mine._target_=collections.Counter", "allow_targets=[collections]"))
+    with pytest.raises(UserError, match="not allowed"):  # a config's own word alone
+        check(load("+callbacks.mine._target_=collections.Counter", "allow_targets=[collections]"))
+    check(load("+callbacks.mine._target_=collections.Counter"), allow=["collections"])
 
 
 def test_secrets_do_not_reach_a_file(tmp_path, monkeypatch):

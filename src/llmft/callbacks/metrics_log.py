@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from llmft.cells import harmless
 from llmft.whole import lines_of, whole
 
 FIRST = ["step", "epoch", "train/loss", "train/lr", "train/grad_norm", "train/tokens", "val/loss", "val/perplexity"]
@@ -82,7 +83,7 @@ class MetricsLog(pl.Callback):
     def _append(self, step: int) -> None:
         if step != self.last_step and set(self.row) <= set(self.columns):
             with self.file.open("a", newline="", encoding="utf-8") as out:
-                csv.DictWriter(out, self.columns).writerow(self.row)
+                csv.DictWriter(out, self.columns).writerow(_safe(self.row))
         else:  # a first row, new columns, or a validation after the last step, which adds to the row that is there already
             rows = self._read()
             rows = rows[:-1] if step == self.last_step else rows
@@ -94,7 +95,7 @@ class MetricsLog(pl.Callback):
         with whole(self.file, newline="") as out:
             writer = csv.DictWriter(out, self.columns or FIRST, extrasaction="ignore")
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(map(_safe, rows))
 
     def state_dict(self) -> dict[str, Any]:
         """The row that is not written yet, and where the file ends."""
@@ -107,6 +108,11 @@ class MetricsLog(pl.Callback):
 
     def _read(self) -> list[dict[str, Any]]:
         return list(csv.DictReader(lines_of(self.file)))
+
+
+def _safe(row: dict[str, Any]) -> dict[str, str]:
+    """Of a run that came from elsewhere, the rows that are there already may hold anything."""
+    return {name: harmless(value) for name, value in row.items()}
 
 
 def _values(trainer: pl.Trainer, prefix: str) -> dict[str, float]:

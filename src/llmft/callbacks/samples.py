@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from llmft.generation import Generator
 from llmft.models.sharding import is_sharded
 from llmft.records import Example
+from llmft.terminal import json_line
 from llmft.whole import lines_of, write
 
 
@@ -64,7 +65,7 @@ class Samples(pl.Callback):
                     "ended": answer.ended,
                     "tokens": answer.tokens,
                 }
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                out.write(json_line(row) + "\n")
                 self._show(trainer, f"samples/{example.id}", f"**Q** {question}", answer.text, example.answer)
 
     def _show(self, trainer: pl.Trainer, tag: str, question: str, answer: str, reference: str) -> None:

@@ -1,17 +1,14 @@
 """``answer``: ask a run (or a plain model) one question, a file of them, or the built-in samples."""
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.progress import Progress
 
 from llmft import session
 from llmft.answers import ENDINGS, AnswerFile, as_text, key_of
 from llmft.check import check
-from llmft.commands.summary import printable
 from llmft.config import user_path
 from llmft.errors import UserError
 from llmft.generation import Generator
@@ -19,6 +16,7 @@ from llmft.loaded import load_base, load_generator
 from llmft.questions import read_questions, sample_questions
 from llmft.records import Example, Turn
 from llmft.run import RunDirectory, open_run
+from llmft.terminal import Console, json_line, printable
 
 BATCHES = 4  # are asked between two writes; within them questions of like length share a batch
 
@@ -46,7 +44,7 @@ def main(cfg: DictConfig) -> None:
     for rows in _answered(cfg, generator, asked, 0):
         for row in rows:
             if cfg.format == "json":
-                tell.file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                tell.file.write(json_line(row) + "\n")
             else:
                 tell.print(printable(as_text(row, several=len(asked) > 1)))
         tell.file.flush()

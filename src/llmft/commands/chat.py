@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 from llmft import session
 from llmft.check import check
 from llmft.commands.slash import Slash
-from llmft.commands.summary import printable
 from llmft.commands.typed import messages
 from llmft.conversation import Conversation
 from llmft.decoding import Decoder
@@ -20,6 +19,7 @@ from llmft.generation import Generator
 from llmft.loaded import load_base, load_generator
 from llmft.models.backbone import max_positions
 from llmft.streaming import Stream
+from llmft.terminal import printable
 
 TUNED, BASE = "tuned", "base"
 

@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from llmft import performance, session
 from llmft.check import check
 from llmft.estimating.estimate import Estimate, encoded, estimate
+from llmft.terminal import Console
 
 
 def main(cfg: DictConfig) -> None:

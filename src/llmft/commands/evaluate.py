@@ -6,7 +6,6 @@ from typing import Any
 
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from llmft import session
 from llmft.check import check
@@ -22,6 +21,7 @@ from llmft.judging.judge import Judge, add_judgement, judge_of
 from llmft.report import page
 from llmft.run import finite, open_run
 from llmft.shipping import card
+from llmft.terminal import Console, json_line
 
 
 def main(cfg: DictConfig) -> None:
@@ -36,7 +36,7 @@ def main(cfg: DictConfig) -> None:
     found = _stored(cfg, judge) if cfg.input is not None else _run(cfg, judge)
     console = Console(highlight=False)
     if cfg.format == "json":
-        console.file.write(json.dumps(finite(found), ensure_ascii=False, allow_nan=False, default=str) + "\n")
+        console.file.write(json_line(finite(found)) + "\n")
     else:
         show(found, console)
 

@@ -1,12 +1,12 @@
 """``export``: a run's model as others load it, verified."""
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from llmft import session
 from llmft.api import load_run
 from llmft.check import check
 from llmft.errors import UserError
+from llmft.terminal import Console
 
 
 def main(cfg: DictConfig) -> None:

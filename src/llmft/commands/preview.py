@@ -1,22 +1,21 @@
 """``preview``: what the rows become: prompt, ids, tokens, and which of them are trained."""
 
-import json
 from itertools import groupby
 from typing import Any
 
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 from rich.columns import Columns
-from rich.console import Console
 from rich.text import Text
 
 from llmft import session
 from llmft.check import check
-from llmft.commands.summary import printable, show_audit
+from llmft.commands.summary import show_audit
 from llmft.data.base import InstructionDataModule
 from llmft.encoding import IGNORED, Codec, Encoded
 from llmft.errors import UserError
 from llmft.models import backbone
+from llmft.terminal import Console, json_line, printable
 
 TRAINED = "bold green"
 
@@ -59,9 +58,9 @@ def _print_json(data: InstructionDataModule, codec: Codec, rows: list[Encoded], 
     out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     for row, example in zip(rows, data.examples_in_order(), strict=False):
         shown = {**as_json(row, codec, example.answer), "source": example.source}
-        out.file.write(json.dumps(shown, ensure_ascii=False) + "\n")
+        out.file.write(json_line(shown) + "\n")
     audit = data.audit.summary() if data.audit else {}
-    out.file.write(json.dumps({**about, **data.account.summary(), "audit": audit}, ensure_ascii=False) + "\n")
+    out.file.write(json_line({**about, **data.account.summary(), "audit": audit}) + "\n")
 
 
 def _print_text(

@@ -1,26 +1,24 @@
 """``replay``: run the rows again at which a guard halted a training, and look at every module."""
 
 import contextlib
-import json
 from typing import Any
 
 import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
 from llmft import halt, session
 from llmft.check import check
 from llmft.commands.preview import runs, shown
-from llmft.commands.summary import printable
 from llmft.encoding import IGNORED, Codec
 from llmft.errors import UserError
 from llmft.models import adapters, backbone, probe
 from llmft.models.base import InstructionModule
 from llmft.models.teacher import teacher_of
 from llmft.run import finite, open_run
+from llmft.terminal import Console, json_line, printable
 
 SHOWN_CHARACTERS = 600  # of a row; format=json has all
 WHICH = ((False, True), (True,))  # the whole text, and what of it is trained
@@ -41,7 +39,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.format == "json":
         for row in rows:
             row.pop("shown")
-        Console(soft_wrap=True).file.write(json.dumps(finite({**found, "rows": rows}), ensure_ascii=False) + "\n")
+        Console(soft_wrap=True).file.write(json_line(finite({**found, "rows": rows})) + "\n")
     else:
         _show(report, found, rows, cfg.replay.modules)
 

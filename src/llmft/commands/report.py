@@ -1,12 +1,12 @@
 """``report``: a run as one HTML page, or a leaderboard of many runs."""
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from llmft import session
 from llmft.check import check
 from llmft.config import user_path
 from llmft.errors import UserError
+from llmft.terminal import Console
 
 
 def main(cfg: DictConfig) -> None:

@@ -1,7 +1,6 @@
 """``restore``: an archive of ``export`` back to a folder."""
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from llmft import session
 from llmft.check import check
@@ -9,6 +8,7 @@ from llmft.config import bytes_of, user_path
 from llmft.errors import UserError
 from llmft.shipping.restore import Caps, restore
 from llmft.shipping.staged import new_folder
+from llmft.terminal import Console
 
 
 def main(cfg: DictConfig) -> None:

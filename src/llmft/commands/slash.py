@@ -8,6 +8,7 @@ import yaml
 from llmft.config import did_you_mean, user_path
 from llmft.errors import UserError
 from llmft.rules import RULES
+from llmft.terminal import json_line
 
 if TYPE_CHECKING:
     from llmft.commands.chat import Talk
@@ -82,7 +83,7 @@ class Slash:
         """Append the conversation to a file."""
         if not path or not self.conversation.said:
             raise UserError("/save: pass a file" if not path else "/save: nothing was said yet")
-        row = json.dumps({"messages": self.conversation.messages("tuned")}, ensure_ascii=False)
+        row = json_line({"messages": self.conversation.messages("tuned")})
         try:
             with user_path(path).open("a", encoding="utf-8") as file:
                 file.write(row + "\n")

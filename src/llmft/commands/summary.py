@@ -4,14 +4,12 @@ import ctypes
 import gc
 import resource
 import sys
-import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +20,7 @@ from llmft.records import Example
 from llmft.report import series
 from llmft.report.series import when_to_stop
 from llmft.run import RunDirectory
+from llmft.terminal import Console, printable
 
 # Where Linux lets a process forget its largest resident set.
 FORGET = Path("/proc/self/clear_refs")
@@ -107,14 +106,3 @@ def _question(example: Example, before: Answer | None, after: Answer) -> Table:
 
 def _told(answer: Answer) -> str:
     return answer.text if answer.ended else f"{answer.text} [cut at {answer.tokens} tokens]"
-
-
-def printable(text: str) -> str:
-    """Text without what would steer the terminal: control characters but newline and tab, and changes of direction."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if _steers(char) else char for char in text)
-
-
-def _steers(char: str) -> bool:
-    if char in "\n\t":
-        return False
-    return unicodedata.category(char) in ("Cc", "Cs") or "\u202a" <= char <= "\u202e" or "\u2066" <= char <= "\u2069"

@@ -12,6 +12,7 @@ from typing import Any
 from llmft.data.fitting import Fitting
 from llmft.encoding import Encoded
 from llmft.records import Example
+from llmft.terminal import json_line
 
 SHOWN = 6  # lost characters and control tokens in a line
 NAMES = {"\n": "newline", "\t": "tab", "\r": "carriage return", " ": "space"}
@@ -226,7 +227,7 @@ class Account:
             for part in self.files:
                 with part.open(encoding="utf-8") as lines:
                     shutil.copyfileobj(lines, handle)
-            handle.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rejected)
+            handle.writelines(json_line(row) + "\n" for row in self.rejected)
 
 
 def _neighbours(ids: list[int], wanted: int) -> bool:

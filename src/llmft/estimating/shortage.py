@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from llmft.errors import UserError
 from llmft.estimating.estimate import encoded, estimate
+from llmft.terminal import Console
 
 # What torch and its libraries say where they raise nothing more special than a RuntimeError.
 SAID = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed", "bad_alloc")

@@ -12,6 +12,7 @@ from llmft.evaluation.metric import Answered, Metric
 from llmft.records import Example, Row, RowError, checked_text, value_of
 from llmft.run import finite
 from llmft.sources import read_file
+from llmft.terminal import json_line
 from llmft.whole import whole, write
 
 # What a corpus score is made of says little about one row.
@@ -67,7 +68,7 @@ def save(file: Path, predictions: Sequence[Prediction]) -> None:
     """One JSON object a line, whole or not at all."""
     with whole(file) as out:
         for prediction in predictions:
-            out.write(json.dumps(finite(asdict(prediction)), ensure_ascii=False, allow_nan=False) + "\n")
+            out.write(json_line(finite(asdict(prediction))) + "\n")
 
 
 def load(path: str) -> list[Prediction]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import aiohttp
 
-from llmft.commands.summary import printable
 from llmft.errors import UserError
 from llmft.judging.address import CheckedResolver, checked_url, is_this_machine
 from llmft.judging.request import Request
+from llmft.terminal import printable
 
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 PATHS = {"ollama": "/api/chat", "openai": "/chat/completions"}

@@ -6,7 +6,7 @@ from typing import Any
 
 from llmft.config import user_path
 from llmft.errors import UserError
-from llmft.models import gguf, quantised, tiny, vocabulary
+from llmft.models import gguf, quantised, theirs, tiny, vocabulary
 from llmft.models.cache import cached_folder
 from llmft.performance import PLAIN
 from llmft.sources import HUB_ID
@@ -114,7 +114,8 @@ def load_model(place: str, cfg: Any, auto_class: Any, peft: Any = None) -> Any:
     config = load_config(place, cfg)
     options = {"dtype": dtype_of(cfg), "use_safetensors": True, "attn_implementation": attention_of(cfg)}
     options |= quantised.loading(peft)
-    model = _load(auto_class, place, cfg, config=config, **options)
+    model, info = _load(auto_class, place, cfg, config=config, output_loading_info=True, **options)
+    theirs.check_loaded(place, info)
     if "quantization_config" in options:
         quantised.steady(model)
     kept = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
@@ -146,10 +147,18 @@ def max_positions(config: Any) -> int | None:
 
 
 def _load(auto_class: Any, place: str, cfg: Any, **options: Any) -> Any:
+    from llmft.estimating.shortage import is_shortage
+
+    code = bool(cfg.get("trust_remote_code"))
+    if Path(place).is_dir():
+        theirs.check_model(Path(place), code=code)
     try:
-        return auto_class.from_pretrained(place, revision=cfg.revision, trust_remote_code=False, **options)
-    except (OSError, ValueError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        # True or False, never None: that would ask on standard input
+        return auto_class.from_pretrained(place, revision=cfg.revision, trust_remote_code=code, **options)
+    except Exception as error:  # readers raise whatever a malformed file makes them stumble over
+        if is_shortage(error):
+            raise
+        reason = theirs.line_of(error)
         if Path(place).is_dir():
             raise UserError(f"model.path={place}: transformers cannot load this folder ({reason})") from error
         raise UserError(

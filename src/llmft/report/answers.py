@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmft.commands.summary import printable
 from llmft.evaluation.show import number
 from llmft.report.marks import marked
+from llmft.terminal import printable
 
 SHOWN_CHARACTERS = 4000
 SAMPLE_STEPS = 6

@@ -1,6 +1,5 @@
 """Runs below a folder -> ``leaderboard.md``, ``.csv`` and ``.html``: which to keep, and which differences are luck."""
 
-import csv
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from llmft import whole
+from llmft import cells, whole
 from llmft.errors import UserError
 from llmft.evaluation.metric import BETTER, mode_of
 from llmft.evaluation.show import number
@@ -46,8 +45,7 @@ def write(folder: Path) -> str:
         f"\nnot ranked: {line}\n" for line in left
     )
     whole.write(folder / "leaderboard.md", text)
-    with whole.whole(folder / "leaderboard.csv", newline="") as out:
-        csv.writer(out).writerows(table)
+    cells.write(folder / "leaderboard.csv", table)
     shown = {
         "folder": str(folder),
         "objective": objective,

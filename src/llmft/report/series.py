@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from llmft import cells
 from llmft.config import conf_dir, user_path
 from llmft.errors import UserError
 from llmft.evaluation.metric import mode_of
-from llmft.whole import whole
 
 
 class Series(NamedTuple):
@@ -78,10 +78,8 @@ def curve_file(path: str) -> Path:
 def write_each(found: Mapping[str, Series], folder: Path) -> None:
     """A CSV file per series: step, epoch, value."""
     for name, series in found.items():
-        with whole(folder / f"{name.replace('/', '_')}.csv", newline="") as out:
-            writer = csv.writer(out)
-            writer.writerow(["step", "epoch", name])
-            writer.writerows(zip(series.steps, series.epochs, series.values, strict=True))
+        rows = zip(series.steps, series.epochs, series.values, strict=True)
+        cells.write(folder / f"{name.replace('/', '_')}.csv", [("step", "epoch", name), *rows])
 
 
 def when_to_stop(found: Mapping[str, Series], objective: str) -> str | None:

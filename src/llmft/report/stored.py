@@ -6,7 +6,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from llmft.config import stored_config
 from llmft.errors import UserError
+
+NUMBER = (int, float)
+# What of run.json others may have changed, and pages and tables would stumble over.
+KINDS = {"status": str, "reason": str, "objective": NUMBER, "seed": int, "seconds": NUMBER, "data": dict}
+NUMBERS = ("parameters", "peak_memory_mib")
 
 
 def load(run: Path) -> dict[str, Any]:
@@ -17,15 +23,44 @@ def load(run: Path) -> dict[str, Any]:
     """
     if not (run / "run.json").is_file():
         raise UserError(f"run={run}: no run directory (it would hold run.json)")
-    config = _text(run / "config.yaml")
+    record = _json(run / "run.json")
+    record = {} if record is None else record
+    if odd := _odd(record):
+        raise UserError(f"{run / 'run.json'}: {odd}; llmft did not write it so")
+    config = run / "config.yaml"
+    try:
+        values = stored_config(config) if config.is_file() else OmegaConf.create()
+    except ValueError as error:
+        raise UserError(f"{config}: cannot be read ({error})") from None
     return {
-        "record": _json(run / "run.json") or {},
-        "config_text": config,
-        "config": OmegaConf.create(config) if config else OmegaConf.create(),
+        "record": record,
+        "config_text": _text(config),
+        "config": values,
         "evaluation": _json(run / "evaluation.json"),
         "predictions": _json_lines(run / "predictions.jsonl"),
         "samples": _json_lines(run / "samples.jsonl"),
     }
+
+
+def _odd(record: Any) -> str | None:
+    """What of a record is of another kind than ours are."""
+    if not isinstance(record, dict):
+        return "must be an object"
+    for name, kind in KINDS.items():
+        if not isinstance(record.get(name), kind | None if isinstance(kind, type) else (*kind, type(None))):
+            return f"{name} must not be {str(record[name])[:60]!a}"
+    metrics = record.get("metrics") or {}
+    counted = {name: record.get(name) for name in NUMBERS}
+    if isinstance(metrics, dict):
+        counted |= {f"metrics.{name}": metrics.get(name) for name in ("before", "after", "test")}
+    else:
+        return "metrics must be an object"
+    for name, values in counted.items():
+        if not isinstance(values or {}, dict) or not all(
+            isinstance(v, (*NUMBER, type(None))) for v in (values or {}).values()
+        ):
+            return f"{name} must hold numbers"
+    return None
 
 
 def _text(file: Path) -> str:

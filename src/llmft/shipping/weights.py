@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.models import adapters, backbone, quantised
+from llmft.models import adapters, backbone, theirs
 
 # What is written anew; everything else in model/ (tokenizer, chat template, generation config) goes along as it is.
 OURS = ("README.md", "config.json", "adapter_config.json", "model.safetensors.index.json")
@@ -25,11 +25,9 @@ def full_precision(folder: Path, cfg: DictConfig, auto_class: Any) -> Any:
     plain = OmegaConf.merge(cfg.model, FULL_PRECISION)
     if not adapters.is_adapter(cfg.peft):
         return backbone.load_model(str(folder), plain, auto_class).eval()
-    with quantised.compiled_later():
-        from peft import PeftModel
-
     base = backbone.load_model(backbone.locate(cfg.model, auto_class), plain, auto_class)
-    return PeftModel.from_pretrained(base, folder).eval()
+    tokens = len(backbone.load_tokenizer(str(folder), cfg.model))
+    return theirs.load_adapter(base, folder, tokens).eval()
 
 
 def write_merged(model: Any, source: Path, folder: Path, shard_size: str) -> None:

@@ -9,6 +9,7 @@ from llmft.sources.find import Source
 from llmft.sources.jsons import EmptyFileError, read_json, read_jsonl
 from llmft.sources.opened import Located, byte_lines, kind, not_utf8, opened
 from llmft.sources.tables import read_csv, read_parquet, read_tsv
+from llmft.terminal import printable
 
 READERS = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_tsv, ".parquet": read_parquet}
 
@@ -44,7 +45,7 @@ def read_file(given: str, file: Path) -> Iterator[Located]:
     try:
         yield from READERS[kind(file) or ""](given, file)
     except (OSError, EOFError, zlib.error, pyarrow.ArrowException) as error:
-        raise UserError(f"{given}: cannot be read: {_reason(error)}") from None
+        raise UserError(f"{given}: cannot be read: {printable(_reason(error))}") from None
 
 
 def lines_of(given: str, file: Path) -> Iterator[tuple[int, str]]:
@@ -63,7 +64,7 @@ def lines_of(given: str, file: Path) -> Iterator[tuple[int, str]]:
                 except UnicodeDecodeError as error:
                     raise UserError(f"{given}:{number}: {not_utf8(raw, error)}") from None
     except OSError as error:
-        raise UserError(f"{given}: cannot be read: {_reason(error)}") from None
+        raise UserError(f"{given}: cannot be read: {printable(_reason(error))}") from None
 
 
 def _reason(error: BaseException) -> str:

@@ -1,0 +1,155 @@
+"""A folder with a model or an adapter, perhaps somebody else's -> loaded, or one line that says what is wrong with it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from llmft.errors import UserError
+from llmft.terminal import printable
+
+MAX_JSON = 2**26  # bytes of a config; those of published models have thousands
+INDEX = "model.safetensors.index.json"
+# What an adapter may choose. Other settings of peft's would load further files, call other libraries, or change the base.
+CHOSEN = {
+    *("r", "lora_alpha", "lora_dropout", "target_modules", "task_type", "fan_in_fan_out", "use_dora", "use_rslora"),
+    *("trainable_token_indices", "base_model_name_or_path", "revision", "inference_mode", "peft_type", "peft_version"),
+}
+
+
+def check_model(folder: Path, *, code: bool) -> None:
+    """Refuse a model that brings code, or whose weights are not safetensors of its own folder.
+
+    Args:
+        folder: With ``config.json``.
+        code: Whether the user lets it run code of its own (``model.trust_remote_code``).
+
+    Raises:
+        UserError: It does, or a config is no JSON object.
+    """
+    for name in ("config.json", "tokenizer_config.json"):
+        if "auto_map" in _object(folder / name) and not code:
+            raise UserError(
+                f"{folder}: brings code of its own (auto_map in {name}), which is not run; if you have read it and trust it: "
+                "model.trust_remote_code=true on the command line"
+            )
+    parts = _object(folder / INDEX).get("weight_map", {})
+    if not isinstance(parts, dict):
+        raise UserError(f"{folder / INDEX}: weight_map must name the file of each weight")
+    for part in set(map(str, parts.values())):
+        if not part.endswith(".safetensors") or "/" in part or "\\" in part:
+            raise UserError(f"{folder / INDEX}: {part[:100]!a} is no safetensors file of this folder")
+
+
+def check_loaded(place: str, info: Mapping[str, Any]) -> None:
+    """Refuse a model of which some weights were not in its files; transformers would draw them at random.
+
+    Raises:
+        UserError: Weights are missing, or of other shapes.
+    """
+    missing = sorted(map(str, info["missing_keys"]))
+    if missing or info["mismatched_keys"]:
+        wrong = missing or sorted(str(key) for key in info["mismatched_keys"])
+        raise UserError(
+            f"model.path={place}: its files lack {len(wrong)} weights of this architecture, the first {wrong[0]}"
+        )
+
+
+def load_adapter(base: Any, folder: Path, tokens: int) -> Any:
+    """A model with the LoRA adapter of a folder on it, frozen.
+
+    Args:
+        base: The model that it was trained on.
+        folder: With ``adapter_config.json`` and ``adapter_model.safetensors``.
+        tokens: In the vocabulary of the tokenizer beside it.
+
+    Raises:
+        UserError: It is no plain LoRA, or its base, rank or vocabulary does not fit.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+
+    rows = base.get_input_embeddings().weight.shape[0]
+    if tokens > rows:
+        raise UserError(
+            f"{folder}: its tokenizer has {tokens} tokens, its base {rows}; the vocabulary is another base's"
+        )
+    config = adapter_config(folder)
+    weights = adapter_weights(folder)
+    if faults := list(_rank_faults(config, weights)):
+        raise UserError(f"{folder}: {faults[0]}")
+    try:
+        model = PeftModel.from_pretrained(base, folder, config=config)
+    except (RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise UserError(f"{folder}: the adapter does not fit the base model ({line_of(error)})") from None
+    if odd := sorted(get_peft_model_state_dict(model).keys() ^ weights.keys()):
+        raise UserError(f"{folder}: the adapter is of another base model; only one of the two has {odd[0]}")
+    return model
+
+
+def adapter_config(folder: Path) -> Any:
+    """The LoRA settings of a folder; nothing that they name is opened.
+
+    Raises:
+        UserError: It holds other settings than those of plain LoRA.
+    """
+    from peft import LoraConfig
+
+    given = _object(folder / "adapter_config.json")
+    if given.get("peft_type") != "LORA":
+        raise UserError(f"{folder}: adapter_config.json must be of LoRA, got {given.get('peft_type')!r:.60}")
+    plain = LoraConfig(task_type="CAUSAL_LM").to_dict()
+    for name, value in given.items():
+        if name not in CHOSEN and value not in (plain.get(name), None, [], {}, False):
+            raise UserError(f"{folder}: adapter_config.json sets {name[:60]!a}, which is not taken; only plain LoRA is")
+    rank, layers = given.get("r"), given.get("target_modules")
+    if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= 65536:
+        raise UserError(f"{folder}: adapter_config.json: r must be a whole number from 1 on, got {rank!r:.60}")
+    if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
+        raise UserError(f"{folder}: adapter_config.json: target_modules must be a list of names")
+    try:
+        return LoraConfig(
+            **{name: value for name, value in given.items() if name in CHOSEN - {"peft_type", "peft_version"}}
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder}: adapter_config.json cannot be used ({line_of(error)})") from None
+
+
+def adapter_weights(folder: Path) -> dict[str, Any]:
+    """The weights of an adapter, safetensors alone.
+
+    Raises:
+        UserError: There are none, or the file is broken.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(folder / "adapter_model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder}: adapter_model.safetensors cannot be read ({line_of(error)})") from None
+
+
+def line_of(error: BaseException, most: int = 300) -> str:
+    """What an error says, in one line."""
+    return printable(" ".join(str(error).split()))[:most] or type(error).__name__
+
+
+def _rank_faults(config: Any, weights: Mapping[str, Any]) -> Iterator[str]:
+    for name, weight in weights.items():
+        if name.endswith("lora_A.weight") and weight.shape[0] != config.r:
+            yield f"the adapter's weights have rank {weight.shape[0]}, its adapter_config.json says r={config.r}"
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no such file."""
+    try:
+        if file.stat().st_size > MAX_JSON:
+            raise ValueError(f"it has more than {MAX_JSON:,} bytes")
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: cannot be read ({line_of(error)})") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: must be a JSON object")
+    return found

@@ -1,0 +1,20 @@
+"""What a parser once stumbled over: (its name in tests/unit/test_fuzz.py, the input). A found fault is added here."""
+
+from typing import Any
+
+FAULTS: list[tuple[str, Any]] = [
+    ("config", ""),
+    ("config", "[]"),
+    ("config", "- 1"),
+    ("config", "1.5"),
+    ("config", {"model": None, "data": {}, "peft": {}, "generation": {}, "prompt": {}}),
+    ("config", {"model": {"family": 3}, "data": [], "peft": 1, "generation": "x", "prompt": None}),
+    ("config", "a: &a [*a]"),
+    ("record", "false"),
+    ("record", {"status": "finished", "objective": [1], "seed": 1, "metrics": {"after": {}}}),
+    ("record", {"status": "finished", "objective": 1.0, "seed": [], "metrics": [1]}),
+    ("record", {"status": "finished", "objective": 1.0, "seed": 1, "parameters": {"total": "x", "trainable": []}}),
+    ("adapter", b"[" * 100_000),
+    ("adapter", b"[]"),
+    ("adapter", b'{"weight_map": []}'),
+]
