@@ -50,7 +50,7 @@ def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     if target.resolve() != folder.resolve():
         if is_first():
             _copy(folder, target)
-        saved.output_dir = str(target)
+    saved.output_dir = str(target)  # a run directory that was moved goes on where it is now
     saved.resume = str(cfg.resume)
     return saved
 
