@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from llmft.errors import UserError
+from llmft.errors import UserError, chain
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -82,9 +82,7 @@ def sync_folder(folder: Path) -> None:
 
 def _reason(error: BaseException) -> str:
     """What the system said, which torch hides behind an error of its own."""
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, OSError):
-        found = found.__cause__ or found.__context__
+    found = next((cause for cause in chain(error) if isinstance(cause, OSError)), None)
     return found.strerror if found and found.strerror else str(error).splitlines()[0]
 
 

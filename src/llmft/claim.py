@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 NAME = "in_use"
 HELD = (errno.EACCES, errno.EAGAIN)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of some network file systems
-_ours: set[str] = set()  # a process is never in its own way, as the system sees it
+_ours: dict[str, int] = {}  # by which process: one is never in its own way, as the system sees it
 
 
 class Claim:
@@ -33,18 +33,18 @@ class Claim:
 
     def __init__(self, folder: Path) -> None:
         self.file, self.key = folder / NAME, str(folder.resolve())
-        if self.key in _ours:
+        if _ours.get(self.key) == os.getpid():
             raise UserError(f"output_dir={folder}: a training of this process writes there; choose another output_dir")
         try:
             self.handle = self._locked(folder)
         except OSError as error:
             raise UserError(f"output_dir={folder}: cannot be written to ({error.strerror})") from None
-        _ours.add(self.key)
+        _ours[self.key] = os.getpid()
 
     def release(self) -> None:
         """Let others have it."""
-        if self.key in _ours:
-            _ours.remove(self.key)
+        if _ours.get(self.key) == os.getpid():
+            del _ours[self.key]
             with suppress(OSError):
                 self.file.unlink()
             os.close(self.handle)
@@ -75,7 +75,7 @@ class Claim:
 
 def is_claimed(folder: Path) -> bool:
     """Whether another process holds it."""
-    if str(folder.resolve()) in _ours:
+    if _ours.get(str(folder.resolve())) == os.getpid():
         return False  # and to close the file here would give our own claim up
     try:
         handle = os.open(folder / NAME, os.O_RDWR)

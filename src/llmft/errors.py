@@ -1,6 +1,6 @@
 """What can go wrong on the user's side, as exceptions that carry their exit code."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 SHOWN_FAULTS = 5
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C or SIGTERM ended, as a shell would say it
@@ -65,6 +65,15 @@ def complain(error: Exception) -> int:
         say(str(error))
     # what the system says of a file (no permission, no space) names it, and is for the user to mend
     return getattr(error, "exit_code", UserError.exit_code if isinstance(error, OSError) else 1)
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what caused it, and what caused that; each once, for an error that is raised again and again can cause itself."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def say(message: str, style: str = "red") -> None:

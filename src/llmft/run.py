@@ -8,8 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -71,16 +71,17 @@ class RunDirectory:
         ):
             run.give_back()
             raise UserError(f"output_dir={path}: holds a run already; choose another or remove it")
-        run.save_config(cfg)
-        run.update(
-            status="running",
-            started=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=["llmft", "train", *map(redact.safe_argument, sys.argv[1:])],
-            overrides=[redact.safe_argument(override) for override in overrides],
-            seed=cfg.seed,
-            versions=_versions(),
-            git=_git_revision(),
-        )
+        with run.given_back_after_an_error():
+            run.save_config(cfg)
+            run.update(
+                status="running",
+                started=datetime.now(UTC).isoformat(timespec="seconds"),
+                command=["llmft", "train", *map(redact.safe_argument, sys.argv[1:])],
+                overrides=[redact.safe_argument(override) for override in overrides],
+                seed=cfg.seed,
+                versions=_versions(),
+                git=_git_revision(),
+            )
         return run
 
     @classmethod
@@ -94,18 +95,22 @@ class RunDirectory:
             return cls.start(path, cfg, [])
         run = cls(path)
         run.take()
-        run.record = cls.read(path)
-        run.seconds = run.record.get("seconds") or 0.0
-        run.save_config(cfg)
-        versions, now = run.record.get("versions", {}), _versions()
+        with run.given_back_after_an_error():
+            run._take_up(cfg)
+        return run
+
+    def _take_up(self, cfg: DictConfig) -> None:
+        self.record = self.read(self.path)
+        self.seconds = self.record.get("seconds") or 0.0
+        self.save_config(cfg)
+        versions, now = self.record.get("versions", {}), _versions()
         changed = [
             f"{name} {versions[name]} -> {now[name]}" for name in now if versions.get(name, now[name]) != now[name]
         ]
         if changed:
             log.warning("versions have changed since the run began, so numbers may too: %s", ", ".join(changed))
-        again = [*run.record.get("resumed", []), datetime.now(UTC).isoformat(timespec="seconds")]
-        run.update(status="running", resumed=again, versions=now)
-        return run
+        again = [*self.record.get("resumed", []), datetime.now(UTC).isoformat(timespec="seconds")]
+        self.update(status="running", resumed=again, versions=now)
 
     def take(self) -> None:
         """Make the directory this process's own, and remove what a killed one had not finished.
@@ -122,6 +127,15 @@ class RunDirectory:
         self.claim = Claim(self.path)
         for unfinished in (*self.path.glob("*.tmp"), *self.checkpoints.glob("*.tmp"), *self.path.glob("report/*.tmp")):
             shutil.rmtree(unfinished, ignore_errors=True) if unfinished.is_dir() else unfinished.unlink(missing_ok=True)
+
+    @contextmanager
+    def given_back_after_an_error(self) -> Iterator[None]:
+        """The directory is this process's own, unless the block fails."""
+        try:
+            yield
+        except BaseException:
+            self.give_back()
+            raise
 
     def give_back(self) -> None:
         """Let another process have the directory."""

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,13 @@ def quiet() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for message in EXPLAINED:
         warnings.filterwarnings("ignore", message=f".*{message}.*")
+    threading.excepthook = _of_a_thread
+
+
+def _of_a_thread(told: Any) -> None:
+    """TensorBoard's writer on a full disk: the training ends at its next row, with one message and no traceback beside it."""
+    if not (isinstance(told.exc_value, OSError) and type(told.thread).__module__.startswith("tensorboard.")):
+        threading.__excepthook__(told)
 
 
 class Terminal(logging.StreamHandler):

@@ -4,10 +4,11 @@ import errno
 import re
 from typing import Any
 
-from llmft.errors import UserError
+from llmft.errors import UserError, chain
 from llmft.run import RunDirectory
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+OF_DISKS = (*NO_ROOM, errno.EROFS, errno.EIO, errno.ESTALE)
 # torch says it in one of two ways, by where the main process was when the worker died
 WORKER = re.compile(r"DataLoader worker \(pid.*?\) (?:is killed by signal: (\w+)|exited unexpectedly)")
 
@@ -20,16 +21,19 @@ def explained(error: BaseException, run: RunDirectory, cfg: Any) -> UserError | 
         run: Where it was writing.
         cfg: Of the training.
     """
-    if isinstance(error, RuntimeError) and (found := WORKER.search(str(error))):
-        how = f"was killed ({found[1]})" if found[1] else "was killed"
+    if isinstance(error, RuntimeError) and (worker := WORKER.search(str(error))):
+        how = f"was killed ({worker[1]})" if worker[1] else "was killed"
         return UserError(
             f"data.num_workers={cfg.data.num_workers}: a loader worker {how}, mostly for want of memory; {kept(run)}. "
             f"Try data.num_workers=0: {way_on(run)} data.num_workers=0"
         )
-    if not isinstance(error, OSError) or isinstance(error, ConnectionError | BrokenPipeError) or error.errno is None:
+    # libraries end with errors of their own after one of the disk
+    of_disks = (e for e in chain(error) if isinstance(e, OSError) and (e is error or e.errno in OF_DISKS))
+    found = None if isinstance(error, UserError) else next(of_disks, None)
+    if found is None or isinstance(found, ConnectionError) or found.errno is None:
         return None
-    file, reason = error.filename or run.path, error.strerror
-    if error.errno in NO_ROOM:
+    file, reason = found.filename or run.path, found.strerror
+    if found.errno in NO_ROOM:
         return UserError(
             f"{file}: could not be written ({reason}); {kept(run)}. Make room and go on with {way_on(run)}"
         )

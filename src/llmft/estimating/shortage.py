@@ -1,12 +1,11 @@
 """Out of memory -> one message: what the training would need, and the cheapest change."""
 
 import errno
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from llmft.errors import UserError
+from llmft.errors import UserError, chain
 from llmft.estimating.estimate import encoded, estimate
 from llmft.terminal import Console
 
@@ -20,7 +19,7 @@ def is_shortage(error: BaseException) -> bool:
         isinstance(e, MemoryError | torch.OutOfMemoryError)
         or (isinstance(e, RuntimeError) and any(words in str(e).lower() for words in SAID))
         or (isinstance(e, OSError) and e.errno == errno.ENOMEM)
-        for e in _chain(error)
+        for e in chain(error)
     )
 
 
@@ -48,9 +47,3 @@ def explained(cfg: Any, reason: str, where: int = 0, kept: str = "") -> UserErro
 def reason_of(error: BaseException) -> str:
     """What was said, in a line."""
     return (str(error).splitlines() or [type(error).__name__])[0] or type(error).__name__
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
