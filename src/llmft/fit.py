@@ -18,6 +18,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
+from torch.utils import deterministic
 
 from llmft.batching import Batches
 from llmft.callbacks.checkpoints import Checkpoints, position
@@ -64,6 +65,7 @@ class Fit:
         checkpoint: Path | None,
     ) -> None:
         self.cfg, self.module, self.data, self.checkpoint = cfg, module, data, checkpoint
+        self.directory = run
         parts: dict[str, dict[str, Any]] = {
             "samples": {
                 "file": run.path / "samples.jsonl",
@@ -86,6 +88,8 @@ class Fit:
             self.trainer.val_check_interval = self._validation_interval()
 
     def _trainer(self, run: RunDirectory, callbacks: dict[str, Any]) -> pl.Trainer:
+        # deterministic mode fills each new tensor with NaN, so that reading one too early shows; nothing reads one too early
+        deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
         try:
             return instantiate(self.cfg.trainer)(
                 strategy=strategy_of(self.cfg.trainer),
@@ -178,7 +182,11 @@ class Fit:
         with interruptible():
             checkpoint = str(self.checkpoint) if self.checkpoint else None
             validation = self.data.val_dataloader() or None
-            self.trainer.fit(self.module, loader, validation, ckpt_path=checkpoint, weights_only=True)
+            try:
+                self.trainer.fit(self.module, loader, validation, ckpt_path=checkpoint, weights_only=True)
+            except BaseException:
+                self.directory.step = self.trainer.global_step + 1
+                raise
 
     def _restore_callbacks(self, state: dict[str, Any]) -> None:
         """What Lightning does before a start, but with FSDP2 only after ``on_fit_start``; and the check of the weights' names."""

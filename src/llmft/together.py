@@ -6,35 +6,44 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.config import did_you_mean
-from llmft.evaluation.metric import BETTER
+from llmft.evaluation.metric import BETTER, LOGGED
+from llmft.rules import FLOAT32
 
 Faults = Iterator[str]
 SCORES = [f"val/{name}" for name, better in BETTER.items() if better and name != "judge"]
+TRAINED = [f"train/{name}" for name in LOGGED]
 # Keys of the generation group that are ours and not of GenerationConfig.
 OURS = ("batch_size", "batch_tokens", "samples", "seed")
 
 
 class Together(NamedTuple):
-    """A rule between keys: it applies where the config has all of them, and each of them is fine alone."""
+    """A rule between keys: it applies where the config has all of them, and each of them is fine alone.
+
+    Attributes:
+        keys: Between which it is.
+        faults: What is wrong.
+        imports: Whether it asks a library, which takes seconds to import.
+    """
 
     keys: tuple[str, ...]
     faults: Callable[[DictConfig], Faults]
+    imports: bool
 
     def applies(self, cfg: DictConfig, broken: Collection[str]) -> bool:
         """Whether the rule can be asked: a broken key (or one above or below it) has its own fault already."""
-        return not any(_within(key, bad) for key in self.keys for bad in broken) and all(
-            _has(cfg, k) for k in self.keys
-        )
+        return not any(within(key, bad) for key in self.keys for bad in broken) and all(_has(cfg, k) for k in self.keys)
 
 
 TOGETHER: list[Together] = []
 
 
-def between(*keys: str) -> Callable[[Callable[[DictConfig], Faults]], Callable[[DictConfig], Faults]]:
+def between(
+    *keys: str, imports: bool = False
+) -> Callable[[Callable[[DictConfig], Faults]], Callable[[DictConfig], Faults]]:
     """Add a rule between these keys to the list."""
 
     def add(faults: Callable[[DictConfig], Faults]) -> Callable[[DictConfig], Faults]:
-        TOGETHER.append(Together(keys, faults))
+        TOGETHER.append(Together(keys, faults, imports))
         return faults
 
     return add
@@ -100,7 +109,7 @@ def _float16_needs_a_gpu(cfg: DictConfig) -> Faults:
 
 @between("model.dtype", "peft.method", "model.new_tokens")
 def _half_weights(cfg: DictConfig) -> Faults:
-    if cfg.model.dtype == "float32":
+    if cfg.model.dtype in ("auto", "float32"):
         return
     if cfg.peft.method != "lora":
         trained = "full fine-tuning" if cfg.peft.method == "none" else f"peft={cfg.peft.name}"
@@ -109,7 +118,22 @@ def _half_weights(cfg: DictConfig) -> Faults:
         yield f"model.dtype={cfg.model.dtype}: it would lose small updates of model.new_tokens; use float32"
 
 
-@between("optim.paged", "optim.fallback", "trainer.accelerator")
+@between("model.attention", "model.gradient_checkpointing")
+def _runs_alike_twice(cfg: DictConfig) -> Faults:
+    if cfg.model.attention == "by_length" and cfg.model.gradient_checkpointing:
+        yield "model.attention=by_length: with model.gradient_checkpointing a layer runs twice, and must run alike; use sdpa"
+
+
+@between("optim.lr", "optim.betas", "optim.weight_decay")
+def _step_size(cfg: DictConfig) -> Faults:
+    lr, beta = cfg.optim.lr, cfg.optim.betas[0]
+    # Adam's first step divides by what is left of the first beta; decoupled decay multiplies
+    if lr / (1 - beta) > FLOAT32 or lr * cfg.optim.weight_decay > FLOAT32:
+        others = f"optim.betas={list(cfg.optim.betas)} and optim.weight_decay={cfg.optim.weight_decay}"
+        yield f"optim.lr={lr}: with {others} a step is larger than float32 can hold; lower it"
+
+
+@between("optim.paged", "optim.fallback", "trainer.accelerator", imports=True)
 def _paging(cfg: DictConfig) -> Faults:
     from llmft.models.optimizer import cannot_page
 
@@ -251,7 +275,7 @@ def _answers_in_training(cfg: DictConfig) -> Faults:
         yield "evaluate.in_training=true: needs rows to answer, but evaluate.rows is 0"
 
 
-@between("generation")
+@between("generation", imports=True)
 def _generation(cfg: DictConfig) -> Faults:
     from llmft.generation import settings_fault
 
@@ -267,17 +291,18 @@ def endless_warm_up(warmup: int, why: str) -> str:
 
 def _monitored(cfg: DictConfig, key: str, metric: Any) -> Faults:
     generated = bool(OmegaConf.select(cfg, "evaluate.in_training"))
-    logged = SCORES if generated else SCORES[:2]
+    logged = [*(SCORES if generated else SCORES[:2]), *TRAINED]
     own = [node for node in cfg.callbacks.values() if node and not str(node._target_).startswith("llmft.")]
-    if not str(metric).startswith("val/"):
-        yield f"{key}={metric}: must be a validation metric; {' and '.join(SCORES[:2])} are logged"
+    if not str(metric).startswith(("val/", "train/")):
+        yield f"{key}={metric}: must be a metric as it is logged, val/... or train/...; {', '.join(logged)}"
     elif metric in SCORES and metric not in logged:
         yield f"{key}={metric}: is measured in training with evaluate.in_training=true alone"
     elif metric not in logged and not own:  # a callback of the user's may log anything
-        yield f"{key}={metric}: no such metric.{did_you_mean(metric, SCORES)} {' and '.join(logged)} are logged"
+        yield f"{key}={metric}: no such metric.{did_you_mean(metric, [*SCORES, *TRAINED])} {', '.join(logged)} are logged"
 
 
-def _within(key: str, bad: str) -> bool:
+def within(key: str, bad: str) -> bool:
+    """Whether one key is the other, or above or below it."""
     return key == bad or key.startswith(f"{bad}.") or bad.startswith(f"{key}.")
 
 

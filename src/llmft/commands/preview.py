@@ -25,10 +25,11 @@ def main(cfg: DictConfig) -> None:
     """Encode the rows as training does, and print the first ones and a summary."""
     session.quiet()
     session.log_to(None)
-    check(cfg)
+    check(cfg, models=False)
     data = instantiate(cfg.data)()
     data.read()
-    place = backbone.locate(cfg.model, get_class(cfg.model._target_).auto_class)
+    # the class of a model, and with it Lightning, is imported only if a GGUF file is still to be converted
+    place = backbone.at_hand(cfg.model) or backbone.locate(cfg.model, get_class(cfg.model._target_).auto_class)
     codec, prompt = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
     data.encode(codec)
     rows, about = list(data.in_order()[: cfg.preview.rows]), {"model": cfg.model.name, "prompt_name": prompt}

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
@@ -30,8 +29,11 @@ from llmft.records import Example, Row
 from llmft.sources import Source, find
 
 
-class InstructionDataModule(pl.LightningDataModule):
-    """Base of the data sets; a data set adds ``to_example`` and nothing else. The arguments are the keys of ``conf/data``."""
+class InstructionDataModule:
+    """Base of the data sets; a data set adds ``to_example`` and nothing else. The arguments are the keys of ``conf/data``.
+
+    No LightningDataModule: the trainer gets the loaders, and ``preview`` need not wait for Lightning's import.
+    """
 
     def __init__(
         self,
@@ -68,7 +70,6 @@ class InstructionDataModule(pl.LightningDataModule):
         train_on_turns: str,
         seed: int,
     ) -> None:
-        super().__init__()
         self.name = name
         hub = {"revision": revision, "subset": subset, "hub_split": hub_split, "streaming": streaming}
         self.source = self.found(path, name, sha256=sha256, **hub)

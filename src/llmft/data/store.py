@@ -77,8 +77,13 @@ class Table:
 
 def _python(value: Any) -> Any:
     if isinstance(value, pa.ListScalar):
-        return value.values.to_numpy().tolist() if value.is_valid else None
+        return _integers(value.values) if value.is_valid else None
     return value.as_py()
+
+
+def _integers(array: Any) -> list[int]:
+    """An array of int32 as a list; its own ``to_numpy`` would import pandas, which takes longer than a thousand rows."""
+    return np.frombuffer(array.buffers()[1], np.int32, len(array), 4 * array.offset).tolist() if len(array) else []
 
 
 class Stored(Sequence[T], Generic[T]):

@@ -89,7 +89,7 @@ class Estimate:
 def encoded(cfg: Any) -> tuple[InstructionDataModule, str]:
     """The rows of a training, encoded, and its model's folder; the model is fetched only where nothing of it is here."""
     auto_class = get_class(cfg.model._target_).auto_class
-    place = backbone.at_hand(cfg.model, auto_class) or backbone.locate(cfg.model, auto_class)
+    place = backbone.at_hand(cfg.model) or backbone.locate(cfg.model, auto_class)
     data = instantiate(cfg.data)()
     data.read()
     data.encode(session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))[0])

@@ -5,7 +5,7 @@ from typing import Any
 
 from llmft.config import user_path
 from llmft.errors import UserError
-from llmft.models import vocabulary
+from llmft.models import quantised, vocabulary
 
 # What an adapter that is trained on must share with the config, by the names of both.
 SHARED = {"r": "r", "lora_alpha": "alpha", "use_dora": "dora", "use_rslora": "rslora"}
@@ -17,7 +17,8 @@ def attach(model: Any, peft: Any, auto_targets: list[str]) -> Any:
     Raises:
         UserError: A name in ``peft.targets`` matches no layer, or ``peft.adapter`` does not fit.
     """
-    from peft import LoraConfig, get_peft_model
+    with quantised.compiled_later():
+        from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 
     names = targets(model, peft.targets, auto_targets)
@@ -64,7 +65,8 @@ def check_adapter(peft: Any, names: list[str]) -> None:
     Raises:
         UserError: Rank, scale or layers differ; names the keys that would fit.
     """
-    from peft import PeftConfig
+    with quantised.compiled_later():
+        from peft import PeftConfig
 
     try:
         found = PeftConfig.from_pretrained(str(adapter_folder(peft.adapter)))

@@ -26,7 +26,7 @@ def architecture_faults(cfg: Any, broken: Collection[str] = ()) -> list[str]:
         return []
     auto_class = get_class(cfg.model._target_).auto_class
     try:
-        place = backbone.at_hand(cfg.model, auto_class)
+        place = backbone.at_hand(cfg.model)
         if place is None:
             return []
         config = backbone.load_config(place, cfg.model)
@@ -38,7 +38,7 @@ def architecture_faults(cfg: Any, broken: Collection[str] = ()) -> list[str]:
         ),
         ("peft", "model.lora_targets"): lambda: _check_targets(config, cfg, auto_class),
         ("prompt.name", "data.train_on"): lambda: _check_prompt(place, cfg),
-        ("peft.distill_from",): lambda: _check_teacher(place, cfg, auto_class),
+        ("peft.distill_from",): lambda: _check_teacher(place, cfg),
     }
     faults = []
     for keys, check in checks.items():
@@ -87,13 +87,13 @@ def _check_prompt(place: str, cfg: Any) -> None:
         codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
 
 
-def _check_teacher(place: str, cfg: Any, auto_class: Any) -> None:
+def _check_teacher(place: str, cfg: Any) -> None:
     from llmft.models import teacher
 
     if not cfg.peft.get("distill_from"):
         return
     own = teacher.config_of(cfg)
-    theirs = backbone.at_hand(own, auto_class)
+    theirs = backbone.at_hand(own)
     if theirs and Path(place).is_dir():
         tokenizers = (backbone.load_tokenizer(p, c) for p, c in ((place, cfg.model), (theirs, own)))
         teacher.check_vocabulary(cfg, *tokenizers)

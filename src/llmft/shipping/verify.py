@@ -8,6 +8,7 @@ import torch
 
 from llmft.encoding import Codec
 from llmft.errors import UserError
+from llmft.models import quantised
 from llmft.records import Turn
 
 POSITIONS = 32  # of each probe; enough to pass every weight, and small where the vocabulary is large
@@ -76,7 +77,8 @@ def largest_difference(
         base or folder, revision=revision if base else None, dtype=torch.float32, **safely
     )
     if base:
-        from peft import PeftModel
+        with quantised.compiled_later():
+            from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, folder)
     model = model.to(device).eval()

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.models import adapters, backbone
+from llmft.models import adapters, backbone, quantised
 
 # What is written anew; everything else in model/ (tokenizer, chat template, generation config) goes along as it is.
 OURS = ("README.md", "config.json", "adapter_config.json", "model.safetensors.index.json")
@@ -25,7 +25,8 @@ def full_precision(folder: Path, cfg: DictConfig, auto_class: Any) -> Any:
     plain = OmegaConf.merge(cfg.model, FULL_PRECISION)
     if not adapters.is_adapter(cfg.peft):
         return backbone.load_model(str(folder), plain, auto_class).eval()
-    from peft import PeftModel
+    with quantised.compiled_later():
+        from peft import PeftModel
 
     base = backbone.load_model(backbone.locate(cfg.model, auto_class), plain, auto_class)
     return PeftModel.from_pretrained(base, folder).eval()

@@ -1,0 +1,74 @@
+"""Answers with a cache that grows (dynamic) and with one of fixed size (static), in turns. Prints a table.
+
+    python benchmarks/generation.py [models=tiny_gpt2,tiny_llama,smollm2_135m] [rows=8] [tokens=32] [rounds=3]
+
+The same prompts in the same sorted batch, greedy, no early end, so that both make the same number of tokens; the answers must be the same.
+On the CPU transformers compiles neither; on a GPU it compiles the step of a static cache, and the warm-up (not counted) pays for that.
+"""
+
+import statistics
+import sys
+import time
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
+from rich.console import Console
+from rich.table import Table
+
+from llmft import session
+from llmft.config import conf_dir
+from llmft.generation import Generator
+from llmft.models import backbone
+from llmft.questions import sample_questions
+
+CACHES = ("dynamic", "static")
+
+
+def generators(model: str, tokens: int) -> dict[str, Generator]:
+    """One model, asked in two ways."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("answer", overrides=[f"model={model}"])
+    auto_class = get_class(cfg.model._target_).auto_class
+    place = backbone.locate(cfg.model, auto_class)
+    codec, _ = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
+    loaded = backbone.load_model(place, cfg.model, auto_class).to(session.device())
+    settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "num_beams": 1, "do_sample": False, "seed": 0}
+    ways = {"dynamic": {}, "static": {"cache_implementation": "static"}}
+    return {name: Generator(loaded, codec, {**settings, **more, "batch_size": 64}) for name, more in ways.items()}
+
+
+def main() -> None:
+    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    rows, tokens, rounds = (int(given.get(key, number)) for key, number in (("rows", 8), ("tokens", 32), ("rounds", 3)))
+    session.quiet()
+    table = Table(
+        title=f"{rows} answers of {tokens} tokens on {session.device()}, {torch.get_num_threads()} threads", box=None
+    )
+    for name in ("model", "cache", "tokens/s", "CPU s", "CPU against dynamic"):
+        table.add_column(name, justify="left" if name in ("model", "cache") else "right")
+    for model in given.get("models", "tiny_gpt2,tiny_llama,smollm2_135m").split(","):
+        asked = generators(model, tokens)
+        contexts = [example.context for example in (sample_questions(None) * rows)[:rows]]
+        seen: dict[str, list[tuple[float, float]]] = {name: [] for name in CACHES}
+        said = {}
+        for number in range(rounds + 1):
+            for name in CACHES:
+                wall, cpu = time.perf_counter(), time.process_time()
+                said[name] = asked[name].answers(contexts)
+                if number:  # the first one warms up
+                    seen[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+        if said["static"] != said["dynamic"]:
+            print(f"{model}: the answers differ")
+        medians = {
+            name: [statistics.median(column) for column in zip(*found, strict=True)] for name, found in seen.items()
+        }
+        for name, (wall, cpu) in medians.items():
+            table.add_row(
+                model, name, f"{rows * tokens / wall:,.0f}", f"{cpu:.2f}", f"{cpu / medians['dynamic'][1]:.2f}"
+            )
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()

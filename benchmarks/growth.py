@@ -1,0 +1,194 @@
+"""How cost grows with work: with rows, epochs, validation rows and processes. Prints a table for each.
+
+    python benchmarks/growth.py [what=rows,epochs,validation,ranks] [sizes=1000,10000,100000] [model=smollm2_135m] [rounds=3]
+
+Every figure is of a whole `python -m llmft` in a process of its own, on short rows that are made here. `rows`: one epoch of tiny_gpt2;
+preparing is what a run of ten rows has not: reading, checking, encoding and planning, with an empty cache. `epochs` and `validation`:
+the resident set at the end of each epoch, and its peak. `ranks`: steps of 8 rows of SmolLM2 by one process with two threads and by two
+processes with one, in turns; seconds between the first and the last step's end, by the clock (so: on an idle machine) and of all CPUs.
+"""
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+MIB = 2**20
+COMMON = ("data=keyword_qa", "data.split.test=0", "trainer.accelerator=cpu", "baseline=false", "questions=0", "evaluate.rows=0",
+          "report.write=false", "callbacks.samples=null", "callbacks.progress=null", "logger=none", "data.duplicates=keep",
+          "+callbacks.probe._target_=growth.Probe", "allow_targets=[growth]")  # fmt: skip
+
+
+class Probe(pl.Callback):
+    """Writes to the file ``$PROBE`` what the steps took, and the memory after each epoch."""
+
+    def __init__(self) -> None:
+        self.clocks: list[tuple[float, float]] = []
+        self.tokens, self.steps = 0, 0
+        self.resident: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """The first step's end, and the last one's so far."""
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        self.clocks = [*self.clocks[:1], (time.time(), sum(u.ru_utime + u.ru_stime for u in used))]
+        self.steps += 1
+        self.tokens += pl_module.window_tokens if self.steps > 1 else 0
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """After the validation, too."""
+        self.resident.append(psutil.Process().memory_info().rss / MIB)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """One file for each process."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        record = {
+            "clocks": self.clocks,
+            "tokens": self.tokens,
+            "steps": self.steps,
+            "resident": self.resident,
+            "peak": peak,
+        }
+        Path(f"{os.environ['PROBE']}.{trainer.global_rank}").write_text(json.dumps(record))
+
+
+def rows_file(folder: Path, rows: int) -> Path:
+    """Rows of 15 to 40 tokens."""
+    file = folder / f"{rows}.jsonl"
+    with file.open("w") as out:
+        for n in range(rows):
+            row = {
+                "question": f"Which number follows {n}?",
+                "answer_keywords": [str(n + 1), "sum", "next"][: 1 + n % 3],
+            }
+            out.write(json.dumps(row) + "\n")
+    return file
+
+
+def trained(folder: Path, *overrides: str, threads: int | None = 1) -> list[dict[str, Any]]:
+    """What the processes of a training wrote, the first one's first."""
+    with tempfile.TemporaryDirectory(dir=folder) as run:
+        here = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        env = {**os.environ, "PYTHONPATH": here, "PROBE": f"{run}/probe"}
+        env.pop("OMP_NUM_THREADS", None)
+        if threads:
+            env["OMP_NUM_THREADS"] = str(threads)
+        command = [sys.executable, "-m", "llmft", *COMMON, *overrides, f"output_dir={run}/run"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+        if done.returncode:
+            sys.exit(done.stderr)
+        return [json.loads(file.read_text()) for file in sorted(Path(run).glob("probe.*"))]
+
+
+def table(title: str, *columns: str) -> Table:
+    """A table of numbers."""
+    made = Table(title=title, box=None)
+    for name in columns:
+        made.add_column(name, justify="right")
+    return made
+
+
+def by_rows(folder: Path, sizes: list[int]) -> Table:
+    """CPU time per supervised token, preparing and training."""
+    made = table(
+        "an epoch of tiny_gpt2",
+        "rows",
+        "preparing, CPU µs a token",
+        "training, CPU µs a token",
+        "of the smallest",
+        "peak MiB",
+    )
+    least, first = 0.0, 0.0
+    for rows in (10, *sizes):
+        few = ("model=tiny_gpt2", "data.batch_size=64", "data.split.val=0", "trainer.max_epochs=1", "data.cache=off")
+        (found,) = trained(folder, *few, f"data.path={rows_file(folder, rows)}", "scheduler.warmup_steps=0")
+        if rows == 10:
+            least = found["clocks"][0][1]
+            continue
+        (_, begun), (_, ended) = found["clocks"]
+        training = (ended - begun) / found["tokens"] * 1e6
+        first = first or training
+        preparing = (begun - least) / found["tokens"] * 1e6
+        made.add_row(
+            f"{rows:,}", f"{preparing:.1f}", f"{training:.1f}", f"{training / first:.2f}", f"{found['peak']:,.0f}"
+        )
+    return made
+
+
+def by_epochs(folder: Path) -> Table:
+    """Resident memory at the end of epochs."""
+    made = table("memory by epoch, tiny_gpt2, 512 rows, 64 to validate", "after epoch", "resident MiB")
+    path = f"data.path={rows_file(folder, 512)}"
+    (found,) = trained(folder, "model=tiny_gpt2", path, "data.split.val=0.125", "trainer.max_epochs=8")
+    for epoch, resident in enumerate(found["resident"], start=1):
+        made.add_row(str(epoch), f"{resident:,.0f}")
+    made.add_row("peak", f"{found['peak']:,.0f}")
+    return made
+
+
+def by_validation(folder: Path) -> Table:
+    """Peak memory by validation rows; the training rows are as many."""
+    made = table(
+        "memory by validation rows, tiny_gpt2, 256 rows trained", "validation rows", "resident MiB", "peak MiB"
+    )
+    for held_out in (64, 1024, 8192):
+        path = f"data.path={rows_file(folder, 256 + held_out)}"
+        share = f"data.split.val={held_out / (256 + held_out)}"
+        (found,) = trained(folder, "model=tiny_gpt2", path, share, "trainer.max_epochs=2")
+        made.add_row(f"{held_out:,}", f"{found['resident'][-1]:,.0f}", f"{found['peak']:,.0f}")
+    return made
+
+
+def by_ranks(folder: Path, model: str, rounds: int) -> Table:
+    """One process with two threads against two with one."""
+    made = table(
+        f"steps of 8 rows, {model}", "processes", "threads of each", "s a step", "CPU s a step", "against one process"
+    )
+    path, short = (
+        f"data.path={rows_file(folder, 128)}",
+        ("trainer.max_steps=8", "data.split.val=0", "scheduler.warmup_steps=0"),
+    )
+    ways = {1: ("data.batch_size=8",), 2: ("trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=4")}
+    seen: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+    for _ in range(rounds):
+        for processes, options in ways.items():
+            # two processes share the cores by llmft's own doing
+            found = trained(folder, *options, f"model={model}", path, *short, threads=2 if processes == 1 else None)
+            per = found[0]["steps"] - 1
+            cpu = sum(one["clocks"][1][1] - one["clocks"][0][1] for one in found)
+            seen[processes].append(((found[0]["clocks"][1][0] - found[0]["clocks"][0][0]) / per, cpu / per))
+    medians = {n: [statistics.median(column) for column in zip(*turns, strict=True)] for n, turns in seen.items()}
+    for processes, (wall, cpu) in medians.items():
+        cells = (f"{wall:.2f}", f"{cpu:.2f}", f"{wall / medians[1][0]:.2f}")
+        made.add_row(str(processes), str(2 // processes), *cells)
+    return made
+
+
+def main() -> None:
+    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    sizes = [int(size) for size in given.get("sizes", "1000,10000,100000").split(",")]
+    model, rounds = given.get("model", "smollm2_135m"), int(given.get("rounds", 3))
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        ways = {
+            "rows": lambda: by_rows(place, sizes),
+            "epochs": lambda: by_epochs(place),
+            "validation": lambda: by_validation(place),
+            "ranks": lambda: by_ranks(place, model, rounds),
+        }
+        for what in given.get("what", ",".join(ways)).split(","):
+            Console(width=110).print(ways[what]())
+
+
+if __name__ == "__main__":
+    main()
