@@ -123,7 +123,7 @@ def command(side: Side, case: Case, material: Material, folder: Path, device: st
         "lr": RATES[case.peft],
         "max_length": sum(material.tokens),
         "dtype": side.dtype,
-        "attention": side.attention,
+        "attention": side.attention if device == "cpu" else "sdpa",
         "arguments": side.arguments,
     }
     return [str(PEERS), "-m", "training.peers", json.dumps(given)]
