@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # `make run ARGS="trainer.max_steps=3"` adds overrides
 ARGS ?=
 
-.PHONY: run test guarantees real lint clean
+.PHONY: run test guarantees real bench lint clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,10 +28,20 @@ guarantees: $(VENV)/.installed
 real: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "real or slow" -n 1
 
+PEERS := .venv-peers
+$(PEERS)/.installed: benchmarks/peers.txt constraints.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt --requirement benchmarks/peers.txt
+	touch $@
+
+# llmft beside TRL and Seq2SeqTrainer, each in its own environment: tables into docs/performance.md, in about 12 minutes
+bench: $(VENV)/.installed $(PEERS)/.installed
+	$(BIN)/python benchmarks/train.py $(if $(wildcard ../shared/data),--rows-folder ../shared/data) --write $(ARGS)
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 
 clean:
-	rm -rf $(VENV) dist build outputs
+	rm -rf $(VENV) $(PEERS) dist build outputs

@@ -100,10 +100,11 @@ def built(load: Callable[..., Any]) -> Callable[..., Any]:
     def build(*overrides: str) -> tuple[Any, Any]:
         from hydra.utils import get_class, instantiate
 
-        from llmft import session
+        from llmft import performance, session
         from llmft.models import adapters, backbone
 
         cfg = load(*overrides)
+        performance.settle(cfg)
         family = get_class(cfg.model._target_)
         place = backbone.locate(cfg.model, family.auto_class)
         data = instantiate(cfg.data)()
@@ -112,7 +113,7 @@ def built(load: Callable[..., Any]) -> Callable[..., Any]:
         model = backbone.load_model(place, cfg.model, family.auto_class, cfg.peft)
         torch.manual_seed(cfg.seed)
         model = adapters.adapt(model, cfg.peft, cfg.model.lora_targets)
-        return data, family(model, instantiate(cfg.optim), instantiate(cfg.scheduler))
+        return data, family(model, instantiate(cfg.optim), instantiate(cfg.scheduler)).tuned(cfg)
 
     return build
 
@@ -201,6 +202,7 @@ def _command(arguments: Any, cwd: str, environment: dict[str, str], before: Any,
         os.dup2(file.detach(), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.argv = ["llmft"]
+    multiprocessing.set_start_method(None, force=True)  # a user's loader workers are forks of the run, not of a server
     if before:
         before()
     from llmft.__main__ import run

@@ -82,7 +82,7 @@ def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
     """Hand over to Hydra; a job that fails says so and does not end a sweep."""
     import hydra
 
-    from llmft import job, sweep
+    from llmft import job, ranks, sweep
 
     codes: list[int] = []
 
@@ -100,6 +100,8 @@ def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
         ours = "ignore::UserWarning:multiprocessing.process"
         os.environ["PYTHONWARNINGS"] = ",".join(dict.fromkeys([*given, ours]))
     signal.signal(signal.SIGTERM, interrupt)
+    if os.environ.get(ranks.FOLLOWS) == str(os.getppid()):
+        ranks.follow(os.getppid(), lambda: os.kill(os.getpid(), signal.SIGTERM))
     # Hydra's completion script is named after the program; Lightning starts it again for the other processes
     sys.argv = ["llmft" if sys.argv[0].endswith("__main__.py") else sys.argv[0], *arguments]
     try:

@@ -10,6 +10,7 @@ from typing import Any
 
 from llmft.config import user_path
 from llmft.errors import UserError
+from llmft.whole import whole
 
 ENDINGS = (".jsonl", ".csv", ".txt")
 # A spreadsheet takes a cell that begins with one of these for a formula, and runs it.
@@ -62,9 +63,8 @@ class AnswerFile:
                 f"output={self.output}: row {(wrong or 0) + 1} is no answer of this model, so set, to that question;"
                 " choose another output or remove it"
             )
-        unfinished = self.file.with_name(f"{self.file.name}.tmp")
-        unfinished.write_bytes(self._text(rows, first=True).encode())
-        unfinished.replace(self.file)
+        with whole(self.file, newline="") as out:
+            out.write(self._text(rows, first=True))
         return len(rows)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:

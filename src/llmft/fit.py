@@ -65,6 +65,7 @@ class Fit:
         checkpoint: Path | None,
     ) -> None:
         self.cfg, self.module, self.data, self.checkpoint = cfg, module, data, checkpoint
+        self.directory = run
         parts: dict[str, dict[str, Any]] = {
             "samples": {
                 "file": run.path / "samples.jsonl",
@@ -181,7 +182,11 @@ class Fit:
         with interruptible():
             checkpoint = str(self.checkpoint) if self.checkpoint else None
             validation = self.data.val_dataloader() or None
-            self.trainer.fit(self.module, loader, validation, ckpt_path=checkpoint, weights_only=True)
+            try:
+                self.trainer.fit(self.module, loader, validation, ckpt_path=checkpoint, weights_only=True)
+            except BaseException:
+                self.directory.step = self.trainer.global_step + 1
+                raise
 
     def _restore_callbacks(self, state: dict[str, Any]) -> None:
         """What Lightning does before a start, but with FSDP2 only after ``on_fit_start``; and the check of the weights' names."""

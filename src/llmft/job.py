@@ -3,6 +3,7 @@
 import importlib
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -14,10 +15,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from llmft import ranks
+from llmft import ranks, whole
 from llmft.check import check_early
 from llmft.command_line import quoted
 from llmft.errors import INTERRUPTED, Halted, Pruned, UserError, complain, say
+from llmft.run import tidy
 from llmft.sweep import before, finished_value
 
 log = logging.getLogger(__name__)
@@ -68,6 +70,11 @@ def swept(cfg: DictConfig) -> Any:
         return float("nan")
     if past.done:
         say(f"job {folder.name}: {past.why}, nothing to do", style="green")
+        tidy(folder)
+        if past.why.startswith("was finished") and cfg.get("report"):
+            from llmft.report import page
+
+            page.write_if_due(folder, cfg.report)
         _record(folder, past.code)
         return past.value
     if past.resume:
@@ -100,7 +107,8 @@ def _in_a_process(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> tu
     given = [f"--config-dir={s.path}" for s in job.runtime.config_sources if s.provider == "command-line"]
     where = [f"output_dir={folder}", *([f"resume={folder}"] if cfg.get("resume") else [])]
     command = [sys.executable, "-m", "llmft", job.job.config_name, *given, *overrides]
-    code = subprocess.run([*command, *(quoted(w, multirun=False) for w in where)], check=False).returncode
+    command += [quoted(w, multirun=False) for w in where]
+    code = subprocess.run(command, env={**os.environ, ranks.FOLLOWS: str(os.getpid())}, check=False).returncode
     if code < 0:
         say(f"job {folder.name}: was killed by {signal.Signals(-code).name}")
         return 1, float("nan")
@@ -110,4 +118,4 @@ def _in_a_process(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> tu
 def _record(folder: Path, code: int | None, message: str | None = None) -> None:
     """Write ``job.json``; a message in it is said at the end of the sweep, where a job's own output may not be seen."""
     if ranks.is_first():
-        (folder / RECORD).write_text(json.dumps({"code": code, "message": message}) + "\n", encoding="utf-8")
+        whole.write(folder / RECORD, json.dumps({"code": code, "message": message}) + "\n")

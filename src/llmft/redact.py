@@ -6,13 +6,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from llmft.whole import write
+
 SECRET = re.compile(r"(^|_)(api_?key|token|secret|password|credentials?)$", re.IGNORECASE)
 REDACTED = "***"
 
 
 def save(cfg: DictConfig, file: Path) -> None:
     """``config.yaml``: resolved, so that it stands alone, without secrets."""
-    file.write_text(OmegaConf.to_yaml(OmegaConf.create(safe(cfg))), encoding="utf-8")
+    write(file, OmegaConf.to_yaml(OmegaConf.create(safe(cfg))))
 
 
 def safe(cfg: DictConfig) -> dict[str, Any]:

@@ -9,10 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from llmft import claim
 from llmft.config import checked, user_path
 from llmft.errors import UserError
 from llmft.ranks import is_first
 from llmft.run import completed, status_of
+from llmft.whole import write
 
 # What may differ from the run that goes on: how long, and what changes no number.
 LENGTHS = ("trainer.max_epochs", "trainer.max_steps", "callbacks.early_stopping.patience")
@@ -112,4 +114,7 @@ def _plain(cfg: DictConfig, key: str) -> Any:
 def _copy(folder: Path, target: Path) -> None:
     if (target / "run.json").exists():
         raise UserError(f"output_dir={target}: holds a run already; leave it away to go on in {folder}")
-    shutil.copytree(folder, target, dirs_exist_ok=True)
+    # run.json last: without it a copy that a kill cut short is no run
+    left_out = shutil.ignore_patterns("run.json", "*.tmp", claim.NAME)
+    shutil.copytree(folder, target, dirs_exist_ok=True, ignore=left_out)
+    write(target / "run.json", (folder / "run.json").read_text(encoding="utf-8"))

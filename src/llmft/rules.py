@@ -56,6 +56,8 @@ COUNT_OR_NULL = Rule("a whole number of at least 1, or null", lambda v: v is Non
 COUNT_OR_OFF = Rule("a whole number of at least 1, or -1 for no limit", lambda v: v == -1 or COUNT.holds(v))
 FROM_ZERO = Rule("a whole number of at least 0", lambda v: _whole(v) and v >= 0)
 POSITIVE = Rule("a number above 0", lambda v: _number(v) and 0 < v < float("inf"))
+FLOAT32 = 3.4e38  # the largest number, nearly
+RATE = Rule("a number above 0 that float32 can hold", lambda v: _number(v) and 0 < v < FLOAT32)
 NOT_NEGATIVE = Rule("a number of at least 0", lambda v: _number(v) and 0 <= v < float("inf"))
 SHARE = Rule("a number from 0 to 1", lambda v: _number(v) and 0 <= v <= 1)
 DROPOUT = Rule("a number from 0 to below 1", lambda v: _number(v) and 0 <= v < 1)
@@ -131,6 +133,7 @@ RULES: dict[str, Rule] = {
     "data.train_on": one_of("answer", "all"),
     "data.train_on_turns": one_of("last", "all"),
     "data.name": TEXT,
+    "performance": one_of("auto", "plain"),
     "model.name": TEXT,
     "model.family": one_of("seq2seq", "causal"),
     "model.path": TEXT,
@@ -139,10 +142,10 @@ RULES: dict[str, Rule] = {
     "model.lora_targets": Rule("a list of names", lambda v: _texts(v)),
     "model.gguf_file": TEXT_OR_NULL,
     "model.dtype": Rule(
-        "one of float32, bfloat16 (in float16 T5 overflows, and gradients do everywhere)",
-        lambda v: v in ("float32", "bfloat16"),
+        "one of auto, float32, bfloat16 (in float16 T5 overflows, and gradients do everywhere)",
+        lambda v: v in ("auto", "float32", "bfloat16"),
     ),
-    "model.attention": one_of("sdpa", "eager"),
+    "model.attention": one_of("auto", "sdpa", "eager", "by_length"),
     "model.gradient_checkpointing": FLAG,
     "peft.method": one_of("none", "lora", "head", "unfreeze"),
     "peft.targets": Rule("auto, all-linear or a list of names", lambda v: TEXT.holds(v) or _texts(v)),
@@ -162,11 +165,12 @@ RULES: dict[str, Rule] = {
     "peft.distill_from": TEXT_OR_NULL,
     "peft.distill_weight": Rule("a number above 0, up to 1", lambda v: POSITIVE.holds(v) and v <= 1),
     "peft.distill_temperature": POSITIVE,
-    "optim.lr": POSITIVE,
+    "optim.lr": RATE,
     "optim.weight_decay": NOT_NEGATIVE,
     "optim.betas": Rule(
         "two numbers from 0 to below 1", lambda v: _list(v) and len(v) == 2 and all(map(DROPOUT.holds, v))
     ),
+    "optim.fused": Rule("auto, true or false", lambda v: v == "auto" or isinstance(v, bool)),
     "optim.bits": Rule("8 or 32", lambda v: _whole(v) and v in (8, 32)),
     "optim.paged": FLAG,
     "optim.fallback": FLAG,

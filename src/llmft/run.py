@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,9 +20,11 @@ from yaml import YAMLError
 
 from llmft import redact
 from llmft.check import check
+from llmft.claim import Claim
 from llmft.config import conf_dir, user_path
 from llmft.errors import UserError
 from llmft.ranks import is_first
+from llmft.whole import write
 
 log = logging.getLogger(__name__)
 
@@ -46,21 +49,26 @@ class RunDirectory:
         self.record: dict[str, Any] = {}
         self.started = time.perf_counter()
         self.seconds = 0.0  # of earlier legs of a resumed run
+        self.step = 0  # the optimizer step that is being computed; 0 for none
+        self.claim: Claim | None = None
 
     @classmethod
     def start(cls, path: Path, cfg: DictConfig, overrides: Sequence[str]) -> "RunDirectory":
         """Make the directory and write ``config.yaml`` and a first ``run.json``.
 
         Raises:
-            UserError: There is a run in it already (one that failed before it had a checkpoint does not count).
+            UserError: There is a run in it already (one that failed before it had a checkpoint does not count), or another
+                process is writing there.
         """
+        run = cls(path)
+        run.take()
         if (
             is_first()
             and (path / "run.json").exists()
             and (status_of(path) != "failed" or (path / "checkpoints").exists())
         ):
+            run.give_back()
             raise UserError(f"output_dir={path}: holds a run already; choose another or remove it")
-        run = cls(path)
         run.save_config(cfg)
         run.update(
             status="running",
@@ -78,9 +86,12 @@ class RunDirectory:
         """Take up a run that was interrupted, or that shall train for longer.
 
         Raises:
-            UserError: Its ``run.json`` cannot be read.
+            UserError: Its ``run.json`` cannot be read, or another process is writing there.
         """
+        if is_first() and not (path / "run.json").exists():  # it was killed when it had hardly begun
+            return cls.start(path, cfg, [])
         run = cls(path)
+        run.take()
         run.record = cls.read(path)
         run.seconds = run.record.get("seconds") or 0.0
         run.save_config(cfg)
@@ -93,6 +104,28 @@ class RunDirectory:
         again = [*run.record.get("resumed", []), datetime.now(UTC).isoformat(timespec="seconds")]
         run.update(status="running", resumed=again, versions=now)
         return run
+
+    def take(self) -> None:
+        """Make the directory this process's own, and remove what a killed one had not finished.
+
+        Raises:
+            UserError: Another process is writing there, or nobody can.
+        """
+        if not is_first():
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"output_dir={self.path}: cannot be made ({error.strerror})") from None
+        self.claim = Claim(self.path)
+        for unfinished in (*self.path.glob("*.tmp"), *self.checkpoints.glob("*.tmp"), *self.path.glob("report/*.tmp")):
+            shutil.rmtree(unfinished, ignore_errors=True) if unfinished.is_dir() else unfinished.unlink(missing_ok=True)
+
+    def give_back(self) -> None:
+        """Let another process have the directory."""
+        if self.claim:
+            self.claim.release()
+            self.claim = None
 
     @staticmethod
     def read(path: Path) -> dict[str, Any]:
@@ -109,7 +142,6 @@ class RunDirectory:
     def save_config(self, cfg: DictConfig) -> None:
         """``config.yaml``: resolved, without secrets."""
         if is_first():
-            self.path.mkdir(parents=True, exist_ok=True)
             redact.save(cfg, self.path / "config.yaml")
 
     @property
@@ -141,13 +173,26 @@ class RunDirectory:
         if not is_first():
             return
         text = json.dumps(finite(self.record), indent=2, ensure_ascii=False, allow_nan=False)
-        unfinished = self.path / "run.json.tmp"
-        unfinished.write_text(text + "\n", encoding="utf-8")
-        unfinished.replace(self.path / "run.json")
+        write(self.path / "run.json", text + "\n")
 
     def finish(self, status: str, **values: Any) -> None:
         """Set the final status and the wall-clock seconds of training (of a resumed run: of all its ended legs)."""
         self.update(status=status, seconds=round(self.seconds + time.perf_counter() - self.started, 1), **values)
+
+    def end(self, status: str, **values: Any) -> None:
+        """``finish`` after an error, which is told even if nothing can be written any more: then ``run.json`` stays as it is."""
+        try:
+            self.finish(status, **values)
+        except OSError as error:
+            log.debug("run.json: %s", error)
+
+
+def tidy(path: Path) -> None:
+    """Remove what a process left that was killed when its run had just finished; of one that may not be written to, nothing."""
+    run = RunDirectory(path)
+    with suppress(UserError):
+        run.take()
+        run.give_back()
 
 
 def open_run(path: str, part: str = "model") -> tuple[Path, DictConfig]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from llmft.codec import codec_for
 from llmft.encoding import Codec
+from llmft.errors import say
 from llmft.ranks import is_first
 
 # Warnings that say nothing a user could act on here, each with the reason.
@@ -44,6 +46,18 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message=f".*{message}.*")
 
 
+class Terminal(logging.StreamHandler):
+    """Writes to what is standard error by then: a notebook or a test takes it away and puts another in its place."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Standard error."""
+        return sys.stderr
+
+
 def log_to(file: Path | None) -> None:
     """Send llmft's log to the terminal, and all warnings and the log to ``file``."""
     logging.captureWarnings(True)
@@ -53,7 +67,7 @@ def log_to(file: Path | None) -> None:
             if getattr(handler, "of_llmft", False):
                 logger.removeHandler(handler)
                 handler.close()
-    terminal = logging.StreamHandler()
+    terminal = Terminal()
     terminal.setFormatter(logging.Formatter("%(message)s"))
     _attach(terminal, root)
     if not is_first():
@@ -61,11 +75,24 @@ def log_to(file: Path | None) -> None:
         ours.setLevel(logging.ERROR)
         return
     if file:
-        kept = logging.FileHandler(file, encoding="utf-8")
+        kept = KeptLog(file, encoding="utf-8")
         kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         _attach(kept, root)
     root.setLevel(logging.WARNING)
     ours.setLevel(logging.INFO)
+
+
+class KeptLog(logging.FileHandler):
+    """``log.txt``; a full disk is no reason for a traceback at every line of it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say it once, and write nothing more."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        logging.getLogger().removeHandler(self)
+        say(f"{self.baseFilename}: nothing more is written to it ({error.strerror})")
 
 
 def codec_of(cfg: DictConfig, tokenizer: Any) -> tuple[Codec, str]:

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from llmft import whole
+from llmft.claim import is_claimed
 from llmft.errors import UserError, say
 from llmft.redact import safe_argument
 
@@ -54,7 +56,7 @@ def before(folder: Path, overrides: list[str]) -> Past:
         overrides: Of the job; an earlier one in the same folder must have had the same.
 
     Raises:
-        UserError: The folder holds another job.
+        UserError: The folder holds another job, or another process is running it.
     """
     if not (folder / "run.json").is_file():
         return Past()
@@ -70,6 +72,8 @@ def before(folder: Path, overrides: list[str]) -> Past:
         return Past(
             done=True, code=CODES[status], value=float("nan") if value is None else value, why=f"was {status} before"
         )
+    if is_claimed(folder):
+        raise UserError(f"{folder}: another process is running this job; wait for its end, or take another output_dir")
     resumable = (folder / "config.yaml").is_file() and (
         status != "failed" or (folder / "checkpoints" / "last.ckpt").is_file()
     )
@@ -149,17 +153,19 @@ def _read(file: Path) -> dict[str, Any]:
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Both files; columns that are empty everywhere stay away."""
+    from llmft.report.page import markdown
+
     columns = [
         name
         for name in dict.fromkeys(key for row in rows for key in row)
         if any(row.get(name) not in (None, "") for row in rows)
     ]
-    with (folder / "sweep.csv").open("w", newline="", encoding="utf-8") as out:
+    with whole.whole(folder / "sweep.csv", newline="") as out:
         writer = csv.DictWriter(out, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    cells = [columns, ["---"] * len(columns), *([_cell(row.get(name)) for name in columns] for row in rows)]
-    (folder / "sweep.md").write_text("".join(f"| {' | '.join(line)} |\n" for line in cells), encoding="utf-8")
+    text = markdown([columns, *([_cell(row.get(name)) for name in columns] for row in rows)])
+    whole.write(folder / "sweep.md", text)
 
 
 def _row(file: Path, record: dict[str, Any], differing: dict[str, Any]) -> dict[str, Any]:
@@ -189,5 +195,4 @@ def _number(file: Path) -> tuple[int, str]:
 
 
 def _cell(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value if value is not None else "")
-    return text.replace("|", "\\|").replace("\n", " ")
+    return f"{value:.4g}" if isinstance(value, float) else str(value if value is not None else "")

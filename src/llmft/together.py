@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.config import did_you_mean
-from llmft.evaluation.metric import BETTER
+from llmft.evaluation.metric import BETTER, LOGGED
+from llmft.rules import FLOAT32
 
 Faults = Iterator[str]
 SCORES = [f"val/{name}" for name, better in BETTER.items() if better and name != "judge"]
+TRAINED = [f"train/{name}" for name in LOGGED]
 # Keys of the generation group that are ours and not of GenerationConfig.
 OURS = ("batch_size", "batch_tokens", "samples", "seed")
 
@@ -107,13 +109,28 @@ def _float16_needs_a_gpu(cfg: DictConfig) -> Faults:
 
 @between("model.dtype", "peft.method", "model.new_tokens")
 def _half_weights(cfg: DictConfig) -> Faults:
-    if cfg.model.dtype == "float32":
+    if cfg.model.dtype in ("auto", "float32"):
         return
     if cfg.peft.method != "lora":
         trained = "full fine-tuning" if cfg.peft.method == "none" else f"peft={cfg.peft.name}"
         yield f"model.dtype={cfg.model.dtype}: it would lose small updates of {trained}; use float32"
     elif cfg.model.new_tokens:
         yield f"model.dtype={cfg.model.dtype}: it would lose small updates of model.new_tokens; use float32"
+
+
+@between("model.attention", "model.gradient_checkpointing")
+def _runs_alike_twice(cfg: DictConfig) -> Faults:
+    if cfg.model.attention == "by_length" and cfg.model.gradient_checkpointing:
+        yield "model.attention=by_length: with model.gradient_checkpointing a layer runs twice, and must run alike; use sdpa"
+
+
+@between("optim.lr", "optim.betas", "optim.weight_decay")
+def _step_size(cfg: DictConfig) -> Faults:
+    lr, beta = cfg.optim.lr, cfg.optim.betas[0]
+    # Adam's first step divides by what is left of the first beta; decoupled decay multiplies
+    if lr / (1 - beta) > FLOAT32 or lr * cfg.optim.weight_decay > FLOAT32:
+        others = f"optim.betas={list(cfg.optim.betas)} and optim.weight_decay={cfg.optim.weight_decay}"
+        yield f"optim.lr={lr}: with {others} a step is larger than float32 can hold; lower it"
 
 
 @between("optim.paged", "optim.fallback", "trainer.accelerator", imports=True)
@@ -274,14 +291,14 @@ def endless_warm_up(warmup: int, why: str) -> str:
 
 def _monitored(cfg: DictConfig, key: str, metric: Any) -> Faults:
     generated = bool(OmegaConf.select(cfg, "evaluate.in_training"))
-    logged = SCORES if generated else SCORES[:2]
+    logged = [*(SCORES if generated else SCORES[:2]), *TRAINED]
     own = [node for node in cfg.callbacks.values() if node and not str(node._target_).startswith("llmft.")]
-    if not str(metric).startswith("val/"):
-        yield f"{key}={metric}: must be a validation metric; {' and '.join(SCORES[:2])} are logged"
+    if not str(metric).startswith(("val/", "train/")):
+        yield f"{key}={metric}: must be a metric as it is logged, val/... or train/...; {', '.join(logged)}"
     elif metric in SCORES and metric not in logged:
         yield f"{key}={metric}: is measured in training with evaluate.in_training=true alone"
     elif metric not in logged and not own:  # a callback of the user's may log anything
-        yield f"{key}={metric}: no such metric.{did_you_mean(metric, SCORES)} {' and '.join(logged)} are logged"
+        yield f"{key}={metric}: no such metric.{did_you_mean(metric, [*SCORES, *TRAINED])} {', '.join(logged)} are logged"
 
 
 def within(key: str, bad: str) -> bool:

@@ -39,6 +39,8 @@ MODES = f"{HERE}/test_training_is_in_train_mode.py"
 GUARDS = f"{HERE}/test_a_guard_halts_what_is_broken.py"
 SAME = f"{HERE}/test_answers_are_the_same_everywhere.py"
 SHIP = "tests/tiny/test_export.py"
+SPEED = f"{HERE}/test_speed_changes_no_number.py"
+HEAD = "tests/unit/test_head_loss.py"
 EXPORT = f"{HERE}/test_the_exported_model_is_the_trained_one.py"
 
 FAULTS = [
@@ -93,7 +95,7 @@ FAULTS = [
           f"{HERE}/test_same_seed_same_bytes.py"),
     # 8 train mode
     Fault("training in eval mode", "models/base.py", "        self.train()\n", "        self.eval()\n", MODES),
-    Fault("weights are trained in the checkpoint's type", "models/backbone.py", '"dtype": getattr(torch, cfg.dtype)', '"dtype": "auto"', f"{MODES} -k bf16"),
+    Fault("weights are trained in the checkpoint's type", "models/backbone.py", '"dtype": dtype_of(cfg)', '"dtype": "auto"', f"{MODES} -k bf16"),
     Fault("gradient checkpointing is not turned on", "models/backbone.py", "if cfg.gradient_checkpointing:", "if False:", f"{MODES} -k keeps_less"),
     Fault("an evaluation repacks 4-bit weights", "models/quantised.py", "            module.support_avx512bf16_for_cpu = False\n", "            pass\n",
           "tests/tiny/test_quantised.py -k tiny_llama-qlora"),
@@ -113,6 +115,12 @@ FAULTS = [
     Fault("what is exported is not compared", "shipping/export.py", "if not difference <= settings.tolerance:", "if False:", f"{SHIP} -k not_kept"),
     Fault("the run's system line is not asked with", "commands/answer.py", "with_system(cfg.system or system)", "with_system(cfg.system)", f"{SAME} -k psychology"),
     Fault("answers go to other questions", "commands/answer.py", "asked[max(start, done) : start + size]", "asked[max(start, done) : start + size][::-1]", SAME),
+   # 11 speed
+    Fault("the last chunk of positions is lost", "models/loss.py", "range(0, len(hidden), CHUNK)", "range(0, len(hidden) - CHUNK + 1, CHUNK)", HEAD),
+    Fault("the head's own gradient is forgotten", "models/loss.py", "weights += (slope.T @ rows).to(weights.dtype)", "pass", f"{SPEED} -k none"),
+    Fault("logits that change after the head are taken as they leave it", "models/base.py", "self.head_is_last = logits.is_meta or ", "self.head_is_last = True or ",
+          f"{SPEED} -k after_the_head"),
+    Fault("answers are computed as the last batch was", "models/base.py", 'self.model.set_attn_implementation("sdpa")', "pass", f"{SPEED} -k tiny_llama-none"),
 ]  # fmt: skip
 
 

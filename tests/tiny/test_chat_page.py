@@ -1,30 +1,14 @@
 """The chat page in a real browser: asked, compared, copied, stopped; nothing that a model says can act in it."""
 
-import os
-import shutil
 import time
 
 import pytest
 
+from tests.browsing import browser, needs_browser, violations  # noqa: F401  (a fixture)
 from tests.serving import generator, serving
 
-BROWSER = os.environ.get("LLMFT_TEST_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        BROWSER is None, reason="no chromium or google-chrome here (LLMFT_TEST_BROWSER=PATH names another)"
-    ),
-]
-sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = needs_browser
 HTML = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=BROWSER)
-        yield opened
-        opened.close()
 
 
 def answering(text, name="tiny_llama"):
@@ -51,7 +35,7 @@ def answering(text, name="tiny_llama"):
 
 
 @pytest.fixture
-def opened(browser):
+def opened(browser):  # noqa: F811
     """A page of a server: ``page, made = opened({...})``."""
     closing = []
 
@@ -188,11 +172,11 @@ def test_the_oldest_turns_are_left_out_and_it_says_so(opened):
     assert "left out: no room" in page.locator(".foot span").all_text_contents()[-1]
 
 
-@pytest.mark.parametrize("width", [320, 390, 1200])
-def test_it_fits_and_every_control_has_a_name(width, opened):
+@pytest.mark.parametrize(("width", "scheme"), [(320, "light"), (390, "dark"), (1200, "light")])
+def test_it_fits_and_every_control_has_a_name(width, scheme, opened):
     page, _ = opened(
         {"mine": answering("word " * 60 + "x" * 300), "plain": generator("tiny_gpt2")},
-        context={"viewport": {"width": width, "height": 700}},
+        context={"viewport": {"width": width, "height": 700}, "color_scheme": scheme},
     )
     page.click("summary")
     ask(page, "y" * 400)
@@ -208,6 +192,7 @@ def test_it_fits_and_every_control_has_a_name(width, opened):
         !(e.textContent.trim() || e.getAttribute('aria-label') || (e.labels && e.labels.length) || e.getAttribute('aria-labelledby'))).length"""
     )
     assert unnamed == 0
+    assert violations(page) == {}
 
 
 def test_the_keyboard_reaches_everything(opened):

@@ -279,6 +279,26 @@ def test_a_generated_score_can_be_the_objective(llmft, tmp_path):
     assert values[record["metrics"]["best_step"]] == max(values.values())
 
 
+def test_any_logged_metric_stops_early_and_chooses_the_best(llmft, tmp_path):
+    code, _, err = llmft(
+        "model=tiny_gpt2", "data=keyword_qa", "data.batch_size=4", "callbacks.early_stopping.monitor=train/loss", "callbacks.early_stopping.patience=2",
+        "objective=train/grad_norm", "trainer.max_epochs=99", "trainer.max_steps=60", "trainer.val_check_interval=2", "trainer.log_every_n_steps=1", "optim.lr=1e-5",
+        "evaluate.rows=0", "report.write=false", "output_dir=run", *FAST,
+    )  # fmt: skip
+    assert code == 0, err
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    rows = [
+        row
+        for row in csv.DictReader((tmp_path / "run" / "metrics.csv").open())
+        if row["val/loss"] and row["train/loss"]
+    ]
+    losses = [float(row["train/loss"]) for row in rows]
+    assert record["metrics"]["steps"] == int(rows[-1]["step"]) < 60
+    assert losses.index(min(losses)) == len(losses) - 3  # two validations without a better one
+    norms = {int(row["step"]): float(row["train/grad_norm"]) for row in rows}
+    assert record["objective"] == min(norms.values()) == norms[record["metrics"]["best_step"]]
+
+
 def test_objectives_are_checked(llmft):
     code, _, err = llmft("model=tiny_gpt2", "objective=val/bleu")
     assert (code, "val/bleu: is measured in training with evaluate.in_training=true alone" in err) == (2, True)

@@ -152,6 +152,18 @@ def test_model_loads_with_the_plain_libraries_and_answers_the_same(run, tmp_path
     assert json.loads(asked.stdout)["answer"] == plain
 
 
+def test_the_card_says_what_was_scored_and_no_path_of_this_machine(run):
+    folder, _ = run
+    text = (folder / "model" / "README.md").read_text()
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert f"{found['rows']} of {found['of']} {found['split']} rows" in text
+    assert all(f"| {name} | " in text for name in found["scores"])
+    assert f"| weights are of step | {json.loads((folder / 'run.json').read_text())['metrics']['best_step']} |" in text
+    assert "/tmp" not in text
+    assert str(folder.parents[1]) not in text
+    assert "`tiny:" in text
+
+
 def test_the_config_stands_alone(run):
     cfg = OmegaConf.load(run[0] / "config.yaml")
     assert OmegaConf.to_container(cfg, resolve=False) == OmegaConf.to_container(cfg, resolve=True)

@@ -23,8 +23,9 @@ FAST = (
 
 def test_jobs_and_table(llmft, tmp_path):
     code, _, err = llmft(
-        "-m", "model=tiny_t5,tiny_gpt2", "data=alpaca", "data.path=sample", "peft=none,lora", "output_dir=all", *FAST
-    )
+        "-m", "model=tiny_t5,tiny_gpt2", "data=alpaca", "data.path=sample", "peft=none,lora", "output_dir=all", *FAST,
+        "trainer.accumulate_grad_batches=2", "data.batch_size=4",
+    )  # fmt: skip
     assert code == 0, err
     rows = list(csv.DictReader((tmp_path / "all" / "sweep.csv").open()))
     assert [(row["run"], row["model"], row["peft"], row["status"]) for row in rows] == [
@@ -37,6 +38,8 @@ def test_jobs_and_table(llmft, tmp_path):
         record = json.loads((tmp_path / "all" / row["run"] / "run.json").read_text())
         assert float(row["objective"]) == record["objective"] == record["metrics"]["after"]["val/loss"]
         assert (tmp_path / "all" / row["run"] / "model" / "README.md").exists()
+        steps = [line["step"] for line in csv.DictReader((tmp_path / "all" / row["run"] / "metrics.csv").open())]
+        assert steps == ["1"]  # none for the first window before its step
     ranked = list(csv.DictReader((tmp_path / "all" / "leaderboard.csv").open()))
     assert sorted((row["model"], row["peft"]) for row in ranked) == sorted((row["model"], row["peft"]) for row in rows)
     values = [float(row["val/loss"]) for row in ranked]
@@ -45,6 +48,9 @@ def test_jobs_and_table(llmft, tmp_path):
     table = (tmp_path / "all" / "sweep.md").read_text().splitlines()
     assert len(table) == 6
     assert table[0].startswith("| run | model | data | peft | lr | seed | status | objective |")
+    assert set(table[1]) == set("| -")
+    values = [float(line.split(" | ")[7]) for line in table[2:]]
+    assert values == pytest.approx([float(row["objective"]) for row in rows], rel=1e-3)
     assert set((tmp_path / "all").iterdir()) >= {tmp_path / "all" / str(n) for n in range(4)}
 
 

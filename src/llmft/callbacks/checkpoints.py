@@ -30,6 +30,7 @@ class Checkpoints(Checkpoint):
         self.every_n_steps = every_n_steps
         self.last, self.best = folder / "last.ckpt", folder / "best.ckpt"
         self.best_value, self.best_metrics = math.inf, {}
+        self.trained: dict[str, float] = {}  # the monitored value, where it is one of the last training step
         self.best_step = self.saved_step = self.validated_step = -1
         self.randomness: dict[str, Any] | None = None
 
@@ -44,8 +45,10 @@ class Checkpoints(Checkpoint):
             set_randomness(self.randomness[str(trainer.global_rank)])
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Save every so many optimizer steps; where a validation follows, it saves."""
+        """Note what the step logged; save every so many steps, but where a validation follows, it saves."""
         step = trainer.global_step
+        if self.monitor.startswith("train/") and self.monitor in trainer.callback_metrics:
+            self.trained = {self.monitor: float(trainer.callback_metrics[self.monitor])}
         due = self.every_n_steps is not None and step % self.every_n_steps == 0
         if due and not pl_module.window_open and not validation_follows(trainer, batch_idx):
             self.save(trainer)
@@ -71,6 +74,7 @@ class Checkpoints(Checkpoint):
             UserError: The monitored metric was not logged.
             Halted: It is not finite, so that nothing could be called best.
         """
+        metrics = {**metrics, **self.trained}
         if self.monitor not in metrics:
             raise UserError(f"objective={self.monitor}: was not logged; there are {', '.join(sorted(metrics))}")
         if not math.isfinite(metrics[self.monitor]):
@@ -117,7 +121,7 @@ class Checkpoints(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far."""
-        names = ("best_value", "best_metrics", "best_step", "validated_step")
+        names = ("best_value", "best_metrics", "best_step", "validated_step", "trained")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

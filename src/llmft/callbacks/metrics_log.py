@@ -6,6 +6,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from llmft.whole import lines_of, whole
+
 FIRST = ["step", "epoch", "train/loss", "train/lr", "train/grad_norm", "train/tokens", "val/loss", "val/perplexity"]
 
 
@@ -35,7 +37,7 @@ class MetricsLog(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Take the values of a finished optimizer step."""
         step = trainer.global_step
-        if step == self.row.get("step"):
+        if step in (0, self.row.get("step")):  # 0: in the first window, before its step
             return
         self._write_if_due(trainer)
         self.row = {"step": step, "epoch": trainer.current_epoch, **_values(trainer, "train/")}
@@ -89,12 +91,10 @@ class MetricsLog(pl.Callback):
         self.last_step = step
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        unfinished = self.file.with_suffix(".tmp")
-        with unfinished.open("w", newline="", encoding="utf-8") as out:
+        with whole(self.file, newline="") as out:
             writer = csv.DictWriter(out, self.columns or FIRST, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
-        unfinished.replace(self.file)
 
     def state_dict(self) -> dict[str, Any]:
         """The row that is not written yet, and where the file ends."""
@@ -106,10 +106,7 @@ class MetricsLog(pl.Callback):
         self.resumed = True
 
     def _read(self) -> list[dict[str, Any]]:
-        if not self.file.exists():
-            return []
-        with self.file.open(newline="", encoding="utf-8") as old:
-            return list(csv.DictReader(old))
+        return list(csv.DictReader(lines_of(self.file)))
 
 
 def _values(trainer: pl.Trainer, prefix: str) -> dict[str, float]:

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from llmft.generation import Generator
 from llmft.models.sharding import is_sharded
 from llmft.records import Example
+from llmft.whole import lines_of, write
 
 
 class Samples(pl.Callback):
@@ -34,11 +35,8 @@ class Samples(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Take back what an interrupted run wrote after the checkpoint that goes on now."""
         if self.last_step >= 0 and self.file.exists() and not trainer.global_rank:
-            lines = self.file.read_text(encoding="utf-8").split("\n")
-            kept = [line for line in lines if line and json.loads(line)["step"] <= self.last_step]
-            unfinished = self.file.with_suffix(".tmp")
-            unfinished.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-            unfinished.replace(self.file)
+            kept = [line for line in lines_of(self.file) if line and json.loads(line)["step"] <= self.last_step]
+            write(self.file, "".join(f"{line}\n" for line in kept))
 
     def state_dict(self) -> dict[str, int]:
         """The step of the last samples."""

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from llmft import session
+from llmft import performance, session
 from llmft.check import check
 from llmft.estimating.estimate import Estimate, encoded, estimate
 
@@ -17,6 +17,7 @@ def main(cfg: DictConfig) -> None:
     session.quiet()
     session.log_to(None)
     check(cfg, architecture=True)
+    performance.settle(cfg)
     data, place = encoded(cfg)
     found = estimate(cfg, data, place)
     measured = _probe(cfg, data, place, found) if cfg.estimate.probe else {}

@@ -21,6 +21,7 @@ from llmft.generation import Generator
 from llmft.judging.judge import Judge, add_judgement, judge_of
 from llmft.report import page
 from llmft.run import finite, open_run
+from llmft.shipping import card
 
 
 def main(cfg: DictConfig) -> None:
@@ -80,7 +81,7 @@ def _run(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
     found = one.ask_tuned(device) | ({"split": "given"} if cfg.data.path is not None else {})
     if judge:
         add_judgement(judge, one.predictions, found, cfg.evaluate, or_fail=True)
-    _write(cfg, folder, one, found)
+    _write(cfg, folder, trained, one, found)
     return found
 
 
@@ -123,10 +124,11 @@ def _rows(cfg: DictConfig, folder: Path, trained: DictConfig) -> InstructionData
     return data
 
 
-def _write(cfg: DictConfig, folder: Path, one: Evaluation, found: dict[str, Any]) -> None:
+def _write(cfg: DictConfig, folder: Path, trained: DictConfig, one: Evaluation, found: dict[str, Any]) -> None:
     if cfg.output:
         predictions.save(user_path(cfg.output), one.predictions)
     elif cfg.data.path is None:
         one.save(folder, found)
+        card.write(folder, trained)
         if cfg.report.write:
             page.write(folder, cfg.report)

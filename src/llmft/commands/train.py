@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
-from llmft import session
+from llmft import performance, session, stopped
 from llmft.check import check
 from llmft.commands import summary
 from llmft.config import user_path
@@ -29,7 +29,8 @@ from llmft.ranks import ending_together, is_first, rank, share_cores, started_ou
 from llmft.report import page, series
 from llmft.report.lengths import histogram
 from llmft.resume import check_data, is_done, resumed
-from llmft.run import RunDirectory
+from llmft.run import RunDirectory, tidy
+from llmft.shipping import card
 from llmft.together import endless_warm_up
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ def main(cfg: DictConfig) -> float | None:
         if is_done(cfg):
             session.log_to(None)
             log.info("resume=%s: has finished, nothing to do; trainer.max_epochs=N trains for longer", cfg.resume)
+            tidy(Path(cfg.output_dir))
+            page.write_if_due(Path(cfg.output_dir), cfg.report)
             return RunDirectory.read(Path(cfg.output_dir))["objective"]
         run = RunDirectory.go_on(Path(cfg.output_dir), cfg)
     else:
@@ -60,27 +63,37 @@ def main(cfg: DictConfig) -> float | None:
             if (given := cfg[group].get(key)) and user_path(str(given)).is_dir():
                 cfg[group][key] = str(user_path(str(given)).resolve())
         run = RunDirectory.start(Path(cfg.output_dir), cfg, job.overrides.task)
+    try:
+        return _told(cfg, run)
+    finally:
+        run.give_back()
+
+
+def _told(cfg: DictConfig, run: RunDirectory) -> float | None:
+    """Train; however that ends, ``run.json`` and the user are told."""
     session.log_to(run.path / "log.txt")
     try:
         check(cfg, architecture=True)
+        _settle(cfg, run)
         return train(cfg, run)
     except Halted as error:
-        run.finish("halted", reason=str(error))
+        run.end("halted", reason=str(error))
         _report(cfg, run)
         raise
     except Pruned as error:
-        run.finish("pruned", reason=str(error), objective=error.value)
+        run.end("pruned", reason=str(error), objective=error.value)
         raise
     except KeyboardInterrupt:
-        run.finish("interrupted")
+        run.end("interrupted")
         raise
     except BaseException as error:
-        run.finish("failed", reason=str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+        told = stopped.explained(error, run, cfg) or error
+        run.end("failed", reason=str(told) if isinstance(told, UserError) else f"{type(told).__name__}: {told}")
         if not shortage.is_shortage(error):
-            raise
+            raise told from (error if told is not error else error.__cause__)
         reason = shortage.reason_of(error)
     # here the frames of the training are gone, and with them its tensors
-    raise shortage.explained(cfg, reason)
+    raise shortage.explained(cfg, reason, where=run.step, kept=f"{stopped.kept(run)}; {stopped.way_on(run)} goes on")
 
 
 def train(cfg: DictConfig, run: RunDirectory) -> float | None:
@@ -107,7 +120,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
 
     model = build()
     _tell_model(cfg, run, place, prompt, adapters.parameter_counts(model, cfg.peft))
-    module = family(model, instantiate(cfg.optim), _schedule(cfg, data))
+    module = family(model, instantiate(cfg.optim), _schedule(cfg, data)).tuned(cfg)
     module.teacher = teacher_of(cfg, codec.tokenizer, family)
     generator = Generator(model, codec, cfg.generation)
     checkpoint = run.checkpoint if cfg.resume else None
@@ -127,7 +140,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
         evaluation.ask_base(fit.device)
     before = run.record.get("metrics", {}).get("before") if checkpoint else None
     before_answers = generator.answers(contexts) if cfg.baseline and fit.is_sharded else []
-    with ending_together(fit.trainer.strategy):
+    with ending_together(fit.trainer.strategy, lambda reason: run.end("failed", reason=reason)):
         if before is None:
             before = fit.measure() if cfg.baseline else {}
             run.update(metrics={"before": before})
@@ -142,7 +155,8 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
         log.info("stream: %s", data.stream.told())
         run.update(stream=data.stream.summary())
     if not cfg.trainer.fast_dev_run:
-        export.save_model(run.model, generator, cfg, place, data.account)
+        export.save_model(run.model, generator, cfg)
+        card.write(run.path, cfg)
 
     metrics = {
         "before": before,
@@ -157,8 +171,19 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
         "finished", metrics=metrics, objective=after.get(cfg.objective), peak_memory_mib=summary.peak_memory_mib()
     )
     _report(cfg, run)
+    if not cfg.trainer.fast_dev_run:
+        card.write(run.path, cfg)
     summary.show(run, metrics, questions, before_answers, after_answers, scores, cfg.objective)
     return after.get(cfg.objective)
+
+
+def _settle(cfg: DictConfig, run: RunDirectory) -> None:
+    choices = performance.settle(cfg)
+    for key, value, why in choices:
+        log.info("performance: %s=%s (%s)", key, str(value).lower() if isinstance(value, bool) else value, why)
+    if choices:  # a run that goes on has settled values
+        run.save_config(cfg)
+        run.update(performance=[choice._asdict() for choice in choices])
 
 
 def _evaluation(cfg: DictConfig, module: Any, data: InstructionDataModule, generator: Generator) -> Evaluation | None:
@@ -183,13 +208,8 @@ def _evaluate(
 
 
 def _report(cfg: DictConfig, run: RunDirectory) -> None:
-    """``report.html``; what goes wrong with a picture must not turn a finished training into a failed one."""
-    if cfg.trainer.fast_dev_run or not cfg.report.write:
-        return
-    try:
-        page.write(run.path, cfg.report)
-    except Exception as error:
-        log.warning("report.html was not written (%s); `report run=%s` tries again", error, run.path)
+    if not cfg.trainer.fast_dev_run and cfg.report.write:
+        page.write_or_say(run.path, cfg.report)
 
 
 def _schedule(cfg: DictConfig, data: InstructionDataModule) -> Any:

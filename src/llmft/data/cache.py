@@ -1,9 +1,12 @@
 """What rows are made of -> the folder where they are kept; another cause, another folder."""
 
+import fcntl
 import hashlib
 import inspect
 import json
 import logging
+import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
@@ -29,7 +32,7 @@ class Cache:
     def __init__(self, where: str | bool | None) -> None:
         self.root: Path | None = None
         if where in ("off", False):
-            self.kept = tempfile.TemporaryDirectory(prefix="llmft-")
+            self.kept = Temporary()
         else:
             self.root = user_path(where) if isinstance(where, str) else cache_root() / "data"
 
@@ -54,6 +57,34 @@ class Cache:
         if not built:
             log.info("cache: %s are there already: %s", name, found)
         return found
+
+
+class Temporary(tempfile.TemporaryDirectory):
+    """A folder that is gone with its process: what killed processes left of theirs is removed when the next one is made.
+
+    The lock in it is one of the open file, so that a second folder of the same process is safe, and workers keep it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(prefix="llmft-")
+        folder = Path(self.name)
+        for other in folder.parent.glob("llmft-*/in_use"):
+            _remove_if_left(other)
+        unfinished = folder / "unfinished"
+        self.handle = unfinished.open("w")
+        fcntl.flock(self.handle, fcntl.LOCK_EX)
+        unfinished.rename(folder / "in_use")  # no other process sees it without its lock
+
+
+def _remove_if_left(in_use: Path) -> None:
+    try:
+        if in_use.lstat().st_uid != os.getuid():
+            return
+        with in_use.open("r+") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(in_use.parent, ignore_errors=True)
+    except OSError:
+        pass  # it is in use, or has just gone
 
 
 def key_of(**parts: Any) -> str:

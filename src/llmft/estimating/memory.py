@@ -17,7 +17,7 @@ from llmft.collate import training_batch
 from llmft.data.base import InstructionDataModule
 from llmft.estimating.ledger import Ledger, fused_attention
 from llmft.models import adapters, backbone, quantised, teacher
-from llmft.models.loss import token_loss_sum
+from llmft.performance import runs_on_gpu
 
 # Bytes of a weight in fewer bits, with the scale of its block of 64 (NF4: double quantisation, Dettmers et al. 2023, 2).
 QUANTISED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "fp4": 0.5 + 4 / 64, "int8": 1.0}
@@ -71,7 +71,7 @@ class Outline:
         self.cfg = cfg
         self.on_gpu = runs_on_gpu(cfg.trainer)
         config = backbone.load_config(place, cfg.model)
-        options = {"dtype": getattr(torch, cfg.model.dtype), "attn_implementation": cfg.model.attention}
+        options = {"dtype": backbone.dtype_of(cfg.model), "attn_implementation": backbone.attention_of(cfg.model)}
         with torch.device("meta"):
             model = auto_class.from_config(config, **options).train()
             if cfg.model.gradient_checkpointing:
@@ -127,11 +127,10 @@ class Outline:
         for p in self.trained:
             p.grad = torch.empty_like(p)
         gradients = [p.grad for p in self.trained if p.grad is not None]
-        fused = fused_attention(on_gpu=self.on_gpu) if self.cfg.model.attention == "sdpa" else nullcontext()
+        eager = self.cfg.model.attention == "eager"
+        fused = nullcontext() if eager else fused_attention(on_gpu=self.on_gpu)
         with fused, Ledger(*self.model.parameters(), *self.model.buffers(), *gradients) as ledger:
-            logits, targets, _ = module.predict(batch)
-            total, _ = token_loss_sum(logits, targets.to("meta"))
-            del logits
+            total, _ = module.loss_sum(batch)
             total.backward()
         for p in self.model.parameters():
             p.data, p.grad = kept[p], None
@@ -145,7 +144,7 @@ def _teacher(cfg: Any, auto_class: Any) -> int:
     own = teacher.config_of(cfg)
     config = backbone.load_config(backbone.locate(own, auto_class), own)
     with torch.device("meta"):
-        model = auto_class.from_config(config, dtype=getattr(torch, own.dtype))
+        model = auto_class.from_config(config, dtype=backbone.dtype_of(own))
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
@@ -190,11 +189,6 @@ def fullest(data: InstructionDataModule, cfg: Any) -> list[Line]:
             yield from batches
 
     return max(each(), key=lambda lines: len(lines) * sum(batches.widest(lines)))
-
-
-def runs_on_gpu(trainer: Any) -> bool:
-    """Whether a ``trainer`` config means a GPU; ``auto`` takes one where there is one."""
-    return trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and torch.cuda.is_available())
 
 
 def available(*, on_gpu: bool) -> int | None:

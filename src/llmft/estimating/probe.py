@@ -9,8 +9,9 @@ from hydra.utils import get_class, instantiate
 from llmft.collate import training_batch
 from llmft.commands.summary import peak_memory_mib
 from llmft.data.base import InstructionDataModule
-from llmft.estimating.memory import fullest, runs_on_gpu
+from llmft.estimating.memory import fullest
 from llmft.models import adapters, backbone
+from llmft.performance import runs_on_gpu
 from llmft.report.facts import duration
 
 MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -29,7 +30,7 @@ def measure(cfg: Any, data: InstructionDataModule, place: str, *, steps: int) ->
     model = backbone.load_model(place, cfg.model, family.auto_class, cfg.peft)
     model = adapters.adapt(model, cfg.peft, cfg.model.lora_targets)
     device = torch.device("cuda" if runs_on_gpu(cfg.trainer) else "cpu")
-    module = family(model, instantiate(cfg.optim), None).to(device)
+    module = family(model, instantiate(cfg.optim), None).to(device).tuned(cfg)
     optimizer = module.optim([p for p in module.parameters() if p.requires_grad])
     rows, window = data.encoded["train"], cfg.trainer.accumulate_grad_batches
     full = training_batch([[rows[row] for row in line] for line in fullest(data, cfg)], data.pad_id)

@@ -24,14 +24,16 @@ def is_shortage(error: BaseException) -> bool:
     )
 
 
-def explained(cfg: Any, reason: str) -> UserError:
+def explained(cfg: Any, reason: str, where: int = 0, kept: str = "") -> UserError:
     """The message; call it where the training's tensors are gone already.
 
     Args:
         cfg: Of the training.
         reason: What was said when memory ran out.
+        where: The optimizer step in which it did; 0 where it was in none.
+        kept: What is left of the training.
     """
-    head = f"out of memory: {reason}"
+    head = f"out of memory{f' in step {where}' if where else ''}: {reason}" + (f"\n{kept}" if kept else "")
     try:
         found = estimate(cfg, *encoded(cfg), too_much=True)
     except Exception as error:  # there may be too little memory for this, too

@@ -14,6 +14,7 @@ from llmft.evaluation.metric import Answered
 from llmft.generation import Generator
 from llmft.models.base import InstructionModule
 from llmft.run import finite
+from llmft.whole import write
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,4 @@ def scored(found: Sequence[predictions.Prediction], metrics: Any, settings: Any,
 
 def save(file: Path, found: dict[str, Any]) -> None:
     """Valid JSON, whole or not at all."""
-    unfinished = file.with_suffix(".tmp")
-    text = json.dumps(finite(found), indent=2, ensure_ascii=False, allow_nan=False, default=str)
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    unfinished.replace(file)
+    write(file, json.dumps(finite(found), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")

@@ -96,6 +96,18 @@ def ratio(sums: Numbers) -> float | None:
     return sums[0] / sums[1] if sums[1] else None
 
 
+# What a training logs of each step, as ``train/...``, and which way is better.
+LOGGED = {
+    "loss": "lower",
+    "perplexity": "lower",
+    "grad_norm": "lower",
+    "clipped_share": "lower",
+    "tokens_per_second": "higher",
+    "rows_per_second": "higher",
+}
+
+
 def mode_of(monitor: str) -> str:
-    """``max`` for a logged score of which more is better (``val/bleu``), else ``min`` (losses)."""
-    return "max" if BETTER.get(monitor.rpartition("/")[2]) == "higher" else "min"
+    """``max`` for a logged number of which more is better (``val/bleu``), else ``min`` (losses)."""
+    name = monitor.rpartition("/")[2]
+    return "max" if "higher" in (BETTER.get(name), LOGGED.get(name)) else "min"

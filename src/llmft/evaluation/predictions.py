@@ -12,6 +12,7 @@ from llmft.evaluation.metric import Answered, Metric
 from llmft.records import Example, Row, RowError, checked_text, value_of
 from llmft.run import finite
 from llmft.sources import read_file
+from llmft.whole import whole, write
 
 # What a corpus score is made of says little about one row.
 NOT_OF_A_ROW = ("bleu", "perplexity", "judge")
@@ -64,11 +65,9 @@ def row_scores(metrics: Iterable[Metric], answered: Answered) -> dict[str, float
 
 def save(file: Path, predictions: Sequence[Prediction]) -> None:
     """One JSON object a line, whole or not at all."""
-    unfinished = file.with_suffix(".tmp")
-    with unfinished.open("w", encoding="utf-8") as out:
+    with whole(file) as out:
         for prediction in predictions:
             out.write(json.dumps(finite(asdict(prediction)), ensure_ascii=False, allow_nan=False) + "\n")
-    unfinished.replace(file)
 
 
 def load(path: str) -> list[Prediction]:
@@ -104,7 +103,7 @@ def save_responses(file: Path, examples: Sequence[Example], answers: Sequence[st
         }
         for e, answer in zip(examples, answers, strict=True)
     ]
-    file.write_text(json.dumps(rows, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+    write(file, json.dumps(rows, indent=4, ensure_ascii=False) + "\n")
 
 
 def _parsed(row: Row, number: str, place: str) -> Prediction:

@@ -8,6 +8,7 @@ from llmft.config import user_path
 from llmft.errors import UserError
 from llmft.models import gguf, quantised, tiny, vocabulary
 from llmft.models.cache import cached_folder
+from llmft.performance import PLAIN
 from llmft.sources import HUB_ID
 
 log = logging.getLogger(__name__)
@@ -108,11 +109,10 @@ def load_model(place: str, cfg: Any, auto_class: Any, peft: Any = None) -> Any:
         auto_class: The transformers class of the family.
         peft: The config of the peft group, for a base in 4 or 8 bits (``peft.quantise``); None for one in full precision.
     """
-    import torch
     from transformers import GenerationConfig
 
     config = load_config(place, cfg)
-    options = {"dtype": getattr(torch, cfg.dtype), "use_safetensors": True, "attn_implementation": cfg.attention}
+    options = {"dtype": dtype_of(cfg), "use_safetensors": True, "attn_implementation": attention_of(cfg)}
     options |= quantised.loading(peft)
     model = _load(auto_class, place, cfg, config=config, **options)
     if "quantization_config" in options:
@@ -124,6 +124,18 @@ def load_model(place: str, cfg: Any, auto_class: Any, peft: Any = None) -> Any:
     if cfg.gradient_checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return model.train()
+
+
+def dtype_of(cfg: Any) -> Any:
+    """The torch type of ``model.dtype``; ``auto``, which only a training settles, is float32."""
+    import torch
+
+    return getattr(torch, PLAIN["model.dtype"] if cfg.dtype == "auto" else cfg.dtype)
+
+
+def attention_of(cfg: Any) -> str:
+    """What transformers calls ``model.attention``; with ``by_length`` and ``auto`` a model is loaded, and asked, with sdpa."""
+    return "eager" if cfg.attention == "eager" else "sdpa"
 
 
 def max_positions(config: Any) -> int | None:

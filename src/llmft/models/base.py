@@ -1,7 +1,8 @@
 """InstructionModule: batch -> loss and gradient, normalised by tokens over the accumulation window; both families share it."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning.pytorch as pl
@@ -12,11 +13,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from llmft.errors import UserError
-from llmft.models.loss import token_loss_sum
+from llmft.models.loss import head_left_out, head_loss_sum, head_on, token_loss_sum
 from llmft.models.sharding import shard, whole
 
 if TYPE_CHECKING:
     from llmft.models.teacher import Teacher
+
+
+# Tokens of a line up to which eager attention is the faster one in bfloat16 on a CPU (benchmarks/attention.py).
+EAGER_UP_TO = 384
 
 
 class TokenSums:
@@ -50,6 +55,8 @@ class InstructionModule(pl.LightningModule):
     Attributes:
         model: The transformers (or peft) model.
         teacher: Another model to learn from as well; None for none.
+        plain: Whether all is computed as transformers would: the head everywhere, padding masked.
+        by_length: Whether attention is chosen by the length of a batch's lines.
         window_open: Whether there are gradients that no optimizer step has used yet.
         window_loss: Of the last optimizer step: nats per supervised token.
         window_tokens: Of the last optimizer step: supervised tokens.
@@ -70,6 +77,8 @@ class InstructionModule(pl.LightningModule):
         # with gradual unfreezing not all of them are trained at all times
         self.learnt = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         self.places: list[str] = []
+        self.plain, self.by_length = False, False
+        self.head_is_last, self.plain_head = False, False
         self.window_open = False
         self.window_loss, self.window_tokens, self.grad_norm, self.learning_rate = float("nan"), 0, float("nan"), 0.0
         self.window_places: list[str] = []
@@ -85,14 +94,56 @@ class InstructionModule(pl.LightningModule):
             Logits [N, V], the ids [N] that they predict, line by line, and where these stand, [B, T], bool.
         """
 
+    def tuned(self, cfg: Any) -> "InstructionModule":
+        """Itself, as fast as a training's settled config says."""
+        self.plain = cfg.get("performance") == "plain"
+        self.by_length = cfg.model.attention == "by_length"
+        return self
+
+    def head_on(self, chosen: Tensor) -> AbstractContextManager[None]:
+        """The model's head on the chosen positions [B, T] alone; with ``performance=plain`` on all of them."""
+        return nullcontext() if self.plain else head_on(self.model, chosen)
+
+    def logits_on(self, chosen: Tensor, outputs: Any) -> Tensor:
+        """The logits of the chosen positions, [N, V]."""
+        return outputs.logits[chosen] if self.plain else outputs.logits
+
+    @contextmanager
+    def attention_for(self, length: int) -> Iterator[None]:
+        """Eager attention for lines of up to ``EAGER_UP_TO`` tokens, where the config says by length."""
+        if not self.by_length or length > EAGER_UP_TO:
+            yield
+            return
+        self.model.set_attn_implementation("eager")
+        try:
+            yield
+        finally:  # answers, too, would be computed otherwise from then on
+            self.model.set_attn_implementation("sdpa")
+
     def loss_sum(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Token losses of a batch as a sum in nats, and the number of supervised tokens; in training with a teacher's part."""
+        head = self.model.get_output_embeddings()
+        # a head that is adapted, in 4 bits or shared out among processes is no such plain matrix
+        bare = type(head) is torch.nn.Linear and type(head.weight) is torch.nn.Parameter
+        if bare and not (self.plain or self.plain_head or self.teacher):
+            return self._loss_without_logits(batch, head)
         logits, targets, _ = self.predict(batch)
         total, tokens = token_loss_sum(logits, targets)
         if self.teacher and self.training:
             total, divergence = self.teacher.mixed(total, logits, batch)
             self.teacher_sums.add(divergence, tokens)
         return total, tokens
+
+    def _loss_without_logits(self, batch: dict[str, Any], head: Any) -> tuple[Tensor, Tensor]:
+        with head_left_out(self.model) as seen:
+            logits, targets, _ = self.predict(batch)
+        if not self.head_is_last:  # asked once: a model may scale or cap its logits after the head
+            expected = torch.nn.functional.linear(seen.hidden[:1], head.weight, head.bias)
+            self.head_is_last = logits.is_meta or torch.allclose(logits.float(), expected.float(), rtol=1e-2, atol=1e-3)
+            if not self.head_is_last:
+                self.plain_head = True
+                return self.loss_sum(batch)
+        return head_loss_sum(seen.hidden, head.weight, head.bias, targets)
 
     def on_fit_start(self) -> None:
         """Turn dropout on: from_pretrained leaves eval mode, and Lightning keeps what it finds."""

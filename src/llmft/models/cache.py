@@ -23,7 +23,7 @@ def cached_folder(name: str, build: Callable[[Path], None], root: Path | None = 
     """The folder ``name`` of the cache (or of ``root``); ``build`` fills it if it is not there.
 
     It is filled under another name and renamed when whole, behind a lock, so that neither a kill nor a second process
-    leaves or sees half a folder.
+    leaves or sees half a folder. What a killed process left of it is removed by the next that fills it.
     """
     root = root or cache_root()
     folder = root / name
@@ -32,7 +32,10 @@ def cached_folder(name: str, build: Callable[[Path], None], root: Path | None = 
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / f"{name}.lock"):
         if not folder.is_dir():
-            unfinished = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=root))
+            for left in root.iterdir():
+                if left.name.startswith(f"{name}.tmp-"):
+                    shutil.rmtree(left, ignore_errors=True)
+            unfinished = Path(tempfile.mkdtemp(prefix=f"{name}.tmp-", dir=root))
             try:
                 build(unfinished)
                 unfinished.chmod(0o755)

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from llmft.encoding import IGNORED
 from llmft.models.base import InstructionModule
-from llmft.models.loss import head_on, supervised
+from llmft.models.loss import supervised
 from llmft.models.packing import positions_in_rows, row_starts
 
 
@@ -21,7 +21,8 @@ class Causal(InstructionModule):
         """Position t predicts the label at t + 1; the last position predicts nothing."""
         targets = torch.full_like(batch["labels"], IGNORED)
         targets[:, :-1] = batch["labels"][:, 1:]
-        inputs = {"attention_mask": batch["attention_mask"]}
+        # padding stands on the right, where no token that counts could see it
+        inputs = {"attention_mask": batch["attention_mask"] if self.plain else None}
         if "rows" in batch:
             targets[:, :-1][row_starts(batch["rows"])[:, 1:]] = (
                 IGNORED  # a row's first token is not the next of another
@@ -29,6 +30,6 @@ class Causal(InstructionModule):
             # transformers keeps rows apart by positions that restart, if it gets no mask and no cache
             inputs = {"attention_mask": None, "position_ids": positions_in_rows(batch["rows"])}
         chosen = supervised(targets)
-        with head_on(self.model, chosen):
+        with self.head_on(chosen), self.attention_for(targets.shape[1]):
             outputs = self.model(input_ids=batch["input_ids"], use_cache=False, **inputs)
-        return outputs.logits, targets[chosen], chosen
+        return self.logits_on(chosen, outputs), targets[chosen], chosen

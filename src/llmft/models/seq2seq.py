@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
 
 from llmft.models.base import InstructionModule
-from llmft.models.loss import head_on, supervised
+from llmft.models.loss import supervised
 from llmft.models.packing import block_mask, row_starts
 
 
@@ -19,11 +19,11 @@ class Seq2Seq(InstructionModule):
         """The decoder reads the labels shifted to the right; the model's own loss, a mean over the batch, is not used."""
         labels = batch["labels"]
         inputs = {"decoder_input_ids": self.model.prepare_decoder_input_ids_from_labels(labels), "use_cache": False}
-        inputs |= self._packed(batch, inputs["decoder_input_ids"]) if "rows" in batch else self._single(batch)
         chosen = supervised(labels)
-        with head_on(self.model, chosen):
+        with self.head_on(chosen), self.attention_for(max(batch["input_ids"].shape[1], labels.shape[1])):
+            inputs |= self._packed(batch, inputs["decoder_input_ids"]) if "rows" in batch else self._single(batch)
             outputs = self.model(**inputs)
-        return outputs.logits, labels[chosen], chosen
+        return self.logits_on(chosen, outputs), labels[chosen], chosen
 
     def _single(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from llmft import whole
 from llmft.errors import UserError
 from llmft.evaluation.metric import BETTER, mode_of
 from llmft.evaluation.show import number
@@ -44,8 +45,8 @@ def write(folder: Path) -> str:
     text = (page.markdown(table) if rows else "no finished run has an objective\n") + "".join(
         f"\nnot ranked: {line}\n" for line in left
     )
-    (folder / "leaderboard.md").write_text(text, encoding="utf-8")
-    with (folder / "leaderboard.csv").open("w", newline="", encoding="utf-8") as out:
+    whole.write(folder / "leaderboard.md", text)
+    with whole.whole(folder / "leaderboard.csv", newline="") as out:
         csv.writer(out).writerows(table)
     shown = {
         "folder": str(folder),

@@ -1,6 +1,7 @@
 """A run -> ``report.html``, one file without network or scripts, and ``report/`` with pictures and tables."""
 
 import csv
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from llmft import whole
 from llmft.commands.summary import printable
 from llmft.report import facts, figures, series, stored
 from llmft.report.figures import Figure
+
+log = logging.getLogger(__name__)
 
 
 def write(run: Path, settings: Any) -> Path:
@@ -45,6 +49,21 @@ def write(run: Path, settings: Any) -> Path:
     return save(run / "report.html", "run.html", page)
 
 
+def write_or_say(run: Path, settings: Any) -> None:
+    """``write``; what goes wrong with a picture must not turn a finished training into a failed one."""
+    try:
+        write(run, settings)
+    except Exception as error:
+        log.warning("report.html was not written (%s); `report run=%s` tries again", error, run)
+
+
+def write_if_due(run: Path, settings: Any) -> None:
+    """Write the page of a finished run that was killed before it had one (or the one of its longer training)."""
+    page = run / "report.html"
+    if settings.write and not (page.exists() and page.stat().st_mtime >= (run / "run.json").stat().st_mtime):
+        write_or_say(run, settings)
+
+
 def save(file: Path, template: str, page: Mapping[str, Any]) -> Path:
     """Render a template, all text escaped; written whole or not at all."""
     environment = Environment(
@@ -57,15 +76,13 @@ def save(file: Path, template: str, page: Mapping[str, Any]) -> Path:
     )
     environment.filters["figure"] = _figure
     text = environment.get_template(template).render(**page)
-    unfinished = file.with_suffix(".tmp")
-    unfinished.write_text(text, encoding="utf-8", errors="replace")
-    unfinished.replace(file)
+    whole.write(file, text, errors="replace")
     return file
 
 
 def _write_scores(scores: Mapping[str, Any], file: Path) -> None:
     columns = ("base", "base_interval", "tuned", "tuned_interval", "difference", "difference_interval", "verdict")
-    with file.open("w", newline="", encoding="utf-8") as out:
+    with whole.whole(file, newline="") as out:
         writer = csv.writer(out)
         writer.writerow(["score", *columns])
         for name, entry in scores.items():

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from llmft.config import conf_dir, user_path
 from llmft.errors import UserError
 from llmft.evaluation.metric import mode_of
+from llmft.whole import whole
 
 
 class Series(NamedTuple):
@@ -77,7 +78,7 @@ def curve_file(path: str) -> Path:
 def write_each(found: Mapping[str, Series], folder: Path) -> None:
     """A CSV file per series: step, epoch, value."""
     for name, series in found.items():
-        with (folder / f"{name.replace('/', '_')}.csv").open("w", newline="", encoding="utf-8") as out:
+        with whole(folder / f"{name.replace('/', '_')}.csv", newline="") as out:
             writer = csv.writer(out)
             writer.writerow(["step", "epoch", name])
             writer.writerows(zip(series.steps, series.epochs, series.values, strict=True))
@@ -90,6 +91,8 @@ def when_to_stop(found: Mapping[str, Series], objective: str) -> str | None:
         A sentence; None with fewer than two validations.
     """
     series = found.get(objective)
+    if not objective.startswith("val/"):  # train/loss falls for as long as one trains
+        return None
     if series is None or len(series.values) < 2:
         return None
     sign = 1 if mode_of(objective) == "min" else -1

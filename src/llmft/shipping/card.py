@@ -1,4 +1,4 @@
-"""A run -> the model card (``README.md``) of what is exported: what data, what settings, what it scored, what it is not."""
+"""A run -> the model card (``README.md``) of its weights: what data, what settings, what it scored, what it is not."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,6 +8,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.evaluation.show import interval, number
+from llmft.models.adapters import is_adapter
+from llmft.run import RunDirectory
 from llmft.shipping import licence
 
 # What a reader asks of a training, as keys of its config.
@@ -31,6 +33,23 @@ ASK = """
 messages = [{system}{{"role": "user", "content": "..."}}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs)[0]{behind}, skip_special_tokens=True))"""
+
+
+def of_run(run: Path, cfg: DictConfig, form: str, checked: str = "") -> str:
+    """The card of a run directory: what its ``run.json`` and, where there is one, ``evaluation.json`` say by now.
+
+    Raises:
+        UserError: ``run.json`` cannot be read.
+    """
+    file = run / "evaluation.json"
+    scores = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return card(cfg, RunDirectory.read(run), scores, form, checked)
+
+
+def write(run: Path, cfg: DictConfig) -> None:
+    """Write the card of ``model/``, with what is known by now: when the weights are saved, and when they have been scored."""
+    form = "adapter" if is_adapter(cfg.peft) else "merged"
+    (run / "model" / "README.md").write_text(of_run(run, cfg, form), encoding="utf-8")
 
 
 def card(

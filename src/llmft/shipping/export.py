@@ -1,7 +1,6 @@
 """A run -> a verified folder of weights, tokenizer, prompt, settings and card; or an archive of it, or a Hub repository."""
 
 import gc
-import json
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from llmft import session
 from llmft.errors import UserError
 from llmft.models import adapters, backbone
 from llmft.questions import sample_questions
-from llmft.run import RunDirectory
 from llmft.shipping import archive, card, checksums, hub, verify, weights
 from llmft.shipping.staged import new_folder, whole_or_nothing
 
@@ -95,9 +93,7 @@ def _write(run: Path, cfg: DictConfig, folder: Path, settings: Any) -> float:
             " nothing was kept"
         )
     told = f"Loaded again, no logit differed by more than {difference:.2g} from the trained model's, over {len(asked)} questions."
-    scores = json.loads(text) if (text := _read(run / "evaluation.json")) else None
-    record = RunDirectory.read(run)
-    (folder / "README.md").write_text(card.card(cfg, record, scores, settings.form, told), encoding="utf-8")
+    (folder / "README.md").write_text(card.of_run(run, cfg, settings.form, told), encoding="utf-8")
     return difference
 
 
@@ -115,7 +111,3 @@ def _trained(
     del model
     gc.collect()
     return asked
-
-
-def _read(file: Path) -> str | None:
-    return file.read_text(encoding="utf-8") if file.is_file() else None

@@ -1,0 +1,73 @@
+"""llmft against TRL's SFTTrainer and transformers' Seq2SeqTrainer, side by side in one run. Prints tables.
+
+    python benchmarks/train.py [causal_lora ...] [--rows-folder ../shared/data] [--steps 12] [--rounds 3] [--write]
+
+Each side trains in a process of its own, in its own environment, and takes its steps in turns with the others, so that what
+disturbs the machine disturbs all. llmft's is a whole `python -m llmft` with its default callbacks; the peers' are their trainers.
+All get the same model, tokenised rows, first adapter, optimiser and batch size. Cases that say so feed the very same batches, and
+end with an error if a step's losses differ by more than 1e-3. Seconds of a step hold all that a side does between two batches.
+`make bench` installs the peers and runs this.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from training.cases import CASES
+from training.material import BATCH, prepare
+from training.runner import measure, started
+from training.table import markdown, publish
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+SHARED_NAMES = {"alpaca": "alpaca.json", "openorca": "openorca.jsonl"}
+
+
+def main() -> int:
+    given = options()
+    faults = []
+    with tempfile.TemporaryDirectory(prefix="llmft-benchmark-") as folder:
+        for name in given.cases or CASES:
+            case = CASES[name]
+            model = given.model or (case.gpu_model or case.model if given.device == "cuda" else case.model)
+            path = str(given.rows_folder.resolve() / SHARED_NAMES[case.data]) if given.rows_folder else "sample"
+            place = Path(folder, name)
+            place.mkdir()
+            material = prepare(case, model, path, BATCH * (given.warm_up + given.steps), place)
+            with started(case, material, place, given.device, given.threads) as runners:
+                measure(runners, given.warm_up, given.rounds)
+            table, wrong = markdown(case, runners, model, path)
+            print(f"{table}\n", flush=True)
+            faults += wrong
+            if given.write:
+                publish(PAGE, name, table)
+    for fault in faults:
+        print(f"FAULT: {fault}", file=sys.stderr)
+    return len(faults) > 0
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all where none is named")
+    parser.add_argument(
+        "--rows-folder", type=Path, help="with alpaca.json and openorca.jsonl; without it the shipped rows"
+    )
+    parser.add_argument("--model", help="another model than the case's, e.g. tiny_llama, to try it")
+    parser.add_argument("--steps", type=int, default=12, help="measured steps of 8 rows (12)")
+    parser.add_argument("--warm-up", type=int, default=2, help="steps before them (2)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns that each side takes (3)")
+    parser.add_argument("--threads", type=int, help="of each side; without it torch's own choice")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
+    given = parser.parse_args()
+    if unknown := [name for name in given.cases if name not in CASES]:
+        parser.error(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
+    return given
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""What is compared: the rows of the issue's table, each with its sides."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Side:
+    """One training of a case.
+
+    Attributes:
+        name: In the table.
+        of: ``llmft``, ``trl`` or ``transformers``.
+        overrides: Of llmft's command line.
+        arguments: Of the peer's config class.
+        dtype: Of a peer's weights as they are loaded.
+        attention: Of a peer's model.
+        ceiling: The dtype whose matrix products are its ceiling.
+    """
+
+    name: str
+    of: str = "llmft"
+    overrides: tuple[str, ...] = ()
+    arguments: dict[str, Any] = field(default_factory=dict)
+    dtype: str = "float32"
+    attention: str = "sdpa"
+    ceiling: str = "float32"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Trainings on the same model, rows, adapter and optimiser.
+
+    Attributes:
+        title: Above its table.
+        data: The data set.
+        model: The backbone; on a GPU ``gpu_model`` takes its place.
+        peft: The option of llmft's group.
+        sides: llmft first.
+        same: Whether all sides see the same batches in the same order, so that their losses must agree.
+        gpu_model: Where there is a GPU.
+    """
+
+    title: str
+    data: str
+    model: str
+    peft: str
+    sides: tuple[Side, ...]
+    same: bool = False
+    gpu_model: str | None = None
+
+
+IN_ORDER = ("data.shuffle=false", "data.batching=rows")
+GROUPED = ("data.batching=grouped",)
+# about as many rows a batch as the others have
+PACKED = ("data.batching=packed", "data.batch_size=4")
+BF16 = {"bf16": True}
+LENGTHS = {"train_sampling_strategy": "group_by_length"}
+SEQUENTIAL = {"train_sampling_strategy": "sequential"}
+FULL_BF16 = ("trainer.precision=bf16-mixed",)
+LORA_BF16 = ("model.dtype=bfloat16",)
+
+CASES = {
+    "causal_lora": Case(
+        "Causal, LoRA, the same batches in float32", "alpaca", "smollm2_135m", "lora", same=True, gpu_model="gpt2_medium",
+        sides=(Side("llmft", overrides=IN_ORDER), Side("TRL", "trl", arguments=SEQUENTIAL)),
+    ),
+    "causal_lora_best": Case(
+        "Causal, LoRA, each one's best", "alpaca", "smollm2_135m", "lora", gpu_model="gpt2_medium",
+        sides=(
+            Side("llmft", overrides=GROUPED + LORA_BF16, ceiling="bfloat16"),
+            Side("TRL, bf16, by length", "trl", arguments=BF16 | LENGTHS, dtype="bfloat16", ceiling="bfloat16"),
+        ),
+    ),
+    "causal_full": Case(
+        "Causal, full fine-tuning, the same batches in float32", "alpaca", "smollm2_135m", "none", same=True, gpu_model="gpt2_medium",
+        sides=(Side("llmft", overrides=IN_ORDER), Side("TRL", "trl", arguments=SEQUENTIAL)),
+    ),
+    "causal_full_best": Case(
+        "Causal, full fine-tuning, each one's best", "alpaca", "smollm2_135m", "none", gpu_model="gpt2_medium",
+        sides=(
+            Side("llmft, bf16-mixed", overrides=GROUPED + FULL_BF16, ceiling="bfloat16"),
+            Side("TRL, bf16, by length", "trl", arguments=BF16 | LENGTHS, ceiling="bfloat16"),
+        ),
+    ),
+    "seq2seq": Case(
+        "Seq2seq, full fine-tuning, the same batches in float32", "openorca", "flan_t5_small_shape", "none", same=True,
+        sides=(Side("llmft", overrides=IN_ORDER), Side("Seq2SeqTrainer", "transformers", arguments=SEQUENTIAL)),
+    ),
+    "seq2seq_best": Case(
+        "Seq2seq, full fine-tuning, each one's best", "openorca", "flan_t5_small_shape", "none",
+        sides=(
+            Side("llmft, bf16-mixed", overrides=GROUPED + FULL_BF16, ceiling="bfloat16"),
+            Side("Seq2SeqTrainer, bf16, by length", "transformers", arguments=BF16 | LENGTHS, ceiling="bfloat16"),
+        ),
+    ),
+    "packing_causal": Case(
+        "Packing against length grouping, causal, LoRA", "openorca", "smollm2_135m", "lora", gpu_model="tinyllama_shape",
+        sides=(Side("llmft, packed", overrides=PACKED), Side("llmft, grouped", overrides=GROUPED)),
+    ),
+    "packing_seq2seq": Case(
+        "Packing against length grouping, seq2seq, full", "openorca", "flan_t5_small_shape", "none",
+        sides=(Side("llmft, packed", overrides=PACKED), Side("llmft, grouped", overrides=GROUPED)),
+    ),
+    "qlora": Case(
+        "QLoRA against LoRA, rows in the same order", "alpaca", "smollm2_135m", "lora", gpu_model="tinyllama_shape",
+        sides=(Side("llmft, QLoRA", overrides=(*IN_ORDER, "peft=qlora")), Side("llmft, LoRA", overrides=IN_ORDER)),
+    ),
+}  # fmt: skip

@@ -1,0 +1,106 @@
+"""What all sides of a case share: the model's folder, the rows, and the adapter that they start from."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class, instantiate
+
+from llmft import session
+from llmft.config import conf_dir
+from llmft.models import adapters, backbone
+from training.cases import Case
+from training.shapes import SHAPES, build, read
+
+BATCH = 8
+# llmft's and the peers' defaults differ; these are set on both sides
+RATES = {"none": 2e-5, "lora": 2e-4}
+
+
+@dataclass(frozen=True)
+class Material:
+    """Paths that the sides are given.
+
+    Attributes:
+        model: The model's folder.
+        given: The overrides that name the model.
+        data: The chosen rows as the data set has them.
+        rows: The same, tokenised: ``input_ids`` and ``labels`` a line.
+        adapter: The first weights of LoRA; None where all weights are trained.
+        rows_in_all: How many there are to choose from.
+        tokens: ``prompt`` and ``answer`` budgets.
+    """
+
+    model: str
+    given: tuple[str, ...]
+    data: Path
+    rows: Path
+    adapter: Path | None
+    rows_in_all: int
+    tokens: tuple[int, int] = (512, 512)
+
+
+def prepare(case: Case, model: str, path: str, count: int, folder: Path) -> Material:
+    """Write rows and adapter of a case.
+
+    Args:
+        case: What is compared.
+        model: An option of llmft's group, or a name of ``shapes.SHAPES``.
+        path: Where the rows are; ``sample`` for the shipped ones.
+        count: How many rows are trained on; they are spread over the whole file.
+        folder: Where to write.
+    """
+    session.quiet()
+    given = (f"model={model}",)
+    if model in SHAPES:
+        given = (f"model={SHAPES[model].option}", f"model.path={build(model, case.data, path, folder.parent)}")
+    line = (*given, f"data={case.data}", f"data.path={path}", *common(case))
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("train", overrides=[*line, f"output_dir={folder}"])
+    family = get_class(cfg.model._target_)
+    place = backbone.locate(cfg.model, family.auto_class)
+    data = instantiate(cfg.data)()
+    data.read()
+    data.encode(session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))[0])
+    rows = data.in_order()
+    if len(rows) < count:
+        raise SystemExit(f"{path} has {len(rows)} rows within the budgets, {count} are needed: lower --steps")
+    chosen = np.linspace(0, len(rows) - 1, count).astype(int)
+    originals = read(data.source.parts[0].file)
+    owners = data.facts["example"][rows.chosen[chosen]]
+    subset = folder / "rows.json"
+    subset.write_text(json.dumps([originals[owner] for owner in owners]), encoding="utf-8")
+    encoded = [{"input_ids": list(row.input_ids), "labels": list(row.labels)} for row in (rows[i] for i in chosen)]
+    (folder / "encoded.jsonl").write_text("".join(json.dumps(row) + "\n" for row in encoded), encoding="utf-8")
+    adapter = first_adapter(cfg, place, family, folder / "adapter") if case.peft == "lora" else None
+    return Material(place, given, subset, folder / "encoded.jsonl", adapter, len(rows))
+
+
+def common(case: Case) -> tuple[str, ...]:
+    """The overrides of every llmft side, besides model, rows and what the side sets."""
+    own = ("peft.dropout=0",) if case.peft == "lora" else ()
+    return (
+        f"peft={case.peft}",
+        *own,
+        "model.dropout=0",
+        f"data.batch_size={BATCH}",
+        "data.too_long=drop",
+        "data.split={train:null,val:0,test:0}",
+        "data.split_by=position",
+        f"optim.lr={RATES[case.peft]}",
+        "scheduler=constant",
+        "trainer.max_epochs=1",
+        "seed=1",
+    )
+
+
+def first_adapter(cfg: Any, place: str, family: Any, folder: Path) -> Path:
+    """LoRA matrices as llmft makes them."""
+    torch.manual_seed(cfg.seed)
+    model = adapters.adapt(backbone.load_model(place, cfg.model, family.auto_class), cfg.peft, cfg.model.lora_targets)
+    model.save_pretrained(folder)
+    return folder

@@ -1,0 +1,149 @@
+"""Sides of a case as processes that take turns: what disturbs the machine disturbs all of them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from training.cases import Case, Side
+from training.material import BATCH, RATES, Material, common
+from training.turns import READ, WRITE
+
+HERE = Path(__file__).resolve().parents[1]
+PEERS = HERE.parent / ".venv-peers" / "bin" / "python"
+
+
+class Runner:
+    """A side's process, between its turns.
+
+    Attributes:
+        name: In the table.
+        facts: What it said when it was ready.
+        turns: Its reports, the warm-up left out.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], folder: Path, threads: int | None) -> None:
+        self.name, self.log = name, folder / f"{name.replace(' ', '_')}.log"
+        to_child, self.orders = os.pipe()
+        self.reports, from_child = os.pipe()
+        environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | {
+            "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            READ: str(to_child),
+            WRITE: str(from_child),
+        }
+        if threads:
+            environment["OMP_NUM_THREADS"] = str(threads)
+        with self.log.open("w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environment, pass_fds=(to_child, from_child), stdout=log, stderr=log
+            )
+        os.close(to_child)
+        os.close(from_child)
+        self.lines = os.fdopen(self.reports, encoding="utf-8")
+        self.turns: list[dict[str, Any]] = []
+        self.done = 0
+
+    def wait(self) -> None:
+        """Until it is ready for its first turn."""
+        self.facts = self._heard()
+
+    def take(self, steps: int, *, counts: bool = True) -> None:
+        """Take a turn; one that does not count warms it up, and its memory is forgotten with the next."""
+        if steps <= 0:
+            return
+        order = {"steps": steps, "forget_peak": counts and not self.turns}
+        os.write(self.orders, (json.dumps(order) + "\n").encode())
+        report = self._heard()
+        self.done += len(report["steps"])
+        if counts:
+            self.turns.append(report)
+
+    def _heard(self) -> dict[str, Any]:
+        line = self.lines.readline()
+        if not line:
+            tail = self.log.read_text(encoding="utf-8", errors="replace")[-3000:]
+            raise SystemExit(f"{self.name}: ended with {self.process.wait()}\n{tail}")
+        return json.loads(line)
+
+    def end(self) -> None:
+        """End the process; what it would still do (save, evaluate) is not measured."""
+        os.close(self.orders)
+        self.lines.close()
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def started(case: Case, material: Material, folder: Path, device: str, threads: int | None) -> Iterator[list[Runner]]:
+    """The sides, ready for their first turn, and last the ceiling."""
+    commands = {side.name: command(side, case, material, folder, device) for side in case.sides}
+    commands["ceiling"] = [sys.executable, "-m", "training.ceiling", device]
+    with ExitStack() as stack:
+        runners = []
+        for name, line in commands.items():
+            runners.append(Runner(name, line, folder, threads))
+            stack.callback(runners[-1].end)
+        for runner in runners:
+            runner.wait()
+        yield runners
+
+
+def measure(runners: Sequence[Runner], warm_up: int, rounds: int) -> None:
+    """Each takes its warm-up, and then the rest of its epoch in as many turns as there are rounds."""
+    *sides, ceiling = runners
+    for runner in runners:
+        runner.take(warm_up, counts=False)
+    for number in range(rounds):
+        for runner in sides if number % 2 == 0 else sides[::-1]:
+            due = warm_up + round((runner.facts["steps"] - warm_up) * (number + 1) / rounds)
+            runner.take(due - runner.done)
+        ceiling.take(2)
+
+
+def command(side: Side, case: Case, material: Material, folder: Path, device: str) -> list[str]:
+    """The command line of a side."""
+    if side.of == "llmft":
+        return [sys.executable, "-m", "llmft", *overrides(side, case, material, folder, device)]
+    if not PEERS.exists():
+        raise SystemExit(f"{side.name}: the peers are not installed; `make bench` does that")
+    given = {
+        "trainer": side.of,
+        "model": material.model,
+        "rows": str(material.rows),
+        "rows_in_all": material.rows_in_all,
+        "adapter": material.adapter and str(material.adapter),
+        "device": device,
+        "batch_size": BATCH,
+        "lr": RATES[case.peft],
+        "max_length": sum(material.tokens),
+        "dtype": side.dtype,
+        "attention": side.attention,
+        "arguments": side.arguments,
+    }
+    return [str(PEERS), "-m", "training.peers", json.dumps(given)]
+
+
+def overrides(side: Side, case: Case, material: Material, folder: Path, device: str) -> list[str]:
+    """llmft's command line: a training as a user would start it, without what comes before and after the steps."""
+    return [
+        *material.given,
+        f"data={case.data}",
+        f"data.path={material.data}",
+        f"output_dir={folder / side.name.replace(' ', '_').replace(',', '')}",
+        *common(case),
+        *([f"peft.adapter={material.adapter}"] if material.adapter else []),
+        f"trainer.accelerator={'gpu' if device == 'cuda' else device}",
+        "baseline=false",
+        "questions=0",
+        "evaluate.rows=0",
+        "report.write=false",
+        "allow_targets=[training]",
+        "+callbacks.turns._target_=training.ours.InTurns",
+        *side.overrides,
+    ]

@@ -1,0 +1,97 @@
+"""A run directory belongs to one process at a time; the system takes the claim back when that process ends, however it ends."""
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from llmft.errors import UserError
+
+log = logging.getLogger(__name__)
+
+NAME = "in_use"
+HELD = (errno.EACCES, errno.EAGAIN)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of some network file systems
+_ours: set[str] = set()  # a process is never in its own way, as the system sees it
+
+
+class Claim:
+    """Held from here to ``release``, or to the end of the process.
+
+    The lock is one of the process (and not of the open file), so that workers that outlive a killed process hold nothing.
+
+    Args:
+        folder: Of the run; is there.
+
+    Raises:
+        UserError: Another process has it, or it cannot be written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.file, self.key = folder / NAME, str(folder.resolve())
+        if self.key in _ours:
+            raise UserError(f"output_dir={folder}: a training of this process writes there; choose another output_dir")
+        try:
+            self.handle = self._locked(folder)
+        except OSError as error:
+            raise UserError(f"output_dir={folder}: cannot be written to ({error.strerror})") from None
+        _ours.add(self.key)
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self.key in _ours:
+            _ours.remove(self.key)
+            with suppress(OSError):
+                self.file.unlink()
+            os.close(self.handle)
+
+    def _locked(self, folder: Path) -> int:
+        while True:
+            handle = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in HELD:
+                    who = os.pread(handle, 200, 0).decode(errors="replace").strip()
+                    os.close(handle)
+                    told = f"output_dir={folder}: another process is writing there ({who or 'it has just begun'})"
+                    raise UserError(f"{told}; wait for its end, or choose another output_dir") from None
+                if error.errno not in NO_LOCKS:
+                    raise
+                log.warning("%s: this file system has no locks; nothing keeps a second run out of it", folder)
+            if _is_there(self.file, handle):
+                who = (
+                    f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
+                )
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, who.encode(), 0)
+                return handle
+            os.close(handle)  # its owner has removed it in between
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether another process holds it."""
+    if str(folder.resolve()) in _ours:
+        return False  # and to close the file here would give our own claim up
+    try:
+        handle = os.open(folder / NAME, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in HELD
+    finally:
+        os.close(handle)
+    return False
+
+
+def _is_there(file: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(file.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,84 @@
+"""Promise: what makes a training faster leaves loss and gradients as plain PyTorch computes them."""
+
+import pytest
+import torch
+
+from llmft.collate import training_batch
+from llmft.models import base
+from tests.guarantees.test_packing_changes_nothing import packed
+
+pytestmark = pytest.mark.guarantees
+TINY = ("tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma")
+DATA = ("data=alpaca", "data.path=sample", "data.limit=24", "model.dropout=0", "peft.dropout=0")
+
+
+def step(module, batch):
+    module.zero_grad()
+    total, tokens = module.loss_sum(batch)
+    total.backward()
+    return total.item(), int(tokens), {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+
+
+def assert_alike(found, expected, rel):
+    assert found[0] == pytest.approx(expected[0], rel=rel)
+    assert found[1] == expected[1]
+    assert found[2].keys() == expected[2].keys()
+    norm = torch.nn.utils.get_total_norm(expected[2].values())
+    apart = torch.nn.utils.get_total_norm([found[2][n] - g for n, g in expected[2].items()])
+    assert float(apart) <= rel * float(norm)
+
+
+@pytest.mark.parametrize("peft", ["none", "lora"])
+@pytest.mark.parametrize("model", TINY)
+def test_the_fast_way_computes_what_the_plain_way_does(model, peft, built, monkeypatch):
+    monkeypatch.setattr(base, "EAGER_UP_TO", 10**6)
+    overrides = [o for o in DATA if peft == "lora" or not o.startswith("peft")]
+    data, module = built(f"model={model}", f"peft={peft}", *overrides, "model.attention=by_length")
+    module.train()
+    for p in module.parameters():
+        p.data *= 1.5  # sharper than freshly made
+    lines = packed(data)
+    single = training_batch([[row] for row in data.encoded["train"][:5]], data.pad_id)
+    both = training_batch(lines[:2], data.pad_id)
+    assert module.by_length
+    assert not module.plain
+    fast = [step(module, batch) for batch in (single, both)]
+    assert module.head_is_last
+    assert module.model.config._attn_implementation == "sdpa"  # as answers are computed
+    module.plain, module.by_length = True, False
+    for found, batch in zip(fast, (single, both), strict=True):
+        assert_alike(found, step(module, batch), rel=1e-5)
+
+
+@pytest.mark.parametrize("peft", ["lora", "dora"])
+@pytest.mark.parametrize("model", ["tiny_t5", "tiny_llama"])
+def test_a_frozen_base_in_bfloat16_leaves_what_is_trained_in_float32(model, peft, built):
+    data, module = built(f"model={model}", f"peft={peft}", *DATA, "model.dtype=bfloat16", "model.attention=by_length")
+    _, plain = built(f"model={model}", f"peft={peft}", *DATA)
+    batch = training_batch([[row] for row in data.encoded["train"][:5]], data.pad_id)
+    kinds = (
+        {p.dtype for p in module.parameters() if p.requires_grad},
+        {p.dtype for p in module.parameters() if not p.requires_grad},
+    )
+    assert kinds == ({torch.float32}, {torch.bfloat16})
+    assert_alike(step(module.train(), batch), step(plain.train(), batch), rel=0.05)
+
+
+def test_a_model_that_changes_its_logits_after_the_head_is_computed_with_them(built):
+    data, module = built("model=tiny_llama", "peft=none", *[o for o in DATA if not o.startswith("peft")])
+    module.train()
+    batch = training_batch([[row] for row in data.encoded["train"][:3]], data.pad_id)
+    whole, inner = step(module, batch)[0], module.model.forward
+
+    def capped(*args, **kwargs):
+        outputs = inner(*args, **kwargs)
+        outputs.logits = 0.1 * torch.tanh(outputs.logits / 0.1)
+        return outputs
+
+    module.model.forward, module.head_is_last = capped, False
+    found = step(module, batch)
+    assert module.plain_head
+    assert not module.head_is_last
+    module.plain = True
+    assert_alike(found, step(module, batch), rel=1e-6)
+    assert found[0] != pytest.approx(whole, rel=1e-3)

@@ -1,0 +1,109 @@
+"""In the process that is to be killed: wait for a stage of the run, and a moment more, and send a signal."""
+
+import importlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# A stage, and the function that it is: where it is looked up, and under which name.
+STAGES = {
+    "start": ("llmft.__main__", "launch"),
+    "reading": ("llmft.data.base", "write_examples"),
+    "encoding": ("llmft.data.encode", "Encoding.write"),
+    "loading": ("llmft.models.backbone", "load_model"),
+    "baseline": ("llmft.fit", "Fit.measure"),
+    "training": ("llmft.models.base", "InstructionModule.training_step"),
+    "checkpointing": ("llmft.checkpoint_io", "WholeFiles.save_checkpoint"),
+    "best checkpoint": ("llmft.callbacks.checkpoints", "link"),
+    "validation": ("llmft.models.base", "InstructionModule.validation_step"),
+    "samples": ("llmft.callbacks.samples", "Samples.on_validation_epoch_end"),
+    "metrics": ("llmft.callbacks.metrics_log", "MetricsLog._append"),
+    "run.json": ("llmft.run", "RunDirectory.update"),
+    "config.yaml": ("llmft.run", "RunDirectory.save_config"),
+    "the best weights": ("llmft.fit", "Fit.best"),
+    "model/": ("llmft.models.export", "save_model"),
+    "evaluation": ("llmft.evaluation.evaluation", "Evaluation.ask_tuned"),
+    "evaluation's files": ("llmft.evaluation.evaluation", "Evaluation.save"),
+    "report": ("llmft.report.page", "write"),
+    "a sweep's job": ("llmft.job", "attempt"),
+    "a job's record": ("llmft.job", "_record"),
+    "a sweep's end": ("llmft.sweep", "end"),
+}
+
+
+class Strike(NamedTuple):
+    """``number``: the signal; it is sent ``delay`` seconds after the ``call``-th call of the stage's function has begun."""
+
+    stage: str
+    call: int
+    delay: float
+    number: int
+
+
+def wrap(stage: str, around: Callable[[Callable[[], Any]], Any]) -> None:
+    """Let ``around`` make every call of a stage."""
+    where, path = STAGES[stage]
+    owner: Any = importlib.import_module(where)
+    *outer, name = path.split(".")
+    for part in outer:
+        owner = getattr(owner, part)
+    real = getattr(owner, name)
+    setattr(owner, name, lambda *given, **named: around(lambda: real(*given, **named)))
+
+
+def own_folder(folder: str) -> None:
+    """Take another folder for temporary files."""
+    import tempfile
+
+    os.environ["TMPDIR"] = folder
+    tempfile.tempdir = None
+
+
+def clock(temporary: str, file: str) -> None:
+    """Write how often and how long each stage runs."""
+    own_folder(temporary)
+
+    def timed(stage: str) -> None:
+        def around(call: Callable[[], Any]) -> Any:
+            started = time.perf_counter()
+            try:
+                return call()
+            finally:
+                with Path(file).open("a") as out:
+                    out.write(f"{stage}\t{time.perf_counter() - started}\n")
+
+        wrap(stage, around)
+
+    for stage in STAGES:
+        timed(stage)
+
+
+def strike(temporary: str, file: str, planned: Strike) -> None:
+    """Send the signal when its moment comes; ``file`` keeps where in the code that was."""
+    own_folder(temporary)
+    main, calls = threading.main_thread().ident, 0
+
+    def hit() -> None:
+        time.sleep(planned.delay)
+        Path(file).write_text(_place(sys._current_frames().get(main or 0)))
+        os.kill(os.getpid(), planned.number)
+
+    def around(call: Callable[[], Any]) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == planned.call:
+            threading.Thread(target=hit, daemon=True).start()
+        return call()
+
+    wrap(planned.stage, around)
+
+
+def _place(frame: Any) -> str:
+    """The innermost function of llmft that was running."""
+    while frame and not frame.f_globals.get("__name__", "").startswith("llmft"):
+        frame = frame.f_back
+    return f"{frame.f_globals['__name__']}.{frame.f_code.co_name}" if frame else "a library, before or after llmft"

@@ -1,0 +1,128 @@
+"""What the benchmark counts, in numbers by hand; the slow test runs it, llmft alone, on a tiny model."""
+
+import importlib
+import re
+import subprocess
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from llmft.collate import training_batch
+from llmft.encoding import Encoded
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def part(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module of ``benchmarks/training``."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(f"training.{name}")
+
+    return load
+
+
+def row(ids: int, answer: int) -> Encoded:
+    labels = [-100] * (ids - answer) + [1] * answer
+    return Encoded([1] * ids, labels, ids - answer, answer, answer)
+
+
+def told(found: dict[str, Any]) -> dict[str, int]:
+    return {name: int(value) for name, value in found.items()}
+
+
+def test_a_padded_and_a_packed_batch_hold_the_same_rows(part):
+    """Rows of 3 and 5 tokens with answers of 1 and 2."""
+    contents, rows = part("turns").contents, [row(3, 1), row(5, 2)]
+    held = {"rows": 2, "sources": 8, "targets": 0, "supervised": 3, "source_source": 34}
+    held |= {"source_target": 0, "target_target": 0}
+    padded = contents(training_batch([[one] for one in rows], 0), 2, seq2seq=False)
+    assert told(padded) == held | {"slots": 10}
+    packed = contents(training_batch([rows], 0), 2, seq2seq=False)
+    assert told(packed) == held | {"slots": 8}
+    # as TRL packs: positions that restart, no mask
+    flat = {"input_ids": torch.ones(1, 8), "position_ids": torch.tensor([[0, 1, 2, 0, 1, 2, 3, 4]])}
+    flat["labels"] = torch.tensor([[-100, -100, 1, -100, -100, -100, 1, 1]])
+    assert told(contents(flat, 2, seq2seq=False)) == held | {"slots": 8}
+
+
+def test_a_seq2seq_batch(part):
+    """Sources of 3 and 5 tokens, targets of 4 and 1."""
+    rows = [Encoded([1] * 3, [1] * 4, 3, 4, 4), Encoded([1] * 5, [1], 5, 1, 1)]
+    held = {"rows": 2, "sources": 8, "targets": 5, "supervised": 5, "source_source": 34}
+    held |= {"source_target": 17, "target_target": 17}
+    for lines, slots in (([[one] for one in rows], 18), ([rows], 13)):
+        found = part("turns").contents(training_batch(lines, 0), 2, seq2seq=True)
+        assert told(found) == held | {"slots": slots}
+
+
+def llama() -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    numbers = {"vocab_size": 50, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
+    return LlamaForCausalLM(LlamaConfig(**numbers, num_attention_heads=2, num_key_value_heads=1))
+
+
+def counted(part: Any, model: Any) -> dict[str, float]:
+    counter = part("flops").Counter(model.train())
+    model(torch.ones(1, 3, dtype=torch.long))
+    return counter.found()
+
+
+def test_operations_of_full_fine_tuning(part):
+    """A layer has q and o 8x8, k and v 8x4, and three of 8x12; the head has 8x50. Six each."""
+    found = counted(part, llama())
+    assert found["per_sources"] == 6 * 2 * (2 * 64 + 2 * 32 + 3 * 96)
+    assert found["per_supervised"] == 6 * 400
+    assert found["per_source_source"] == 6 * 2 * 8  # two layers, 12 d / 2 each
+
+
+def test_operations_of_lora(part):
+    """Frozen matrices need four, and the first q, k and v, whose input needs no gradient, two."""
+    from peft import LoraConfig, get_peft_model
+
+    model: Any = get_peft_model(llama(), LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    found = counted(part, model)
+    base = 2 * (2 * 64 + 2 * 32 + 3 * 96)
+    first = 64 + 2 * 32
+    adapter = 2 * (6 * 16 + 6 * 16) - 2 * 16  # A and B of two layers, but the first A needs no gradient of its input
+    assert found["per_sources"] == 4 * base - 2 * first + adapter
+    assert found["per_supervised"] == 4 * 400
+
+
+def test_operations_of_a_step(part):
+    step = {"sources": 8, "targets": 0, "supervised": 3, "source_source": 34, "source_target": 0, "target_target": 0}
+    per = dict.fromkeys((f"per_{name}" for name in step), 0.0)
+    per |= {"per_sources": 100.0, "per_supervised": 10.0, "per_source_source": 2.0}
+    assert part("flops").flops(step | per) == 800 + 30 + 68
+
+
+def test_sides_that_differ_are_a_fault(part):
+    """Another batch, or a loss more than 1e-3 away, is said and fails the run."""
+    table = part("table")
+    step = {"rows": 2, "slots": 8, "sources": 7, "targets": 0, "supervised": 3, "loss": 1.0}
+
+    def side(**changes: float) -> Any:
+        return type("Side", (), {"name": "one", "steps": [step | changes]})
+
+    assert table.differences(side(), side(loss=1.0009)) == []
+    assert "a loss differs by 0.0011" in table.differences(side(), side(loss=1.0011))[0]
+    assert "their slots differ" in table.differences(side(), side(slots=9))[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "model"), [("packing_causal", "tiny_llama"), ("packing_seq2seq", "tiny_t5")])
+def test_packed_and_grouped_train_the_same_rows(case, model):
+    """llmft alone, end to end: a whole command line in a process each, in turns."""
+    command = [sys.executable, "benchmarks/train.py", case, f"--model={model}", "--steps=4", "--rounds=2", "--threads=1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = re.findall(r"^\| (llmft, \w+) \|(.*)\|$", done.stdout, re.MULTILINE)
+    assert [name for name, _ in lines] == ["llmft, packed", "llmft, grouped"]
+    values = [[float(value.strip(" %").replace(",", "")) for value in cells.split("|")] for _, cells in lines]
+    assert all(number > 0 for line in values for number in (*line[:3], *line[4:]))
+    assert "times the rows a second" in done.stdout

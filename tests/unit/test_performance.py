@@ -1,0 +1,88 @@
+"""What `auto` becomes, by config and machine."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from llmft import performance
+
+KEYS = ("model.dtype", "model.attention", "optim.fused")
+
+
+def settled(load, *overrides):
+    cfg = load("model=smollm2_135m", *overrides)
+    choices = performance.settle(cfg)
+    assert all(choice.why for choice in choices)
+    assert {choice.key: choice.value for choice in choices}.items() <= {
+        k: OmegaConf.select(cfg, k) for k in KEYS
+    }.items()
+    return [OmegaConf.select(cfg, key) for key in KEYS]
+
+
+@pytest.fixture
+def units(monkeypatch):
+    def have(words):
+        monkeypatch.setattr(performance, "bfloat16_units", lambda **_: words)
+
+    have("it has units")
+    return have
+
+
+def test_a_frozen_base_is_held_in_bfloat16_where_that_is_multiplied_in_hardware(load, units):
+    assert settled(load, "peft=lora") == ["bfloat16", "by_length", True]
+    units(None)
+    assert settled(load, "peft=lora") == ["float32", "sdpa", True]
+
+
+@pytest.mark.usefixtures("units")
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["peft=none"],
+        ["peft=head"],
+        ["peft=qlora"],
+        ["peft=lora", "model.new_tokens=[kw]"],
+        ["peft=lora", "trainer=fsdp"],
+    ],
+)
+def test_what_would_lose_updates_or_cannot_be_half_stays_float32(load, overrides):
+    assert settled(load, *overrides)[0] == "float32"
+
+
+@pytest.mark.usefixtures("units")
+def test_full_fine_tuning_says_what_would_be_faster(load):
+    cfg = load("model=smollm2_135m", "peft=none")
+    (dtype, *_) = performance.settle(cfg)
+    assert "trainer.precision=bf16-mixed is faster, it has units" in dtype.why
+
+
+@pytest.mark.usefixtures("units")
+def test_autocast_chooses_attention_as_bfloat16_weights_do(load):
+    assert settled(load, "peft=none", "trainer.precision=bf16-mixed")[1] == "by_length"
+
+
+@pytest.mark.usefixtures("units")
+def test_a_layer_that_runs_twice_runs_alike(load):
+    assert settled(load, "peft=lora", "model.gradient_checkpointing=true")[:2] == ["bfloat16", "sdpa"]
+
+
+@pytest.mark.usefixtures("units")
+def test_plain_and_the_users_own_values(load):
+    assert settled(load, "peft=lora", "performance=plain") == ["float32", "sdpa", False]
+    given = ["model.dtype=bfloat16", "model.attention=eager", "optim.fused=false"]
+    assert settled(load, "peft=lora", *given) == ["bfloat16", "eager", False]
+    assert settled(load, "peft=lora", "performance=plain", *given) == ["bfloat16", "eager", False]
+
+
+@pytest.mark.usefixtures("units")
+def test_settling_twice_changes_nothing(load):
+    cfg = load("model=smollm2_135m", "peft=lora")
+    assert performance.settle(cfg)
+    assert performance.settle(cfg) == []
+
+
+def test_this_machine_says_what_it_has_or_nothing():
+    assert performance.bfloat16_units(gpu=False) in (
+        None,
+        "this CPU multiplies it in hardware, by AMX",
+        "this CPU multiplies it in hardware, by AVX512-BF16",
+    )

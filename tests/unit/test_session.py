@@ -1,0 +1,19 @@
+"""What every command sets up first."""
+
+import io
+import logging
+
+from llmft import session
+
+
+def test_the_log_goes_to_what_is_standard_error_by_then(monkeypatch):
+    first, second = io.StringIO(), io.StringIO()
+    monkeypatch.setattr("sys.stderr", first)
+    session.log_to(None)
+    log = logging.getLogger("llmft.somewhere")
+    log.info("one")
+    first_text = first.getvalue()
+    first.close()  # as a test's capture is when the test is over
+    monkeypatch.setattr("sys.stderr", second)
+    log.info("two")
+    assert (first_text, second.getvalue()) == ("one\n", "two\n")
