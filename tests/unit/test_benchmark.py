@@ -118,7 +118,15 @@ def test_sides_that_differ_are_a_fault(part):
 @pytest.mark.parametrize(("case", "model"), [("packing_causal", "tiny_llama"), ("packing_seq2seq", "tiny_t5")])
 def test_packed_and_grouped_train_the_same_rows(case, model):
     """llmft alone, end to end: a whole command line in a process each, in turns."""
-    command = [sys.executable, "benchmarks/train.py", case, f"--model={model}", "--steps=4", "--rounds=2", "--threads=1"]
+    command = [
+        sys.executable,
+        "benchmarks/train.py",
+        case,
+        f"--model={model}",
+        "--steps=4",
+        "--rounds=2",
+        "--threads=1",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = re.findall(r"^\| (llmft, \w+) \|(.*)\|$", done.stdout, re.MULTILINE)
