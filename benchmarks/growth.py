@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 MIB = 2**20
+WARM_UP = 4  # steps that are not counted: the first ones import and allocate
 COMMON = ("data=keyword_qa", "data.split.test=0", "trainer.accelerator=cpu", "baseline=false", "questions=0", "evaluate.rows=0",
           "report.write=false", "callbacks.samples=null", "callbacks.progress=null", "logger=none", "data.duplicates=keep",
           "+callbacks.probe._target_=growth.Probe", "allow_targets=[growth]")  # fmt: skip
@@ -34,16 +35,23 @@ class Probe(pl.Callback):
     """Writes to the file ``$PROBE`` what the steps took, and the memory after each epoch."""
 
     def __init__(self) -> None:
-        self.clocks: list[tuple[float, float]] = []
+        self.clocks: dict[
+            str, tuple[float, float]
+        ] = {}  # wall and CPU at the end of the first step, the warm-up and the last step
         self.tokens, self.steps = 0, 0
         self.resident: list[float] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """The first step's end, and the last one's so far."""
+        """Look at the clocks."""
         used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        self.clocks = [*self.clocks[:1], (time.time(), sum(u.ru_utime + u.ru_stime for u in used))]
+        now = time.time(), sum(u.ru_utime + u.ru_stime for u in used)
         self.steps += 1
-        self.tokens += pl_module.window_tokens if self.steps > 1 else 0
+        self.clocks.setdefault("first", now)
+        self.clocks["last"] = now
+        if self.steps <= WARM_UP:
+            self.clocks["warm"] = now
+        else:
+            self.tokens += pl_module.window_tokens
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """After the validation, too."""
@@ -113,12 +121,11 @@ def by_rows(folder: Path, sizes: list[int]) -> Table:
         few = ("model=tiny_gpt2", "data.batch_size=64", "data.split.val=0", "trainer.max_epochs=1", "data.cache=off")
         (found,) = trained(folder, *few, f"data.path={rows_file(folder, rows)}", "scheduler.warmup_steps=0")
         if rows == 10:
-            least = found["clocks"][0][1]
+            least = found["clocks"]["first"][1]
             continue
-        (_, begun), (_, ended) = found["clocks"]
-        training = (ended - begun) / found["tokens"] * 1e6
+        training = (found["clocks"]["last"][1] - found["clocks"]["warm"][1]) / found["tokens"] * 1e6
         first = first or training
-        preparing = (begun - least) / found["tokens"] * 1e6
+        preparing = (found["clocks"]["first"][1] - least) / found["tokens"] * 1e6
         made.add_row(
             f"{rows:,}", f"{preparing:.1f}", f"{training:.1f}", f"{training / first:.2f}", f"{found['peak']:,.0f}"
         )
@@ -156,7 +163,7 @@ def by_ranks(folder: Path, model: str, rounds: int) -> Table:
     )
     path, short = (
         f"data.path={rows_file(folder, 128)}",
-        ("trainer.max_steps=8", "data.split.val=0", "scheduler.warmup_steps=0"),
+        ("trainer.max_steps=10", "data.split.val=0", "scheduler.warmup_steps=0"),
     )
     ways = {1: ("data.batch_size=8",), 2: ("trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=4")}
     seen: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
@@ -164,9 +171,10 @@ def by_ranks(folder: Path, model: str, rounds: int) -> Table:
         for processes, options in ways.items():
             # two processes share the cores by llmft's own doing
             found = trained(folder, *options, f"model={model}", path, *short, threads=2 if processes == 1 else None)
-            per = found[0]["steps"] - 1
-            cpu = sum(one["clocks"][1][1] - one["clocks"][0][1] for one in found)
-            seen[processes].append(((found[0]["clocks"][1][0] - found[0]["clocks"][0][0]) / per, cpu / per))
+            clocks = [(one["clocks"]["warm"], one["clocks"]["last"]) for one in found]
+            wall, cpu = clocks[0][1][0] - clocks[0][0][0], sum(last[1] - warm[1] for warm, last in clocks)
+            per = found[0]["steps"] - WARM_UP
+            seen[processes].append((wall / per, cpu / per))
     medians = {n: [statistics.median(column) for column in zip(*turns, strict=True)] for n, turns in seen.items()}
     for processes, (wall, cpu) in medians.items():
         cells = (f"{wall:.2f}", f"{cpu:.2f}", f"{wall / medians[1][0]:.2f}")

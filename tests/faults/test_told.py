@@ -210,7 +210,8 @@ def test_out_of_memory_in_a_step(run, llmft, monkeypatch):
 
 def test_a_loader_worker_that_the_system_kills(run, llmft, monkeypatch):
     def kill():
-        assert (workers := multiprocessing.active_children())
+        workers = multiprocessing.active_children()
+        assert workers
         for worker in workers:
             worker.kill()
             worker.join()
