@@ -21,7 +21,7 @@ def settle(cfg: Any) -> list[Choice]:
     """Put a value in the place of each ``auto`` of a training's config, so that its run directory shows and keeps them.
 
     The choices follow from the config and the kind of machine alone. Nothing is timed, because two runs on a machine must
-    compute the same bits; benchmarks/attention.py and docs/performance.md have the measurements behind the rules.
+    compute the same bits; benchmarks/means.py and docs/performance.md have the measurements behind the rules.
 
     Args:
         cfg: Of a training, checked; ``performance`` is ``auto`` or ``plain``. Changed in place.
@@ -51,33 +51,29 @@ def bfloat16_units(*, gpu: bool) -> str | None:
 
     if gpu:
         return "this GPU multiplies it in hardware" if torch.cuda.is_bf16_supported(False) else None
-    for name, there in (
-        ("AMX", torch.cpu._is_amx_tile_supported),
-        ("AVX512-BF16", torch.cpu._is_avx512_bf16_supported),
-    ):
-        if there():
+    for name, asked in (("AMX", "_is_amx_tile_supported"), ("AVX512-BF16", "_is_avx512_bf16_supported")):
+        if getattr(torch.cpu, asked, bool)():  # a torch that has no such question is answered with no
             return f"this CPU multiplies it in hardware, by {name}"
     return None
 
 
 def _choices(cfg: Any) -> Iterator[Choice]:
     gpu = runs_on_gpu(cfg.trainer)
-    units = bfloat16_units(gpu=gpu)
-    if why := _keeps_float32(cfg):
-        mixed = (
-            f"; trainer.precision=bf16-mixed is faster, {units}" if units and cfg.trainer.precision == "32-true" else ""
-        )
-        yield Choice("model.dtype", "float32", why + mixed)
-        half = False
-    elif units is None:
-        yield Choice("model.dtype", "float32", "nothing here multiplies bfloat16 in hardware")
-        half = False
-    else:
-        yield Choice("model.dtype", "bfloat16", f"of the frozen weights; what is trained stays float32; {units}")
-        half = True
-    half = half or cfg.model.dtype == "bfloat16" or cfg.trainer.precision == "bf16-mixed"
-    yield _attention(cfg, half=half, gpu=gpu)
+    dtype = _dtype(cfg, bfloat16_units(gpu=gpu))
+    own = dtype.value if cfg.model.dtype == "auto" else cfg.model.dtype
+    yield dtype
+    yield _attention(cfg, half=own == "bfloat16" or cfg.trainer.precision == "bf16-mixed", gpu=gpu)
     yield _fused(cfg)
+
+
+def _dtype(cfg: Any, units: str | None) -> Choice:
+    if why := _keeps_float32(cfg):
+        if units and cfg.trainer.precision == "32-true":
+            why += f"; trainer.precision=bf16-mixed is faster, {units}"
+        return Choice("model.dtype", "float32", why)
+    if units is None:
+        return Choice("model.dtype", "float32", "nothing here multiplies bfloat16 in hardware")
+    return Choice("model.dtype", "bfloat16", f"of the frozen weights; what is trained stays float32; {units}")
 
 
 def _keeps_float32(cfg: Any) -> str | None:

@@ -74,6 +74,11 @@ def test_plain_and_the_users_own_values(load):
 
 
 @pytest.mark.usefixtures("units")
+def test_the_users_own_type_decides_attention_too(load):
+    assert settled(load, "peft=lora", "model.dtype=float32") == ["float32", "sdpa", True]
+
+
+@pytest.mark.usefixtures("units")
 def test_settling_twice_changes_nothing(load):
     cfg = load("model=smollm2_135m", "peft=lora")
     assert performance.settle(cfg)

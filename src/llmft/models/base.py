@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llmft.models.teacher import Teacher
 
 
-# Tokens of a line up to which eager attention is the faster one in bfloat16 on a CPU (benchmarks/attention.py).
+# Tokens of a line up to which eager attention is the faster one in bfloat16 on a CPU (benchmarks/means.py).
 EAGER_UP_TO = 384
 
 
