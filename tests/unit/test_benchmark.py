@@ -63,7 +63,7 @@ def test_a_seq2seq_batch(part):
 def llama() -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    numbers = {"vocab_size": 50, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
+    numbers: dict[str, Any] = {"vocab_size": 50, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
     return LlamaForCausalLM(LlamaConfig(**numbers, num_attention_heads=2, num_key_value_heads=1))
 
 
@@ -138,7 +138,15 @@ def test_every_case_has_its_place_on_the_page(part):
 @pytest.mark.parametrize(("case", "model"), [("packing_causal", "tiny_llama"), ("packing_seq2seq", "tiny_t5")])
 def test_packed_and_grouped_train_the_same_rows(case, model):
     """llmft alone, end to end: a whole command line in a process each, in turns."""
-    command = [sys.executable, "benchmarks/train.py", case, f"--model={model}", "--steps=4", "--rounds=2", "--threads=1"]
+    command = [
+        sys.executable,
+        "benchmarks/train.py",
+        case,
+        f"--model={model}",
+        "--steps=4",
+        "--rounds=2",
+        "--threads=1",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = re.findall(r"^\| (llmft, \w+) \|(.*)\|$", done.stdout, re.MULTILINE)
