@@ -1,6 +1,6 @@
 """llmft against TRL's SFTTrainer and transformers' Seq2SeqTrainer, side by side in one run. Prints tables.
 
-    python benchmarks/train.py [causal_lora ...] [--rows-folder ../shared/data] [--steps 12] [--rounds 3] [--write]
+    python benchmarks/train.py [causal_lora ...] [--rows-folder ../shared/data] [--steps 8] [--rounds 3] [--write]
 
 Each side trains in a process of its own, in its own environment, and takes its steps in turns with the others, so that what
 disturbs the machine disturbs all. llmft's is a whole `python -m llmft` with its default callbacks; the peers' are their trainers.
@@ -57,7 +57,7 @@ def options() -> argparse.Namespace:
         "--rows-folder", type=Path, help="with alpaca.json and openorca.jsonl; without it the shipped rows"
     )
     parser.add_argument("--model", help="another model than the case's, e.g. tiny_llama, to try it")
-    parser.add_argument("--steps", type=int, default=12, help="measured steps of 8 rows (12)")
+    parser.add_argument("--steps", type=int, default=8, help="measured steps of 8 rows (8)")
     parser.add_argument("--warm-up", type=int, default=2, help="steps before them (2)")
     parser.add_argument("--rounds", type=int, default=3, help="turns that each side takes (3)")
     parser.add_argument("--threads", type=int, help="of each side; without it torch's own choice")

@@ -114,6 +114,26 @@ def test_sides_that_differ_are_a_fault(part):
     assert "their slots differ" in table.differences(side(), side(slots=9))[0]
 
 
+def test_a_table_replaces_its_own(part, tmp_path):
+    """Between its markers; another's stays, and a page without them is an error."""
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- one -->\nold\n<!-- /one -->\nb\n<!-- two -->\nkept\n<!-- /two -->\n")
+    part("table").publish(page, "one", "| new |\n")
+    assert page.read_text() == "a\n<!-- one -->\n| new |\n\n<!-- /one -->\nb\n<!-- two -->\nkept\n<!-- /two -->\n"
+    with pytest.raises(SystemExit, match="has no <!-- three -->"):
+        part("table").publish(page, "three", "")
+
+
+def test_every_case_has_its_place_on_the_page(part):
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    for name, case in part("cases").CASES.items():
+        assert f"<!-- {name} -->\n" in page
+        assert f"<!-- /{name} -->" in page
+        assert case.sides[0].of == "llmft"  # it counts the operations
+        names = [side.name for side in case.sides]
+        assert len(set(names)) == len(names)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("case", "model"), [("packing_causal", "tiny_llama"), ("packing_seq2seq", "tiny_t5")])
 def test_packed_and_grouped_train_the_same_rows(case, model):
