@@ -79,6 +79,7 @@ def main() -> None:
     for number in range(rounds + 1):
         for name, command in cases.items():
             found = timed(command)
+            print(f"{name}: {found[0]:.1f} s, {found[1]:.1f} CPU-seconds", file=sys.stderr)
             if number:
                 seen[name].append(found)
     table = Table(title=f"start-up, medians of {rounds}", box=None)
