@@ -47,9 +47,8 @@ def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     faults = [fault for override in overrides if (fault := _apply(override, cfg, saved))]
     checked(faults)
     target = Path(cfg.output_dir)
-    if target.resolve() != folder.resolve():
-        if is_first():
-            _copy(folder, target)
+    if target.resolve() != folder.resolve() and is_first():
+        _copy(folder, target)
     saved.output_dir = str(target)  # a run directory that was moved goes on where it is now
     saved.resume = str(cfg.resume)
     return saved

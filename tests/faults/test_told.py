@@ -83,7 +83,7 @@ def test_a_full_disk(where, tmp_path):
     done = forked(*line, cwd=tmp_path, before=fills)
     if done.returncode == full_disk.NOT_ALLOWED:
         pytest.skip("this system does not let us mount a tmpfs")
-    first = done.stderr.partition("resume: ")[0].partition("cache: ")[0]
+    first = done.stderr.partition("\nresume: ")[0].partition("\ncache: ")[0]
     assert done.returncode == 2, done.stderr
     one_message(first, FULL[where])
     after = tmp_path / "after"
@@ -210,7 +210,8 @@ def test_out_of_memory_in_a_step(run, llmft, monkeypatch):
 
 def test_a_loader_worker_that_the_system_kills(run, llmft, monkeypatch):
     def kill():
-        assert (workers := multiprocessing.active_children())
+        workers = multiprocessing.active_children()
+        assert workers
         for worker in workers:
             worker.kill()
             worker.join()
