@@ -146,7 +146,7 @@ class Others:
 
     def lost(self) -> UserError | None:
         """The first that ended with an error."""
-        for number, process in enumerate(self.processes, start=1):
+        for number, process in enumerate(self.processes, start=2):
             if code := process.poll():
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
                 why = ", mostly for want of memory" if code == -signal.SIGKILL else "; what it said stands above"

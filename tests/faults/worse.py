@@ -111,7 +111,7 @@ def lost_first() -> None:
 
 
 if __name__ == "__main__":
-    name = sys.argv.pop(1)
+    name = os.environ.get("WORSE") or sys.argv.pop(1)  # Lightning leaves the name away when it starts this again
     os.environ["WORSE"] = name
     globals()[name]()
     from llmft import __main__

@@ -16,8 +16,19 @@ def save_model(folder: Path, generator: Generator, cfg: DictConfig) -> None:
     The prompt that was trained is saved as the tokenizer's chat template, so that ``apply_chat_template`` gives the trained
     prompt's ids to every other tool too.
     """
-    final, folder = folder, folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed here
+    unfinished = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed here
+    try:
+        _write(unfinished, generator, cfg, place, account)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a full disk
+        raise
+    if folder.exists():  # of a run that was resumed to train for longer
+        shutil.rmtree(folder)
+    unfinished.rename(folder)
+
+
+def _write(folder: Path, generator: Generator, cfg: DictConfig, place: str, account: Account) -> None:
     model, tokenizer = generator.model, generator.codec.tokenizer
     full = not adapters.is_adapter(cfg.peft)
     settings = generator.config()
@@ -31,9 +42,6 @@ def save_model(folder: Path, generator: Generator, cfg: DictConfig) -> None:
     template, tokenizer.chat_template = tokenizer.chat_template, generator.codec.template.source
     tokenizer.save_pretrained(folder)
     tokenizer.chat_template = template
-    if final.exists():  # of a run that was resumed to train for longer
-        shutil.rmtree(final)
-    folder.rename(final)
 
 
 def load_trained(folder: Path, cfg: DictConfig, auto_class: Any) -> tuple[Any, Any]:
