@@ -14,13 +14,17 @@ NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?(e[+-]?\d+)?|inf|nan)", re.ASCII | re.IGN
 
 
 def harmless(value: Any) -> str:
-    """A cell that no spreadsheet takes for a formula: a ``'`` goes before one. Numbers stay numbers."""
+    """A cell that no spreadsheet takes for a formula: a ``'`` goes before one."""
     text = "" if value is None else str(value)
-    is_formula = text.lstrip(" ").startswith(FORMULA) and not NUMBER.fullmatch(text)
-    return f"'{text}" if is_formula else text
+    return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
+
+
+def cell(value: Any) -> str:
+    """The same in a table of results, where a negative number is a number."""
+    return str(value) if NUMBER.fullmatch(str(value)) else harmless(value)
 
 
 def write(file: Path, table: Iterable[Iterable[Any]]) -> None:
     """A CSV file of a table, the head its first row."""
     with whole(file, newline="") as out:
-        csv.writer(out).writerows([harmless(cell) for cell in row] for row in table)
+        csv.writer(out).writerows([cell(value) for value in row] for row in table)

@@ -154,7 +154,8 @@ def _parameters(path: str, target: str, allow: Sequence[str], *, look: bool) -> 
 
 def _refusal(places: Sequence[str], target: str) -> str:
     root = target.partition(".")[0]
-    way_out = "" if root in (*sys.stdlib_module_names, *OURS) else f" (allow_targets=[{root}] on the command line)"
+    ours = root in (*sys.stdlib_module_names, *OURS)
+    way_out = "" if ours else f"; if you trust it, say so on the command line (allow_targets=[{root}])"
     return f"not allowed; classes come from {', '.join(places) or 'nowhere here'}{way_out}"
 
 

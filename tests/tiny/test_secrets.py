@@ -41,6 +41,7 @@ def _keys(monkeypatch):
         monkeypatch.setenv(name, key)
 
 
+@pytest.mark.slow
 def test_no_file_of_a_run_holds_a_key(llmft, tmp_path):
     short = [o for o in SHORT if not o.startswith(("logger", "report", "evaluate", "callbacks.samples"))]
     line = ["model=tiny_gpt2", "data=alpaca", "peft=lora", "evaluate.rows=2", "callbacks.samples.number=1", *short]

@@ -40,6 +40,7 @@ def evil_run(tmp_path_factory):
     return train([*given, *more]).path, rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["text", "json"])
 @pytest.mark.parametrize("command", ["preview", "answer", "evaluate", "report", "runs", "error", "replayed"])
 def test_no_command_prints_what_steers(command, format, evil_run, llmft, tmp_path):
@@ -63,6 +64,7 @@ def test_no_command_prints_what_steers(command, format, evil_run, llmft, tmp_pat
         assert any(EVIL in (row.get("prompt") or row.get("question") or "") for row in shown)  # the meaning is kept
 
 
+@pytest.mark.slow
 def test_a_training_prints_and_keeps_what_does_not_steer(evil_run, llmft):
     run, rows = evil_run
     for name in ("log.txt", "run.json", "samples.jsonl", "predictions.jsonl", "report.html"):
@@ -75,6 +77,7 @@ def test_a_training_prints_and_keeps_what_does_not_steer(evil_run, llmft):
     assert not raw(out + err)
 
 
+@pytest.mark.slow
 def test_what_chat_prints(evil_run, llmft, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(f"hello{EVIL}\n"))
     code, out, err = llmft("chat", f"run={evil_run[0]}")
@@ -120,7 +123,7 @@ def test_no_cell_of_any_csv_file_is_a_formula(tmp_path):
     values = {"before": None, "after": 1.5, "chrf": -2.5, "tokens": 1, "memory": 1, "seconds": 1, "trainable": 1}
     for formula in FORMULAS:
         assert cells.harmless(formula) == f"'{formula}"
-    assert [cells.harmless(v) for v in (-1.5, "-1.5", "-3e-05", "-inf", None, "", "a=b")] == ["-1.5", "-1.5", "-3e-05", "-inf", "", "", "a=b"]  # fmt: skip
+    assert [cells.cell(v) for v in (-1.5, "-1.5", "-3e-05", "-inf", None, "", "a=b")] == ["-1.5", "-1.5", "-3e-05", "-inf", "", "", "a=b"]  # fmt: skip
     comparison.write(tmp_path, [{"model": f, "peft": f, **values} for f in FORMULAS])
     sweep.write(tmp_path, [{"run": f, "reason": f, "=head": f} for f in FORMULAS])
     cells.write(tmp_path / "cells.csv", [FORMULAS])
@@ -134,7 +137,7 @@ def test_no_cell_of_any_csv_file_is_a_formula(tmp_path):
     for file in files:
         with file.open(newline="") as opened:
             for row in csv.reader(opened):
-                assert not [cell for cell in row if cells.harmless(cell) != cell], file
+                assert not [value for value in row if cells.cell(value) != value and not value.startswith("'")], file
 
 
 def run(folder: Path, name: str) -> None:

@@ -62,6 +62,7 @@ def test_the_guard_sees_what_it_guards_against(guarded, tmp_path):
     assert {"connect", "gethostbyname", "create_connection", "sendto"} & set(found) >= {"connect", "gethostbyname"}
 
 
+@pytest.mark.slow
 def test_a_whole_training_makes_no_connection(guarded, tmp_path):
     """With the measurement before, tensorboard, samples, scores, the report and the end table."""
     command = [sys.executable, "-m", "llmft", *TRAINING]

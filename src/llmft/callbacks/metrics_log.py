@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from llmft.cells import harmless
+from llmft.cells import cell
 from llmft.whole import lines_of, whole
 
 FIRST = ["step", "epoch", "train/loss", "train/lr", "train/grad_norm", "train/tokens", "val/loss", "val/perplexity"]
@@ -112,7 +112,7 @@ class MetricsLog(pl.Callback):
 
 def _safe(row: dict[str, Any]) -> dict[str, str]:
     """Of a run that came from elsewhere, the rows that are there already may hold anything."""
-    return {name: harmless(value) for name, value in row.items()}
+    return {name: cell(value) for name, value in row.items()}
 
 
 def _values(trainer: pl.Trainer, prefix: str) -> dict[str, float]:

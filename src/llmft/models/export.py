@@ -19,7 +19,7 @@ def save_model(folder: Path, generator: Generator, cfg: DictConfig) -> None:
     unfinished = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed here
     try:
-        _write(unfinished, generator, cfg, place, account)
+        _write(unfinished, generator, cfg)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)  # of a full disk
         raise
@@ -28,7 +28,7 @@ def save_model(folder: Path, generator: Generator, cfg: DictConfig) -> None:
     unfinished.rename(folder)
 
 
-def _write(folder: Path, generator: Generator, cfg: DictConfig, place: str, account: Account) -> None:
+def _write(folder: Path, generator: Generator, cfg: DictConfig) -> None:
     model, tokenizer = generator.model, generator.codec.tokenizer
     full = not adapters.is_adapter(cfg.peft)
     settings = generator.config()
