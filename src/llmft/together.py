@@ -111,6 +111,15 @@ def _half_weights(cfg: DictConfig) -> Faults:
         yield f"model.dtype={cfg.model.dtype}: it would lose small updates of model.new_tokens; use float32"
 
 
+@between("peft.method", "peft.quantise")
+def _quantised_weights_are_frozen(cfg: DictConfig) -> Faults:
+    if cfg.peft.quantise and cfg.peft.method != "lora":
+        yield (
+            f"peft.quantise={cfg.peft.quantise}: quantised weights cannot be trained, and peft.method={cfg.peft.method} "
+            "would train them; use peft=qlora or peft=lora_8bit, or no peft.quantise"
+        )
+
+
 @between("optim.lr", "optim.betas", "optim.weight_decay")
 def _step_size(cfg: DictConfig) -> Faults:
     lr, beta = cfg.optim.lr, cfg.optim.betas[0]
