@@ -131,6 +131,15 @@ def _runs_alike_twice(cfg: DictConfig) -> Faults:
         yield "model.attention=by_length: with model.gradient_checkpointing a layer runs twice, and must run alike; use sdpa"
 
 
+@between("peft.method", "peft.quantise")
+def _quantised_weights_are_frozen(cfg: DictConfig) -> Faults:
+    if cfg.peft.quantise and cfg.peft.method != "lora":
+        yield (
+            f"peft.quantise={cfg.peft.quantise}: quantised weights cannot be trained, and peft.method={cfg.peft.method} "
+            "would train them; use peft=qlora or peft=lora_8bit, or no peft.quantise"
+        )
+
+
 @between("optim.lr", "optim.betas", "optim.weight_decay")
 def _step_size(cfg: DictConfig) -> Faults:
     lr, beta = cfg.optim.lr, cfg.optim.betas[0]

@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from tests.conftest import forked, read_json_lines
@@ -96,6 +97,20 @@ def test_tensorboard_shows_the_same(run):
     texts = [tag for tag in events.Tags()["tensors"] if tag.startswith("samples/")]
     assert len(texts) == 3
     assert set(events.Tags()["histograms"]) >= {"data/prompt_tokens", "data/answer_tokens"}
+
+
+def test_tensorboard_compares_runs_by_settings_and_outcome(run):
+    events = EventAccumulator(str(run[0] / "tensorboard"))
+    events.Reload()
+    kept = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    found = plugin_data_pb2.HParamsPluginData.FromString(kept).session_start_info.hparams  # pyright: ignore[reportAttributeAccessIssue]
+    cfg, record = OmegaConf.load(run[0] / "config.yaml"), json.loads((run[0] / "run.json").read_text())
+    for key in ("model.name", "data.name", "peft.name"):
+        assert found[key].string_value == OmegaConf.select(cfg, key)
+    for key in ("seed", "optim.lr", "data.batch_size"):
+        assert found[key].number_value == OmegaConf.select(cfg, key)
+    assert events.Scalars("val/best_loss")[-1].value == pytest.approx(record["objective"])
+    assert events.Scalars("test/best_loss")[-1].value == pytest.approx(record["metrics"]["test"]["loss"])
 
 
 def test_samples_ask_the_same_questions_each_time(run):

@@ -186,6 +186,8 @@ def test_right_overrides_have_no_faults():
         ("peft=unfreeze trainer=ddp", "peft=unfreeze: trains in one process, but trainer.devices is 2"),
         ("peft.distill_weight=0", "peft.distill_weight=0: must be a number above 0, up to 1"),
         ("scheduler=plateau scheduler.factor=1", "scheduler.factor=1: must be a number between 0 and 1"),
+        ("peft=qlora peft.method=none", "peft.quantise=nf4: quantised weights cannot be trained, and peft.method=none"),
+        ("peft=none +peft.quantise=int8", "peft.quantise=int8: quantised weights cannot be trained"),
         ("optim=adamw_8bit optim.bits=16", "optim.bits=16: must be 8 or 32"),
         ("model.family=seq2seq", "model.family=seq2seq: llmft.models.causal.Causal is of the other family"),
         ("prompt.template=x", "prompt.template: prompt=auto would not use it"),
@@ -273,6 +275,27 @@ def test_what_the_model_cannot_do_is_found_without_its_weights(override, message
 @pytest.mark.parametrize("model", ["tiny_t5", "tiny_gpt2", "tiny_llama", "gemma_2b_it", "flan_t5_xl", "gpt2_medium"])
 def test_a_right_model_has_no_faults_and_one_that_is_not_here_is_not_fetched(model, load):
     check(load(f"model={model}"), architecture=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "said"),
+    [
+        ("gpt2", "BloomConfig", "data.batching=packed: BloomForCausalLM has no positions that could start again"),
+        ("flan_t5_small", "BartConfig", "data.batching=packed: BartForConditionalGeneration has no positions"),
+        ("gpt2", "GPT2Config", ""),
+        ("flan_t5_small", "T5Config", ""),
+    ],
+)
+def test_packing_with_a_model_that_cannot_is_found_without_its_weights(model, config, said, load, tmp_path):
+    import transformers
+
+    getattr(transformers, config)().save_pretrained(tmp_path)
+    cfg = load(f"model={model}", f"model.path={tmp_path}", "data.batching=packed", "peft=none", "prompt=plain")
+    if said:
+        with pytest.raises(UserError, match=said):
+            check(cfg, architecture=True)
+    else:
+        check(cfg, architecture=True)
 
 
 def test_a_rule_between_keys_is_not_asked_when_one_of_them_is_broken(load):

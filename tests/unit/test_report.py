@@ -235,6 +235,7 @@ def test_a_leaderboard_joins_seeds_and_says_what_is_noise(tmp_path):
         "500.0",
         "60 s",
     )
+    assert (tmp_path / "leaderboard.png").read_bytes()[:4] == b"\x89PNG"
     assert "not ranked: dead: failed, out | of luck" in text
     assert "model=good (run a0, a1, a2)" in (tmp_path / "leaderboard.html").read_text()
 

@@ -1,5 +1,6 @@
 """A model's config without its weights -> what of a run's config the model cannot do."""
 
+import inspect
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def architecture_faults(cfg: Any, broken: Collection[str] = ()) -> list[str]:
             config, cfg
         ),
         ("peft", "model.lora_targets"): lambda: _check_targets(config, cfg, auto_class),
+        ("data.batching", "model._target_"): lambda: _check_packing(config, cfg, auto_class),
         ("prompt.name", "data.train_on"): lambda: _check_prompt(place, cfg),
         ("peft.distill_from",): lambda: _check_teacher(place, cfg),
     }
@@ -78,6 +80,21 @@ def _check_targets(config: Any, cfg: Any, auto_class: Any) -> None:
     names = lora.targets(model, cfg.peft.targets, cfg.model.lora_targets)
     if cfg.peft.get("adapter"):
         lora.check_adapter(cfg.peft, names)
+
+
+def _check_packing(config: Any, cfg: Any, auto_class: Any) -> None:
+    """Rows of a line are kept apart by positions that start again (causal), or by masks alone where positions are relative."""
+    if cfg.data.batching != "packed" or type(config) not in auto_class._model_mapping:
+        return
+    kind = auto_class._model_mapping[type(config)]
+    if cfg.model.family == "causal":
+        can = "position_ids" in inspect.signature(kind.forward).parameters
+    else:
+        can = hasattr(config, "relative_attention_num_buckets")
+    if not can:
+        raise UserError(
+            f"data.batching=packed: {kind.__name__} has no positions that could start again in each row; use tokens or grouped"
+        )
 
 
 def _check_prompt(place: str, cfg: Any) -> None:

@@ -1,4 +1,4 @@
-"""Runs below a folder -> ``leaderboard.md``, ``.csv`` and ``.html``: which to keep, and which differences are luck."""
+"""Runs below a folder -> ``leaderboard.md``, ``.csv``, ``.html`` and ``.png``: which to keep, and which differences are luck."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -54,11 +54,10 @@ def write(folder: Path) -> str:
         "left": left,
         "best": _named(groups[0], differing) if groups else "",
     }
-    page.save(
-        folder / "leaderboard.html",
-        "leaderboard.html",
-        {**shown, "figure": _picture(groups, differing, objective), "runs": len(runs)},
-    )
+    picture = _picture(groups, differing, objective)
+    if picture:
+        picture.png(folder / "leaderboard.png")
+    page.save(folder / "leaderboard.html", "leaderboard.html", {**shown, "figure": picture, "runs": len(runs)})
     return text
 
 
