@@ -2,7 +2,7 @@
 
     nice -n 10 python benchmarks/long.py --steps 20000 [--folder DIR]
 
-Prints a table of resident memory and open files by step, the slope of the memory, and what the files hold. Exits with 1 if
+Fewer than some 5,000 steps show the warming up and not the slope. Prints a table of resident memory and open files by step, the slope of the memory, and what the files hold. Exits with 1 if
 memory grows by 1 MB or more in 1,000 steps, more files are open at the end, or a file is longer than its steps allow.
 """
 

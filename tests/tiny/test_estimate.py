@@ -49,7 +49,7 @@ def test_running_out_of_memory_ends_with_the_table_and_the_cheapest_change(llmft
     monkeypatch.setattr(InstructionModule, "training_step", full)
     code, _, err = llmft(*ROWS, *FAST, "output_dir=run")
     assert code == 2
-    assert "llmft: out of memory: CUDA out of memory. Tried to allocate 20.00 GiB" in err
+    assert "llmft: out of memory in step 1: CUDA out of memory. Tried to allocate 20.00 GiB" in err
     assert re.search(r"activations, fullest batch\s+│\s+[\d,.]+", err)
     assert re.search(r"cheapest change: \S+=\S+.* \([\d,]+ MiB; the same numbers", err)
     assert "Traceback" not in err
