@@ -304,7 +304,7 @@ def test_a_rule_between_keys_is_not_asked_when_one_of_them_is_broken(load):
     text = str(error.value)
     assert text.startswith("config: 2 faults\n")
     assert "data.split.val=2: must be a number from 0 to 1" in text
-    assert "model.dtype=float16: must be one of float32, bfloat16 (in float16 T5 overflows" in text
+    assert "model.dtype=float16: must be one of auto, float32, bfloat16 (in float16 T5 overflows" in text
 
 
 def test_a_run_of_an_older_version_gets_the_keys_that_have_come_since(load):

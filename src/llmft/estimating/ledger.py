@@ -16,13 +16,18 @@ ITEM = torch.ops.aten._local_scalar_dense.default
 class Ledger(TorchDispatchMode):
     """Counts the bytes of tensors that operations make, while it is on; those that were there before are free.
 
+    Args:
+        known: Those.
+        masked: What a question to a mask without numbers, whether it masks anything, is answered with.
+
     Attributes:
         live: Bytes that are held now.
         peak: The most that were held at once.
     """
 
-    def __init__(self, *known: Tensor) -> None:
+    def __init__(self, *known: Tensor, masked: bool = True) -> None:
         super().__init__()
+        self.masked = masked
         self.live = self.peak = 0
         self.kept = [tensor.untyped_storage() for tensor in known]  # alive, so that no other gets their address
         self.seen = {storage._cdata for storage in self.kept}
@@ -30,7 +35,7 @@ class Ledger(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and book what it made."""
         if func is ITEM and args[0].is_meta:
-            return 0  # whether a mask masks nothing, is asked of it; say that it masks something
+            return not self.masked  # asked is whether a mask masks nothing
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):

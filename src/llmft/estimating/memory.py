@@ -107,14 +107,17 @@ class Outline:
         held = [p for group in optimizer.param_groups for p in group["params"]]
         for p in held:
             p.grad = torch.empty_like(p)
+        fused = any(group.get("fused") for group in optimizer.param_groups)
         for group in optimizer.param_groups:
-            if group.get("foreach", False) is None:  # torch's choice by device
+            if group.get("fused"):  # needs nothing besides, and knows no tensors without numbers
+                group |= {"fused": False, "foreach": False}
+            elif group.get("foreach", False) is None:  # torch's choice by device
                 group["foreach"] = self.on_gpu
         with Ledger(*held, *(p.grad for p in held if p.grad is not None)) as ledger:
             optimizer.step()
         states = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
         size = sum(t.numel() * t.element_size() for t in states)
-        return size, max(0, ledger.peak - size)
+        return size, 0 if fused else max(0, ledger.peak - size)
 
     def activations(self, module: Any, batch: dict[str, Any]) -> int:
         """The most that forward and backward pass of a batch hold, weights and gradients left out."""
@@ -129,7 +132,9 @@ class Outline:
         gradients = [p.grad for p in self.trained if p.grad is not None]
         eager = self.cfg.model.attention == "eager"
         fused = nullcontext() if eager else fused_attention(on_gpu=self.on_gpu)
-        with fused, Ledger(*self.model.parameters(), *self.model.buffers(), *gradients) as ledger:
+        # causal models get no mask for padding, only one for rows that share a line
+        masked = "rows" in batch or self.model.config.is_encoder_decoder or module.plain
+        with fused, Ledger(*self.model.parameters(), *self.model.buffers(), *gradients, masked=masked) as ledger:
             total, _ = module.loss_sum(batch)
             total.backward()
         for p in self.model.parameters():

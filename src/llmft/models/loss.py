@@ -1,7 +1,7 @@
 """Model and labels -> the sum of the token losses and their number, with the head computed where it is needed."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -105,14 +105,15 @@ class _HeadLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
         """Sum in nats, float32 scalar."""
         device = hidden.device.type
-        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        mixed = not hidden.is_meta and torch.is_autocast_enabled(device)
+        kind = torch.get_autocast_dtype(device) if mixed else weight.dtype
         wide = weight.to(kind)
         wanted = ctx.needs_input_grad
         into = torch.empty_like(hidden) if wanted[0] else None
         weights = torch.zeros_like(weight) if wanted[1] else None
         biases = torch.zeros_like(bias) if bias is not None and wanted[2] else None
         total = torch.zeros((), device=hidden.device)
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(device, enabled=False) if mixed else nullcontext():
             for start in range(0, len(hidden), CHUNK):
                 part, labels = slice(start, start + CHUNK), targets[start : start + CHUNK, None]
                 rows = hidden[part].to(kind)

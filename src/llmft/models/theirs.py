@@ -81,7 +81,7 @@ def load_adapter(base: Any, folder: Path, tokens: int) -> Any:
         model = PeftModel.from_pretrained(base, folder, config=config)
     except (RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(f"{folder}: the adapter does not fit the base model ({line_of(error)})") from None
-    if odd := sorted(get_peft_model_state_dict(model).keys() ^ weights.keys()):
+    if odd := sorted(get_peft_model_state_dict(model, save_embedding_layers=False).keys() ^ weights.keys()):
         raise UserError(f"{folder}: the adapter is of another base model; only one of the two has {odd[0]}")
     return model
 
