@@ -84,8 +84,11 @@ class Endpoint:
             async with self._session() as session, asyncio.TaskGroup() as group:
                 for request, prompt, seed in zip(requests, prompts, seeds, strict=True):
                     group.create_task(one(request, prompt, seed))
-        except* UserError as errors:
-            raise errors.exceptions[0] from None
+        except ExceptionGroup as errors:  # `except*` would put what it raises into a group again, on Python 3.11.2
+            ours, others = errors.split(UserError)
+            if ours is None or others is not None:
+                raise
+            raise ours.exceptions[0] from None
 
     def _session(self) -> aiohttp.ClientSession:
         resolver = CheckedResolver(allow_private=self.settings.allow_private)
