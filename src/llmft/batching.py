@@ -117,7 +117,7 @@ class Batches(Sampler[list[Line]]):
         if self.plan.batching == "rows":
             return rows, None
         block = self.plan.batch_size * GROUP_BATCHES
-        parts = [part[np.argsort(-self.lengths[part], kind="stable")] for part in _cut(rows, block)]
+        parts = [alike(part, self.sizes, self.plan.batch_size) for part in _cut(rows, block)]
         return np.concatenate(parts), self._mixed(generator)
 
     def _batch(self, order: tuple[np.ndarray, np.ndarray | None], number: int) -> list[Line]:
@@ -141,7 +141,8 @@ class Batches(Sampler[list[Line]]):
     def _by_budget(self) -> "Laid":
         laid = Laid()
         for window in self._windows():
-            window = window[np.argsort(-self.lengths[window], kind="stable")]
+            many = int(self.plan.tokens_per_batch / max(1.0, self.lengths[window].mean()))
+            window = alike(window, self.sizes, max(1, many))
             sizes = self.sizes[window].tolist()
             batch: list[int] = []
             widest = [0] * self.sizes.shape[1]
@@ -205,6 +206,25 @@ class Laid(Sequence[list[Line]]):
         number = range(len(self))[number]
         start = self.batch_ends[number - 1] if number else 0
         return [self.line(line) for line in range(start, self.batch_ends[number])]
+
+
+def alike(rows: np.ndarray, sizes: np.ndarray, batch: int) -> np.ndarray:
+    """Rows in an order in which those of a batch are alike in every part.
+
+    By length, longest first; where there are two parts, by the first, and within strips of as many batches as there are
+    strips by the second: a long question may have a short answer, and a sum of both would lay it beside the opposite.
+
+    Args:
+        rows: Numbers of rows.
+        sizes: Tokens of all rows, part by part.
+        batch: Rows of a batch, about.
+    """
+    order = rows[np.argsort(-sizes[rows, 0], kind="stable")]
+    if sizes.shape[1] == 1:
+        return order
+    batches = -(-len(rows) // batch)
+    strip = batch * -(-batches // max(1, round(batches**0.5)))
+    return np.concatenate([part[np.argsort(-sizes[part, 1], kind="stable")] for part in _cut(order, strip)])
 
 
 def first_fit_decreasing(rows: Sequence[int], sizes: np.ndarray | Sequence[Size], room: Size) -> list[Line]:

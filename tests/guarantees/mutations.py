@@ -120,7 +120,9 @@ FAULTS = [
     Fault("the head's own gradient is forgotten", "models/loss.py", "weights += (slope.T @ rows).to(weights.dtype)", "pass", f"{SPEED} -k none"),
     Fault("logits that change after the head are taken as they leave it", "models/base.py", "self.head_is_last = logits.is_meta or ", "self.head_is_last = True or ",
           f"{SPEED} -k after_the_head"),
-    Fault("answers are computed as the last batch was", "models/base.py", 'self.model.set_attn_implementation("sdpa")', "pass", f"{SPEED} -k tiny_llama-none"),
+    Fault("packed rows are taken together", "models/attention.py", "edges = [*starts.nonzero()[:, 0].tolist(), rows.shape[1]]", "edges = [0, rows.shape[1]]",
+          f"{SPEED} -k tiny_llama-none"),
+    Fault("answers are computed as the last batch was", "models/attention.py", "model.set_attn_implementation(before)", "pass", f"{SPEED} -k tiny_llama-none"),
 ]  # fmt: skip
 
 

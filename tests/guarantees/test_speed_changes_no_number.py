@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from llmft.collate import training_batch
-from llmft.models import base
+from llmft.models import attention
 from tests.guarantees.test_packing_changes_nothing import packed
 
 pytestmark = pytest.mark.guarantees
@@ -31,7 +31,7 @@ def assert_alike(found, expected, rel):
 @pytest.mark.parametrize("peft", ["none", "lora"])
 @pytest.mark.parametrize("model", TINY)
 def test_the_fast_way_computes_what_the_plain_way_does(model, peft, built, monkeypatch):
-    monkeypatch.setattr(base, "EAGER_UP_TO", 10**6)
+    monkeypatch.setattr(attention, "EAGER_UP_TO", 10**6)
     overrides = [o for o in DATA if peft == "lora" or not o.startswith("peft")]
     data, module = built(f"model={model}", f"peft={peft}", *overrides, "model.attention=by_length")
     module.train()
@@ -41,11 +41,12 @@ def test_the_fast_way_computes_what_the_plain_way_does(model, peft, built, monke
     single = training_batch([[row] for row in data.encoded["train"][:5]], data.pad_id)
     both = training_batch(lines[:2], data.pad_id)
     assert module.by_length
+    assert module.row_by_row
     assert not module.plain
     fast = [step(module, batch) for batch in (single, both)]
     assert module.head_is_last
     assert module.model.config._attn_implementation == "sdpa"  # as answers are computed
-    module.plain, module.by_length = True, False
+    module.plain, module.by_length, module.row_by_row = True, False, False
     for found, batch in zip(fast, (single, both), strict=True):
         assert_alike(found, step(module, batch), rel=1e-5)
 

@@ -89,6 +89,14 @@ def test_grouping_puts_like_lengths_together():
     assert sorted(sorted(rows_of([batch])) for batch in found) == [[0, 2, 4, 6], [1, 3, 5, 7]]
 
 
+def test_grouping_looks_at_both_sides():
+    """By the sum of both, every batch would hold long questions with short answers and the other way round."""
+    sizes = [(source, target) for source in (1, 40) for target in (1, 40)] * 4
+    batches = Batches(sizes, plan("grouped", 4))
+    assert all(len({sizes[row] for row in rows_of([batch])}) == 1 for batch in batches)
+    assert batches.fill() == 1
+
+
 def test_a_token_budget_counts_padding_and_both_sides():
     sizes = [(10, 2), (9, 1), (4, 4), (3, 1), (40, 5)]
     found = list(Batches(sizes, plan("tokens", shuffle=False, tokens=24)))

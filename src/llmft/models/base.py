@@ -1,8 +1,8 @@
 """InstructionModule: batch -> loss and gradient, normalised by tokens over the accumulation window; both families share it."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning.pytorch as pl
@@ -13,15 +13,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from llmft.errors import UserError
+from llmft.models.attention import attention_for
 from llmft.models.loss import head_left_out, head_loss_sum, head_on, token_loss_sum
 from llmft.models.sharding import shard, whole
 
 if TYPE_CHECKING:
     from llmft.models.teacher import Teacher
-
-
-# Tokens of a line up to which eager attention is the faster one in bfloat16 on a CPU (benchmarks/means.py).
-EAGER_UP_TO = 384
 
 
 class TokenSums:
@@ -57,6 +54,7 @@ class InstructionModule(pl.LightningModule):
         teacher: Another model to learn from as well; None for none.
         plain: Whether all is computed as transformers would: the head everywhere, padding masked.
         by_length: Whether attention is chosen by the length of a batch's lines.
+        row_by_row: Whether packed rows may attend each by itself, where the family and the device can.
         window_open: Whether there are gradients that no optimizer step has used yet.
         window_loss: Of the last optimizer step: nats per supervised token.
         window_tokens: Of the last optimizer step: supervised tokens.
@@ -77,7 +75,7 @@ class InstructionModule(pl.LightningModule):
         # with gradual unfreezing not all of them are trained at all times
         self.learnt = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         self.places: list[str] = []
-        self.plain, self.by_length = False, False
+        self.plain, self.by_length, self.row_by_row = False, False, False
         self.head_is_last, self.plain_head = False, False
         self.window_open = False
         self.window_loss, self.window_tokens, self.grad_norm, self.learning_rate = float("nan"), 0, float("nan"), 0.0
@@ -98,6 +96,8 @@ class InstructionModule(pl.LightningModule):
         """Itself, as fast as a training's settled config says."""
         self.plain = cfg.get("performance") == "plain"
         self.by_length = cfg.model.attention == "by_length"
+        # with checkpointing a layer runs again outside of ``attention_for``
+        self.row_by_row = not (self.plain or cfg.model.gradient_checkpointing or cfg.model.attention == "eager")
         return self
 
     def head_on(self, chosen: Tensor) -> AbstractContextManager[None]:
@@ -108,17 +108,10 @@ class InstructionModule(pl.LightningModule):
         """The logits of the chosen positions, [N, V]."""
         return outputs.logits[chosen] if self.plain else outputs.logits
 
-    @contextmanager
-    def attention_for(self, length: int) -> Iterator[None]:
-        """Eager attention for lines of up to ``EAGER_UP_TO`` tokens, where the config says by length."""
-        if not self.by_length or length > EAGER_UP_TO:
-            yield
-            return
-        self.model.set_attn_implementation("eager")
-        try:
-            yield
-        finally:  # answers, too, would be computed otherwise from then on
-            self.model.set_attn_implementation("sdpa")
+    def attention_for(self, length: int, rows: Tensor | None = None) -> AbstractContextManager[None]:
+        """The fastest attention for lines of so many tokens; ``rows`` [B, S] where packed rows may be taken one by one."""
+        alone = rows if self.row_by_row and rows is not None and rows.device.type == "cpu" else None
+        return attention_for(self.model, length, alone, by_length=self.by_length)
 
     def loss_sum(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Token losses of a batch as a sum in nats, and the number of supervised tokens; in training with a teacher's part."""
