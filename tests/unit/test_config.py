@@ -308,7 +308,7 @@ def test_a_rule_between_keys_is_not_asked_when_one_of_them_is_broken(load):
 
 
 def test_a_run_of_an_older_version_gets_the_keys_that_have_come_since(load):
-    cfg = load("model=tiny_t5", "data=alpaca", "peft=lora")
+    cfg = load("model=tiny_t5", "data=alpaca", "peft=lora", "output_dir=run")  # else named by the second
     older = cfg.copy()
     OmegaConf.set_struct(older, False)
     for key in ("data.streaming", "data.train_on_turns", "model.new_tokens", "peft.distill_from"):
