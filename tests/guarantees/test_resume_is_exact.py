@@ -37,7 +37,7 @@ SLOW = {
         "data.batching=grouped",
     ),
     "gpt2-lora": ("model=tiny_gpt2", "peft=lora", "peft.dropout=0.1", "trainer.val_check_interval=0.4"),
-    "t5-full-tokens": ("model=tiny_t5", "peft=none", "data.batching=tokens", "data.tokens_per_batch=2500"),
+    "t5-full-tokens": ("model=tiny_t5", "peft=none", "data.batching=tokens", "data.tokens_per_batch=900"),
     "gpt2-lora-stream": (
         "model=tiny_gpt2",
         "peft=lora",
