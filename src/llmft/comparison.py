@@ -10,7 +10,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from llmft import cells
+from llmft import cells, whole
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> None:
 
     cells.write(folder / "comparison.csv", [list(HEAD), *([row[name] for name in HEAD] for row in rows)])
     texts = [[_text(name, row[name]) for name in HEAD] for row in rows]
-    (folder / "comparison.md").write_text(markdown([list(HEAD.values()), *texts]), encoding="utf-8")
+    whole.write(folder / "comparison.md", markdown([list(HEAD.values()), *texts]))
     table = Table(title="what quality costs, best first")
     for name, title in HEAD.items():
         table.add_column(title, justify="left" if name in ("model", "peft") else "right")

@@ -1,6 +1,5 @@
 """Rows as they are read -> batches, epoch after epoch without an end; no more than a buffer and some windows is in memory."""
 
-import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from llmft.data.store import encoded_of, sizes_of
 from llmft.encoding import Encoded
 from llmft.errors import UserError
 from llmft.records import Example
+from llmft.terminal import json_line
 
 # Rows that are encoded and batched together; half of what other batching chooses among, so that the first batch is soon there.
 WINDOW_ROWS = 1024
@@ -123,7 +123,7 @@ class Stream(IterableDataset[list[list[Encoded]]]):
         if self.listed is None:
             there = self.rejected.read_text(encoding="utf-8") if self.rejected.exists() else ""
             self.listed = set(there.split("\n"))
-        lines = dict.fromkeys(json.dumps(entry, ensure_ascii=False) for entry in rejected)
+        lines = dict.fromkeys(map(json_line, rejected))  # as the account writes them
         new = [line for line in lines if line not in self.listed]
         self.listed.update(new)
         with self.rejected.open("a", encoding="utf-8", errors="backslashreplace") as handle:

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from llmft import whole
 from llmft.evaluation.show import interval, number
 from llmft.models.adapters import is_adapter
 from llmft.run import RunDirectory
@@ -49,7 +50,7 @@ def of_run(run: Path, cfg: DictConfig, form: str, checked: str = "") -> str:
 def write(run: Path, cfg: DictConfig) -> None:
     """Write the card of ``model/``, with what is known by now: when the weights are saved, and when they have been scored."""
     form = "adapter" if is_adapter(cfg.peft) else "merged"
-    (run / "model" / "README.md").write_text(of_run(run, cfg, form), encoding="utf-8")
+    whole.write(run / "model" / "README.md", of_run(run, cfg, form))
 
 
 def card(
