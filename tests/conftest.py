@@ -24,7 +24,8 @@ from hypothesis import settings
 from llmft.config import conf_dir
 from llmft.models.tiny import LLAMA_TEMPLATE, byte_tokenizer
 
-settings.register_profile("llmft", deadline=None)  # a slow machine is no fault
+# A slow machine is no fault; and what a change is judged by must not depend on luck: LLMFT_FUZZ=N looks further.
+settings.register_profile("llmft", deadline=None, derandomize="LLMFT_FUZZ" not in os.environ, print_blob=True)
 settings.load_profile("llmft")
 USERS_CACHE = os.environ.get("LLMFT_CACHE")
 ROOT = Path(__file__).parents[1]

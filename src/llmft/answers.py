@@ -11,7 +11,7 @@ from typing import Any
 from llmft.cells import harmless
 from llmft.config import user_path
 from llmft.errors import UserError
-from llmft.terminal import json_line, printable
+from llmft.printable import json_line, printable
 from llmft.whole import whole
 
 ENDINGS = (".jsonl", ".csv", ".txt")

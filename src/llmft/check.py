@@ -77,6 +77,9 @@ def check(cfg: DictConfig, *, architecture: bool = False, models: bool = True, a
 
 
 def _broken_rules(cfg: DictConfig) -> Iterator[tuple[str, str]]:
+    for group in _groups() & set(cfg):
+        if not isinstance(node := OmegaConf.select(cfg, str(group)), DictConfig):
+            yield str(group), f"{group}={node}: must hold keys"
     for key, rule in RULES.items():
         above, _, name = key.rpartition(".")
         parent = OmegaConf.select(cfg, above) if above else cfg
@@ -104,13 +107,18 @@ def _unknown_keys(cfg: DictConfig) -> Iterator[str]:
 
 
 @cache
+def _groups() -> frozenset[str]:
+    return frozenset(folder.name for folder in conf_dir().iterdir() if folder.is_dir())
+
+
+@cache
 def _known_keys() -> dict[str, set[str]]:
     """Keys of the top, of each section of a command's own, and of each group that is no class's arguments."""
 
     def read(pattern: str) -> list[dict[str, Any]]:
         return [yaml.safe_load(file.read_bytes()) or {} for file in sorted(conf_dir().glob(pattern))]
 
-    commands, groups = read("*.yaml"), {folder.name for folder in conf_dir().iterdir() if folder.is_dir()}
+    commands, groups = read("*.yaml"), _groups()
     known = {group: {key for keys in read(f"{group}/*.yaml") for key in keys} for group in ("model", "peft", "prompt")}
     known["judge"] = {"model", *(key for keys in read("judge/*.yaml") for key in keys)}
     known["judge.model"] = known["model"]

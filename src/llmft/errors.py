@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from llmft.printable import printable
+
 SHOWN_FAULTS = 5
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C or SIGTERM ended, as a shell would say it
 
@@ -11,6 +13,9 @@ class UserError(Exception):
 
     exit_code = 2
     everywhere = False  # whether all processes of a run raised it, so that the first one's message is enough
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))  # it may quote a row, a config or a server
 
     @classmethod
     def of_all_ranks(cls, message: str) -> "UserError":

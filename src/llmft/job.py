@@ -19,9 +19,9 @@ from llmft import ranks, whole
 from llmft.check import check_early
 from llmft.command_line import quoted
 from llmft.errors import INTERRUPTED, Halted, Pruned, UserError, complain, say
+from llmft.printable import printable
 from llmft.run import tidy
 from llmft.sweep import before, finished_value
-from llmft.terminal import printable
 
 log = logging.getLogger(__name__)
 

@@ -23,8 +23,8 @@ from llmft.check import check
 from llmft.claim import Claim
 from llmft.config import conf_dir, stored_config, user_path
 from llmft.errors import UserError
+from llmft.printable import escaped
 from llmft.ranks import is_first
-from llmft.terminal import escaped
 from llmft.whole import write
 
 log = logging.getLogger(__name__)

@@ -1,32 +1,13 @@
-"""Texts of rows, models and files that others wrote -> what a terminal shows and is not steered by."""
+"""The console and the log: what a terminal shows and is not steered by."""
 
-import json
 import logging
-import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
 from rich import console
 from rich.segment import Segment
 
-
-def printable(text: str) -> str:
-    """Text without what would steer the terminal: control characters but newline and tab, and changes of direction."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if _steers(char) else char for char in text)
-
-
-def json_line(value: Any) -> str:
-    """JSON in one line that means the same, with what would steer the terminal escaped.
-
-    Raises:
-        ValueError: It holds a number that JSON cannot.
-    """
-    return escaped(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str))
-
-
-def escaped(text: str) -> str:
-    r"""JSON text that means the same, with what would steer the terminal as ``\u009b``."""
-    return "".join(f"\\u{ord(char):04x}" if _steers(char) else char for char in text)
+from llmft.printable import printable
 
 
 class Console(console.Console):
@@ -44,9 +25,3 @@ class Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """As the library does, without what would steer a terminal."""
         return printable(super().format(record))
-
-
-def _steers(char: str) -> bool:
-    if char in "\n\t":
-        return False
-    return unicodedata.category(char) in ("Cc", "Cs") or "\u202a" <= char <= "\u202e" or "\u2066" <= char <= "\u2069"

@@ -10,8 +10,9 @@ import pytest
 
 from llmft import cells, comparison, sweep
 from llmft.errors import say
+from llmft.printable import json_line, printable
 from llmft.report import leaderboard, page, series
-from llmft.terminal import Console, Formatter, json_line, printable
+from llmft.terminal import Console, Formatter
 from tests.conftest import read_json_lines, write_rows
 from tests.tiny.conftest import SHORT
 

@@ -1,6 +1,7 @@
 """Every parser of ours under generated input: a value, or its own one error; never a traceback, never something run.
 
-Few examples here, many with ``-m slow``; ``make fuzz`` (LLMFT_FUZZ=N) sets the number. What was found stands in tests/corpus.
+Few examples here, the same ones each time; many and others with ``make fuzz`` (LLMFT_FUZZ=N). What was found stands in
+tests/corpus.
 """
 
 import io
@@ -27,13 +28,13 @@ from llmft.errors import UserError
 from llmft.evaluation import predictions
 from llmft.judging.reply import InvalidReply, choice_in, score_in
 from llmft.models import theirs
+from llmft.printable import printable
 from llmft.report import leaderboard
 from llmft.run import open_run
 from llmft.serving.protocol import ChatRequest, CompletionRequest
 from llmft.shipping import checksums
-from llmft.terminal import printable
 from tests.corpus import FILES
-from tests.corpus.faults import FAULTS
+from tests.corpus.faults import FAULTS, RUN
 from tests.unit.test_awkward_files import examples_of
 
 MANY = int(os.environ.get("LLMFT_FUZZ", "200"))
@@ -167,7 +168,7 @@ def record(node: Any, folder: Path) -> None:
     """``run.json`` of a run of somebody else, in a leaderboard."""
     (folder / "run").mkdir(exist_ok=True)
     (folder / "run" / "config.yaml").write_text("model: {name: m}\ndata: {name: d}\npeft: {name: p}\nseed: 1\n")
-    (folder / "run" / "run.json").write_text(node if isinstance(node, str) else json.dumps(node))
+    (folder / "run" / "run.json").write_text(node if isinstance(node, str) else json.dumps(node), errors="replace")
     try:
         leaderboard.write(folder)
     except UserError as error:
@@ -200,7 +201,6 @@ KEYS = (
     "data@x",
     "preview.rows",
 )
-RUN = {"model": {"name": "m", "_target_": "llmft.models.causal.Causal", "family": "causal", "path": "x"}, "data": {}, "peft": {}, "generation": {}, "prompt": {"name": "auto", "template": None}}  # fmt: skip
 RECORD = {"status": "finished", "objective": 1.0, "seed": 1, "metrics": {"after": {"val/loss": 1.0}}, "data": {}}
 PARSERS: dict[str, tuple[Any, Any]] = {
     "rows": (rows, st.sampled_from(sorted(n for n in FILES if "ten_m" not in n)).flatmap(lambda n: mutated(FILES[n][0][:5000]).map(lambda c: n.encode() + b"\n" + c))),

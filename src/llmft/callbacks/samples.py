@@ -9,8 +9,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from llmft.generation import Generator
 from llmft.models.sharding import is_sharded
+from llmft.printable import json_line
 from llmft.records import Example
-from llmft.terminal import json_line
 from llmft.whole import lines_of, write
 
 

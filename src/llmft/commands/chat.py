@@ -18,8 +18,8 @@ from llmft.errors import UserError
 from llmft.generation import Generator
 from llmft.loaded import load_base, load_generator
 from llmft.models.backbone import max_positions
+from llmft.printable import printable
 from llmft.streaming import Stream
-from llmft.terminal import printable
 
 TUNED, BASE = "tuned", "base"
 

@@ -15,7 +15,8 @@ from llmft.data.base import InstructionDataModule
 from llmft.encoding import IGNORED, Codec, Encoded
 from llmft.errors import UserError
 from llmft.models import backbone
-from llmft.terminal import Console, json_line, printable
+from llmft.printable import json_line, printable
+from llmft.terminal import Console
 
 TRAINED = "bold green"
 

@@ -7,8 +7,8 @@ import yaml
 
 from llmft.config import did_you_mean, user_path
 from llmft.errors import UserError
+from llmft.printable import json_line
 from llmft.rules import RULES
-from llmft.terminal import json_line
 
 if TYPE_CHECKING:
     from llmft.commands.chat import Talk

@@ -16,11 +16,12 @@ from rich.text import Text
 from llmft.data.base import InstructionDataModule
 from llmft.evaluation.show import show as show_scores
 from llmft.generation import Answer
+from llmft.printable import printable
 from llmft.records import Example
 from llmft.report import series
 from llmft.report.series import when_to_stop
 from llmft.run import RunDirectory
-from llmft.terminal import Console, printable
+from llmft.terminal import Console
 
 # Where Linux lets a process forget its largest resident set.
 FORGET = Path("/proc/self/clear_refs")

@@ -11,8 +11,8 @@ from typing import Any
 
 from llmft.data.fitting import Fitting
 from llmft.encoding import Encoded
+from llmft.printable import json_line
 from llmft.records import Example
-from llmft.terminal import json_line
 
 SHOWN = 6  # lost characters and control tokens in a line
 NAMES = {"\n": "newline", "\t": "tab", "\r": "carriage return", " ": "space"}

@@ -19,8 +19,8 @@ from llmft.data.splitting import HeldOut
 from llmft.data.store import encoded_of, sizes_of
 from llmft.encoding import Encoded
 from llmft.errors import UserError
+from llmft.printable import json_line
 from llmft.records import Example
-from llmft.terminal import json_line
 
 # Rows that are encoded and batched together; half of what other batching chooses among, so that the first batch is soon there.
 WINDOW_ROWS = 1024

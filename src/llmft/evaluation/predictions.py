@@ -9,10 +9,10 @@ from typing import Any
 from llmft.config import user_path
 from llmft.errors import UserError
 from llmft.evaluation.metric import Answered, Metric
+from llmft.printable import json_line
 from llmft.records import Example, Row, RowError, checked_text, value_of
 from llmft.run import finite
 from llmft.sources import read_file
-from llmft.terminal import json_line
 from llmft.whole import whole, write
 
 # What a corpus score is made of says little about one row.

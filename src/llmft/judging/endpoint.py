@@ -11,7 +11,7 @@ import aiohttp
 from llmft.errors import UserError
 from llmft.judging.address import CheckedResolver, checked_url, is_this_machine
 from llmft.judging.request import Request
-from llmft.terminal import printable
+from llmft.printable import printable
 
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 PATHS = {"ollama": "/api/chat", "openai": "/chat/completions"}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmft.errors import UserError
-from llmft.terminal import printable
+from llmft.printable import printable
 
 MAX_JSON = 2**26  # bytes of a config; those of published models have thousands
 INDEX = "model.safetensors.index.json"

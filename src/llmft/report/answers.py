@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmft.evaluation.show import number
+from llmft.printable import printable
 from llmft.report.marks import marked
-from llmft.terminal import printable
 
 SHOWN_CHARACTERS = 4000
 SAMPLE_STEPS = 6

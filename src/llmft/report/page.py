@@ -9,9 +9,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from llmft import cells, whole
+from llmft.printable import printable
 from llmft.report import facts, figures, series, stored
 from llmft.report.figures import Figure
-from llmft.terminal import printable
 
 log = logging.getLogger(__name__)
 

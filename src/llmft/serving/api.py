@@ -15,6 +15,7 @@ from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from llmft.printable import printable
 from llmft.serving import errors
 from llmft.serving.asking import Asking, Prepared
 from llmft.serving.bodies import Shape, texts
@@ -25,7 +26,6 @@ from llmft.serving.page import Page
 from llmft.serving.protocol import ChatRequest, CompletionRequest
 from llmft.serving.protocol import Request as Body
 from llmft.serving.replying import ClientLeft, Reply, while_connected
-from llmft.terminal import printable
 
 log = logging.getLogger(__name__)
 EVENTS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # a proxy in front shall not collect the pieces

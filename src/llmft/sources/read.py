@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmft.errors import UserError
+from llmft.printable import printable
 from llmft.sources.find import Source
 from llmft.sources.jsons import EmptyFileError, read_json, read_jsonl
 from llmft.sources.opened import Located, byte_lines, kind, not_utf8, opened
 from llmft.sources.tables import read_csv, read_parquet, read_tsv
-from llmft.terminal import printable
 
 READERS = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_tsv, ".parquet": read_parquet}
 
