@@ -5,9 +5,9 @@ import multiprocessing
 import os
 import shutil
 import signal
-import tempfile
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
