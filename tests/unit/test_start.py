@@ -108,7 +108,7 @@ def test_a_signal_before_or_after_the_work_ends_with_130(where, tmp_path, monkey
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(where, interrupted)
-    monkeypatch.setattr("hydra.main", lambda **_: lambda task: lambda: None)
+    monkeypatch.setattr("hydra.main", lambda **_: lambda _: lambda: None)
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert run(["-m", "seed=1,2"]) == 130
