@@ -153,6 +153,7 @@ RULES: dict[str, Rule] = {
     ),
     "model.trust_remote_code": FLAG,
     "model.attention": one_of("auto", "sdpa", "eager", "by_length"),
+    "model.padding": one_of("auto", "skipped", "kept"),
     "model.gradient_checkpointing": FLAG,
     "peft.method": one_of("none", "lora", "head", "unfreeze"),
     "peft.targets": Rule("auto, all-linear or a list of names", lambda v: TEXT.holds(v) or _texts(v)),

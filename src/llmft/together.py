@@ -125,6 +125,14 @@ def _half_weights(cfg: DictConfig) -> Faults:
         yield f"model.dtype={cfg.model.dtype}: it would lose small updates of model.new_tokens; use float32"
 
 
+@between("model.padding", "model.gradient_checkpointing", "trainer.strategy")
+def _padding_skipped(cfg: DictConfig) -> Faults:
+    if cfg.model.padding == "skipped" and cfg.model.gradient_checkpointing:
+        yield "model.padding=skipped: with model.gradient_checkpointing a layer runs twice, and must run alike; use kept"
+    if cfg.model.padding == "skipped" and cfg.trainer.strategy == "fsdp":
+        yield "model.padding=skipped: trainer=fsdp needs the same calls in all processes; use kept"
+
+
 @between("model.attention", "model.gradient_checkpointing")
 def _runs_alike_twice(cfg: DictConfig) -> Faults:
     if cfg.model.attention == "by_length" and cfg.model.gradient_checkpointing:
