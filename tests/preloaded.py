@@ -1,0 +1,18 @@
+"""What a training imports late: for a fork server (``forked``), so that its forks need not, each for itself."""
+
+import gc
+import importlib
+
+for name in (
+    "pandas",
+    "peft",
+    "transformers.modeling_utils",
+    "transformers.generation.utils",
+    "transformers.models.gpt2.modeling_gpt2",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.t5.modeling_t5",
+    "tests.conftest",
+):
+    importlib.import_module(name)
+gc.collect()
+gc.freeze()  # else a fork's collections would copy all of it
