@@ -4,9 +4,17 @@ import gc
 import importlib
 
 for name in (
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+    "matplotlib.figure",
     "pandas",
     "peft",
+    "rouge_score.rouge_scorer",
+    "sacrebleu.metrics.bleu",
+    "sacrebleu.metrics.chrf",
+    "torch.utils.tensorboard",
     "transformers.modeling_utils",
+    "transformers.optimization",
     "transformers.generation.utils",
     "transformers.models.gpt2.modeling_gpt2",
     "transformers.models.llama.modeling_llama",
