@@ -155,7 +155,7 @@ def test_a_second_run_in_the_same_folder(run, llmft):
     pid = os.fork()
     if not pid:
         Claim(run)
-        time.sleep(60)
+        time.sleep(600)  # it is killed before
         os._exit(0)
     try:
         while not (run / "in_use").exists() or not (run / "in_use").read_text():
