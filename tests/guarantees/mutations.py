@@ -89,6 +89,7 @@ FAULTS = [
     Fault("a resumed epoch starts from its first rows", "fit.py", "resume_at(epoch, batches)", "resume_at(epoch, 0)", RESUME),
     Fault("a checkpoint is written in place", "checkpoint_io.py", 'unfinished = final.with_suffix(".tmp")\n        try', "unfinished = final\n        try", f"{HERE}/test_resume_is_exact.py -k full_disk"),
     Fault("a signal stops without saving", "callbacks/interruption.py", "            self.checkpoints.save(trainer)\n", "", f"{HERE}/test_resume_is_exact.py -k between_two_steps"),
+    Fault("loader workers outlive a run that was killed", "data/base.py", "worker_init_fn=end_with_parent,", "worker_init_fn=None,", "tests/faults/test_left_alone.py"),
     Fault("metrics of the lost steps stay", "callbacks/metrics_log.py", 'if int(row["step"]) <= self.last_step', "if row", RESUME),
     # 7 same seed
     Fault("the adapter is drawn without a seed", "commands/train.py", "    pl.seed_everything(cfg.seed, workers=True, verbose=False)\n", "",
