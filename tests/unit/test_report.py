@@ -4,6 +4,8 @@ import csv
 import json
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from omegaconf import OmegaConf
 
+from llmft.commands import summary
 from llmft.errors import UserError
 from llmft.evaluation import compare
 from llmft.evaluation.metrics import metrics
@@ -227,6 +230,30 @@ def test_when_more_would_have_hurt(values, objective, said):
     found = series.when_to_stop({objective: Series([0, 1, 2], values, [0, 0, 0])}, objective)
     assert said in str(found)
     assert series.when_to_stop({objective: Series([0], values[:1], [0])}, objective) is None
+
+
+def test_the_advice_goes_by_what_chose_the_checkpoint(load, tmp_path, capsys):
+    """The losses were best at step 2, and the agreement, of which more is better, at the end."""
+    run, table = make_run(tmp_path / "run"), ["step,val/loss,val/agreement", "0,3.0,0.1", "2,1.0,0.2", "4,1.5,0.3"]
+    (run / "metrics.csv").write_text("\n".join(table))
+    by_loss, by_agreement = "val/loss was best with 1 at step 2", "val/agreement was best at the end (0.3 at step 4)"
+    directory: Any = SimpleNamespace(path=run, model=run / "model")
+    for overrides, said in {
+        (): by_loss,
+        ("callbacks.checkpoints.monitor=val/agreement", "callbacks.checkpoints.mode=max"): by_agreement,
+        (
+            "objective=val/agreement",
+            "callbacks.checkpoints=null",
+        ): "val/agreement was best before the training",  # as a loss
+    }.items():
+        cfg = load("model=tiny_gpt2", "data=alpaca", *overrides)
+        (run / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+        text = page.write(run, SETTINGS).read_text()
+        metrics = {"before": {}, "after": {}, "steps": 4, "best_step": 2}
+        summary.show(directory, metrics, (), (), (), None, series.decisive(cfg))
+        for shown in (text, capsys.readouterr().out):
+            assert said in shown
+            assert sum(one in shown for one in (by_loss, by_agreement)) == (said in (by_loss, by_agreement))
 
 
 def test_differences_are_marked():

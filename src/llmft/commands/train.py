@@ -173,7 +173,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     _report(cfg, run)
     if not cfg.trainer.fast_dev_run:
         card.write(run.path, cfg)
-    summary.show(run, metrics, questions, before_answers, after_answers, scores, cfg.objective)
+    summary.show(run, metrics, questions, before_answers, after_answers, scores, series.decisive(cfg))
     return after.get(cfg.objective)
 
 
