@@ -29,9 +29,9 @@ from llmft.ranks import ending_together, is_first, rank, share_cores, started_ou
 from llmft.report import page, series
 from llmft.report.lengths import histogram
 from llmft.resume import check_data, is_done, resumed
+from llmft.rules.training import endless_warm_up
 from llmft.run import RunDirectory, tidy
 from llmft.shipping import card
-from llmft.together import endless_warm_up
 
 log = logging.getLogger(__name__)
 
