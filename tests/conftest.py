@@ -202,13 +202,13 @@ def _command(arguments: Any, cwd: str, environment: dict[str, str], before: Any,
     for file, number in ((out, 1), (err, 2)):
         os.dup2(file.detach(), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    sys.argv = ["llmft"]
+    sys.argv = ["llmft", *arguments]
     multiprocessing.set_start_method(None, force=True)  # a user's loader workers are forks of the run, not of a server
     if before:
         before()
-    from llmft.__main__ import run
+    from llmft.__main__ import main
 
-    sys.exit(run(arguments))
+    main()  # an interrupted run ends without waiting for its workers, and so must this
 
 
 def write_rows(file: Path, *rows: Any) -> Path:

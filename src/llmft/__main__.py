@@ -58,6 +58,8 @@ def run(arguments: Sequence[str]) -> int:
         if multirun:  # a sweep's output_dir holds its runs
             rest = [re.sub("^output_dir=", "hydra.sweep.dir=", argument) for argument in rest]
         return launch(command, rest, multirun=multirun)
+    except KeyboardInterrupt:  # before or after the work, or while a sweep's tables were written
+        return INTERRUPTED
     except (UserError, OSError) as error:
         return complain(error)
 

@@ -23,6 +23,9 @@ from llmft.whole import write
 
 log = logging.getLogger(__name__)
 
+# folders of a run with files that take their name when they are whole
+WRITTEN = (".", "checkpoints", "model", "report")
+
 
 class RunDirectory:
     """Where a run leaves everything; ``run.json`` is rewritten whole at every change, so it is valid at any moment."""
@@ -106,7 +109,7 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"output_dir={self.path}: cannot be made ({error.strerror})") from None
         self.claim = Claim(self.path)
-        for unfinished in (*self.path.glob("*.tmp"), *self.checkpoints.glob("*.tmp"), *self.path.glob("report/*.tmp")):
+        for unfinished in (file for part in WRITTEN for file in self.path.joinpath(part).glob("*.tmp")):
             shutil.rmtree(unfinished, ignore_errors=True) if unfinished.is_dir() else unfinished.unlink(missing_ok=True)
 
     @contextmanager

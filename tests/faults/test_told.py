@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -183,16 +184,20 @@ def test_a_run_that_was_killed_before_its_first_record_starts_anew(run, llmft):
 
 
 @pytest.mark.usefixtures("run")
-def test_a_report_that_a_kill_cut_off_is_written_by_the_next_start(llmft, tmp_path):
+def test_a_report_that_a_kill_cut_off_is_written_by_the_next_start(llmft, tmp_path, monkeypatch):
     finished = tmp_path / "straight"
-    (finished / "in_use").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    left = [finished / "in_use", finished / "model" / "README.md.tmp", tmp_path / "tmp" / "llmft-killed" / "in_use"]
+    for file in left:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
     config = (finished / "config.yaml").read_text()
     (finished / "config.yaml").write_text(config.replace("  write: false", "  write: true"))
     code, _, err = llmft("resume=straight")
     assert code == 0, err
     assert "nothing to do" in err
     assert "</html>" in (finished / "report.html").read_text()
-    assert not (finished / "in_use").exists()
+    assert not [file for file in left if file.exists()]
 
 
 def test_out_of_memory_in_a_step(run, llmft, monkeypatch):

@@ -1,5 +1,6 @@
 """What a command line imports before it answers: seconds of libraries are paid by what needs them alone."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from llmft.__main__ import run
 from llmft.check import check, check_early
 from llmft.errors import UserError
 from llmft.models.quantised import compiled_later
@@ -95,3 +97,20 @@ def test_a_function_is_compiled_when_it_is_first_called(monkeypatch: pytest.Monk
     assert [double(2), double(3), plain(4)] == [4, 6, 5]
     assert seen == [("double", {"dynamic": False}), ("<lambda>", {})]
     assert double.__name__ == "double"
+
+
+@pytest.mark.parametrize("where", ["llmft.__main__.check_command_line", "llmft.sweep.end"])
+def test_a_signal_before_or_after_the_work_ends_with_130(where, tmp_path, monkeypatch):
+    """In a sweep the tables are written when Hydra is done."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(where, interrupted)
+    monkeypatch.setattr("hydra.main", lambda **_: lambda _: lambda: None)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert run(["-m", "seed=1,2"]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -16,6 +16,7 @@ from llmft.check import check
 from llmft.commands import summary
 from llmft.config import user_path
 from llmft.data.base import InstructionDataModule
+from llmft.data.cache import remove_left
 from llmft.errors import Halted, Pruned, UserError
 from llmft.estimating import shortage
 from llmft.evaluation import measure
@@ -55,6 +56,7 @@ def main(cfg: DictConfig) -> float | None:
             session.log_to(None)
             log.info("resume=%s: has finished, nothing to do; trainer.max_epochs=N trains for longer", cfg.resume)
             tidy(Path(cfg.output_dir))
+            remove_left()
             page.write_if_due(Path(cfg.output_dir), cfg.report)
             return RunDirectory.read(Path(cfg.output_dir))["objective"]
         run = RunDirectory.go_on(Path(cfg.output_dir), cfg)

@@ -67,13 +67,18 @@ class Temporary(tempfile.TemporaryDirectory):
 
     def __init__(self) -> None:
         super().__init__(prefix="llmft-")
+        remove_left()
         folder = Path(self.name)
-        for other in folder.parent.glob("llmft-*/in_use"):
-            _remove_if_left(other)
         unfinished = folder / "unfinished"
         self.handle = unfinished.open("w")
         fcntl.flock(self.handle, fcntl.LOCK_EX)
         unfinished.rename(folder / "in_use")  # no other process sees it without its lock
+
+
+def remove_left() -> None:
+    """Remove the temporary folders of processes that are gone."""
+    for other in Path(tempfile.gettempdir()).glob("llmft-*/in_use"):
+        _remove_if_left(other)
 
 
 def _remove_if_left(in_use: Path) -> None:
