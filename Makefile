@@ -67,9 +67,11 @@ sbom: $(VENV)/.installed $(TOOLS)/.installed
 	mkdir -p dist
 	$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --of JSON -o dist/sbom.json
 
-# known faults of the pinned versions; asks a database on the network
+# known faults of the pinned versions; asks pypi.org. Without --strict a package that was not found would pass as one without faults
 audit: $(TOOLS)/.installed
-	$(TOOLS)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	mkdir -p dist
+	@$(TOOLS)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off 2>dist/audit.log \
+		|| { tail -n 1 dist/audit.log; echo "audit: not done, or faults found (above); all of it in dist/audit.log" >&2; exit 1; }
 
 # every parser of ours under many generated inputs (minutes)
 fuzz: $(VENV)/.installed

@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from llmft.check import check
 from llmft.command_line import composed
 from llmft.errors import UserError
-from llmft.run import RunDirectory, open_run
+from llmft.opened import open_run
+from llmft.run import RunDirectory
 
 if TYPE_CHECKING:
     from llmft.generation import Answer, Generator

@@ -10,8 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llmft.config import checked, conf_dir, did_you_mean
 from llmft.permitted import allowed, code_faults, resolver_faults, target_faults
-from llmft.rules import RULES
-from llmft.together import TOGETHER, within
+from llmft.rules import RULES, TOGETHER, within
 
 # What only the libraries, or the model's architecture, can tell to be right.
 LOOKED_INTO = ("model", "peft", "data.max_prompt_tokens", "data.max_answer_tokens", "callbacks.samples", "prompt")

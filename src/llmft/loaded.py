@@ -12,8 +12,8 @@ from llmft.errors import UserError
 from llmft.evaluation.measure import has_adapter
 from llmft.generation import Generator
 from llmft.models import backbone, export
+from llmft.opened import open_run
 from llmft.permitted import CODE
-from llmft.run import open_run
 
 
 def load_generator(cfg: DictConfig) -> tuple[Generator, str | None]:

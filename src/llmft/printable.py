@@ -1,5 +1,6 @@
-"""Texts of rows, models and files that others wrote -> text that steers no terminal, and JSON that does not either."""
+"""Texts of rows, models and files that others wrote -> text that steers no terminal and is text in JSON and Markdown."""
 
+import html
 import json
 import unicodedata
 from typing import Any
@@ -22,6 +23,15 @@ def json_line(value: Any) -> str:
 def escaped(text: str) -> str:
     r"""JSON text that means the same, with what would steer the terminal as ``\u009b``."""
     return "".join(f"\\u{ord(char):04x}" if _steers(char) else char for char in text)
+
+
+def in_markdown(text: str) -> str:
+    r"""One line that a viewer of Markdown, which renders HTML too, shows as text: no tag, link or picture, no cell's end.
+
+    A table of whole words stays readable: ``*``, ``_`` and the like keep what they mean.
+    """
+    text = html.escape(printable(text).replace("\\", "\\\\"), quote=False)
+    return text.replace("|", "\\|").replace("](", "]\\(").replace("`", "\\`").replace("\n", " ")
 
 
 def _steers(char: str) -> bool:

@@ -1,5 +1,6 @@
 """The processes of a run: which one this is, and that they end together. The first one writes files and talks."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -196,5 +197,21 @@ def follow(parent: int, then: Callable[[], Any]) -> None:
         while os.getppid() == parent:
             time.sleep(SECONDS_BETWEEN_LOOKS)
         then()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end_with_parent(*_: Any) -> None:
+    """In a process that multiprocessing started: end when the process that asked for it has ended.
+
+    torch's loader workers look whether their parent is another one than when they began to look: one whose parent was killed
+    before that, or a fork server's that outlives it, waits for ever. The pipe that says so here is there from the start.
+    """
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent:
+            parent.join()
+            os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -11,8 +11,9 @@ from omegaconf.errors import OmegaConfBaseException
 from llmft import claim
 from llmft.config import checked, stored_config, user_path
 from llmft.errors import UserError
+from llmft.opened import GROUPS, completed
 from llmft.ranks import is_first
-from llmft.run import GROUPS, completed, status_of
+from llmft.run import status_of
 from llmft.whole import write
 
 # What may differ from the run that goes on: how long, and what changes no number.

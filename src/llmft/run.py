@@ -3,25 +3,19 @@
 import json
 import logging
 import math
-import platform
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
-from llmft import redact
-from llmft.check import check
+from llmft import provenance, redact
 from llmft.claim import Claim
-from llmft.config import conf_dir, stored_config, user_path
 from llmft.errors import UserError
 from llmft.printable import escaped
 from llmft.ranks import is_first
@@ -29,24 +23,8 @@ from llmft.whole import write
 
 log = logging.getLogger(__name__)
 
-GROUPS = ("model", "data", "peft", "generation", "prompt")
-WRITTEN = (
-    ".",
-    "checkpoints",
-    "model",
-    "report",
-)  # folders of a run with files that take their name when they are whole
-LIBRARIES = (
-    "llmft",
-    "torch",
-    "lightning",
-    "transformers",
-    "peft",
-    "bitsandbytes",
-    "tokenizers",
-    "hydra-core",
-    "omegaconf",
-)
+# folders of a run with files that take their name when they are whole
+WRITTEN = (".", "checkpoints", "model", "report")
 
 
 class RunDirectory:
@@ -85,8 +63,8 @@ class RunDirectory:
                 command=["llmft", "train", *map(redact.safe_argument, sys.argv[1:])],
                 overrides=[redact.safe_argument(override) for override in overrides],
                 seed=cfg.seed,
-                versions=_versions(),
-                git=_git_revision(),
+                versions=provenance.versions(),
+                git=provenance.git_revision(),
             )
         return run
 
@@ -109,7 +87,7 @@ class RunDirectory:
         self.record = self.read(self.path)
         self.seconds = self.record.get("seconds") or 0.0
         self.save_config(cfg)
-        versions, now = self.record.get("versions", {}), _versions()
+        versions, now = self.record.get("versions", {}), provenance.versions()
         changed = [
             f"{name} {versions[name]} -> {now[name]}" for name in now if versions.get(name, now[name]) != now[name]
         ]
@@ -217,47 +195,6 @@ def tidy(path: Path) -> None:
         run.give_back()
 
 
-def open_run(path: str, part: str = "model", allow: Sequence[str] = ()) -> tuple[Path, DictConfig]:
-    """A run and its config.
-
-    Args:
-        path: As the user wrote it.
-        part: The folder in it that the command needs: ``model`` or ``halt``.
-        allow: Packages whose classes its config may name besides ours; what it allows itself does not count.
-
-    Raises:
-        UserError: There is no run, or it has no such folder.
-    """
-    folder = user_path(path)
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"run={path}: no run directory (it would hold config.yaml, run.json and model/)")
-    if not (folder / part).is_dir():
-        raise UserError(f"run={path}: has no {part}/; its status is {status_of(folder)!r}")
-    try:
-        cfg = stored_config(folder / "config.yaml")
-        if not all(isinstance(cfg.get(name), DictConfig) for name in GROUPS):
-            raise ValueError("it is not the config of a run")
-        check(completed(cfg), allow=allow)
-    except (ValueError, OmegaConfBaseException, UserError) as error:
-        raise UserError(f"run={path}: config.yaml cannot be used: {error}") from None
-    return folder, cfg
-
-
-def completed(cfg: DictConfig) -> DictConfig:
-    """The config of a run, an older one's with the keys that have come since, as the bases of their groups have them."""
-    for group, base in (
-        ("data", "_base"),
-        ("model", f"_{cfg.model.family}"),
-        ("peft", "_base"),
-        ("generation", "_base"),
-    ):
-        defaults: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{base}.yaml"))
-        for key, value in defaults.items():
-            if key not in (*cfg[group], "defaults") and value != "???":
-                cfg[group][key] = value
-    return cfg
-
-
 def status_of(folder: Path) -> str:
     """The status of a run, ``unknown`` where run.json cannot be read."""
     try:
@@ -273,17 +210,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(child) for child in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
-
-
-def _git_revision() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        # S603: git, with a path of ours
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

@@ -282,9 +282,14 @@ def two(folder: Path, fault: str) -> subprocess.CompletedProcess[str]:
 
 def nobody_is_left(folder: Path) -> None:
     give_up = time.monotonic() + 15
-    while left := [e.name for e in Path("/proc").glob("[0-9]*") if _cwd(e) == folder]:
+    while left := there(folder):
         assert time.monotonic() < give_up, left
         time.sleep(0.1)
+
+
+def there(folder: Path) -> list[int]:
+    """The processes that sit in a folder."""
+    return [int(e.name) for e in Path("/proc").glob("[0-9]*") if _cwd(e) == folder]
 
 
 def _cwd(entry: Path) -> Path | None:

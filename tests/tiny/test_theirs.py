@@ -193,7 +193,7 @@ def change_tokens(adapter: Path) -> None:
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_adapter_that_does_not_fit_is_named_so(name, lora_run, tmp_path):
-    from llmft.run import open_run
+    from llmft.opened import open_run
 
     run = Path(shutil.copytree(lora_run, tmp_path / "run"))
     spoil, message = ADAPTERS[name]
@@ -209,7 +209,7 @@ def test_an_adapter_that_does_not_fit_is_named_so(name, lora_run, tmp_path):
 
 def test_what_an_adapter_calls_its_base_is_not_opened(lora_run, tmp_path):
     from llmft.loaded import load_tuned
-    from llmft.run import open_run
+    from llmft.opened import open_run
 
     run = Path(shutil.copytree(lora_run, tmp_path / "run"))
     settings(run / "model", base_model_name_or_path="/proc/1/mem", revision="../x")

@@ -13,9 +13,9 @@ from llmft.command_line import quoted
 from llmft.config import composition_faults, conf_dir
 from llmft.errors import UserError
 from llmft.models import backbone
+from llmft.opened import completed
 from llmft.redact import safe_argument, save
 from llmft.rules import RULES
-from llmft.run import completed
 from tests.conftest import composed
 
 GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir() and folder.name != "hydra")

@@ -28,9 +28,9 @@ from llmft.errors import UserError
 from llmft.evaluation import predictions
 from llmft.judging.reply import InvalidReply, choice_in, score_in
 from llmft.models import theirs
+from llmft.opened import open_run
 from llmft.printable import printable
 from llmft.report import leaderboard
-from llmft.run import open_run
 from llmft.serving.protocol import ChatRequest, CompletionRequest
 from llmft.shipping import checksums
 from tests.corpus import FILES

@@ -4,12 +4,16 @@ import csv
 import json
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from omegaconf import OmegaConf
 
+from llmft.commands import summary
 from llmft.errors import UserError
 from llmft.evaluation import compare
 from llmft.evaluation.metrics import metrics
@@ -17,6 +21,7 @@ from llmft.evaluation.predictions import Prediction, save
 from llmft.report import facts, leaderboard, noise, page, series
 from llmft.report.marks import marked
 from llmft.report.series import Series
+from llmft.shipping import card
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e{{ 7*7 }}</pre>&amp;\x1b[31m"
 SETTINGS = OmegaConf.create({"examples": 4, "best_and_worst": 2, "reference_curve": None})
@@ -135,6 +140,37 @@ def test_nothing_in_a_row_can_act(tmp_path):
     assert "This run is halted" in text
 
 
+MARKED = f"{EVIL} [a](javascript:alert(3)) ![b](https://example.org/c.png) `d` | e \\\\ f"
+
+
+def shown(text):
+    """Markdown as a viewer shows it that renders HTML, too."""
+    return Tags(MarkdownIt("commonmark", {"html": True}).enable("table").render(text))
+
+
+def test_nothing_in_a_leaderboard_in_markdown_can_act(tmp_path):
+    make_run(tmp_path / "a", model=MARKED, loss=1.0)
+    make_run(tmp_path / "b", model="other", loss=1.5)
+    make_run(tmp_path / "dead", status="failed", words=MARKED)
+    found = shown(leaderboard.write(tmp_path))
+    assert set(found.tags) == {"table", "thead", "tbody", "tr", "th", "td", "p"}
+    assert found.tags.count("td") == 2 * found.tags.count("th")
+    for text in ("<script>alert(1)</script>", "[a](javascript:alert(3)) ![b]", "`d` | e", "&amp;"):
+        assert sum(text in t for t in found.texts) == 2, text
+
+
+def test_nothing_in_a_model_card_can_act(load):
+    cfg = load("data=alpaca", "model=tiny_gpt2")
+    cfg.model.name, cfg.data.name, cfg.peft.name, cfg.data.system, cfg.model.path = [MARKED] * 5
+    record = {"data": {"source": MARKED, "sha256": MARKED, "dropped": {MARKED: 1}, "split": {MARKED: 1}}, "metrics": {"steps": MARKED}, "versions": {MARKED: MARKED}}  # fmt: skip
+    scores = {"rows": 1, "of": 2, "split": MARKED, "headline": MARKED, "scores": {MARKED: {"base": 1.0, "tuned": 2.0, "verdict": MARKED}}}  # fmt: skip
+    for known in (scores, None):
+        text = card.card(cfg, record, known, "merged")
+        found = shown(text.partition("\n---\n")[2])  # behind the front matter, which is JSON
+        assert not {"script", "img", "a"} & set(found.tags)
+        assert any("<script>alert(1)</script>" in t for t in found.texts)
+
+
 def test_a_page_needs_no_network(tmp_path):
     text = page.write(make_run(tmp_path / "run"), SETTINGS).read_text()
     found = Tags(text)
@@ -196,6 +232,30 @@ def test_when_more_would_have_hurt(values, objective, said):
     assert series.when_to_stop({objective: Series([0], values[:1], [0])}, objective) is None
 
 
+def test_the_advice_goes_by_what_chose_the_checkpoint(load, tmp_path, capsys):
+    """The losses were best at step 2, and the agreement, of which more is better, at the end."""
+    run, table = make_run(tmp_path / "run"), ["step,val/loss,val/agreement", "0,3.0,0.1", "2,1.0,0.2", "4,1.5,0.3"]
+    (run / "metrics.csv").write_text("\n".join(table))
+    by_loss, by_agreement = "val/loss was best with 1 at step 2", "val/agreement was best at the end (0.3 at step 4)"
+    directory: Any = SimpleNamespace(path=run, model=run / "model")
+    for overrides, said in {
+        (): by_loss,
+        ("callbacks.checkpoints.monitor=val/agreement", "callbacks.checkpoints.mode=max"): by_agreement,
+        (
+            "objective=val/agreement",
+            "callbacks.checkpoints=null",
+        ): "val/agreement was best before the training",  # as a loss
+    }.items():
+        cfg = load("model=tiny_gpt2", "data=alpaca", *overrides)
+        (run / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+        text = page.write(run, SETTINGS).read_text()
+        metrics = {"before": {}, "after": {}, "steps": 4, "best_step": 2}
+        summary.show(directory, metrics, (), (), (), None, series.decisive(cfg))
+        for shown in (text, capsys.readouterr().out):
+            assert said in shown
+            assert sum(one in shown for one in (by_loss, by_agreement)) == (said in (by_loss, by_agreement))
+
+
 def test_differences_are_marked():
     left, right = marked("The cat sat.", "The dog sat!")
     assert left == [("The ", False), ("cat", True), (" sat", False), (".", True)]
@@ -236,7 +296,7 @@ def test_a_leaderboard_joins_seeds_and_says_what_is_noise(tmp_path):
         "60 s",
     )
     assert (tmp_path / "leaderboard.png").read_bytes()[:4] == b"\x89PNG"
-    assert "not ranked: dead: failed, out | of luck" in text
+    assert "not ranked: dead: failed, out \\| of luck" in text
     assert "model=good (run a0, a1, a2)" in (tmp_path / "leaderboard.html").read_text()
 
 

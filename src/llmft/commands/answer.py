@@ -13,10 +13,11 @@ from llmft.config import user_path
 from llmft.errors import UserError
 from llmft.generation import Generator
 from llmft.loaded import load_base, load_generator
+from llmft.opened import open_run
 from llmft.printable import json_line, printable
 from llmft.questions import read_questions, sample_questions
 from llmft.records import Example, Turn
-from llmft.run import RunDirectory, open_run
+from llmft.run import RunDirectory
 from llmft.terminal import Console
 
 BATCHES = 4  # are asked between two writes; within them questions of like length share a batch

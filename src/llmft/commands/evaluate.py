@@ -18,9 +18,10 @@ from llmft.evaluation.evaluation import Evaluation
 from llmft.evaluation.show import show
 from llmft.generation import Generator
 from llmft.judging.judge import Judge, add_judgement, judge_of
+from llmft.opened import open_run
 from llmft.printable import json_line
 from llmft.report import page
-from llmft.run import finite, open_run
+from llmft.run import finite
 from llmft.shipping import card
 from llmft.terminal import Console
 

@@ -17,8 +17,9 @@ from llmft.errors import UserError
 from llmft.models import adapters, backbone, probe
 from llmft.models.base import InstructionModule
 from llmft.models.teacher import teacher_of
+from llmft.opened import open_run
 from llmft.printable import json_line, printable
-from llmft.run import finite, open_run
+from llmft.run import finite
 from llmft.terminal import Console
 
 SHOWN_CHARACTERS = 600  # of a row; format=json has all

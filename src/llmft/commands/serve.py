@@ -17,7 +17,7 @@ from llmft.check import check
 from llmft.errors import UserError
 from llmft.generation import Generator
 from llmft.loaded import load_base, load_generator
-from llmft.run import open_run
+from llmft.opened import open_run
 
 log = logging.getLogger(__name__)
 HERE = ("localhost", "127.0.0.1", "[::1]")

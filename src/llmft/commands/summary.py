@@ -65,9 +65,9 @@ def show(
     before: Sequence[Answer],
     after: Sequence[Answer],
     scores: dict[str, Any] | None,
-    objective: str,
+    decided_by: tuple[str, str],
 ) -> None:
-    """Print the end table."""
+    """Print the end table; ``decided_by`` is the metric that chose the kept weights, and its mode."""
     console = Console(highlight=False)
     if metrics["after"]:
         console.print(_numbers(metrics))
@@ -75,7 +75,7 @@ def show(
         console.print(_question(example, before[number] if before else None, after[number]))
     if scores:
         show_scores(scores, console)
-    if advice := when_to_stop(series.read(run.path / "metrics.csv"), objective):
+    if advice := when_to_stop(series.read(run.path / "metrics.csv"), *decided_by):
         console.print(Text(advice), soft_wrap=True)
     console.print(Text.assemble(("run directory: ", "bold"), str(run.path)), soft_wrap=True)
     if (run.path / "report.html").is_file():

@@ -30,9 +30,9 @@ from llmft.ranks import ending_together, is_first, rank, share_cores, started_ou
 from llmft.report import page, series
 from llmft.report.lengths import histogram
 from llmft.resume import check_data, is_done, resumed
+from llmft.rules.training import endless_warm_up
 from llmft.run import RunDirectory, tidy
 from llmft.shipping import card
-from llmft.together import endless_warm_up
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     _report(cfg, run)
     if not cfg.trainer.fast_dev_run:
         card.write(run.path, cfg)
-    summary.show(run, metrics, questions, before_answers, after_answers, scores, cfg.objective)
+    summary.show(run, metrics, questions, before_answers, after_answers, scores, series.decisive(cfg))
     return after.get(cfg.objective)
 
 

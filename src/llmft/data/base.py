@@ -25,6 +25,7 @@ from llmft.data.store import Examples, Facts, Rows, Table
 from llmft.data.stream import Stream
 from llmft.encoding import Codec
 from llmft.errors import UserError
+from llmft.ranks import end_with_parent
 from llmft.records import Example, Row
 from llmft.sources import Source, find
 
@@ -274,6 +275,7 @@ class InstructionDataModule:
             batch_sampler=self.batches(split),  # pyright: ignore[reportArgumentType]
             collate_fn=partial(training_batch, pad_id=self.pad_id),
             num_workers=self.num_workers,
+            worker_init_fn=end_with_parent,
             # a loader that drew its workers' seed from the global generator would move the model's dropout
             generator=torch.Generator().manual_seed(self.plan.seed),
         )

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import sys
-import threading
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -28,6 +27,7 @@ from llmft.data.store import ENCODED, FactFiles, batches_in, columns_of, encoded
 from llmft.encoding import Codec, Encoded
 from llmft.errors import UserError
 from llmft.prompts import Prompt
+from llmft.ranks import end_with_parent
 from llmft.records import Example
 
 W = TypeVar("W")
@@ -239,14 +239,7 @@ def _begin(encoding: Encoding) -> None:
     gc.set_threshold(50_000, 20, 100)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    end_with_parent()
 
 
 def _part(method: str, item: Any) -> Part:

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from llmft.evaluation.show import interval, judge_lines, number, reasons, title
 from llmft.report import answers
-from llmft.report.series import Series, curve_file, when_to_stop
+from llmft.report.series import Series, curve_file, decisive, when_to_stop
 
 
 def page(files: Mapping[str, Any], found: Mapping[str, Series], settings: Any) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def page(files: Mapping[str, Any], found: Mapping[str, Series], settings: Any) -
         "reason": record.get("reason"),
         "started": record.get("started", ""),
         "verdict": verdict(evaluation),
-        "advice": when_to_stop(found, record_objective(config)),
+        "advice": when_to_stop(found, *decisive(config)),
         "tiles": tiles(record, config),
         "scores": score_rows(evaluation),
         "scores_of": title(evaluation) if evaluation else "",

@@ -11,6 +11,7 @@ from llmft import cells, whole
 from llmft.errors import UserError
 from llmft.evaluation.metric import BETTER, mode_of
 from llmft.evaluation.show import number
+from llmft.printable import in_markdown
 from llmft.report import facts, noise, page, series, stored
 from llmft.report.figures import Figure, scatter
 
@@ -42,7 +43,7 @@ def write(folder: Path) -> str:
     table = [columns, *([row.get(column, "") for column in columns] for row in rows)]
     left = [f"{run['name']}: {run['status']}{', ' + run['reason'] if run['reason'] else ''}" for run in others]
     text = (page.markdown(table) if rows else "no finished run has an objective\n") + "".join(
-        f"\nnot ranked: {line}\n" for line in left
+        f"\nnot ranked: {in_markdown(line)}\n" for line in left
     )
     whole.write(folder / "leaderboard.md", text)
     cells.write(folder / "leaderboard.csv", table)

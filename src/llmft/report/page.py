@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from llmft import cells, whole
-from llmft.printable import printable
+from llmft.printable import in_markdown, printable
 from llmft.report import facts, figures, series, stored
 from llmft.report.figures import Figure
 
@@ -102,7 +102,7 @@ def _figure(figure: Figure) -> Markup:
 
 
 def markdown(rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table, the first row its head."""
-    lines = [[cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    """A Markdown table, the first row its head; each cell is text."""
+    lines = [[in_markdown(cell) for cell in row] for row in rows]
     lines.insert(1, ["---"] * len(lines[0]))
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

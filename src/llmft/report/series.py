@@ -4,7 +4,9 @@ import csv
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
 
 from llmft import cells
 from llmft.config import conf_dir, user_path
@@ -82,8 +84,21 @@ def write_each(found: Mapping[str, Series], folder: Path) -> None:
         cells.write(folder / f"{name.replace('/', '_')}.csv", [("step", "epoch", name), *rows])
 
 
-def when_to_stop(found: Mapping[str, Series], objective: str) -> str | None:
+def decisive(config: Any) -> tuple[str, str]:
+    """The metric by which the checkpoint was chosen whose weights were kept, and its mode (``min``, ``max``, ``auto``)."""
+    own = OmegaConf.select(config, "callbacks.checkpoints")
+    if isinstance(own, DictConfig) and own.get("monitor"):
+        return str(own.monitor), str(own.get("mode", "auto"))
+    return OmegaConf.select(config, "objective") or "val/loss", "auto"
+
+
+def when_to_stop(found: Mapping[str, Series], objective: str, mode: str = "auto") -> str | None:
     """What validation says about the length of the training: it rose in the end, or it was still falling.
+
+    Args:
+        found: The series of ``metrics.csv``.
+        objective: The metric that decided.
+        mode: ``min``, ``max``, or ``auto`` by what is better of this metric.
 
     Returns:
         A sentence; None with fewer than two validations.
@@ -93,7 +108,7 @@ def when_to_stop(found: Mapping[str, Series], objective: str) -> str | None:
         return None
     if series is None or len(series.values) < 2:
         return None
-    sign = 1 if mode_of(objective) == "min" else -1
+    sign = 1 if (mode_of(objective) if mode == "auto" else mode) == "min" else -1
     best = min(range(len(series.values)), key=lambda i: (sign * series.values[i], i))
     at, last = f"step {series.steps[best]}", f"step {series.steps[-1]}"
     values = f"{series.values[best]:.4g} at {at}", f"{series.values[-1]:.4g} at {last}"

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from llmft import whole
 from llmft.evaluation.show import interval, number
 from llmft.models.adapters import is_adapter
+from llmft.printable import in_markdown
 from llmft.run import RunDirectory
 from llmft.shipping import licence
 
@@ -67,8 +68,9 @@ def card(
     """
     parts = [
         _head(cfg, form),
-        f"# {cfg.data.name} on {cfg.model.name}\n",
-        f"{base_named(cfg)}, fine-tuned with llmft ({cfg.peft.name}; {_form(form)}). {checked}".rstrip() + "\n",
+        f"# {in_markdown(f'{cfg.data.name} on {cfg.model.name}')}\n",
+        f"{base_named(cfg)}, fine-tuned with llmft ({in_markdown(cfg.peft.name)}; {_form(form)}). {checked}".rstrip()
+        + "\n",
         "## Use\n",
         f"```python\n{_use(cfg, form)}\n```\n",
         "The trained prompt is the tokenizer's chat template; the settings of its answers are the generation config.\n",
@@ -91,8 +93,8 @@ def base_named(cfg: DictConfig) -> str:
     path = hub_id(cfg) or str(cfg.model.path)
     if path.startswith(("pypi:", "tiny:")) or hub_id(cfg):
         file = f", {Path(cfg.model.gguf_file).name}" if cfg.model.gguf_file else ""
-        return f"`{path}`{file}"
-    return f"`{Path(path).name}` (a local folder)"
+        return f"`{path}`{in_markdown(file)}"
+    return f"`{Path(path).name.replace('`', chr(39))}` (a local folder)"  # which would end here
 
 
 def hub_id(cfg: DictConfig) -> str | None:
@@ -150,14 +152,21 @@ def _training(cfg: DictConfig, record: Mapping[str, Any]) -> Iterator[tuple[str,
 
 def _scores(found: Mapping[str, Any]) -> list[str]:
     stands_in = "" if found["split"] == "test" else " They chose the checkpoint, so they flatter it."
-    lines = [f"{found['rows']} of {found['of']} {found['split']} rows, 95 % bootstrap intervals.{stands_in}\n"]
+    lines = [
+        f"{found['rows']} of {found['of']} {in_markdown(found['split'])} rows, 95 % bootstrap intervals.{stands_in}\n"
+    ]
     lines += ["| score | base | tuned | difference | |", "|---|---|---|---|---|"]
     for name, entry in found["scores"].items():
         base, tuned = _with_interval(entry, "base"), _with_interval(entry, "tuned")
-        lines.append(
-            f"| {name} | {base} | {tuned} | {_with_interval(entry, 'difference')} | {entry.get('verdict') or ''} |"
+        row = (
+            in_markdown(name),
+            base,
+            tuned,
+            _with_interval(entry, "difference"),
+            in_markdown(entry.get("verdict") or ""),
         )
-    return [*lines, "", f"{found['headline'][:1].upper()}{found['headline'][1:]}.\n"]
+        lines.append(f"| {' | '.join(row)} |")
+    return [*lines, "", f"{in_markdown(found['headline'][:1].upper() + found['headline'][1:])}.\n"]
 
 
 def _with_interval(entry: Mapping[str, Any], name: str) -> str:
@@ -197,9 +206,8 @@ def _licence(cfg: DictConfig) -> str:
 
 def _table(rows: Any) -> list[str]:
     kept = [(name, value) for name, value in rows if value is not None and value != ""]
-    return ["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in kept), ""]
+    return ["| | |", "|---|---|", *(f"| {in_markdown(name)} | {_cell(value)} |" for name, value in kept), ""]
 
 
 def _cell(value: Any) -> str:
-    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    return in_markdown(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))

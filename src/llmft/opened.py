@@ -1,0 +1,56 @@
+"""The folder of a run that somebody made -> its config, checked before anything of it is used."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from llmft.check import check
+from llmft.config import conf_dir, stored_config, user_path
+from llmft.errors import UserError
+from llmft.run import status_of
+
+GROUPS = ("model", "data", "peft", "generation", "prompt")
+
+
+def open_run(path: str, part: str = "model", allow: Sequence[str] = ()) -> tuple[Path, DictConfig]:
+    """A run and its config.
+
+    Args:
+        path: As the user wrote it.
+        part: The folder in it that the command needs: ``model`` or ``halt``.
+        allow: Packages whose classes its config may name besides ours; what it allows itself does not count.
+
+    Raises:
+        UserError: There is no run, or it has no such folder.
+    """
+    folder = user_path(path)
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"run={path}: no run directory (it would hold config.yaml, run.json and model/)")
+    if not (folder / part).is_dir():
+        raise UserError(f"run={path}: has no {part}/; its status is {status_of(folder)!r}")
+    try:
+        cfg = stored_config(folder / "config.yaml")
+        if not all(isinstance(cfg.get(name), DictConfig) for name in GROUPS):
+            raise ValueError("it is not the config of a run")
+        check(completed(cfg), allow=allow)
+    except (ValueError, OmegaConfBaseException, UserError) as error:
+        raise UserError(f"run={path}: config.yaml cannot be used: {error}") from None
+    return folder, cfg
+
+
+def completed(cfg: DictConfig) -> DictConfig:
+    """The config of a run, an older one's with the keys that have come since, as the bases of their groups have them."""
+    for group, base in (
+        ("data", "_base"),
+        ("model", f"_{cfg.model.family}"),
+        ("peft", "_base"),
+        ("generation", "_base"),
+    ):
+        defaults: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{base}.yaml"))
+        for key, value in defaults.items():
+            if key not in (*cfg[group], "defaults") and value != "???":
+                cfg[group][key] = value
+    return cfg

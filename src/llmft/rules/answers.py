@@ -1,0 +1,72 @@
+"""How a model answers: ``generation``, ``chat``, ``serve``, ``safety``."""
+
+from omegaconf import DictConfig
+
+from llmft.rules.between import Faults, between
+from llmft.rules.kinds import (
+    COUNT,
+    COUNT_OR_NULL,
+    ENVIRONMENT,
+    FLAG,
+    FROM_ZERO,
+    NAMES,
+    POSITIVE,
+    SEED,
+    TEXT,
+    TEXT_OR_NULL,
+    Rule,
+    whole,
+)
+
+# Keys of the generation group that are ours and not of GenerationConfig.
+OURS = ("batch_size", "batch_tokens", "samples", "seed")
+
+RULES: dict[str, Rule] = {
+    "system": TEXT_OR_NULL,
+    "chat.compare": FLAG,
+    "chat.max_prompt_tokens": COUNT,
+    "serve.host": TEXT,
+    "serve.port": Rule("a whole number from 0 to 65535", lambda v: whole(v) and 0 <= v < 2**16),
+    "serve.name": TEXT_OR_NULL,
+    "serve.base": FLAG,
+    "serve.page": FLAG,
+    "serve.key_env": ENVIRONMENT,
+    "serve.allow_no_key": FLAG,
+    "serve.hosts": NAMES,
+    "serve.origins": NAMES,
+    "serve.max_batch": COUNT,
+    "serve.max_waiting": FROM_ZERO,
+    "serve.max_choices": COUNT,
+    "serve.max_body_bytes": COUNT,
+    "serve.max_prompt_tokens": COUNT,
+    "serve.max_answer_tokens": COUNT,
+    "serve.max_seconds": POSITIVE,
+    "serve.body_seconds": POSITIVE,
+    "serve.shutdown_seconds": FROM_ZERO,
+    "serve.log_prompts": FLAG,
+    "safety.blocked": NAMES,
+    "safety.max_question_characters": COUNT_OR_NULL,
+    "safety.max_answer_characters": COUNT_OR_NULL,
+    "safety.notice": TEXT_OR_NULL,
+    "safety.notice_link": TEXT_OR_NULL,
+    "safety.notice_words": NAMES,
+    "generation.max_new_tokens": COUNT,
+    "generation.num_beams": COUNT,
+    "generation.batch_size": COUNT,
+    "generation.batch_tokens": COUNT_OR_NULL,
+    "generation.samples": COUNT,
+    "generation.do_sample": FLAG,
+    "generation.seed": SEED,
+    "generation.temperature": POSITIVE,
+    "generation.top_p": Rule("a number above 0, up to 1", lambda v: POSITIVE.holds(v) and v <= 1),
+    "generation.repetition_penalty": POSITIVE,
+    "generation.no_repeat_ngram_size": FROM_ZERO,
+}
+
+
+@between("generation", imports=True)
+def _generation(cfg: DictConfig) -> Faults:
+    from llmft.generation import settings_fault
+
+    if fault := settings_fault({k: v for k, v in cfg.generation.items() if k not in OURS}):
+        yield fault

@@ -1,0 +1,68 @@
+"""Keys of the commands themselves: where they write, what they ask."""
+
+from omegaconf import DictConfig
+
+from llmft.rules.between import Faults, between
+from llmft.rules.kinds import (
+    COUNT,
+    COUNT_OR_NULL,
+    FLAG,
+    HUB_NAME,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SIZE,
+    TEXT,
+    TEXT_OR_NULL,
+    Rule,
+    listed,
+    one_of,
+)
+
+RULES: dict[str, Rule] = {
+    "seed": SEED,
+    "allow_targets": Rule("a list of packages", lambda v: listed(v)),
+    "objective": TEXT,
+    "baseline": FLAG,
+    "resume": TEXT_OR_NULL,
+    "format": one_of("text", "json"),
+    "input_format": one_of("txt", "jsonl", "csv"),
+    "compare": FLAG,
+    "to": TEXT_OR_NULL,
+    "form": Rule(
+        "one of adapter, merged (onnx and gguf are not offered: docs/export.md says why)",
+        lambda v: v in ("adapter", "merged"),
+    ),
+    "shard_size": SIZE,
+    "tolerance": NOT_NEGATIVE,
+    "zip": FLAG,
+    "hub": Rule("owner/name, or null", lambda v: v is None or (isinstance(v, str) and bool(HUB_NAME.fullmatch(v)))),
+    "private": FLAG,
+    "archive": TEXT_OR_NULL,
+    "restore.max_files": COUNT,
+    "restore.max_size": SIZE,
+    "restore.max_ratio": POSITIVE,
+    "preview.rows": COUNT_OR_NULL,
+    "preview.ids": FLAG,
+    "replay.modules": COUNT,
+    "estimate.probe": FLAG,
+    "estimate.probe_steps": COUNT,
+}
+
+
+@between("questions", "baseline")
+def _questions_of_a_training(cfg: DictConfig) -> Faults:
+    if isinstance(cfg.questions, bool) or not isinstance(cfg.questions, int) or cfg.questions < 0:
+        yield f"questions={cfg.questions}: must be a whole number of at least 0"
+
+
+@between("questions", "question")
+def _samples(cfg: DictConfig) -> Faults:
+    if cfg.questions not in (None, "samples"):
+        yield f"questions={cfg.questions}: must be samples (five built-in questions) or null"
+
+
+@between("compare", "run")
+def _compared(cfg: DictConfig) -> Faults:
+    if cfg.compare and cfg.run is None:
+        yield "compare=true: a plain model has no other to be compared with; pass run=RUN"

@@ -1,0 +1,89 @@
+"""The rows: where they come from, how they are cut and batched."""
+
+from typing import Any
+
+from omegaconf import DictConfig
+
+from llmft.rules.between import Faults, between
+from llmft.rules.kinds import (
+    COUNT,
+    COUNT_OR_NULL,
+    FLAG,
+    FROM_ZERO,
+    NAME,
+    SHARE,
+    TEXT,
+    TEXT_OR_NULL,
+    Rule,
+    one_of,
+    texts,
+)
+
+
+def _digest(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+RULES: dict[str, Rule] = {
+    "data.path": Rule("text, a list of files, or null", lambda v: TEXT_OR_NULL.holds(v) or texts(v)),
+    "data.sha256": Rule("a SHA-256 (64 hexadecimal digits) or null", lambda v: v is None or _digest(v)),
+    "data.revision": TEXT_OR_NULL,
+    "data.subset": TEXT_OR_NULL,
+    "data.hub_split": TEXT,
+    "data.system": TEXT_OR_NULL,
+    "data.batch_size": COUNT,
+    "data.limit": COUNT_OR_NULL,
+    "data.max_prompt_tokens": COUNT,
+    "data.max_answer_tokens": COUNT,
+    "data.too_long": one_of("error", "drop", "trim_prompt", "trim_answer"),
+    "data.invalid": one_of("error", "drop"),
+    "data.duplicates": one_of("keep", "drop", "error"),
+    "data.leakage": one_of("warn", "drop", "error"),
+    "data.cache": Rule("off, a folder, or null for llmft's own", lambda v: v is None or v is False or TEXT.holds(v)),
+    "data.processes": COUNT_OR_NULL,
+    "data.split.train": Rule("a number from 0 to 1, or null for the rest", lambda v: v is None or SHARE.holds(v)),
+    "data.split.val": SHARE,
+    "data.split.test": SHARE,
+    "data.split_by": one_of("shuffle", "position"),
+    "data.shuffle": FLAG,
+    "data.batching": one_of("rows", "grouped", "tokens", "packed"),
+    "data.tokens_per_batch": COUNT,
+    "data.pack_tokens": COUNT_OR_NULL,
+    "data.num_workers": FROM_ZERO,
+    "data.streaming": FLAG,
+    "data.stream_buffer": COUNT,
+    "data.stream_held_out": COUNT,
+    "data.train_on": one_of("answer", "all"),
+    "data.train_on_turns": one_of("last", "all"),
+    "data.name": NAME,
+}
+
+
+@between("data.split.train", "data.split.val", "data.split.test")
+def _shares(cfg: DictConfig) -> Faults:
+    split = cfg.data.split
+    if (split.train or 0) + split.val + split.test > 1 + 1e-9:
+        shares = f"train {split.train}, val {split.val}, test {split.test}"
+        yield f"data.split: the shares add up to more than 1: {shares}; data.split.train=null takes the rest"
+
+
+@between("data.train_on", "model.family")
+def _seq2seq_answers(cfg: DictConfig) -> Faults:
+    if cfg.data.train_on == "all" and cfg.model.family == "seq2seq":
+        yield "data.train_on=all: a seq2seq model trains on the answer alone; use data.train_on=answer"
+
+
+@between("data.streaming", "data.name", "trainer.max_steps")
+def _stream(cfg: DictConfig) -> Faults:
+    if not cfg.data.streaming:
+        return
+    if cfg.trainer.max_steps == -1:
+        yield "data.streaming=true: how long an epoch is shows only at its end; say how long to train with trainer.max_steps"
+    if "sets" in cfg.data:
+        yield "data.streaming=true: a mix of sets cannot be streamed; take one set, or streaming=false"
+
+
+@between("data.path", "data.split")
+def _no_rows(cfg: DictConfig) -> Faults:
+    if cfg.data.path is None:
+        yield "data.path=None: must be text; data.path=sample for the shipped rows"

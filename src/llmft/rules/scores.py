@@ -1,0 +1,73 @@
+"""How answers are scored and shown: ``evaluate``, ``judge``, ``report``."""
+
+from omegaconf import DictConfig, OmegaConf
+
+from llmft.rules.between import Faults, between
+from llmft.rules.kinds import (
+    COUNT,
+    ENVIRONMENT,
+    FLAG,
+    FROM_ZERO,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    TEXT,
+    TEXT_OR_NULL,
+    Rule,
+    listed,
+    one_of,
+    texts,
+    whole,
+)
+
+RULES: dict[str, Rule] = {
+    "evaluate.rows": Rule("a whole number of at least 0, or null for all", lambda v: v is None or FROM_ZERO.holds(v)),
+    "evaluate.base": FLAG,
+    "evaluate.in_training": FLAG,
+    "evaluate.resamples": Rule("a whole number of at least 100", lambda v: whole(v) and v >= 100),
+    "evaluate.batch_tokens": COUNT,
+    "evaluate.bleu_tokenizer": one_of("13a", "zh", "char", "intl"),
+    "evaluate.keywords": Rule("true, false or auto", lambda v: FLAG.holds(v) or v == "auto"),
+    "evaluate.seeds": Rule(
+        "a list of seeds, or null", lambda v: v is None or (listed(v) and v and all(map(SEED.holds, v)))
+    ),
+    "evaluate.response_file": Rule("a file name, or null", lambda v: v is None or (TEXT.holds(v) and "/" not in v)),
+    "judge.mode": one_of("score", "pairwise"),
+    "judge.models": Rule("a list of names", lambda v: texts(v)),
+    "judge.seeds": Rule("a list of seeds", lambda v: listed(v) and len(v) > 0 and all(map(SEED.holds, v))),
+    "judge.max_new_tokens": COUNT,
+    "judge.max_characters": COUNT,
+    "judge.prompt": TEXT,
+    "judge.pairwise_prompt": TEXT,
+    "judge.url": TEXT,
+    "judge.allow_private": FLAG,
+    "judge.concurrency": COUNT,
+    "judge.timeout": POSITIVE,
+    "judge.attempts": COUNT,
+    "judge.backoff": NOT_NEGATIVE,
+    "judge.max_bytes": COUNT,
+    "judge.key_env": ENVIRONMENT,
+    "report.write": FLAG,
+    "report.examples": FROM_ZERO,
+    "report.best_and_worst": FROM_ZERO,
+    "report.reference_curve": TEXT_OR_NULL,
+}
+
+
+@between("judge.kind", "evaluate.rows")
+def _judge(cfg: DictConfig) -> Faults:
+    if cfg.judge.kind != "none" and (cfg.evaluate.rows == 0 or OmegaConf.select(cfg, "trainer.fast_dev_run")):
+        yield f"judge={cfg.judge.kind}: needs answers to judge, but evaluate.rows is {cfg.evaluate.rows}"
+
+
+@between("evaluate.seeds", "generation.do_sample")
+def _seeds(cfg: DictConfig) -> Faults:
+    if cfg.evaluate.seeds and not cfg.generation.do_sample and cfg.get("run") is None:
+        seeds = list(cfg.evaluate.seeds)
+        yield f"evaluate.seeds={seeds}: greedy and beam answers are the same for each; use generation=sample"
+
+
+@between("evaluate.in_training", "evaluate.rows")
+def _answers_in_training(cfg: DictConfig) -> Faults:
+    if cfg.evaluate.in_training and cfg.evaluate.rows == 0:
+        yield "evaluate.in_training=true: needs rows to answer, but evaluate.rows is 0"
