@@ -62,7 +62,7 @@ FAULTS = [
           "        seen = torch.ones_like(seen).tril()", f"{PACKING} -k t5"),
     Fault("the cross attention sees all sources", "models/seq2seq.py", "block_mask(targets, sources, dtype)", "block_mask(targets * 0, sources * 0, dtype)",
           f"{PACKING} -k t5"),
-    Fault("decoder starts of packed rows are forgotten", "models/seq2seq.py", "decoder_input_ids[row_starts(targets)]", "decoder_input_ids[:0]", f"{PACKING} -k t5"),
+    Fault("decoder starts of packed rows are forgotten", "models/seq2seq.py", '["decoder_input_ids"][row_starts(batch["label_rows"])]', '["decoder_input_ids"][:0]', f"{PACKING} -k t5"),
     Fault("a row predicts the next row's first token", "models/causal.py", "row_starts(batch[\"rows\"])[:, 1:]", "row_starts(batch[\"rows\"])[:, 1:] & False",
           f"{HERE}/test_packing_changes_nothing.py -k all_trained"),
     Fault("nothing proves the packing", "fit.py", "            difference = check_packing(self.module, rows, self.data.pad_id)", "            difference = 0.0",
