@@ -24,6 +24,7 @@ from llmft.evaluation.evaluation import Evaluation
 from llmft.fit import Fit
 from llmft.generation import Generator
 from llmft.judging.judge import Judge, add_judgement, judge_of
+from llmft.loggers import log_lengths, log_outcome
 from llmft.models import adapters, backbone, export, outline, schedule
 from llmft.models.teacher import teacher_of
 from llmft.ranks import ending_together, is_first, rank, share_cores, started_outside
@@ -133,7 +134,8 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     if fit.is_sharded:
         log.info("samples: none, trainer=fsdp shares the weights out and leaves no whole model to ask")
     fit.prove_packing()
-    fit.log_lengths()
+    if not checkpoint:
+        log_lengths(fit.trainer.loggers, data.audit)
     questions = [] if cfg.trainer.fast_dev_run or not is_first() else data.examples_of("test")[: cfg.questions]
     contexts = [example.context for example in questions]
 
@@ -168,7 +170,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     }
     scores = _evaluate(evaluation, judge, run, fit, metrics) if evaluation else None
     tests = {f"test/{name}": value for name, value in metrics.get("test", {}).items() if value is not None}
-    fit.log_outcome(after | tests)
+    log_outcome(fit.trainer.loggers, cfg, after | tests)
     run.finish(
         "finished", metrics=metrics, objective=after.get(cfg.objective), peak_memory_mib=summary.peak_memory_mib()
     )
