@@ -2,8 +2,6 @@
 
 import logging
 import math
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -12,12 +10,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch.utils import deterministic
 
 from llmft.batching import Batches
@@ -27,20 +23,13 @@ from llmft.checkpoint_io import WholeFiles, load
 from llmft.data.base import InstructionDataModule
 from llmft.errors import UserError
 from llmft.generation import Generator
+from llmft.loggers import loggers_of
 from llmft.models.agreement import check_packing
 from llmft.models.base import InstructionModule
 from llmft.models.sharding import is_sharded, strategy_of
 from llmft.run import RunDirectory
 
 log = logging.getLogger(__name__)
-
-# What runs are compared by, on TensorBoard's HParams page.
-HPARAMS = (
-    *("model.name", "data.name", "data.batch_size", "data.batching", "prompt.name", "seed"),
-    *("peft.name", "peft.r", "peft.alpha", "peft.dropout", "peft.quantise"),
-    *("optim.lr", "optim.weight_decay", "scheduler.name", "scheduler.warmup_steps"),
-    *("trainer.accumulate_grad_batches", "trainer.precision", "trainer.max_epochs", "trainer.max_steps"),
-)
 
 
 class Fit:
@@ -94,7 +83,7 @@ class Fit:
             return instantiate(self.cfg.trainer)(
                 strategy=strategy_of(self.cfg.trainer),
                 callbacks=list(callbacks.values()),
-                logger=list(self._loggers()),
+                logger=list(loggers_of(self.cfg, self.checkpoint)),
                 plugins=[WholeFiles(), *_cluster()],
                 default_root_dir=str(run.path),
                 num_sanity_val_steps=0,  # the measurement before training looks at all rows
@@ -105,16 +94,6 @@ class Fit:
             )
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
-
-    def _loggers(self) -> Iterator[Any]:
-        for name, node in self.cfg.logger.items():
-            if node is not None:
-                resumed = self.checkpoint and node._target_.endswith("TensorBoardLogger")
-                # hides what an interrupted run wrote after its checkpoint
-                options = (
-                    {"purge_step": load(self.checkpoint)["global_step"] + 1} if self.checkpoint and resumed else {}
-                )
-                yield _logger(name, node, options)
 
     def _validation_interval(self) -> int:
         """Batches between validations, a multiple of the accumulation window, so that they fall between optimizer steps."""
@@ -150,13 +129,6 @@ class Fit:
             rows = [self.data.encoded["train"][row] for row in line]
             difference = check_packing(self.module, rows, self.data.pad_id)
             log.info("packing: %d rows of a line alone and together, logits differ by %.1g", len(rows), difference)
-
-    def log_lengths(self) -> None:
-        """Histograms of the tokens of prompts and answers, for TensorBoard."""
-        for logger in self.trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and self.data.audit and not self.checkpoint:
-                for part, lengths in self.data.audit.lengths.items():
-                    logger.experiment.add_histogram(f"data/{part}_tokens", lengths, 0)
 
     def run(self) -> None:
         """Train, from the same random state whether something was measured before or not.
@@ -234,36 +206,10 @@ class Fit:
             if isinstance(callback, MetricsLog):
                 callback.add(self.trainer, values)
 
-    def log_outcome(self, metrics: Mapping[str, float]) -> None:
-        """Hyper-parameters beside the final metrics, for TensorBoard's HParams page and other loggers."""
-        settings = {key: OmegaConf.select(self.cfg, key) for key in HPARAMS}
-        settings = {key: value for key, value in settings.items() if value is not None}
-        for logger in self.trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                best = {name.replace("/", "/best_"): value for name, value in metrics.items()}
-                logger.log_hyperparams(settings, best)
-                logger.save()
-            else:
-                logger.log_hyperparams(settings)
-
 
 def _cluster() -> list[Any]:
     """SLURM without Lightning's own way to go on (a checkpoint and a command line of its own): ``resume=`` does that."""
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
-
-
-def _logger(name: Any, node: DictConfig, options: Mapping[str, Any]) -> Any:
-    # MLflow 3.10 and later refuse their plain files unless told that they are wanted; a run directory stands alone
-    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-    wandb = sys.modules.get("wandb")
-    if name == "wandb" and wandb and wandb.run:  # of the job before in a sweep; it would take ours too
-        wandb.finish()
-    try:
-        return instantiate(node, **options)
-    except InstantiationException as error:
-        if not isinstance(error.__cause__, ModuleNotFoundError):
-            raise
-        raise UserError(f"logger={name}: is not installed; pip install 'llmft[{name}]'") from error
 
 
 @contextmanager

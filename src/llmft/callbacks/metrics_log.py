@@ -1,6 +1,7 @@
 """One row per logged step, to ``metrics.csv`` and every logger: all ``train/`` and ``val/`` values of that step."""
 
 import csv
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import lightning.pytorch as pl
 
 from llmft.cells import cell
 from llmft.whole import lines_of, whole
+
+log = logging.getLogger(__name__)
 
 FIRST = ["step", "epoch", "train/loss", "train/lr", "train/grad_norm", "train/tokens", "val/loss", "val/perplexity"]
 
@@ -62,8 +65,11 @@ class MetricsLog(pl.Callback):
         self._write_if_due(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Write what is known."""
-        self.on_train_end(trainer, pl_module)
+        """Write what is known; a signal may have stopped a logger in the middle of a line, and what ended the run stays the news."""
+        try:
+            self.on_train_end(trainer, pl_module)
+        except Exception as error:
+            log.warning("metrics: the last step could not be written (%s)", str(error).strip().partition("\n")[0])
 
     def add(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
         """Add values that were measured after the training to the last row."""

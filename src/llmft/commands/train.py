@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from llmft import performance, session, stopped
 from llmft.check import check
-from llmft.commands import summary
+from llmft.commands import summary, tell
 from llmft.config import user_path
 from llmft.data.base import InstructionDataModule
 from llmft.data.cache import remove_left
@@ -24,11 +24,11 @@ from llmft.evaluation.evaluation import Evaluation
 from llmft.fit import Fit
 from llmft.generation import Generator
 from llmft.judging.judge import Judge, add_judgement, judge_of
+from llmft.loggers import log_lengths, log_outcome
 from llmft.models import adapters, backbone, export, outline, schedule
 from llmft.models.teacher import teacher_of
 from llmft.ranks import ending_together, is_first, rank, share_cores, started_outside
 from llmft.report import page, series
-from llmft.report.lengths import histogram
 from llmft.resume import check_data, is_done, resumed
 from llmft.rules.training import endless_warm_up
 from llmft.run import RunDirectory, tidy
@@ -114,14 +114,14 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     codec, prompt = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
     outline.check_positions(backbone.load_config(place, cfg.model), cfg)  # of a model that was fetched just now
     data.encode(codec)
-    _tell_data(data, run)
+    tell.data_of(data, run)
 
     def build() -> Any:
         loaded = backbone.load_model(place, cfg.model, family.auto_class, cfg.peft)
         return adapters.adapt(loaded, cfg.peft, cfg.model.lora_targets)
 
     model = build()
-    _tell_model(cfg, run, place, prompt, adapters.parameter_counts(model, cfg.peft))
+    tell.model_of(cfg, run, place, prompt, adapters.parameter_counts(model, cfg.peft))
     module = family(model, instantiate(cfg.optim), _schedule(cfg, data)).tuned(cfg)
     module.teacher = teacher_of(cfg, codec.tokenizer, family)
     generator = Generator(model, codec, cfg.generation)
@@ -133,7 +133,8 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     if fit.is_sharded:
         log.info("samples: none, trainer=fsdp shares the weights out and leaves no whole model to ask")
     fit.prove_packing()
-    fit.log_lengths()
+    if not checkpoint:
+        log_lengths(fit.trainer.loggers, data.audit)
     questions = [] if cfg.trainer.fast_dev_run or not is_first() else data.examples_of("test")[: cfg.questions]
     contexts = [example.context for example in questions]
 
@@ -168,7 +169,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     }
     scores = _evaluate(evaluation, judge, run, fit, metrics) if evaluation else None
     tests = {f"test/{name}": value for name, value in metrics.get("test", {}).items() if value is not None}
-    fit.log_outcome(after | tests)
+    log_outcome(fit.trainer.loggers, cfg, after | tests)
     run.finish(
         "finished", metrics=metrics, objective=after.get(cfg.objective), peak_memory_mib=summary.peak_memory_mib()
     )
@@ -220,40 +221,3 @@ def _schedule(cfg: DictConfig, data: InstructionDataModule) -> Any:
     if 1 <= steps <= (cfg.scheduler.get("warmup_steps") or 0) and not trainer.fast_dev_run:
         raise UserError(endless_warm_up(cfg.scheduler.warmup_steps, f"the training has {steps} steps"))
     return functools.partial(instantiate(cfg.scheduler), total_steps=steps)
-
-
-def _tell_data(data: InstructionDataModule, run: RunDirectory) -> None:
-    sizes = {name: len(rows) for name, rows in data.encoded.items()}
-    for line in data.account.lines():
-        log.info(line)
-    batches, fill = data.epoch_batches(), data.batches("train").fill()
-    told = ", ".join(f"{count} {name}" for name, count in sizes.items())
-    length = f"{batches} batches an epoch" if batches else "the first rows of a stream; it is read while it is trained"
-    log.info("split: %s; %s (%s), %.0f %% of their tokens are rows and not padding",
-             told, length, data.plan.batching, 100 * fill)  # fmt: skip
-    batching = {"name": data.plan.batching, "batches": batches, "fill": fill}
-    audit = data.audit.summary() if data.audit else {}
-    known = {
-        "split": sizes,
-        "batching": batching,
-        "lengths": histogram(data.audit.lengths if data.audit else {}),
-        "audit": audit,
-    }
-    run.update(data=data.account.summary() | known)
-    for line in data.audit.lines() if data.audit else []:
-        log.info(line)
-    if is_first():
-        summary.show_audit(data)
-        data.account.write_rejected(run.path / "rejected.jsonl")
-        if data.stream:
-            data.stream.rejected = run.path / "rejected.jsonl"
-    if faults := data.account.faults():
-        raise UserError.from_faults("labels", faults)
-
-
-def _tell_model(cfg: DictConfig, run: RunDirectory, place: str, prompt: str, counts: dict[str, int]) -> None:
-    trainable, total = counts["trainable"], counts["total"]
-    log.info("model: %s (%s), prompt %s", cfg.model.name, place, prompt)
-    shares = f"{trainable:,} of {total:,} parameters trainable ({100 * trainable / total:.2f} %)"
-    log.info("peft %s: %s", cfg.peft.name, shares)
-    run.update(model={"name": cfg.model.name, "path": place, "prompt": prompt}, parameters=counts)

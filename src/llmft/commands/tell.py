@@ -1,0 +1,57 @@
+"""What a training says before it begins, in its log and in ``run.json``: its data and its model."""
+
+import logging
+
+from omegaconf import DictConfig
+
+from llmft.commands import summary
+from llmft.data.base import InstructionDataModule
+from llmft.errors import UserError
+from llmft.ranks import is_first
+from llmft.report.lengths import histogram
+from llmft.run import RunDirectory
+
+log = logging.getLogger(__name__)
+
+
+def data_of(data: InstructionDataModule, run: RunDirectory) -> None:
+    """What was read, encoded and dealt out.
+
+    Raises:
+        UserError: Labels that would be trained are not as they must be.
+    """
+    sizes = {name: len(rows) for name, rows in data.encoded.items()}
+    for line in data.account.lines():
+        log.info(line)
+    batches, fill = data.epoch_batches(), data.batches("train").fill()
+    told = ", ".join(f"{count} {name}" for name, count in sizes.items())
+    length = f"{batches} batches an epoch" if batches else "the first rows of a stream; it is read while it is trained"
+    log.info("split: %s; %s (%s), %.0f %% of their tokens are rows and not padding",
+             told, length, data.plan.batching, 100 * fill)  # fmt: skip
+    batching = {"name": data.plan.batching, "batches": batches, "fill": fill}
+    audit = data.audit.summary() if data.audit else {}
+    known = {
+        "split": sizes,
+        "batching": batching,
+        "lengths": histogram(data.audit.lengths if data.audit else {}),
+        "audit": audit,
+    }
+    run.update(data=data.account.summary() | known)
+    for line in data.audit.lines() if data.audit else []:
+        log.info(line)
+    if is_first():
+        summary.show_audit(data)
+        data.account.write_rejected(run.path / "rejected.jsonl")
+        if data.stream:
+            data.stream.rejected = run.path / "rejected.jsonl"
+    if faults := data.account.faults():
+        raise UserError.from_faults("labels", faults)
+
+
+def model_of(cfg: DictConfig, run: RunDirectory, place: str, prompt: str, counts: dict[str, int]) -> None:
+    """What is trained, of how much, under which prompt."""
+    trainable, total = counts["trainable"], counts["total"]
+    log.info("model: %s (%s), prompt %s", cfg.model.name, place, prompt)
+    shares = f"{trainable:,} of {total:,} parameters trainable ({100 * trainable / total:.2f} %)"
+    log.info("peft %s: %s", cfg.peft.name, shares)
+    run.update(model={"name": cfg.model.name, "path": place, "prompt": prompt}, parameters=counts)

@@ -1,0 +1,77 @@
+"""The ``logger`` group -> Lightning's loggers, and what they are told besides the metrics."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from llmft.checkpoint_io import load
+from llmft.data.audit import Audit
+from llmft.errors import UserError
+
+# What runs are compared by, on TensorBoard's HParams page.
+HPARAMS = (
+    *("model.name", "data.name", "data.batch_size", "data.batching", "prompt.name", "seed"),
+    *("peft.name", "peft.r", "peft.alpha", "peft.dropout", "peft.quantise"),
+    *("optim.lr", "optim.weight_decay", "scheduler.name", "scheduler.warmup_steps"),
+    *("trainer.accumulate_grad_batches", "trainer.precision", "trainer.max_epochs", "trainer.max_steps"),
+)
+
+
+def loggers_of(cfg: DictConfig, checkpoint: Path | None) -> Iterator[Any]:
+    """The loggers of a run.
+
+    Args:
+        cfg: The run's config.
+        checkpoint: Where it goes on; None for a start.
+
+    Raises:
+        UserError: A logger's package is not installed.
+    """
+    for name, node in cfg.logger.items():
+        if node is not None:
+            resumed = checkpoint and node._target_.endswith("TensorBoardLogger")
+            # hides what an interrupted run wrote after its checkpoint
+            options = {"purge_step": load(checkpoint)["global_step"] + 1} if checkpoint and resumed else {}
+            yield _logger(name, node, options)
+
+
+def _logger(name: Any, node: DictConfig, options: Mapping[str, Any]) -> Any:
+    # MLflow 3.10 and later refuse their plain files unless told that they are wanted; a run directory stands alone
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    wandb = sys.modules.get("wandb")
+    if name == "wandb" and wandb and wandb.run:  # of the job before in a sweep; it would take ours too
+        wandb.finish()
+    try:
+        return instantiate(node, **options)
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, ModuleNotFoundError):
+            raise
+        raise UserError(f"logger={name}: is not installed; pip install 'llmft[{name}]'") from error
+
+
+def log_lengths(loggers: list[Any], audit: Audit | None) -> None:
+    """Histograms of the tokens of prompts and answers, for TensorBoard."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger) and audit:
+            for part, lengths in audit.lengths.items():
+                logger.experiment.add_histogram(f"data/{part}_tokens", lengths, 0)
+
+
+def log_outcome(loggers: list[Any], cfg: DictConfig, metrics: Mapping[str, float]) -> None:
+    """Hyper-parameters beside the final metrics, for TensorBoard's HParams page and other loggers."""
+    settings = {key: OmegaConf.select(cfg, key) for key in HPARAMS}
+    settings = {key: value for key, value in settings.items() if value is not None}
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            best = {name.replace("/", "/best_"): value for name, value in metrics.items()}
+            logger.log_hyperparams(settings, best)
+            logger.save()
+        else:
+            logger.log_hyperparams(settings)
