@@ -1,11 +1,13 @@
 """How cost grows with work: with rows, epochs, validation rows and processes. Prints a table for each.
 
-    python benchmarks/growth.py [what=rows,epochs,validation,ranks] [sizes=1000,10000,100000] [model=smollm2_135m] [rounds=3]
+    python benchmarks/growth.py [what=rows,epochs,validation,ranks] [sizes=1000,10000,100000] [model=smollm2_135m] [rounds=2]
 
-Every figure is of a whole `python -m llmft` in a process of its own, on short rows that are made here. `rows`: one epoch of tiny_gpt2;
-preparing is what a run of ten rows has not: reading, checking, encoding and planning, with an empty cache. `epochs` and `validation`:
-the resident set at the end of each epoch, and its peak. `ranks`: steps of 8 rows of SmolLM2 by one process with two threads and by two
-processes with one, in turns; seconds between the first and the last step's end, by the clock (so: on an idle machine) and of all CPUs.
+Every figure is of a whole `python -m llmft` in a process of its own, on short rows that are made here. `rows`: as many steps of
+tiny_gpt2 whatever the number of rows; preparing is what a run of ten rows has not: reading, checking, encoding and planning all rows,
+with an empty cache. Memory is of the process itself (own) and of files that it has mapped, which the system takes back when it needs
+room. `epochs` and `validation`: the same at the end of each epoch, and the peak. `ranks`: steps of 8 rows of SmolLM2 by one process
+with two threads and by two processes with one, in turns; seconds between the warm-up's and the last step's end, by the clock (so: on an
+idle machine) and of all CPUs.
 """
 
 import json
@@ -26,6 +28,7 @@ from rich.table import Table
 
 MIB = 2**20
 WARM_UP = 4  # steps that are not counted: the first ones import and allocate
+STEPS = 64  # of `rows`: four epochs of a thousand rows
 COMMON = ("data=keyword_qa", "data.split.test=0", "trainer.accelerator=cpu", "baseline=false", "questions=0", "evaluate.rows=0",
           "report.write=false", "callbacks.samples=null", "callbacks.progress=null", "logger=none", "data.duplicates=keep",
           "+callbacks.probe._target_=growth.Probe", "allow_targets=[growth]")  # fmt: skip
@@ -35,11 +38,15 @@ class Probe(pl.Callback):
     """Writes to the file ``$PROBE`` what the steps took, and the memory after each epoch."""
 
     def __init__(self) -> None:
-        self.clocks: dict[
-            str, tuple[float, float]
-        ] = {}  # wall and CPU at the end of the first step, the warm-up and the last step
+        # wall and CPU at the end of the first step, the warm-up and the last step
+        self.clocks: dict[str, tuple[float, float]] = {}
         self.tokens, self.steps = 0, 0
-        self.resident: list[float] = []
+        self.before: tuple[float, float] = (0, 0)
+        self.resident: list[tuple[float, float]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """All rows are read."""
+        self.before = memory()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Look at the clocks."""
@@ -55,7 +62,7 @@ class Probe(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """After the validation, too."""
-        self.resident.append(psutil.Process().memory_info().rss / MIB)
+        self.resident.append(memory())
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """One file for each process."""
@@ -64,10 +71,17 @@ class Probe(pl.Callback):
             "clocks": self.clocks,
             "tokens": self.tokens,
             "steps": self.steps,
+            "before": self.before,
             "resident": self.resident,
             "peak": peak,
         }
         Path(f"{os.environ['PROBE']}.{trainer.global_rank}").write_text(json.dumps(record))
+
+
+def memory() -> tuple[float, float]:
+    """MiB of this process alone, and of files that it has mapped."""
+    info = psutil.Process().memory_info()
+    return (info.rss - info.shared) / MIB, info.shared / MIB
 
 
 def rows_file(folder: Path, rows: int) -> Path:
@@ -95,7 +109,8 @@ def trained(folder: Path, *overrides: str, threads: int | None = 1) -> list[dict
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
         if done.returncode:
             sys.exit(done.stderr)
-        return [json.loads(file.read_text()) for file in sorted(Path(run).glob("probe.*"))]
+        supervised = json.loads(Path(run, "run", "run.json").read_text())["data"]["supervised_tokens"]
+        return [json.loads(f.read_text()) | {"supervised": supervised} for f in sorted(Path(run).glob("probe.*"))]
 
 
 def table(title: str, *columns: str) -> Table:
@@ -108,51 +123,46 @@ def table(title: str, *columns: str) -> Table:
 
 def by_rows(folder: Path, sizes: list[int]) -> Table:
     """CPU time per supervised token, preparing and training."""
-    made = table(
-        "an epoch of tiny_gpt2",
-        "rows",
-        "preparing, CPU µs a token",
-        "training, CPU µs a token",
-        "of the smallest",
-        "peak MiB",
-    )
+    columns = ("preparing, CPU µs a token", "training, CPU µs a token", "of the smallest", "own MiB", "mapped", "peak")
+    made = table(f"{STEPS} steps of 64 rows, tiny_gpt2", "rows", *columns)
+    few = ("model=tiny_gpt2", "data.batch_size=64", "data.split.val=0", "data.cache=off", "scheduler.warmup_steps=0")
     least, first = 0.0, 0.0
     for rows in (10, *sizes):
-        few = ("model=tiny_gpt2", "data.batch_size=64", "data.split.val=0", "trainer.max_epochs=1", "data.cache=off")
-        (found,) = trained(folder, *few, f"data.path={rows_file(folder, rows)}", "scheduler.warmup_steps=0")
+        steps = f"trainer.max_steps={STEPS if rows > 10 else 1}"
+        (found,) = trained(folder, *few, steps, f"trainer.max_epochs={STEPS}", f"data.path={rows_file(folder, rows)}")
+        clocks = found["clocks"]
         if rows == 10:
-            least = found["clocks"]["first"][1]
+            least = clocks["first"][1]
             continue
-        training = (found["clocks"]["last"][1] - found["clocks"]["warm"][1]) / found["tokens"] * 1e6
+        training = (clocks["last"][1] - clocks["warm"][1]) / found["tokens"] * 1e6
+        preparing = (clocks["first"][1] - least) / found["supervised"] * 1e6
         first = first or training
-        preparing = (found["clocks"]["first"][1] - least) / found["tokens"] * 1e6
-        made.add_row(
-            f"{rows:,}", f"{preparing:.1f}", f"{training:.1f}", f"{training / first:.2f}", f"{found['peak']:,.0f}"
-        )
+        cells = (f"{preparing:.1f}", f"{training:.1f}", f"{training / first:.2f}")
+        made.add_row(f"{rows:,}", *cells, *(f"{mib:,.0f}" for mib in (*found["before"], found["peak"])))
     return made
 
 
 def by_epochs(folder: Path) -> Table:
     """Resident memory at the end of epochs."""
-    made = table("memory by epoch, tiny_gpt2, 512 rows, 64 to validate", "after epoch", "resident MiB")
+    made = table("memory by epoch, tiny_gpt2, 512 rows, 64 to validate", "after epoch", "own MiB", "mapped", "peak")
     path = f"data.path={rows_file(folder, 512)}"
     (found,) = trained(folder, "model=tiny_gpt2", path, "data.split.val=0.125", "trainer.max_epochs=8")
     for epoch, resident in enumerate(found["resident"], start=1):
-        made.add_row(str(epoch), f"{resident:,.0f}")
-    made.add_row("peak", f"{found['peak']:,.0f}")
+        made.add_row(str(epoch), *(f"{mib:,.0f}" for mib in resident))
+    made.add_row("", "", "", f"{found['peak']:,.0f}")
     return made
 
 
 def by_validation(folder: Path) -> Table:
     """Peak memory by validation rows; the training rows are as many."""
     made = table(
-        "memory by validation rows, tiny_gpt2, 256 rows trained", "validation rows", "resident MiB", "peak MiB"
+        "memory by validation rows, tiny_gpt2, 256 rows trained", "validation rows", "own MiB", "mapped", "peak"
     )
     for held_out in (64, 1024, 8192):
         path = f"data.path={rows_file(folder, 256 + held_out)}"
         share = f"data.split.val={held_out / (256 + held_out)}"
-        (found,) = trained(folder, "model=tiny_gpt2", path, share, "trainer.max_epochs=2")
-        made.add_row(f"{held_out:,}", f"{found['resident'][-1]:,.0f}", f"{found['peak']:,.0f}")
+        (found,) = trained(folder, "model=tiny_gpt2", path, share, "trainer.max_epochs=1", "data.batch_size=32")
+        made.add_row(f"{held_out:,}", *(f"{mib:,.0f}" for mib in (*found["resident"][-1], found["peak"])))
     return made
 
 
@@ -185,7 +195,7 @@ def by_ranks(folder: Path, model: str, rounds: int) -> Table:
 def main() -> None:
     given = dict(argument.split("=", 1) for argument in sys.argv[1:])
     sizes = [int(size) for size in given.get("sizes", "1000,10000,100000").split(",")]
-    model, rounds = given.get("model", "smollm2_135m"), int(given.get("rounds", 3))
+    model, rounds = given.get("model", "smollm2_135m"), int(given.get("rounds", 2))
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         ways = {

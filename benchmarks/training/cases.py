@@ -58,6 +58,9 @@ PACKED = ("data.batching=packed", "data.batch_size=4")
 BF16 = {"bf16": True}
 LENGTHS = {"train_sampling_strategy": "group_by_length"}
 SEQUENTIAL = {"train_sampling_strategy": "sequential"}
+# SFTConfig's own: bfloat16 autocast, and activations computed again in the backward pass, on a CPU too; rows in a random order,
+# SDPA, and weights in the checkpoint's type, which is float32 here. runner and peers set batch size, rate, clipping and dropout.
+AS_IT_COMES = {"bf16": None, "gradient_checkpointing": True}
 # autocast is no choice of performance=auto: it changes what full fine-tuning computes
 MIXED = (*GROUPED, "trainer.precision=bf16-mixed")
 
@@ -71,6 +74,14 @@ CASES = {
         sides=(
             Side("llmft", overrides=GROUPED, ceiling="bfloat16"),
             Side("TRL, bf16, by length, eager", "trl", arguments=BF16 | LENGTHS, dtype="bfloat16", attention="eager", ceiling="bfloat16"),
+        ),
+    ),
+    "causal_lora_default": Case(
+        "Causal, LoRA, as each one comes", "alpaca", "smollm2_135m", "lora", gpu_model="gpt2_medium",
+        sides=(
+            Side("llmft", ceiling="bfloat16"),
+            Side("TRL, its defaults", "trl", arguments=AS_IT_COMES, ceiling="bfloat16"),
+            Side("TRL, float32, no checkpointing", "trl"),
         ),
     ),
     "causal_full": Case(
@@ -87,6 +98,10 @@ CASES = {
     "seq2seq": Case(
         "Seq2seq, full fine-tuning, the same batches in float32", "openorca", "flan_t5_small_shape", "none", same=True,
         sides=(Side("llmft", overrides=IN_ORDER), Side("Seq2SeqTrainer", "transformers", arguments=SEQUENTIAL)),
+    ),
+    "seq2seq_default": Case(
+        "Seq2seq, full fine-tuning, as each one comes", "openorca", "flan_t5_small_shape", "none",
+        sides=(Side("llmft"), Side("Seq2SeqTrainer, its defaults", "transformers")),
     ),
     "seq2seq_best": Case(
         "Seq2seq, full fine-tuning, each one's best", "openorca", "flan_t5_small_shape", "none",

@@ -1,6 +1,7 @@
 """What the benchmark counts, in numbers by hand; the slow test runs it, llmft alone, on a tiny model."""
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -132,6 +133,40 @@ def test_every_case_has_its_place_on_the_page(part):
         assert case.sides[0].of == "llmft"  # it counts the operations
         names = [side.name for side in case.sides]
         assert len(set(names)) == len(names)
+
+
+def test_a_peer_as_it_comes_has_its_own_precision(part):
+    """What the runner hands over; the other trainings of TRL's have what their case says."""
+    cases, peers = part("cases").CASES, ROOT / "benchmarks" / "training" / "peers.py"
+    assert '"bf16": False' in peers.read_text(encoding="utf-8")  # so that a case that is silent is in float32
+    ours, theirs, plain = cases["causal_lora_default"].sides
+    assert (ours.overrides, plain.arguments) == ((), {})
+    assert theirs.arguments == {"bf16": None, "gradient_checkpointing": True}
+
+
+@pytest.mark.slow
+def test_trl_as_it_comes_is_trl_as_it_comes():
+    """Of all keys of its config only those differ from its defaults that both sides must share."""
+    peers = ROOT / ".venv-peers" / "bin" / "python"
+    if not peers.exists():
+        pytest.skip("the peers are not installed (make bench)")
+    script = """
+import json, sys
+sys.path.insert(0, "benchmarks")
+import trl
+from training.cases import CASES
+from training.peers import arguments
+given = {"batch_size": 8, "lr": 2e-4, "device": "cpu", "arguments": CASES["causal_lora_default"].sides[1].arguments}
+options = {"max_length": 1024, "packing": False}
+ours = arguments(given | {"arguments": options | given["arguments"]}, trl.SFTConfig).to_dict()
+theirs = trl.SFTConfig(use_cpu=True).to_dict()
+print(json.dumps([key for key in theirs if ours[key] != theirs[key]]))
+"""
+    done = subprocess.run([peers, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    shared = {"learning_rate", "lr_scheduler_type", "num_train_epochs", "seed", "per_device_train_batch_size"}
+    where = {"output_dir", "logging_dir", "run_name", "report_to", "save_strategy", "dataloader_pin_memory"}
+    assert set(json.loads(done.stdout.splitlines()[-1])) - shared - where == set()
 
 
 @pytest.mark.slow

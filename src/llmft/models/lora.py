@@ -6,6 +6,7 @@ from typing import Any
 from llmft.config import user_path
 from llmft.errors import UserError
 from llmft.models import quantised, theirs, vocabulary
+from llmft.models.narrow import keep_narrow
 
 # What an adapter that is trained on must share with the config, by the names of both.
 SHARED = {"r": "r", "lora_alpha": "alpha", "use_dora": "dora", "use_rslora": "rslora"}
@@ -39,6 +40,7 @@ def attach(model: Any, peft: Any, auto_targets: list[str]) -> Any:
     adapted = get_peft_model(model, config).train()
     if peft.adapter:
         _load(adapted, adapter_folder(peft.adapter))
+    keep_narrow(adapted)
     return adapted
 
 
