@@ -65,7 +65,7 @@ class MetricsLog(pl.Callback):
         self._write_if_due(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Write what is known; a signal may have stopped a logger in the middle of a line, and what ended the run stays the news."""
+        """Write what is known; a signal may have stopped a logger in the middle of a line, but what ended the run is the news."""
         try:
             self.on_train_end(trainer, pl_module)
         except Exception as error:
