@@ -2,8 +2,12 @@
 
 import csv
 import importlib.util
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+
+from llmft.callbacks.metrics_log import MetricsLog
 
 FAST = ("model=tiny_gpt2", "data=alpaca", "data.path=sample", "data.limit=30", "trainer.max_steps=2", "questions=0", "callbacks.samples.number=0", "generation.max_new_tokens=3",
         "evaluate.rows=2", "report.write=false", "baseline=false", "output_dir=run")  # fmt: skip
@@ -36,3 +40,17 @@ def test_loggers_write_offline_into_the_run(names, llmft, tmp_path, monkeypatch)
     if "wandb" in names:
         assert list((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
     assert (tmp_path / "run" / "tensorboard").is_dir() == ("tensorboard" in names)
+
+
+def test_a_logger_that_a_signal_stopped_in_the_middle_is_not_the_news(tmp_path, caplog):
+    class Torn:
+        def log_metrics(self, *_: object, **__: object) -> None:
+            raise ValueError("\n you tried to log 3.0 which is currently not supported.")
+
+    metrics = MetricsLog(file=tmp_path / "metrics.csv")
+    metrics.row = {"step": 1, "train/loss": 3.0}
+    trainer: Any = SimpleNamespace(global_rank=0, loggers=[Torn()])
+    metrics.on_exception(trainer, None, KeyboardInterrupt())
+    assert "metrics: the last step could not be written (you tried to log 3.0 which" in caplog.text
+    with pytest.raises(ValueError, match="not supported"):  # as long as nothing else has ended the run
+        metrics.add(trainer, {"val/loss": 1.0})
