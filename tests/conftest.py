@@ -1,5 +1,8 @@
 """Shared by all tests: no network, a cache of their own, a few helpers."""
 
+import copy
+import functools
+import gc
 import json
 import multiprocessing
 import os
@@ -18,7 +21,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # tiny models on one core each; two test pr
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import settings
 
 from llmft.config import conf_dir
@@ -49,6 +55,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
+_imported = 0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_setup() -> None:
+    """Libraries stay once they are imported; the collector, which every training calls, need not look through them again."""
+    global _imported
+    if len(sys.modules) > _imported + 300:
+        _imported = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tiny models are made once per test process; a user's cache is neither needed nor touched."""
@@ -59,14 +78,51 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         os.environ["LLMFT_CACHE"] = USERS_CACHE
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _read_conf_once() -> Iterator[None]:
+    """A command line has Hydra parse the files of ``conf/`` three times, half of what it takes to compose a config."""
+    real, known = ConfigRepository.load_config, {}
+    ours = conf_dir().as_uri()
+
+    def load_config(self: ConfigRepository, config_path: str) -> Any:
+        places = tuple((source.provider, source.path) for source in self.sources)
+        if any(place.startswith("file:") and place != ours for _, place in places):
+            return real(self, config_path)
+        if (places, config_path) not in known:
+            known[places, config_path] = real(self, config_path)
+        return copy.deepcopy(known[places, config_path])
+
+    ConfigRepository.load_config = load_config
+    yield
+    ConfigRepository.load_config = real
+
+
+def composed(*overrides: str, command: str = "train") -> Any:
+    """A command's config, by Hydra."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose(command, overrides=list(overrides))
+
+
+_base = functools.cache(composed)
+
+
 @pytest.fixture
 def load() -> Iterator[Callable[..., Any]]:
-    """Compose a command's config: ``load("data=alpaca", "data.path=sample", command="preview")``."""
+    """A command's config: ``load("data=alpaca", "data.path=sample", command="preview")``.
+
+    Hydra composes the chosen files, once for all tests; then it puts the other overrides in, as it does by itself.
+    """
 
     def compose_config(*overrides: str, command: str = "train") -> Any:
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return compose(command, overrides=list(overrides))
+        given = OverridesParser.create().parse_overrides(list(overrides))
+        choices = [o for o in given if (conf_dir() / o.key_or_group).is_dir()]
+        hydras = any(o.key_or_group.startswith("hydra") for o in given)
+        if hydras or any(not isinstance(o.value(), str) for o in choices):
+            return composed(*overrides, command=command)
+        cfg = copy.deepcopy(_base(*(str(o.input_line) for o in choices), command=command))
+        ConfigLoaderImpl._apply_overrides_to_config([o for o in given if o not in choices], cfg)
+        return cfg
 
     yield compose_config
     GlobalHydra.instance().clear()
@@ -184,7 +240,7 @@ def forked(*arguments: str, cwd: Path, before: Callable[[], None] | None = None)
         before: Called there before the command; importable.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["llmft.commands.train", "llmft.__main__"])
+    context.set_forkserver_preload(["llmft.commands.train", "llmft.__main__", "tests.preloaded"])
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         files = [DupFd(file.fileno()) for file in (out, err)]
         process = context.Process(target=_command, args=(arguments, str(cwd), dict(os.environ), before, *files))

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from llmft.commands.serve import listening, server_of
-from llmft.config import conf_dir
 from llmft.generation import Generator
 from llmft.serving.build import build
 from llmft.serving.safety import Safety
+from tests.conftest import composed
 from tests.tiny.test_generation import sharpened
 
 
@@ -23,14 +22,6 @@ class Served(NamedTuple):
     url: str
     generators: dict[str, Generator]
     server: Any
-
-
-def composed(*overrides: str, command: str = "train") -> Any:
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose(command, overrides=list(overrides))
 
 
 def generator(name: str, **settings: Any) -> Generator:

@@ -24,8 +24,8 @@ from llmft.data.base import InstructionDataModule
 from llmft.errors import UserError
 from llmft.generation import Generator
 from llmft.loggers import loggers_of
+from llmft.models.agreement import check_packing
 from llmft.models.base import InstructionModule
-from llmft.models.packing import check_packing
 from llmft.models.sharding import is_sharded, strategy_of
 from llmft.run import RunDirectory
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 # What `auto` stands for with performance=plain, and wherever no training is settled.
-PLAIN = {"model.dtype": "float32", "model.attention": "sdpa", "optim.fused": False}
+PLAIN = {"model.dtype": "float32", "model.attention": "sdpa", "model.padding": "kept", "optim.fused": False}
 
 
 class Choice(NamedTuple):
@@ -63,6 +63,7 @@ def _choices(cfg: Any) -> Iterator[Choice]:
     own = dtype.value if cfg.model.dtype == "auto" else cfg.model.dtype
     yield dtype
     yield _attention(cfg, half=own == "bfloat16" or cfg.trainer.precision == "bf16-mixed", gpu=gpu)
+    yield _padding(cfg, gpu=gpu)
     yield _fused(cfg)
 
 
@@ -99,6 +100,26 @@ def _attention(cfg: Any, *, half: bool, gpu: bool) -> Choice:
     return Choice(
         "model.attention", "by_length", "in bfloat16 on a CPU, eager is faster for short lines and sdpa for long ones"
     )
+
+
+def _padding(cfg: Any, *, gpu: bool) -> Choice:
+    if why := _keeps_padding(cfg, gpu=gpu):
+        return Choice("model.padding", "kept", why)
+    return Choice("model.padding", "skipped", "the rows of a batch lie in one line, and each attends by itself")
+
+
+def _keeps_padding(cfg: Any, *, gpu: bool) -> str | None:
+    if gpu:
+        return "a GPU computes lines of one length at once"
+    if cfg.model.attention == "eager":
+        return "model.attention=eager computes as transformers does"
+    if cfg.model.gradient_checkpointing:
+        return "with gradient checkpointing a layer runs twice, and must run alike"
+    if cfg.trainer.strategy == "fsdp":
+        return "trainer=fsdp needs the same calls in all processes"
+    if cfg.peft.get("distill_from"):
+        return "the teacher sees the same lines"
+    return None
 
 
 def _fused(cfg: Any) -> Choice:

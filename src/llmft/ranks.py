@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -208,6 +209,7 @@ def end_with_parent(*_: Any) -> None:
     before that, or a fork server's that outlives it, waits for ever. The pipe that says so here is there from the start.
     """
     parent = multiprocessing.parent_process()
+    sys.excepthook = tell_but_lost_readers
 
     def watch() -> None:
         if parent:
@@ -215,3 +217,9 @@ def end_with_parent(*_: Any) -> None:
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def tell_but_lost_readers(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """An excepthook for workers: that a run which ends does not fetch a batch any more is no news."""
+    if not issubclass(kind, ConnectionError):
+        sys.__excepthook__(kind, error, trace)

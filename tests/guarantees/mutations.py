@@ -62,7 +62,7 @@ FAULTS = [
           "        seen = torch.ones_like(seen).tril()", f"{PACKING} -k t5"),
     Fault("the cross attention sees all sources", "models/seq2seq.py", "block_mask(targets, sources, dtype)", "block_mask(targets * 0, sources * 0, dtype)",
           f"{PACKING} -k t5"),
-    Fault("decoder starts of packed rows are forgotten", "models/seq2seq.py", "decoder_input_ids[row_starts(targets)]", "decoder_input_ids[:0]", f"{PACKING} -k t5"),
+    Fault("decoder starts of packed rows are forgotten", "models/seq2seq.py", '["decoder_input_ids"][row_starts(batch["label_rows"])]', '["decoder_input_ids"][:0]', f"{PACKING} -k t5"),
     Fault("a row predicts the next row's first token", "models/causal.py", "row_starts(batch[\"rows\"])[:, 1:]", "row_starts(batch[\"rows\"])[:, 1:] & False",
           f"{HERE}/test_packing_changes_nothing.py -k all_trained"),
     Fault("nothing proves the packing", "fit.py", "            difference = check_packing(self.module, rows, self.data.pad_id)", "            difference = 0.0",
@@ -121,8 +121,10 @@ FAULTS = [
     Fault("the head's own gradient is forgotten", "models/loss.py", "weights += (slope.T @ rows).to(weights.dtype)", "pass", f"{SPEED} -k none"),
     Fault("logits that change after the head are taken as they leave it", "models/base.py", "self.head_is_last = logits.is_meta or ", "self.head_is_last = True or ",
           f"{SPEED} -k after_the_head"),
-    Fault("packed rows are taken together", "models/attention.py", "edges = [*starts.nonzero()[:, 0].tolist(), rows.shape[1]]", "edges = [0, rows.shape[1]]",
-          f"{SPEED} -k tiny_llama-none"),
+    Fault("rows of a line are taken together, and nobody asks", "models/row_by_row.py", "    edges = [[*starts.nonzero()[:, 0].tolist(), rows.shape[1]]",
+          "    edges = [[0, rows.shape[1]]", f"{SPEED} -k plain_way"),
+    Fault("a row without targets has no place in the decoder's line", "models/seq2seq.py", "        targets[:, 0] = True\n", "", f"{SPEED} -k without_labels"),
+    Fault("T5's bias in one line is that of its shortest row", "models/row_by_row.py", "longest = max(map(max,", "longest = min(map(min,", f"{SPEED} -k tiny_t5"),
     Fault("answers are computed as the last batch was", "models/attention.py", "model.set_attn_implementation(before)", "pass", f"{SPEED} -k tiny_llama-none"),
 ]  # fmt: skip
 

@@ -6,7 +6,7 @@ import torch
 from llmft.batching import first_fit_decreasing
 from llmft.collate import training_batch
 from llmft.errors import UserError
-from llmft.models import attention, causal, packing, seq2seq
+from llmft.models import agreement, causal, row_by_row, seq2seq
 from tests.guarantees.reference import measured
 
 pytestmark = pytest.mark.guarantees
@@ -30,14 +30,15 @@ def step(module, lines, pad_id):
     return total.item() / int(tokens), int(tokens), gradients
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(("attention", "padding"), [("sdpa", "skipped"), ("sdpa", "kept"), ("eager", "kept")])
 @pytest.mark.parametrize("peft", ["none", "lora"])
 @pytest.mark.parametrize("model", MODELS)
-def test_packing_changes_nothing(model, peft, attention, built):
+def test_packing_changes_nothing(model, peft, attention, padding, built):
     data, module = built(
         f"model={model}",
         f"peft={peft}",
         f"model.attention={attention}",
+        f"model.padding={padding}",
         "data=alpaca",
         "data.path=sample",
         "data.limit=20",
@@ -71,26 +72,38 @@ def test_packing_changes_nothing_where_prompts_are_all_trained(model, built):
     assert loss == pytest.approx(alone["loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize("model", ["tiny_t5", "tiny_llama"])
+def test_lines_with_padding_may_stay_as_they_are(model, built, monkeypatch):
+    """As where single losses are asked for."""
+    data, module = built(f"model={model}", "peft=none", "data=alpaca", "data.path=sample", "data.limit=20")
+    monkeypatch.setattr(module, "laid", lambda batch: batch)
+    module.eval()
+    lines = packed(data)
+    loss, tokens, _ = step(module, lines, data.pad_id)
+    alone = measured(module.model, [(row.input_ids, row.labels) for line in lines for row in line])
+    assert (loss, tokens) == (pytest.approx(alone["loss"], rel=1e-5), alone["tokens"])
+
+
 def in_one(rows):
     """The rows of a line as if they were one."""
-    return [[(0, rows.shape[1])] for _ in rows]
+    return [[rows.shape[1]] for _ in rows]
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_proof_at_the_start_sees_a_leak(model, built, monkeypatch):
     data, module = built(f"model={model}", "peft=none", "data=alpaca", "data.path=sample", "data.limit=20")
     line = packed(data)[0]
-    assert packing.check_packing(module, line, data.pad_id) < 1e-5
+    assert agreement.check_packing(module, line, data.pad_id) < 1e-5
     assert module.training
-    monkeypatch.setattr(attention, "spans", in_one)
+    monkeypatch.setattr(row_by_row, "lengths", in_one)
     monkeypatch.setattr(causal, "positions_in_rows", lambda rows: torch.arange(rows.shape[1])[None])
     monkeypatch.setattr(seq2seq, "block_mask", lambda q, k, *_, **__: torch.zeros(len(q), 1, q.shape[1], k.shape[1]))
     with pytest.raises(UserError, match=r"data.batching=packed: this model lets packed rows see each other"):
-        packing.check_packing(module, line, data.pad_id)
+        agreement.check_packing(module, line, data.pad_id)
 
 
 def test_a_run_refuses_a_model_that_leaks(llmft, monkeypatch):
-    monkeypatch.setattr(attention, "spans", in_one)
+    monkeypatch.setattr(row_by_row, "lengths", in_one)
     monkeypatch.setattr(causal, "positions_in_rows", lambda rows: torch.arange(rows.shape[1])[None])
     code, _, err = llmft(
         "model=tiny_llama", "data=alpaca", "data.path=sample", "data.limit=20", "data.batching=packed", "output_dir=run"

@@ -1,10 +1,13 @@
 """Promise: what makes a training faster leaves loss and gradients as plain PyTorch computes them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from llmft.collate import training_batch
-from llmft.models import attention
+from llmft.encoding import IGNORED
+from llmft.models import row_by_row
 from tests.guarantees.test_packing_changes_nothing import packed
 
 pytestmark = pytest.mark.guarantees
@@ -19,6 +22,12 @@ def step(module, batch):
     return total.item(), int(tokens), {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
 
 
+def uneven(data):
+    """A batch with much padding."""
+    rows = sorted((data.encoded["train"][n] for n in range(20)), key=lambda row: len(row.input_ids))
+    return [rows[19], rows[0], rows[18], rows[1], rows[2]]
+
+
 def assert_alike(found, expected, rel):
     assert found[0] == pytest.approx(expected[0], rel=rel)
     assert found[1] == expected[1]
@@ -31,24 +40,50 @@ def assert_alike(found, expected, rel):
 @pytest.mark.parametrize("peft", ["none", "lora"])
 @pytest.mark.parametrize("model", TINY)
 def test_the_fast_way_computes_what_the_plain_way_does(model, peft, built, monkeypatch):
-    monkeypatch.setattr(attention, "EAGER_UP_TO", 10**6)
+    monkeypatch.setattr(row_by_row, "EAGER_UP_TO", 10**6)
     overrides = [o for o in DATA if peft == "lora" or not o.startswith("peft")]
     data, module = built(f"model={model}", f"peft={peft}", *overrides, "model.attention=by_length")
     module.train()
     for p in module.parameters():
         p.data *= 1.5  # sharper than freshly made
     lines = packed(data)
-    single = training_batch([[row] for row in data.encoded["train"][:5]], data.pad_id)
+    single = training_batch([[row] for row in uneven(data)], data.pad_id)
     both = training_batch(lines[:2], data.pad_id)
     assert module.by_length
     assert module.row_by_row
     assert not module.plain
+    if model != "tiny_gemma":  # its window is shorter than its rows
+        assert module.laid(single)["input_ids"].shape == (1, int(single["attention_mask"].sum()))  # no padding
     fast = [step(module, batch) for batch in (single, both)]
+    assert module.rows_agree or model == "tiny_gemma"
     assert module.head_is_last
     assert module.model.config._attn_implementation == "sdpa"  # as answers are computed
     module.plain, module.by_length, module.row_by_row = True, False, False
     for found, batch in zip(fast, (single, both), strict=True):
         assert_alike(found, step(module, batch), rel=1e-5)
+
+
+@pytest.mark.parametrize("model", TINY)
+def test_a_row_without_labels_is_left_out_in_one_line_too(model, built):
+    """As the filler of an uneven last batch has none."""
+    data, module = built(f"model={model}", "peft=none", *[o for o in DATA if not o.startswith("peft")])
+    rows = uneven(data)
+    rows[1] = replace(rows[1], labels=[IGNORED] * len(rows[1].labels), supervised=0)
+    batch = training_batch([[row] for row in rows], data.pad_id)
+    found = step(module.train(), batch)
+    module.plain, module.row_by_row = True, False
+    assert_alike(found, step(module, batch), rel=1e-5)
+
+
+@pytest.mark.parametrize("model", ["tiny_t5", "tiny_llama"])
+def test_a_model_whose_rows_see_each_other_keeps_its_padding(model, built, monkeypatch):
+    data, module = built(f"model={model}", "peft=none", *[o for o in DATA if not o.startswith("peft")])
+    batch = training_batch([[row] for row in uneven(data)], data.pad_id)
+    monkeypatch.setattr(row_by_row, "lengths", lambda rows: [[rows.shape[1]] for _ in rows])
+    found = step(module.train(), batch)
+    assert module.rows_agree is False
+    module.plain, module.row_by_row = True, False
+    assert_alike(found, step(module, batch), rel=1e-5)
 
 
 @pytest.mark.parametrize("peft", ["lora", "dora"])

@@ -42,7 +42,7 @@ def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     done = forked(
         *RUNS[request.param], *FAST, "data.split={val:0.1,test:0.2}", "trainer.max_steps=8", "generation.max_new_tokens=8", "evaluate.rows=10",
-        "evaluate.response_file=with-response.json", "output_dir=made", cwd=folder,
+        "evaluate.response_file=with-response.json", "report.write=false", "output_dir=made", cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder / "made", done

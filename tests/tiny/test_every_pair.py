@@ -6,13 +6,16 @@ import pytest
 
 from tests.conftest import DATA, SHARED, TINY
 
+PAIRS = [(model, data) for model in TINY for data in DATA]
+FAST = [*(("tiny_t5", data) for data in DATA), ("tiny_gpt2", "academic"), ("tiny_gpt2", "keyword_qa")]
 
-@pytest.mark.parametrize("data", DATA)
+
 @pytest.mark.parametrize(
-    ("model", "peft"),
-    [("tiny_t5", "lora"), ("tiny_gpt2", "none"), pytest.param("tiny_llama", "lora", marks=pytest.mark.slow)],
+    ("model", "data"),
+    [pytest.param(*pair, marks=() if pair in FAST else pytest.mark.slow) for pair in PAIRS],
 )
-def test_fast_dev_run(model, data, peft, llmft, tmp_path):
+def test_fast_dev_run(model, data, llmft, tmp_path):
+    peft = "none" if model == "tiny_gpt2" else "lora"
     code, out, err = llmft(
         f"model={model}", f"data={data}", "data.path=sample", f"peft={peft}", "debug=fast", "output_dir=run"
     )

@@ -130,7 +130,7 @@ def test_a_checkpoint_holds_the_adapter_alone(peft, built):
 
 @pytest.mark.slow
 def test_a_packed_line_is_its_rows_on_a_quantised_base(built):
-    from llmft.models.packing import check_packing
+    from llmft.models.agreement import check_packing
 
     for model in ("tiny_llama", "tiny_t5"):
         data, module = built(f"model={model}", "peft=qlora", "data.batching=packed", "data.batch_size=1", *RUN)

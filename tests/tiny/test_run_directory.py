@@ -36,7 +36,7 @@ def run(request, tmp_path_factory):
     model, data, peft = RUNS[request.param]
     done = forked(
         f"model={model}", f"data={data}", "data.path=sample", f"peft={peft}", "data.limit=60", "trainer.max_steps=12", "generation.max_new_tokens=8",
-        "data.max_prompt_tokens=900", "data.max_answer_tokens=900", "optim.lr=1e-3", "trainer.log_every_n_steps=5", "output_dir=made",
+        "data.max_prompt_tokens=900", "data.max_answer_tokens=900", "data.batch_size=4", "optim.lr=1e-3", "trainer.log_every_n_steps=5", "report.write=false", "output_dir=made",
         cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -40,7 +40,7 @@ def asked(question, **more):
     return {"model": "tuned", "messages": [{"role": "user", "content": question}], **more}
 
 
-def until(condition, seconds=20):
+def until(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

@@ -16,6 +16,7 @@ from llmft.models import backbone
 from llmft.opened import completed
 from llmft.redact import safe_argument, save
 from llmft.rules import RULES
+from tests.conftest import composed
 
 GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir() and folder.name != "hydra")
 OPTIONS = [(f.parent.name, f.stem) for f in sorted(conf_dir().glob("*/[!_]*.yaml"))]
@@ -41,6 +42,18 @@ def test_the_commands_have_these_groups(load):
     assert {group: commands for group, commands in found.items() if commands} == {
         group: set(commands) for group, commands in COMMANDS_OF.items()
     }
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("model=tiny_gpt2", "output_dir=run", "+callbacks.x={a:1}", "peft=qlora", "data.split={val:0,test:0.1}"),
+        ("~logger", "output_dir=run", "trainer=ddp", "model=tiny_t5", "++callbacks.progress.refresh_rate=0"),
+    ],
+)
+def test_the_tests_own_way_to_compose_is_hydras(overrides, load):
+    for _ in range(2):
+        assert load(*overrides) == composed(*overrides)
 
 
 def test_estimate_takes_what_train_takes(load):

@@ -57,7 +57,7 @@ def test_sizes_by_hand(load):
 
 @pytest.mark.parametrize("model", ["tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma"])
 def test_activations_are_what_torch_makes(model, load, built):
-    overrides = (*ROWS, f"model={model}", "peft=none", "model.gradient_checkpointing=false")
+    overrides = (*ROWS, f"model={model}", "peft=none", "model.gradient_checkpointing=false", "model.padding=kept")
     outline, family = outlined(load, *overrides)
     data, module = built(*overrides)
     rows = data.encoded["train"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -79,18 +80,22 @@ def stream(server):
 
 
 def drip(server):
-    """A byte now and then, so that no single read takes long."""
+    """A byte now and then, so that no single read takes long; nobody waits for all of it, which is no JSON."""
     server.send_response(200)
     server.send_header("Content-Length", "1000")
     server.end_headers()
     try:
-        for _ in range(100):
+        for _ in range(1000):
             server.wfile.write(b" ")
             server.wfile.flush()
             time.sleep(0.05)
     except OSError:
         pass
     server.close_connection = True
+
+
+def silence(_):
+    time.sleep(10)
 
 
 def status(code, text="no", **headers):
@@ -118,7 +123,7 @@ def server():
 @pytest.fixture
 def judge(server, load, tmp_path):
     def make(*overrides, kind="ollama"):
-        fast = ("judge.backoff=0.01", "judge.timeout=0.3", "judge.max_bytes=20000")
+        fast = ("judge.backoff=0.01", "judge.timeout=30", "judge.max_bytes=20000")
         cfg = load(f"judge={kind}", f"judge.url={server.url}", *fast, *overrides, command="evaluate")
         return Judge(cfg.judge, tmp_path / "judge.jsonl")
 
@@ -202,17 +207,16 @@ def test_finished_scores_are_reused_by_the_same_judge_alone(server, judge):
         (status(200, "\x1b[2J{}"), "not the JSON"),
         (stream, "the reply is larger than judge.max_bytes=20000"),
         (drip, "attempts"),
-        (lambda _: time.sleep(0.7), "attempts"),
-        (lambda server: server.connection.close(), "attempts"),
+        (silence, "attempts"),
+        (lambda server: server.connection.shutdown(socket.SHUT_RDWR), "attempts"),
     ],
     ids=["500", "html", "half", "list", "number", "control", "2gb", "drip", "silent", "hangup"],
 )
 def test_one_row_fails_and_the_others_do_not(action, reason, server, judge, tmp_path):
     server.script["evil"] = action
     predictions = rows("fine", "evil", "fine too")
-    started = time.monotonic()
-    found = run(judge("judge.attempts=2"), predictions)
-    assert time.monotonic() - started < 20
+    patience = 1.5 if action in (drip, silence) else 30
+    found = run(judge("judge.attempts=2", f"judge.timeout={patience}"), predictions)
     assert [p.scores["judge"] for p in predictions] == [50, None, 50]
     (said,) = found["summary"]["reasons"]
     assert said.startswith("failed: ")

@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 
 from llmft import performance
 
-KEYS = ("model.dtype", "model.attention", "optim.fused")
+KEYS = ("model.dtype", "model.attention", "optim.fused", "model.padding")
 
 
 def settled(load, *overrides):
@@ -28,9 +28,9 @@ def units(monkeypatch):
 
 
 def test_a_frozen_base_is_held_in_bfloat16_where_that_is_multiplied_in_hardware(load, units):
-    assert settled(load, "peft=lora") == ["bfloat16", "by_length", True]
+    assert settled(load, "peft=lora") == ["bfloat16", "by_length", True, "skipped"]
     units(None)
-    assert settled(load, "peft=lora") == ["float32", "sdpa", True]
+    assert settled(load, "peft=lora") == ["float32", "sdpa", True, "skipped"]
 
 
 @pytest.mark.usefixtures("units")
@@ -62,20 +62,28 @@ def test_autocast_chooses_attention_as_bfloat16_weights_do(load):
 
 @pytest.mark.usefixtures("units")
 def test_a_layer_that_runs_twice_runs_alike(load):
-    assert settled(load, "peft=lora", "model.gradient_checkpointing=true")[:2] == ["bfloat16", "sdpa"]
+    assert settled(load, "peft=lora", "model.gradient_checkpointing=true") == ["bfloat16", "sdpa", True, "kept"]
+
+
+@pytest.mark.parametrize(
+    "why", ["trainer=fsdp", "model.attention=eager", "peft.distill_from=tiny_gpt2", "trainer.accelerator=gpu"]
+)
+def test_padding_is_kept_where_rows_cannot_be_taken_one_by_one(load, why, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *_: True)
+    assert settled(load, "peft=lora", why)[3] == "kept"
 
 
 @pytest.mark.usefixtures("units")
 def test_plain_and_the_users_own_values(load):
-    assert settled(load, "peft=lora", "performance=plain") == ["float32", "sdpa", False]
+    assert settled(load, "peft=lora", "performance=plain") == ["float32", "sdpa", False, "kept"]
     given = ["model.dtype=bfloat16", "model.attention=eager", "optim.fused=false"]
-    assert settled(load, "peft=lora", *given) == ["bfloat16", "eager", False]
-    assert settled(load, "peft=lora", "performance=plain", *given) == ["bfloat16", "eager", False]
+    assert settled(load, "peft=lora", *given) == ["bfloat16", "eager", False, "kept"]
+    assert settled(load, "peft=lora", "performance=plain", *given) == ["bfloat16", "eager", False, "kept"]
 
 
 @pytest.mark.usefixtures("units")
 def test_the_users_own_type_decides_attention_too(load):
-    assert settled(load, "peft=lora", "model.dtype=float32") == ["float32", "sdpa", True]
+    assert settled(load, "peft=lora", "model.dtype=float32") == ["float32", "sdpa", True, "skipped"]
 
 
 @pytest.mark.usefixtures("units")

@@ -147,7 +147,7 @@ def test_flags_that_go_around_are_refused_also_beside_help(flags, llmft):
 def test_awkward_paths_are_refused(key, path, llmft):
     code, _, err = llmft("model=tiny_gpt2", "output_dir=run", f"{key}={path}")
     assert code == 2
-    assert err.startswith("llmft: ")
+    assert [line for line in err.splitlines() if line.startswith("llmft: ")], err[-300:]  # behind what the log says
     assert "Traceback" not in err
 
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from llmft import ranks
 from llmft.ranks import share_cores
 
 
@@ -57,3 +58,10 @@ def test_cores_that_slurm_gave_a_task_are_not_shared(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
     share_cores(trainer(4))
     assert torch.get_num_threads() == 6
+
+
+def test_a_worker_says_nothing_of_a_run_that_has_gone(capsys):
+    ranks.tell_but_lost_readers(ConnectionResetError, ConnectionResetError(104, "reset by peer"), None)
+    assert capsys.readouterr().err == ""
+    ranks.tell_but_lost_readers(ValueError, ValueError("broken"), None)
+    assert "ValueError: broken" in capsys.readouterr().err

@@ -76,12 +76,15 @@ def listening(host: str, port: int) -> socket.socket:
     Raises:
         UserError: It cannot be bound.
     """
+    sock = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         sock = socket.socket(family, kind, protocol)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
     except OSError as error:
+        if sock:
+            sock.close()
         raise UserError(
             f"serve.host={host} serve.port={port}: cannot listen there ({error.strerror}); port 0 takes a free one"
         ) from None

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -70,8 +71,9 @@ class Temporary(tempfile.TemporaryDirectory):
         remove_left()
         folder = Path(self.name)
         unfinished = folder / "unfinished"
-        self.handle = unfinished.open("w")
-        fcntl.flock(self.handle, fcntl.LOCK_EX)
+        handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT, 0o600)
+        weakref.finalize(self, os.close, handle)
+        fcntl.flock(handle, fcntl.LOCK_EX)
         unfinished.rename(folder / "in_use")  # no other process sees it without its lock
 
 

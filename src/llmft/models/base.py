@@ -13,8 +13,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from llmft.errors import UserError
+from llmft.models.agreement import rows_agree
 from llmft.models.attention import attention_for
 from llmft.models.loss import head_left_out, head_loss_sum, head_on, token_loss_sum
+from llmft.models.row_by_row import can_be_alone, in_one_line, is_full, lengths
 from llmft.models.sharding import shard, whole
 
 if TYPE_CHECKING:
@@ -54,7 +56,8 @@ class InstructionModule(pl.LightningModule):
         teacher: Another model to learn from as well; None for none.
         plain: Whether all is computed as transformers would: the head everywhere, padding masked.
         by_length: Whether attention is chosen by the length of a batch's lines.
-        row_by_row: Whether packed rows may attend each by itself, where the family and the device can.
+        row_by_row: Whether the rows of a batch may be laid in one line and attend each by itself, where model and device can.
+        rows_agree: Whether they then are what they are alone; None: not asked yet.
         window_open: Whether there are gradients that no optimizer step has used yet.
         window_loss: Of the last optimizer step: nats per supervised token.
         window_tokens: Of the last optimizer step: supervised tokens.
@@ -77,6 +80,7 @@ class InstructionModule(pl.LightningModule):
         self.places: list[str] = []
         self.plain, self.by_length, self.row_by_row = False, False, False
         self.head_is_last, self.plain_head = False, False
+        self.rows_agree: bool | None = None
         self.window_open = False
         self.window_loss, self.window_tokens, self.grad_norm, self.learning_rate = float("nan"), 0, float("nan"), 0.0
         self.window_places: list[str] = []
@@ -92,12 +96,15 @@ class InstructionModule(pl.LightningModule):
             Logits [N, V], the ids [N] that they predict, line by line, and where these stand, [B, T], bool.
         """
 
+    @abstractmethod
+    def tokens(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Where there is no padding: among the ids, [B, S], and among the labels, [B, S] or [B, T], bool."""
+
     def tuned(self, cfg: Any) -> "InstructionModule":
         """Itself, as fast as a training's settled config says."""
         self.plain = cfg.get("performance") == "plain"
         self.by_length = cfg.model.attention == "by_length"
-        # with checkpointing a layer runs again outside of ``attention_for``
-        self.row_by_row = not (self.plain or cfg.model.gradient_checkpointing or cfg.model.attention == "eager")
+        self.row_by_row = cfg.model.padding == "skipped"
         return self
 
     def head_on(self, chosen: Tensor) -> AbstractContextManager[None]:
@@ -108,13 +115,34 @@ class InstructionModule(pl.LightningModule):
         """The logits of the chosen positions, [N, V]."""
         return outputs.logits[chosen] if self.plain else outputs.logits
 
-    def attention_for(self, length: int, rows: Tensor | None = None) -> AbstractContextManager[None]:
-        """The fastest attention for lines of so many tokens; ``rows`` [B, S] where packed rows may be taken one by one."""
-        alone = rows if self.row_by_row and rows is not None and rows.device.type == "cpu" else None
-        return attention_for(self.model, length, alone, by_length=self.by_length)
+    def attention_for(
+        self, length: int, rows: Tensor | None, sources: Tensor | None = None
+    ) -> AbstractContextManager[None]:
+        """The fastest attention for lines of so many tokens; ``rows`` and ``sources`` as of ``alone``."""
+        return attention_for(self.model, length, rows, sources, by_length=self.by_length)
+
+    def alone(self, batch: dict[str, Any]) -> Tensor | None:
+        """Which row of its line a label belongs to, where rows share lines and are taken one by one; else None."""
+        rows = batch.get("label_rows")
+        if rows is None or not self._can_be_alone(batch, max(map(max, lengths(batch["rows"])))):
+            return None
+        return rows
+
+    def _can_be_alone(self, batch: dict[str, Any], longest: int) -> bool:
+        on_cpu = batch["input_ids"].device.type == "cpu"
+        return self.row_by_row and on_cpu and self.rows_agree is not False and can_be_alone(self.model.config, longest)
+
+    def laid(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with its rows in one line and without padding, where that is faster and computes the same; else as it is."""
+        if self.teacher or is_full(*self.tokens(batch)) or not self._can_be_alone(batch, batch["input_ids"].shape[1]):
+            return batch
+        if self.rows_agree is None:
+            self.rows_agree = rows_agree(self, batch)
+        return in_one_line(batch, *self.tokens(batch)) if self.rows_agree else batch
 
     def loss_sum(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Token losses of a batch as a sum in nats, and the number of supervised tokens; in training with a teacher's part."""
+        batch = self.laid(batch)
         head = self.model.get_output_embeddings()
         # a head that is adapted, in 4 bits or shared out among processes is no such plain matrix
         bare = type(head) is torch.nn.Linear and type(head.weight) is torch.nn.Parameter

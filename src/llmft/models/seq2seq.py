@@ -20,18 +20,34 @@ class Seq2Seq(InstructionModule):
         labels = batch["labels"]
         inputs = {"decoder_input_ids": self.model.prepare_decoder_input_ids_from_labels(labels), "use_cache": False}
         chosen = supervised(labels)
-        with self.head_on(chosen), self.attention_for(max(batch["input_ids"].shape[1], labels.shape[1])):
-            inputs |= self._packed(batch, inputs["decoder_input_ids"]) if "rows" in batch else self._single(batch)
-            outputs = self.model(**inputs)
+        if "rows" in batch:
+            start = self.model.config.decoder_start_token_id
+            inputs["decoder_input_ids"][row_starts(batch["label_rows"])] = start
+        rows = self.alone(batch)
+        sources = None if rows is None else batch["rows"]
+        length = max(batch["input_ids"].shape[1], labels.shape[1])
+        with self.head_on(chosen), self.attention_for(length, rows, sources):
+            # under a mask of their own where rows share a line, but are not taken one by one
+            masks = self._block_masks(batch) if "rows" in batch and rows is None else self._inputs(batch, rows)
+            outputs = self.model(**inputs, **masks)
         return self.logits_on(chosen, outputs), labels[chosen], chosen
 
-    def _single(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def tokens(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """A row has one target at least, also where none of its labels is to be learnt, so that both sides have its number."""
+        if "label_rows" in batch:
+            return batch["rows"] >= 0, batch["label_rows"] >= 0
+        targets = supervised(batch["labels"]).flip(1).cumsum(1).flip(1) > 0
+        targets[:, 0] = True
+        return batch["attention_mask"].bool(), targets
+
+    def _inputs(self, batch: dict[str, Any], rows: Tensor | None) -> dict[str, Any]:
+        if rows is not None:
+            return {"input_ids": batch["input_ids"], "attention_mask": None}
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
-    def _packed(self, batch: dict[str, Any], decoder_input_ids: Tensor) -> dict[str, Any]:
+    def _block_masks(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Encoder, decoder and cross attention each under a block mask; T5's positions are relative, so none are given."""
         sources, targets, dtype = batch["rows"], batch["label_rows"], self.model.dtype
-        decoder_input_ids[row_starts(targets)] = self.model.config.decoder_start_token_id
         encoder = self.model.get_encoder()
         return {
             # the model would give the encoder's mask to the cross attention too, so the encoder is called here

@@ -48,6 +48,7 @@ RULES: dict[str, Rule] = {
     ),
     "model.trust_remote_code": FLAG,
     "model.attention": one_of("auto", "sdpa", "eager", "by_length"),
+    "model.padding": one_of("auto", "skipped", "kept"),
     "model.gradient_checkpointing": FLAG,
     "peft.method": one_of("none", "lora", "head", "unfreeze"),
     "peft.targets": Rule("auto, all-linear or a list of names", lambda v: TEXT.holds(v) or texts(v)),
@@ -91,6 +92,14 @@ def _half_weights(cfg: DictConfig) -> Faults:
         yield f"model.dtype={cfg.model.dtype}: it would lose small updates of {trained}; use float32"
     elif cfg.model.new_tokens:
         yield f"model.dtype={cfg.model.dtype}: it would lose small updates of model.new_tokens; use float32"
+
+
+@between("model.padding", "model.gradient_checkpointing", "trainer.strategy")
+def _padding_skipped(cfg: DictConfig) -> Faults:
+    if cfg.model.padding == "skipped" and cfg.model.gradient_checkpointing:
+        yield "model.padding=skipped: with model.gradient_checkpointing a layer runs twice, and must run alike; use kept"
+    if cfg.model.padding == "skipped" and cfg.trainer.strategy == "fsdp":
+        yield "model.padding=skipped: trainer=fsdp needs the same calls in all processes; use kept"
 
 
 @between("model.attention", "model.gradient_checkpointing")
