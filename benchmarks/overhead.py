@@ -1,6 +1,7 @@
 """What a training step costs besides its arithmetic: default callbacks and logging, none, and a bare loop of torch. Prints a table.
 
     python benchmarks/overhead.py [models=tiny_gpt2,smollm2_135m] [steps=12] [rounds=3] [threads=1] [KEY=VALUE for llmft ...]
+    python benchmarks/overhead.py models=smollm2_135m steps=5 rounds=2      (two minutes)
 
 The three train the same model on the same batches from the same weights, in one process and by turns, and must end with the same
 weights to the last bit, or this ends with an error. Clipping is arithmetic and stays on in all of them. Validation, checkpoints and samples
@@ -111,8 +112,9 @@ def watch(thing: Any, hook: str, spent: dict[str, float]) -> None:
 
 def fitted(material: Material, overrides: list[str], steps: int, spent: dict[str, float] | None = None) -> list[Clock]:
     """A training by llmft; with ``spent``, the CPU time of each hook of a step goes there."""
-    clocks, cfg = Clocks(), configured([*overrides, f"trainer.max_steps={steps}"])
+    clocks = Clocks()
     with tempfile.TemporaryDirectory() as folder:
+        cfg = configured([*overrides, f"trainer.max_steps={steps}", f"output_dir={folder}"])  # loggers write there, too
         run = RunDirectory(Path(folder))
         generator = Generator(material.model, material.codec, cfg.generation)
         fit = Fit(cfg, run, material.module, material.data, generator, None)
