@@ -23,7 +23,7 @@ from llmft.report.marks import marked
 from llmft.report.series import Series
 from llmft.shipping import card
 
-EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e{{ 7*7 }}</pre>&amp;\x1b[31m"
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e{{ 7919*7919 }}</pre>&amp;\x1b[31m"
 SETTINGS = OmegaConf.create({"examples": 4, "best_and_worst": 2, "reference_curve": None})
 
 
@@ -135,7 +135,7 @@ def test_nothing_in_a_row_can_act(tmp_path):
     assert not [name for name, _ in found.attributes if name.startswith("on")]
     assert "\u202e" not in text
     assert "\x1b" not in text
-    assert "49" not in "".join(t for t in found.texts if "7*7" in t)
+    assert "62710561" not in text
     assert any("<script>alert(1)</script>" in t for t in found.texts)  # shown as text
     assert "This run is halted" in text
 

@@ -165,6 +165,7 @@ class NanGuard(pl.Callback):
                 "learning_rate": pl_module.learning_rate if self.history else None,
                 "weights_named": named or [],
                 "precision": str(trainer.precision),
+                "rows_agree": bool(pl_module.rows_agree),
                 **halt.examine(pl_module, window, trainer),
                 "history": list(self.history),
             }

@@ -36,6 +36,7 @@ def main(cfg: DictConfig) -> None:
     folder, trained = open_run(cfg.run, "halt")
     report, window, weights = halt.read(folder / "halt")
     module, codec = _module(trained, weights)
+    module.rows_agree = bool(report.get("rows_agree"))  # broken weights could not be asked
     found = _replay(module, window, report)
     rows = [row for batch in window.batches for row in _rows(module, batch, codec)]
     if cfg.format == "json":
@@ -53,7 +54,7 @@ def _module(cfg: DictConfig, weights: dict[str, torch.Tensor]) -> tuple[Instruct
     codec, _ = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
     model = backbone.load_model(place, cfg.model, family.auto_class, cfg.peft)
     model = adapters.adapt(model, cfg.peft, cfg.model.lora_targets)
-    module = family(model, None, None)
+    module = family(model, None, None).tuned(cfg)
     module.teacher = teacher_of(cfg, codec.tokenizer, family)
     module.on_load_checkpoint({"state_dict": weights})
     module.load_state_dict(weights, strict=False)
