@@ -10,6 +10,8 @@ causal. Not counted: padding, recomputation, embeddings, norms, softmax, optimiz
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 # What the number of tokens of a matrix is called in ``turns.contents``.
 KINDS = ("sources", "targets", "supervised")
 PAIRS = ("source_source", "source_target", "target_target")
@@ -29,7 +31,7 @@ class Counter:
 
     def _look(self, name: str) -> Any:
         def look(_: Any, inputs: tuple[Any, ...]) -> None:
-            if inputs and not inputs[0].requires_grad:
+            if torch.is_grad_enabled() and inputs and not inputs[0].requires_grad:
                 self.without_gradient.add(name)
 
         return look

@@ -134,11 +134,12 @@ class InstructionModule(pl.LightningModule):
 
     def laid(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch with its rows in one line and without padding, where that is faster and computes the same; else as it is."""
-        if self.teacher or is_full(*self.tokens(batch)) or not self._can_be_alone(batch, batch["input_ids"].shape[1]):
+        if self.teacher or not self._can_be_alone(batch, batch["input_ids"].shape[1]):
             return batch
         if self.rows_agree is None:
             self.rows_agree = rows_agree(self, batch)
-        return in_one_line(batch, *self.tokens(batch)) if self.rows_agree else batch
+        sides = self.tokens(batch)
+        return in_one_line(batch, *sides) if self.rows_agree and not is_full(*sides) else batch
 
     def loss_sum(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Token losses of a batch as a sum in nats, and the number of supervised tokens; in training with a teacher's part."""
