@@ -121,9 +121,10 @@ FAULTS = [
     Fault("the head's own gradient is forgotten", "models/loss.py", "weights += (slope.T @ rows).to(weights.dtype)", "pass", f"{SPEED} -k none"),
     Fault("logits that change after the head are taken as they leave it", "models/base.py", "self.head_is_last = logits.is_meta or ", "self.head_is_last = True or ",
           f"{SPEED} -k after_the_head"),
-    Fault("rows of a line are taken together, and nobody asks", "models/row_by_row.py", "    edges = [[*starts.nonzero()[:, 0].tolist(), rows.shape[1]]",
+    Fault("rows of a line are taken together, and nobody asks", "models/one_line.py", "    edges = [[*starts.nonzero()[:, 0].tolist(), rows.shape[1]]",
           "    edges = [[0, rows.shape[1]]", f"{SPEED} -k plain_way"),
     Fault("a row without targets has no place in the decoder's line", "models/seq2seq.py", "        targets[:, 0] = True\n", "", f"{SPEED} -k without_labels"),
+    Fault("short rows side by side see copies", "models/one_line.py", "(place >= size)[:, None, None]", "(place < 0)[:, None, None]", f"{SPEED} -k tiny_t5"),
     Fault("T5's bias in one line is that of its shortest row", "models/row_by_row.py", "longest = max(map(max,", "longest = min(map(min,", f"{SPEED} -k tiny_t5"),
     Fault("answers are computed as the last batch was", "models/attention.py", "model.set_attn_implementation(before)", "pass", f"{SPEED} -k tiny_llama-none"),
 ]  # fmt: skip

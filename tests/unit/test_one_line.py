@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from llmft.collate import training_batch
 from llmft.encoding import IGNORED, Encoded
 from llmft.models.causal import Causal
-from llmft.models.row_by_row import FULL, in_one_line, is_full, lengths
+from llmft.models.one_line import FULL, SHORT, beside, in_one_line, is_full, lengths
 from llmft.models.seq2seq import Seq2Seq
 
 N = IGNORED
@@ -71,3 +71,22 @@ def test_a_batch_with_little_padding_is_full():
     kept[0, : round(100 * (1 - FULL))] = False
     assert not is_full(kept)
     assert is_full(torch.ones(1, 100, dtype=torch.bool), kept)  # both sides count together
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8))
+def test_short_rows_side_by_side_lose_no_token(sizes):
+    rows = beside([sizes])
+    assert rows
+    tokens = torch.arange(sum(sizes))
+    places = tokens[rows.tokens]
+    assert places[rows.places].tolist() == tokens.tolist()
+    table = places.view(rows.shape)
+    starts = [sum(sizes[:n]) for n in range(len(sizes))]
+    assert [row[:size].tolist() for row, size in zip(table, sizes, strict=True)] == [
+        list(range(start, start + size)) for start, size in zip(starts, sizes, strict=True)
+    ]
+    assert (~rows.copies).sum(-1).flatten().tolist() == sizes
+
+
+def test_long_rows_do_not_stand_side_by_side():
+    assert beside([[3, SHORT + 1]]) is None

@@ -9,7 +9,7 @@ from torch import Tensor
 from llmft.collate import training_batch
 from llmft.encoding import Encoded
 from llmft.errors import UserError
-from llmft.models.row_by_row import in_one_line
+from llmft.models.one_line import in_one_line
 
 if TYPE_CHECKING:
     from llmft.models.base import InstructionModule

@@ -16,7 +16,8 @@ from llmft.errors import UserError
 from llmft.models.agreement import rows_agree
 from llmft.models.attention import attention_for
 from llmft.models.loss import head_left_out, head_loss_sum, head_on, token_loss_sum
-from llmft.models.row_by_row import can_be_alone, in_one_line, is_full, lengths
+from llmft.models.one_line import in_one_line, is_full, lengths
+from llmft.models.row_by_row import can_be_alone
 from llmft.models.sharding import shard, whole
 
 if TYPE_CHECKING:

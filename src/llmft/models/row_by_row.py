@@ -3,62 +3,29 @@
 All else a transformer does is done token by token, so that nothing is computed for padding, and no score between two rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from llmft.models.packing import row_starts
+from llmft.models.one_line import Beside, Side, side_of
 
 # Tokens of a row up to which eager attention is the faster one in bfloat16 on a CPU (benchmarks/means.py).
 EAGER_UP_TO = 384
-# The largest share of tokens in a batch's lines at which it pays to lay them in one: attention by rows costs a twentieth more.
-FULL = 0.92
 NAME = "llmft_row_by_row"
-
-Lengths = list[list[int]]
 
 
 class Rows(NamedTuple):
     """How long the rows of each line are, padding as a row of its own; of a seq2seq model also those of the encoder's side."""
 
-    own: Lengths
-    sources: Lengths | None
+    own: Side
+    sources: Side | None
 
 
 _rows: ContextVar[Rows] = ContextVar("rows")
-
-
-def in_one_line(batch: dict[str, Any], kept: Tensor, targets: Tensor) -> dict[str, Any]:
-    """A batch with all its rows in one line, in their order, and without its padding.
-
-    Args:
-        batch: Of ``collate.training_batch``, of one or several rows a line.
-        kept: [B, S], bool: where a token stands; padding is left out.
-        targets: As the labels, bool: where one stands, or nothing to be learnt, but no padding.
-
-    Returns:
-        The same keys, [1, tokens]; ``rows`` and ``label_rows`` number the rows anew.
-    """
-    lines = torch.arange(len(kept), device=kept.device)[:, None] * (kept.shape[1] + targets.shape[1])
-    rows = (lines + batch.get("rows", 0)).expand_as(kept)
-    label_rows = (lines + batch.get("label_rows", 0)).expand_as(targets)
-    line = {name: batch[name][kept][None] for name in ("input_ids", "attention_mask")}
-    line |= {
-        "labels": batch["labels"][targets][None],
-        "rows": rows[kept][None],
-        "label_rows": label_rows[targets][None],
-    }
-    return {**batch, **line}
-
-
-def is_full(*sides: Tensor) -> bool:
-    """Whether lines have so little padding (False) that leaving it out saves nothing."""
-    return sum(int(side.sum()) for side in sides) > FULL * sum(side.numel() for side in sides)
 
 
 def can_be_alone(config: Any, length: int) -> bool:
@@ -85,7 +52,7 @@ def rows_alone(model: Any, rows: Tensor, sources: Tensor | None) -> Iterator[Non
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, _attention)  # its masks are not registered: none are made
-    told = _rows.set(Rows(lengths(rows), None if sources is None else lengths(sources)))
+    told = _rows.set(Rows(side_of(rows), None if sources is None else side_of(sources)))
     biased = [module for module in model.modules() if hasattr(module, "compute_bias")] if sources is not None else []
     for module in biased:
         module.compute_bias = _bias_of(module)
@@ -100,16 +67,6 @@ def rows_alone(model: Any, rows: Tensor, sources: Tensor | None) -> Iterator[Non
             module.has_relative_attention_bias = hasattr(module, "relative_attention_bias")
 
 
-def lengths(rows: Tensor) -> Lengths:
-    """How many tokens each row of each line has, padding as a row of its own.
-
-    Args:
-        rows: [B, S].
-    """
-    edges = [[*starts.nonzero()[:, 0].tolist(), rows.shape[1]] for starts in row_starts(rows)]
-    return [[end - start for start, end in pairwise(line)] for line in edges]
-
-
 def _bias_of(attention: Any) -> Any:
     """T5's bias by distance, which is the same in every row: for the longest one, [1, H, L, L]; nothing across, [1, 1, 1, 1]."""
 
@@ -117,7 +74,8 @@ def _bias_of(attention: Any) -> Any:
         if not hasattr(attention, "relative_attention_bias"):
             return torch.zeros(1, 1, 1, 1, device=device)
         told = _rows.get()
-        longest = max(map(max, told.own if attention.is_causal else told.sources or told.own))
+        side = told.own if attention.is_causal else told.sources or told.own
+        longest = max(map(max, side.lengths))
         return type(attention).compute_bias(attention, longest, longest, device=device)
 
     return compute_bias
@@ -132,13 +90,57 @@ def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, _: Any, *
     causal = sources is None or module.is_causal
     theirs = own if sources is None or causal else sources
     mine = own if causal or module.is_decoder else theirs
+    if mine.beside and theirs.beside and mine.beside.shape[0] == theirs.beside.shape[0]:
+        return _side_by_side(module, (query, key, value), mine.beside, theirs.beside, causal=causal, **more), None
     lines = []
-    for number, (ours, other) in enumerate(map(_matched, mine, theirs)):
+    for number, (ours, other) in enumerate(map(_matched, mine.lengths, theirs.lengths)):
         parts = [
             x[number : number + 1].split(sizes, dim=2) for x, sizes in ((query, ours), (key, other), (value, other))
         ]
         lines += [torch.cat([_alone(module, *row, causal=causal, **more) for row in zip(*parts, strict=True)], dim=1)]
     return torch.cat(lines), None
+
+
+def _side_by_side(
+    module: Any, heads: Sequence[Tensor], mine: Beside, theirs: Beside, *, causal: bool, **more: Any
+) -> Tensor:
+    """Query, key and value [B, H, T or S, D], to [B, T, H, D]; no token sees a copy, which stand on the right."""
+    lines, parts = (heads[0].shape[0], heads[0].shape[2]), []
+    for x, rows in zip(heads, (mine, theirs, theirs), strict=True):
+        spread: Any = _Spread.apply(x.transpose(1, 2).flatten(0, 1), rows.tokens, rows.places)
+        parts.append(spread.unflatten(0, rows.shape).transpose(1, 2))
+    made = _alone(module, *parts, causal=causal, hidden=None if causal else theirs.copies, **more)
+    collected: Any = _Collect.apply(made.flatten(0, 1), mine.places)
+    return collected.unflatten(0, lines)
+
+
+class _Spread(torch.autograd.Function):
+    """Tokens to their places. No gradient comes from a copy, so that none is added up."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, tokens: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        return x.index_select(0, tokens)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Any) -> Any:
+        """Of the tokens."""
+        return slopes[0].index_select(0, ctx.saved_tensors[0]), None, None
+
+
+class _Collect(torch.autograd.Function):
+    """What stands at the places, back to the lines; copies are left."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.shape = x.shape
+        return x.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Any) -> Any:
+        """Of the places; nothing for copies."""
+        return slopes[0].new_zeros(ctx.shape).index_copy_(0, ctx.saved_tensors[0], slopes[0]), None
 
 
 def _matched(ours: list[int], theirs: list[int]) -> tuple[list[int], list[int]]:
@@ -147,8 +149,27 @@ def _matched(ours: list[int], theirs: list[int]) -> tuple[list[int], list[int]]:
     return ours + [0] * (rows - len(ours)), theirs + [0] * (rows - len(theirs))
 
 
-def _alone(module: Any, query: Tensor, key: Tensor, value: Tensor, *, causal: bool, **more: Any) -> Tensor:
-    """A row, [1, H, T, D], to [1, T, H, D]."""
+def _alone(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    causal: bool,
+    hidden: Tensor | None = None,
+    **more: Any,
+) -> Tensor:
+    """Rows as long as each other, [R, H, T, D] and [R, H or fewer, S, D], to [R, T, H, D].
+
+    Args:
+        module: The attention.
+        query: Of T tokens.
+        key: Of S tokens.
+        value: Of the same.
+        causal: Whether a token sees no later one.
+        hidden: [R, 1, 1, S], bool: keys that nobody sees.
+        more: As the model gives it.
+    """
     from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
     length, bias = query.shape[2], more.pop("position_bias", None)
@@ -156,7 +177,8 @@ def _alone(module: Any, query: Tensor, key: Tensor, value: Tensor, *, causal: bo
         bias = None
     if not length or not key.shape[2]:  # padding
         return torch.zeros_like(query).transpose(1, 2)
-    if bias is None and (query.dtype != torch.bfloat16 or max(length, key.shape[2]) > EAGER_UP_TO):
+    plain = bias is None and hidden is None
+    if plain and (query.dtype != torch.bfloat16 or max(length, key.shape[2]) > EAGER_UP_TO):
         return sdpa_attention_forward(module, query, key, value, None, **{**more, "is_causal": causal and length > 1})[
             0
         ]
@@ -165,7 +187,9 @@ def _alone(module: Any, query: Tensor, key: Tensor, value: Tensor, *, causal: bo
     scaling = more.get("scaling") or query.shape[-1] ** -0.5
     scores = query @ key.transpose(2, 3) * scaling
     if bias is not None:
-        scores = scores + bias[..., :length, :length]
+        scores = scores + bias[..., :length, : key.shape[2]]
+    if hidden is not None:
+        scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
     if causal:
         later = torch.ones(length, length, dtype=torch.bool).triu(1)
         scores = scores.masked_fill(later, torch.finfo(scores.dtype).min)
