@@ -91,6 +91,23 @@ def test_a_model_whose_rows_see_each_other_keeps_its_padding(model, built, monke
     assert_alike(found, step(module, batch), rel=1e-5)
 
 
+def test_a_model_that_takes_no_positions_keeps_its_padding(built, monkeypatch, caplog):
+    data, module = built("model=tiny_llama", "peft=none", *[o for o in DATA if not o.startswith("peft")])
+    batch = training_batch([[row] for row in uneven(data)], data.pad_id)
+    inner = module.model.forward
+    monkeypatch.setattr(
+        module.model,
+        "forward",
+        lambda input_ids, attention_mask, use_cache: inner(input_ids, attention_mask, use_cache=use_cache),
+    )
+    with caplog.at_level("INFO"):
+        found = step(module.train(), batch)
+    assert module.rows_agree is False
+    assert "padding is kept: this model cannot take rows in one line" in caplog.text
+    module.plain, module.row_by_row = True, False
+    assert_alike(found, step(module, batch), rel=1e-5)
+
+
 @pytest.mark.parametrize("peft", ["lora", "dora"])
 @pytest.mark.parametrize("model", ["tiny_t5", "tiny_llama"])
 def test_a_frozen_base_in_bfloat16_leaves_what_is_trained_in_float32(model, peft, built):

@@ -1,5 +1,6 @@
 """Rows that share a line: the proof, on real ones, that a model computes each as if it were alone."""
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from llmft.models.one_line import in_one_line
 
 if TYPE_CHECKING:
     from llmft.models.base import InstructionModule
+
+log = logging.getLogger(__name__)
 
 # Largest difference between packed and single logits, relative to the largest logit. Measured: 4e-7 to 1e-5 in float32
 # where rows are kept apart; 0.07 to 0.6 (times the size of small logits) where one sees another.
@@ -64,8 +67,13 @@ def rows_agree(module: "InstructionModule", batch: dict[str, Any]) -> bool | Non
     module.rows_agree = True
     try:
         difference, tolerance = _difference(module, [in_one_line(first, *module.tokens(first))], [first])
+    except Exception as error:  # it takes no positions, say, or has no attention but its own
+        log.info("padding is kept: this model cannot take rows in one line (%s)", str(error).partition("\n")[0])
+        return False
     finally:
         module.rows_agree = before
+    if not difference <= tolerance:
+        log.info("padding is kept: in one line rows see each other (logits differ by %.2g of the largest)", difference)
     return difference <= tolerance
 
 
