@@ -70,7 +70,7 @@ FAULTS = [
     # 4 batching
     Fault("means of batches are averaged", "models/base.py", "        self.nats += nats.detach().cpu().double()\n        self.tokens += tokens.cpu()",
           "        self.nats += nats.detach().cpu().double() / tokens.cpu()\n        self.tokens += 1", BATCHING),
-    Fault("padding is seen by the encoder", "models/seq2seq.py", '"attention_mask": batch["attention_mask"]}', '"attention_mask": batch["attention_mask"] * 0 + 1}', BATCHING),
+    Fault("padding is seen by the encoder", "models/seq2seq.py", 'batch["attention_mask"] if rows is None', 'batch["attention_mask"] * 0 + 1 if rows is None', BATCHING),
     # 5 labels
     Fault("labels are shifted twice", "models/causal.py", 'targets[:, :-1] = batch["labels"][:, 1:]', 'targets[:, :-2] = batch["labels"][:, 2:]', BATCHING),
     Fault("pads are trained", "collate.py", '"labels": _pad(labels, IGNORED)', '"labels": _pad(labels, pad_id)', "tests/unit/test_collate.py"),

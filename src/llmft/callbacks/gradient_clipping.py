@@ -24,9 +24,8 @@ class GradientClipping(pl.Callback):
         self.steps += 1
         if math.isfinite(norm) and norm > self.max_norm:
             self.clipped += 1
-            weights = [
-                p for group in optimizer.param_groups for p in group["params"]
-            ]  # those without a gradient are passed over
+            # torch passes those without a gradient over
+            weights = [p for group in optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grads_with_norm_(weights, self.max_norm, torch.tensor(norm))
         pl_module.log_exact("train/clipped_share", self.clipped / self.steps)
 

@@ -37,8 +37,7 @@ def check_packing(module: "InstructionModule", line: Sequence[Encoded], pad_id: 
     Raises:
         UserError: They differ, so that rows would see each other.
     """
-    if module.rows_agree is None:
-        module.rows_agree = rows_agree(module, training_batch([[row] for row in line], pad_id))
+    module.ask_rows(training_batch([[row] for row in line], pad_id))
     packed, *single = [training_batch(rows, pad_id) for rows in ([line], *([[row]] for row in line))]
     difference, tolerance = _difference(module, [packed], single)
     if not difference <= tolerance:

@@ -133,12 +133,16 @@ class InstructionModule(pl.LightningModule):
         on_cpu = batch["input_ids"].device.type == "cpu"
         return self.row_by_row and on_cpu and self.rows_agree is not False and can_be_alone(self.model.config, longest)
 
+    def ask_rows(self, batch: dict[str, Any]) -> None:
+        """Ask once, with a batch, whether rows in one line are what they are alone, where they may lie so at all."""
+        if self.row_by_row and self.rows_agree is None:
+            self.rows_agree = rows_agree(self, batch)
+
     def laid(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch with its rows in one line and without padding, where that is faster and computes the same; else as it is."""
         if self.teacher or not self._can_be_alone(batch, batch["input_ids"].shape[1]):
             return batch
-        if self.rows_agree is None:
-            self.rows_agree = rows_agree(self, batch)
+        self.ask_rows(batch)
         sides = self.tokens(batch)
         return in_one_line(batch, *sides) if self.rows_agree and not is_full(*sides) else batch
 

@@ -27,9 +27,12 @@ class Seq2Seq(InstructionModule):
         sources = None if rows is None else batch["rows"]
         length = max(batch["input_ids"].shape[1], labels.shape[1])
         with self.head_on(chosen), self.attention_for(length, rows, sources):
-            # under a mask of their own where rows share a line, but are not taken one by one
-            masks = self._block_masks(batch) if "rows" in batch and rows is None else self._inputs(batch, rows)
-            outputs = self.model(**inputs, **masks)
+            if "rows" in batch and rows is None:
+                inputs |= self._block_masks(batch)
+            else:
+                mask = batch["attention_mask"] if rows is None else None
+                inputs |= {"input_ids": batch["input_ids"], "attention_mask": mask}
+            outputs = self.model(**inputs)
         return self.logits_on(chosen, outputs), labels[chosen], chosen
 
     def tokens(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -39,11 +42,6 @@ class Seq2Seq(InstructionModule):
         targets = supervised(batch["labels"]).flip(1).cumsum(1).flip(1) > 0
         targets[:, 0] = True
         return batch["attention_mask"].bool(), targets
-
-    def _inputs(self, batch: dict[str, Any], rows: Tensor | None) -> dict[str, Any]:
-        if rows is not None:
-            return {"input_ids": batch["input_ids"], "attention_mask": None}
-        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
     def _block_masks(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Encoder, decoder and cross attention each under a block mask; T5's positions are relative, so none are given."""

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmft.errors import UserError
-from llmft.printable import printable
 from llmft.sources.find import Source
 from llmft.sources.jsons import EmptyFileError, read_json, read_jsonl
 from llmft.sources.opened import Located, byte_lines, kind, not_utf8, opened
@@ -45,7 +44,7 @@ def read_file(given: str, file: Path) -> Iterator[Located]:
     try:
         yield from READERS[kind(file) or ""](given, file)
     except (OSError, EOFError, zlib.error, pyarrow.ArrowException) as error:
-        raise UserError(f"{given}: cannot be read: {printable(_reason(error))}") from None
+        raise UserError(f"{given}: cannot be read: {_reason(error)}") from None
 
 
 def lines_of(given: str, file: Path) -> Iterator[tuple[int, str]]:
@@ -64,7 +63,7 @@ def lines_of(given: str, file: Path) -> Iterator[tuple[int, str]]:
                 except UnicodeDecodeError as error:
                     raise UserError(f"{given}:{number}: {not_utf8(raw, error)}") from None
     except OSError as error:
-        raise UserError(f"{given}: cannot be read: {printable(_reason(error))}") from None
+        raise UserError(f"{given}: cannot be read: {_reason(error)}") from None
 
 
 def _reason(error: BaseException) -> str:
