@@ -52,8 +52,8 @@ $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	touch $@
 
 lowest: $(LOWEST)/.installed
-	$(LOWEST)/bin/python -m pytest -n 2 --dist loadgroup tests/unit tests/tiny/test_adapters.py tests/tiny/test_export.py \
-		tests/tiny/test_served_answers.py tests/tiny/test_theirs.py
+	$(LOWEST)/bin/python -m pytest -n 2 --dist loadgroup tests/unit tests/integration/models/test_peft.py tests/integration/commands/test_export.py \
+		tests/integration/serving/test_answers_match.py tests/integration/models/test_untrusted_models.py
 
 # Tools that look at an environment from outside, in one of their own: no dependency of the project.
 TOOLS := .venv-tools
@@ -75,7 +75,7 @@ audit: $(TOOLS)/.installed
 
 # every parser of ours under many generated inputs (minutes)
 fuzz: $(VENV)/.installed
-	LLMFT_FUZZ=2000 $(BIN)/python -m pytest -n 2 -m "slow or not slow" tests/unit/test_fuzz.py
+	LLMFT_FUZZ=2000 $(BIN)/python -m pytest -n 2 -m "slow or not slow" tests/robustness/test_fuzz.py
 
 clean:
 	rm -rf $(VENV) $(PEERS) $(LOWEST) $(TOOLS) dist build outputs

@@ -112,15 +112,16 @@ def parts(model: str, *overrides: str):
     from hydra import compose, initialize_config_dir
     from hydra.utils import get_class, instantiate
 
-    from llmft import session
-    from llmft.config import conf_dir
-    from llmft.models import backbone
+    from llmft.config.paths import conf_dir
+    from llmft.data.tokenization import build
+    from llmft.models.backbone import load
+    from llmft.utils.logging import quiet
 
-    session.quiet()
+    quiet()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", overrides=[f"model={model}", "data=openorca", *overrides])
-    place = backbone.locate(cfg.model, get_class(cfg.model._target_).auto_class)
-    codec, _ = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
+    place = load.locate(cfg.model, get_class(cfg.model._target_).auto_class)
+    codec, _ = build.codec_of(cfg, load.load_tokenizer(place, cfg.model))
     return instantiate(cfg.data), codec
 
 

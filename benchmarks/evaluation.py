@@ -18,11 +18,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, instantiate
 
-from llmft import session
-from llmft.config import conf_dir
-from llmft.evaluation.evaluation import Evaluation
-from llmft.generation import Generator
-from llmft.models import backbone
+from llmft.config.paths import conf_dir
+from llmft.data.tokenization import build
+from llmft.evaluation.evaluator import Evaluation
+from llmft.generation.generator import Generator
+from llmft.models.backbone.load import load_model, load_tokenizer, locate
+from llmft.utils.logging import quiet
 
 OPENORCA = Path(__file__).resolve().parents[2] / "shared" / "data" / "openorca.jsonl"
 
@@ -34,14 +35,14 @@ def load(*overrides):
 
 def prepared(cfg):
     """Data, generator and module of a config, untrained."""
-    session.quiet()
+    quiet()
     data = instantiate(cfg.data)()
     data.read()
     family = get_class(cfg.model._target_)
-    place = backbone.locate(cfg.model, family.auto_class)
-    codec, _ = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
+    place = locate(cfg.model, family.auto_class)
+    codec, _ = build.codec_of(cfg, load_tokenizer(place, cfg.model))
     data.encode(codec)
-    model = backbone.load_model(place, cfg.model, family.auto_class)
+    model = load_model(place, cfg.model, family.auto_class)
     return data, Generator(model, codec, cfg.generation), family(model, None, None)
 
 

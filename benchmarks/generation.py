@@ -16,11 +16,13 @@ from hydra.utils import get_class
 from rich.console import Console
 from rich.table import Table
 
-from llmft import session
-from llmft.config import conf_dir
-from llmft.generation import Generator
-from llmft.models import backbone
-from llmft.questions import sample_questions
+from llmft.config.paths import conf_dir
+from llmft.data.tokenization import build
+from llmft.generation.generator import Generator
+from llmft.generation.questions import sample_questions
+from llmft.models.backbone import load
+from llmft.utils import device
+from llmft.utils.logging import quiet
 
 CACHES = ("dynamic", "static")
 
@@ -30,9 +32,9 @@ def generators(model: str, tokens: int) -> dict[str, Generator]:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("answer", overrides=[f"model={model}"])
     auto_class = get_class(cfg.model._target_).auto_class
-    place = backbone.locate(cfg.model, auto_class)
-    codec, _ = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
-    loaded = backbone.load_model(place, cfg.model, auto_class).to(session.device())
+    place = load.locate(cfg.model, auto_class)
+    codec, _ = build.codec_of(cfg, load.load_tokenizer(place, cfg.model))
+    loaded = load.load_model(place, cfg.model, auto_class).to(device.device())
     settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "num_beams": 1, "do_sample": False, "seed": 0}
     ways = {"dynamic": {}, "static": {"cache_implementation": "static"}}
     return {name: Generator(loaded, codec, {**settings, **more, "batch_size": 64}) for name, more in ways.items()}
@@ -41,9 +43,9 @@ def generators(model: str, tokens: int) -> dict[str, Generator]:
 def main() -> None:
     given = dict(argument.split("=", 1) for argument in sys.argv[1:])
     rows, tokens, rounds = (int(given.get(key, number)) for key, number in (("rows", 8), ("tokens", 32), ("rounds", 3)))
-    session.quiet()
+    quiet()
     table = Table(
-        title=f"{rows} answers of {tokens} tokens on {session.device()}, {torch.get_num_threads()} threads", box=None
+        title=f"{rows} answers of {tokens} tokens on {device.device()}, {torch.get_num_threads()} threads", box=None
     )
     for name in ("model", "cache", "tokens/s", "CPU s", "CPU against dynamic"):
         table.add_column(name, justify="left" if name in ("model", "cache") else "right")

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from llmft.config import conf_dir
+from llmft.config.paths import conf_dir
 from llmft.models.loss import head_loss_sum, token_loss_sum
 
 LENGTHS = (64, 128, 256, 384, 512, 1024)
@@ -101,14 +101,15 @@ def head() -> Table:
 def compiled() -> Table:
     from hydra.utils import get_class
 
-    from llmft.models import adapters, backbone
+    from llmft.models.backbone import load
+    from llmft.models.peft import trainable
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", overrides=["model=smollm2_135m", "model.dtype=bfloat16", "peft.dropout=0"])
     family = get_class(cfg.model._target_)
-    place = backbone.locate(cfg.model, family.auto_class)
-    model = adapters.adapt(
-        backbone.load_model(place, cfg.model, family.auto_class, cfg.peft), cfg.peft, cfg.model.lora_targets
+    place = load.locate(cfg.model, family.auto_class)
+    model = trainable.adapt(
+        load.load_model(place, cfg.model, family.auto_class, cfg.peft), cfg.peft, cfg.model.lora_targets
     )
     table = Table(
         "way", "first two steps, s", "a step after, CPU s", title="LoRA on SmolLM2, bf16, 8 rows of 64 to 96 tokens"

@@ -28,12 +28,14 @@ from hydra.utils import get_class, instantiate
 from rich.console import Console
 from rich.table import Table
 
-from llmft import session
-from llmft.config import conf_dir
-from llmft.fit import Fit
-from llmft.generation import Generator
-from llmft.models import adapters, backbone
-from llmft.run import RunDirectory
+from llmft.config.paths import conf_dir
+from llmft.data.tokenization import build
+from llmft.generation.generator import Generator
+from llmft.models.backbone import load
+from llmft.models.peft import trainable
+from llmft.runs.directory import RunDirectory
+from llmft.training.trainer import Fit
+from llmft.utils.logging import quiet
 
 COMMON = ("data=alpaca", "data.path=sample", "data.batch_size=8", "data.split.val=0", "data.split.test=0", "data.shuffle=false",
           "trainer.accelerator=cpu", "trainer.max_epochs=100", "scheduler=constant", "scheduler.warmup_steps=0")  # fmt: skip
@@ -70,12 +72,12 @@ class Material:
         self.data = instantiate(cfg.data)()
         self.data.read()
         family = get_class(cfg.model._target_)
-        place = backbone.locate(cfg.model, family.auto_class)
-        self.codec, _ = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
+        place = load.locate(cfg.model, family.auto_class)
+        self.codec, _ = build.codec_of(cfg, load.load_tokenizer(place, cfg.model))
         self.data.encode(self.codec)
         torch.manual_seed(cfg.seed)
-        model = backbone.load_model(place, cfg.model, family.auto_class, cfg.peft)
-        self.model = adapters.adapt(model, cfg.peft, cfg.model.lora_targets)
+        model = load.load_model(place, cfg.model, family.auto_class, cfg.peft)
+        self.model = trainable.adapt(model, cfg.peft, cfg.model.lora_targets)
         schedule = partial(instantiate(cfg.scheduler), total_steps=1000)
         self.module = family(self.model, instantiate(cfg.optim), schedule)
         self.first = copy.deepcopy(self.trained())
@@ -189,7 +191,7 @@ def main() -> None:
     steps, rounds = int(given.pop("steps", 12)), int(given.pop("rounds", 3))
     models = given.pop("models", "tiny_gpt2,smollm2_135m").split(",")
     torch.set_num_threads(int(given.pop("threads", 1)))
-    session.quiet()
+    quiet()
     table = Table(title=f"a training step of 8 rows, {torch.get_num_threads()} threads", box=None)
     for name in ("model", "way", "wall ms", "CPU ms", "CPU against bare", "CPU against none"):
         table.add_column(name, justify="left" if name in ("model", "way") else "right")

@@ -19,13 +19,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from openai import OpenAI
 
-from llmft import session
 from llmft.commands.serve import listening, server_of
-from llmft.config import conf_dir
-from llmft.loaded import load_generator
-from llmft.records import Turn
-from llmft.serving.build import build
+from llmft.config.paths import conf_dir
+from llmft.data.records import Turn
+from llmft.generation.load import load_generator
+from llmft.serving.app import build
 from llmft.serving.safety import Safety
+from llmft.utils.logging import quiet
 
 QUESTIONS = (
     "What is overfitting?",
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--flood", type=int, default=0, help="so many clients at once, each with one question")
     options = parser.parse_args()
-    session.quiet()
+    quiet()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         overrides = [f"model={options.model}", "hydra.mode=RUN", f"generation.max_new_tokens={options.tokens}",
                      f"serve.max_waiting={max(64, options.flood)}"]  # fmt: skip

@@ -27,8 +27,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import settings
 
-from llmft.config import conf_dir
-from llmft.models.tiny import LLAMA_TEMPLATE, byte_tokenizer
+from llmft.config.paths import conf_dir
+from llmft.models.backbone.tiny import LLAMA_TEMPLATE, byte_tokenizer
 
 # A slow machine is no fault; and what a change is judged by must not depend on luck: LLMFT_FUZZ=N looks further.
 settings.register_profile("llmft", deadline=None, derandomize="LLMFT_FUZZ" not in os.environ, print_blob=True)
@@ -157,19 +157,21 @@ def built(load: Callable[..., Any]) -> Callable[..., Any]:
     def build(*overrides: str) -> tuple[Any, Any]:
         from hydra.utils import get_class, instantiate
 
-        from llmft import performance, session
-        from llmft.models import adapters, backbone
+        from llmft.config import auto_values
+        from llmft.data.tokenization.build import codec_of
+        from llmft.models.backbone.load import load_model, load_tokenizer, locate
+        from llmft.models.peft import trainable
 
         cfg = load(*overrides)
-        performance.settle(cfg)
+        auto_values.settle(cfg)
         family = get_class(cfg.model._target_)
-        place = backbone.locate(cfg.model, family.auto_class)
+        place = locate(cfg.model, family.auto_class)
         data = instantiate(cfg.data)()
         data.read()
-        data.encode(session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))[0])
-        model = backbone.load_model(place, cfg.model, family.auto_class, cfg.peft)
+        data.encode(codec_of(cfg, load_tokenizer(place, cfg.model))[0])
+        model = load_model(place, cfg.model, family.auto_class, cfg.peft)
         torch.manual_seed(cfg.seed)
-        model = adapters.adapt(model, cfg.peft, cfg.model.lora_targets)
+        model = trainable.adapt(model, cfg.peft, cfg.model.lora_targets)
         return data, family(model, instantiate(cfg.optim), instantiate(cfg.scheduler)).tuned(cfg)
 
     return build
@@ -180,17 +182,17 @@ def module(load: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Encoded data of a config, of ``rows.jsonl`` in ``tmp_path``: ``data = module("model=tiny_t5")``."""
     from hydra.utils import get_class, instantiate
 
-    from llmft import session
-    from llmft.models import backbone
+    from llmft.data.tokenization.build import codec_of
+    from llmft.models.backbone.load import load_tokenizer, locate
 
     monkeypatch.chdir(tmp_path)
 
     def make(*overrides: str) -> Any:
         cfg = load("data.path=rows.jsonl", "prompt=plain", *overrides)
-        place = backbone.locate(cfg.model, get_class(cfg.model._target_).auto_class)
+        place = locate(cfg.model, get_class(cfg.model._target_).auto_class)
         data = instantiate(cfg.data)()
         data.read()
-        data.encode(session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))[0])
+        data.encode(codec_of(cfg, load_tokenizer(place, cfg.model))[0])
         return data
 
     return make
@@ -240,7 +242,7 @@ def forked(*arguments: str, cwd: Path, before: Callable[[], None] | None = None)
         before: Called there before the command; importable.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["llmft.commands.train", "llmft.__main__", "tests.preloaded"])
+    context.set_forkserver_preload(["llmft.commands.train", "llmft.__main__", "tests.support.preloaded_process"])
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         files = [DupFd(file.fileno()) for file in (out, err)]
         process = context.Process(target=_command, args=(arguments, str(cwd), dict(os.environ), before, *files))

@@ -10,9 +10,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, instantiate
 
-from llmft import session
-from llmft.config import conf_dir
-from llmft.models import adapters, backbone
+from llmft.config.paths import conf_dir
+from llmft.data.tokenization.build import codec_of
+from llmft.models.backbone import load
+from llmft.models.peft import trainable
+from llmft.utils.logging import quiet
 from training.cases import Case
 from training.shapes import SHAPES, build, read
 
@@ -54,7 +56,7 @@ def prepare(case: Case, model: str, path: str, count: int, folder: Path) -> Mate
         count: How many rows are trained on; they are spread over the whole file.
         folder: Where to write.
     """
-    session.quiet()
+    quiet()
     given = (f"model={model}",)
     if model in SHAPES:
         given = (f"model={SHAPES[model].option}", f"model.path={build(model, case.data, path, folder.parent)}")
@@ -62,10 +64,10 @@ def prepare(case: Case, model: str, path: str, count: int, folder: Path) -> Mate
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", overrides=[*line, f"output_dir={folder}"])
     family = get_class(cfg.model._target_)
-    place = backbone.locate(cfg.model, family.auto_class)
+    place = load.locate(cfg.model, family.auto_class)
     data = instantiate(cfg.data)()
     data.read()
-    data.encode(session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))[0])
+    data.encode(codec_of(cfg, load.load_tokenizer(place, cfg.model))[0])
     rows = data.in_order()
     if len(rows) < count:
         raise SystemExit(f"{path} has {len(rows)} rows within the budgets, {count} are needed: lower --steps")
@@ -101,6 +103,6 @@ def common(case: Case) -> tuple[str, ...]:
 def first_adapter(cfg: Any, place: str, family: Any, folder: Path) -> Path:
     """LoRA matrices as llmft makes them."""
     torch.manual_seed(cfg.seed)
-    model = adapters.adapt(backbone.load_model(place, cfg.model, family.auto_class), cfg.peft, cfg.model.lora_targets)
+    model = trainable.adapt(load.load_model(place, cfg.model, family.auto_class), cfg.peft, cfg.model.lora_targets)
     model.save_pretrained(folder)
     return folder

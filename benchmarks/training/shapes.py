@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import transformers
 
-from llmft.models import tiny
-from llmft.sources import find
+from llmft.data.sources import find
+from llmft.models.backbone import tiny
 
 
 @dataclass(frozen=True)

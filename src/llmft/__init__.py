@@ -7,16 +7,16 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from llmft import telemetry
+from llmft.utils import telemetry
 
 if TYPE_CHECKING:
     from llmft.api import Run, load_run, train
-    from llmft.errors import Halted, UserError
+    from llmft.utils.errors import Halted, UserError
 
 telemetry.off()
 __version__ = version("llmft")
 __all__ = ["Halted", "Run", "UserError", "__version__", "load_run", "train"]
-HOME = {"Run": "api", "load_run": "api", "train": "api", "Halted": "errors", "UserError": "errors"}
+HOME = {"Run": "api", "load_run": "api", "train": "api", "Halted": "utils.errors", "UserError": "utils.errors"}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,9 +8,11 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from llmft.command_line import check_command_line, check_flags, quoted, resumed_dir
-from llmft.config import conf_dir, did_you_mean
-from llmft.errors import INTERRUPTED, UserError, complain
+from llmft.config.cli_args import check_command_line, check_flags, quoted, resumed_dir
+from llmft.config.paths import conf_dir
+from llmft.utils.console import complain
+from llmft.utils.errors import INTERRUPTED, UserError
+from llmft.utils.text import did_you_mean
 
 COMMANDS = {
     "train": "llmft.commands.train",
@@ -85,7 +87,8 @@ def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
     """Hand over to Hydra; a job that fails says so and does not end a sweep."""
     import hydra
 
-    from llmft import job, ranks, sweep
+    from llmft.sweep import job, results
+    from llmft.utils import distributed
 
     codes: list[int] = []
 
@@ -103,8 +106,8 @@ def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
         ours = "ignore::UserWarning:multiprocessing.process"
         os.environ["PYTHONWARNINGS"] = ",".join(dict.fromkeys([*given, ours]))
     signal.signal(signal.SIGTERM, interrupt)
-    if os.environ.get(ranks.FOLLOWS) == str(os.getppid()):
-        ranks.follow(os.getppid(), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    if os.environ.get(distributed.FOLLOWS) == str(os.getppid()):
+        distributed.follow(os.getppid(), lambda: os.kill(os.getpid(), signal.SIGTERM))
     # Hydra's completion script is named after the program; Lightning starts it again for the other processes
     sys.argv = ["llmft" if sys.argv[0].endswith("__main__.py") else sys.argv[0], *arguments]
     try:
@@ -113,7 +116,7 @@ def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
         codes.append(INTERRUPTED)
     except SystemExit as stop:  # Hydra's end after an error of its own, or of a launcher
         codes.append(stop.code if isinstance(stop.code, int) else 1)
-    return max([*codes, *(sweep.end() if multirun else ())], default=0)
+    return max([*codes, *(results.end() if multirun else ())], default=0)
 
 
 def interrupt(*_: Any) -> None:

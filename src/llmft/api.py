@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.check import check
-from llmft.command_line import composed
-from llmft.errors import UserError
-from llmft.opened import open_run
-from llmft.run import RunDirectory
+from llmft.config.cli_args import composed
+from llmft.config.validate import check
+from llmft.runs.directory import RunDirectory
+from llmft.runs.open import open_run
+from llmft.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from llmft.generation import Answer, Generator
-    from llmft.shipping.export import Exported
+    from llmft.export.export import Exported
+    from llmft.generation.generator import Answer, Generator
 
 
 class Run:
@@ -74,7 +74,7 @@ class Run:
         Raises:
             UserError: A question is blank or too long for the model, or a setting is wrong.
         """
-        from llmft.records import Example, Turn
+        from llmft.data.records import Example, Turn
 
         if isinstance(questions, str):
             raise UserError("questions: must be a list of texts; for a single one there is answer()")
@@ -105,7 +105,7 @@ class Run:
         Raises:
             UserError: It cannot be written there, or is not the trained model when loaded again.
         """
-        from llmft.shipping.export import export
+        from llmft.export.export import export
 
         settings = OmegaConf.create(
             {"form": form, "shard_size": shard_size, "tolerance": tolerance, "zip": zip, "hub": hub, "private": private}
@@ -115,15 +115,15 @@ class Run:
 
     @cached_property
     def _tuned(self) -> "Generator":
-        from llmft import session
-        from llmft.loaded import load_tuned
+        from llmft.generation.load import load_tuned
+        from llmft.utils.logging import quiet
 
-        session.quiet()
+        quiet()
         return load_tuned(self.path, self.config, self.config.generation)
 
     @cached_property
     def _base(self) -> "Generator":
-        from llmft.loaded import base_beside
+        from llmft.generation.load import base_beside
 
         return base_beside(self.config, self._tuned)
 

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from llmft.collate import training_batch
+from llmft.data.batching.collate import training_batch
 from tests.conftest import cli
 
 pytestmark = [

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llmft.collate import training_batch
+from llmft.data.batching.collate import training_batch
 from tests.guarantees.test_packing_changes_nothing import packed
 
 pytestmark = [

@@ -13,8 +13,8 @@ def at(where: str, number: int) -> None:
     """Make the ``number``-th call of the function that ``where`` names the last thing that happens."""
     import torch
 
-    from llmft import checkpoint_io
-    from llmft.models.base import InstructionModule
+    from llmft.models.module import InstructionModule
+    from llmft.runs import checkpoint_io
 
     owner, name = {
         "batch": (InstructionModule, "training_step"),

@@ -38,9 +38,9 @@ RESUME = f"{HERE}/test_resume_is_exact.py -k llama-full-packed"
 MODES = f"{HERE}/test_training_is_in_train_mode.py"
 GUARDS = f"{HERE}/test_a_guard_halts_what_is_broken.py"
 SAME = f"{HERE}/test_answers_are_the_same_everywhere.py"
-SHIP = "tests/tiny/test_export.py"
+SHIP = "tests/integration/commands/test_export.py"
 SPEED = f"{HERE}/test_speed_changes_no_number.py"
-HEAD = "tests/unit/test_head_loss.py"
+HEAD = "tests/unit/models/test_chunked_loss.py"
 EXPORT = f"{HERE}/test_the_exported_model_is_the_trained_one.py"
 
 FAULTS = [
@@ -55,7 +55,7 @@ FAULTS = [
     Fault("a filler's labels are trained", "collate.py", "self.rows[row] if row >= 0 else _unlabelled(self.rows[~row])", "self.rows[max(row, ~row)]",
           f"{HERE}/test_ranks_change_nothing.py"),
     Fault("all processes take the same rows", "batching.py", "range(self.start * self.ranks + self.rank,", "range(self.start * self.ranks,",
-          "tests/unit/test_batching.py"),
+          "tests/unit/data/batching/test_sampler.py"),
     # 3 packing
     Fault("positions go on through a line", "models/packing.py", "    return index - torch.where", "    return index + 0 * torch.where", f"{PACKING} -k sdpa"),
     Fault("packed targets see the row before", "models/packing.py", "        seen = seen & torch.ones_like(seen[0]).tril()",
@@ -73,8 +73,8 @@ FAULTS = [
     Fault("padding is seen by the encoder", "models/seq2seq.py", 'batch["attention_mask"] if rows is None', 'batch["attention_mask"] * 0 + 1 if rows is None', BATCHING),
     # 5 labels
     Fault("labels are shifted twice", "models/causal.py", 'targets[:, :-1] = batch["labels"][:, 1:]', 'targets[:, :-2] = batch["labels"][:, 2:]', BATCHING),
-    Fault("pads are trained", "collate.py", '"labels": _pad(labels, IGNORED)', '"labels": _pad(labels, pad_id)', "tests/unit/test_collate.py"),
-    Fault("padding is found by id", "collate.py", '_mask([len(line) for line in ids], padded.shape[1])', "(padded != pad_id).long()", "tests/unit/test_collate.py"),
+    Fault("pads are trained", "collate.py", '"labels": _pad(labels, IGNORED)', '"labels": _pad(labels, pad_id)', "tests/unit/data/batching/test_collate.py"),
+    Fault("padding is found by id", "collate.py", '_mask([len(line) for line in ids], padded.shape[1])', "(padded != pad_id).long()", "tests/unit/data/batching/test_collate.py"),
     Fault("no stop token", "encoding.py", "whole = [*answer_ids, self.stop_id]", "whole = [*answer_ids]", LABELS),
     Fault("the prompt is trained too", "encoding.py", 'if self.train_on == "all" else', 'if self.train_on != "" else', LABELS),
     Fault("control tokens in text are control tokens", "tokens.py", "        if not split_controls or not self._names_control(text):\n",
@@ -89,7 +89,7 @@ FAULTS = [
     Fault("a resumed epoch starts from its first rows", "fit.py", "resume_at(epoch, batches)", "resume_at(epoch, 0)", RESUME),
     Fault("a checkpoint is written in place", "checkpoint_io.py", 'unfinished = final.with_suffix(".tmp")\n        try', "unfinished = final\n        try", f"{HERE}/test_resume_is_exact.py -k full_disk"),
     Fault("a signal stops without saving", "callbacks/interruption.py", "            self.checkpoints.save(trainer)\n", "", f"{HERE}/test_resume_is_exact.py -k between_two_steps"),
-    Fault("loader workers outlive a run that was killed", "data/base.py", "worker_init_fn=end_with_parent,", "worker_init_fn=None,", "tests/faults/test_left_alone.py"),
+    Fault("loader workers outlive a run that was killed", "data/base.py", "worker_init_fn=end_with_parent,", "worker_init_fn=None,", "tests/robustness/faults/test_left_alone.py"),
     Fault("metrics of the lost steps stay", "callbacks/metrics_log.py", 'if int(row["step"]) <= self.last_step', "if row", RESUME),
     # 7 same seed
     Fault("the adapter is drawn without a seed", "commands/train.py", "    pl.seed_everything(cfg.seed, workers=True, verbose=False)\n", "",
@@ -99,12 +99,12 @@ FAULTS = [
     Fault("weights are trained in the checkpoint's type", "models/backbone.py", '"dtype": dtype_of(cfg)', '"dtype": "auto"', f"{MODES} -k bf16"),
     Fault("gradient checkpointing is not turned on", "models/backbone.py", "if cfg.gradient_checkpointing:", "if False:", f"{MODES} -k keeps_less"),
     Fault("an evaluation repacks 4-bit weights", "models/quantised.py", "            module.support_avx512bf16_for_cpu = False\n", "            pass\n",
-          "tests/tiny/test_quantised.py -k tiny_llama-qlora"),
+          "tests/integration/models/test_quantization.py -k tiny_llama-qlora"),
     Fault("an evaluation takes another int8 kernel", "models/quantised.py", "            module.__class__ = _steady_8bit()\n", "            pass\n",
-          "tests/tiny/test_quantised.py -k tiny_llama-lora_8bit"),
+          "tests/integration/models/test_quantization.py -k tiny_llama-lora_8bit"),
     Fault("bytes are counted as weights", "models/quantised.py", "parameter.numel() if state is None else state.shape.numel()", "parameter.numel()",
-          "tests/tiny/test_quantised.py -k counted"),
-    Fault("an adapter is loaded half", "models/lora.py", "        if missing or unknown:\n", "        if False:\n", "tests/tiny/test_adapters.py -k whose_weights"),
+          "tests/integration/models/test_quantization.py -k counted"),
+    Fault("an adapter is loaded half", "models/lora.py", "        if missing or unknown:\n", "        if False:\n", "tests/integration/models/test_peft.py -k whose_weights"),
     # 9 guards
     Fault("a loss that is no number goes on", "callbacks/nan_guard.py", "if not math.isfinite(loss):", "if False:", GUARDS),
     Fault("a gradient that is no number goes on", "callbacks/nan_guard.py", "if not math.isfinite(norm) and not scaled:", "if False:", GUARDS),

@@ -9,11 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llmft.callbacks.idle_weights import IdleWeights
-from llmft.data import base
-from llmft.encoding import IGNORED
-from llmft.models import adapters, backbone, probe
-from llmft.models.base import InstructionModule
+from llmft.data import datamodule
+from llmft.data.tokenization.codec import IGNORED
+from llmft.diagnostics import forward_trace
+from llmft.diagnostics.idle_weights import IdleWeights
+from llmft.models.backbone import load
+from llmft.models.module import InstructionModule
+from llmft.models.peft import trainable
 
 pytestmark = pytest.mark.guarantees
 RUN = (
@@ -109,7 +111,7 @@ def test_a_planted_nan_is_found(model, peft, accumulate, where, first_bad, llmft
 
 
 def test_a_model_that_was_broken_before_is_named_before_the_first_step(llmft, tmp_path, monkeypatch):
-    real = backbone.load_model
+    real = load.load_model
 
     def planted(*arguments):
         model = real(*arguments)
@@ -117,7 +119,7 @@ def test_a_model_that_was_broken_before_is_named_before_the_first_step(llmft, tm
             model.transformer.h[1].mlp.c_fc.weight[0, 0] = float("nan")
         return model
 
-    monkeypatch.setattr(backbone, "load_model", planted)
+    monkeypatch.setattr(load, "load_model", planted)
     code, _, err = llmft(*RUN, "model=tiny_gpt2", "baseline=true")
     assert code == 3
     assert "halted before the first step: val/loss is nan" in err
@@ -226,13 +228,13 @@ def test_a_masked_batch_in_a_window_with_labels_is_fine(llmft, monkeypatch):
 
 
 def test_a_row_without_labels_is_dropped_and_counted(llmft, tmp_path, monkeypatch):
-    real = base.Fitting.fit
+    real = datamodule.Fitting.fit
 
     def masks_one(self, example, codec, *prompt):
         fitted = real(self, example, codec, *prompt)
         return fitted._replace(row=replace(fitted.row, supervised=0)) if example.place.endswith("json:7") else fitted
 
-    monkeypatch.setattr(base.Fitting, "fit", masks_one)
+    monkeypatch.setattr(datamodule.Fitting, "fit", masks_one)
     code, _, err = llmft(*RUN, "model=tiny_gpt2", "debug=fast", "data.cache=off")
     assert code == 0, err
     assert strict_json(tmp_path / "run" / "run.json")["data"]["dropped"] == {"nothing to learn": 1}
@@ -263,7 +265,7 @@ CUT = {  # what a user's own model code can do wrong, and what is said of it
 def test_a_trainable_weight_that_does_not_learn(case, model, peft, llmft, tmp_path, monkeypatch):
     message, how = CUT[case]
     name = "q.lora_A.default.weight" if peft == "lora" else "h.0.mlp.c_proj.weight"
-    real, real_optimizer = adapters.adapt, InstructionModule.configure_optimizers
+    real, real_optimizer = trainable.adapt, InstructionModule.configure_optimizers
 
     def chosen(model):
         return next((n, p) for n, p in model.named_parameters() if n.endswith(name))
@@ -283,7 +285,7 @@ def test_a_trainable_weight_that_does_not_learn(case, model, peft, llmft, tmp_pa
             group["params"] = [p for p in group["params"] if p is not chosen(self.model)[1]]
         return found
 
-    monkeypatch.setattr(adapters, "adapt", adapt)
+    monkeypatch.setattr(trainable, "adapt", adapt)
     monkeypatch.setattr(InstructionModule, "configure_optimizers", configure)
     code, _, err = llmft(*RUN, f"model={model}", f"peft={peft}", "scheduler=constant")
     assert code == 3, err
@@ -294,7 +296,7 @@ def test_a_trainable_weight_that_does_not_learn(case, model, peft, llmft, tmp_pa
 @pytest.mark.parametrize(("model", "peft"), [("tiny_t5", "none"), ("tiny_llama", "lora")])
 def test_a_healthy_training_is_not_looked_at(model, peft, llmft, tmp_path, monkeypatch):
     """Warm-up from 0 and LoRA's zero start are healthy; no hook is ever set."""
-    monkeypatch.setattr(probe.Probe, "__enter__", None)
+    monkeypatch.setattr(forward_trace.Probe, "__enter__", None)
     steps = ("trainer.max_steps=12", "scheduler.warmup_steps=4", "baseline=true")
     code, _, err = llmft(*RUN, f"model={model}", f"peft={peft}", *steps)
     assert code == 0, err
@@ -318,7 +320,7 @@ def test_a_window_that_cannot_be_run_again_is_still_told(llmft, tmp_path, monkey
     def out_of_memory(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(probe, "run_again", out_of_memory)
+    monkeypatch.setattr(forward_trace, "run_again", out_of_memory)
     code, _, err = llmft(*RUN, "model=tiny_gpt2", "peft=none", "optim.lr=10", "scheduler=constant")
     assert code == 3
     assert "not found, the rows could not be run again (OutOfMemoryError: CUDA out of memory)" in err

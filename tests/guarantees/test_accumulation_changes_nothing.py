@@ -6,12 +6,13 @@ import pytest
 import torch
 from hydra.utils import get_class
 
-from llmft.codec import codec_for
-from llmft.collate import training_batch
-from llmft.config import prompt_config
-from llmft.encoding import IGNORED
-from llmft.models import adapters, backbone
-from llmft.records import Turn
+from llmft.config.paths import prompt_config
+from llmft.data.batching.collate import training_batch
+from llmft.data.records import Turn
+from llmft.data.tokenization.build import codec_for
+from llmft.data.tokenization.codec import IGNORED
+from llmft.models.backbone.load import load_model, load_tokenizer, locate
+from llmft.models.peft import trainable
 from tests.conftest import TINY, chat_row, write_rows
 
 pytestmark = pytest.mark.guarantees
@@ -66,15 +67,13 @@ def test_a_short_last_window_is_divided_by_its_own_tokens(model, llmft, tmp_path
 def test_the_loss_is_what_plain_torch_computes(model, load):
     cfg = load(f"model={model}", "peft=none")
     family = get_class(cfg.model._target_)
-    place = backbone.locate(cfg.model, family.auto_class)
-    codec, _ = codec_for(
-        cfg.model.family, backbone.load_tokenizer(place, cfg.model), prompt_config("plain"), None, "answer"
-    )
+    place = locate(cfg.model, family.auto_class)
+    codec, _ = codec_for(cfg.model.family, load_tokenizer(place, cfg.model), prompt_config("plain"), None, "answer")
     rows = [
         codec.encode(codec.template.render((Turn("user", "Q" * n),)), answer)
         for n, answer in enumerate(ANSWERS[:5], start=1)
     ]
-    net = adapters.adapt(backbone.load_model(place, cfg.model, family.auto_class, cfg.peft), cfg.peft, []).eval()
+    net = trainable.adapt(load_model(place, cfg.model, family.auto_class, cfg.peft), cfg.peft, []).eval()
     total, tokens = family(net, None, None).loss_sum(
         training_batch([[row] for row in rows], codec.tokenizer.pad_token_id)
     )

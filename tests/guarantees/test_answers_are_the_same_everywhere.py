@@ -10,8 +10,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from llmft import train
-from llmft.models import backbone
-from llmft.sources import find, read
+from llmft.data.sources import find, read
+from llmft.models.backbone.load import locate
 from tests.conftest import DATA, SHARED, read_json_lines, write_rows
 
 pytestmark = pytest.mark.guarantees
@@ -78,7 +78,7 @@ def test_answers_are_the_same_everywhere(model, data, peft, questions, load, llm
 def sharpened(cfg: Any, folder: Any) -> Any:
     """A tiny model with weights four times as large, whose answers differ more than those of one drawn at random."""
     auto_class = get_class(cfg._target_).auto_class
-    place = backbone.locate(cfg, auto_class)
+    place = locate(cfg, auto_class)
     model = auto_class.from_pretrained(place)
     with torch.no_grad():
         for weight in model.parameters():
@@ -94,9 +94,7 @@ def plain(folder: Any, cfg: Any, contexts: Any) -> Iterator[str]:
     seq2seq = cfg.model.family == "seq2seq"
     auto_class = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
     if (folder / "adapter_config.json").is_file():
-        model: Any = PeftModel.from_pretrained(
-            auto_class.from_pretrained(backbone.locate(cfg.model, auto_class)), folder
-        )
+        model: Any = PeftModel.from_pretrained(auto_class.from_pretrained(locate(cfg.model, auto_class)), folder)
     else:
         model = auto_class.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right" if seq2seq else "left")

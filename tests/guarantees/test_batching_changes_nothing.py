@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llmft.models.base import TokenSums
+from llmft.models.module import TokenSums
 from tests.guarantees.reference import measured
 
 pytestmark = pytest.mark.guarantees

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from llmft.codec import codec_for
-from llmft.config import prompt_config
-from llmft.data.fitting import Fitting
+from llmft.config.paths import prompt_config
+from llmft.data.preprocessing.truncation import Fitting
 from llmft.data.psychology import Psychology
-from llmft.encoding import IGNORED
-from llmft.models.tiny import GEMMA_TEMPLATE, LLAMA_TEMPLATE, byte_tokenizer
-from llmft.records import Example, Turn
+from llmft.data.records import Example, Turn
+from llmft.data.tokenization.build import codec_for
+from llmft.data.tokenization.codec import IGNORED
+from llmft.models.backbone.tiny import GEMMA_TEMPLATE, LLAMA_TEMPLATE, byte_tokenizer
 
 pytestmark = pytest.mark.guarantees
 CORPUS = [

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from llmft.batching import first_fit_decreasing
-from llmft.collate import training_batch
-from llmft.errors import UserError
-from llmft.models import agreement, causal, one_line, seq2seq
+from llmft.data.batching.collate import training_batch
+from llmft.data.batching.sampler import first_fit_decreasing
+from llmft.models import causal, seq2seq
+from llmft.models.attention import equivalence_check, unpad
+from llmft.utils.errors import UserError
 from tests.guarantees.reference import measured
 
 pytestmark = pytest.mark.guarantees
@@ -93,17 +94,17 @@ def in_one(rows):
 def test_the_proof_at_the_start_sees_a_leak(model, built, monkeypatch):
     data, module = built(f"model={model}", "peft=none", "data=alpaca", "data.path=sample", "data.limit=20")
     line = packed(data)[0]
-    assert agreement.check_packing(module, line, data.pad_id) < 1e-5
+    assert equivalence_check.check_packing(module, line, data.pad_id) < 1e-5
     assert module.training
-    monkeypatch.setattr(one_line, "lengths", in_one)
+    monkeypatch.setattr(unpad, "lengths", in_one)
     monkeypatch.setattr(causal, "positions_in_rows", lambda rows: torch.arange(rows.shape[1])[None])
     monkeypatch.setattr(seq2seq, "block_mask", lambda q, k, *_, **__: torch.zeros(len(q), 1, q.shape[1], k.shape[1]))
     with pytest.raises(UserError, match=r"data.batching=packed: this model lets packed rows see each other"):
-        agreement.check_packing(module, line, data.pad_id)
+        equivalence_check.check_packing(module, line, data.pad_id)
 
 
 def test_a_run_refuses_a_model_that_leaks(llmft, monkeypatch):
-    monkeypatch.setattr(one_line, "lengths", in_one)
+    monkeypatch.setattr(unpad, "lengths", in_one)
     monkeypatch.setattr(causal, "positions_in_rows", lambda rows: torch.arange(rows.shape[1])[None])
     code, _, err = llmft(
         "model=tiny_llama", "data=alpaca", "data.path=sample", "data.limit=20", "data.batching=packed", "output_dir=run"

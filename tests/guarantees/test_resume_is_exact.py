@@ -14,8 +14,8 @@ from functools import partial
 import pytest
 import torch
 
-from llmft.models import tiny
-from llmft.models.base import InstructionModule
+from llmft.models.backbone import tiny
+from llmft.models.module import InstructionModule
 from tests.conftest import chat_row, forked, read_json_lines, write_rows
 from tests.guarantees.killed import at
 

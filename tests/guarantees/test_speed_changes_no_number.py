@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from llmft.collate import training_batch
-from llmft.encoding import IGNORED
-from llmft.models import one_line, row_by_row
+from llmft.data.batching.collate import training_batch
+from llmft.data.tokenization.codec import IGNORED
+from llmft.models.attention import unpad, varlen
 from tests.guarantees.test_packing_changes_nothing import packed
 
 pytestmark = pytest.mark.guarantees
@@ -44,8 +44,8 @@ def assert_alike(found, expected, rel):
 )
 def test_the_fast_way_computes_what_the_plain_way_does(model, short, peft, built, monkeypatch):
     """Rows one by one, and short ones side by side."""
-    monkeypatch.setattr(row_by_row, "EAGER_UP_TO", 10**6)
-    monkeypatch.setattr(one_line, "SHORT", short)
+    monkeypatch.setattr(varlen, "EAGER_UP_TO", 10**6)
+    monkeypatch.setattr(unpad, "SHORT", short)
     overrides = [o for o in DATA if peft == "lora" or not o.startswith("peft")]
     data, module = built(f"model={model}", f"peft={peft}", *overrides, "model.attention=by_length")
     module.train()
@@ -84,7 +84,7 @@ def test_a_row_without_labels_is_left_out_in_one_line_too(model, built):
 def test_a_model_whose_rows_see_each_other_keeps_its_padding(model, built, monkeypatch):
     data, module = built(f"model={model}", "peft=none", *[o for o in DATA if not o.startswith("peft")])
     batch = training_batch([[row] for row in uneven(data)], data.pad_id)
-    monkeypatch.setattr(one_line, "lengths", lambda rows: [[rows.shape[1]] for _ in rows])
+    monkeypatch.setattr(unpad, "lengths", lambda rows: [[rows.shape[1]] for _ in rows])
     found = step(module.train(), batch)
     assert module.rows_agree is False
     module.plain, module.row_by_row = True, False

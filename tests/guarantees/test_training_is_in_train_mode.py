@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from llmft.collate import training_batch
-from llmft.models import backbone
+from llmft.data.batching.collate import training_batch
+from llmft.models.backbone.load import load_tokenizer, locate
 
 pytestmark = pytest.mark.guarantees
 MODELS = ("tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma")
@@ -14,7 +14,7 @@ RUN = ("data=alpaca", "data.path=sample", "data.limit=20", "trainer.max_steps=2"
 
 @pytest.mark.parametrize(("model", "peft"), [("tiny_t5", "none"), ("tiny_gpt2", "lora"), ("tiny_llama", "lora")])
 def test_every_module_trains_in_train_mode_and_validates_in_eval_mode(model, peft, llmft, monkeypatch):
-    from llmft.models.base import InstructionModule
+    from llmft.models.module import InstructionModule
 
     modes = []
     for name in ("training_step", "validation_step"):
@@ -92,11 +92,11 @@ def test_a_bf16_checkpoint_is_trained_in_float32(model, load, llmft, tmp_path):
 
     cfg = load(f"model={model}").model
     auto_class = get_class(cfg._target_).auto_class
-    place = backbone.locate(cfg, auto_class)
+    place = locate(cfg, auto_class)
     folder = tmp_path / "bf16"
     small = auto_class.from_pretrained(place, dtype=torch.bfloat16)
     small.save_pretrained(folder)
-    backbone.load_tokenizer(place, cfg).save_pretrained(folder)
+    load_tokenizer(place, cfg).save_pretrained(folder)
     code, _, err = llmft(f"model={model}", f"model.path={folder}", "peft=none", "data=alpaca", "data.path=sample", "data.limit=40", "trainer.max_steps=20",
                          "optim.lr=1e-5", "scheduler=constant", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.number=0", "baseline=false",
                          "data.split={val: 0, test: 0}", "trainer.max_epochs=-1", "optim.weight_decay=0", "output_dir=run")  # fmt: skip

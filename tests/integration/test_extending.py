@@ -5,8 +5,8 @@ import json
 PACKAGE = """
 import lightning.pytorch as pl
 
-from llmft.data.base import InstructionDataModule
-from llmft.records import Example, Turn, text_of
+from llmft.data.datamodule import InstructionDataModule
+from llmft.data.records import Example, Turn, text_of
 
 
 class Mine(InstructionDataModule):

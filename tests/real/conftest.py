@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from llmft.models.cache import cache_root
+from llmft.utils.cache import cache_root
 from tests import conftest
 
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llmft.codec import codec_for
-from llmft.config import prompt_config
-from llmft.models import backbone
-from llmft.records import Turn
+from llmft.config.paths import prompt_config
+from llmft.data.records import Turn
+from llmft.data.tokenization.build import codec_for
+from llmft.models.backbone.load import load_tokenizer, locate
 from tests.conftest import SHARED, cli
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 @pytest.fixture
 def tokenizer(load):
     cfg = load("model=smollm2_135m").model
-    return backbone.load_tokenizer(backbone.locate(cfg, AutoModelForCausalLM), cfg)
+    return load_tokenizer(locate(cfg, AutoModelForCausalLM), cfg)
 
 
 def test_the_chat_prompt_is_the_templates_own_ids(tokenizer):

@@ -19,23 +19,23 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from llmft import checkpoint_io
-from llmft.answers import AnswerFile
-from llmft.check import check
-from llmft.command_line import quoted
-from llmft.config import composition_faults
-from llmft.errors import UserError
-from llmft.evaluation import predictions
-from llmft.judging.reply import InvalidReply, choice_in, score_in
-from llmft.models import theirs
-from llmft.opened import open_run
-from llmft.printable import printable
+from llmft.config.cli_args import quoted
+from llmft.config.compose import composition_faults
+from llmft.config.validate import check
+from llmft.evaluation.judge.parse_reply import InvalidReply, choice_in, score_in
+from llmft.export import checksums
+from llmft.generation.answer_file import AnswerFile
+from llmft.metrics import predictions
+from llmft.models.backbone import untrusted
 from llmft.report import leaderboard
-from llmft.serving.protocol import ChatRequest, CompletionRequest
-from llmft.shipping import checksums
-from tests.corpus import FILES
-from tests.corpus.faults import FAULTS, RUN
-from tests.unit.test_awkward_files import examples_of
+from llmft.runs import checkpoint_io
+from llmft.runs.open import open_run
+from llmft.serving.schema import ChatRequest, CompletionRequest
+from llmft.utils.errors import UserError
+from llmft.utils.text import printable
+from tests.robustness.corpus import FILES
+from tests.robustness.corpus.faults import FAULTS, RUN
+from tests.unit.data.sources.test_malformed_files import examples_of
 
 MANY = int(os.environ.get("LLMFT_FUZZ", "200"))
 texts = st.text(st.characters(exclude_categories=[]), max_size=12) | st.sampled_from(["${seed}", "${oc.env:HOME}", "\0", "../..", "=1", "[", "{", "'", "\\", "null", "nan", "1e999", "\ud800"])  # fmt: skip
@@ -126,11 +126,11 @@ def adapter(content: bytes, folder: Path) -> None:
         "adapter_config.json",
         "config.json",
         "tokenizer_config.json",
-        theirs.INDEX,
+        untrusted.INDEX,
         "adapter_model.safetensors",
     ):
         (folder / name).write_bytes(content)
-    for read in (theirs.adapter_config, theirs.adapter_weights, lambda f: theirs.check_model(f, code=False)):
+    for read in (untrusted.adapter_config, untrusted.adapter_weights, lambda f: untrusted.check_model(f, code=False)):
         try:
             read(folder)
         except UserError as error:

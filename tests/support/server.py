@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 from llmft.commands.serve import listening, server_of
-from llmft.generation import Generator
-from llmft.serving.build import build
+from llmft.generation.generator import Generator
+from llmft.serving.app import build
 from llmft.serving.safety import Safety
 from tests.conftest import composed
-from tests.tiny.test_generation import sharpened
+from tests.integration.generation.test_generator import sharpened
 
 
 class Served(NamedTuple):

@@ -7,12 +7,12 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
-from llmft.checkpoint_io import link
-from llmft.data.stream import Stream
-from llmft.errors import Halted, UserError
-from llmft.evaluation.metric import mode_of
-from llmft.randomness import gathered, randomness, set_randomness
-from llmft.ranks import agree
+from llmft.config.metric_names import mode_of
+from llmft.data.preprocessing.streaming import Stream
+from llmft.runs.checkpoint_io import link
+from llmft.utils.distributed import agree
+from llmft.utils.errors import Halted, UserError
+from llmft.utils.rng import gathered, randomness, set_randomness
 
 
 class Checkpoints(Checkpoint):

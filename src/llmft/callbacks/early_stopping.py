@@ -5,7 +5,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 
-from llmft.evaluation.metric import mode_of
+from llmft.config.metric_names import mode_of
 
 
 class EarlyStopping(LightningEarlyStopping):

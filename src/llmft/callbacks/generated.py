@@ -4,11 +4,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from llmft.data.base import InstructionDataModule
-from llmft.evaluation.compare import chosen_metrics, corpus
-from llmft.evaluation.measure import asked_rows
-from llmft.evaluation.metric import Answered
-from llmft.generation import Generator
+from llmft.data.datamodule import InstructionDataModule
+from llmft.data.eval_rows import asked_rows
+from llmft.generation.generator import Generator
+from llmft.metrics.compare import chosen_metrics, corpus
+from llmft.metrics.metric import Answered
 
 
 class Generated(pl.Callback):

@@ -7,8 +7,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from llmft.cells import cell
-from llmft.whole import lines_of, whole
+from llmft.utils.csv import cell
+from llmft.utils.files import lines_of, whole
 
 log = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from llmft import halt
-from llmft.callbacks.idle_weights import IdleWeights
-from llmft.errors import Halted
-from llmft.models.base import InstructionModule
-from llmft.models.sharding import is_sharded, whole
+from llmft.diagnostics import postmortem
+from llmft.diagnostics.idle_weights import IdleWeights
+from llmft.models.fsdp import is_sharded, whole
+from llmft.models.module import InstructionModule
+from llmft.utils.errors import Halted
 
 WAYS_OUT = {
     "model": "the model was broken before the first step: check the files of model.path",
@@ -55,14 +55,14 @@ class NanGuard(pl.Callback):
         self.watched, self.folder = ("val/loss", monitor), folder
         self.idle = IdleWeights(idle_steps)
         self.history: deque[dict[str, float]] = deque(maxlen=history)
-        self.window, self.validation = halt.Window(), halt.Window()
+        self.window, self.validation = postmortem.Window(), postmortem.Window()
         self.zeros = self.dead = self.high = 0
         self.limit: float | None = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Remember the micro-batches of the window, by reference."""
         if not pl_module.places:
-            self.window = halt.Window()
+            self.window = postmortem.Window()
         self.window.add(batch, pl_module.device)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
@@ -93,7 +93,7 @@ class NanGuard(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Forget the last validation."""
-        self.validation = halt.Window()
+        self.validation = postmortem.Window()
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -150,7 +150,7 @@ class NanGuard(pl.Callback):
                 f"halted at step {trainer.global_step + (not validating and not after)}: {what}\n  {WAYS_OUT[way_out]}"
             )
         window = self.validation if validating else self.window
-        window = halt.of_all_ranks(window, trainer)
+        window = postmortem.of_all_ranks(window, trainer)
         if trainer.global_rank == 0:
             report = {
                 "what": what,
@@ -166,14 +166,14 @@ class NanGuard(pl.Callback):
                 "weights_named": named or [],
                 "precision": str(trainer.precision),
                 "rows_agree": bool(pl_module.rows_agree),
-                **halt.examine(pl_module, window, trainer),
+                **postmortem.examine(pl_module, window, trainer),
                 "history": list(self.history),
             }
             folder: Path | None = self.folder
             try:
-                halt.write(self.folder, report, window, pl_module)
+                postmortem.write(self.folder, report, window, pl_module)
             except OSError as error:
                 folder, report["not_written"] = None, f"{self.folder}: {error}"
-            what = halt.message(report, folder)
+            what = postmortem.message(report, folder)
         trainer.strategy.barrier()
         raise Halted(what)

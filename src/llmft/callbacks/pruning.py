@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from llmft.errors import Pruned
+from llmft.utils.errors import Pruned
 
 
 class Pruning(pl.Callback):
@@ -45,8 +45,6 @@ class Pruning(pl.Callback):
     def _is_hopeless(self, value: float) -> bool:
         import optuna
 
-        from llmft.search import NAME, storage_of
-
         pruners = {
             "none": optuna.pruners.NopPruner(),
             "median": optuna.pruners.MedianPruner(self.startup, self.warmup),
@@ -68,3 +66,16 @@ class Pruning(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on counting."""
         self.validations = state_dict["validations"]
+
+
+STUDY = "study.journal"
+
+NAME = "sweep"
+
+
+def storage_of(file: Path) -> Any:
+    """A study's file, which several processes on several machines may write to."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return JournalStorage(JournalFileBackend(str(file)))

@@ -7,11 +7,11 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from llmft.generation import Generator
-from llmft.models.sharding import is_sharded
-from llmft.printable import json_line
-from llmft.records import Example
-from llmft.whole import lines_of, write
+from llmft.data.records import Example
+from llmft.generation.generator import Generator
+from llmft.models.fsdp import is_sharded
+from llmft.utils.files import lines_of, write
+from llmft.utils.text import json_line
 
 
 class Samples(pl.Callback):

@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from llmft.models.blocks import upper
+from llmft.models.peft.layer_groups import upper
 
 log = logging.getLogger(__name__)
 

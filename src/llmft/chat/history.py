@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from llmft.encoding import Codec
-from llmft.errors import UserError
-from llmft.records import Turn
+from llmft.data.records import Turn
+from llmft.data.tokenization.codec import Codec
+from llmft.utils.errors import UserError
 
 
 class Asked(NamedTuple):

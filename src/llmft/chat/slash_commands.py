@@ -1,17 +1,15 @@
 """Lines that begin with a slash -> what they do to a conversation."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-from llmft.config import did_you_mean, user_path
-from llmft.errors import UserError
-from llmft.printable import json_line
-from llmft.rules import RULES
-
-if TYPE_CHECKING:
-    from llmft.commands.chat import Talk
+from llmft.chat.session import Talk
+from llmft.config.schema import RULES
+from llmft.utils.errors import UserError
+from llmft.utils.paths import user_path
+from llmft.utils.text import did_you_mean, json_line
 
 HELP = """\
 /reset              forget what was said
@@ -28,7 +26,7 @@ A line that ends in \\ goes on in the next; three quotes (\"\"\") alone on a lin
 class Slash:
     """The commands of a conversation."""
 
-    def __init__(self, talk: "Talk") -> None:
+    def __init__(self, talk: Talk) -> None:
         self.talk, self.conversation = talk, talk.conversation
 
     def run(self, line: str) -> bool:

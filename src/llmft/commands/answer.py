@@ -6,27 +6,27 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 
-from llmft import session
-from llmft.answers import ENDINGS, AnswerFile, as_text, key_of
-from llmft.check import check
-from llmft.config import user_path
-from llmft.errors import UserError
-from llmft.generation import Generator
-from llmft.loaded import load_base, load_generator
-from llmft.opened import open_run
-from llmft.printable import json_line, printable
-from llmft.questions import read_questions, sample_questions
-from llmft.records import Example, Turn
-from llmft.run import RunDirectory
-from llmft.terminal import Console
+from llmft.config.validate import check
+from llmft.data.records import Example, Turn
+from llmft.generation.answer_file import ENDINGS, AnswerFile, as_text, check_output, key_of
+from llmft.generation.generator import Generator
+from llmft.generation.load import load_base, load_generator
+from llmft.generation.questions import read_questions, sample_questions
+from llmft.runs.directory import RunDirectory
+from llmft.runs.open import open_run
+from llmft.utils.console import Console
+from llmft.utils.errors import UserError
+from llmft.utils.logging import log_to, quiet
+from llmft.utils.paths import user_path
+from llmft.utils.text import json_line, printable
 
 BATCHES = 4  # are asked between two writes; within them questions of like length share a batch
 
 
 def main(cfg: DictConfig) -> None:
     """Answer ``question``, every row of ``input``, or ``questions=samples``."""
-    session.quiet()
-    session.log_to(None)
+    quiet()
+    log_to(None)
     check(cfg)
     if sum(cfg[key] is not None for key in ("question", "questions", "input")) != 1:
         raise UserError('answer: pass one of question="...", input=FILE (- is standard input) and questions=samples')
@@ -122,17 +122,3 @@ def _model(cfg: DictConfig) -> Any:
 def _settings(generator: Generator) -> dict[str, Any]:
     """What changes answers; how many share a batch does not."""
     return {key: value for key, value in generator.given.items() if key not in ("batch_size", "batch_tokens")}
-
-
-def check_output(output: str | None) -> None:
-    """Find out before any work that a file cannot be written.
-
-    Raises:
-        UserError: It is a folder, or in none that there is.
-    """
-    if output is None:
-        return
-    file = user_path(output)
-    if file.is_dir() or not file.parent.is_dir():
-        why = "is a folder" if file.is_dir() else f"there is no folder {file.parent}"
-        raise UserError(f"output={output}: {why}")

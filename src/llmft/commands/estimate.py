@@ -6,18 +6,20 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.table import Table
 
-from llmft import performance, session
-from llmft.check import check
-from llmft.estimating.estimate import Estimate, encoded, estimate
-from llmft.terminal import Console
+from llmft.config import auto_values
+from llmft.config.validate import check
+from llmft.estimate.estimate import Estimate, encoded, estimate
+from llmft.models.architecture_check import architecture_faults
+from llmft.utils.console import Console
+from llmft.utils.logging import log_to, quiet
 
 
 def main(cfg: DictConfig) -> None:
     """Read and encode the rows, outline the model, and print what is known."""
-    session.quiet()
-    session.log_to(None)
-    check(cfg, architecture=True)
-    performance.settle(cfg)
+    quiet()
+    log_to(None)
+    check(cfg, architecture=architecture_faults)
+    auto_values.settle(cfg)
     data, place = encoded(cfg)
     found = estimate(cfg, data, place)
     measured = _probe(cfg, data, place, found) if cfg.estimate.probe else {}
@@ -33,9 +35,9 @@ def main(cfg: DictConfig) -> None:
 
 
 def _probe(cfg: DictConfig, data: Any, place: str, found: Estimate) -> dict[str, Any]:
-    from llmft.estimating import probe
+    from llmft.estimate import benchmark_steps
 
-    return probe.measure(cfg, data, place, steps=found.steps)
+    return benchmark_steps.measure(cfg, data, place, steps=found.steps)
 
 
 def _told(measured: dict[str, Any]) -> Table:

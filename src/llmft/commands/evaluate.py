@@ -7,29 +7,32 @@ from typing import Any
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from llmft import session
-from llmft.check import check
-from llmft.commands.answer import check_output
-from llmft.config import user_path
-from llmft.data.base import InstructionDataModule
-from llmft.errors import UserError
-from llmft.evaluation import compare, evaluation, predictions
-from llmft.evaluation.evaluation import Evaluation
-from llmft.evaluation.show import show
-from llmft.generation import Generator
-from llmft.judging.judge import Judge, add_judgement, judge_of
-from llmft.opened import open_run
-from llmft.printable import json_line
-from llmft.report import page
-from llmft.run import finite
-from llmft.shipping import card
-from llmft.terminal import Console
+from llmft.config.validate import check
+from llmft.data.datamodule import InstructionDataModule
+from llmft.data.tokenization import build
+from llmft.evaluation import evaluator
+from llmft.evaluation.evaluator import Evaluation
+from llmft.evaluation.judge.judge import Judge, add_judgement, judge_of
+from llmft.export import model_card
+from llmft.generation.answer_file import check_output
+from llmft.generation.generator import Generator
+from llmft.metrics import compare, predictions
+from llmft.metrics.format import show
+from llmft.report.html import write
+from llmft.runs.open import open_run
+from llmft.utils import device as devices
+from llmft.utils.console import Console
+from llmft.utils.errors import UserError
+from llmft.utils.json import finite
+from llmft.utils.logging import log_to, quiet
+from llmft.utils.paths import user_path
+from llmft.utils.text import json_line
 
 
 def main(cfg: DictConfig) -> None:
     """Score ``run`` or ``input``."""
-    session.quiet()
-    session.log_to(None)
+    quiet()
+    log_to(None)
     check(cfg)
     if (cfg.run is None) == (cfg.input is None):
         raise UserError("evaluate: pass either run=RUN or input=FILE")
@@ -48,7 +51,7 @@ def _stored(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
     kept = rows if cfg.evaluate.rows is None else rows[: cfg.evaluate.rows]
     metrics = compare.chosen_metrics(cfg.evaluate, None)
     found = {"source": cfg.input, "split": "stored", "rows": len(kept), "of": len(rows)}
-    found |= evaluation.scored(kept, metrics, cfg.evaluate, cfg.seed)
+    found |= evaluator.scored(kept, metrics, cfg.evaluate, cfg.seed)
     if judge:
         add_judgement(judge, kept, found, cfg.evaluate, or_fail=True)
     if cfg.output:
@@ -62,24 +65,26 @@ def _judge_file(cfg: DictConfig) -> Path:
 
 
 def _run(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
-    from llmft.models import adapters, backbone, export
+    from llmft.generation.load import load_trained, own_generation
+    from llmft.models.backbone import load
+    from llmft.models.peft import trainable
 
     folder, trained = open_run(cfg.run)
     data = _rows(cfg, folder, trained)
     family = get_class(trained.model._target_)
-    model, tokenizer = export.load_trained(folder / "model", trained, family.auto_class)
-    codec = session.trained_codec(trained, tokenizer)
+    model, tokenizer = load_trained(folder / "model", trained, family.auto_class)
+    codec = build.trained_codec(trained, tokenizer)
     data.encode(codec)
-    settings = session.own_generation(cfg, trained)
+    settings = own_generation(cfg, trained)
     generator = Generator(model, codec, settings)
     if cfg.evaluate.seeds and not settings.do_sample:
         raise UserError("evaluate.seeds: this run's answers are the same for each seed; add generation=sample")
     split = "test" if cfg.data.path is None else "train"
     one = Evaluation(cfg.evaluate, family(model, None, None), data, generator, seed=cfg.seed, split=split)
-    device = session.device()
-    if not adapters.is_adapter(trained.peft) and cfg.evaluate.base:
-        place = backbone.locate(trained.model, family.auto_class)
-        one.base = _asked(one, family(backbone.load_model(place, trained.model, family.auto_class), None, None), device)
+    device = devices.device()
+    if not trainable.is_adapter(trained.peft) and cfg.evaluate.base:
+        place = load.locate(trained.model, family.auto_class)
+        one.base = _asked(one, family(load.load_model(place, trained.model, family.auto_class), None, None), device)
     found = one.ask_tuned(device) | ({"split": "given"} if cfg.data.path is not None else {})
     if judge:
         add_judgement(judge, one.predictions, found, cfg.evaluate, or_fail=True)
@@ -131,6 +136,6 @@ def _write(cfg: DictConfig, folder: Path, trained: DictConfig, one: Evaluation, 
         predictions.save(user_path(cfg.output), one.predictions)
     elif cfg.data.path is None:
         one.save(folder, found)
-        card.write(folder, trained)
+        model_card.write(folder, trained)
         if cfg.report.write:
-            page.write(folder, cfg.report)
+            write(folder, cfg.report)

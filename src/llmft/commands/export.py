@@ -2,22 +2,23 @@
 
 from omegaconf import DictConfig
 
-from llmft import session
-from llmft.api import load_run
-from llmft.check import check
-from llmft.errors import UserError
-from llmft.terminal import Console
+from llmft.config.validate import check
+from llmft.export.export import export
+from llmft.runs.open import open_run
+from llmft.utils.console import Console
+from llmft.utils.errors import UserError
+from llmft.utils.logging import log_to, quiet
 
 
 def main(cfg: DictConfig) -> None:
     """Export ``run`` to ``to``, ``hub`` or both."""
-    session.quiet()
-    session.log_to(None)
+    quiet()
+    log_to(None)
     check(cfg)
     if cfg.run is None:
         raise UserError("export: pass run=RUN")
-    keys = ("form", "shard_size", "tolerance", "zip", "hub", "private")
-    done = load_run(cfg.run).export(cfg.to, **{key: cfg[key] for key in keys})
+    folder, trained = open_run(cfg.run)
+    done = export(folder, trained, cfg.to, cfg)
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print(
         f"loaded again: the largest difference of a logit is {done.difference:.3g} (tolerance {cfg.tolerance:g})"

@@ -1,6 +1,5 @@
 """``preview``: what the rows become: prompt, ids, tokens, and which of them are trained."""
 
-from itertools import groupby
 from typing import Any
 
 from hydra.utils import get_class, instantiate
@@ -8,29 +7,29 @@ from omegaconf import DictConfig
 from rich.columns import Columns
 from rich.text import Text
 
-from llmft import session
-from llmft.check import check
-from llmft.commands.summary import show_audit
-from llmft.data.base import InstructionDataModule
-from llmft.encoding import IGNORED, Codec, Encoded
-from llmft.errors import UserError
-from llmft.models import backbone
-from llmft.printable import json_line, printable
-from llmft.terminal import Console
-
-TRAINED = "bold green"
+from llmft.config.validate import check
+from llmft.data.datamodule import InstructionDataModule
+from llmft.data.preprocessing.audit import show_audit
+from llmft.data.tokenization import build
+from llmft.data.tokenization.codec import IGNORED, Codec, Encoded
+from llmft.diagnostics.show_tokens import TRAINED, segments, shown
+from llmft.models.backbone import load
+from llmft.utils.console import Console
+from llmft.utils.errors import UserError
+from llmft.utils.logging import log_to, quiet
+from llmft.utils.text import json_line, printable
 
 
 def main(cfg: DictConfig) -> None:
     """Encode the rows as training does, and print the first ones and a summary."""
-    session.quiet()
-    session.log_to(None)
+    quiet()
+    log_to(None)
     check(cfg, models=False)
     data = instantiate(cfg.data)()
     data.read()
     # the class of a model, and with it Lightning, is imported only if a GGUF file is still to be converted
-    place = backbone.at_hand(cfg.model) or backbone.locate(cfg.model, get_class(cfg.model._target_).auto_class)
-    codec, prompt = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
+    place = load.at_hand(cfg.model) or load.locate(cfg.model, get_class(cfg.model._target_).auto_class)
+    codec, prompt = build.codec_of(cfg, load.load_tokenizer(place, cfg.model))
     data.encode(codec)
     rows, about = list(data.in_order()[: cfg.preview.rows]), {"model": cfg.model.name, "prompt_name": prompt}
     if cfg.format == "json":
@@ -91,28 +90,6 @@ def _about(row: Encoded) -> str:
     parts += ["tokens would merge at the answer, which was encoded alone"] * row.merged
     parts += [f"{len(row.lost)} characters lost"] * bool(row.lost)
     return "; ".join(parts)
-
-
-def segments(row: Encoded) -> list[tuple[bool, list[int]]]:
-    """The row's ids in runs that are trained or not (seq2seq: the source, then the target)."""
-    if not row.joined:
-        return [(False, row.input_ids), (True, row.labels)]
-    return runs(row.input_ids, row.labels)
-
-
-def runs(ids: list[int], labels: list[int]) -> list[tuple[bool, list[int]]]:
-    """Ids in runs that are trained or not, by the labels beside them."""
-    beside = groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != IGNORED)
-    return [(trained, [token for token, _ in pairs]) for trained, pairs in beside]
-
-
-def shown(parts: list[tuple[bool, list[int]]], codec: Codec) -> Text:
-    """Runs of ids as text: what is given dim, what is trained bright and in brackets."""
-    text = Text()
-    for trained, ids in parts:
-        decoded = printable(codec.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
-        text.append(f"⟦{decoded}⟧" if trained else decoded, TRAINED if trained else "dim")
-    return text
 
 
 def _tokens(row: Encoded, codec: Codec) -> Columns:

@@ -9,18 +9,21 @@ from omegaconf import DictConfig
 from rich.table import Column, Table
 from rich.text import Text
 
-from llmft import halt, session
-from llmft.check import check
-from llmft.commands.preview import runs, shown
-from llmft.encoding import IGNORED, Codec
-from llmft.errors import UserError
-from llmft.models import adapters, backbone, probe
-from llmft.models.base import InstructionModule
-from llmft.models.teacher import teacher_of
-from llmft.opened import open_run
-from llmft.printable import json_line, printable
-from llmft.run import finite
-from llmft.terminal import Console
+from llmft.config.validate import check
+from llmft.data.tokenization import build
+from llmft.data.tokenization.codec import IGNORED, Codec
+from llmft.diagnostics import forward_trace, postmortem
+from llmft.diagnostics.show_tokens import runs, shown
+from llmft.models.backbone import load
+from llmft.models.distillation import teacher_of
+from llmft.models.module import InstructionModule
+from llmft.models.peft import trainable
+from llmft.runs.open import open_run
+from llmft.utils.console import Console
+from llmft.utils.errors import UserError
+from llmft.utils.json import finite
+from llmft.utils.logging import log_to, quiet
+from llmft.utils.text import json_line, printable
 
 SHOWN_CHARACTERS = 600  # of a row; format=json has all
 WHICH = ((False, True), (True,))  # the whole text, and what of it is trained
@@ -28,13 +31,13 @@ WHICH = ((False, True), (True,))  # the whole text, and what of it is trained
 
 def main(cfg: DictConfig) -> None:
     """Load what the run left in ``halt/``, run forward and backward, and print what was found."""
-    session.quiet()
-    session.log_to(None)
+    quiet()
+    log_to(None)
     check(cfg)
     if cfg.run is None:
         raise UserError("replay: pass run=RUN, the directory of a run that a guard halted")
     folder, trained = open_run(cfg.run, "halt")
-    report, window, weights = halt.read(folder / "halt")
+    report, window, weights = postmortem.read(folder / "halt")
     module, codec = _module(trained, weights)
     module.rows_agree = bool(report.get("rows_agree"))  # broken weights could not be asked
     found = _replay(module, window, report)
@@ -50,10 +53,10 @@ def main(cfg: DictConfig) -> None:
 def _module(cfg: DictConfig, weights: dict[str, torch.Tensor]) -> tuple[InstructionModule, Codec]:
     """The run's model with the weights at the halt, where the run was (CPU or GPU)."""
     family = get_class(cfg.model._target_)
-    place = backbone.locate(cfg.model, family.auto_class)
-    codec, _ = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
-    model = backbone.load_model(place, cfg.model, family.auto_class, cfg.peft)
-    model = adapters.adapt(model, cfg.peft, cfg.model.lora_targets)
+    place = load.locate(cfg.model, family.auto_class)
+    codec, _ = build.codec_of(cfg, load.load_tokenizer(place, cfg.model))
+    model = load.load_model(place, cfg.model, family.auto_class, cfg.peft)
+    model = trainable.adapt(model, cfg.peft, cfg.model.lora_targets)
     module = family(model, None, None).tuned(cfg)
     module.teacher = teacher_of(cfg, codec.tokenizer, family)
     module.on_load_checkpoint({"state_dict": weights})
@@ -62,7 +65,7 @@ def _module(cfg: DictConfig, weights: dict[str, torch.Tensor]) -> tuple[Instruct
     return module.to("cuda" if gpu else "cpu"), codec
 
 
-def _replay(module: InstructionModule, window: halt.Window, report: dict[str, Any]) -> dict[str, Any]:
+def _replay(module: InstructionModule, window: postmortem.Window, report: dict[str, Any]) -> dict[str, Any]:
     """Forward and backward of the window as it was: same dropout, same precision."""
     training = report["during"] != "validation"
     module.train(training)
@@ -73,7 +76,7 @@ def _replay(module: InstructionModule, window: halt.Window, report: dict[str, An
 
     window.batches = [_to(batch, module.device) for batch in window.batches]
     states = window.states if training else []
-    seen, nats, tokens = probe.run_again(module, window.batches, states, context=context, backward=training)
+    seen, nats, tokens = forward_trace.run_again(module, window.batches, states, context=context, backward=training)
     bad = [call for call in seen.seen if call.output.broken]
     large = sorted(seen.seen, key=lambda call: -(call.output.largest or 0.0))
     return {
@@ -82,16 +85,16 @@ def _replay(module: InstructionModule, window: halt.Window, report: dict[str, An
         "loss": nats / max(tokens, 1),
         "loss_at_halt": report["loss"],
         "tokens": tokens,
-        "first_bad_module": probe.as_json(seen.first_bad),
-        "bad_modules": [probe.as_json(call) for call in _once(bad)],
-        "largest_outputs": [probe.as_json(call) for call in _once(large)],
+        "first_bad_module": forward_trace.as_json(seen.first_bad),
+        "bad_modules": [forward_trace.as_json(call) for call in _once(bad)],
+        "largest_outputs": [forward_trace.as_json(call) for call in _once(large)],
         "bad_gradients": seen.broken_gradients,
         "gradient_norms": _norms(module, max(tokens, 1)),
     }
 
 
-def _once(calls: list[probe.Seen]) -> list[probe.Seen]:
-    first: dict[str, probe.Seen] = {}
+def _once(calls: list[forward_trace.Seen]) -> list[forward_trace.Seen]:
+    first: dict[str, forward_trace.Seen] = {}
     for call in calls:
         first.setdefault(call.module, call)
     return list(first.values())
@@ -168,7 +171,7 @@ def _show(report: dict[str, Any], found: dict[str, Any], rows: list[dict[str, An
     facts = {
         "halted": f"step {report['step']}, during {report['during']}: {report['what']}",
         "loss": f"{found['loss']:.6g} now, {at_halt} then ({found['tokens']} tokens)",
-        "first bad module": probe.describe(probe.from_json(bad[0])) if bad else "none",
+        "first bad module": forward_trace.describe(forward_trace.from_json(bad[0])) if bad else "none",
         "first bad gradient": f"at the output of {found['bad_gradients'][0]}" if found["bad_gradients"] else "",
         "way out": report["way_out"],
     }
@@ -180,7 +183,7 @@ def _show(report: dict[str, Any], found: dict[str, Any], rows: list[dict[str, An
 def _calls(title: str, calls: list[dict[str, Any]], number: int) -> Table:
     columns = [Column(name, overflow="fold") for name in ("module", "kind", "input", "output")]
     table = Table(*columns, title=title, title_justify="left")
-    for call in map(probe.from_json, calls[:number]):
+    for call in map(forward_trace.from_json, calls[:number]):
         table.add_row(call.module, call.kind, str(call.input), str(call.output))
     if len(calls) > number:
         table.caption = f"and {len(calls) - number} more"

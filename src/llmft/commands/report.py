@@ -2,24 +2,24 @@
 
 from omegaconf import DictConfig
 
-from llmft import session
-from llmft.check import check
-from llmft.config import user_path
-from llmft.errors import UserError
-from llmft.terminal import Console
+from llmft.config.validate import check
+from llmft.utils.console import Console
+from llmft.utils.errors import UserError
+from llmft.utils.logging import log_to
+from llmft.utils.paths import user_path
 
 
 def main(cfg: DictConfig) -> None:
     """Write the page of ``run``, or the leaderboard of ``runs``."""
-    session.log_to(None)
+    log_to(None)
     check(cfg)
     if (cfg.run is None) == (cfg.runs is None):
         raise UserError("report: pass either run=RUN or runs=DIR")
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if cfg.run is not None:
-        from llmft.report import page
+        from llmft.report.html import write
 
-        console.print(f"report: {page.write(user_path(cfg.run), cfg.report)}")
+        console.print(f"report: {write(user_path(cfg.run), cfg.report)}")
     else:
         from llmft.report import leaderboard
 

@@ -2,18 +2,19 @@
 
 from omegaconf import DictConfig
 
-from llmft import session
-from llmft.check import check
-from llmft.config import bytes_of, user_path
-from llmft.errors import UserError
-from llmft.shipping.restore import Caps, restore
-from llmft.shipping.staged import new_folder
-from llmft.terminal import Console
+from llmft.config.paths import bytes_of
+from llmft.config.validate import check
+from llmft.export.unzip import Caps, restore
+from llmft.utils.console import Console
+from llmft.utils.errors import UserError
+from llmft.utils.folders import new_folder
+from llmft.utils.logging import log_to
+from llmft.utils.paths import user_path
 
 
 def main(cfg: DictConfig) -> None:
     """Unpack ``archive`` into ``to``."""
-    session.log_to(None)
+    log_to(None)
     check(cfg)
     if cfg.archive is None or cfg.to is None:
         raise UserError("restore: pass archive=FILE and to=FOLDER")

@@ -12,12 +12,12 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from llmft import session
-from llmft.check import check
-from llmft.errors import UserError
-from llmft.generation import Generator
-from llmft.loaded import load_base, load_generator
-from llmft.opened import open_run
+from llmft.config.validate import check
+from llmft.generation.generator import Generator
+from llmft.generation.load import load_base, load_generator
+from llmft.runs.open import open_run
+from llmft.utils.errors import UserError
+from llmft.utils.logging import log_to, quiet
 
 log = logging.getLogger(__name__)
 HERE = ("localhost", "127.0.0.1", "[::1]")
@@ -25,8 +25,8 @@ HERE = ("localhost", "127.0.0.1", "[::1]")
 
 def main(cfg: DictConfig) -> None:
     """Serve until SIGTERM or Ctrl-C."""
-    session.quiet()
-    session.log_to(None)
+    quiet()
+    log_to(None)
     check(cfg)
     needs("fastapi", "uvicorn", "prometheus_client")
     key = api_key(cfg.serve)
@@ -118,7 +118,7 @@ def serve(
     cfg: DictConfig, generators: Mapping[str, Generator], system: str | None, key: str | None, sock: socket.socket
 ) -> None:
     """Answer requests until a signal ends it."""
-    from llmft.serving.build import build
+    from llmft.serving.app import build
 
     hosts = [*cfg.serve.hosts, *(HERE if loopback(cfg.serve.host) else ())]
     app = build(cfg.serve, generators, system, instantiate(cfg.safety), key, hosts)

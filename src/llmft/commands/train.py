@@ -11,28 +11,38 @@ from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
-from llmft import performance, session, stopped
-from llmft.check import check
-from llmft.commands import summary, tell
-from llmft.config import user_path
-from llmft.data.base import InstructionDataModule
-from llmft.data.cache import remove_left
-from llmft.errors import Halted, Pruned, UserError
-from llmft.estimating import shortage
-from llmft.evaluation import measure
-from llmft.evaluation.evaluation import Evaluation
-from llmft.fit import Fit
-from llmft.generation import Generator
-from llmft.judging.judge import Judge, add_judgement, judge_of
-from llmft.loggers import log_lengths, log_outcome
-from llmft.models import adapters, backbone, export, outline, schedule
-from llmft.models.teacher import teacher_of
-from llmft.ranks import ending_together, is_first, rank, share_cores, started_outside
-from llmft.report import page, series
-from llmft.resume import check_data, is_done, resumed
-from llmft.rules.training import endless_warm_up
-from llmft.run import RunDirectory, tidy
-from llmft.shipping import card
+from llmft.config import auto_values
+from llmft.config.schema.trainer import endless_warm_up
+from llmft.config.validate import check
+from llmft.data.datamodule import InstructionDataModule
+from llmft.data.preprocessing.cache import remove_left
+from llmft.data.tokenization.build import codec_of
+from llmft.estimate import oom_report
+from llmft.evaluation.evaluator import Evaluation
+from llmft.evaluation.judge.judge import Judge, add_judgement, judge_of
+from llmft.export import model_card
+from llmft.generation import save
+from llmft.generation.generator import Generator
+from llmft.models import architecture_check, schedule
+from llmft.models.architecture_check import architecture_faults
+from llmft.models.backbone import load
+from llmft.models.distillation import teacher_of
+from llmft.models.peft import trainable
+from llmft.report import curves
+from llmft.report.html import write_if_due, write_or_say
+from llmft.runs import failure_message
+from llmft.runs.directory import RunDirectory, tidy
+from llmft.runs.resume import check_data, is_done, resumed
+from llmft.training import startup_log, summary
+from llmft.training.loggers import log_lengths, log_outcome
+from llmft.training.trainer import Fit
+from llmft.utils import oom
+from llmft.utils.distributed import ending_together, share_cores
+from llmft.utils.errors import Halted, Pruned, UserError
+from llmft.utils.logging import log_to, quiet
+from llmft.utils.memory import forget_peak_memory, peak_memory_mib
+from llmft.utils.paths import user_path
+from llmft.utils.rank import is_first, rank, started_outside
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +52,8 @@ PLACES = (("model", "path"), ("peft", "adapter"), ("peft", "distill_from"))
 
 def main(cfg: DictConfig) -> float | None:
     """Fine-tune; leaves a run directory behind and returns the objective."""
-    session.quiet()
-    summary.forget_peak_memory()
+    quiet()
+    forget_peak_memory()
     job = HydraConfig.get()
     cfg.output_dir = job.runtime.output_dir
     if cfg.trainer.devices * cfg.trainer.num_nodes > 1 and started_outside() and job.mode == RunMode.RUN:
@@ -53,11 +63,11 @@ def main(cfg: DictConfig) -> float | None:
     if cfg.resume:
         cfg = resumed(cfg, job.overrides.task)
         if is_done(cfg):
-            session.log_to(None)
+            log_to(None)
             log.info("resume=%s: has finished, nothing to do; trainer.max_epochs=N trains for longer", cfg.resume)
             tidy(Path(cfg.output_dir))
             remove_left()
-            page.write_if_due(Path(cfg.output_dir), cfg.report)
+            write_if_due(Path(cfg.output_dir), cfg.report)
             return RunDirectory.read(Path(cfg.output_dir))["objective"]
         run = RunDirectory.go_on(Path(cfg.output_dir), cfg)
     else:
@@ -73,9 +83,9 @@ def main(cfg: DictConfig) -> float | None:
 
 def _told(cfg: DictConfig, run: RunDirectory) -> float | None:
     """Train; however that ends, ``run.json`` and the user are told."""
-    session.log_to(run.path / "log.txt")
+    log_to(run.path / "log.txt")
     try:
-        check(cfg, architecture=True)
+        check(cfg, architecture=architecture_faults)
         _settle(cfg, run)
         return train(cfg, run)
     except Halted as error:
@@ -89,13 +99,15 @@ def _told(cfg: DictConfig, run: RunDirectory) -> float | None:
         run.end("interrupted")
         raise
     except BaseException as error:
-        told = stopped.explained(error, run, cfg) or error
+        told = failure_message.explained(error, run, cfg) or error
         run.end("failed", reason=str(told) if isinstance(told, UserError) else f"{type(told).__name__}: {told}")
-        if not shortage.is_shortage(error):
+        if not oom.is_shortage(error):
             raise told from (error if told is not error else error.__cause__)
-        reason = shortage.reason_of(error)
+        reason = oom.reason_of(error)
     # here the frames of the training are gone, and with them its tensors
-    raise shortage.explained(cfg, reason, where=run.step, kept=f"{stopped.kept(run)}; {stopped.way_on(run)} goes on")
+    raise oom_report.explained(
+        cfg, reason, where=run.step, kept=f"{failure_message.kept(run)}; {failure_message.way_on(run)} goes on"
+    )
 
 
 def train(cfg: DictConfig, run: RunDirectory) -> float | None:
@@ -103,25 +115,25 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     if told := share_cores(cfg.trainer):
         log.info(told)
-    series.reference(cfg.report.reference_curve)
+    curves.reference(cfg.report.reference_curve)
     data = instantiate(cfg.data)()
     data.share(rank(cfg.trainer.devices), cfg.trainer.devices * cfg.trainer.num_nodes)
     check_data(data.source.given, data.source.sha256, run.record)
     data.read()
 
     family = get_class(cfg.model._target_)
-    place = backbone.locate(cfg.model, family.auto_class)
-    codec, prompt = session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
-    outline.check_positions(backbone.load_config(place, cfg.model), cfg)  # of a model that was fetched just now
+    place = load.locate(cfg.model, family.auto_class)
+    codec, prompt = codec_of(cfg, load.load_tokenizer(place, cfg.model))
+    architecture_check.check_positions(load.load_config(place, cfg.model), cfg)  # of a model that was fetched just now
     data.encode(codec)
-    tell.data_of(data, run)
+    startup_log.data_of(data, run)
 
     def build() -> Any:
-        loaded = backbone.load_model(place, cfg.model, family.auto_class, cfg.peft)
-        return adapters.adapt(loaded, cfg.peft, cfg.model.lora_targets)
+        loaded = load.load_model(place, cfg.model, family.auto_class, cfg.peft)
+        return trainable.adapt(loaded, cfg.peft, cfg.model.lora_targets)
 
     model = build()
-    tell.model_of(cfg, run, place, prompt, adapters.parameter_counts(model, cfg.peft))
+    startup_log.model_of(cfg, run, place, prompt, trainable.parameter_counts(model, cfg.peft))
     module = family(model, instantiate(cfg.optim), _schedule(cfg, data)).tuned(cfg)
     module.teacher = teacher_of(cfg, codec.tokenizer, family)
     generator = Generator(model, codec, cfg.generation)
@@ -139,7 +151,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     contexts = [example.context for example in questions]
 
     evaluation, judge = _evaluation(cfg, module, data, generator), judge_of(cfg.judge, run.path / "judge.jsonl")
-    if evaluation and not measure.has_adapter(model):  # full fine-tuning leaves no base behind
+    if evaluation and not trainable.has_adapter(model):  # full fine-tuning leaves no base behind
         evaluation.ask_base(fit.device)
     before = run.record.get("metrics", {}).get("before") if checkpoint else None
     before_answers = generator.answers(contexts) if cfg.baseline and fit.is_sharded else []
@@ -158,8 +170,8 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
         log.info("stream: %s", data.stream.told())
         run.update(stream=data.stream.summary())
     if not cfg.trainer.fast_dev_run:
-        export.save_model(run.model, generator, cfg)
-        card.write(run.path, cfg)
+        save.save_model(run.model, generator, cfg)
+        model_card.write(run.path, cfg)
 
     metrics = {
         "before": before,
@@ -170,18 +182,16 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     scores = _evaluate(evaluation, judge, run, fit, metrics) if evaluation else None
     tests = {f"test/{name}": value for name, value in metrics.get("test", {}).items() if value is not None}
     log_outcome(fit.trainer.loggers, cfg, after | tests)
-    run.finish(
-        "finished", metrics=metrics, objective=after.get(cfg.objective), peak_memory_mib=summary.peak_memory_mib()
-    )
+    run.finish("finished", metrics=metrics, objective=after.get(cfg.objective), peak_memory_mib=peak_memory_mib())
     _report(cfg, run)
     if not cfg.trainer.fast_dev_run:
-        card.write(run.path, cfg)
-    summary.show(run, metrics, questions, before_answers, after_answers, scores, series.decisive(cfg))
+        model_card.write(run.path, cfg)
+    summary.show(run, metrics, questions, before_answers, after_answers, scores, curves.decisive(cfg))
     return after.get(cfg.objective)
 
 
 def _settle(cfg: DictConfig, run: RunDirectory) -> None:
-    choices = performance.settle(cfg)
+    choices = auto_values.settle(cfg)
     for key, value, why in choices:
         log.info("performance: %s=%s (%s)", key, str(value).lower() if isinstance(value, bool) else value, why)
     if choices:  # a run that goes on has settled values
@@ -212,7 +222,7 @@ def _evaluate(
 
 def _report(cfg: DictConfig, run: RunDirectory) -> None:
     if not cfg.trainer.fast_dev_run and cfg.report.write:
-        page.write_or_say(run.path, cfg.report)
+        write_or_say(run.path, cfg.report)
 
 
 def _schedule(cfg: DictConfig, data: InstructionDataModule) -> Any:

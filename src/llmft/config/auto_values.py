@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
+from llmft.utils.device import bfloat16_units, runs_on_gpu
+
 # What `auto` stands for with performance=plain, and wherever no training is settled.
 PLAIN = {"model.dtype": "float32", "model.attention": "sdpa", "model.padding": "kept", "optim.fused": False}
 
@@ -36,25 +38,6 @@ def settle(cfg: Any) -> list[Choice]:
     for choice in found:
         OmegaConf.update(cfg, choice.key, choice.value)
     return found
-
-
-def runs_on_gpu(trainer: Any) -> bool:
-    """Whether a ``trainer`` config means a CUDA GPU; ``auto`` takes one where there is one."""
-    import torch
-
-    return trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and torch.cuda.is_available())
-
-
-def bfloat16_units(*, gpu: bool) -> str | None:
-    """What of this machine multiplies bfloat16 in hardware, in words; None where nothing does."""
-    import torch
-
-    if gpu:
-        return "this GPU multiplies it in hardware" if torch.cuda.is_bf16_supported(False) else None
-    for name, asked in (("AMX", "_is_amx_tile_supported"), ("AVX512-BF16", "_is_avx512_bf16_supported")):
-        if getattr(torch.cpu, asked, bool)():  # a torch that has no such question is answered with no
-            return f"this CPU multiplies it in hardware, by {name}"
-    return None
 
 
 def _choices(cfg: Any) -> Iterator[Choice]:

@@ -6,8 +6,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from llmft.config import composition_faults, conf_dir, did_you_mean, user_path
-from llmft.errors import UserError
+from llmft.config.compose import composition_faults
+from llmft.config.paths import conf_dir
+from llmft.utils.errors import UserError
+from llmft.utils.paths import user_path
+from llmft.utils.text import did_you_mean
 
 # Their values are free text or paths; Hydra's grammar would stumble over commas, quotes and brackets in them.
 FREE_TEXT = ("question", "system", "safety.notice", "safety.notice_link")
@@ -89,7 +92,7 @@ def _hydras_faults(command: str, overrides: list[str], config_dir: str | None) -
     """What Hydra would call or import for itself before a job begins."""
     from hydra import compose, initialize_config_dir
 
-    from llmft.permitted import hydra_faults
+    from llmft.config.target_allowlist import hydra_faults
 
     search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

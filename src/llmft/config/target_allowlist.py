@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.config import did_you_mean
+from llmft.utils.text import did_you_mean
 
 MODELS = ("model", "judge.model")  # their keys are read, not passed to the class
 CODE = "trust_remote_code"
@@ -25,7 +25,7 @@ CLASSES = {
     "logger": ("lightning.pytorch.loggers.",),
     "trainer": tuple(f"lightning.pytorch.{name}." for name in ("trainer", "profilers", "plugins", "strategies")),
     "safety": ("llmft.serving.safety.",),
-    "hydra.callbacks": ("llmft.sweep.", "llmft.comparison."),
+    "hydra.callbacks": ("llmft.sweep.results.", "llmft.sweep.comparison."),
     "hydra.launcher": PLUGINS,
     "hydra.sweeper": PLUGINS,
 }
@@ -91,7 +91,7 @@ def target_faults(cfg: DictConfig, allow: Sequence[str], *, models: bool = True)
 
 def resolver_faults(cfg: DictConfig, allow: Sequence[str]) -> Iterator[str]:
     """Interpolations that would call something else than the named resolvers, or read the environment into a text."""
-    from llmft.redact import SECRET
+    from llmft.config.redact import SECRET
 
     for key, text in _texts(OmegaConf.to_container(cfg, resolve=False), ""):
         name = key.rpartition(".")[2].partition("[")[0]

@@ -1,6 +1,6 @@
 """The rules that a composed config must keep; all faults are found before anything is built."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -8,9 +8,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llmft.config import checked, conf_dir, did_you_mean
-from llmft.permitted import allowed, code_faults, resolver_faults, target_faults
-from llmft.rules import RULES, TOGETHER, within
+from llmft.config.paths import conf_dir
+from llmft.config.schema import RULES, TOGETHER, within
+from llmft.config.target_allowlist import allowed, code_faults, resolver_faults, target_faults
+from llmft.utils.errors import checked
+from llmft.utils.text import did_you_mean
 
 # What only the libraries, or the model's architecture, can tell to be right.
 LOOKED_INTO = ("model", "peft", "data.max_prompt_tokens", "data.max_answer_tokens", "callbacks.samples", "prompt")
@@ -48,12 +50,19 @@ def _needs_more(override: str, keys: Sequence[str], broken: dict[str, str]) -> b
     return "." in name and name not in broken and any(within(name, key) for key in keys)
 
 
-def check(cfg: DictConfig, *, architecture: bool = False, models: bool = True, allow: Sequence[str] = ()) -> None:
+def check(
+    cfg: DictConfig,
+    *,
+    architecture: Callable[[DictConfig, Collection[str]], list[str]] | None = None,
+    models: bool = True,
+    allow: Sequence[str] = (),
+) -> None:
     """Check a composed config: each value, values against each other, targets, and what the model's architecture allows.
 
     Args:
         cfg: Of any command; rules about keys that it does not have do not apply.
-        architecture: Whether to look at the model too, where its config is on this machine (no weights are read).
+        architecture: Checks the config against the model's architecture (``models.architecture_check``), given the config and
+            the keys that are wrong already; None leaves the model alone.
         models: Whether a class of a model will be needed; importing one takes seconds.
         allow: Packages and resolvers that it may name besides those that ``allow_targets`` names on the command line.
 
@@ -69,9 +78,7 @@ def check(cfg: DictConfig, *, architecture: bool = False, models: bool = True, a
     targets = [*target_faults(cfg, allow, models=models), *code_faults(cfg, allow)]
     faults += targets
     if architecture and not any(fault.startswith("model.") for fault in targets):
-        from llmft.models.outline import architecture_faults
-
-        faults += architecture_faults(cfg, set(broken))
+        faults += architecture(cfg, set(broken))
     checked(list(dict.fromkeys(faults)))
 
 

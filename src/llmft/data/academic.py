@@ -1,7 +1,7 @@
 """Academic question answering: textbook answers in chat JSONL."""
 
-from llmft.data.base import InstructionDataModule
-from llmft.records import Example, Row, turns_of, value_of
+from llmft.data.datamodule import InstructionDataModule
+from llmft.data.records import Example, Row, turns_of, value_of
 
 
 class Academic(InstructionDataModule):

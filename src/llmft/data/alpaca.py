@@ -1,7 +1,7 @@
 """Alpaca instructions: an instruction, sometimes an input, and the output."""
 
-from llmft.data.base import InstructionDataModule
-from llmft.records import Example, Row, Turn, text_of
+from llmft.data.datamodule import InstructionDataModule
+from llmft.data.records import Example, Row, Turn, text_of
 
 
 class Alpaca(InstructionDataModule):

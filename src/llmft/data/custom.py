@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmft.data.base import InstructionDataModule
-from llmft.errors import UserError
-from llmft.records import Example, Row, RowError, Turn, checked_text, shown, text_of, turns_of, value_of
+from llmft.data.datamodule import InstructionDataModule
+from llmft.data.records import Example, Row, RowError, Turn, checked_text, shown, text_of, turns_of, value_of
+from llmft.utils.errors import UserError
 
 FLAT = ("instruction", "input", "output", "system", "id")
 CHAT = ("messages", "system", "id")

@@ -12,22 +12,22 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from llmft.batching import Batches, Plan
-from llmft.collate import Lines, training_batch
-from llmft.data.account import Account
-from llmft.data.audit import Audit, leaks
-from llmft.data.cache import Cache, codec_key, key_of, meaning_of
-from llmft.data.encode import Encoding
-from llmft.data.fitting import Fitting
-from llmft.data.reading import Reading, write_examples
-from llmft.data.splitting import HeldOut, deal, spread
-from llmft.data.store import Examples, Facts, Rows, Table
-from llmft.data.stream import Stream
-from llmft.encoding import Codec
-from llmft.errors import UserError
-from llmft.ranks import end_with_parent
-from llmft.records import Example, Row
-from llmft.sources import Source, find
+from llmft.data.batching.collate import Lines, training_batch
+from llmft.data.batching.sampler import Batches, Plan
+from llmft.data.preprocessing.arrow_store import Examples, Facts, Rows, Table
+from llmft.data.preprocessing.audit import Audit, leaks
+from llmft.data.preprocessing.cache import Cache, codec_key, key_of, meaning_of
+from llmft.data.preprocessing.encode import Encoding
+from llmft.data.preprocessing.read_examples import Reading, write_examples
+from llmft.data.preprocessing.row_counts import Account
+from llmft.data.preprocessing.split import HeldOut, deal, spread
+from llmft.data.preprocessing.streaming import Stream
+from llmft.data.preprocessing.truncation import Fitting
+from llmft.data.records import Example, Row
+from llmft.data.sources import Source, find
+from llmft.data.tokenization.codec import Codec
+from llmft.utils.distributed import end_with_parent
+from llmft.utils.errors import UserError
 
 
 class InstructionDataModule:

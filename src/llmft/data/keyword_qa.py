@@ -1,7 +1,7 @@
 """Keyword question answering: the answer is a list of keywords."""
 
-from llmft.data.base import InstructionDataModule
-from llmft.records import Example, Row, RowError, Turn, checked_text, shown, text_of, value_of
+from llmft.data.datamodule import InstructionDataModule
+from llmft.data.records import Example, Row, RowError, Turn, checked_text, shown, text_of, value_of
 
 
 class KeywordQA(InstructionDataModule):

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from llmft.data.base import InstructionDataModule
-from llmft.data.encode import hash_of
-from llmft.data.reading import Reading
-from llmft.errors import UserError
-from llmft.records import Example, Row
-from llmft.sources import Source
+from llmft.data.datamodule import InstructionDataModule
+from llmft.data.preprocessing.encode import hash_of
+from llmft.data.preprocessing.read_examples import Reading
+from llmft.data.records import Example, Row
+from llmft.data.sources import Source
+from llmft.utils.errors import UserError
 
 # What each set has for itself; all else is said once, for the mix.
 OWN = ("name", "path", "sha256", "revision", "subset", "hub_split", "system", "prompt", "limit")

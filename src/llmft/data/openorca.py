@@ -1,7 +1,7 @@
 """Open Orca: a question under a system prompt, answered by a large model."""
 
-from llmft.data.base import InstructionDataModule
-from llmft.records import Example, Row, Turn, text_of
+from llmft.data.datamodule import InstructionDataModule
+from llmft.data.records import Example, Row, Turn, text_of
 
 
 class OpenOrca(InstructionDataModule):

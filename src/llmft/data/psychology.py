@@ -1,7 +1,7 @@
 """Psychology: a person's question with a kind answer (kept) and an unkind one (never read)."""
 
-from llmft.data.base import InstructionDataModule
-from llmft.records import Example, Row, Turn, text_of
+from llmft.data.datamodule import InstructionDataModule
+from llmft.data.records import Example, Row, Turn, text_of
 
 
 class Psychology(InstructionDataModule):

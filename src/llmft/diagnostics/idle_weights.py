@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmft.models.sharding import whole
+from llmft.models.fsdp import whole
 
 # Weights up to this size are compared with a copy, larger ones by a hash (a copy would double the memory).
 COPIED = 4096

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmft.errors import UserError
-from llmft.models import probe
-from llmft.models.base import InstructionModule
-from llmft.run import finite
+from llmft.diagnostics import forward_trace
+from llmft.models.module import InstructionModule
+from llmft.utils.errors import UserError
+from llmft.utils.json import finite
 
 SHOWN = 8  # rows and steps in the message; the report holds all
 
@@ -30,7 +30,7 @@ class Window:
     def add(self, batch: dict[str, Any], device: torch.device) -> None:
         """One more micro-batch; call it before its forward pass."""
         self.batches.append(batch)
-        self.states.append(probe.random_state(device))
+        self.states.append(forward_trace.random_state(device))
 
     @property
     def rows(self) -> list[str]:
@@ -58,13 +58,13 @@ def examine(module: InstructionModule, window: Window, trainer: Any) -> dict[str
     try:
         context = trainer.precision_plugin.forward_context
         states = window.states if module.training else []
-        seen, _, _ = probe.run_again(module, window.batches, states, context=context, backward=backward)
+        seen, _, _ = forward_trace.run_again(module, window.batches, states, context=context, backward=backward)
     except Exception as error:  # the halt must be told even if looking at it fails (out of memory, mostly)
         return found | {"not_run_again": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
     return found | {
-        "first_bad_module": probe.as_json(seen.first_bad),
+        "first_bad_module": forward_trace.as_json(seen.first_bad),
         "first_bad_gradient": next(iter(seen.broken_gradients), None),
-        "largest_output": probe.as_json(seen.largest),
+        "largest_output": forward_trace.as_json(seen.largest),
     }
 
 
@@ -140,12 +140,12 @@ def _first_bad(report: dict[str, Any]) -> str:
     if report["not_run_again"]:
         return f"not found, the rows could not be run again ({report['not_run_again']})"
     if bad := report["first_bad_module"]:
-        return probe.describe(probe.from_json(bad))
+        return forward_trace.describe(forward_trace.from_json(bad))
     if report["first_bad_gradient"]:
         return f"none in the forward pass; the gradient breaks at the output of {report['first_bad_gradient']}"
     if report["weights_named"] or not report["largest_output"]:
         return ""
-    largest = probe.from_json(report["largest_output"])
+    largest = forward_trace.from_json(report["largest_output"])
     return (
         f"none, all outputs are finite; the largest number, {largest.output.largest:.3g}, comes from {largest.module}"
     )

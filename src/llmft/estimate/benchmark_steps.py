@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from hydra.utils import get_class, instantiate
 
-from llmft.collate import training_batch
-from llmft.commands.summary import peak_memory_mib
-from llmft.data.base import InstructionDataModule
-from llmft.estimating.memory import fullest
-from llmft.models import adapters, backbone
-from llmft.performance import runs_on_gpu
-from llmft.report.facts import duration
+from llmft.data.batching.collate import training_batch
+from llmft.data.datamodule import InstructionDataModule
+from llmft.estimate.memory import fullest
+from llmft.models.backbone import load
+from llmft.models.peft import trainable
+from llmft.utils.device import runs_on_gpu
+from llmft.utils.memory import peak_memory_mib
+from llmft.utils.text import duration
 
 MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -27,8 +28,8 @@ def measure(cfg: Any, data: InstructionDataModule, place: str, *, steps: int) ->
         steps: Of the whole training, to say how long it would take.
     """
     family = get_class(cfg.model._target_)
-    model = backbone.load_model(place, cfg.model, family.auto_class, cfg.peft)
-    model = adapters.adapt(model, cfg.peft, cfg.model.lora_targets)
+    model = load.load_model(place, cfg.model, family.auto_class, cfg.peft)
+    model = trainable.adapt(model, cfg.peft, cfg.model.lora_targets)
     device = torch.device("cuda" if runs_on_gpu(cfg.trainer) else "cpu")
     module = family(model, instantiate(cfg.optim), None).to(device).tuned(cfg)
     optimizer = module.optim([p for p in module.parameters() if p.requires_grad])

@@ -6,11 +6,11 @@ from typing import Any
 from hydra.utils import get_class, instantiate
 from rich.table import Table
 
-from llmft import session
-from llmft.data.base import InstructionDataModule
-from llmft.estimating import memory
-from llmft.estimating.cheaper import Change, changes
-from llmft.models import backbone
+from llmft.data.datamodule import InstructionDataModule
+from llmft.data.tokenization import build
+from llmft.estimate import memory
+from llmft.estimate.suggestions import Change, changes
+from llmft.models.backbone import load
 from llmft.models.schedule import planned_steps
 
 MIB = 2**20
@@ -89,10 +89,10 @@ class Estimate:
 def encoded(cfg: Any) -> tuple[InstructionDataModule, str]:
     """The rows of a training, encoded, and its model's folder; the model is fetched only where nothing of it is here."""
     auto_class = get_class(cfg.model._target_).auto_class
-    place = backbone.at_hand(cfg.model) or backbone.locate(cfg.model, auto_class)
+    place = load.at_hand(cfg.model) or load.locate(cfg.model, auto_class)
     data = instantiate(cfg.data)()
     data.read()
-    data.encode(session.codec_of(cfg, backbone.load_tokenizer(place, cfg.model))[0])
+    data.encode(build.codec_of(cfg, load.load_tokenizer(place, cfg.model))[0])
     return data, place
 
 

@@ -12,12 +12,14 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from llmft.batching import Line
-from llmft.collate import training_batch
-from llmft.data.base import InstructionDataModule
-from llmft.estimating.ledger import Ledger, fused_attention
-from llmft.models import adapters, backbone, quantised, teacher
-from llmft.performance import runs_on_gpu
+from llmft.data.batching.collate import training_batch
+from llmft.data.batching.sampler import Line
+from llmft.data.datamodule import InstructionDataModule
+from llmft.estimate.memory_tracker import Ledger, fused_attention
+from llmft.models import distillation
+from llmft.models.backbone import load, quantization
+from llmft.models.peft import trainable
+from llmft.utils.device import runs_on_gpu
 
 # Bytes of a weight in fewer bits, with the scale of its block of 64 (NF4: double quantisation, Dettmers et al. 2023, 2).
 QUANTISED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "fp4": 0.5 + 4 / 64, "int8": 1.0}
@@ -70,29 +72,32 @@ class Outline:
     def __init__(self, cfg: Any, place: str, auto_class: Any) -> None:
         self.cfg = cfg
         self.on_gpu = runs_on_gpu(cfg.trainer)
-        config = backbone.load_config(place, cfg.model)
-        options = {"dtype": backbone.dtype_of(cfg.model), "attn_implementation": backbone.attention_of(cfg.model)}
+        config = load.load_config(place, cfg.model)
+        options = {"dtype": load.dtype_of(cfg.model), "attn_implementation": load.attention_of(cfg.model)}
         with torch.device("meta"):
             model = auto_class.from_config(config, **options).train()
             if cfg.model.gradient_checkpointing:
                 model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-            self.model = adapters.adapt(model, cfg.peft, cfg.model.lora_targets).to("meta")
+            self.model = trainable.adapt(model, cfg.peft, cfg.model.lora_targets).to("meta")
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.counts = adapters.parameter_counts(self.model)
+        self.counts = trainable.parameter_counts(self.model)
         self.teacher = _teacher(cfg, auto_class)
 
     def weights(self) -> int:
         """Bytes of all weights and buffers, a teacher's too."""
-        quantised = QUANTISED.get(self.cfg.peft.get("quantise"))
+        quantization = QUANTISED.get(self.cfg.peft.get("quantise"))
         head = self.model.get_output_embeddings()
         linear = {
             id(m.weight)
             for name, m in self.model.named_modules()
-            if quantised and isinstance(m, nn.Linear) and m is not head and "lora_" not in name
+            if quantization and isinstance(m, nn.Linear) and m is not head and "lora_" not in name
         }
         each = {id(t): t for t in (*self.model.parameters(), *self.model.buffers())}
         return self.teacher + math.ceil(
-            sum(t.numel() * (quantised if key in linear and quantised else t.element_size()) for key, t in each.items())
+            sum(
+                t.numel() * (quantization if key in linear and quantization else t.element_size())
+                for key, t in each.items()
+            )
         )
 
     def gradients(self) -> int:
@@ -146,10 +151,10 @@ def _teacher(cfg: Any, auto_class: Any) -> int:
     """Bytes of the weights of the model that is learnt from."""
     if not cfg.peft.get("distill_from"):
         return 0
-    own = teacher.config_of(cfg)
-    config = backbone.load_config(backbone.locate(own, auto_class), own)
+    own = distillation.config_of(cfg)
+    config = load.load_config(load.locate(own, auto_class), own)
     with torch.device("meta"):
-        model = auto_class.from_config(config, dtype=backbone.dtype_of(own))
+        model = auto_class.from_config(config, dtype=load.dtype_of(own))
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
@@ -175,7 +180,7 @@ def predict(outline: Outline, module: Any, data: InstructionDataModule) -> Memor
     shared = {name: size // ranks if name in SHARED.get(trainer.strategy, ()) else size for name, size in parts.items()}
     if outline.on_gpu:
         return Memory(process=0, activations=activations, **shared)
-    with quantised.compiled_later():  # as a training imports peft
+    with quantization.compiled_later():  # as a training imports peft
         for name in LOADED_LATER:
             import_module(name)
     return Memory(process=resident(), activations=int(MALLOC_SHARE * activations) + MALLOC_BYTES, **shared)
@@ -217,6 +222,6 @@ def resident() -> int:
         import resource
 
         return int(statm.read_text().split()[1]) * resource.getpagesize()
-    from llmft.commands.summary import peak_memory_mib
+    from llmft.utils.memory import peak_memory_mib
 
     return int(peak_memory_mib()["cpu"] * 2**20)

@@ -1,26 +1,10 @@
 """Out of memory -> one message: what the training would need, and the cheapest change."""
 
-import errno
 from typing import Any
 
-import torch
-
-from llmft.errors import UserError, chain
-from llmft.estimating.estimate import encoded, estimate
-from llmft.terminal import Console
-
-# What torch and its libraries say where they raise nothing more special than a RuntimeError.
-SAID = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed", "bad_alloc")
-
-
-def is_shortage(error: BaseException) -> bool:
-    """Whether an error, or what caused it, is that memory ran out."""
-    return any(
-        isinstance(e, MemoryError | torch.OutOfMemoryError)
-        or (isinstance(e, RuntimeError) and any(words in str(e).lower() for words in SAID))
-        or (isinstance(e, OSError) and e.errno == errno.ENOMEM)
-        for e in chain(error)
-    )
+from llmft.estimate.estimate import encoded, estimate
+from llmft.utils.console import Console
+from llmft.utils.errors import UserError
 
 
 def explained(cfg: Any, reason: str, where: int = 0, kept: str = "") -> UserError:
@@ -42,8 +26,3 @@ def explained(cfg: Any, reason: str, where: int = 0, kept: str = "") -> UserErro
     with console.capture() as printed:
         console.print(found.table())
     return UserError("\n".join([head, printed.get().rstrip(), *found.lines()]))
-
-
-def reason_of(error: BaseException) -> str:
-    """What was said, in a line."""
-    return (str(error).splitlines() or [type(error).__name__])[0] or type(error).__name__

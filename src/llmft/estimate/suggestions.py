@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.config import conf_dir
+from llmft.config.paths import conf_dir
 
 MIB = 2**20
 

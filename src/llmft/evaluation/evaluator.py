@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llmft.data.base import InstructionDataModule
-from llmft.evaluation import compare, measure, predictions
-from llmft.evaluation.measure import Told
-from llmft.evaluation.metric import Answered
-from llmft.generation import Generator
-from llmft.models.base import InstructionModule
-from llmft.run import finite
-from llmft.whole import write
+from llmft.data import eval_rows
+from llmft.data.datamodule import InstructionDataModule
+from llmft.evaluation import inference
+from llmft.evaluation.inference import Told
+from llmft.generation.generator import Generator
+from llmft.metrics import compare, predictions
+from llmft.metrics.metric import Answered
+from llmft.models.module import InstructionModule
+from llmft.models.peft import trainable
+from llmft.utils.device import on_device
+from llmft.utils.files import write
+from llmft.utils.json import finite
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +46,7 @@ class Evaluation:
         split: str,
     ) -> None:
         self.settings, self.module, self.generator, self.seed = settings, module, generator, seed
-        self.rows = measure.asked_rows(data, settings.rows, split)
+        self.rows = eval_rows.asked_rows(data, settings.rows, split)
         self.source, self.metrics = data.source.given, compare.chosen_metrics(settings, data.name)
         self.base: list[Told] | None = None
 
@@ -50,7 +54,7 @@ class Evaluation:
         """Ask the base model: the module as it is (before full fine-tuning), or with its adapter switched off."""
         if self.settings.base and self.base is None and self.rows.encoded:
             log.info("asking the base model %d of %d test rows", len(self.rows.encoded), self.rows.total)
-            with measure.base_of(self.module.model):
+            with trainable.base_of(self.module.model):
                 self.base = self._ask(self.generator, device)
 
     def ask_tuned(self, device: Any) -> dict[str, Any]:
@@ -63,9 +67,9 @@ class Evaluation:
         log.info("asking the tuned model %d of %d test rows", len(self.rows.encoded), self.rows.total)
         seeds = self.settings.seeds or [self.generator.seed]
         told = {seed: self._ask(self.generator.with_settings(seed=seed), device) for seed in seeds}
-        if measure.has_adapter(self.module.model):
+        if trainable.has_adapter(self.module.model):
             self.ask_base(device)
-        self.predictions = measure.predictions(self.rows, self.generator.codec, told[seeds[0]], self.base)
+        self.predictions = inference.predictions(self.rows, self.generator.codec, told[seeds[0]], self.base)
         found = {
             "source": self.source,
             "split": self.rows.split,
@@ -87,8 +91,8 @@ class Evaluation:
         save(folder / "evaluation.json", found)
 
     def _ask(self, generator: Generator, device: Any) -> list[Told]:
-        with measure.on_device(self.module.model, device):
-            return measure.ask(self.module, generator, self.rows.encoded, self.settings.batch_tokens)
+        with on_device(self.module.model, device):
+            return inference.ask(self.module, generator, self.rows.encoded, self.settings.batch_tokens)
 
     def _spread(self, told: dict[int, list[Told]]) -> dict[str, Any]:
         runs = {

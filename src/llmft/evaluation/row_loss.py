@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from llmft.collate import training_batch
-from llmft.encoding import Encoded
-from llmft.generation import answering
-from llmft.models.base import InstructionModule
+from llmft.data.batching.collate import training_batch
+from llmft.data.tokenization.codec import Encoded
+from llmft.generation.generator import answering
+from llmft.models.module import InstructionModule
 
 
 def row_losses(

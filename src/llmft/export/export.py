@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 from hydra.utils import get_class
 from omegaconf import DictConfig
 
-from llmft import session
-from llmft.errors import UserError
-from llmft.models import adapters, backbone
-from llmft.questions import sample_questions
-from llmft.shipping import archive, card, checksums, hub, verify, weights
-from llmft.shipping.staged import new_folder, whole_or_nothing
+from llmft.data.tokenization import build
+from llmft.export import checksums, hub, model_card, verify, weights
+from llmft.export.zip import pack
+from llmft.generation.questions import sample_questions
+from llmft.models.backbone import load
+from llmft.models.peft import trainable
+from llmft.utils import device as devices
+from llmft.utils.errors import UserError
+from llmft.utils.folders import new_folder, whole_or_nothing
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ def export(run: Path, cfg: DictConfig, to: str | None, settings: Any) -> Exporte
         UserError: There is no adapter to export, the target is taken, the Hub refuses, or what was written gives other
             logits than the trained model; then it is removed again.
     """
-    if settings.form == "adapter" and not adapters.is_adapter(cfg.peft):
+    if settings.form == "adapter" and not trainable.is_adapter(cfg.peft):
         raise UserError("form=adapter: this run trained all weights and has no adapter; use form=merged")
     if to is None and settings.hub is None:
         raise UserError("export: pass to=FOLDER, hub=owner/name or both")
@@ -54,7 +57,7 @@ def export(run: Path, cfg: DictConfig, to: str | None, settings: Any) -> Exporte
             file.chmod(0o644)  # safetensors makes files for their owner alone
         checksums.write(folder)
         if settings.zip and final:
-            archive.pack(folder, final)
+            pack(folder, final)
         url = hub.push(folder, settings.hub, private=settings.private) if settings.hub else None
     return Exported(final, difference, url)
 
@@ -78,14 +81,14 @@ def _target(to: str | None, *, zipped: bool) -> Iterator[tuple[Path, Path | None
 
 
 def _write(run: Path, cfg: DictConfig, folder: Path, settings: Any) -> float:
-    source, auto_class, device = run / "model", get_class(cfg.model._target_).auto_class, session.device()
+    source, auto_class, device = run / "model", get_class(cfg.model._target_).auto_class, devices.device()
     asked = _trained(
         source, cfg, auto_class, device, folder if settings.form == "merged" else None, settings.shard_size
     )
     base = None
     if settings.form == "adapter":
-        weights.write_adapter(source, folder, card.hub_id(cfg), cfg.model.revision)
-        base = backbone.locate(cfg.model, auto_class)
+        weights.write_adapter(source, folder, model_card.hub_id(cfg), cfg.model.revision)
+        base = load.locate(cfg.model, auto_class)
     difference = verify.largest_difference(folder, base, cfg.model.revision, auto_class, device, asked)
     if not difference <= settings.tolerance:  # NaN is over it too
         raise UserError(
@@ -93,7 +96,7 @@ def _write(run: Path, cfg: DictConfig, folder: Path, settings: Any) -> float:
             " nothing was kept"
         )
     told = f"Loaded again, no logit differed by more than {difference:.2g} from the trained model's, over {len(asked)} questions."
-    (folder / "README.md").write_text(card.of_run(run, cfg, settings.form, told), encoding="utf-8")
+    (folder / "README.md").write_text(model_card.of_run(run, cfg, settings.form, told), encoding="utf-8")
     return difference
 
 
@@ -101,8 +104,8 @@ def _trained(
     source: Path, cfg: DictConfig, auto_class: Any, device: Any, to: Path | None, shards: str
 ) -> list[verify.Probe]:
     """Ask the trained model, and write it merged where that is wanted; it is gone from memory afterwards."""
-    tokenizer = backbone.load_tokenizer(str(source), cfg.model)
-    codec = session.trained_codec(cfg, tokenizer)
+    tokenizer = load.load_tokenizer(str(source), cfg.model)
+    codec = build.trained_codec(cfg, tokenizer)
     model = weights.full_precision(source, cfg, auto_class).to(device)
     questions = [question.with_system(cfg.data.system) for question in sample_questions(cfg.data.name)]
     asked = verify.probes(model, codec, [question.context for question in questions])

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from llmft.errors import UserError
+from llmft.utils.errors import UserError
 
 
 def check(name: str) -> None:

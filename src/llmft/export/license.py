@@ -5,7 +5,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.config import conf_dir, user_path
+from llmft.config.paths import conf_dir
+from llmft.utils.paths import user_path
 
 FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---", re.DOTALL)
 

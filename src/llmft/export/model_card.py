@@ -7,12 +7,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft import whole
-from llmft.evaluation.show import interval, number
-from llmft.models.adapters import is_adapter
-from llmft.printable import in_markdown
-from llmft.run import RunDirectory
-from llmft.shipping import licence
+from llmft.export import license
+from llmft.metrics.format import interval, number
+from llmft.models.peft.trainable import is_adapter
+from llmft.runs.directory import RunDirectory
+from llmft.utils import files
+from llmft.utils.text import in_markdown
 
 # What a reader asks of a training, as keys of its config.
 SETTINGS = (
@@ -51,7 +51,7 @@ def of_run(run: Path, cfg: DictConfig, form: str, checked: str = "") -> str:
 def write(run: Path, cfg: DictConfig) -> None:
     """Write the card of ``model/``, with what is known by now: when the weights are saved, and when they have been scored."""
     form = "adapter" if is_adapter(cfg.peft) else "merged"
-    whole.write(run / "model" / "README.md", of_run(run, cfg, form))
+    files.write(run / "model" / "README.md", of_run(run, cfg, form))
 
 
 def card(
@@ -99,8 +99,8 @@ def base_named(cfg: DictConfig) -> str:
 
 def hub_id(cfg: DictConfig) -> str | None:
     """The Hub id of the base model, None where it came from elsewhere."""
-    from llmft.config import user_path
-    from llmft.sources import HUB_ID
+    from llmft.data.sources import HUB_ID
+    from llmft.utils.paths import user_path
 
     path = str(cfg.model.path)
     return path if HUB_ID.match(path) and not user_path(path).is_dir() and ":" not in path else None
@@ -115,7 +115,7 @@ def _head(cfg: DictConfig, form: str) -> str:
     head["pipeline_tag"] = "text-generation"
     if base := hub_id(cfg):
         head["base_model"] = base
-    if known := licence.of_base(cfg.model):
+    if known := license.of_base(cfg.model):
         head["license"] = known
     return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---"])
 
@@ -196,7 +196,7 @@ def _limits(cfg: DictConfig, scores: Mapping[str, Any] | None) -> Iterator[str]:
 
 
 def _licence(cfg: DictConfig) -> str:
-    known = licence.of_base(cfg.model)
+    known = license.of_base(cfg.model)
     if known:
         return f"The base model's licence (`{known}`) applies to these weights too; so may the terms of the data."
     return (

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from llmft.errors import UserError
-from llmft.shipping import checksums
-from llmft.shipping.staged import whole_or_nothing
+from llmft.export import checksums
+from llmft.utils.errors import UserError
+from llmft.utils.folders import whole_or_nothing
 
 BLOCK = 2**20
 MAX_SUMS = 2**24  # bytes of SHA256SUMS

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from llmft.encoding import Codec
-from llmft.errors import UserError
-from llmft.models import quantised
-from llmft.records import Turn
+from llmft.data.records import Turn
+from llmft.data.tokenization.codec import Codec
+from llmft.models.backbone import quantization
+from llmft.utils.errors import UserError
 
 POSITIONS = 32  # of each probe; enough to pass every weight, and small where the vocabulary is large
 
@@ -77,7 +77,7 @@ def largest_difference(
         base or folder, revision=revision if base else None, dtype=torch.float32, **safely
     )
     if base:
-        with quantised.compiled_later():
+        with quantization.compiled_later():
             from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, folder)

@@ -7,7 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.models import adapters, backbone, theirs
+from llmft.models.backbone import load, untrusted
+from llmft.models.peft import trainable
 
 # What is written anew; everything else in model/ (tokenizer, chat template, generation config) goes along as it is.
 OURS = ("README.md", "config.json", "adapter_config.json", "model.safetensors.index.json")
@@ -23,11 +24,11 @@ def full_precision(folder: Path, cfg: DictConfig, auto_class: Any) -> Any:
         auto_class: The transformers class of the family.
     """
     plain = OmegaConf.merge(cfg.model, FULL_PRECISION)
-    if not adapters.is_adapter(cfg.peft):
-        return backbone.load_model(str(folder), plain, auto_class).eval()
-    base = backbone.load_model(backbone.locate(cfg.model, auto_class), plain, auto_class)
-    tokens = len(backbone.load_tokenizer(str(folder), cfg.model))
-    return theirs.load_adapter(base, folder, tokens).eval()
+    if not trainable.is_adapter(cfg.peft):
+        return load.load_model(str(folder), plain, auto_class).eval()
+    base = load.load_model(load.locate(cfg.model, auto_class), plain, auto_class)
+    tokens = len(load.load_tokenizer(str(folder), cfg.model))
+    return untrusted.load_adapter(base, folder, tokens).eval()
 
 
 def write_merged(model: Any, source: Path, folder: Path, shard_size: str) -> None:

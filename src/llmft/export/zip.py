@@ -5,7 +5,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from llmft.shipping.checksums import files_of
+from llmft.export.checksums import files_of
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
 READABLE = 0o100644 << 16  # a regular file

@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmft.cells import harmless
-from llmft.config import user_path
-from llmft.errors import UserError
-from llmft.printable import json_line, printable
-from llmft.whole import whole
+from llmft.utils.csv import harmless
+from llmft.utils.errors import UserError
+from llmft.utils.files import whole
+from llmft.utils.paths import user_path
+from llmft.utils.text import json_line, printable
 
 ENDINGS = (".jsonl", ".csv", ".txt")
 KEY = re.compile("[0-9a-f]{16}")
@@ -107,3 +107,17 @@ def as_text(row: Mapping[str, Any], *, several: bool) -> str:
     if "base_answer" not in row:
         return question + row["answer"]
     return f"{question}base:  {row['base_answer']}\ntuned: {row['answer']}"
+
+
+def check_output(output: str | None) -> None:
+    """Find out before any work that a file cannot be written.
+
+    Raises:
+        UserError: It is a folder, or in none that there is.
+    """
+    if output is None:
+        return
+    file = user_path(output)
+    if file.is_dir() or not file.parent.is_dir():
+        why = "is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+        raise UserError(f"output={output}: {why}")

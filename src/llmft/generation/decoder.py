@@ -9,11 +9,11 @@ from torch.nn.functional import pad
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.cache_utils import DynamicLayer
 
-from llmft.collate import generation_batch
-from llmft.errors import UserError
-from llmft.generation import Generator
-from llmft.sampling import OWN, Sampling, sampling_of
-from llmft.streaming import Stream
+from llmft.data.batching.collate import generation_batch
+from llmft.generation.generator import Generator
+from llmft.generation.sampling import OWN, Sampling, sampling_of
+from llmft.generation.stream import Stream
+from llmft.utils.errors import UserError
 
 More = Callable[[int], Sequence[Stream]]
 # Settings under which a row's scores depend on its text alone. With others (penalties, a least length) they may depend on

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from llmft.collate import generation_batch
-from llmft.encoding import Codec
-from llmft.errors import UserError
-from llmft.evaluation.words import normal
-from llmft.models.backbone import max_positions
-from llmft.records import Turn
+from llmft.config.schema.generation import settings_fault
+from llmft.data.batching.collate import generation_batch
+from llmft.data.records import Turn
+from llmft.data.tokenization.codec import Codec
+from llmft.metrics.text_normalization import normal
+from llmft.models.backbone.load import max_positions
+from llmft.utils.errors import UserError
 
 
 class Answer(NamedTuple):
@@ -155,19 +156,6 @@ class Generator:
             end = next((i for i, token in enumerate(ids) if token in stops), None)
             kept = ids[:end]
             yield Answer(self.codec.decode(kept), end is not None, len(kept))
-
-
-def settings_fault(settings: Mapping[str, Any]) -> str | None:
-    """What is wrong with these keys of GenerationConfig: unknown, or one against another."""
-    from transformers import GenerationConfig
-
-    if unknown := [name for name in settings if name not in vars(GenerationConfig())]:
-        return f"generation.{unknown[0]}: transformers' GenerationConfig has no such setting"
-    try:
-        GenerationConfig(**settings, pad_token_id=0).validate(strict=True)
-    except ValueError as error:
-        return f"generation: {' '.join(str(error).split())}"
-    return None
 
 
 def majority(answers: Sequence[Answer]) -> Answer:

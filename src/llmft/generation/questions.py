@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmft.config import user_path
-from llmft.errors import UserError
-from llmft.records import Example, RowError, Turn, shown, text_of, turns_of
-from llmft.sources import SAMPLES, lines_of, read_file
+from llmft.data.records import Example, RowError, Turn, shown, text_of, turns_of
+from llmft.data.sources import SAMPLES, lines_of, read_file
+from llmft.utils.errors import UserError
+from llmft.utils.paths import user_path
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".txt")
 STANDARD_INPUT = "-"

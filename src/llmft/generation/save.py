@@ -2,12 +2,11 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
-from llmft.generation import Generator
-from llmft.models import adapters, backbone, theirs
+from llmft.generation.generator import Generator
+from llmft.models.peft import trainable
 
 
 def save_model(folder: Path, generator: Generator, cfg: DictConfig) -> None:
@@ -30,7 +29,7 @@ def save_model(folder: Path, generator: Generator, cfg: DictConfig) -> None:
 
 def _write(folder: Path, generator: Generator, cfg: DictConfig) -> None:
     model, tokenizer = generator.model, generator.codec.tokenizer
-    full = not adapters.is_adapter(cfg.peft)
+    full = not trainable.is_adapter(cfg.peft)
     settings = generator.config()
     kept, model.generation_config = model.generation_config, settings
     try:
@@ -42,12 +41,3 @@ def _write(folder: Path, generator: Generator, cfg: DictConfig) -> None:
     template, tokenizer.chat_template = tokenizer.chat_template, generator.codec.template.source
     tokenizer.save_pretrained(folder)
     tokenizer.chat_template = template
-
-
-def load_trained(folder: Path, cfg: DictConfig, auto_class: Any) -> tuple[Any, Any]:
-    """Model and tokenizer of a run's ``model/``, on top of its backbone, as it was in training, where it holds an adapter."""
-    tokenizer = backbone.load_tokenizer(str(folder), cfg.model)
-    if not adapters.is_adapter(cfg.peft):
-        return backbone.load_model(str(folder), cfg.model, auto_class), tokenizer
-    base = backbone.load_model(backbone.locate(cfg.model, auto_class), cfg.model, auto_class, cfg.peft)
-    return theirs.load_adapter(base, folder, len(tokenizer)), tokenizer

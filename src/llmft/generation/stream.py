@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from llmft.encoding import Codec
-from llmft.generation import Answer
-from llmft.sampling import Sampling
+from llmft.data.tokenization.codec import Codec
+from llmft.generation.generator import Answer
+from llmft.generation.sampling import Sampling
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 

@@ -4,8 +4,8 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from llmft.evaluation import words
-from llmft.evaluation.metric import Answered, Metric, Numbers, mean
+from llmft.metrics import text_normalization
+from llmft.metrics.metric import Answered, Metric, Numbers, mean
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
@@ -57,12 +57,12 @@ def chrf() -> Metric:
 def _rouge_scorer() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(ROUGE, tokenizer=words.RougeTokenizer())
+    return RougeScorer(ROUGE, tokenizer=text_normalization.RougeTokenizer())
 
 
 @cache
 def _rouge_of(answer: str, reference: str) -> dict[str, float | None]:
-    if not words.words(reference):
+    if not text_normalization.words(reference):
         return dict.fromkeys(ROUGE)
     return {name: found.fmeasure for name, found in _rouge_scorer().score(reference, answer).items()}
 

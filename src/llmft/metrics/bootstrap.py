@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmft.evaluation.metric import Metric
+from llmft.metrics.metric import Metric
 
 Table = NDArray[np.float64]
 COVERED = (2.5, 97.5)

@@ -3,8 +3,8 @@
 import math
 from collections import Counter
 
-from llmft.evaluation import libraries, words
-from llmft.evaluation.metric import Answered, Metric, Numbers, mean, ratio
+from llmft.metrics import bleu_rouge, text_normalization
+from llmft.metrics.metric import Answered, Metric, Numbers, mean, ratio
 
 NO_MODEL = "no model was asked for it"
 
@@ -25,9 +25,9 @@ def metrics(*, bleu_tokenizer: str = "13a", keywords: bool = False) -> list[Metr
             "normal forms are equal (NFKC; no case, punctuation, English articles: SQuAD's)",
         ),
         mean("f1", _token_f1, "F1 of the tokens of the normal forms, mean over rows; both empty is 100, one empty 0"),
-        libraries.bleu(bleu_tokenizer),
-        libraries.chrf(),
-        *libraries.rouge(),
+        bleu_rouge.bleu(bleu_tokenizer),
+        bleu_rouge.chrf(),
+        *bleu_rouge.rouge(),
         *(_keyword_metrics() if keywords else []),
         Metric("words", 2, _words, ratio, "there are no rows", "mean words of an answer (Han and kana: characters)"),
         *(_distinct(n) for n in (1, 2)),
@@ -48,11 +48,11 @@ def judged() -> Metric:
 
 
 def _exact_match(answered: Answered) -> float:
-    return float(words.normal(answered.answer) == words.normal(answered.reference))
+    return float(text_normalization.normal(answered.answer) == text_normalization.normal(answered.reference))
 
 
 def _words(answered: Answered) -> Numbers:
-    return len(words.words(answered.answer)), 1
+    return len(text_normalization.words(answered.answer)), 1
 
 
 def _ended(answered: Answered) -> float | None:
@@ -82,12 +82,12 @@ def _f1(found: Counter[str], wanted: Counter[str]) -> float:
 
 
 def _token_f1(answered: Answered) -> float:
-    found, wanted = (Counter(words.normal(text).split()) for text in (answered.answer, answered.reference))
+    found, wanted = (Counter(text_normalization.normal(text).split()) for text in (answered.answer, answered.reference))
     return _f1(found, wanted)
 
 
 def _keywords(answered: Answered) -> tuple[float | None, float | None, float | None]:
-    found, wanted = words.keywords(answered.answer), words.keywords(answered.reference)
+    found, wanted = text_normalization.keywords(answered.answer), text_normalization.keywords(answered.reference)
     if not wanted:
         return None, None, None
     common = len(found & wanted)
@@ -96,7 +96,7 @@ def _keywords(answered: Answered) -> tuple[float | None, float | None, float | N
 
 def _distinct(n: int) -> Metric:
     def value(answered: Answered) -> float | None:
-        tokens = words.words(answered.answer)
+        tokens = text_normalization.words(answered.answer)
         grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
         return len(set(grams)) / len(grams) if grams else None
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from llmft.evaluation import bootstrap
-from llmft.evaluation.metric import Answered, Metric
-from llmft.evaluation.metrics import metrics
-from llmft.evaluation.predictions import Prediction, row_scores
+from llmft.metrics import bootstrap
+from llmft.metrics.builtin import metrics
+from llmft.metrics.metric import Answered, Metric
+from llmft.metrics.predictions import Prediction, row_scores
 
 
 def chosen_metrics(settings: Any, data_name: str | None) -> list[Metric]:

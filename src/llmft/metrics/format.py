@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from llmft.terminal import Console
+from llmft.utils.console import Console
 
 COLORS = {"better": "green", "worse": "red"}
 

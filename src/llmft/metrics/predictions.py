@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmft.config import user_path
-from llmft.errors import UserError
-from llmft.evaluation.metric import Answered, Metric
-from llmft.printable import json_line
-from llmft.records import Example, Row, RowError, checked_text, value_of
-from llmft.run import finite
-from llmft.sources import read_file
-from llmft.whole import whole, write
+from llmft.data.records import Example, Row, RowError, checked_text, value_of
+from llmft.data.sources import read_file
+from llmft.metrics.metric import Answered, Metric
+from llmft.utils.errors import UserError
+from llmft.utils.files import whole, write
+from llmft.utils.json import finite
+from llmft.utils.paths import user_path
+from llmft.utils.text import json_line
 
 # What a corpus score is made of says little about one row.
 NOT_OF_A_ROW = ("bleu", "perplexity", "judge")

@@ -5,8 +5,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from llmft.errors import UserError
-from llmft.models import adapters, backbone, lora
+from llmft.models.backbone import load
+from llmft.models.peft import lora, trainable
+from llmft.utils.errors import UserError
 
 
 def architecture_faults(cfg: Any, broken: Collection[str] = ()) -> list[str]:
@@ -27,10 +28,10 @@ def architecture_faults(cfg: Any, broken: Collection[str] = ()) -> list[str]:
         return []
     auto_class = get_class(cfg.model._target_).auto_class
     try:
-        place = backbone.at_hand(cfg.model)
+        place = load.at_hand(cfg.model)
         if place is None:
             return []
-        config = backbone.load_config(place, cfg.model)
+        config = load.load_config(place, cfg.model)
     except UserError as error:
         return [str(error)]
     checks = {
@@ -64,14 +65,14 @@ def check_positions(config: Any, cfg: Any) -> None:
     if samples and samples.get("number"):
         answers["callbacks.samples.max_new_tokens"] = samples.max_new_tokens
     key, answer = max(answers.items(), key=lambda item: item[1])
-    positions, total = backbone.max_positions(config), cfg.data.max_prompt_tokens + answer
+    positions, total = load.max_positions(config), cfg.data.max_prompt_tokens + answer
     if positions is not None and total > positions:
         parts = f"data.max_prompt_tokens={cfg.data.max_prompt_tokens} + {key}={answer}"
         raise UserError(f"{parts} = {total} tokens, but the model has {positions} positions; lower one of them")
 
 
 def _check_targets(config: Any, cfg: Any, auto_class: Any) -> None:
-    if not adapters.is_adapter(cfg.peft):
+    if not trainable.is_adapter(cfg.peft):
         return
     import torch
 
@@ -98,19 +99,19 @@ def _check_packing(config: Any, cfg: Any, auto_class: Any) -> None:
 
 
 def _check_prompt(place: str, cfg: Any) -> None:
-    from llmft.session import codec_of
+    from llmft.data.tokenization.build import codec_of
 
     if cfg.prompt.name == "chat" and Path(place).is_dir():
-        codec_of(cfg, backbone.load_tokenizer(place, cfg.model))
+        codec_of(cfg, load.load_tokenizer(place, cfg.model))
 
 
 def _check_teacher(place: str, cfg: Any) -> None:
-    from llmft.models import teacher
+    from llmft.models import distillation
 
     if not cfg.peft.get("distill_from"):
         return
-    own = teacher.config_of(cfg)
-    theirs = backbone.at_hand(own)
+    own = distillation.config_of(cfg)
+    theirs = load.at_hand(own)
     if theirs and Path(place).is_dir():
-        tokenizers = (backbone.load_tokenizer(p, c) for p, c in ((place, cfg.model), (theirs, own)))
-        teacher.check_vocabulary(cfg, *tokenizers)
+        tokenizers = (load.load_tokenizer(p, c) for p, c in ((place, cfg.model), (theirs, own)))
+        distillation.check_vocabulary(cfg, *tokenizers)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from llmft.encoding import IGNORED
-from llmft.models.base import InstructionModule
+from llmft.data.tokenization.codec import IGNORED
+from llmft.models.attention.packing_masks import positions_in_rows, row_starts
 from llmft.models.loss import supervised
-from llmft.models.packing import positions_in_rows, row_starts
+from llmft.models.module import InstructionModule
 
 
 class Causal(InstructionModule):

@@ -6,10 +6,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from llmft.config import conf_dir
-from llmft.errors import UserError
-from llmft.models import backbone
+from llmft.config.paths import conf_dir
+from llmft.models.backbone import load
 from llmft.models.loss import divergence_sum
+from llmft.utils.errors import UserError
 
 # What a teacher has of its own, if it is no name of conf/model: nothing but its path.
 ALONE = {"gguf_file": None, "sha256": None, "revision": None, "new_tokens": [], "trust_remote_code": False}
@@ -51,9 +51,9 @@ def teacher_of(cfg: DictConfig, tokenizer: Any, family: Any) -> Teacher | None:
     if not cfg.peft.get("distill_from"):
         return None
     own = config_of(cfg)
-    place = backbone.locate(own, family.auto_class)
-    check_vocabulary(cfg, tokenizer, backbone.load_tokenizer(place, own))
-    model = backbone.load_model(place, own, family.auto_class)
+    place = load.locate(own, family.auto_class)
+    check_vocabulary(cfg, tokenizer, load.load_tokenizer(place, own))
+    model = load.load_model(place, own, family.auto_class)
     return Teacher(family(model, None, None), cfg.peft.distill_weight, cfg.peft.distill_temperature)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmft.encoding import IGNORED
+from llmft.data.tokenization.codec import IGNORED
 
 # Positions whose logits are held at once: with a vocabulary of 50,000 that are 50 MiB. More make nothing faster.
 CHUNK = 256

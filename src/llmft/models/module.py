@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from llmft.errors import UserError
-from llmft.models.agreement import rows_agree
-from llmft.models.attention import attention_for
+from llmft.models.attention.dispatch import attention_for
+from llmft.models.attention.equivalence_check import rows_agree
+from llmft.models.attention.unpad import in_one_line, is_full, lengths
+from llmft.models.attention.varlen import can_be_alone
+from llmft.models.fsdp import shard, whole
 from llmft.models.loss import head_left_out, head_loss_sum, head_on, token_loss_sum
-from llmft.models.one_line import in_one_line, is_full, lengths
-from llmft.models.row_by_row import can_be_alone
-from llmft.models.sharding import shard, whole
+from llmft.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from llmft.models.teacher import Teacher
+    from llmft.models.distillation import Teacher
 
 
 class TokenSums:

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+from llmft.utils.device import cannot_page
+
 log = logging.getLogger(__name__)
 
 
@@ -36,18 +38,3 @@ def bnb_adamw(
         log.warning("optim: paging is off (%s), because of optim.fallback=true", why)
         paged = False
     return AdamW(params, lr=lr, weight_decay=weight_decay, betas=tuple(betas), optim_bits=bits, is_paged=paged)
-
-
-def cannot_page(accelerator: str = "auto") -> str | None:
-    """Why an optimizer's state cannot be paged here; None where it can.
-
-    Args:
-        accelerator: ``trainer.accelerator``.
-    """
-    import torch
-
-    if accelerator in ("cpu", "mps"):
-        return f"paging moves memory between a CUDA GPU and the CPU, but trainer.accelerator is {accelerator}"
-    if not torch.cuda.is_available():
-        return "paging moves memory between a CUDA GPU and the CPU, and there is no CUDA GPU here"
-    return None

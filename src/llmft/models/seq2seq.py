@@ -5,9 +5,9 @@ from typing import Any
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
 
-from llmft.models.base import InstructionModule
+from llmft.models.attention.packing_masks import block_mask, row_starts
 from llmft.models.loss import supervised
-from llmft.models.packing import block_mask, row_starts
+from llmft.models.module import InstructionModule
 
 
 class Seq2Seq(InstructionModule):

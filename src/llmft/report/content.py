@@ -6,9 +6,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from llmft.evaluation.show import interval, judge_lines, number, reasons, title
-from llmft.report import answers
-from llmft.report.series import Series, curve_file, decisive, when_to_stop
+from llmft.metrics.format import interval, judge_lines, number, reasons, title
+from llmft.report import examples
+from llmft.report.curves import Series, curve_file, decisive, when_to_stop
+from llmft.utils.text import duration
 
 
 def page(files: Mapping[str, Any], found: Mapping[str, Series], settings: Any) -> dict[str, Any]:
@@ -30,9 +31,9 @@ def page(files: Mapping[str, Any], found: Mapping[str, Series], settings: Any) -
         "stands_in": evaluation["split"] if evaluation and evaluation["split"] in ("val", "train") else None,
         "notes": [*reasons(evaluation["scores"]), *judge_lines(evaluation)] if evaluation else [],
         "seeds": (evaluation or {}).get("seeds"),
-        "examples": [answers.example(row) for row in predictions[: settings.examples]],
-        "extremes": answers.extremes(predictions, settings.best_and_worst),
-        "samples": answers.samples(files["samples"]),
+        "examples": [examples.example(row) for row in predictions[: settings.examples]],
+        "extremes": examples.extremes(predictions, settings.best_and_worst),
+        "samples": examples.samples(files["samples"]),
         "account": account(record.get("data") or {}),
         "config": files["config_text"],
         "versions": record.get("versions") or {},
@@ -121,13 +122,6 @@ def account(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     lost = data.get("lost_characters") or {}
     found += [("rows that the tokenizer cannot give back whole", lost["rows"])] if lost.get("rows") else []
     return [(name, f"{v:,}" if isinstance(v, int) else str(v)) for name, v in found if v is not None]
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever says most."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def steps_per_epoch(files: Mapping[str, Any]) -> int:

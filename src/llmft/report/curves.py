@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft import cells
-from llmft.config import conf_dir, user_path
-from llmft.errors import UserError
-from llmft.evaluation.metric import mode_of
+from llmft.config.metric_names import mode_of
+from llmft.config.paths import conf_dir
+from llmft.utils.csv import write
+from llmft.utils.errors import UserError
+from llmft.utils.paths import user_path
 
 
 class Series(NamedTuple):
@@ -81,7 +82,7 @@ def write_each(found: Mapping[str, Series], folder: Path) -> None:
     """A CSV file per series: step, epoch, value."""
     for name, series in found.items():
         rows = zip(series.steps, series.epochs, series.values, strict=True)
-        cells.write(folder / f"{name.replace('/', '_')}.csv", [("step", "epoch", name), *rows])
+        write(folder / f"{name.replace('/', '_')}.csv", [("step", "epoch", name), *rows])
 
 
 def decisive(config: Any) -> tuple[str, str]:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmft.evaluation.show import number
-from llmft.printable import printable
-from llmft.report.marks import marked
+from llmft.metrics.format import number
+from llmft.report.word_diff import marked
+from llmft.utils.text import printable
 
 SHOWN_CHARACTERS = 4000
 SAMPLE_STEPS = 6

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmft.report.series import Series
+from llmft.report.curves import Series
 
 # For the page, colours stand for CSS variables, so that a figure is readable in light and dark; for slides they are colours.
 ROLES: tuple[str, ...] = ("ink", "muted", "grid", "first", "second", "third")

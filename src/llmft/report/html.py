@@ -1,17 +1,19 @@
 """A run -> ``report.html``, one file without network or scripts, and ``report/`` with pictures and tables."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from llmft import cells, whole
-from llmft.printable import in_markdown, printable
-from llmft.report import facts, figures, series, stored
+from llmft.report import content, curves, figures
 from llmft.report.figures import Figure
+from llmft.runs import read
+from llmft.utils import csv as csv_files
+from llmft.utils import files
+from llmft.utils.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -29,22 +31,22 @@ def write(run: Path, settings: Any) -> Path:
     Raises:
         UserError: There is no run, or the published curve cannot be read.
     """
-    files = stored.load(run)
-    found = series.read(run / "metrics.csv")
-    curve = settings.reference_curve or facts.own_curve(files)
-    drawn = figures.curves(found, series.reference(curve, facts.steps_per_epoch(files)))
+    files = read.load(run)
+    found = curves.read(run / "metrics.csv")
+    curve = settings.reference_curve or content.own_curve(files)
+    drawn = figures.curves(found, curves.reference(curve, content.steps_per_epoch(files)))
     histogram = (files["record"].get("data") or {}).get("lengths")
     lengths = figures.lengths(histogram) if histogram else None
     compared = figures.differences(files["evaluation"]["scores"]) if files["evaluation"] else None
     folder = run / "report"
     folder.mkdir(exist_ok=True)
-    series.write_each({name: one for name, one in found.items() if not name.startswith("test/")}, folder)
+    curves.write_each({name: one for name, one in found.items() if not name.startswith("test/")}, folder)
     if files["evaluation"]:
         _write_scores(files["evaluation"]["scores"], folder / "scores.csv")
     shown = [figure for figure in (*drawn, lengths, compared) if figure]
     for figure in shown:
         figure.png(folder / f"{figure.name}.png")
-    page = facts.page(files, found, settings) | {"curves": drawn, "lengths": lengths, "differences": compared}
+    page = content.page(files, found, settings) | {"curves": drawn, "lengths": lengths, "differences": compared}
     return save(run / "report.html", "run.html", page)
 
 
@@ -75,7 +77,7 @@ def save(file: Path, template: str, page: Mapping[str, Any]) -> Path:
     )
     environment.filters["figure"] = _figure
     text = environment.get_template(template).render(**page)
-    whole.write(file, text, errors="replace")
+    files.write(file, text, errors="replace")
     return file
 
 
@@ -85,7 +87,7 @@ def _write_scores(scores: Mapping[str, Any], file: Path) -> None:
         [name, *(" ".join(map(str, v)) if isinstance(v := entry.get(c), list) else v for c in columns)]
         for name, entry in scores.items()
     ]
-    cells.write(file, [["score", *columns], *rows])
+    csv_files.write(file, [["score", *columns], *rows])
 
 
 def _harmless(value: Any) -> Any:
@@ -99,10 +101,3 @@ def _figure(figure: Figure) -> Markup:
     hidden = Markup('<p class="hidden">{}</p>').format(figure.alt)
     drawn = Markup(figure.svg())  # noqa: S704 (matplotlib escapes; tests/tiny/test_pages.py puts a script into every text)
     return Markup('<figure class="{}">{}{}{}</figure>').format(figure.name, caption, drawn, hidden)
-
-
-def markdown(rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table, the first row its head; each cell is text."""
-    lines = [[in_markdown(cell) for cell in row] for row in rows]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -7,13 +7,16 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from llmft import cells, whole
-from llmft.errors import UserError
-from llmft.evaluation.metric import BETTER, mode_of
-from llmft.evaluation.show import number
-from llmft.printable import in_markdown
-from llmft.report import facts, noise, page, series, stored
+from llmft.config.metric_names import BETTER, mode_of
+from llmft.metrics.format import number
+from llmft.report import content, curves, significance
 from llmft.report.figures import Figure, scatter
+from llmft.report.html import save
+from llmft.runs import read
+from llmft.utils import csv as csv_files
+from llmft.utils import files
+from llmft.utils.errors import UserError
+from llmft.utils.text import duration, in_markdown, markdown
 
 SCORES = ("loss", "f1", "bleu", "chrf", "rougeL", "keyword_f1", "judge")
 # Settings that say where, by which chance and how it is shown, not what was done.
@@ -42,11 +45,11 @@ def write(folder: Path) -> str:
     columns = [c for c in dict.fromkeys(c for row in rows for c in row) if any(row.get(c) for row in rows)]
     table = [columns, *([row.get(column, "") for column in columns] for row in rows)]
     left = [f"{run['name']}: {run['status']}{', ' + run['reason'] if run['reason'] else ''}" for run in others]
-    text = (page.markdown(table) if rows else "no finished run has an objective\n") + "".join(
+    text = (markdown(table) if rows else "no finished run has an objective\n") + "".join(
         f"\nnot ranked: {in_markdown(line)}\n" for line in left
     )
-    whole.write(folder / "leaderboard.md", text)
-    cells.write(folder / "leaderboard.csv", table)
+    files.write(folder / "leaderboard.md", text)
+    csv_files.write(folder / "leaderboard.csv", table)
     shown = {
         "folder": str(folder),
         "objective": objective,
@@ -58,22 +61,22 @@ def write(folder: Path) -> str:
     picture = _picture(groups, differing, objective)
     if picture:
         picture.png(folder / "leaderboard.png")
-    page.save(folder / "leaderboard.html", "leaderboard.html", {**shown, "figure": picture, "runs": len(runs)})
+    save(folder / "leaderboard.html", "leaderboard.html", {**shown, "figure": picture, "runs": len(runs)})
     return text
 
 
 def _run(file: Path) -> dict[str, Any]:
-    loaded = stored.load(file.parent)
+    loaded = read.load(file.parent)
     record, config = loaded["record"], loaded["config"]
     metrics = record.get("metrics") or {}
-    speeds = series.read(file.parent / "metrics.csv").get("train/tokens_per_second")
+    speeds = curves.read(file.parent / "metrics.csv").get("train/tokens_per_second")
     parameters = record.get("parameters") or {}
     return {
         "name": str(file.parent.name),
         "status": str(record.get("status", "unknown")),
         "reason": str(record.get("reason") or "").partition("\n")[0],
         "settings": _flat(OmegaConf.to_container(config)),
-        "monitor": facts.record_objective(config),
+        "monitor": content.record_objective(config),
         "objective": record.get("objective"),
         "seed": record.get("seed"),
         "test": metrics.get("test") or {},
@@ -135,14 +138,14 @@ def _row(
         "tokens/s": _mean([run["speed"] for run in runs], spread=False),
     }
     row |= {"peak MiB": _mean([run["memory"] for run in runs], spread=False)}
-    row["time"] = facts.duration(statistics.mean(run["seconds"] or 0 for run in runs))
+    row["time"] = duration(statistics.mean(run["seconds"] or 0 for run in runs))
     return row
 
 
 def _against(group: Mapping[str, Any], best: Mapping[str, Any], objective: str) -> str:
     better = BETTER.get(objective.rpartition("/")[2]) or "lower"
-    found = noise.over_seeds(group["values"], best["values"], better)
-    found = found or noise.over_rows(group["runs"][0]["predictions"], best["runs"][0]["predictions"])
+    found = significance.over_seeds(group["values"], best["values"], better)
+    found = found or significance.over_rows(group["runs"][0]["predictions"], best["runs"][0]["predictions"])
     return f"{found[0]}: {found[1]}" if found else "not known: one seed each, and no shared test rows"
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from llmft.evaluation import bootstrap
-from llmft.evaluation.metric import Answered
-from llmft.evaluation.metrics import metrics
+from llmft.metrics import bootstrap
+from llmft.metrics.builtin import metrics
+from llmft.metrics.metric import Answered
 
 # Two-sided 95 % points of Student's t for 1, 2, ... degrees of freedom; beyond 30 the normal's.
 T95 = (

@@ -3,7 +3,7 @@
 import difflib
 import re
 
-from llmft.printable import printable
+from llmft.utils.text import printable
 
 WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 # difflib takes quadratic time; what lies beyond is shown without marks.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from llmft.errors import UserError, chain
+from llmft.utils.errors import UserError, chain
 
 
 class WholeFiles(TorchCheckpointIO):

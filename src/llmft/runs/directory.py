@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import shutil
 import sys
 import time
@@ -14,12 +13,15 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from llmft import provenance, redact
-from llmft.claim import Claim
-from llmft.errors import UserError
-from llmft.printable import escaped
-from llmft.ranks import is_first
-from llmft.whole import write
+from llmft.config import redact
+from llmft.utils.errors import UserError
+from llmft.utils.files import write
+from llmft.utils.json import finite
+from llmft.utils.lock import Claim
+from llmft.utils.rank import is_first
+from llmft.utils.text import escaped
+from llmft.utils.versions import git_revision
+from llmft.utils.versions import versions as installed_versions
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +65,8 @@ class RunDirectory:
                 command=["llmft", "train", *map(redact.safe_argument, sys.argv[1:])],
                 overrides=[redact.safe_argument(override) for override in overrides],
                 seed=cfg.seed,
-                versions=provenance.versions(),
-                git=provenance.git_revision(),
+                versions=installed_versions(),
+                git=git_revision(),
             )
         return run
 
@@ -87,7 +89,7 @@ class RunDirectory:
         self.record = self.read(self.path)
         self.seconds = self.record.get("seconds") or 0.0
         self.save_config(cfg)
-        versions, now = self.record.get("versions", {}), provenance.versions()
+        versions, now = self.record.get("versions", {}), installed_versions()
         changed = [
             f"{name} {versions[name]} -> {now[name]}" for name in now if versions.get(name, now[name]) != now[name]
         ]
@@ -201,12 +203,3 @@ def status_of(folder: Path) -> str:
         return json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"]
     except (OSError, ValueError, KeyError, TypeError):
         return "unknown"
-
-
-def finite(value: Any) -> Any:
-    """The value with null for every number that JSON cannot hold."""
-    if isinstance(value, dict):
-        return {str(key): finite(child) for key, child in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(child) for child in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

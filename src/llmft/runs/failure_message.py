@@ -4,8 +4,8 @@ import errno
 import re
 from typing import Any
 
-from llmft.errors import UserError, chain
-from llmft.run import RunDirectory
+from llmft.runs.directory import RunDirectory
+from llmft.utils.errors import UserError, chain
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OF_DISKS = (*NO_ROOM, errno.EROFS, errno.EIO, errno.ESTALE)
@@ -44,7 +44,7 @@ def kept(run: RunDirectory) -> str:
     """The last good state, in words."""
     if run.checkpoint is None:
         return "there is no checkpoint yet"
-    from llmft.checkpoint_io import load
+    from llmft.runs.checkpoint_io import load
 
     try:
         return f"the checkpoint of step {load(run.checkpoint)['global_step']} is kept"

@@ -7,10 +7,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llmft.check import check
-from llmft.config import conf_dir, stored_config, user_path
-from llmft.errors import UserError
-from llmft.run import status_of
+from llmft.config.paths import conf_dir
+from llmft.config.stored import stored_config
+from llmft.config.validate import check
+from llmft.runs.directory import status_of
+from llmft.utils.errors import UserError
+from llmft.utils.paths import user_path
 
 GROUPS = ("model", "data", "peft", "generation", "prompt")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from llmft.config import stored_config
-from llmft.errors import UserError
+from llmft.config.stored import stored_config
+from llmft.utils.errors import UserError
 
 NUMBER = (int, float)
 # What of run.json others may have changed, and pages and tables would stumble over.

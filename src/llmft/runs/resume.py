@@ -8,13 +8,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llmft import claim
-from llmft.config import checked, stored_config, user_path
-from llmft.errors import UserError
-from llmft.opened import GROUPS, completed
-from llmft.ranks import is_first
-from llmft.run import status_of
-from llmft.whole import write
+from llmft.config.stored import stored_config
+from llmft.runs.directory import status_of
+from llmft.runs.open import GROUPS, completed
+from llmft.utils import lock
+from llmft.utils.errors import UserError, checked
+from llmft.utils.files import write
+from llmft.utils.paths import user_path
+from llmft.utils.rank import is_first
 
 # What may differ from the run that goes on: how long, and what changes no number.
 LENGTHS = ("trainer.max_epochs", "trainer.max_steps", "callbacks.early_stopping.patience")
@@ -123,6 +124,6 @@ def _copy(folder: Path, target: Path) -> None:
     if (target / "run.json").exists():
         raise UserError(f"output_dir={target}: holds a run already; leave it away to go on in {folder}")
     # run.json last: without it a copy that a kill cut short is no run
-    left_out = shutil.ignore_patterns("run.json", "*.tmp", claim.NAME)
+    left_out = shutil.ignore_patterns("run.json", "*.tmp", lock.NAME)
     shutil.copytree(folder, target, dirs_exist_ok=True, ignore=left_out)
     write(target / "run.json", (folder / "run.json").read_text(encoding="utf-8"))

@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from llmft.decoding import Decoder
-from llmft.generation import Generator
-from llmft.records import Turn
-from llmft.serving.api import Api, application
-from llmft.serving.asking import Asking
+from llmft.data.records import Turn
+from llmft.generation.decoder import Decoder
+from llmft.generation.generator import Generator
+from llmft.serving.chat_page import Page
 from llmft.serving.engine import Engine
-from llmft.serving.gate import Gate
-from llmft.serving.metrics import Metrics
-from llmft.serving.page import Page
+from llmft.serving.middleware import Gate
+from llmft.serving.prometheus import Metrics
+from llmft.serving.request_builder import Asking
+from llmft.serving.routes import Api, application
 from llmft.serving.safety import Safety
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from llmft.generation import Generator
+from llmft.generation.generator import Generator
 
 
 class Page:

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from llmft.decoding import Decoder
-from llmft.streaming import Stream
+from llmft.generation.decoder import Decoder
+from llmft.generation.stream import Stream
 
 log = logging.getLogger(__name__)
 

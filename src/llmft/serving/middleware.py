@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 
-from llmft.printable import printable
 from llmft.serving.errors import ApiError
-from llmft.serving.metrics import Metrics
+from llmft.serving.prometheus import Metrics
+from llmft.utils.text import printable
 
 log = logging.getLogger(__name__)
 

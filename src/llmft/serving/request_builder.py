@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmft.decoding import Decoder
-from llmft.errors import UserError
-from llmft.generation import Generator
-from llmft.models.backbone import max_positions
-from llmft.records import Turn
-from llmft.sampling import Sampling, sampling_of
+from llmft.data.records import Turn
+from llmft.generation.decoder import Decoder
+from llmft.generation.generator import Generator
+from llmft.generation.sampling import Sampling, sampling_of
+from llmft.generation.stream import Stream
+from llmft.models.backbone.load import max_positions
 from llmft.serving.errors import ApiError
-from llmft.serving.protocol import ChatRequest, CompletionRequest, Message, Request
 from llmft.serving.safety import Safety
-from llmft.streaming import Stream
+from llmft.serving.schema import ChatRequest, CompletionRequest, Message, Request
+from llmft.utils.errors import UserError
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from llmft.serving.errors import ApiError
-from llmft.serving.replying import Piece, Reply, finish_reason
+from llmft.serving.response_stream import Piece, Reply, finish_reason
 
 
 class Shape:

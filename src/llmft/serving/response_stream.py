@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from fastapi import Request
 
-from llmft.serving.asking import Prepared
+from llmft.generation.stream import Stream
 from llmft.serving.engine import Closed, Engine, Full
 from llmft.serving.errors import ApiError
-from llmft.serving.metrics import Metrics
-from llmft.streaming import Stream
+from llmft.serving.prometheus import Metrics
+from llmft.serving.request_builder import Prepared
 
 T = TypeVar("T")
 

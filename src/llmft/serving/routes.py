@@ -15,17 +15,17 @@ from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from llmft.printable import printable
 from llmft.serving import errors
-from llmft.serving.asking import Asking, Prepared
-from llmft.serving.bodies import Shape, texts
+from llmft.serving.chat_page import Page
 from llmft.serving.engine import Engine
-from llmft.serving.gate import Gate
-from llmft.serving.metrics import Metrics
-from llmft.serving.page import Page
-from llmft.serving.protocol import ChatRequest, CompletionRequest
-from llmft.serving.protocol import Request as Body
-from llmft.serving.replying import ClientLeft, Reply, while_connected
+from llmft.serving.middleware import Gate
+from llmft.serving.prometheus import Metrics
+from llmft.serving.request_builder import Asking, Prepared
+from llmft.serving.response_format import Shape, texts
+from llmft.serving.response_stream import ClientLeft, Reply, while_connected
+from llmft.serving.schema import ChatRequest, CompletionRequest
+from llmft.serving.schema import Request as Body
+from llmft.utils.text import printable
 
 log = logging.getLogger(__name__)
 EVENTS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # a proxy in front shall not collect the pieces

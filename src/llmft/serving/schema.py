@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from llmft.records import HALF
+from llmft.data.records import HALF
 
 # Fields of OpenAI's API that change no answer: accepted, and nothing is done with them.
 IGNORED = {

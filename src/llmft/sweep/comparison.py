@@ -10,7 +10,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from llmft import cells, whole
+from llmft.utils import csv as csv_files
+from llmft.utils import files
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +44,12 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Both files, and the table for people."""
     from rich.table import Table
 
-    from llmft.report.page import markdown
-    from llmft.terminal import Console
+    from llmft.utils.console import Console
+    from llmft.utils.text import markdown
 
-    cells.write(folder / "comparison.csv", [list(HEAD), *([row[name] for name in HEAD] for row in rows)])
+    csv_files.write(folder / "comparison.csv", [list(HEAD), *([row[name] for name in HEAD] for row in rows)])
     texts = [[_text(name, row[name]) for name in HEAD] for row in rows]
-    whole.write(folder / "comparison.md", markdown([list(HEAD.values()), *texts]))
+    files.write(folder / "comparison.md", markdown([list(HEAD.values()), *texts]))
     table = Table(title="what quality costs, best first")
     for name, title in HEAD.items():
         table.add_column(title, justify="left" if name in ("model", "peft") else "right")

@@ -15,13 +15,15 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from llmft import ranks, whole
-from llmft.check import check_early
-from llmft.command_line import quoted
-from llmft.errors import INTERRUPTED, Halted, Pruned, UserError, complain, say
-from llmft.printable import printable
-from llmft.run import tidy
-from llmft.sweep import before, finished_value
+from llmft.config.cli_args import quoted
+from llmft.config.validate import check_early
+from llmft.runs.directory import tidy
+from llmft.sweep.results import before, finished_value
+from llmft.utils import distributed, files
+from llmft.utils.console import complain, say
+from llmft.utils.errors import INTERRUPTED, Halted, Pruned, UserError
+from llmft.utils.rank import is_first, processes_to_start
+from llmft.utils.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +75,9 @@ def swept(cfg: DictConfig) -> Any:
         say(f"job {folder.name}: {past.why}, nothing to do", style="green")
         tidy(folder)
         if past.why.startswith("was finished") and cfg.get("report"):
-            from llmft.report import page
+            from llmft.report.html import write_if_due
 
-            page.write_if_due(folder, cfg.report)
+            write_if_due(folder, cfg.report)
         _record(folder, past.code)
         return past.value
     if past.resume:
@@ -103,7 +105,7 @@ def _trace() -> None:
 
 def _needs_a_process(cfg: DictConfig, job: Any) -> bool:
     """Whether several processes would have to be started from here, or a worker must survive the job."""
-    starts_others = cfg.get("trainer") and ranks.processes_to_start(cfg.trainer)
+    starts_others = cfg.get("trainer") and processes_to_start(cfg.trainer)
     return bool(starts_others) or job.runtime.choices.get("hydra/launcher") in SHARED_WORKERS
 
 
@@ -113,7 +115,7 @@ def _in_a_process(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> tu
     where = [f"output_dir={folder}", *([f"resume={folder}"] if cfg.get("resume") else [])]
     command = [sys.executable, "-m", "llmft", job.job.config_name, *given, *overrides]
     command += [quoted(w, multirun=False) for w in where]
-    environment = {**os.environ, ranks.FOLLOWS: str(os.getpid())}
+    environment = {**os.environ, distributed.FOLLOWS: str(os.getpid())}
     code = subprocess.run(command, env=environment, check=False).returncode  # noqa: S603 (this program, with the user's own overrides)
     if code < 0:
         say(f"job {folder.name}: was killed by {signal.Signals(-code).name}")
@@ -123,5 +125,5 @@ def _in_a_process(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> tu
 
 def _record(folder: Path, code: int | None, message: str | None = None) -> None:
     """Write ``job.json``; a message in it is said at the end of the sweep, where a job's own output may not be seen."""
-    if ranks.is_first():
-        whole.write(folder / RECORD, json.dumps({"code": code, "message": message}) + "\n")
+    if is_first():
+        files.write(folder / RECORD, json.dumps({"code": code, "message": message}) + "\n")

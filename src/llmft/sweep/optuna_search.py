@@ -6,13 +6,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from llmft.errors import UserError
-from llmft.evaluation.metric import mode_of
-from llmft.run import status_of
-from llmft.sweep import finished_value
-
-STUDY = "study.journal"
-NAME = "sweep"
+from llmft.callbacks.pruning import NAME, STUDY, storage_of
+from llmft.config.metric_names import mode_of
+from llmft.runs.directory import status_of
+from llmft.sweep.results import finished_value
+from llmft.utils.errors import UserError
 
 
 class Search:
@@ -113,14 +111,6 @@ class Search:
     def _overrides(self, number: int, values: dict[str, Any]) -> list[str]:
         pruning = [f"callbacks.pruning.study='{self.folder / STUDY}'", f"callbacks.pruning.trial={number}"]
         return [*self.fixed, *(f"{key}={value}" for key, value in values.items()), *pruning]
-
-
-def storage_of(file: Path) -> Any:
-    """A study's file, which several processes on several machines may write to."""
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    return JournalStorage(JournalFileBackend(str(file)))
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

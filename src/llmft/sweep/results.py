@@ -8,10 +8,12 @@ from typing import Any, ClassVar, NamedTuple
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from llmft import cells, whole
-from llmft.claim import is_claimed
-from llmft.errors import UserError, say
-from llmft.redact import safe_argument
+from llmft.config.redact import safe_argument
+from llmft.utils import csv as csv_files
+from llmft.utils import files
+from llmft.utils.console import say
+from llmft.utils.errors import UserError
+from llmft.utils.lock import is_claimed
 
 OWN_COLUMN = (
     "model",
@@ -131,7 +133,7 @@ def show(folder: Path, rows: list[dict[str, Any]], differing: list[str]) -> None
     """Print what differed, and what came out."""
     from rich.table import Table
 
-    from llmft.terminal import Console
+    from llmft.utils.console import Console
 
     table = Table(title=f"{len(rows)} jobs in {folder}")
     for name in (*SHOWN[:1], *differing, *SHOWN[1:], "reason"):
@@ -153,16 +155,16 @@ def _read(file: Path) -> dict[str, Any]:
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Both files; columns that are empty everywhere stay away."""
-    from llmft.report.page import markdown
+    from llmft.utils.text import markdown
 
     columns = [
         name
         for name in dict.fromkeys(key for row in rows for key in row)
         if any(row.get(name) not in (None, "") for row in rows)
     ]
-    cells.write(folder / "sweep.csv", [columns, *([row.get(name) for name in columns] for row in rows)])
+    csv_files.write(folder / "sweep.csv", [columns, *([row.get(name) for name in columns] for row in rows)])
     text = markdown([columns, *([_cell(row.get(name)) for name in columns] for row in rows)])
-    whole.write(folder / "sweep.md", text)
+    files.write(folder / "sweep.md", text)
 
 
 def _row(file: Path, record: dict[str, Any], differing: dict[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from hydra.utils import instantiate
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.checkpoint_io import load
-from llmft.data.audit import Audit
-from llmft.errors import UserError
+from llmft.data.preprocessing.audit import Audit
+from llmft.runs.checkpoint_io import load
+from llmft.utils.errors import UserError
 
 # What runs are compared by, on TensorBoard's HParams page.
 HPARAMS = (

@@ -4,12 +4,12 @@ import logging
 
 from omegaconf import DictConfig
 
-from llmft.commands import summary
-from llmft.data.base import InstructionDataModule
-from llmft.errors import UserError
-from llmft.ranks import is_first
-from llmft.report.lengths import histogram
-from llmft.run import RunDirectory
+from llmft.data.datamodule import InstructionDataModule
+from llmft.data.preprocessing.audit import show_audit
+from llmft.data.preprocessing.length_histogram import histogram
+from llmft.runs.directory import RunDirectory
+from llmft.utils.errors import UserError
+from llmft.utils.rank import is_first
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def data_of(data: InstructionDataModule, run: RunDirectory) -> None:
     for line in data.audit.lines() if data.audit else []:
         log.info(line)
     if is_first():
-        summary.show_audit(data)
+        show_audit(data)
         data.account.write_rejected(run.path / "rejected.jsonl")
         if data.stream:
             data.stream.rejected = run.path / "rejected.jsonl"

@@ -16,18 +16,18 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from torch.utils import deterministic
 
-from llmft.batching import Batches
 from llmft.callbacks.checkpoints import Checkpoints, position
 from llmft.callbacks.metrics_log import MetricsLog
-from llmft.checkpoint_io import WholeFiles, load
-from llmft.data.base import InstructionDataModule
-from llmft.errors import UserError
-from llmft.generation import Generator
-from llmft.loggers import loggers_of
-from llmft.models.agreement import check_packing
-from llmft.models.base import InstructionModule
-from llmft.models.sharding import is_sharded, strategy_of
-from llmft.run import RunDirectory
+from llmft.data.batching.sampler import Batches
+from llmft.data.datamodule import InstructionDataModule
+from llmft.generation.generator import Generator
+from llmft.models.attention.equivalence_check import check_packing
+from llmft.models.fsdp import is_sharded, strategy_of
+from llmft.models.module import InstructionModule
+from llmft.runs.checkpoint_io import WholeFiles, load
+from llmft.runs.directory import RunDirectory
+from llmft.training.loggers import loggers_of
+from llmft.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,9 @@ from typing import Any
 from rich import console
 from rich.segment import Segment
 
-from llmft.printable import printable
+from llmft.utils.errors import UserError
+from llmft.utils.rank import is_first
+from llmft.utils.text import printable
 
 
 class Console(console.Console):
@@ -25,3 +27,16 @@ class Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """As the library does, without what would steer a terminal."""
         return printable(super().format(record))
+
+
+def complain(error: Exception) -> int:
+    """Print one clear message, in one process if all met the error; returns the exit code."""
+    if is_first() or not getattr(error, "everywhere", False):
+        say(str(error))
+    # what the system says of a file (no permission, no space) names it, and is for the user to mend
+    return getattr(error, "exit_code", UserError.exit_code if isinstance(error, OSError) else 1)
+
+
+def say(message: str, style: str = "red") -> None:
+    """Print to standard error, in colour where there is any."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"llmft: {message}", style=style, markup=False)

@@ -11,41 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from llmft.errors import UserError, say
+from llmft.utils.console import say
+from llmft.utils.errors import UserError
+from llmft.utils.rank import is_first, started_outside
 
 # A process that hangs in a collective sees no signal; one that met the same error ends by itself well within this.
 SECONDS_TO_END = 5.0
 SECONDS_BETWEEN_LOOKS = 0.2
 # Set for a job that a sweep runs in a process of its own, to the process that waits for it: without that it saves and ends.
 FOLLOWS = "LLMFT_FOLLOWS"
-
-
-def rank(devices: int = 1) -> int:
-    """The number of this process among all of the run; known before anything distributed is started.
-
-    Args:
-        devices: Processes of a node, where Lightning starts them (torchrun and SLURM number all processes themselves).
-    """
-    if "RANK" in os.environ:  # torchrun
-        return int(os.environ["RANK"])
-    if "LOCAL_RANK" in os.environ or "NODE_RANK" in os.environ:  # Lightning's own launcher
-        return int(os.environ.get("NODE_RANK", 0)) * devices + int(os.environ.get("LOCAL_RANK", 0))
-    return int(os.environ.get("SLURM_PROCID", 0))
-
-
-def is_first() -> bool:
-    """Whether this process writes the run directory and prints."""
-    return rank() == 0
-
-
-def processes_to_start(trainer: Any) -> bool:
-    """Whether a training with this ``trainer`` config starts other processes itself; torchrun and SLURM have done so."""
-    return trainer.devices * trainer.num_nodes > 1 and not (started_outside() or "LOCAL_RANK" in os.environ)
-
-
-def started_outside() -> bool:
-    """Whether torchrun or SLURM started the processes of this run, each with the whole command line."""
-    return "RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1
 
 
 def share_cores(trainer: Any) -> str | None:

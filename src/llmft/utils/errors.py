@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from llmft.printable import printable
+from llmft.utils.text import printable
 
 SHOWN_FAULTS = 5
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C or SIGTERM ended, as a shell would say it
@@ -62,16 +62,6 @@ class Halted(Exception):
     everywhere = True  # guards decide on values that are the same in all processes
 
 
-def complain(error: Exception) -> int:
-    """Print one clear message, in one process if all met the error; returns the exit code."""
-    from llmft.ranks import is_first
-
-    if is_first() or not getattr(error, "everywhere", False):
-        say(str(error))
-    # what the system says of a file (no permission, no space) names it, and is for the user to mend
-    return getattr(error, "exit_code", UserError.exit_code if isinstance(error, OSError) else 1)
-
-
 def chain(error: BaseException | None) -> Iterator[BaseException]:
     """An error, what caused it, and what caused that; each once, for an error that is raised again and again can cause itself."""
     seen: set[int] = set()
@@ -81,8 +71,11 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def say(message: str, style: str = "red") -> None:
-    """Print to standard error, in colour where there is any."""
-    from llmft.terminal import Console
+def checked(faults: Sequence[str]) -> None:
+    """Raise one UserError for all faults of a config.
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"llmft: {message}", style=style, markup=False)
+    Raises:
+        UserError: There are faults.
+    """
+    if faults:
+        raise UserError.from_faults("config", faults, shown=len(faults))

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llmft.config import user_path
-from llmft.errors import UserError
+from llmft.utils.errors import UserError
+from llmft.utils.paths import user_path
 
 
 def new_folder(key: str, text: str) -> Path:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from llmft.errors import UserError
+from llmft.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 

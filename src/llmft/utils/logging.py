@@ -8,14 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-
-from llmft.codec import codec_for
-from llmft.encoding import Codec
-from llmft.errors import say
-from llmft.ranks import is_first
-from llmft.terminal import Formatter
+from llmft.utils.console import Formatter, say
+from llmft.utils.rank import is_first
 
 # Warnings that say nothing a user could act on here, each with the reason.
 EXPLAINED = {
@@ -102,37 +96,6 @@ class KeptLog(logging.FileHandler):
             return
         logging.getLogger().removeHandler(self)
         say(f"{self.baseFilename}: nothing more is written to it ({error.strerror})")
-
-
-def codec_of(cfg: DictConfig, tokenizer: Any) -> tuple[Codec, str]:
-    """The codec that a config asks for, and the name of its prompt."""
-    data = cfg.get("data")
-    trained_on = (data.train_on, data.train_on_turns) if data else ("answer",)
-    own_prompt = data.prompt if data else None
-    return codec_for(cfg.model.family, tokenizer, cfg.prompt, own_prompt, *trained_on)
-
-
-def trained_codec(trained: DictConfig, tokenizer: Any) -> Codec:
-    """The codec of a run that is there: its prompt travels as the chat template of the tokenizer in its ``model/``."""
-    cfg = trained.copy()
-    cfg.prompt = {"name": "chat", "template": None}
-    return codec_of(cfg, tokenizer)[0]
-
-
-def own_generation(cfg: DictConfig, trained: DictConfig) -> Any:
-    """A run's own generation settings, but for what the command line sets."""
-    given = [override for override in HydraConfig.get().overrides.task if override.startswith("generation")]
-    if any(override.startswith("generation=") for override in given):
-        return cfg.generation
-    names = [override.partition("=")[0].partition(".")[2] for override in given]
-    return OmegaConf.merge(trained.generation, {name: cfg.generation[name] for name in names})
-
-
-def device() -> Any:
-    """Where a model is asked outside of training: the first GPU, or the CPU."""
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _attach(handler: logging.Handler, logger: logging.Logger) -> None:

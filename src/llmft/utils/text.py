@@ -1,8 +1,10 @@
 """Texts of rows, models and files that others wrote -> text that steers no terminal and is text in JSON and Markdown."""
 
+import difflib
 import html
 import json
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -38,3 +40,23 @@ def _steers(char: str) -> bool:
     if char in "\n\t":
         return False
     return unicodedata.category(char) in ("Cc", "Cs") or "\u202a" <= char <= "\u202e" or "\u2066" <= char <= "\u2069"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` Did you mean X?`` for the nearest known word, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def markdown(rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table, the first row its head; each cell is text."""
+    lines = [[in_markdown(cell) for cell in row] for row in rows]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever says most."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

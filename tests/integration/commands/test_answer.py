@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from llmft.answers import AnswerFile, key_of
-from llmft.cells import harmless
 from llmft.commands import answer
-from llmft.errors import UserError
-from llmft.questions import sample_questions, to_question
-from llmft.records import RowError, Turn
+from llmft.data.records import RowError, Turn
+from llmft.generation.answer_file import AnswerFile, key_of
+from llmft.generation.questions import sample_questions, to_question
+from llmft.utils.csv import harmless
+from llmft.utils.errors import UserError
 from tests.conftest import DATA, cli, read_json_lines, write_rows
 
 ROWS = [

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llmft.models import backbone
+from llmft.models.backbone import load
 from tests.conftest import chat_row, write_rows
 
 GOOD = json.dumps(chat_row("Q?", "A.")).encode()
@@ -61,7 +61,7 @@ def no_model(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(backbone, "load_model", refuse)
+    monkeypatch.setattr(load, "load_model", refuse)
 
 
 @pytest.mark.usefixtures("no_model")
@@ -80,7 +80,7 @@ def test_a_bad_file(name, llmft, tmp_path):
 @pytest.mark.parametrize("overrides", KEYS)
 def test_a_bad_key_or_value(overrides, llmft, monkeypatch):
     if not any(word in overrides for word in ("interval", "warmup")):
-        monkeypatch.setattr(backbone, "load_model", None)
+        monkeypatch.setattr(load, "load_model", None)
     code, _, err = llmft("model=tiny_gpt2", "output_dir=run", *overrides.split())
     assert code == 2
     assert KEYS[overrides] in err

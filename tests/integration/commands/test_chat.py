@@ -10,16 +10,17 @@ import time
 
 import pytest
 
-from llmft.codec import codec_for
-from llmft.commands import chat, typed
-from llmft.commands.slash import changes
-from llmft.config import prompt_config
-from llmft.conversation import Conversation
-from llmft.errors import UserError
-from llmft.generation import Generator
-from llmft.loaded import load_generator
-from llmft.records import Turn
-from tests.serving import generator
+from llmft.chat import input, session
+from llmft.chat.history import Conversation
+from llmft.chat.slash_commands import changes
+from llmft.commands import chat
+from llmft.config.paths import prompt_config
+from llmft.data.records import Turn
+from llmft.data.tokenization.build import codec_for
+from llmft.generation.generator import Generator
+from llmft.generation.load import load_generator
+from llmft.utils.errors import UserError
+from tests.support.server import generator
 
 TINY = "generation.max_new_tokens=12"
 
@@ -65,7 +66,7 @@ def test_it_answers_under_what_was_said(talk, sharp):
 
 
 def shown(text):
-    from llmft.commands.summary import printable
+    from llmft.training.summary import printable
 
     return printable(text)
 
@@ -133,7 +134,7 @@ def test_nothing_that_steers_reaches_the_terminal(talk):
 )
 def test_messages(lines, wanted, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-    assert list(typed.messages("> ", lambda _: None)) == wanted
+    assert list(input.messages("> ", lambda _: None)) == wanted
 
 
 def test_ctrl_c_at_the_prompt_does_not_leave(monkeypatch):
@@ -147,7 +148,7 @@ def test_ctrl_c_at_the_prompt_does_not_leave(monkeypatch):
 
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", answer)
-    assert list(typed.messages("> ", said.append)) == ["Hi"]
+    assert list(input.messages("> ", said.append)) == ["Hi"]
     assert "Ctrl-D leaves" in said[0]
 
 
@@ -192,7 +193,7 @@ def test_a_temperature_turns_drawing_on_and_off():
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(talk, monkeypatch):
     said = []
-    tell = chat.Talk.say
+    tell = session.Talk.say
 
     def say(self, text):
         said.append(text)
@@ -200,7 +201,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(talk, monkeypatch):
         if len(said) == 4:  # the header, and three pieces of the answer
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(chat.Talk, "say", say)
+    monkeypatch.setattr(session.Talk, "say", say)
     before = signal.getsignal(signal.SIGINT)  # a process in the background ignores it
     code, out, _ = talk(
         ["Hi", "/save rows.jsonl", "/params max_new_tokens=2", "Hi"],

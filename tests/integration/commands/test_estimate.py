@@ -41,7 +41,7 @@ def test_a_probe_measures(llmft):
 
 
 def test_running_out_of_memory_ends_with_the_table_and_the_cheapest_change(llmft, tmp_path, monkeypatch):
-    from llmft.models.base import InstructionModule
+    from llmft.models.module import InstructionModule
 
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")

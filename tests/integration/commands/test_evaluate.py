@@ -10,12 +10,12 @@ import torch
 from hydra.utils import get_class
 
 from llmft.callbacks.generated import Generated
-from llmft.evaluation import measure
-from llmft.evaluation.losses import row_losses
-from llmft.generation import Answer, Generator, majority
-from llmft.models import backbone
+from llmft.evaluation.row_loss import row_losses
+from llmft.generation.generator import Answer, Generator, majority
+from llmft.models.backbone import load as backbone
+from llmft.models.peft import trainable
 from tests.conftest import chat_row, forked, read_json_lines, write_rows
-from tests.tiny.test_generation import CONTEXTS, sharpened
+from tests.integration.generation.test_generator import CONTEXTS, sharpened
 
 FAST = (
     "data.limit=60",
@@ -320,6 +320,6 @@ def test_a_base_is_the_adapter_switched_off(load):
     plain = model.eval()(ids).logits.detach().clone()
     tuned = get_peft_model(model, LoraConfig(target_modules=["q_proj"], init_lora_weights=False)).eval()
     assert not torch.allclose(tuned(ids).logits, plain)
-    with measure.base_of(tuned):
+    with trainable.base_of(tuned):
         assert torch.equal(tuned(ids).logits, plain)
     assert not torch.allclose(tuned(ids).logits, plain)

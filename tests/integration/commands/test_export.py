@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmft import Halted, Run, UserError, load_run, train
-from llmft.shipping import card, licence, verify, weights
-from llmft.shipping import hub as hub_of
+from llmft.export import hub as hub_of
+from llmft.export import license, model_card, verify, weights
 from tests.conftest import cli
-from tests.tiny.conftest import SHORT
-from tests.tiny.hub_stub import TOKEN, hub
+from tests.integration.conftest import SHORT
+from tests.support.hub_stub import TOKEN, hub
 
 TRAVEL = {
     "README.md",
@@ -167,23 +167,23 @@ def test_the_card_says_what_is_known(lora_run):
     scores = {"rows": 20, "of": 20, "split": "test", "headline": "chrf went up",
               "scores": {"chrf": {"base": 10.0, "tuned": 20.0, "tuned_interval": [15.0, 25.0], "difference": 10.0, "difference_interval": [4.0, 16.0], "verdict": "better"}}}  # fmt: skip
     run.config.model.name, run.config.model.path = "flan_t5_small", "google/flan-t5-small"
-    text = card.card(run.config, record, scores, "merged", "Checked.")
+    text = model_card.card(run.config, record, scores, "merged", "Checked.")
     for said in ('license: "apache-2.0"', 'base_model: "google/flan-t5-small"', "| source | rows.jsonl |", run.record["data"]["sha256"], "| rows kept | 24 |",
                  "| chrf | 10.00 | 20.00 (15.00 to 25.00) | +10.00 (+4.000 to +16.00) | better |", "| peft.r | 16 |", "Checked.", "Chrf went up."):  # fmt: skip
         assert said in text
     assert "somebody" not in text
-    unknown = card.card(run.config, {}, None, "adapter")
+    unknown = model_card.card(run.config, {}, None, "adapter")
     assert "Nobody has measured its answers." in unknown
 
 
 def test_the_licence_of_a_base(tmp_path, load):
-    assert licence.of_base(load("model=gemma_2b_it").model) == "gemma"
-    assert licence.of_base(load("model=tiny_t5").model) is None
+    assert license.of_base(load("model=gemma_2b_it").model) == "gemma"
+    assert license.of_base(load("model=tiny_t5").model) is None
     (tmp_path / "README.md").write_text("---\nlanguage: en\nlicense: 'mit'\n---\n# x\n")
-    assert licence.of_base(load("model=gpt2", f"model.path={tmp_path}").model) == "mit"
-    assert licence.of_base(load("model=gpt2", "model.path=somebody/else").model) is None
+    assert license.of_base(load("model=gpt2", f"model.path={tmp_path}").model) == "mit"
+    assert license.of_base(load("model=gpt2", "model.path=somebody/else").model) is None
     (tmp_path / "README.md").write_text("license: mit")
-    assert licence.of_base(load("model=gpt2", f"model.path={tmp_path}").model) is None
+    assert license.of_base(load("model=gpt2", f"model.path={tmp_path}").model) is None
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from llmft.encoding import CausalCodec
-from llmft.models import backbone
+from llmft.data.tokenization.codec import CausalCodec
+from llmft.models.backbone import load
 from tests.conftest import chat_row, write_rows
 
 TINY = ("preview", "data.path=rows.jsonl", "prompt=plain", "data.split={val:0,test:0}")
@@ -72,7 +72,7 @@ def test_rows_without_a_stop_token_are_shown_and_refused(llmft, monkeypatch):
     assert code == 2
     assert message in err
     assert "⟦No.⟧" in out
-    monkeypatch.setattr(backbone, "load_model", None)
+    monkeypatch.setattr(load, "load_model", None)
     code, _, err = llmft("model=tiny_llama", *TINY[1:], "data.cache=off", "output_dir=run")
     assert code == 2
     assert message in err

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from llmft.models.base import InstructionModule
+from llmft.models.module import InstructionModule
 from tests.conftest import forked
 
 RUN = (

@@ -15,7 +15,7 @@ import httpx2 as httpx
 import pytest
 
 from llmft.commands import serve
-from llmft.models import backbone
+from llmft.models.backbone import load
 from tests.conftest import cli
 
 QUESTION = "What is a llama?"
@@ -150,7 +150,7 @@ def test_an_answer_that_takes_longer_is_cut_off(tmp_path):
 
 @pytest.fixture
 def no_model(monkeypatch):
-    monkeypatch.setattr(backbone, "load_model", None)
+    monkeypatch.setattr(load, "load_model", None)
 
 
 FAULTS = {

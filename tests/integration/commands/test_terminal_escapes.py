@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from llmft import cells, comparison, sweep
-from llmft.errors import say
-from llmft.printable import json_line, printable
-from llmft.report import leaderboard, page, series
-from llmft.terminal import Console, Formatter
+from llmft.report import curves, leaderboard
+from llmft.report import html as page
+from llmft.sweep import comparison, results
+from llmft.utils.console import Console, Formatter, say
+from llmft.utils.csv import cell, harmless, write
+from llmft.utils.text import json_line, printable
 from tests.conftest import read_json_lines, write_rows
-from tests.tiny.conftest import SHORT
+from tests.integration.conftest import SHORT
 
 # Sets the title, clears the screen, a one-byte CSI, backspaces over what stands there, rings, and turns the direction.
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\x08\x08\r\u202egnp\x7f"
@@ -123,13 +124,13 @@ FORMULAS = [
 def test_no_cell_of_any_csv_file_is_a_formula(tmp_path):
     values = {"before": None, "after": 1.5, "chrf": -2.5, "tokens": 1, "memory": 1, "seconds": 1, "trainable": 1}
     for formula in FORMULAS:
-        assert cells.harmless(formula) == f"'{formula}"
-    assert [cells.cell(v) for v in (-1.5, "-1.5", "-3e-05", "-inf", None, "", "a=b")] == ["-1.5", "-1.5", "-3e-05", "-inf", "", "", "a=b"]  # fmt: skip
+        assert harmless(formula) == f"'{formula}"
+    assert [cell(v) for v in (-1.5, "-1.5", "-3e-05", "-inf", None, "", "a=b")] == ["-1.5", "-1.5", "-3e-05", "-inf", "", "", "a=b"]  # fmt: skip
     comparison.write(tmp_path, [{"model": f, "peft": f, **values} for f in FORMULAS])
-    sweep.write(tmp_path, [{"run": f, "reason": f, "=head": f} for f in FORMULAS])
-    cells.write(tmp_path / "cells.csv", [FORMULAS])
+    results.write(tmp_path, [{"run": f, "reason": f, "=head": f} for f in FORMULAS])
+    write(tmp_path / "cells.csv", [FORMULAS])
     getattr(page, "_write_scores")({f: {"tuned": 1, "verdict": f} for f in FORMULAS}, tmp_path / "scores.csv")  # noqa: B009
-    series.write_each({"=1+1": series.Series([1], [1.0], [-0.5])}, tmp_path)
+    curves.write_each({"=1+1": curves.Series([1], [1.0], [-0.5])}, tmp_path)
     for n, formula in enumerate(FORMULAS):
         run(tmp_path / "runs" / str(n), formula)
     leaderboard.write(tmp_path / "runs")
@@ -138,7 +139,7 @@ def test_no_cell_of_any_csv_file_is_a_formula(tmp_path):
     for file in files:
         with file.open(newline="") as opened:
             for row in csv.reader(opened):
-                assert not [value for value in row if cells.cell(value) != value and not value.startswith("'")], file
+                assert not [value for value in row if cell(value) != value and not value.startswith("'")], file
 
 
 def run(folder: Path, name: str) -> None:

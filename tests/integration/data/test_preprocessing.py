@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from llmft.data import encode, reading
-from llmft.errors import UserError
+from llmft.data.preprocessing import encode, read_examples
+from llmft.utils.errors import UserError
 from tests.conftest import chat_row, write_rows
 
 
@@ -21,7 +21,7 @@ def rows(number, start=0):
 
 @pytest.mark.parametrize("model", ["tiny_t5", "tiny_llama"])
 def test_any_number_of_processes_gives_the_same_rows(module, tmp_path, model, monkeypatch):
-    monkeypatch.setattr(reading, "BATCH_ROWS", 7)
+    monkeypatch.setattr(read_examples, "BATCH_ROWS", 7)
     write_rows(tmp_path / "rows.jsonl", *rows(60))
     common = (f"model={model}", "data.cache=off", "data.max_answer_tokens=40", "data.too_long=trim_answer")
     alone, several = module(*common, "data.processes=1"), module(*common, "data.processes=3")
@@ -37,7 +37,7 @@ def test_the_second_start_reads_what_the_first_has_written(module, tmp_path, mon
     options = ("model=tiny_gpt2", "data.invalid=drop", f"data.cache={tmp_path / 'cache'}")
     first = module(*options)
     monkeypatch.setattr(encode.Encoding, "part", None)
-    monkeypatch.setattr(reading.Reading, "_example", None)
+    monkeypatch.setattr(read_examples.Reading, "_example", None)
     with caplog.at_level("INFO", "llmft"):
         second = module(*options)
     assert [line for line in caplog.messages if str(tmp_path / "cache") in line] == caplog.messages
@@ -50,7 +50,7 @@ def test_the_second_start_reads_what_the_first_has_written(module, tmp_path, mon
 
 def test_a_process_that_is_killed_is_an_error_and_no_wait_for_ever(module, tmp_path, monkeypatch):
     write_rows(tmp_path / "rows.jsonl", *rows(60))
-    monkeypatch.setattr(reading, "BATCH_ROWS", 7)
+    monkeypatch.setattr(read_examples, "BATCH_ROWS", 7)
     parent, real = os.getpid(), encode.Encoding.part
 
     def die(self, number):
@@ -117,7 +117,7 @@ def test_what_changes_the_rows_misses_the_cache(module, tmp_path, change):
 
 
 def test_the_code_of_a_data_set_is_part_of_the_key(module, tmp_path, monkeypatch):
-    from llmft.data import cache
+    from llmft.data.preprocessing import cache
 
     write_rows(tmp_path / "rows.jsonl", *rows(12))
     options = ("model=tiny_gpt2", f"data.cache={tmp_path / 'cache'}")

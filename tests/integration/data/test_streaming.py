@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.data import stream
-from llmft.data.splitting import HeldOut
-from llmft.data.stream import shuffled
-from llmft.errors import UserError
-from llmft.records import Example, Turn
+from llmft.data.preprocessing import streaming
+from llmft.data.preprocessing.split import HeldOut
+from llmft.data.preprocessing.streaming import shuffled
+from llmft.data.records import Example, Turn
+from llmft.utils.errors import UserError
 from tests.conftest import chat_row, read_json_lines, write_rows
 
 STREAM = (
@@ -32,7 +32,7 @@ def row(number):
 
 @pytest.fixture(autouse=True)
 def _small_windows(monkeypatch):
-    monkeypatch.setattr(stream, "WINDOW_ROWS", 20)
+    monkeypatch.setattr(streaming, "WINDOW_ROWS", 20)
 
 
 @pytest.fixture

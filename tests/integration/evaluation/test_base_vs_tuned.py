@@ -3,9 +3,9 @@
 import pytest
 from hydra.core.hydra_config import HydraConfig
 
-from llmft.errors import UserError
-from llmft.loaded import load_base, load_generator
-from llmft.records import Turn
+from llmft.data.records import Turn
+from llmft.generation.load import load_base, load_generator
+from llmft.utils.errors import UserError
 from tests.conftest import cli
 
 CONTEXTS = [(Turn("user", question),) for question in ("Hi", "What is a llama?")]
@@ -21,7 +21,7 @@ def cfg(load, monkeypatch):
     return lambda *overrides: load(*overrides, command="answer")
 
 
-@pytest.mark.slow  # beside an adapter: tests/tiny/test_serve_command.py
+@pytest.mark.slow  # beside an adapter: tests/integration/commands/test_serve.py
 @pytest.mark.parametrize("peft", ["none", "lora"])
 def test_the_base_is_the_untrained_model(peft, cfg, tmp_path):
     done = cli(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.conftest import read_json_lines
-from tests.unit.test_judge_http import KEY, server  # noqa: F401  (a fixture)
+from tests.unit.evaluation.judge.test_http_client import KEY, server  # noqa: F401  (a fixture)
 
 FAST = ("model=tiny_gpt2", "data=alpaca", "data.path=sample", "data.limit=40", "trainer.max_steps=1", "questions=0", "callbacks.samples.number=0", "baseline=false",
         "generation.max_new_tokens=3", "evaluate.rows=3", "report.write=false", "output_dir=run", "judge.backoff=0.01")  # fmt: skip

@@ -5,12 +5,12 @@ import random
 import pytest
 import torch
 
-from llmft.decoding import Decoder
-from llmft.errors import UserError
-from llmft.generation import Generator
-from llmft.records import Turn
-from llmft.sampling import Sampling
-from tests.tiny.test_generation import sharpened
+from llmft.data.records import Turn
+from llmft.generation.decoder import Decoder
+from llmft.generation.generator import Generator
+from llmft.generation.sampling import Sampling
+from llmft.utils.errors import UserError
+from tests.integration.generation.test_generator import sharpened
 
 BEAMS = {"num_beams": 4, "repetition_penalty": 1.3, "no_repeat_ngram_size": 3}
 CONTEXTS = [(Turn("user", "word " * (7 * number % 31 + 1) + str(number)),) for number in range(12)]

@@ -7,11 +7,11 @@ import torch
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from llmft.codec import codec_for
-from llmft.config import prompt_config
-from llmft.generation import Generator, answering
-from llmft.models import backbone
-from llmft.records import Turn
+from llmft.config.paths import prompt_config
+from llmft.data.records import Turn
+from llmft.data.tokenization.build import codec_for
+from llmft.generation.generator import Generator, answering
+from llmft.models.backbone.load import load_model, load_tokenizer, locate
 from tests.conftest import TINY
 
 CONTEXTS = [(Turn("user", "word " * length),) for length in (1, 30, 3, 12, 7)]
@@ -21,13 +21,13 @@ def sharpened(name, load):
     """A tiny model whose weights are four times as large, so that its logits are not all alike."""
     cfg = load(f"model={name}").model
     auto_class = get_class(cfg._target_).auto_class
-    place = backbone.locate(cfg, auto_class)
-    model = backbone.load_model(place, cfg, auto_class)
+    place = locate(cfg, auto_class)
+    model = load_model(place, cfg, auto_class)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim > 1:
                 weight.mul_(4)
-    codec, _ = codec_for(cfg.family, backbone.load_tokenizer(place, cfg), prompt_config("auto"), None, "answer")
+    codec, _ = codec_for(cfg.family, load_tokenizer(place, cfg), prompt_config("auto"), None, "answer")
     return model, codec
 
 

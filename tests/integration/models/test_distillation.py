@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llmft.collate import training_batch
-from llmft.models import tiny
+from llmft.data.batching.collate import training_batch
+from llmft.models.architecture_check import architecture_faults
+from llmft.models.backbone import tiny
+from llmft.models.distillation import Teacher
 from llmft.models.loss import divergence_sum, token_loss_sum
-from llmft.models.teacher import Teacher
 
 RUN = ("data=alpaca", "data.path=sample", "data.limit=16", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.number=0",
        "trainer.max_steps=3", "trainer.log_every_n_steps=1")  # fmt: skip
@@ -93,9 +94,9 @@ def test_a_run_with_a_teacher(llmft, tmp_path):
     ],
 )
 def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_loaded(overrides, message, load):
-    from llmft.check import check
-    from llmft.errors import UserError
+    from llmft.config.validate import check
+    from llmft.utils.errors import UserError
 
     with pytest.raises(UserError) as error:
-        check(load("model=tiny_gpt2", "peft=lora", *overrides), architecture=True)
+        check(load("model=tiny_gpt2", "peft=lora", *overrides), architecture=architecture_faults)
     assert message in str(error.value)

@@ -7,7 +7,8 @@ import torch
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from llmft.models import backbone, export
+from llmft.generation.load import load_trained
+from llmft.models.backbone.load import load_model, load_tokenizer, locate
 from tests.conftest import write_rows
 
 TOKENS = "model.new_tokens=['<note>','\n\n']"
@@ -39,9 +40,9 @@ def test_new_tokens_are_trained_saved_and_loaded(model, peft, llmft, tmp_path):
     assert code == 0, err
     cfg: Any = OmegaConf.load(tmp_path / "run" / "config.yaml")
     auto_class = get_class(cfg.model._target_).auto_class
-    trained, tokenizer = export.load_trained(tmp_path / "run" / "model", cfg, auto_class)
-    place = backbone.locate(cfg.model, auto_class)
-    before = backbone.load_model(place, cfg.model, auto_class)
+    trained, tokenizer = load_trained(tmp_path / "run" / "model", cfg, auto_class)
+    place = locate(cfg.model, auto_class)
+    before = load_model(place, cfg.model, auto_class)
     ids = before.new_token_ids
     assert ids == [len(tokenizer) - 2, len(tokenizer) - 1]
     assert tokenizer("a<note>b\n\n", add_special_tokens=False)["input_ids"][1::2] == ids
@@ -63,22 +64,22 @@ def test_new_tokens_are_trained_saved_and_loaded(model, peft, llmft, tmp_path):
 
 @pytest.mark.parametrize("peft", ["peft=head", "peft=unfreeze peft.schedule=[[0,1]]"])
 def test_tokens_that_would_not_be_trained_are_refused(peft, load):
-    from llmft.check import check
-    from llmft.errors import UserError
+    from llmft.config.validate import check
+    from llmft.utils.errors import UserError
 
     with pytest.raises(UserError, match=r"model.new_tokens: their embeddings must be trained"):
         check(load("model=tiny_t5", TOKENS, *peft.split()))
 
 
 def test_rows_are_never_taken_away(load):
-    from llmft.models import vocabulary
+    from llmft.models.backbone import new_tokens
 
     cfg = load("model=tiny_gpt2").model
     auto_class = get_class(cfg._target_).auto_class
-    place = backbone.locate(cfg, auto_class)
-    model = backbone.load_model(place, cfg, auto_class)
+    place = locate(cfg, auto_class)
+    model = load_model(place, cfg, auto_class)
     model.resize_token_embeddings(300, mean_resizing=False)
     cfg.new_tokens = ["<a>"]
-    vocabulary.grow(model, backbone.load_tokenizer(place, cfg), cfg.new_tokens)
+    new_tokens.grow(model, load_tokenizer(place, cfg), cfg.new_tokens)
     assert len(model.get_input_embeddings().weight) == 300
     assert model.new_token_ids == [257]

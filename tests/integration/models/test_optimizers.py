@@ -6,10 +6,10 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from llmft.check import check
-from llmft.errors import UserError
+from llmft.config.validate import check
 from llmft.models import optimizer
 from llmft.models.schedule import plateau_schedule
+from llmft.utils.errors import UserError
 
 RUN = ("data=alpaca", "data.path=sample", "data.limit=16", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.number=0",
        "trainer.max_steps=3", "baseline=false")  # fmt: skip

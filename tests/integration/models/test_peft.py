@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from llmft.collate import training_batch
-from llmft.errors import UserError
-from llmft.models import adapters, blocks
+from llmft.data.batching.collate import training_batch
+from llmft.models.architecture_check import architecture_faults
+from llmft.models.peft import layer_groups, trainable
+from llmft.utils.errors import UserError
 
 RUN = ("data=alpaca", "data.path=sample", "data.limit=8")
 # tiny_llama: hidden 64, 192 between, 4 heads of 16 and 2 of them for keys and values; 2 blocks, 259 tokens, a head of its own
@@ -28,7 +29,7 @@ TRAINED = {
 @pytest.mark.parametrize("overrides", TRAINED)
 def test_so_many_weights_are_trained(overrides, built):
     _, module = built("model=tiny_llama", *overrides.split(), *RUN)
-    counts = adapters.parameter_counts(module.model)
+    counts = trainable.parameter_counts(module.model)
     added = 0 if "head" in overrides or "unfreeze" in overrides or "none" in overrides else TRAINED[overrides]
     assert counts == {"total": LLAMA + added, "trainable": TRAINED[overrides]}
 
@@ -57,7 +58,7 @@ def test_the_head_alone(model, built):
 def test_unfreezing_goes_from_the_answer_down(model, built):
     _, module = built(f"model={model}", "peft=unfreeze", *RUN)
     names = {id(p): name.removeprefix("model.") for name, p in module.named_parameters()}
-    groups = [[names[id(p)] for p in group] for group in blocks.from_the_top(module.model)]
+    groups = [[names[id(p)] for p in group] for group in layer_groups.from_the_top(module.model)]
     assert sorted(name for group in groups for name in group) == sorted(names.values())
     if model == "tiny_t5":
         assert groups[0] == ["encoder.final_layer_norm.weight", "decoder.final_layer_norm.weight"]
@@ -67,15 +68,18 @@ def test_unfreezing_goes_from_the_answer_down(model, built):
         order = [*order, "transformer.w" if model == "tiny_gpt2" else "model.embed_tokens"]
         assert ("lm_head.weight" in groups[0]) == (model == "tiny_llama")  # the others' head is their embedding
     assert [all(name.startswith(start) for name in group) for group, start in zip(groups[1:], order, strict=True)] == [True] * len(order)  # fmt: skip
-    assert blocks.upper(module.model, 1) == [p for group in blocks.from_the_top(module.model)[:2] for p in group]
-    assert len(blocks.upper(module.model, "all")) == len(names)
-    assert len(blocks.upper(module.model, 99)) == len(names) - len(groups[-1])
+    assert layer_groups.upper(module.model, 1) == [
+        p for group in layer_groups.from_the_top(module.model)[:2] for p in group
+    ]
+    assert len(layer_groups.upper(module.model, "all")) == len(names)
+    assert len(layer_groups.upper(module.model, 99)) == len(names) - len(groups[-1])
 
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory):
     """An adapter of rank 4 on the attention of tiny_gpt2, with matrices that are not 0."""
-    from llmft.models import backbone, tiny
+    from llmft.models.backbone import tiny
+    from llmft.models.backbone.load import load_model
 
     folder = tmp_path_factory.mktemp("adapter")
     tiny.build("gpt2", folder / "base")
@@ -87,7 +91,7 @@ def adapter(tmp_path_factory):
     )
     peft = {"method": "lora", "r": 4, "alpha": 8, "dropout": 0, "targets": "auto", "dora": False, "rslora": False}
     peft = OmegaConf.create({**peft, "adapter": None})
-    model = adapters.adapt(backbone.load_model(str(folder / "base"), cfg, AutoModelForCausalLM), peft, ["c_attn"])
+    model = trainable.adapt(load_model(str(folder / "base"), cfg, AutoModelForCausalLM), peft, ["c_attn"])
     with torch.no_grad():
         for number, (name, p) in enumerate(model.named_parameters()):
             if "lora_" in name:
@@ -108,7 +112,7 @@ def test_an_adapter_is_trained_on(peft, adapter, built):
     found = {n.replace(".default", "").removeprefix("model."): p for n, p in module.named_parameters() if "lora" in n}
     assert found.keys() == weights.keys()
     assert all(torch.equal(found[name], weights[name]) and found[name].requires_grad for name in weights)
-    assert adapters.parameter_counts(module.model)["trainable"] == sum(w.numel() for w in weights.values())
+    assert trainable.parameter_counts(module.model)["trainable"] == sum(w.numel() for w in weights.values())
 
 
 @pytest.mark.parametrize(
@@ -120,10 +124,10 @@ def test_an_adapter_is_trained_on(peft, adapter, built):
     ],
 )
 def test_an_adapter_that_was_trained_otherwise_is_refused_with_the_way_out(overrides, way_out, adapter, load):
-    from llmft.check import check
+    from llmft.config.validate import check
 
     with pytest.raises(UserError) as error:
-        check(load("peft=lora", *FITS, *overrides.split(), f"peft.adapter={adapter}"), architecture=True)
+        check(load("peft=lora", *FITS, *overrides.split(), f"peft.adapter={adapter}"), architecture=architecture_faults)
     assert f"was trained otherwise; to go on with it: {way_out}" in str(error.value)
 
 
@@ -152,7 +156,7 @@ def test_an_adapter_whose_weights_do_not_fit_is_refused(fault, adapter, built, t
 
 @pytest.mark.parametrize("path", ["nowhere", "."])
 def test_an_adapter_that_is_not_there(path, load):
-    from llmft.check import check
+    from llmft.config.validate import check
 
     with pytest.raises(UserError, match=f"peft.adapter={path}: no adapter there"):
-        check(load("peft=lora", *FITS, f"peft.adapter={path}"), architecture=True)
+        check(load("peft=lora", *FITS, f"peft.adapter={path}"), architecture=architecture_faults)

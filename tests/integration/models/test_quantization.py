@@ -7,9 +7,9 @@ import torch
 from bitsandbytes import functional
 from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
-from llmft.collate import training_batch
-from llmft.models import adapters
-from llmft.models.quantised import numel
+from llmft.data.batching.collate import training_batch
+from llmft.models.backbone.quantization import numel
+from llmft.models.peft import trainable
 
 RUN = (
     "data=alpaca",
@@ -104,9 +104,9 @@ def test_settings_reach_bitsandbytes(built):
 
 @pytest.mark.parametrize("peft", ["qlora", pytest.param("lora_8bit", marks=pytest.mark.slow)])
 def test_parameters_are_counted_as_weights_and_not_as_bytes(peft, built):
-    expected = adapters.parameter_counts(built("model=tiny_llama", "peft=lora", *RUN)[1].model)
+    expected = trainable.parameter_counts(built("model=tiny_llama", "peft=lora", *RUN)[1].model)
     _, module = built("model=tiny_llama", f"peft={peft}", *RUN)
-    assert adapters.parameter_counts(module.model) == expected
+    assert trainable.parameter_counts(module.model) == expected
     held = sum(p.numel() * p.element_size() for p in module.model.parameters())
     assert held < 4 * sum(map(numel, module.model.parameters()))
 
@@ -130,7 +130,7 @@ def test_a_checkpoint_holds_the_adapter_alone(peft, built):
 
 @pytest.mark.slow
 def test_a_packed_line_is_its_rows_on_a_quantised_base(built):
-    from llmft.models.agreement import check_packing
+    from llmft.models.attention.equivalence_check import check_packing
 
     for model in ("tiny_llama", "tiny_t5"):
         data, module = built(f"model={model}", "peft=qlora", "data.batching=packed", "data.batch_size=1", *RUN)

@@ -13,9 +13,9 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
-from llmft import checkpoint_io
-from llmft.errors import UserError
-from llmft.models import backbone, gguf, theirs, tiny
+from llmft.models.backbone import gguf, load, tiny, untrusted
+from llmft.runs import checkpoint_io
+from llmft.utils.errors import UserError
 
 CODE = """import pathlib
 pathlib.Path({mark!r}).touch()
@@ -62,8 +62,8 @@ def loaded(folder: Path, **keys: Any) -> Any:
         "revision": None,
     }
     cfg = OmegaConf.create({**plain, "trust_remote_code": False, **keys})
-    backbone.load_tokenizer(str(folder), cfg)
-    return backbone.load_model(str(folder), cfg, AutoModelForCausalLM)
+    load.load_tokenizer(str(folder), cfg)
+    return load.load_model(str(folder), cfg, AutoModelForCausalLM)
 
 
 def change(file: Path, **keys: Any) -> None:
@@ -78,7 +78,7 @@ def lacking(folder: Path) -> None:
 
 def pointing(folder: Path, name: str) -> None:
     (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
-    (folder / theirs.INDEX).write_text(json.dumps({"metadata": {}, "weight_map": {"transformer.wte.weight": name}}))
+    (folder / untrusted.INDEX).write_text(json.dumps({"metadata": {}, "weight_map": {"transformer.wte.weight": name}}))
 
 
 CASES = {
@@ -193,12 +193,12 @@ def change_tokens(adapter: Path) -> None:
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_adapter_that_does_not_fit_is_named_so(name, lora_run, tmp_path):
-    from llmft.opened import open_run
+    from llmft.runs.open import open_run
 
     run = Path(shutil.copytree(lora_run, tmp_path / "run"))
     spoil, message = ADAPTERS[name]
     spoil(run / "model")
-    from llmft.loaded import load_tuned
+    from llmft.generation.load import load_tuned
 
     folder, cfg = open_run(str(run))
     with pytest.raises(UserError, match=message) as error:
@@ -208,8 +208,8 @@ def test_an_adapter_that_does_not_fit_is_named_so(name, lora_run, tmp_path):
 
 
 def test_what_an_adapter_calls_its_base_is_not_opened(lora_run, tmp_path):
-    from llmft.loaded import load_tuned
-    from llmft.opened import open_run
+    from llmft.generation.load import load_tuned
+    from llmft.runs.open import open_run
 
     run = Path(shutil.copytree(lora_run, tmp_path / "run"))
     settings(run / "model", base_model_name_or_path="/proc/1/mem", revision="../x")

@@ -5,9 +5,10 @@ import re
 
 import pytest
 
-from llmft.report import leaderboard, page
-from tests.browsing import browser, needs_browser  # noqa: F401 (a fixture)
-from tests.unit.test_report import SETTINGS, make_run
+from llmft.report import leaderboard
+from llmft.report.html import write
+from tests.support.browser import browser, needs_browser  # noqa: F401 (a fixture)
+from tests.unit.report.test_content import SETTINGS, make_run
 
 pytestmark = needs_browser
 SCRIPTS = (
@@ -25,7 +26,7 @@ def test_stored_script_does_not_run_in_any_page(policy, browser, tmp_path):  # n
     failed = make_run(tmp_path / "runs" / "failed", words=SCRIPTS, status="failed")
     record = json.loads((failed / "run.json").read_text())
     (failed / "run.json").write_text(json.dumps({**record, "reason": SCRIPTS}))
-    made = [page.write(run, SETTINGS)]
+    made = [write(run, SETTINGS)]
     leaderboard.write(tmp_path / "runs")
     made += list((tmp_path / "runs").glob("*.html"))
     assert len(made) == 2

@@ -4,7 +4,7 @@ import zipfile
 
 import pytest
 
-from tests.tiny.conftest import SHORT
+from tests.integration.conftest import SHORT
 
 KEYS = {
     name: f"sk-{number:02}-d0nT-Te11-any0ne-{name[::-1].lower()}"

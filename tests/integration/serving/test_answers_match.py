@@ -6,10 +6,10 @@ import httpx2 as httpx
 import pytest
 from hydra.utils import instantiate
 
-from llmft.conversation import Conversation
-from llmft.decoding import Decoder
+from llmft.chat.history import Conversation
+from llmft.generation.decoder import Decoder
 from tests.conftest import DATA
-from tests.serving import composed, generator, serving
+from tests.support.server import composed, generator, serving
 
 MOST = 700  # tokens of a prompt; a byte is a token here
 
@@ -24,7 +24,7 @@ def contexts(name, rows):
 @pytest.mark.parametrize("rows", [2, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["tiny_t5", "tiny_gpt2", pytest.param("tiny_llama", marks=pytest.mark.slow)])
 def test_served_said_and_answered_are_the_same(name, rows):
-    from llmft.records import Turn
+    from llmft.data.records import Turn
 
     one = generator(name, max_new_tokens=10)
     asked = []

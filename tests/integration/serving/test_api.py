@@ -10,10 +10,10 @@ import httpx2 as httpx
 import openai
 import pytest
 
-from llmft.decoding import Decoder
-from llmft.records import Turn
+from llmft.data.records import Turn
+from llmft.generation.decoder import Decoder
 from llmft.serving.safety import Safety
-from tests.serving import generator, serving
+from tests.support.server import generator, serving
 
 CHAT = "/v1/chat/completions"
 

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from tests.browsing import browser, needs_browser, violations  # noqa: F401  (a fixture)
-from tests.serving import generator, serving
+from tests.support.browser import browser, needs_browser, violations  # noqa: F401  (a fixture)
+from tests.support.server import generator, serving
 
 pytestmark = needs_browser
 HTML = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
@@ -78,7 +78,7 @@ def answers(page):
 def test_both_models_answer_side_by_side(opened):
     models = {"mine": generator("tiny_llama"), "plain": generator("tiny_gpt2")}
     page, made = opened(models, system="Be kind.")
-    from llmft.records import Turn
+    from llmft.data.records import Turn
 
     page.check("#compare")
     ask(page, "What is a llama?")
@@ -150,7 +150,7 @@ def test_the_key_is_asked_for_and_forgotten_with_the_tab(opened):
 
 
 def test_a_single_turn_model_says_so_and_is_asked_alone(opened):
-    from llmft.records import Turn
+    from llmft.data.records import Turn
 
     page, made = opened({"mine": generator("tiny_t5")})
     assert "each one is asked alone" in page.locator(".note").text_content()

@@ -14,7 +14,7 @@ import schemathesis
 import schemathesis.checks as checks
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.serving import generator, serving
+from tests.support.server import generator, serving
 
 KEY = "sk-0123456789"
 CHAT = "/v1/chat/completions"

@@ -6,8 +6,8 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from llmft.command_line import plugin_faults
-from llmft.config import conf_dir
+from llmft.config.cli_args import plugin_faults
+from llmft.config.paths import conf_dir
 from tests.conftest import cli
 
 FAST = (
@@ -70,16 +70,16 @@ def test_a_failing_job_does_not_end_the_sweep(llmft, tmp_path):
 
 @pytest.mark.slow
 def test_a_crash_in_one_job_does_not_end_the_sweep_either(llmft, tmp_path, monkeypatch):
-    from llmft.models import backbone
+    from llmft.models.backbone import load
 
-    real = backbone.load_model
+    real = load.load_model
 
     def crash(place, *arguments):
         if "tiny-t5" in place:
             raise RuntimeError("out of luck")
         return real(place, *arguments)
 
-    monkeypatch.setattr(backbone, "load_model", crash)
+    monkeypatch.setattr(load, "load_model", crash)
     code, _, err = llmft(
         "-m",
         "model=tiny_t5,tiny_gpt2",
@@ -220,10 +220,10 @@ def test_a_sweep_over_runs_of_several_processes(tmp_path):
 
 @pytest.mark.parametrize("file", sorted((conf_dir() / "hydra").glob("*/*.yaml")), ids=lambda file: file.stem)
 def test_a_plugin_that_is_not_installed_says_how_to_get_it(file, monkeypatch):
-    import llmft.command_line
+    from llmft.config import cli_args
 
     option = f"hydra/{file.parent.name}={file.stem}"
-    monkeypatch.setattr(llmft.command_line, "find_spec", lambda _: None)
+    monkeypatch.setattr(cli_args, "find_spec", lambda _: None)
     extra = file.stem.partition("_")[0]
     assert plugin_faults([option]) == [f"{option}: is not installed; pip install 'llmft[{extra}]'"]
     assert OmegaConf.load(file)._target_.startswith("hydra_plugins.")

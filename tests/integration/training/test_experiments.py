@@ -9,10 +9,11 @@ import torch
 from hydra.utils import get_class
 from transformers import AutoConfig
 
-from llmft.check import check
-from llmft.config import conf_dir
-from llmft.models import adapters, lora, outline
-from llmft.report import series
+from llmft.config.paths import conf_dir
+from llmft.config.validate import check
+from llmft.models import architecture_check
+from llmft.models.peft import lora, trainable
+from llmft.report import curves
 
 # What the models' own config.json say.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -113,18 +114,18 @@ def test_an_experiment_trains_what_was_published(name, load):
         assert sum(p.numel() for p in model.parameters()) + own_head == TOTAL[cfg.model.name]
         if own_head:
             model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
-        if adapters.is_adapter(cfg.peft):
+        if trainable.is_adapter(cfg.peft):
             assert set(cfg.model.lora_targets) <= set(lora.targets(model, "all-linear", []))
-        adapted = adapters.adapt(model, cfg.peft, cfg.model.lora_targets)
-    counts = adapters.parameter_counts(adapted)
-    added = TRAINABLE[name] if adapters.is_adapter(cfg.peft) else 0
+        adapted = trainable.adapt(model, cfg.peft, cfg.model.lora_targets)
+    counts = trainable.parameter_counts(adapted)
+    added = TRAINABLE[name] if trainable.is_adapter(cfg.peft) else 0
     assert counts == {"total": TOTAL[cfg.model.name] + added, "trainable": TRAINABLE[name]}
-    outline.check_positions(config, cfg)  # prompts and answers fit
+    architecture_check.check_positions(config, cfg)  # prompts and answers fit
 
 
 def test_the_published_curve_is_placed_by_the_runs_own_epochs(load):
     path = experiment("academic_flan_t5_base", load).report.reference_curve
-    published = series.reference(path, steps_per_epoch=45)["val/loss"]
+    published = curves.reference(path, steps_per_epoch=45)["val/loss"]
     assert published.steps == [45, 90, 135, 180, 225, 270]
     assert published.values == [2.9902, 2.8599, 2.7987, 2.7623, 2.7407, 2.7353]
 
@@ -156,7 +157,7 @@ def test_compare_families_ends_with_a_table(llmft, tmp_path):
 
 @pytest.mark.slow
 def test_peak_memory_can_be_forgotten():
-    from llmft.commands.summary import FORGET, forget_peak_memory, peak_memory_mib
+    from llmft.utils.memory import FORGET, forget_peak_memory, peak_memory_mib
 
     if not FORGET.exists():
         pytest.skip("only Linux can")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils import deterministic
 
-import llmft.fit
+from llmft.training import trainer
 
 
 class Ignored:
@@ -35,7 +35,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Any]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(deterministic, "fill_uninitialized_memory", filled)
             if filled:  # what Fit would set to False
-                patch.setattr(llmft.fit, "deterministic", Ignored())
+                patch.setattr(trainer, "deterministic", Ignored())
             line = ["model=tiny_t5", "peft=none", "data=keyword_qa", "data.limit=12", "trainer.max_steps=4"]
             line += ["trainer.accelerator=cpu", "evaluate.rows=0", "questions=0", "report.write=false", "logger=none"]
             assert run([*line, "callbacks.progress=null", "model.dropout=0.1", f"output_dir={folder}/run"]) == 0

@@ -1,4 +1,4 @@
-"""What a parser once stumbled over: (its name in tests/unit/test_fuzz.py, the input). A found fault is added here."""
+"""What a parser once stumbled over: (its name in tests/robustness/test_fuzz.py, the input). A found fault is added here."""
 
 from typing import Any
 

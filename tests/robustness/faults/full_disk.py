@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.soak.strikes import wrap
+from tests.robustness.soak.strikes import wrap
 
 NEW_MOUNTS, NEW_USER = 0x00020000, 0x10000000
 MEBIBYTES = 32

@@ -12,7 +12,7 @@ import pytest
 from torch.utils.data._utils import worker
 
 from tests.conftest import chat_row, write_rows
-from tests.faults.test_told import nobody_is_left, there
+from tests.robustness.faults.test_told import nobody_is_left, there
 
 
 def killed_in_its_loader(loader: Any, folder: Path, method: str) -> None:

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from llmft.claim import Claim
-from llmft.models.base import InstructionModule
+from llmft.models.module import InstructionModule
+from llmft.utils.lock import Claim
 from tests.conftest import chat_row, forked, write_rows
-from tests.faults import full_disk, worse
 from tests.guarantees.test_resume_is_exact import left_behind
+from tests.robustness.faults import full_disk, worse
 
 SMALL = ("model=tiny_gpt2", "data=academic", "data.path=rows.jsonl", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "data.batch_size=4", "questions=0",
          "evaluate.rows=0", "report.write=false", "callbacks.samples.number=0", "callbacks.checkpoints.every_n_steps=2", "callbacks.progress=null", "model.dropout=0.1")  # fmt: skip

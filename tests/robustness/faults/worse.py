@@ -11,7 +11,7 @@ from typing import Any
 
 def in_batch(number: int, what: Callable[[], Any]) -> None:
     """Do something at the start of a training batch."""
-    from llmft.models.base import InstructionModule
+    from llmft.models.module import InstructionModule
 
     real, calls = InstructionModule.training_step, 0
 
@@ -35,9 +35,9 @@ def die_in_batch_five() -> None:
 
 def lose_an_encoder() -> None:
     """Two processes encode 24 rows; the one that gets the second half is killed."""
-    from llmft.data import encode, reading
+    from llmft.data.preprocessing import encode, read_examples
 
-    reading.BATCH_ROWS = 12
+    read_examples.BATCH_ROWS = 12
     encode.ROWS_ALONE = 10
     os.sched_getaffinity = lambda _: {0, 1}  # pyright: ignore[reportAttributeAccessIssue]
     real = encode.Encoding.part
@@ -62,9 +62,9 @@ def turn_the_clock_back() -> None:
         def now(cls, tz: Any = None) -> Any:
             return super().now(tz) - module.timedelta(seconds=late[0])
 
-    from llmft import run
+    from llmft.runs import directory
 
-    run.datetime = Early  # pyright: ignore[reportAttributeAccessIssue]
+    directory.datetime = Early  # pyright: ignore[reportAttributeAccessIssue]
     in_batch(2, lambda: late.__setitem__(0, 86400.0))
 
 
@@ -82,7 +82,7 @@ def slow_writes() -> None:
 def slow_disk() -> None:
     """And SIGTERM comes while the checkpoint of step 6 is flushed."""
     slow_writes()
-    from llmft.checkpoint_io import WholeFiles
+    from llmft.runs.checkpoint_io import WholeFiles
 
     real = WholeFiles.save_checkpoint
 

@@ -1,4 +1,4 @@
-"""``python -m tests.soak --kills 200 --seed 1``: kill runs at random moments, resume them, compare; exits with 1 if anything is wrong."""
+"""``python -m tests.robustness.soak --kills 200 --seed 1``: kill runs at random moments, resume them, compare; exits with 1 if anything is wrong."""
 
 import argparse
 import os
@@ -13,9 +13,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def main() -> int:
-    from tests.soak.soak import soak
+    from tests.robustness.soak.soak import soak
 
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.robustness.soak", description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="signals that must have struck")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")

@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tests.conftest import _command, read_json_lines
-from tests.soak.strikes import STAGES, Strike, clock, strike
+from tests.robustness.soak.strikes import STAGES, Strike, clock, strike
 
 FAST = ("data=alpaca", "data.path=sample", "data.limit=30", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "data.batch_size=3", "trainer.accumulate_grad_batches=2",
         "model.dropout=0.1", "optim.lr=1e-2", "questions=0", "evaluate.rows=2", "evaluate.resamples=100", "generation.max_new_tokens=4", "callbacks.samples.max_new_tokens=4",

@@ -1,10 +1,10 @@
-"""200 kills at random moments: ``python -m tests.soak`` takes other numbers, and more of them."""
+"""200 kills at random moments: ``python -m tests.robustness.soak`` takes other numbers, and more of them."""
 
 import os
 
 import pytest
 
-from tests.soak.soak import Broken, Watch, soak
+from tests.robustness.soak.soak import Broken, Watch, soak
 
 
 @pytest.mark.slow

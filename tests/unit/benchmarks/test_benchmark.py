@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from llmft.collate import training_batch
-from llmft.encoding import Encoded
+from llmft.data.batching.collate import training_batch
+from llmft.data.tokenization.codec import Encoded
 from tests.conftest import ROOT
 
 

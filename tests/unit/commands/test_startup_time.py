@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from llmft.__main__ import run
-from llmft.check import check, check_early
-from llmft.errors import UserError
-from llmft.models.quantised import compiled_later
+from llmft.config.validate import check, check_early
+from llmft.models.backbone.quantization import compiled_later
+from llmft.utils.errors import UserError
 
 HEAVY = ("torch", "transformers", "lightning", "peft", "datasets", "pandas", "pyarrow", "numpy")
 ASKED = """
@@ -99,7 +99,7 @@ def test_a_function_is_compiled_when_it_is_first_called(monkeypatch: pytest.Monk
     assert double.__name__ == "double"
 
 
-@pytest.mark.parametrize("where", ["llmft.__main__.check_command_line", "llmft.sweep.end"])
+@pytest.mark.parametrize("where", ["llmft.__main__.check_command_line", "llmft.sweep.results.end"])
 def test_a_signal_before_or_after_the_work_ends_with_130(where, tmp_path, monkeypatch):
     """In a sweep the tables are written when Hydra is done."""
 

@@ -3,14 +3,15 @@
 import pytest
 from omegaconf import OmegaConf
 
-from llmft import performance
+from llmft.config import auto_values
+from llmft.utils import device
 
 KEYS = ("model.dtype", "model.attention", "optim.fused", "model.padding")
 
 
 def settled(load, *overrides):
     cfg = load("model=smollm2_135m", *overrides)
-    choices = performance.settle(cfg)
+    choices = auto_values.settle(cfg)
     assert all(choice.why for choice in choices)
     assert {choice.key: choice.value for choice in choices}.items() <= {
         k: OmegaConf.select(cfg, k) for k in KEYS
@@ -21,7 +22,7 @@ def settled(load, *overrides):
 @pytest.fixture
 def units(monkeypatch):
     def have(words):
-        monkeypatch.setattr(performance, "bfloat16_units", lambda **_: words)
+        monkeypatch.setattr(auto_values, "bfloat16_units", lambda **_: words)
 
     have("it has units")
     return have
@@ -51,7 +52,7 @@ def test_what_would_lose_updates_or_cannot_be_half_stays_float32(load, overrides
 @pytest.mark.usefixtures("units")
 def test_full_fine_tuning_says_what_would_be_faster(load):
     cfg = load("model=smollm2_135m", "peft=none")
-    (dtype, *_) = performance.settle(cfg)
+    (dtype, *_) = auto_values.settle(cfg)
     assert "trainer.precision=bf16-mixed is faster, it has units" in dtype.why
 
 
@@ -89,12 +90,12 @@ def test_the_users_own_type_decides_attention_too(load):
 @pytest.mark.usefixtures("units")
 def test_settling_twice_changes_nothing(load):
     cfg = load("model=smollm2_135m", "peft=lora")
-    assert performance.settle(cfg)
-    assert performance.settle(cfg) == []
+    assert auto_values.settle(cfg)
+    assert auto_values.settle(cfg) == []
 
 
 def test_this_machine_says_what_it_has_or_nothing():
-    assert performance.bfloat16_units(gpu=False) in (
+    assert device.bfloat16_units(gpu=False) in (
         None,
         "this CPU multiplies it in hardware, by AMX",
         "this CPU multiplies it in hardware, by AVX512-BF16",

@@ -8,14 +8,16 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.__main__ import COMMANDS, split_command
-from llmft.check import check
-from llmft.command_line import quoted
-from llmft.config import composition_faults, conf_dir
-from llmft.errors import UserError
-from llmft.models import backbone
-from llmft.opened import completed
-from llmft.redact import safe_argument, save
-from llmft.rules import RULES
+from llmft.config.cli_args import quoted
+from llmft.config.compose import composition_faults
+from llmft.config.paths import conf_dir
+from llmft.config.redact import safe_argument, save
+from llmft.config.schema import RULES
+from llmft.config.validate import check
+from llmft.models.architecture_check import architecture_faults
+from llmft.models.backbone import load as backbone
+from llmft.runs.open import completed
+from llmft.utils.errors import UserError
 from tests.conftest import composed
 
 GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir() and folder.name != "hydra")
@@ -260,7 +262,7 @@ def test_all_faults_of_all_groups_come_in_one_message_before_anything_is_loaded(
         "prompt=chat": "prompt=chat: this model's tokenizer has no chat template",
     }
     with pytest.raises(UserError) as error:
-        check(load(*faults), architecture=True)
+        check(load(*faults), architecture=architecture_faults)
     text = str(error.value)
     for message in faults.values():
         assert message in text
@@ -281,13 +283,13 @@ def test_all_faults_of_all_groups_come_in_one_message_before_anything_is_loaded(
 def test_what_the_model_cannot_do_is_found_without_its_weights(override, message, load, monkeypatch):
     monkeypatch.setattr(backbone, "load_model", None)
     with pytest.raises(UserError) as error:
-        check(load("model=tiny_gpt2", override), architecture=True)
+        check(load("model=tiny_gpt2", override), architecture=architecture_faults)
     assert message in str(error.value)
 
 
 @pytest.mark.parametrize("model", ["tiny_t5", "tiny_gpt2", "tiny_llama", "gemma_2b_it", "flan_t5_xl", "gpt2_medium"])
 def test_a_right_model_has_no_faults_and_one_that_is_not_here_is_not_fetched(model, load):
-    check(load(f"model={model}"), architecture=True)
+    check(load(f"model={model}"), architecture=architecture_faults)
 
 
 @pytest.mark.parametrize(
@@ -306,9 +308,9 @@ def test_packing_with_a_model_that_cannot_is_found_without_its_weights(model, co
     cfg = load(f"model={model}", f"model.path={tmp_path}", "data.batching=packed", "peft=none", "prompt=plain")
     if said:
         with pytest.raises(UserError, match=said):
-            check(cfg, architecture=True)
+            check(cfg, architecture=architecture_faults)
     else:
-        check(cfg, architecture=True)
+        check(cfg, architecture=architecture_faults)
 
 
 def test_a_rule_between_keys_is_not_asked_when_one_of_them_is_broken(load):

@@ -8,12 +8,12 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from llmft.check import check
-from llmft.command_line import check_command_line, check_flags
-from llmft.errors import UserError
-from llmft.permitted import hydra_faults
-from llmft.redact import safe
-from llmft.resume import resumed
+from llmft.config.cli_args import check_command_line, check_flags
+from llmft.config.redact import safe
+from llmft.config.target_allowlist import hydra_faults
+from llmft.config.validate import check
+from llmft.runs.resume import resumed
+from llmft.utils.errors import UserError
 
 EVIL = {"_target_": "shutil.rmtree", "path": "/nowhere"}
 
@@ -31,10 +31,10 @@ def experiment(folder: Path, **keys: object) -> str:
     [
         ("+callbacks.x._target_=shutil.rmtree", "callbacks.x._target_=shutil.rmtree: not allowed"),
         # what a module of ours imports, its functions, and what belongs elsewhere
-        ("+callbacks.x._target_=llmft.run.shutil.rmtree", "callbacks.x._target_=llmft.run.shutil.rmtree: not allowed"),
+        ("+callbacks.x._target_=llmft.runs.directory.shutil.rmtree", "callbacks.x._target_=llmft.runs.directory.shutil.rmtree: not allowed"),
         ("+callbacks.x._target_=llmft.callbacks.checkpoints.os.system", "cannot be imported"),
-        ("+callbacks.x._target_=llmft.checkpoint_io.link", "not allowed; classes come from llmft.callbacks."),
-        ("optim._target_=llmft.models.gguf.from_wheel", "not allowed; classes come from torch.optim."),
+        ("+callbacks.x._target_=llmft.runs.checkpoint_io.link", "not allowed; classes come from llmft.callbacks."),
+        ("optim._target_=llmft.models.backbone.gguf.from_wheel", "not allowed; classes come from torch.optim."),
         ("trainer._target_=lightning.pytorch.cli.LightningCLI", "trainer._target_=lightning.pytorch.cli.LightningCLI"),
         ("+callbacks.x=[{_target_:shutil.rmtree}]", "callbacks.x[0]._target_=shutil.rmtree: not allowed"),
         ("+callbacks.x={a:{b:[[{_target_:os.remove}]]}}", "callbacks.x.a.b[0][0]._target_=os.remove: not"),

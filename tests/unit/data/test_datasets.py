@@ -10,8 +10,8 @@ from llmft.data.alpaca import Alpaca
 from llmft.data.keyword_qa import KeywordQA
 from llmft.data.openorca import OpenOrca
 from llmft.data.psychology import Psychology
-from llmft.records import Example, RowError, Turn
-from llmft.sources import SAMPLES, find, read
+from llmft.data.records import Example, RowError, Turn
+from llmft.data.sources import SAMPLES, find, read
 from tests.conftest import DATA, SHARED
 
 CLASSES = {

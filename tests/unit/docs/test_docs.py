@@ -13,9 +13,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from llmft.__main__ import COMMANDS, split_command
-from llmft.check import check
-from llmft.command_line import quoted, swept_jobs
-from llmft.config import conf_dir
+from llmft.config.cli_args import quoted, swept_jobs
+from llmft.config.paths import conf_dir
+from llmft.config.validate import check
 from tests.conftest import ROOT, write_rows
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

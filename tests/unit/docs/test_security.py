@@ -9,10 +9,10 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from starlette.datastructures import Headers
 
-from llmft.errors import UserError
-from llmft.models import gguf
-from llmft.serving import gate
+from llmft.models.backbone import gguf
+from llmft.serving import middleware
 from llmft.serving.errors import ApiError
+from llmft.utils.errors import UserError
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
@@ -75,9 +75,9 @@ def test_the_lowest_versions_are_those_of_the_bounds():
 
 def test_the_key_is_compared_in_constant_time(monkeypatch):
     compared = []
-    real = gate.hmac.compare_digest
-    monkeypatch.setattr(gate.hmac, "compare_digest", lambda a, b: (compared.append((a, b)), real(a, b))[1])
-    made = gate.Gate(None, key="right", hosts=[], origins=[], max_body_bytes=9, body_seconds=1, metrics=None)  # pyright: ignore
+    real = middleware.hmac.compare_digest
+    monkeypatch.setattr(middleware.hmac, "compare_digest", lambda a, b: (compared.append((a, b)), real(a, b))[1])
+    made = middleware.Gate(None, key="right", hosts=[], origins=[], max_body_bytes=9, body_seconds=1, metrics=None)  # pyright: ignore
     check = getattr(made, "_check")  # noqa: B009
     check("GET", "/v1/models", Headers({"authorization": "Bearer right"}))
     with pytest.raises(ApiError):

@@ -6,12 +6,12 @@ import pytest
 import torch
 from hydra.utils import get_class
 
-from llmft.collate import training_batch
-from llmft.estimating import memory
-from llmft.estimating.cheaper import Change, changes
-from llmft.estimating.ledger import Ledger
-from llmft.estimating.shortage import is_shortage
-from llmft.models import backbone
+from llmft.data.batching.collate import training_batch
+from llmft.estimate.memory import MALLOC_BYTES, Outline, fullest, predict
+from llmft.estimate.memory_tracker import Ledger
+from llmft.estimate.suggestions import Change, changes
+from llmft.models.backbone.load import locate
+from llmft.utils.oom import is_shortage
 
 F = 4  # bytes of a float32
 ROWS = ("data=alpaca", "data.path=sample", "data.limit=20", "data.batch_size=4")
@@ -35,8 +35,8 @@ def test_the_ledger_counts_what_is_held_and_forgets_what_is_freed():
 def outlined(load, *overrides):
     cfg = load(*overrides)
     family = get_class(cfg.model._target_)
-    place = backbone.locate(cfg.model, family.auto_class)
-    return memory.Outline(cfg, place, family.auto_class), family
+    place = locate(cfg.model, family.auto_class)
+    return Outline(cfg, place, family.auto_class), family
 
 
 def test_sizes_by_hand(load):
@@ -61,7 +61,7 @@ def test_activations_are_what_torch_makes(model, load, built):
     outline, family = outlined(load, *overrides)
     data, module = built(*overrides)
     rows = data.encoded["train"]
-    batch = training_batch([[rows[row] for row in line] for line in memory.fullest(data, outline.cfg)], data.pad_id)
+    batch = training_batch([[rows[row] for row in line] for line in fullest(data, outline.cfg)], data.pad_id)
     predicted = outline.activations(family(outline.model, None, None), batch)
     weights = list(module.model.parameters())
     for weight in weights:
@@ -76,7 +76,7 @@ def test_checkpointing_and_small_batches_show(load, built):
     def activations(*more):
         outline, family = outlined(load, *ROWS, "model=tiny_llama", "peft=none", *more)
         data, _ = built(*ROWS, "model=tiny_llama", "peft=none", *more)
-        return memory.predict(outline, family(outline.model, None, None), data).activations - memory.MALLOC_BYTES
+        return predict(outline, family(outline.model, None, None), data).activations - MALLOC_BYTES
 
     most = activations()
     assert activations("model.gradient_checkpointing=true") < 0.8 * most
@@ -87,7 +87,7 @@ def test_processes_share_what_fsdp_shares(load, built):
     def parts(*more):
         outline, family = outlined(load, *ROWS, "model=tiny_gpt2", "peft=none", "trainer.accelerator=cpu", *more)
         data, _ = built(*ROWS, "model=tiny_gpt2", "peft=none")
-        return memory.predict(outline, family(outline.model, None, None), data)
+        return predict(outline, family(outline.model, None, None), data)
 
     one, two = parts(), parts("trainer.strategy=fsdp", "trainer.devices=2")
     assert (two.weights, two.gradients) == (one.weights // 2, one.gradients // 2)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmft.errors import UserError
-from llmft.shipping import checksums
-from llmft.shipping.archive import pack
-from llmft.shipping.restore import Caps, restore
+from llmft.export import checksums
+from llmft.export.unzip import Caps, restore
+from llmft.export.zip import pack
+from llmft.utils.errors import UserError
 
 CAPS = Caps(files=10, size=100_000, ratio=100)
 FILES = {"README.md": b"card", "model.safetensors": bytes(range(256)) * 20, "more/tokenizer.json": b"{}"}

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.sampling import Sampling
-from llmft.streaming import Stream
+from llmft.generation.sampling import Sampling
+from llmft.generation.stream import Stream
 
 STOP = 256
 

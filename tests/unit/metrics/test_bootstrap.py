@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmft.evaluation import bootstrap
-from llmft.evaluation.metric import Metric, mean, ratio
+from llmft.metrics import bootstrap
+from llmft.metrics.metric import Metric, mean, ratio
 
 LOSS = Metric("loss", 2, lambda _: (0, 0), ratio, "not known", "")
 F1 = mean("f1", lambda _: None, "")

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmft.evaluation import compare
-from llmft.evaluation.metric import BETTER, Answered, mode_of
-from llmft.evaluation.metrics import metrics
-from llmft.evaluation.words import keywords, normal, words
+from llmft.config.metric_names import BETTER, mode_of
+from llmft.metrics import compare
+from llmft.metrics.builtin import metrics
+from llmft.metrics.metric import Answered
+from llmft.metrics.text_normalization import keywords, normal, words
 
 HYPOTHESES = ["the cat sat on the mat", "a quick brown fox", "hello there my friend"]
 REFERENCES = ["the cat sat on a mat", "the quick brown fox jumps", "hello my friend"]

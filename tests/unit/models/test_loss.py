@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from llmft.callbacks.perplexity import perplexity
-from llmft.models.base import TokenSums
 from llmft.models.loss import head_on, supervised, token_loss_sum
+from llmft.models.module import TokenSums
 
 
 class OneProcess:

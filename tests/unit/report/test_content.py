@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from omegaconf import OmegaConf
 
-from llmft.commands import summary
-from llmft.errors import UserError
-from llmft.evaluation import compare
-from llmft.evaluation.metrics import metrics
-from llmft.evaluation.predictions import Prediction, save
-from llmft.report import facts, leaderboard, noise, page, series
-from llmft.report.marks import marked
-from llmft.report.series import Series
-from llmft.shipping import card
+from llmft.export import model_card
+from llmft.metrics import compare
+from llmft.metrics.builtin import metrics
+from llmft.metrics.predictions import Prediction, save
+from llmft.report import content, curves, leaderboard, significance
+from llmft.report.curves import Series
+from llmft.report.html import write
+from llmft.report.word_diff import marked
+from llmft.training import summary
+from llmft.utils.errors import UserError
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e{{ 7919*7919 }}</pre>&amp;\x1b[31m"
 SETTINGS = OmegaConf.create({"examples": 4, "best_and_worst": 2, "reference_curve": None})
@@ -94,7 +95,7 @@ def make_run(folder, *, seed=0, model="m", loss=1.0, status="finished", test=Non
 
 def test_a_page_says_what_there_is(tmp_path):
     run = make_run(tmp_path / "run")
-    text = page.write(run, SETTINGS).read_text()
+    text = write(run, SETTINGS).read_text()
     for said in (
         "Better than its base",
         "8 of 8 val rows",
@@ -129,7 +130,7 @@ def test_a_page_says_what_there_is(tmp_path):
 
 def test_nothing_in_a_row_can_act(tmp_path):
     run = make_run(tmp_path / "run", words=EVIL, status="halted")
-    text = page.write(run, SETTINGS).read_text()
+    text = write(run, SETTINGS).read_text()
     found = Tags(text)
     assert not {"script", "img", "iframe", "object", "link", "base", "form"} & set(found.tags)
     assert not [name for name, _ in found.attributes if name.startswith("on")]
@@ -165,14 +166,14 @@ def test_nothing_in_a_model_card_can_act(load):
     record = {"data": {"source": MARKED, "sha256": MARKED, "dropped": {MARKED: 1}, "split": {MARKED: 1}}, "metrics": {"steps": MARKED}, "versions": {MARKED: MARKED}}  # fmt: skip
     scores = {"rows": 1, "of": 2, "split": MARKED, "headline": MARKED, "scores": {MARKED: {"base": 1.0, "tuned": 2.0, "verdict": MARKED}}}  # fmt: skip
     for known in (scores, None):
-        text = card.card(cfg, record, known, "merged")
+        text = model_card.card(cfg, record, known, "merged")
         found = shown(text.partition("\n---\n")[2])  # behind the front matter, which is JSON
         assert not {"script", "img", "a"} & set(found.tags)
         assert any("<script>alert(1)</script>" in t for t in found.texts)
 
 
 def test_a_page_needs_no_network(tmp_path):
-    text = page.write(make_run(tmp_path / "run"), SETTINGS).read_text()
+    text = write(make_run(tmp_path / "run"), SETTINGS).read_text()
     found = Tags(text)
     assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in found.attributes
     links = [
@@ -186,7 +187,7 @@ def test_a_page_needs_no_network(tmp_path):
 
 
 def test_colors_of_figures_are_the_pages(tmp_path):
-    text = page.write(make_run(tmp_path / "run"), SETTINGS).read_text()
+    text = write(make_run(tmp_path / "run"), SETTINGS).read_text()
     svg = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
     assert "var(--ink)" in svg
     assert "#0a0b" not in svg
@@ -197,23 +198,23 @@ def test_colors_of_figures_are_the_pages(tmp_path):
 
 def test_a_run_that_failed_early_has_a_page_too(tmp_path):
     (tmp_path / "run.json").write_text('{"status": "failed", "reason": "no rows"}')
-    text = page.write(tmp_path, SETTINGS).read_text()
+    text = write(tmp_path, SETTINGS).read_text()
     assert "This run is failed" in text
     assert "no rows" in text
     with pytest.raises(UserError, match="no run directory"):
-        page.write(tmp_path / "nowhere", SETTINGS)
+        write(tmp_path / "nowhere", SETTINGS)
 
 
 def test_a_published_curve_stands_beside_ours(tmp_path):
     run = make_run(tmp_path / "run")
     (tmp_path / "published.csv").write_text("step,train/loss,val/loss\n0,2.6,2.7\n4,0.9,1.1\n")
-    text = page.write(run, OmegaConf.merge(SETTINGS, {"reference_curve": str(tmp_path / "published.csv")})).read_text()
+    text = write(run, OmegaConf.merge(SETTINGS, {"reference_curve": str(tmp_path / "published.csv")})).read_text()
     assert "published val/loss" in text
     (tmp_path / "published.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="not a table of step and numbers"):
-        series.reference(str(tmp_path / "published.csv"))
+        curves.reference(str(tmp_path / "published.csv"))
     with pytest.raises(UserError, match="no such file"):
-        series.reference(str(tmp_path / "none.csv"))
+        curves.reference(str(tmp_path / "none.csv"))
 
 
 @pytest.mark.parametrize(
@@ -227,9 +228,9 @@ def test_a_published_curve_stands_beside_ours(tmp_path):
     ],
 )
 def test_when_more_would_have_hurt(values, objective, said):
-    found = series.when_to_stop({objective: Series([0, 1, 2], values, [0, 0, 0])}, objective)
+    found = curves.when_to_stop({objective: Series([0, 1, 2], values, [0, 0, 0])}, objective)
     assert said in str(found)
-    assert series.when_to_stop({objective: Series([0], values[:1], [0])}, objective) is None
+    assert curves.when_to_stop({objective: Series([0], values[:1], [0])}, objective) is None
 
 
 def test_the_advice_goes_by_what_chose_the_checkpoint(load, tmp_path, capsys):
@@ -248,9 +249,9 @@ def test_the_advice_goes_by_what_chose_the_checkpoint(load, tmp_path, capsys):
     }.items():
         cfg = load("model=tiny_gpt2", "data=alpaca", *overrides)
         (run / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
-        text = page.write(run, SETTINGS).read_text()
+        text = write(run, SETTINGS).read_text()
         metrics = {"before": {}, "after": {}, "steps": 4, "best_step": 2}
-        summary.show(directory, metrics, (), (), (), None, series.decisive(cfg))
+        summary.show(directory, metrics, (), (), (), None, curves.decisive(cfg))
         for shown in (text, capsys.readouterr().out):
             assert said in shown
             assert sum(one in shown for one in (by_loss, by_agreement)) == (said in (by_loss, by_agreement))
@@ -313,16 +314,16 @@ def test_single_runs_are_compared_on_shared_rows(tmp_path):
 
 def test_welch_by_hand():
     """2.1, 2.3, 2.2 against 2.0, 1.8, 1.9: difference 0.3, standard error 0.08165, 4 degrees of freedom, half width 0.22666."""
-    verdict, numbers = noise.over_seeds((2.1, 2.3, 2.2), (2.0, 1.8, 1.9), "lower") or ("", "")
+    verdict, numbers = significance.over_seeds((2.1, 2.3, 2.2), (2.0, 1.8, 1.9), "lower") or ("", "")
     assert verdict == "worse"
     assert numbers == "+0.3 (+0.07334 to +0.5267), seeds"
-    assert noise.over_seeds((2.1,), (2.0, 1.8), "lower") is None
+    assert significance.over_seeds((2.1,), (2.0, 1.8), "lower") is None
 
 
 def test_the_verdict_of_a_page():
     def said(*verdicts):
         scores = {name: {"better": "higher", "verdict": v} for name, v in zip("abcd", verdicts, strict=False)}
-        return facts.verdict({"scores": scores, "headline": "x rougeL"})
+        return content.verdict({"scores": scores, "headline": "x rougeL"})
 
     assert said("better", "no difference seen")["kind"] == "good"
     assert said("worse")["words"] == "Worse than its base"
@@ -330,4 +331,4 @@ def test_the_verdict_of_a_page():
     assert said("no difference seen")["words"] == "No difference from its base seen"
     assert said(None)["words"] == "Not compared with a base"
     assert said("better")["sentence"] == "X rougeL."
-    assert facts.verdict(None)["words"] == "Not evaluated"
+    assert content.verdict(None)["words"] == "Not evaluated"

@@ -2,9 +2,10 @@
 
 import pytest
 
-from llmft.report import leaderboard, page
-from tests.browsing import browser, needs_browser, violations  # noqa: F401  (a fixture)
-from tests.unit.test_report import EVIL, SETTINGS, make_run
+from llmft.report import leaderboard
+from llmft.report.html import write
+from tests.support.browser import browser, needs_browser, violations  # noqa: F401  (a fixture)
+from tests.unit.report.test_content import EVIL, SETTINGS, make_run
 
 pytestmark = needs_browser
 LONG = "pneumonoultramicroscopicsilicovolcanoconiosis" * 4
@@ -20,7 +21,7 @@ def pages(tmp_path_factory):
     make_run(folder / "halted", words=f"{EVIL} {LONG}", status="halted")
     leaderboard.write(folder)
     made = {"leaderboard": folder / "leaderboard.html"}
-    return made | {name: page.write(folder / name, SETTINGS) for name in ("a0", "halted")}
+    return made | {name: write(folder / name, SETTINGS) for name in ("a0", "halted")}
 
 
 @pytest.fixture

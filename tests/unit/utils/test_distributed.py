@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from llmft import ranks
-from llmft.ranks import share_cores
+from llmft.utils import distributed
+from llmft.utils.distributed import share_cores
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def test_cores_that_slurm_gave_a_task_are_not_shared(monkeypatch: pytest.MonkeyP
 
 
 def test_a_worker_says_nothing_of_a_run_that_has_gone(capsys):
-    ranks.tell_but_lost_readers(ConnectionResetError, ConnectionResetError(104, "reset by peer"), None)
+    distributed.tell_but_lost_readers(ConnectionResetError, ConnectionResetError(104, "reset by peer"), None)
     assert capsys.readouterr().err == ""
-    ranks.tell_but_lost_readers(ValueError, ValueError("broken"), None)
+    distributed.tell_but_lost_readers(ValueError, ValueError("broken"), None)
     assert "ValueError: broken" in capsys.readouterr().err

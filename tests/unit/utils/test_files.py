@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from llmft import whole
-from llmft.claim import NAME, Claim, is_claimed
-from llmft.data.cache import Temporary
-from llmft.errors import UserError, chain
-from llmft.models.cache import cached_folder
-from llmft.ranks import follow
-from llmft.session import KeptLog
+from llmft.data.preprocessing.cache import Temporary
+from llmft.utils import files
+from llmft.utils.cache import cached_folder
+from llmft.utils.distributed import follow
+from llmft.utils.errors import UserError, chain
+from llmft.utils.lock import NAME, Claim, is_claimed
+from llmft.utils.logging import KeptLog
 
 
 def forked(work) -> int:
@@ -44,13 +44,13 @@ def killed(pid: int) -> None:
 
 def test_a_file_that_finds_no_room_stays_as_it_was(tmp_path):
     file = tmp_path / "run.json"
-    whole.write(file, "old\n")
+    files.write(file, "old\n")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
         with pytest.raises(OSError, match="File too large") as raised:
-            whole.write(file, "new" * 1000)
+            files.write(file, "new" * 1000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
@@ -61,8 +61,8 @@ def test_a_file_that_finds_no_room_stays_as_it_was(tmp_path):
 
 def test_a_torn_last_line_is_no_line(tmp_path):
     (tmp_path / "metrics.csv").write_text("step,loss\n1,2\n1")
-    assert whole.lines_of(tmp_path / "metrics.csv") == ["step,loss", "1,2"]
-    assert whole.lines_of(tmp_path / "none") == []
+    assert files.lines_of(tmp_path / "metrics.csv") == ["step,loss", "1,2"]
+    assert files.lines_of(tmp_path / "none") == []
 
 
 def test_a_second_process_is_refused_and_a_killed_one_is_not_in_the_way(tmp_path):

@@ -3,13 +3,13 @@
 import io
 import logging
 
-from llmft import session
+from llmft.utils.logging import log_to
 
 
 def test_the_log_goes_to_what_is_standard_error_by_then(monkeypatch):
     first, second = io.StringIO(), io.StringIO()
     monkeypatch.setattr("sys.stderr", first)
-    session.log_to(None)
+    log_to(None)
     log = logging.getLogger("llmft.somewhere")
     log.info("one")
     first_text = first.getvalue()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmft import telemetry
+from llmft.utils import telemetry
 
 # Runs before anything else in the process and in those that it starts.
 GUARD = """
@@ -74,7 +74,7 @@ def test_a_whole_training_makes_no_connection(guarded, tmp_path):
 
 
 def test_telemetry_is_off_before_a_library_could_look():
-    code = "import llmft, os, sys; print(*(os.environ[name] for name in llmft.telemetry.OFF)); print('transformers' in sys.modules)"
+    code = "import llmft, os, sys; print(*(os.environ[name] for name in llmft.utils.telemetry.OFF)); print('transformers' in sys.modules)"
     bare = {k: v for k, v in os.environ.items() if k not in telemetry.OFF}
     kept = {**bare, "WANDB_ERROR_REPORTING": "true"}
     for environment, wandb in ((bare, "false"), (kept, "true")):

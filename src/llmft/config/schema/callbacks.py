@@ -4,10 +4,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.config import did_you_mean
-from llmft.evaluation.metric import BETTER, LOGGED
-from llmft.rules.between import Faults, between
-from llmft.rules.kinds import COUNT, COUNT_OR_NULL, FLAG, FROM_ZERO, NOT_NEGATIVE, POSITIVE, Rule, one_of
+from llmft.config.metric_names import BETTER, LOGGED
+from llmft.config.schema.cross_field import Faults, between
+from llmft.config.schema.types import COUNT, COUNT_OR_NULL, FLAG, FROM_ZERO, NOT_NEGATIVE, POSITIVE, Rule, one_of
+from llmft.utils.text import did_you_mean
 
 SCORES = [f"val/{name}" for name, better in BETTER.items() if better and name != "judge"]
 TRAINED = [f"train/{name}" for name in LOGGED]

@@ -2,8 +2,8 @@
 
 from omegaconf import DictConfig
 
-from llmft.rules.between import Faults, between
-from llmft.rules.kinds import (
+from llmft.config.schema.cross_field import Faults, between
+from llmft.config.schema.types import (
     COUNT,
     COUNT_OR_NULL,
     FLAG,

@@ -1,9 +1,12 @@
 """How a model answers: ``generation``, ``chat``, ``serve``, ``safety``."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from omegaconf import DictConfig
 
-from llmft.rules.between import Faults, between
-from llmft.rules.kinds import (
+from llmft.config.schema.cross_field import Faults, between
+from llmft.config.schema.types import (
     COUNT,
     COUNT_OR_NULL,
     ENVIRONMENT,
@@ -66,7 +69,18 @@ RULES: dict[str, Rule] = {
 
 @between("generation", imports=True)
 def _generation(cfg: DictConfig) -> Faults:
-    from llmft.generation import settings_fault
-
     if fault := settings_fault({k: v for k, v in cfg.generation.items() if k not in OURS}):
         yield fault
+
+
+def settings_fault(settings: Mapping[str, Any]) -> str | None:
+    """What is wrong with these keys of GenerationConfig: unknown, or one against another."""
+    from transformers import GenerationConfig
+
+    if unknown := [name for name in settings if name not in vars(GenerationConfig())]:
+        return f"generation.{unknown[0]}: transformers' GenerationConfig has no such setting"
+    try:
+        GenerationConfig(**settings, pad_token_id=0).validate(strict=True)
+    except ValueError as error:
+        return f"generation: {' '.join(str(error).split())}"
+    return None

@@ -5,8 +5,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from llmft.rules.between import Faults, between
-from llmft.rules.kinds import (
+from llmft.config.schema.cross_field import Faults, between
+from llmft.config.schema.types import (
     COUNT,
     DROPOUT,
     FLAG,

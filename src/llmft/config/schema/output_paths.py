@@ -9,8 +9,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llmft.rules.between import Faults, between
-from llmft.rules.kinds import TEXT, Rule
+from llmft.config.schema.cross_field import Faults, between
+from llmft.config.schema.types import TEXT, Rule
 
 # Arguments of callbacks, loggers and the trainer that say where they write, and parts of such names.
 FOLDERS = ("save_dir", "dirpath", "dir", "default_root_dir", "root_dir", "log_dir", "tracking_uri", "artifact_location")

@@ -2,8 +2,8 @@
 
 from omegaconf import DictConfig
 
-from llmft.rules.between import Faults, between
-from llmft.rules.kinds import (
+from llmft.config.schema.cross_field import Faults, between
+from llmft.config.schema.types import (
     COUNT,
     COUNT_OR_OFF,
     DROPOUT,
@@ -81,7 +81,7 @@ def _step_size(cfg: DictConfig) -> Faults:
 
 @between("optim.paged", "optim.fallback", "trainer.accelerator", imports=True)
 def _paging(cfg: DictConfig) -> Faults:
-    from llmft.models.optimizer import cannot_page
+    from llmft.utils.device import cannot_page
 
     if cfg.optim.paged and not cfg.optim.fallback and (why := cannot_page(cfg.trainer.accelerator)):
         yield f"optim.paged=true: {why}; use optim=adamw_8bit, or optim.fallback=true to go on without paging"

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from llmft.batching import Line
-from llmft.encoding import IGNORED, Encoded
+from llmft.data.batching.sampler import Line
+from llmft.data.tokenization.codec import IGNORED, Encoded
 
 
 class Lines(Dataset[list[Encoded]]):

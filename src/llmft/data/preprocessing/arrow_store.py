@@ -10,8 +10,8 @@ from typing import Any, Generic, TypeVar, overload
 import numpy as np
 import pyarrow as pa
 
-from llmft.encoding import Encoded
-from llmft.records import Example, Turn
+from llmft.data.records import Example, Turn
+from llmft.data.tokenization.codec import Encoded
 
 T = TypeVar("T")
 

@@ -8,7 +8,9 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from llmft.data.store import Facts
+from llmft.data.datamodule import InstructionDataModule
+from llmft.data.preprocessing.arrow_store import Facts
+from llmft.utils.console import Console
 
 LENGTHS = ("prompt_tokens", "answer_tokens", "prompt_characters", "answer_characters")
 COUNTS = {
@@ -168,3 +170,11 @@ def bars(lengths: np.ndarray, budget: int) -> list[tuple[Text, Text, Text]]:
             (Text(label), Text(f"{count:,}"), Text("█" * round(BAR * count / most) or "▏" * bool(count), style))
         )
     return made
+
+
+def show_audit(data: InstructionDataModule) -> None:
+    """Print what the rows of each split are like, and how long they are."""
+    if data.audit:
+        console = Console(highlight=False)
+        console.print(data.audit.table())
+        console.print(data.audit.histogram())

@@ -14,10 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from llmft.config import user_path
-from llmft.encoding import Codec
-from llmft.errors import UserError
-from llmft.models.cache import cache_root, cached_folder
+from llmft.data.tokenization.codec import Codec
+from llmft.utils.cache import cache_root, cached_folder
+from llmft.utils.errors import UserError
+from llmft.utils.paths import user_path
 
 log = logging.getLogger(__name__)
 LIBRARIES = ("transformers", "tokenizers", "jinja2", "pyarrow", "datasets")

@@ -21,14 +21,22 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from llmft.data.account import Account
-from llmft.data.fitting import Fitting, TooLongError
-from llmft.data.store import ENCODED, FactFiles, batches_in, columns_of, encoded_batch, read_batch, writing
-from llmft.encoding import Codec, Encoded
-from llmft.errors import UserError
-from llmft.prompts import Prompt
-from llmft.ranks import end_with_parent
-from llmft.records import Example
+from llmft.data.preprocessing.arrow_store import (
+    ENCODED,
+    FactFiles,
+    batches_in,
+    columns_of,
+    encoded_batch,
+    read_batch,
+    writing,
+)
+from llmft.data.preprocessing.row_counts import Account
+from llmft.data.preprocessing.truncation import Fitting, TooLongError
+from llmft.data.records import Example
+from llmft.data.tokenization.codec import Codec, Encoded
+from llmft.data.tokenization.template import Prompt
+from llmft.utils.distributed import end_with_parent
+from llmft.utils.errors import UserError
 
 W = TypeVar("W")
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llmft.data.account import Account
-from llmft.data.shapes import looks_like
-from llmft.data.store import EXAMPLES, example_batch, writing
-from llmft.errors import UserError
-from llmft.records import Example, Row, RowError
-from llmft.sources import Located, Source, read
+from llmft.data.preprocessing.arrow_store import EXAMPLES, example_batch, writing
+from llmft.data.preprocessing.row_counts import Account
+from llmft.data.records import Example, Row, RowError
+from llmft.data.sources import Located, Source, read
+from llmft.data.sources.format_hint import looks_like
+from llmft.utils.errors import UserError
 
 # Of a stored batch: so many rows, or so many characters.
 BATCH_ROWS = 1000

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from llmft.data.fitting import Fitting
-from llmft.encoding import Encoded
-from llmft.printable import json_line
-from llmft.records import Example
+from llmft.data.preprocessing.truncation import Fitting
+from llmft.data.records import Example
+from llmft.data.tokenization.codec import Encoded
+from llmft.utils.text import json_line
 
 SHOWN = 6  # lost characters and control tokens in a line
 NAMES = {"\n": "newline", "\t": "tab", "\r": "carriage return", " ": "space"}

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 import torch
 
-from llmft.errors import UserError
-from llmft.records import Example
+from llmft.data.records import Example
+from llmft.utils.errors import UserError
 
 
 def deal(rows: int, split: Mapping[str, float | None], split_by: str, seed: int) -> dict[str, np.ndarray]:

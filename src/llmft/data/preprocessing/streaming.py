@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from torch.utils.data import IterableDataset
 
-from llmft.batching import Batches, Plan
-from llmft.data.account import Account
-from llmft.data.encode import Encoding, Part
-from llmft.data.reading import Reading
-from llmft.data.splitting import HeldOut
-from llmft.data.store import encoded_of, sizes_of
-from llmft.encoding import Encoded
-from llmft.errors import UserError
-from llmft.printable import json_line
-from llmft.records import Example
+from llmft.data.batching.sampler import Batches, Plan
+from llmft.data.preprocessing.arrow_store import encoded_of, sizes_of
+from llmft.data.preprocessing.encode import Encoding, Part
+from llmft.data.preprocessing.read_examples import Reading
+from llmft.data.preprocessing.row_counts import Account
+from llmft.data.preprocessing.split import HeldOut
+from llmft.data.records import Example
+from llmft.data.tokenization.codec import Encoded
+from llmft.utils.errors import UserError
+from llmft.utils.text import json_line
 
 # Rows that are encoded and batched together; half of what other batching chooses among, so that the first batch is soon there.
 WINDOW_ROWS = 1024

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from llmft.encoding import Codec, Encoded
-from llmft.prompts import Prompt
-from llmft.records import Example, Turn
+from llmft.data.records import Example, Turn
+from llmft.data.tokenization.codec import Codec, Encoded
+from llmft.data.tokenization.template import Prompt
 
 Context = tuple[Turn, ...]
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llmft.errors import UserError
+from llmft.utils.errors import UserError
 
 # What a file may be, with or without a packer's ending behind it.
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")

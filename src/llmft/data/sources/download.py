@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from llmft.errors import UserError
-from llmft.models.cache import cached_folder
-from llmft.sources.opened import kind
+from llmft.data.sources.decompress import kind
+from llmft.utils.cache import cached_folder
+from llmft.utils.errors import UserError
 
 MAX_BYTES = 8 * 2**30
 REDIRECTS = 5

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from llmft.errors import UserError
+from llmft.utils.errors import UserError
 
 
 @dataclass(frozen=True)

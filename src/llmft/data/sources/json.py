@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llmft.errors import UserError
-from llmft.records import shown
-from llmft.sources.opened import MAX_LINE, UTF16, Located, byte_lines, not_utf8, opened
+from llmft.data.records import shown
+from llmft.data.sources.decompress import MAX_LINE, UTF16, Located, byte_lines, not_utf8, opened
+from llmft.utils.errors import UserError
 
 WHITESPACE = re.compile(r"[ \t\r\n]*")
 CHUNK = 2**20

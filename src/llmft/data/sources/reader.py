@@ -4,11 +4,11 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from llmft.errors import UserError
-from llmft.sources.find import Source
-from llmft.sources.jsons import EmptyFileError, read_json, read_jsonl
-from llmft.sources.opened import Located, byte_lines, kind, not_utf8, opened
-from llmft.sources.tables import read_csv, read_parquet, read_tsv
+from llmft.data.sources.decompress import Located, byte_lines, kind, not_utf8, opened
+from llmft.data.sources.json import EmptyFileError, read_json, read_jsonl
+from llmft.data.sources.resolve import Source
+from llmft.data.sources.tabular import read_csv, read_parquet, read_tsv
+from llmft.utils.errors import UserError
 
 READERS = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_tsv, ".parquet": read_parquet}
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from llmft.config import user_path
-from llmft.errors import UserError
-from llmft.sources.hub import Hub
-from llmft.sources.opened import KINDS, kind
+from llmft.data.sources.decompress import KINDS, kind
+from llmft.data.sources.hub import Hub
+from llmft.utils.errors import UserError
+from llmft.utils.paths import user_path
 
-SAMPLES = Path(__file__).parents[1] / "samples"
+SAMPLES = Path(__file__).parents[2] / "samples"
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 URL = re.compile(r"^[a-z]+://", re.IGNORECASE)
 ENDINGS = f"{', '.join(KINDS[:-1])} (each also .gz or .zst) or {KINDS[-1]}"
@@ -76,7 +76,7 @@ def find(
             raise UserError(f"data.path=sample: no sample is shipped for data={name}; pass data.path=FILE")
         return Source(f"sample:{found[0].name}", (Part(f"sample:{found[0].name}", found[0]),), digest(found[0]))
     if URL.match(path):
-        from llmft.sources.web import fetch
+        from llmft.data.sources.download import fetch
 
         url, _, digest_of_url = path.partition("#sha256=")
         file = fetch(url, sha256 or digest_of_url or None)

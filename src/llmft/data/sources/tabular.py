@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from llmft.errors import UserError
-from llmft.records import shown
-from llmft.sources.jsons import EmptyFileError
-from llmft.sources.opened import MAX_LINE, Located, byte_lines, opened
+from llmft.data.records import shown
+from llmft.data.sources.decompress import MAX_LINE, Located, byte_lines, opened
+from llmft.data.sources.json import EmptyFileError
+from llmft.utils.errors import UserError
 
 # What bytes that are no UTF-8 become while a line is cut into fields.
 ESCAPED = re.compile("[\udc80-\udcff]")

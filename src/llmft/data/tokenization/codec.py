@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from llmft.prompts import Prompt
-from llmft.records import Example, Turn
-from llmft.tokens import Tokens
+from llmft.data.records import Example, Turn
+from llmft.data.tokenization.template import Prompt
+from llmft.data.tokenization.tokenizer import Tokens
 
 IGNORED = -100
 

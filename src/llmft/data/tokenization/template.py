@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from llmft.errors import UserError
-from llmft.records import Turn
+from llmft.data.records import Turn
+from llmft.utils.errors import UserError
 
 # One private character stands for one control token that a user typed, while the template is rendered.
 PRIVATE = 0xF0000

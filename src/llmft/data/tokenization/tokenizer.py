@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from llmft.prompts import Prompt, PromptTemplate
-from llmft.records import Example
+from llmft.data.records import Example
+from llmft.data.tokenization.template import Prompt, PromptTemplate
 
 
 @dataclass

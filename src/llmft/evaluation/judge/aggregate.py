@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from llmft.evaluation import bootstrap
-from llmft.evaluation.metrics import judged
-from llmft.judging.request import Request
+from llmft.evaluation.judge.requests import Request
+from llmft.metrics import bootstrap
+from llmft.metrics.builtin import judged
 
 
 def counts(asked: Sequence[Request]) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import aiohttp
 
-from llmft.errors import UserError
-from llmft.judging.address import CheckedResolver, checked_url, is_this_machine
-from llmft.judging.request import Request
-from llmft.printable import printable
+from llmft.evaluation.judge.requests import Request
+from llmft.evaluation.judge.url_policy import CheckedResolver, checked_url, is_this_machine
+from llmft.utils.errors import UserError
+from llmft.utils.text import printable
 
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 PATHS = {"ollama": "/api/chat", "openai": "/chat/completions"}

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmft.errors import UserError
-from llmft.evaluation.predictions import Prediction
-from llmft.judging import outcome
-from llmft.judging.reply import InvalidReply, choice_in, score_in
-from llmft.judging.request import REMINDER, Request, requests
+from llmft.evaluation.judge import aggregate
+from llmft.evaluation.judge.parse_reply import InvalidReply, choice_in, score_in
+from llmft.evaluation.judge.requests import REMINDER, Request, requests
+from llmft.metrics.predictions import Prediction
+from llmft.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 READ: dict[str, Callable[[str], int | str]] = {"score": score_in, "pairwise": choice_in}
@@ -30,11 +30,11 @@ class Judge:
     def __init__(self, settings: Any, file: Path) -> None:
         self.settings, self.file = settings, file
         if settings.kind == "model":
-            from llmft.judging.local import LocalModel
+            from llmft.evaluation.judge.local_model import LocalModel
 
             self.backend: Any = LocalModel(settings)
         else:
-            from llmft.judging.endpoint import Endpoint
+            from llmft.evaluation.judge.http_client import Endpoint
 
             self.backend = Endpoint(settings)
 
@@ -55,14 +55,14 @@ class Judge:
         log.info("judge %s: %d of %d scores to ask for", ", ".join(self.settings.models), len(open_), len(asked))
         self._ask(open_, [p.id for p in predictions])
         summary = {"kind": self.settings.kind, "mode": self.settings.mode, "models": list(self.settings.models)}
-        summary |= {"seeds": list(self.settings.seeds), "reused": len(asked) - len(open_), **outcome.counts(asked)}
-        values = outcome.pair_values(asked) if self.settings.mode == "pairwise" else outcome.mean_values(asked)
-        entry = outcome.entry(values, len(predictions), resamples, seed)
+        summary |= {"seeds": list(self.settings.seeds), "reused": len(asked) - len(open_), **aggregate.counts(asked)}
+        values = aggregate.pair_values(asked) if self.settings.mode == "pairwise" else aggregate.mean_values(asked)
+        entry = aggregate.entry(values, len(predictions), resamples, seed)
         for row, prediction in enumerate(predictions):
             prediction.scores["judge"] = values["tuned"].get(row)
             if prediction.base_answer is not None:
                 prediction.base_scores["judge"] = values["base"].get(row)
-        return {"summary": summary | outcome.pairs(values, self.settings.mode, len(predictions)), "score": entry}
+        return {"summary": summary | aggregate.pairs(values, self.settings.mode, len(predictions)), "score": entry}
 
     def _ask(self, open_: list[Request], ids: Sequence[str]) -> None:
         for attempt, reminder in enumerate(("", REMINDER[self.settings.mode])):
@@ -149,7 +149,7 @@ def add_judgement(
     Raises:
         UserError: The judge gave up.
     """
-    from llmft.evaluation.compare import headline
+    from llmft.metrics.compare import headline
 
     try:
         said = judge.judge(predictions, resamples=settings.resamples, seed=found["seed"])

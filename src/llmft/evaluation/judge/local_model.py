@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llmft.judging.request import Request
+from llmft.evaluation.judge.requests import Request
 
 
 class LocalModel:
@@ -32,7 +32,7 @@ class LocalModel:
         took: Callable[..., None],
     ) -> None:
         """Ask all; greedy, so that the seed changes nothing."""
-        from llmft.records import Turn
+        from llmft.data.records import Turn
 
         self.generator = self.generator or self._load()
         answers = self.generator.answers([(Turn("user", prompt),) for prompt in prompts])
@@ -42,15 +42,15 @@ class LocalModel:
     def _load(self) -> Any:
         from hydra.utils import get_class
 
-        from llmft import session
-        from llmft.codec import codec_for
-        from llmft.config import prompt_config
-        from llmft.generation import Generator
-        from llmft.models import backbone
+        from llmft.config.paths import prompt_config
+        from llmft.data.tokenization.build import codec_for
+        from llmft.generation.generator import Generator
+        from llmft.models.backbone import load
+        from llmft.utils import device
 
         cfg = self.settings.model
         auto_class = get_class(cfg._target_).auto_class
-        place = backbone.locate(cfg, auto_class)
-        codec, _ = codec_for(cfg.family, backbone.load_tokenizer(place, cfg), prompt_config("auto"), None, "answer")
-        model = backbone.load_model(place, cfg, auto_class).to(session.device())
+        place = load.locate(cfg, auto_class)
+        codec, _ = codec_for(cfg.family, load.load_tokenizer(place, cfg), prompt_config("auto"), None, "answer")
+        model = load.load_model(place, cfg, auto_class).to(device.device())
         return Generator(model, codec, {"max_new_tokens": self.settings.max_new_tokens, "batch_size": 8, "seed": 0})

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmft.evaluation.predictions import Prediction
+from llmft.metrics.predictions import Prediction
 
 REMINDER = {
     "score": "\n\nRespond with one integer from 0 to 100 and nothing else.",

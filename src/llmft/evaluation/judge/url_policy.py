@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-from llmft.errors import UserError
+from llmft.utils.errors import UserError
 
 
 def checked_url(url: str, *, allow_private: bool, has_key: bool) -> SplitResult:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from llmft.models import row_by_row
+from llmft.models.attention import varlen
 
 
 @contextmanager
@@ -24,9 +24,9 @@ def attention_for(
     """
     before = model.config._attn_implementation
     if rows is not None:
-        wanted, alone = row_by_row.NAME, row_by_row.rows_alone(model, rows, sources)
+        wanted, alone = varlen.NAME, varlen.rows_alone(model, rows, sources)
     else:
-        wanted, alone = ("eager" if by_length and length <= row_by_row.EAGER_UP_TO else before), nullcontext()
+        wanted, alone = ("eager" if by_length and length <= varlen.EAGER_UP_TO else before), nullcontext()
     with alone:
         if wanted != before:
             model.set_attn_implementation(wanted)

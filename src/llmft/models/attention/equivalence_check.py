@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from llmft.collate import training_batch
-from llmft.encoding import Encoded
-from llmft.errors import UserError
-from llmft.models.one_line import in_one_line
+from llmft.data.batching.collate import training_batch
+from llmft.data.tokenization.codec import Encoded
+from llmft.models.attention.unpad import in_one_line
+from llmft.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from llmft.models.base import InstructionModule
+    from llmft.models.module import InstructionModule
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from llmft.models.packing import row_starts
+from llmft.models.attention.packing_masks import row_starts
 
 # Tokens of a row up to which rows attend side by side, padded for that alone: many small products take longer.
 SHORT = 128

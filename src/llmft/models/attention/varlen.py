@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from llmft.models.one_line import Beside, Side, side_of
+from llmft.models.attention.unpad import Beside, Side, side_of
 
 # Tokens of a row up to which eager attention is the faster one in bfloat16 on a CPU (benchmarks/means.py).
 EAGER_UP_TO = 384

@@ -9,10 +9,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from llmft.errors import UserError
-from llmft.models.cache import cache_root, cached_folder
-from llmft.models.theirs import line_of
-from llmft.sources import digest
+from llmft.data.sources import digest
+from llmft.models.backbone.untrusted import line_of
+from llmft.utils.cache import cache_root, cached_folder
+from llmft.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 

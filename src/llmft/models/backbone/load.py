@@ -4,12 +4,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from llmft.config import user_path
-from llmft.errors import UserError
-from llmft.models import gguf, quantised, theirs, tiny, vocabulary
-from llmft.models.cache import cached_folder
-from llmft.performance import PLAIN
-from llmft.sources import HUB_ID
+from llmft.config.auto_values import PLAIN
+from llmft.data.sources import HUB_ID
+from llmft.models.backbone import gguf, new_tokens, quantization, tiny, untrusted
+from llmft.utils.cache import cached_folder
+from llmft.utils.errors import UserError
+from llmft.utils.paths import user_path
 
 log = logging.getLogger(__name__)
 
@@ -113,14 +113,14 @@ def load_model(place: str, cfg: Any, auto_class: Any, peft: Any = None) -> Any:
 
     config = load_config(place, cfg)
     options = {"dtype": dtype_of(cfg), "use_safetensors": True, "attn_implementation": attention_of(cfg)}
-    options |= quantised.loading(peft)
+    options |= quantization.loading(peft)
     model, info = _load(auto_class, place, cfg, config=config, output_loading_info=True, **options)
-    theirs.check_loaded(place, info)
+    untrusted.check_loaded(place, info)
     if "quantization_config" in options:
-        quantised.steady(model)
+        quantization.steady(model)
     kept = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     if cfg.get("new_tokens"):
-        vocabulary.grow(model, load_tokenizer(place, cfg), cfg.new_tokens)
+        new_tokens.grow(model, load_tokenizer(place, cfg), cfg.new_tokens)
     model.generation_config = GenerationConfig(**{key: getattr(model.generation_config, key) for key in kept})
     if cfg.gradient_checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
@@ -147,18 +147,18 @@ def max_positions(config: Any) -> int | None:
 
 
 def _load(auto_class: Any, place: str, cfg: Any, **options: Any) -> Any:
-    from llmft.estimating.shortage import is_shortage
+    from llmft.utils.oom import is_shortage
 
     code = bool(cfg.get("trust_remote_code"))
     if Path(place).is_dir():
-        theirs.check_model(Path(place), code=code)
+        untrusted.check_model(Path(place), code=code)
     try:
         # True or False, never None: that would ask on standard input
         return auto_class.from_pretrained(place, revision=cfg.revision, trust_remote_code=code, **options)
     except Exception as error:  # readers raise whatever a malformed file makes them stumble over
         if is_shortage(error):
             raise
-        reason = theirs.line_of(error)
+        reason = untrusted.line_of(error)
         if Path(place).is_dir():
             raise UserError(f"model.path={place}: transformers cannot load this folder ({reason})") from error
         raise UserError(

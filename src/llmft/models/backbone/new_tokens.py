@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from llmft.errors import UserError
+from llmft.utils.errors import UserError
 
 
 @torch.no_grad()

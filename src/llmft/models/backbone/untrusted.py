@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmft.errors import UserError
-from llmft.printable import printable
+from llmft.utils.errors import UserError
+from llmft.utils.text import printable
 
 MAX_JSON = 2**26  # bytes of a config; those of published models have thousands
 INDEX = "model.safetensors.index.json"

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from llmft.config import user_path
-from llmft.errors import UserError
-from llmft.models import quantised, theirs, vocabulary
-from llmft.models.narrow import keep_narrow
+from llmft.models.backbone import new_tokens, quantization, untrusted
+from llmft.models.peft.lora_recompute import keep_narrow
+from llmft.utils.errors import UserError
+from llmft.utils.paths import user_path
 
 # What an adapter that is trained on must share with the config, by the names of both.
 SHARED = {"r": "r", "lora_alpha": "alpha", "use_dora": "dora", "use_rslora": "rslora"}
@@ -18,7 +18,7 @@ def attach(model: Any, peft: Any, auto_targets: list[str]) -> Any:
     Raises:
         UserError: A name in ``peft.targets`` matches no layer, or ``peft.adapter`` does not fit.
     """
-    with quantised.compiled_later():
+    with quantization.compiled_later():
         from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 
@@ -35,7 +35,7 @@ def attach(model: Any, peft: Any, auto_targets: list[str]) -> Any:
         fan_in_fan_out=conv1d,  # GPT-2 keeps its weights transposed
         use_dora=bool(peft.dora),
         use_rslora=bool(peft.rslora),
-        trainable_token_indices=vocabulary.trained_rows(model),
+        trainable_token_indices=new_tokens.trained_rows(model),
     )
     adapted = get_peft_model(model, config).train()
     if peft.adapter:
@@ -68,7 +68,7 @@ def check_adapter(peft: Any, names: list[str]) -> None:
         UserError: Rank, scale or layers differ; names the keys that would fit.
     """
     try:
-        found = theirs.adapter_config(adapter_folder(peft.adapter))
+        found = untrusted.adapter_config(adapter_folder(peft.adapter))
     except UserError as error:
         raise UserError(f"peft.adapter={peft.adapter}: cannot be trained on ({error})") from None
     ours = {name: peft[key] for name, key in SHARED.items()}
@@ -111,14 +111,14 @@ def _load(model: Any, folder: Path) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     try:
-        weights = theirs.adapter_weights(folder)
+        weights = untrusted.adapter_weights(folder)
         wanted = get_peft_model_state_dict(model)
         missing, unknown = sorted(wanted.keys() - weights.keys())[:3], sorted(weights.keys() - wanted.keys())[:3]
         if missing or unknown:
             raise ValueError(f"of another model: missing {missing}, unknown {unknown}")
         set_peft_model_state_dict(model, weights)
     except (UserError, ValueError, RuntimeError) as error:
-        raise UserError(f"peft.adapter={folder}: cannot be used ({theirs.line_of(error)})") from None
+        raise UserError(f"peft.adapter={folder}: cannot be used ({untrusted.line_of(error)})") from None
 
 
 def _typed(value: Any) -> str:

@@ -1,11 +1,13 @@
 """What of a backbone is trained: all of it, its head, ever more of its blocks, or LoRA matrices beside it."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from llmft.models import lora
-from llmft.models.blocks import upper
-from llmft.models.quantised import numel
+from llmft.models.backbone.quantization import numel
+from llmft.models.peft import lora
+from llmft.models.peft.layer_groups import upper
 
 log = logging.getLogger(__name__)
 
@@ -50,3 +52,15 @@ def _head_alone(model: Any) -> Any:
     if head.weight is model.get_input_embeddings().weight:
         log.info("peft head: this model's head is its input embeddings too, so both are trained")
     return model
+
+
+@contextmanager
+def base_of(model: Any) -> Iterator[None]:
+    """The model as it was before training: the same weights in memory, with the adapter switched off."""
+    with model.disable_adapter() if has_adapter(model) else nullcontext():
+        yield
+
+
+def has_adapter(model: Any) -> bool:
+    """Whether what was trained can be switched off."""
+    return hasattr(model, "disable_adapter")

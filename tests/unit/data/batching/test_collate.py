@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.collate import Lines, generation_batch, training_batch
-from llmft.encoding import IGNORED, Encoded
+from llmft.data.batching.collate import Lines, generation_batch, training_batch
+from llmft.data.tokenization.codec import IGNORED, Encoded
 
 N, E = IGNORED, 50256
 SHORT, LONG = Encoded([3, 4, 1], [5, 1], 3, 2, 2), Encoded([3, 1], [5, 6, 7, 1], 2, 4, 4)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.batching import Batches, Plan, first_fit_decreasing
+from llmft.data.batching.sampler import Batches, Plan, first_fit_decreasing
 
 KINDS = ("rows", "grouped", "tokens", "packed")
 

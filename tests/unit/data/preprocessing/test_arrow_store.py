@@ -9,10 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.data.account import Account
-from llmft.data.store import ENCODED, EXAMPLES, Examples, Rows, Table, encoded_batch, example_batch, writing
-from llmft.encoding import IGNORED, Encoded
-from llmft.records import Example, Turn
+from llmft.data.preprocessing.arrow_store import (
+    ENCODED,
+    EXAMPLES,
+    Examples,
+    Rows,
+    Table,
+    encoded_batch,
+    example_batch,
+    writing,
+)
+from llmft.data.preprocessing.row_counts import Account
+from llmft.data.records import Example, Turn
+from llmft.data.tokenization.codec import IGNORED, Encoded
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)
 ids = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=6)
@@ -93,7 +102,7 @@ def test_counts_add_up_over_batches_and_files(tmp_path):
 
 @pytest.mark.parametrize("chosen", [[2, 0], []])
 def test_facts_are_read_by_row(tmp_path, chosen):
-    from llmft.data.store import FACTS, FactFiles, Facts
+    from llmft.data.preprocessing.arrow_store import FACTS, FactFiles, Facts
 
     files = FactFiles(tmp_path)
     for numbers in ([1, 2], [3]):

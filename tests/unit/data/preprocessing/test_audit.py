@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from llmft.data.audit import Audit, ambiguous, bars, leaks, repeated, summary
-from llmft.data.encode import ODD, _normal
+from llmft.data.preprocessing.audit import Audit, ambiguous, bars, leaks, repeated, summary
+from llmft.data.preprocessing.encode import ODD, _normal
 
 
 def test_lengths_by_hand():

@@ -1,8 +1,8 @@
 """The account of the rows: every count by hand."""
 
-from llmft.data.account import Account
-from llmft.encoding import IGNORED, Encoded
-from llmft.records import Example, Turn
+from llmft.data.preprocessing.row_counts import Account
+from llmft.data.records import Example, Turn
+from llmft.data.tokenization.codec import IGNORED, Encoded
 
 N = IGNORED
 STOP, BOS = 2, 1

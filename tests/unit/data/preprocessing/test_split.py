@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.data.splitting import deal, spread
-from llmft.errors import UserError
+from llmft.data.preprocessing.split import deal, spread
+from llmft.utils.errors import UserError
 
 
 def listed(*given, **named):

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.codec import codec_for
-from llmft.config import prompt_config
-from llmft.data.fitting import Fitting, TooLongError, _longest
-from llmft.records import Example, Turn
+from llmft.config.paths import prompt_config
+from llmft.data.preprocessing.truncation import Fitting, TooLongError, _longest
+from llmft.data.records import Example, Turn
+from llmft.data.tokenization.build import codec_for
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from llmft.errors import UserError
-from llmft.sources import find, read, web
+from llmft.data.sources import download, find, read
+from llmft.utils.errors import UserError
 
 BODY = b'{"a": 1}\n'
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -36,7 +36,7 @@ def served(monkeypatch, tmp_path):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(
-        web, "_connect", lambda _: http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=5)
+        download, "_connect", lambda _: http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=5)
     )
     yield answers, asked
     server.shutdown()
@@ -75,7 +75,7 @@ def test_a_redirect_within_https_is_followed(served):
 
 @pytest.mark.usefixtures("served")
 def test_too_much_is_not_read_to_its_end(monkeypatch):
-    monkeypatch.setattr(web, "MAX_BYTES", 4)
+    monkeypatch.setattr(download, "MAX_BYTES", 4)
     with pytest.raises(UserError, match="more than 4 bytes"):
         find("https://example.org/rows.jsonl", "x", sha256=SHA)
 
@@ -107,8 +107,8 @@ def test_a_url_needs_a_digest():
 def test_private_addresses_are_refused(address, monkeypatch):
     public = ("93.184.216.34", 443)
     found = [(0, 0, 0, "", public), (0, 0, 0, "", (address, 443))]
-    monkeypatch.setattr(web.socket, "getaddrinfo", lambda *_, **__: found[:1])
-    assert web.public_address("example.org", 443) == public
-    monkeypatch.setattr(web.socket, "getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr(download.socket, "getaddrinfo", lambda *_, **__: found[:1])
+    assert download.public_address("example.org", 443) == public
+    monkeypatch.setattr(download.socket, "getaddrinfo", lambda *_, **__: found)
     with pytest.raises(OSError, match="not on the public internet"):
-        web.public_address("example.org", 443)
+        download.public_address("example.org", 443)

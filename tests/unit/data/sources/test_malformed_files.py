@@ -7,14 +7,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmft.data.academic import Academic
-from llmft.data.account import Account
 from llmft.data.custom import Custom
-from llmft.data.reading import Reading
-from llmft.data.store import example_batch
-from llmft.errors import UserError
-from llmft.records import RowError
-from llmft.sources import find
-from tests.corpus import FILES, GOOD
+from llmft.data.preprocessing.arrow_store import example_batch
+from llmft.data.preprocessing.read_examples import Reading
+from llmft.data.preprocessing.row_counts import Account
+from llmft.data.records import RowError
+from llmft.data.sources import find
+from llmft.utils.errors import UserError
+from tests.robustness.corpus import FILES, GOOD
 
 
 def examples_of(path, *, to_example=Academic.to_example, invalid="drop", duplicates="keep"):

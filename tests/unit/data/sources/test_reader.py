@@ -8,8 +8,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from llmft.errors import UserError
-from llmft.sources import find, jsons, opened, read
+from llmft.data.sources import decompress, find, read
+from llmft.data.sources import json as jsons
+from llmft.utils.errors import UserError
 
 
 def rows_of(file):
@@ -253,7 +254,7 @@ def test_json_lines_under_the_wrong_name(tmp_path):
 
 
 def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(opened, "MAX_LINE", 50)
+    monkeypatch.setattr(decompress, "MAX_LINE", 50)
     file = tmp_path / "rows.jsonl"
     file.write_text('{"a": 1}\n{"a": "' + "x" * 500 + '"}\n{"a": 3}\n')
     assert [(f.place.rpartition(":")[2], f.fault is None) for f in rows_of(file)] == [

@@ -4,12 +4,12 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from llmft.codec import codec_for
-from llmft.config import prompt_config
-from llmft.encoding import IGNORED, CausalCodec, Seq2SeqCodec
-from llmft.errors import UserError
-from llmft.prompts import Prompt, PromptTemplate
-from llmft.records import Turn
+from llmft.config.paths import prompt_config
+from llmft.data.records import Turn
+from llmft.data.tokenization.build import codec_for
+from llmft.data.tokenization.codec import IGNORED, CausalCodec, Seq2SeqCodec
+from llmft.data.tokenization.template import Prompt, PromptTemplate
+from llmft.utils.errors import UserError
 
 N = IGNORED
 END = "<|endoftext|>"

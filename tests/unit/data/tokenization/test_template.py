@@ -2,11 +2,11 @@
 
 import pytest
 
-from llmft.codec import chosen_prompt, codec_for
-from llmft.config import prompt_config
-from llmft.errors import UserError
-from llmft.prompts import PromptTemplate
-from llmft.records import Turn
+from llmft.config.paths import prompt_config
+from llmft.data.records import Turn
+from llmft.data.tokenization.build import chosen_prompt, codec_for
+from llmft.data.tokenization.template import PromptTemplate
+from llmft.utils.errors import UserError
 
 USER, SYSTEM, INPUT = Turn("user", "Name a fruit."), Turn("system", "Be brief."), Turn("user", "Sort.", "3 1 2")
 TALK = (Turn("user", "Hi"), Turn("assistant", "Hello"), Turn("user", "Bye"))

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmft.codec import codec_for
-from llmft.config import prompt_config
-from llmft.prompts import PromptTemplate
-from llmft.records import Turn
-from llmft.tokens import missing_bytes
+from llmft.config.paths import prompt_config
+from llmft.data.records import Turn
+from llmft.data.tokenization.build import codec_for
+from llmft.data.tokenization.template import PromptTemplate
+from llmft.data.tokenization.tokenizer import missing_bytes
 
 CASES = [
     ("causal", "llama", "chat"),
@@ -72,7 +72,7 @@ def test_a_tokenizer_that_changes_text_is_asked_each_time(t5_tokenizer):
 def test_bytes_are_written_as_the_library_writes_them(byte):
     from tokenizers.pre_tokenizers import ByteLevel
 
-    from llmft.tokens import _byte_token
+    from llmft.data.tokenization.tokenizer import _byte_token
 
     assert _byte_token(byte) in ByteLevel.alphabet()
     if byte < 0x80:

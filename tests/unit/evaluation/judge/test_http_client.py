@@ -10,11 +10,11 @@ from typing import ClassVar
 
 import pytest
 
-from llmft.errors import UserError
-from llmft.evaluation.predictions import Prediction
-from llmft.judging.address import checked_url, refusal
-from llmft.judging.endpoint import Endpoint
-from llmft.judging.judge import Judge, judge_of
+from llmft.evaluation.judge.http_client import Endpoint
+from llmft.evaluation.judge.judge import Judge, judge_of
+from llmft.evaluation.judge.url_policy import checked_url, refusal
+from llmft.metrics.predictions import Prediction
+from llmft.utils.errors import UserError
 from tests.conftest import read_json_lines
 
 KEY = "sk-very-secret-0123456789"

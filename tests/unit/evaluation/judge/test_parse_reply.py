@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.config import conf_dir
-from llmft.judging.reply import InvalidReply, choice_in, score_in
-from llmft.judging.request import fenced
+from llmft.config.paths import conf_dir
+from llmft.evaluation.judge.parse_reply import InvalidReply, choice_in, score_in
+from llmft.evaluation.judge.requests import fenced
 
 
 @pytest.mark.parametrize(

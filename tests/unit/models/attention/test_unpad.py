@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.collate import training_batch
-from llmft.encoding import IGNORED, Encoded
+from llmft.data.batching.collate import training_batch
+from llmft.data.tokenization.codec import IGNORED, Encoded
+from llmft.models.attention.unpad import FULL, SHORT, beside, in_one_line, is_full, lengths
 from llmft.models.causal import Causal
-from llmft.models.one_line import FULL, SHORT, beside, in_one_line, is_full, lengths
 from llmft.models.seq2seq import Seq2Seq
 
 N = IGNORED

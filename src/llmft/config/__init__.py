@@ -1,0 +1,1 @@
+"""The config: compose, validate, store, redact."""

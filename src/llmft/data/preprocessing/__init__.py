@@ -1,0 +1,1 @@
+"""Rows -> validated, encoded and split examples in Arrow files."""

@@ -1,0 +1,1 @@
+"""Messages -> prompt text -> token ids and labels."""

@@ -1,0 +1,1 @@
+"""Why a training broke: forward traces, idle weights, post-mortem reports."""

@@ -1,0 +1,1 @@
+"""Prompts -> generated text; load and save a fine-tuned model."""

@@ -1,0 +1,1 @@
+"""Answers and references -> scores with confidence intervals."""

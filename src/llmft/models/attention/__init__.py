@@ -1,0 +1,1 @@
+"""Attention without padding, and block masks for packed sequences."""

@@ -1,0 +1,1 @@
+"""Load the pretrained model and its tokenizer."""

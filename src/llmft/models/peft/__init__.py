@@ -1,0 +1,1 @@
+"""LoRA, and which parameters are trainable."""

@@ -1,0 +1,1 @@
+"""A run directory: write, open, read, resume."""

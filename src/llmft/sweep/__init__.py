@@ -1,0 +1,1 @@
+"""Sweeps: jobs, Optuna, tables of results."""

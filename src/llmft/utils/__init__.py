@@ -1,0 +1,1 @@
+"""Tools that know nothing of fine-tuning: files, text, console, errors, ranks, locks, memory."""

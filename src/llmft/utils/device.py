@@ -1,0 +1,59 @@
+"""The device, and what it can do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+def device() -> Any:
+    """Where a model is asked outside of training: the first GPU, or the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def runs_on_gpu(trainer: Any) -> bool:
+    """Whether a ``trainer`` config means a CUDA GPU; ``auto`` takes one where there is one."""
+    import torch
+
+    return trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and torch.cuda.is_available())
+
+
+def bfloat16_units(*, gpu: bool) -> str | None:
+    """What of this machine multiplies bfloat16 in hardware, in words; None where nothing does."""
+    import torch
+
+    if gpu:
+        return "this GPU multiplies it in hardware" if torch.cuda.is_bf16_supported(False) else None
+    for name, asked in (("AMX", "_is_amx_tile_supported"), ("AVX512-BF16", "_is_avx512_bf16_supported")):
+        if getattr(torch.cpu, asked, bool)():  # a torch that has no such question is answered with no
+            return f"this CPU multiplies it in hardware, by {name}"
+    return None
+
+
+def cannot_page(accelerator: str = "auto") -> str | None:
+    """Why an optimizer's state cannot be paged here; None where it can.
+
+    Args:
+        accelerator: ``trainer.accelerator``.
+    """
+    import torch
+
+    if accelerator in ("cpu", "mps"):
+        return f"paging moves memory between a CUDA GPU and the CPU, but trainer.accelerator is {accelerator}"
+    if not torch.cuda.is_available():
+        return "paging moves memory between a CUDA GPU and the CPU, and there is no CUDA GPU here"
+    return None
+
+
+@contextmanager
+def on_device(model: torch.nn.Module, device: Any) -> Iterator[None]:
+    """The model on a device for as long as it is asked."""
+    before = next(model.parameters()).device
+    model.to(device)
+    try:
+        yield
+    finally:
+        model.to(before)
