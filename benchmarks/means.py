@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from llmft.config.paths import conf_dir
-from llmft.models.loss import head_loss_sum, token_loss_sum
+from llmft.models.loss import chunked_cross_entropy_sum, token_loss_sum
 
 LENGTHS = (64, 128, 256, 384, 512, 1024)
 ROWS, HEADS, SIZE = 8, 9, 64  # SmolLM2's heads
@@ -90,7 +90,7 @@ def head() -> Table:
                 "torch, in chunks": lambda h=hidden, w=weight, t=targets: functional.linear_cross_entropy(
                     h, w, t, reduction="sum", options=options
                 ),
-                "llmft, in chunks": lambda h=hidden, w=weight, t=targets: head_loss_sum(h, w, None, t)[0],
+                "llmft, in chunks": lambda h=hidden, w=weight, t=targets: chunked_cross_entropy_sum(h, w, None, t)[0],
             }
             for name, way in ways.items():
                 ms, mib = cost(way, 2)

@@ -34,7 +34,7 @@ from llmft.generation.generator import Generator
 from llmft.models.backbone import load
 from llmft.models.peft import trainable
 from llmft.runs.directory import RunDirectory
-from llmft.training.trainer import Fit
+from llmft.training.trainer import TrainingRun
 from llmft.utils.logging import quiet
 
 COMMON = ("data=alpaca", "data.path=sample", "data.batch_size=8", "data.split.val=0", "data.split.test=0", "data.shuffle=false",
@@ -119,7 +119,7 @@ def fitted(material: Material, overrides: list[str], steps: int, spent: dict[str
         cfg = configured([*overrides, f"trainer.max_steps={steps}", f"output_dir={folder}"])  # loggers write there, too
         run = RunDirectory(Path(folder))
         generator = Generator(material.model, material.codec, cfg.generation)
-        fit = Fit(cfg, run, material.module, material.data, generator, None)
+        fit = TrainingRun(cfg, run, material.module, material.data, generator, None)
         for callback in fit.trainer.callbacks if spent is not None else ():  # pyright: ignore[reportAttributeAccessIssue]
             for hook in HOOKS:
                 if getattr(type(callback), hook) is not getattr(pl.Callback, hook):

@@ -172,7 +172,7 @@ def built(load: Callable[..., Any]) -> Callable[..., Any]:
         model = load_model(place, cfg.model, family.auto_class, cfg.peft)
         torch.manual_seed(cfg.seed)
         model = trainable.adapt(model, cfg.peft, cfg.model.lora_targets)
-        return data, family(model, instantiate(cfg.optim), instantiate(cfg.scheduler)).tuned(cfg)
+        return data, family(model, instantiate(cfg.optim), instantiate(cfg.scheduler)).configure_kernels(cfg)
 
     return build
 

@@ -27,6 +27,6 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the search."""
-        from llmft.sweep.optuna_search import Search  # Hydra imports this file at every start of any command
+        from llmft.sweep.optuna_search import OptunaSearch  # Hydra imports this file at every start of any command
 
-        return Search(arguments, self.searched, self.launcher, **self.options).run()
+        return OptunaSearch(arguments, self.searched, self.launcher, **self.options).run()

@@ -228,13 +228,13 @@ def test_a_masked_batch_in_a_window_with_labels_is_fine(llmft, monkeypatch):
 
 
 def test_a_row_without_labels_is_dropped_and_counted(llmft, tmp_path, monkeypatch):
-    real = datamodule.Fitting.fit
+    real = datamodule.Truncation.fit
 
     def masks_one(self, example, codec, *prompt):
         fitted = real(self, example, codec, *prompt)
         return fitted._replace(row=replace(fitted.row, supervised=0)) if example.place.endswith("json:7") else fitted
 
-    monkeypatch.setattr(datamodule.Fitting, "fit", masks_one)
+    monkeypatch.setattr(datamodule.Truncation, "fit", masks_one)
     code, _, err = llmft(*RUN, "model=tiny_gpt2", "debug=fast", "data.cache=off")
     assert code == 0, err
     assert strict_json(tmp_path / "run" / "run.json")["data"]["dropped"] == {"nothing to learn": 1}
@@ -296,7 +296,7 @@ def test_a_trainable_weight_that_does_not_learn(case, model, peft, llmft, tmp_pa
 @pytest.mark.parametrize(("model", "peft"), [("tiny_t5", "none"), ("tiny_llama", "lora")])
 def test_a_healthy_training_is_not_looked_at(model, peft, llmft, tmp_path, monkeypatch):
     """Warm-up from 0 and LoRA's zero start are healthy; no hook is ever set."""
-    monkeypatch.setattr(forward_trace.Probe, "__enter__", None)
+    monkeypatch.setattr(forward_trace.ForwardTrace, "__enter__", None)
     steps = ("trainer.max_steps=12", "scheduler.warmup_steps=4", "baseline=true")
     code, _, err = llmft(*RUN, f"model={model}", f"peft={peft}", *steps)
     assert code == 0, err

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llmft.models.module import TokenSums
+from llmft.models.module import TokenLoss
 from tests.guarantees.reference import measured
 
 pytestmark = pytest.mark.guarantees
@@ -19,7 +19,7 @@ WAYS = [
 
 @torch.no_grad()
 def evaluated(module, loader):
-    sums = TokenSums()
+    sums = TokenLoss()
     for batch in loader:
         sums.add(*module.loss_sum(batch))
     return sums.mean(None)

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from llmft.config.paths import prompt_config
-from llmft.data.preprocessing.truncation import Fitting
+from llmft.data.preprocessing.truncation import Truncation
 from llmft.data.psychology import Psychology
 from llmft.data.records import Example, Turn
 from llmft.data.tokenization.build import codec_for
@@ -165,7 +165,7 @@ def test_of_a_conversation_the_last_turn_is_trained_or_every_assistant_turn(name
     context = tuple(turn for ask, reply in talk for turn in (Turn("user", ask), Turn("assistant", reply)))
     context = (*context, Turn("user", question))
     example = Example(context, answer, "1", "f:1")
-    fitting = Fitting(100_000, 100_000, "error")
+    fitting = Truncation(100_000, 100_000, "error")
     last, every = codec(name, prompt), codec(name, prompt, "all")
     (row,) = [fitting.fit(part, last)[0] for part in last.parts(example)]
     rows = [fitting.fit(part, every)[0] for part in every.parts(example)]
@@ -201,7 +201,7 @@ def runs(labels):
 def test_two_turns_by_hand():
     tested = codec("byte-gpt2", "plain", "all")
     context = (Turn("user", "A"), Turn("assistant", "b"), Turn("user", "C"))
-    row, *_ = Fitting(100, 100, "error").fit(Example(context, "d", "1", "f:1"), tested)
+    row, *_ = Truncation(100, 100, "error").fit(Example(context, "d", "1", "f:1"), tested)
     assert tested.tokenizer.decode(row.input_ids) == f"A\nb{END}\n\nC\nd{END}"
     assert [label != IGNORED for label in row.labels] == [
         False,

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from llmft.config.metric_names import mode_of
-from llmft.data.preprocessing.streaming import Stream
+from llmft.data.preprocessing.streaming import StreamingDataset
 from llmft.runs.checkpoint_io import link
 from llmft.utils.distributed import agree
 from llmft.utils.errors import Halted, UserError
@@ -112,7 +112,7 @@ class Checkpoints(Checkpoint):
         """Add the random states of all processes, and the loops as they are between two steps."""
         checkpoint["randomness"] = gathered(trainer, randomness())
         checkpoint["loops"] = between_steps(checkpoint["loops"])
-        if isinstance(stream := getattr(trainer.train_dataloader, "dataset", None), Stream):
+        if isinstance(stream := getattr(trainer.train_dataloader, "dataset", None), StreamingDataset):
             checkpoint["stream"] = stream.state()
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:

@@ -8,10 +8,10 @@ from llmft.data.datamodule import InstructionDataModule
 from llmft.data.eval_rows import asked_rows
 from llmft.generation.generator import Generator
 from llmft.metrics.compare import chosen_metrics, corpus
-from llmft.metrics.metric import Answered
+from llmft.metrics.metric import ScoredAnswer
 
 
-class Generated(pl.Callback):
+class GenerationMetrics(pl.Callback):
     """Answers the first ``evaluate.rows`` validation rows; on every rank, so that all agree which checkpoint is best.
 
     Args:
@@ -33,7 +33,10 @@ class Generated(pl.Callback):
         if self.rows is None or trainer.sanity_checking or getattr(trainer, "fast_dev_run", False):
             return
         answers = self.generator.continued([row.input_ids[: row.prompt_length] for row in self.rows.encoded])
-        told = [Answered(a.text, e.answer, a.ended) for a, e in zip(answers, self.rows.examples, strict=True)]
+        told = [ScoredAnswer(a.text, e.answer, a.ended) for a, e in zip(answers, self.rows.examples, strict=True)]
         for name, value in corpus(self.metrics, told).items():
             if value is not None:
                 pl_module.log_exact(f"val/{name}", value)
+
+
+Generated = GenerationMetrics  # the name in the configs of runs made before it was renamed

@@ -11,7 +11,7 @@ from llmft.callbacks.checkpoints import Checkpoints, validation_follows
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interruption(Checkpoint):  # a Checkpoint to Lightning, so that its hooks come last
+class GracefulStop(Checkpoint):  # a Checkpoint to Lightning, so that its hooks come last
     """Raises KeyboardInterrupt between two optimizer steps, after ``last.ckpt`` is written.
 
     Args:
@@ -65,3 +65,6 @@ class Interruption(Checkpoint):  # a Checkpoint to Lightning, so that its hooks 
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
+
+
+Interruption = GracefulStop  # the name in the configs of runs made before it was renamed

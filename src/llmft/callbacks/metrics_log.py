@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from llmft.utils.csv import cell
-from llmft.utils.files import lines_of, whole
+from llmft.utils.files import atomic_open, lines_of
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class MetricsLog(pl.Callback):
         self.last_step = step
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        with whole(self.file, newline="") as out:
+        with atomic_open(self.file, newline="") as out:
             writer = csv.DictWriter(out, self.columns or FIRST, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(map(_safe, rows))

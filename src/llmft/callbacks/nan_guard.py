@@ -10,7 +10,7 @@ import torch
 
 from llmft.diagnostics import postmortem
 from llmft.diagnostics.idle_weights import IdleWeights
-from llmft.models.fsdp import is_sharded, whole
+from llmft.models.fsdp import full_tensor, is_sharded
 from llmft.models.module import InstructionModule
 from llmft.utils.errors import Halted
 
@@ -55,14 +55,14 @@ class NanGuard(pl.Callback):
         self.watched, self.folder = ("val/loss", monitor), folder
         self.idle = IdleWeights(idle_steps)
         self.history: deque[dict[str, float]] = deque(maxlen=history)
-        self.window, self.validation = postmortem.Window(), postmortem.Window()
+        self.window, self.validation = postmortem.StepBatches(), postmortem.StepBatches()
         self.zeros = self.dead = self.high = 0
         self.limit: float | None = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Remember the micro-batches of the window, by reference."""
         if not pl_module.places:
-            self.window = postmortem.Window()
+            self.window = postmortem.StepBatches()
         self.window.add(batch, pl_module.device)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
@@ -93,7 +93,7 @@ class NanGuard(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Forget the last validation."""
-        self.validation = postmortem.Window()
+        self.validation = postmortem.StepBatches()
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -127,7 +127,7 @@ class NanGuard(pl.Callback):
 
     def _check_weights(self, trainer: pl.Trainer, pl_module: Any) -> None:
         for name, weight in pl_module.model.named_parameters():
-            if weight.requires_grad and not whole(torch.isfinite(weight).all()):
+            if weight.requires_grad and not full_tensor(torch.isfinite(weight).all()):
                 self._halt(trainer, pl_module, f"the weight {name} is not finite", self._cause(trainer), after=True)
 
     def _cause(self, trainer: pl.Trainer) -> str:

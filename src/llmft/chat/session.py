@@ -20,7 +20,7 @@ from llmft.utils.text import printable
 TUNED, BASE = "tuned", "base"
 
 
-class Talk:
+class ChatSession:
     """The conversation and who takes part in it."""
 
     def __init__(self, cfg: DictConfig, tuned: Generator, system: str | None) -> None:

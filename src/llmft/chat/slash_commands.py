@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from llmft.chat.session import Talk
+from llmft.chat.session import ChatSession
 from llmft.config.schema import RULES
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
@@ -23,10 +23,10 @@ A line that ends in \\ goes on in the next; three quotes (\"\"\") alone on a lin
 """
 
 
-class Slash:
+class SlashCommands:
     """The commands of a conversation."""
 
-    def __init__(self, talk: Talk) -> None:
+    def __init__(self, talk: ChatSession) -> None:
         self.talk, self.conversation = talk, talk.conversation
 
     def run(self, line: str) -> bool:

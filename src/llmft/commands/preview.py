@@ -11,7 +11,7 @@ from llmft.config.validate import check
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.preprocessing.audit import show_audit
 from llmft.data.tokenization import build
-from llmft.data.tokenization.codec import IGNORED, Codec, Encoded
+from llmft.data.tokenization.codec import IGNORED, Codec, EncodedExample
 from llmft.diagnostics.show_tokens import TRAINED, segments, shown
 from llmft.models.backbone import load
 from llmft.utils.console import Console
@@ -40,7 +40,7 @@ def main(cfg: DictConfig) -> None:
         raise UserError.from_faults("labels", faults)
 
 
-def as_json(row: Encoded, codec: Codec, answer: str) -> dict[str, Any]:
+def as_json(row: EncodedExample, codec: Codec, answer: str) -> dict[str, Any]:
     """One row as contracted; ``tokens`` and ``trained`` stand beside ``labels`` (for seq2seq: of the target)."""
     ids = row.input_ids if row.joined else row.labels
     return {
@@ -54,7 +54,7 @@ def as_json(row: Encoded, codec: Codec, answer: str) -> dict[str, Any]:
     }
 
 
-def _print_json(data: InstructionDataModule, codec: Codec, rows: list[Encoded], about: dict[str, str]) -> None:
+def _print_json(data: InstructionDataModule, codec: Codec, rows: list[EncodedExample], about: dict[str, str]) -> None:
     out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     for row, example in zip(rows, data.examples_in_order(), strict=False):
         shown = {**as_json(row, codec, example.answer), "source": example.source}
@@ -64,7 +64,7 @@ def _print_json(data: InstructionDataModule, codec: Codec, rows: list[Encoded], 
 
 
 def _print_text(
-    data: InstructionDataModule, codec: Codec, rows: list[Encoded], about: dict[str, str], *, ids: bool
+    data: InstructionDataModule, codec: Codec, rows: list[EncodedExample], about: dict[str, str], *, ids: bool
 ) -> None:
     console = Console(highlight=False)
     whole = not console.is_terminal  # in a file lines stay whole; in a terminal they break between words
@@ -81,10 +81,10 @@ def _print_text(
         console.print(Text(printable(line)), soft_wrap=whole)
     for line in data.audit.lines() if data.audit else []:
         console.print(Text(line), soft_wrap=whole)
-    show_audit(data)
+    show_audit(data.audit)
 
 
-def _about(row: Encoded) -> str:
+def _about(row: EncodedExample) -> str:
     parts = [f"{row.prompt_length} tokens of prompt, {row.answer_length} of answer, {row.supervised} trained"]
     parts += ["answer cut, no stop token"] * row.cut
     parts += ["tokens would merge at the answer, which was encoded alone"] * row.merged
@@ -92,7 +92,7 @@ def _about(row: Encoded) -> str:
     return "; ".join(parts)
 
 
-def _tokens(row: Encoded, codec: Codec) -> Columns:
+def _tokens(row: EncodedExample, codec: Codec) -> Columns:
     cells = []
     for trained, ids in segments(row):
         for token, id_ in zip(codec.tokenizer.convert_ids_to_tokens(ids), ids, strict=True):

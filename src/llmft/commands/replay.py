@@ -57,7 +57,7 @@ def _module(cfg: DictConfig, weights: dict[str, torch.Tensor]) -> tuple[Instruct
     codec, _ = build.codec_of(cfg, load.load_tokenizer(place, cfg.model))
     model = load.load_model(place, cfg.model, family.auto_class, cfg.peft)
     model = trainable.adapt(model, cfg.peft, cfg.model.lora_targets)
-    module = family(model, None, None).tuned(cfg)
+    module = family(model, None, None).configure_kernels(cfg)
     module.teacher = teacher_of(cfg, codec.tokenizer, family)
     module.on_load_checkpoint({"state_dict": weights})
     module.load_state_dict(weights, strict=False)
@@ -65,7 +65,7 @@ def _module(cfg: DictConfig, weights: dict[str, torch.Tensor]) -> tuple[Instruct
     return module.to("cuda" if gpu else "cpu"), codec
 
 
-def _replay(module: InstructionModule, window: postmortem.Window, report: dict[str, Any]) -> dict[str, Any]:
+def _replay(module: InstructionModule, window: postmortem.StepBatches, report: dict[str, Any]) -> dict[str, Any]:
     """Forward and backward of the window as it was: same dropout, same precision."""
     training = report["during"] != "validation"
     module.train(training)
@@ -93,8 +93,8 @@ def _replay(module: InstructionModule, window: postmortem.Window, report: dict[s
     }
 
 
-def _once(calls: list[forward_trace.Seen]) -> list[forward_trace.Seen]:
-    first: dict[str, forward_trace.Seen] = {}
+def _once(calls: list[forward_trace.ModuleCall]) -> list[forward_trace.ModuleCall]:
+    first: dict[str, forward_trace.ModuleCall] = {}
     for call in calls:
         first.setdefault(call.module, call)
     return list(first.values())

@@ -35,7 +35,7 @@ from llmft.runs.directory import RunDirectory, tidy
 from llmft.runs.resume import check_data, is_done, resumed
 from llmft.training import startup_log, summary
 from llmft.training.loggers import log_lengths, log_outcome
-from llmft.training.trainer import Fit
+from llmft.training.trainer import TrainingRun
 from llmft.utils import oom
 from llmft.utils.distributed import ending_together, share_cores
 from llmft.utils.errors import Halted, Pruned, UserError
@@ -69,19 +69,19 @@ def main(cfg: DictConfig) -> float | None:
             remove_left()
             write_if_due(Path(cfg.output_dir), cfg.report)
             return RunDirectory.read(Path(cfg.output_dir))["objective"]
-        run = RunDirectory.go_on(Path(cfg.output_dir), cfg)
+        run = RunDirectory.resume(Path(cfg.output_dir), cfg)
     else:
         for group, key in PLACES:  # so that the run can be used from any folder
             if (given := cfg[group].get(key)) and user_path(str(given)).is_dir():
                 cfg[group][key] = str(user_path(str(given)).resolve())
         run = RunDirectory.start(Path(cfg.output_dir), cfg, job.overrides.task)
     try:
-        return _told(cfg, run)
+        return train_and_record(cfg, run)
     finally:
-        run.give_back()
+        run.release()
 
 
-def _told(cfg: DictConfig, run: RunDirectory) -> float | None:
+def train_and_record(cfg: DictConfig, run: RunDirectory) -> float | None:
     """Train; however that ends, ``run.json`` and the user are told."""
     log_to(run.path / "log.txt")
     try:
@@ -89,18 +89,18 @@ def _told(cfg: DictConfig, run: RunDirectory) -> float | None:
         _settle(cfg, run)
         return train(cfg, run)
     except Halted as error:
-        run.end("halted", reason=str(error))
+        run.fail("halted", reason=str(error))
         _report(cfg, run)
         raise
     except Pruned as error:
-        run.end("pruned", reason=str(error), objective=error.value)
+        run.fail("pruned", reason=str(error), objective=error.value)
         raise
     except KeyboardInterrupt:
-        run.end("interrupted")
+        run.fail("interrupted")
         raise
     except BaseException as error:
-        told = failure_message.explained(error, run, cfg) or error
-        run.end("failed", reason=str(told) if isinstance(told, UserError) else f"{type(told).__name__}: {told}")
+        told = failure_message.explain_failure(error, run, cfg) or error
+        run.fail("failed", reason=str(told) if isinstance(told, UserError) else f"{type(told).__name__}: {told}")
         if not oom.is_shortage(error):
             raise told from (error if told is not error else error.__cause__)
         reason = oom.reason_of(error)
@@ -134,14 +134,14 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
 
     model = build()
     startup_log.model_of(cfg, run, place, prompt, trainable.parameter_counts(model, cfg.peft))
-    module = family(model, instantiate(cfg.optim), _schedule(cfg, data)).tuned(cfg)
+    module = family(model, instantiate(cfg.optim), _schedule(cfg, data)).configure_kernels(cfg)
     module.teacher = teacher_of(cfg, codec.tokenizer, family)
     generator = Generator(model, codec, cfg.generation)
     checkpoint = run.checkpoint if cfg.resume else None
     if cfg.resume and not checkpoint:
         log.info("resume: the run had no checkpoint yet; it starts anew")
         run.clear()
-    fit = Fit(cfg, run, module, data, generator, checkpoint)
+    fit = TrainingRun(cfg, run, module, data, generator, checkpoint)
     if fit.is_sharded:
         log.info("samples: none, trainer=fsdp shares the weights out and leaves no whole model to ask")
     fit.prove_packing()
@@ -155,13 +155,13 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
         evaluation.ask_base(fit.device)
     before = run.record.get("metrics", {}).get("before") if checkpoint else None
     before_answers = generator.answers(contexts) if cfg.baseline and fit.is_sharded else []
-    with ending_together(fit.trainer.strategy, lambda reason: run.end("failed", reason=reason)):
+    with ending_together(fit.trainer.strategy, lambda reason: run.fail("failed", reason=reason)):
         if before is None:
-            before = fit.measure() if cfg.baseline else {}
+            before = fit.validate() if cfg.baseline else {}
             run.update(metrics={"before": before})
         before_answers = before_answers or (generator.answers(contexts) if cfg.baseline else [])
         fit.run()
-        after = fit.best(build)
+        after = fit.load_best(build)
         generator.model = module.model
     after_answers = generator.answers(contexts)
     if not is_first():
@@ -206,7 +206,7 @@ def _evaluation(cfg: DictConfig, module: Any, data: InstructionDataModule, gener
 
 
 def _evaluate(
-    evaluation: Evaluation, judge: Judge | None, run: RunDirectory, fit: Fit, metrics: dict[str, Any]
+    evaluation: Evaluation, judge: Judge | None, run: RunDirectory, fit: TrainingRun, metrics: dict[str, Any]
 ) -> dict[str, Any]:
     found = evaluation.ask_tuned(fit.device)
     evaluation.save(run.path, found)

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from llmft.data.batching.collate import Lines, training_batch
-from llmft.data.batching.sampler import Batches, Plan
-from llmft.data.preprocessing.arrow_store import Examples, Facts, Rows, Table
+from llmft.data.batching.collate import PackedDataset, training_batch
+from llmft.data.batching.sampler import BatchingConfig, PlannedBatchSampler
+from llmft.data.preprocessing.arrow_store import ArrowTable, Examples, RowColumns, Rows
 from llmft.data.preprocessing.audit import Audit, leaks
 from llmft.data.preprocessing.cache import Cache, codec_key, key_of, meaning_of
-from llmft.data.preprocessing.encode import Encoding
-from llmft.data.preprocessing.read_examples import Reading, write_examples
-from llmft.data.preprocessing.row_counts import Account
-from llmft.data.preprocessing.split import HeldOut, deal, spread
-from llmft.data.preprocessing.streaming import Stream
-from llmft.data.preprocessing.truncation import Fitting
+from llmft.data.preprocessing.encode import Preprocessor
+from llmft.data.preprocessing.read_examples import ExampleReader, write_examples
+from llmft.data.preprocessing.row_counts import RowCounts
+from llmft.data.preprocessing.split import HashSplit, split_rows, spread
+from llmft.data.preprocessing.streaming import StreamingDataset
+from llmft.data.preprocessing.truncation import Truncation
 from llmft.data.records import Example, Row
 from llmft.data.sources import Source, find
 from llmft.data.tokenization.codec import Codec
@@ -75,19 +75,19 @@ class InstructionDataModule:
         hub = {"revision": revision, "subset": subset, "hub_split": hub_split, "streaming": streaming}
         self.source = self.found(path, name, sha256=sha256, **hub)
         named = {"prompt": max_prompt_tokens, "answer": max_answer_tokens}
-        self.account = Account(self.source.given, self.source.sha256, named)
-        self.fitting = Fitting(max_prompt_tokens, max_answer_tokens, too_long)
+        self.account = RowCounts(self.source.given, self.source.sha256, named)
+        self.fitting = Truncation(max_prompt_tokens, max_answer_tokens, too_long)
         budgets = (max_prompt_tokens, max_answer_tokens)
-        self.plan = Plan(batching, batch_size, tokens_per_batch, pack_tokens, budgets, shuffle, seed)
-        self.reading = Reading(self.source, name, self.to_example, system, limit, invalid, duplicates, streaming)
+        self.plan = BatchingConfig(batching, batch_size, tokens_per_batch, pack_tokens, budgets, shuffle, seed)
+        self.reading = ExampleReader(self.source, name, self.to_example, system, limit, invalid, duplicates, streaming)
         self.split, self.split_by, self.leakage, self.num_workers = split, split_by, leakage, num_workers
         self.cache, self.processes = Cache("off" if streaming else cache), processes
         self.streaming, self.stream_buffer = streaming, stream_buffer
-        self.held_out = HeldOut(split, seed, stream_held_out)
-        self.stream: Stream | None = None
+        self.held_out = HashSplit(split, seed, stream_held_out)
+        self.stream: StreamingDataset | None = None
         self.rank, self.ranks = 0, 1
         self.encoded: dict[str, Rows] = {}
-        self.planned: dict[Any, Batches] = {}
+        self.planned: dict[Any, PlannedBatchSampler] = {}
         self.audit: Audit | None = None
         self.pad_id = 0
 
@@ -104,7 +104,7 @@ class InstructionDataModule:
         """Where the rows come from."""
         return find(path, name, **where)
 
-    def readings(self) -> list[Reading]:
+    def readings(self) -> list[ExampleReader]:
         """What is read, in order: one source, but for a mix of sets."""
         return [self.reading]
 
@@ -121,13 +121,13 @@ class InstructionDataModule:
         self.examples_key = self._examples_key()
 
         def build(folder: Path) -> None:
-            account = Account(self.source.given, self.source.sha256)
+            account = RowCounts(self.source.given, self.source.sha256)
             write_examples(self.readings(), folder, account, self.held_out.first if self.streaming else iter)
             account.save(folder)
 
         folder = self.cache.folder("examples", self.examples_key, build)
         self.account.add_saved(folder)
-        table = Table(folder / "examples.arrow")
+        table = ArrowTable(folder / "examples.arrow")
         self.examples = Examples(table, np.arange(len(table)))
         self._check_left(len(table))
 
@@ -140,19 +140,19 @@ class InstructionDataModule:
         """
 
         def build(folder: Path) -> None:
-            account = Account(self.source.given, self.source.sha256)
+            account = RowCounts(self.source.given, self.source.sha256)
             encoding.write(folder, account, self.processes)
             account.save(folder)
 
-        encoding = Encoding(self.examples.table.file, codec, self.fitting)
+        encoding = Preprocessor(self.examples.table.file, codec, self.fitting)
         if self.streaming:
             rest = (encoding, self.plan, self.stream_buffer, self.num_workers)
-            self.stream = Stream(self.reading, self.held_out, *rest)
+            self.stream = StreamingDataset(self.reading, self.held_out, *rest)
 
         key = key_of(examples=self.examples_key, codec=codec_key(codec), fitting=asdict(self.fitting))
         folder = self.cache.folder("rows", key, build)
         self.account.add_saved(folder)
-        self.table, self.facts = Table(folder / "rows.arrow"), Facts(folder)
+        self.table, self.facts = ArrowTable(folder / "rows.arrow"), RowColumns(folder)
         self._check_left(len(self.table))
         self.pad_id = codec.tokenizer.pad_token_id
         self._deal()
@@ -164,7 +164,7 @@ class InstructionDataModule:
         dealt = (
             self.held_out.dealt(owners[groups])
             if self.streaming
-            else deal(len(groups), self.split, self.split_by, self.plan.seed)
+            else split_rows(len(groups), self.split, self.split_by, self.plan.seed)
         )
         chosen = {name: spread(groups[part], sizes[part]) for name, part in dealt.items()}
         self.account.unused = len(groups) - sum(map(len, dealt.values()))
@@ -221,7 +221,7 @@ class InstructionDataModule:
         """Batches of the validation rows, by length; none where ``split.val`` is 0."""
         return self._loader("val") if len(self.encoded["val"]) else []
 
-    def batches(self, split: str) -> Batches:
+    def batches(self, split: str) -> PlannedBatchSampler:
         """The batch sampler of a split; rows that are not trained on need no shuffling, and pad less by length.
 
         Which rows share a line is worked out once: with many rows that takes longer than all else here.
@@ -231,7 +231,9 @@ class InstructionDataModule:
             plan = replace(plan, shuffle=False, batching="grouped" if plan.batching == "rows" else plan.batching)
         key = (split, plan, self.rank, self.ranks)
         if key not in self.planned:
-            self.planned[key] = Batches(self.facts.sizes(self.chosen[split]), plan, rank=self.rank, ranks=self.ranks)
+            self.planned[key] = PlannedBatchSampler(
+                self.facts.sizes(self.chosen[split]), plan, rank=self.rank, ranks=self.ranks
+            )
         return copy(self.planned[key])  # each has its own place in the epochs
 
     def in_order(self) -> Rows:
@@ -271,7 +273,7 @@ class InstructionDataModule:
 
     def _loader(self, split: str) -> DataLoader:
         return DataLoader(
-            Lines(self.encoded[split]),
+            PackedDataset(self.encoded[split]),
             batch_sampler=self.batches(split),  # pyright: ignore[reportArgumentType]
             collate_fn=partial(training_batch, pad_id=self.pad_id),
             num_workers=self.num_workers,

@@ -9,7 +9,7 @@ import numpy as np
 
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.preprocessing.encode import hash_of
-from llmft.data.preprocessing.read_examples import Reading
+from llmft.data.preprocessing.read_examples import ExampleReader
 from llmft.data.records import Example, Row
 from llmft.data.sources import Source
 from llmft.utils.errors import UserError
@@ -54,7 +54,7 @@ class Mix(InstructionDataModule):
         whole = hashlib.sha256("\n".join(map(str, digests)).encode()).hexdigest() if all(digests) else None
         return Source(" + ".join(s.given for s in sources), tuple(p for s in sources for p in s.parts), whole)
 
-    def readings(self) -> list[Reading]:
+    def readings(self) -> list[ExampleReader]:
         """One for each set, whose rows carry its name."""
         limit = self.reading.limit
         parts = [(name, part.reading) for name, part in self.parts.items()]

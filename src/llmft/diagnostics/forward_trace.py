@@ -32,7 +32,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ModuleCall:
     """One call of a module: its name, its class, and the state of what went in and came out."""
 
     module: str
@@ -42,7 +42,7 @@ class Seen:
 
 
 @dataclass
-class Probe:
+class ForwardTrace:
     """Forward hooks on every module of a model, while the context is entered; nothing is left behind.
 
     Attributes:
@@ -52,10 +52,10 @@ class Probe:
     """
 
     model: torch.nn.Module
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[ModuleCall] = field(default_factory=list)
     broken_gradients: list[str] = field(default_factory=list)
 
-    def __enter__(self) -> "Probe":
+    def __enter__(self) -> "ForwardTrace":
         self._hooks = [
             module.register_forward_hook(self._record(name), with_kwargs=True)
             for name, module in self.model.named_modules()
@@ -68,12 +68,12 @@ class Probe:
             hook.remove()
 
     @property
-    def first_bad(self) -> Seen | None:
+    def first_bad(self) -> ModuleCall | None:
         """The first call whose output was not finite."""
         return next((call for call in self.seen if call.output.broken), None)
 
     @property
-    def largest(self) -> Seen | None:
+    def largest(self) -> ModuleCall | None:
         """The call with the largest finite number in its output."""
         return max(
             (call for call in self.seen if call.output.largest), key=lambda c: c.output.largest or 0.0, default=None
@@ -81,7 +81,7 @@ class Probe:
 
     def _record(self, name: str) -> Any:
         def hook(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            self.seen.append(Seen(name, type(module).__name__, state([args, kwargs]), state(output)))
+            self.seen.append(ModuleCall(name, type(module).__name__, state([args, kwargs]), state(output)))
             for tensor in _floats(output):
                 if tensor.requires_grad:
                     tensor.register_hook(lambda gradient: self._gradient(name, gradient))
@@ -102,21 +102,21 @@ def state(value: Any) -> State:
     return State(numbers, numbers - sum(tensor.numel() for tensor in finite), max(left, default=None))
 
 
-def describe(bad: Seen) -> str:
+def describe(bad: ModuleCall) -> str:
     """One line about the first bad call; a broken input means that code of the parent between two modules did it."""
     line = f"{bad.module} ({bad.kind}): output {bad.output}; input {bad.input}"
     parent = bad.module.rpartition(".")[0]
     return line + (f" (computed in {parent or 'the model'} itself)" if bad.input.broken else "")
 
 
-def as_json(seen: Seen | None) -> dict[str, Any] | None:
+def as_json(seen: ModuleCall | None) -> dict[str, Any] | None:
     """A call as plain data."""
     return None if seen is None else asdict(seen)
 
 
-def from_json(data: dict[str, Any]) -> Seen:
+def from_json(data: dict[str, Any]) -> ModuleCall:
     """A call from plain data."""
-    return Seen(data["module"], data["kind"], State(**data["input"]), State(**data["output"]))
+    return ModuleCall(data["module"], data["kind"], State(**data["input"]), State(**data["output"]))
 
 
 def _floats(value: Any) -> Iterator[Tensor]:
@@ -133,7 +133,7 @@ def _floats(value: Any) -> Iterator[Tensor]:
 
 def run_again(
     module: Any, batches: list[dict[str, Any]], states: list[dict[str, Tensor]], *, context: Any, backward: bool
-) -> tuple[Probe, float, int]:
+) -> tuple[ForwardTrace, float, int]:
     """Forward (and backward) of the micro-batches of a window, from the random states they had.
 
     Gradients are added to those that are there; nothing is divided.
@@ -150,7 +150,7 @@ def run_again(
         forward pass.
     """
     nats, count = 0.0, 0
-    with Probe(module.model) as probe, torch.set_grad_enabled(backward):
+    with ForwardTrace(module.model) as probe, torch.set_grad_enabled(backward):
         for number, batch in enumerate(batches):
             if number < len(states):
                 set_random_state(states[number], module.device)

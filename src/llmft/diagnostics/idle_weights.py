@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmft.models.fsdp import whole
+from llmft.models.fsdp import full_tensor
 
 # Weights up to this size are compared with a copy, larger ones by a hash (a copy would double the memory).
 COPIED = 4096
@@ -49,7 +49,7 @@ class IdleWeights:
         if self.zero:
             names = [name for name in self.weights if name in self.zero]
             gradients = [grad for name in names if (grad := self.weights[name].grad) is not None]
-            some = torch.stack([whole(grad).any() for grad in gradients]).tolist()
+            some = torch.stack([full_tensor(grad).any() for grad in gradients]).tolist()
             self.zero = {name for name, any_ in zip(names, some, strict=True) if not any_}
         if self.moving:
             self.still = {n: f for n, f in self.still.items() if torch.equal(f, _fingerprint(self.weights[n]))}
@@ -66,5 +66,5 @@ class IdleWeights:
 
 def _fingerprint(weight: Tensor) -> Tensor:
     """What changes with the smallest change of a weight (a sum or a norm would round it away)."""
-    now = whole(weight.detach())
+    now = full_tensor(weight.detach())
     return now.clone() if now.numel() <= COPIED else torch.hash_tensor(now)

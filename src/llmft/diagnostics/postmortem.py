@@ -21,7 +21,7 @@ SHOWN = 8  # rows and steps in the message; the report holds all
 
 
 @dataclass
-class Window:
+class StepBatches:
     """The micro-batches of an optimizer step (or a batch of a validation), referenced, and the random state before each."""
 
     batches: list[dict[str, Any]] = field(default_factory=list)
@@ -44,7 +44,7 @@ def places_of(batch: dict[str, Any]) -> Iterator[str]:
         yield from [place] if isinstance(place, str) else place
 
 
-def examine(module: InstructionModule, window: Window, trainer: Any) -> dict[str, Any]:
+def examine(module: InstructionModule, window: StepBatches, trainer: Any) -> dict[str, Any]:
     """Find where it broke: weights, gradients, and the first bad module, by running the window again under hooks."""
     weights = [name for name, p in module.model.named_parameters() if not torch.isfinite(p).all()]
     gradients = [
@@ -68,7 +68,7 @@ def examine(module: InstructionModule, window: Window, trainer: Any) -> dict[str
     }
 
 
-def write(folder: Path, report: dict[str, Any], window: Window, module: InstructionModule) -> None:
+def write(folder: Path, report: dict[str, Any], window: StepBatches, module: InstructionModule) -> None:
     """Write ``report.json``, ``window.pt`` (loads with ``weights_only=True``) and ``weights.safetensors``, all or nothing.
 
     Raises:
@@ -89,7 +89,7 @@ def write(folder: Path, report: dict[str, Any], window: Window, module: Instruct
     unfinished.rename(folder)
 
 
-def read(folder: Path) -> tuple[dict[str, Any], Window, dict[str, Tensor]]:
+def read(folder: Path) -> tuple[dict[str, Any], StepBatches, dict[str, Tensor]]:
     """Report, window and trainable weights of a halt.
 
     Raises:
@@ -104,7 +104,7 @@ def read(folder: Path) -> tuple[dict[str, Any], Window, dict[str, Tensor]]:
             raise KeyError(f"report.json lacks {', '.join(sorted(missing))}")
         window = torch.load(folder / "window.pt", map_location="cpu", weights_only=True)
         weights = load_file(folder / "weights.safetensors")
-        return report, Window(window["batches"], window["states"]), weights
+        return report, StepBatches(window["batches"], window["states"]), weights
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot be used ({type(error).__name__}: {str(error).splitlines()[0]})") from None
 
@@ -170,10 +170,10 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
-def of_all_ranks(window: Window, trainer: Any) -> Window:
+def of_all_ranks(window: StepBatches, trainer: Any) -> StepBatches:
     """The windows of all ranks as one; all ranks must call it."""
     if trainer.world_size == 1:
         return window
     windows: list[Any] = [None] * trainer.world_size
     torch.distributed.all_gather_object(windows, (_plain(window.batches), _plain(window.states)))
-    return Window([b for batches, _ in windows for b in batches], [s for _, states in windows for s in states])
+    return StepBatches([b for batches, _ in windows for b in batches], [s for _, states in windows for s in states])

@@ -4,13 +4,13 @@ from itertools import groupby
 
 from rich.text import Text
 
-from llmft.data.tokenization.codec import IGNORED, Codec, Encoded
+from llmft.data.tokenization.codec import IGNORED, Codec, EncodedExample
 from llmft.utils.text import printable
 
 TRAINED = "bold green"
 
 
-def segments(row: Encoded) -> list[tuple[bool, list[int]]]:
+def segments(row: EncodedExample) -> list[tuple[bool, list[int]]]:
     """The row's ids in runs that are trained or not (seq2seq: the source, then the target)."""
     if not row.joined:
         return [(False, row.input_ids), (True, row.labels)]

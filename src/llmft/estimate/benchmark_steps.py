@@ -31,7 +31,7 @@ def measure(cfg: Any, data: InstructionDataModule, place: str, *, steps: int) ->
     model = load.load_model(place, cfg.model, family.auto_class, cfg.peft)
     model = trainable.adapt(model, cfg.peft, cfg.model.lora_targets)
     device = torch.device("cuda" if runs_on_gpu(cfg.trainer) else "cpu")
-    module = family(model, instantiate(cfg.optim), None).to(device).tuned(cfg)
+    module = family(model, instantiate(cfg.optim), None).to(device).configure_kernels(cfg)
     optimizer = module.optim([p for p in module.parameters() if p.requires_grad])
     rows, window = data.encoded["train"], cfg.trainer.accumulate_grad_batches
     full = training_batch([[rows[row] for row in line] for line in fullest(data, cfg)], data.pad_id)

@@ -9,7 +9,7 @@ from rich.table import Table
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.tokenization import build
 from llmft.estimate import memory
-from llmft.estimate.suggestions import Change, changes
+from llmft.estimate.suggestions import Suggestion, changes
 from llmft.models.backbone import load
 from llmft.models.schedule import planned_steps
 
@@ -51,7 +51,7 @@ class Estimate:
     steps: int
     on_gpu: bool
     available: int | None
-    cheapest: Change | None
+    cheapest: Suggestion | None
 
     def as_json(self) -> dict[str, Any]:
         """All numbers, in bytes, tokens and steps."""
@@ -118,7 +118,7 @@ def estimate(cfg: Any, data: InstructionDataModule, place: str, *, too_much: boo
         less = found.peak - 0.2 * (found.peak - found.process) if too_much else found.peak
         tried = ((change, _memory(change.of(cfg), data, place)[1]) for change in changes(cfg))
         peaks = ((change, replace(m, process=found.process).peak) for change, m in tried)
-        cheapest = Change.first_within(peaks, min(limit or less, less))
+        cheapest = Suggestion.first_within(peaks, min(limit or less, less))
     return Estimate(
         memory=found,
         **outline.counts,
@@ -133,8 +133,8 @@ def estimate(cfg: Any, data: InstructionDataModule, place: str, *, too_much: boo
     )
 
 
-def _memory(cfg: Any, data: InstructionDataModule, place: str) -> tuple[memory.Outline, memory.Memory]:
+def _memory(cfg: Any, data: InstructionDataModule, place: str) -> tuple[memory.MetaModel, memory.Memory]:
     family = get_class(cfg.model._target_)
-    outline = memory.Outline(cfg, place, family.auto_class)
+    outline = memory.MetaModel(cfg, place, family.auto_class)
     module = family(outline.model, None, None)
     return outline, memory.predict(outline, module, data)

@@ -13,9 +13,9 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from llmft.data.batching.collate import training_batch
-from llmft.data.batching.sampler import Line
+from llmft.data.batching.sampler import Pack
 from llmft.data.datamodule import InstructionDataModule
-from llmft.estimate.memory_tracker import Ledger, fused_attention
+from llmft.estimate.memory_tracker import MemoryTracker, fused_attention
 from llmft.models import distillation
 from llmft.models.backbone import load, quantization
 from llmft.models.peft import trainable
@@ -60,7 +60,7 @@ class Memory:
         return sum(asdict(self).values())
 
 
-class Outline:
+class MetaModel:
     """A model without weights, and its parts' sizes.
 
     Args:
@@ -118,7 +118,7 @@ class Outline:
                 group |= {"fused": False, "foreach": False}
             elif group.get("foreach", False) is None:  # torch's choice by device
                 group["foreach"] = self.on_gpu
-        with Ledger(*held, *(p.grad for p in held if p.grad is not None)) as ledger:
+        with MemoryTracker(*held, *(p.grad for p in held if p.grad is not None)) as ledger:
             optimizer.step()
         states = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
         size = sum(t.numel() * t.element_size() for t in states)
@@ -139,7 +139,7 @@ class Outline:
         fused = nullcontext() if eager else fused_attention(on_gpu=self.on_gpu)
         # causal models get no mask for padding, only one for rows that share a line
         masked = "rows" in batch or self.model.config.is_encoder_decoder or module.plain
-        with fused, Ledger(*self.model.parameters(), *self.model.buffers(), *gradients, masked=masked) as ledger:
+        with fused, MemoryTracker(*self.model.parameters(), *self.model.buffers(), *gradients, masked=masked) as ledger:
             total, _ = module.loss_sum(batch)
             total.backward()
         for p in self.model.parameters():
@@ -158,7 +158,7 @@ def _teacher(cfg: Any, auto_class: Any) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def predict(outline: Outline, module: Any, data: InstructionDataModule) -> Memory:
+def predict(outline: MetaModel, module: Any, data: InstructionDataModule) -> Memory:
     """The parts of a training's memory, for the fullest of its batches.
 
     Args:
@@ -186,14 +186,14 @@ def predict(outline: Outline, module: Any, data: InstructionDataModule) -> Memor
     return Memory(process=resident(), activations=int(MALLOC_SHARE * activations) + MALLOC_BYTES, **shared)
 
 
-def fullest(data: InstructionDataModule, cfg: Any) -> list[Line]:
+def fullest(data: InstructionDataModule, cfg: Any) -> list[Pack]:
     """The batch of the training with the most tokens, padding included."""
     options = {"batch_size": cfg.data.batch_size, "tokens_per_batch": cfg.data.tokens_per_batch}
     data.plan = replace(data.plan, **options)  # of a change that is tried
     batches = data.batches("train")
     epochs = cfg.trainer.max_epochs if cfg.trainer.max_epochs > 0 else EPOCHS_LOOKED_AT
 
-    def each() -> Iterator[list[Line]]:
+    def each() -> Iterator[list[Pack]]:
         for epoch in range(min(epochs, EPOCHS_LOOKED_AT)):
             batches.set_epoch(epoch)
             yield from batches

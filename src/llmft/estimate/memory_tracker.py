@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 ITEM = torch.ops.aten._local_scalar_dense.default
 
 
-class Ledger(TorchDispatchMode):
+class MemoryTracker(TorchDispatchMode):
     """Counts the bytes of tensors that operations make, while it is on; those that were there before are free.
 
     Args:

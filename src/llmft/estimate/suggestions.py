@@ -12,7 +12,7 @@ MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Change:
+class Suggestion:
     """Overrides, and what they cost.
 
     Attributes:
@@ -53,7 +53,7 @@ class Change:
         return changed
 
     @staticmethod
-    def first_within(tried: Iterable[tuple["Change", int]], goal: float) -> "Change | None":
+    def first_within(tried: Iterable[tuple["Suggestion", int]], goal: float) -> "Suggestion | None":
         """The first change whose peak is within the goal; without one, that of the smallest peak."""
         seen = []
         for change, peak in tried:
@@ -63,16 +63,16 @@ class Change:
         return min(seen, key=lambda change: change.peak, default=None)
 
 
-def changes(cfg: DictConfig) -> Iterator[Change]:
-    """Changes to a training, from those that cost a little time to those that change what is trained."""
+def changes(cfg: DictConfig) -> Iterator[Suggestion]:
+    """Suggestions to a training, from those that cost a little time to those that change what is trained."""
     smaller = list(_smaller_batches(cfg))
     checkpointing = {"model.gradient_checkpointing": True}
     for keys in smaller:
-        yield Change(keys, "the same numbers, a little slower")
+        yield Suggestion(keys, "the same numbers, a little slower")
     if not cfg.model.gradient_checkpointing:
-        yield Change(checkpointing, "the same numbers, about a third more time")
+        yield Suggestion(checkpointing, "the same numbers, about a third more time")
         for keys in smaller[-1:]:
-            yield Change(checkpointing | keys, "the same numbers, about a third more time")
+            yield Suggestion(checkpointing | keys, "the same numbers, about a third more time")
     else:
         checkpointing = {}
     least = (smaller[-1] if smaller else {}) | checkpointing
@@ -82,8 +82,8 @@ def changes(cfg: DictConfig) -> Iterator[Change]:
             and name != cfg.peft.name
             and (conf_dir() / "peft" / f"{name}.yaml").exists()
         ):
-            yield Change({"peft": name}, "trains other weights: a little less is learnt")
-            yield Change({"peft": name} | least, "trains other weights: a little less is learnt, and slower")
+            yield Suggestion({"peft": name}, "trains other weights: a little less is learnt")
+            yield Suggestion({"peft": name} | least, "trains other weights: a little less is learnt, and slower")
 
 
 def _smaller_batches(cfg: DictConfig) -> Iterator[dict[str, Any]]:

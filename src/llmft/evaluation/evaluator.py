@@ -10,10 +10,10 @@ from typing import Any
 from llmft.data import eval_rows
 from llmft.data.datamodule import InstructionDataModule
 from llmft.evaluation import inference
-from llmft.evaluation.inference import Told
+from llmft.evaluation.inference import RowResult
 from llmft.generation.generator import Generator
 from llmft.metrics import compare, predictions
-from llmft.metrics.metric import Answered
+from llmft.metrics.metric import ScoredAnswer
 from llmft.models.module import InstructionModule
 from llmft.models.peft import trainable
 from llmft.utils.device import on_device
@@ -48,7 +48,7 @@ class Evaluation:
         self.settings, self.module, self.generator, self.seed = settings, module, generator, seed
         self.rows = eval_rows.asked_rows(data, settings.rows, split)
         self.source, self.metrics = data.source.given, compare.chosen_metrics(settings, data.name)
-        self.base: list[Told] | None = None
+        self.base: list[RowResult] | None = None
 
     def ask_base(self, device: Any) -> None:
         """Ask the base model: the module as it is (before full fine-tuning), or with its adapter switched off."""
@@ -90,14 +90,14 @@ class Evaluation:
             predictions.save_responses(folder / self.settings.response_file, self.rows.examples, answers)
         save(folder / "evaluation.json", found)
 
-    def _ask(self, generator: Generator, device: Any) -> list[Told]:
+    def _ask(self, generator: Generator, device: Any) -> list[RowResult]:
         with on_device(self.module.model, device):
             return inference.ask(self.module, generator, self.rows.encoded, self.settings.batch_tokens)
 
-    def _spread(self, told: dict[int, list[Told]]) -> dict[str, Any]:
+    def _spread(self, told: dict[int, list[RowResult]]) -> dict[str, Any]:
         runs = {
             seed: [
-                Answered(one.answer.text, example.answer, one.answer.ended, one.nats, one.tokens)
+                ScoredAnswer(one.answer.text, example.answer, one.answer.ended, one.nats, one.tokens)
                 for one, example in zip(answers, self.rows.examples, strict=True)
             ]
             for seed, answers in told.items()

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from llmft.data.eval_rows import AskedRows
-from llmft.data.tokenization.codec import Encoded
+from llmft.data.eval_rows import EvalRows
+from llmft.data.tokenization.codec import EncodedExample
 from llmft.evaluation.row_loss import row_losses
 from llmft.generation.generator import Answer, Generator
 from llmft.metrics.predictions import Prediction
 from llmft.models.module import InstructionModule
 
 
-class Told(NamedTuple):
+class RowResult(NamedTuple):
     """A model's answer to a row, and its loss on the reference: nats, summed over ``tokens`` supervised tokens."""
 
     answer: Answer
@@ -19,7 +19,9 @@ class Told(NamedTuple):
     tokens: int
 
 
-def ask(module: InstructionModule, generator: Generator, rows: Sequence[Encoded], batch_tokens: int) -> list[Told]:
+def ask(
+    module: InstructionModule, generator: Generator, rows: Sequence[EncodedExample], batch_tokens: int
+) -> list[RowResult]:
     """Answers and losses, in the order of the rows.
 
     Generation starts from the very ids that the row was (or would have been) trained with, a trimmed prompt included.
@@ -27,10 +29,12 @@ def ask(module: InstructionModule, generator: Generator, rows: Sequence[Encoded]
     generator = generator.with_settings(batch_tokens=batch_tokens)
     answers = generator.continued([row.input_ids[: row.prompt_length] for row in rows])
     losses = row_losses(module, rows, generator.codec.tokenizer.pad_token_id, batch_tokens)
-    return [Told(answer, *loss) for answer, loss in zip(answers, losses, strict=True)]
+    return [RowResult(answer, *loss) for answer, loss in zip(answers, losses, strict=True)]
 
 
-def predictions(rows: AskedRows, codec: Any, tuned: Sequence[Told], base: Sequence[Told] | None) -> list[Prediction]:
+def predictions(
+    rows: EvalRows, codec: Any, tuned: Sequence[RowResult], base: Sequence[RowResult] | None
+) -> list[Prediction]:
     """One per row, not scored yet."""
     found = []
     for i, (example, encoded, told) in enumerate(zip(rows.examples, rows.encoded, tuned, strict=True)):

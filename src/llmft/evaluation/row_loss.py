@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from llmft.data.batching.collate import training_batch
-from llmft.data.tokenization.codec import Encoded
+from llmft.data.tokenization.codec import EncodedExample
 from llmft.generation.generator import answering
 from llmft.models.module import InstructionModule
 
 
 def row_losses(
-    module: InstructionModule, rows: Sequence[Encoded], pad_id: int, batch_tokens: int
+    module: InstructionModule, rows: Sequence[EncodedExample], pad_id: int, batch_tokens: int
 ) -> list[tuple[float, int]]:
     """Nats of each row's supervised tokens, summed, and their number; in the order of the rows.
 

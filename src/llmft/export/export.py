@@ -102,7 +102,7 @@ def _write(run: Path, cfg: DictConfig, folder: Path, settings: Any) -> float:
 
 def _trained(
     source: Path, cfg: DictConfig, auto_class: Any, device: Any, to: Path | None, shards: str
-) -> list[verify.Probe]:
+) -> list[verify.ReferenceLogits]:
     """Ask the trained model, and write it merged where that is wanted; it is gone from memory afterwards."""
     tokenizer = load.load_tokenizer(str(source), cfg.model)
     codec = build.trained_codec(cfg, tokenizer)

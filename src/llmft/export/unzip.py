@@ -31,7 +31,7 @@ BROKEN = (
 )
 
 
-class Caps(NamedTuple):
+class ArchiveLimits(NamedTuple):
     """What an archive may at most hold: files, bytes once unpacked, and unpacked bytes for each byte of the archive."""
 
     files: int
@@ -39,7 +39,7 @@ class Caps(NamedTuple):
     ratio: float
 
 
-def restore(archive: Path, given: str, to: Path, caps: Caps) -> list[str]:
+def restore(archive: Path, given: str, to: Path, caps: ArchiveLimits) -> list[str]:
     """Unpack into ``to``, which must not be there yet; returns the names of the files.
 
     Args:
@@ -69,7 +69,9 @@ def restore(archive: Path, given: str, to: Path, caps: Caps) -> list[str]:
     return sorted(info.filename for info in members)
 
 
-def _archive_faults(members: Sequence[zipfile.ZipInfo], packed: int, caps: Caps, parent: Path) -> Iterator[str]:
+def _archive_faults(
+    members: Sequence[zipfile.ZipInfo], packed: int, caps: ArchiveLimits, parent: Path
+) -> Iterator[str]:
     size = sum(info.file_size for info in members)
     if len(members) > caps.files:
         yield f"holds {len(members):,} files; restore.max_files is {caps.files:,}"

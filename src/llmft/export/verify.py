@@ -14,7 +14,7 @@ from llmft.utils.errors import UserError
 POSITIONS = 32  # of each probe; enough to pass every weight, and small where the vocabulary is large
 
 
-class Probe(NamedTuple):
+class ReferenceLogits(NamedTuple):
     """A question, its prompt's ids, and the logits [T, V] that the trained model gives there."""
 
     context: Sequence[Turn]
@@ -22,12 +22,12 @@ class Probe(NamedTuple):
     logits: torch.Tensor
 
 
-def probes(model: Any, codec: Codec, contexts: Sequence[Sequence[Turn]]) -> list[Probe]:
+def probes(model: Any, codec: Codec, contexts: Sequence[Sequence[Turn]]) -> list[ReferenceLogits]:
     """Ask the trained model, before its weights are merged."""
     found = []
     for context in contexts:
         ids = codec.prompt_ids(codec.template.render(context))
-        found.append(Probe(context, ids, logits(model, ids)))
+        found.append(ReferenceLogits(context, ids, logits(model, ids)))
     return found
 
 
@@ -44,7 +44,7 @@ def logits(model: Any, ids: Sequence[int]) -> torch.Tensor:
 
 
 def largest_difference(
-    folder: Path, base: str | None, revision: str | None, auto_class: Any, device: Any, asked: Sequence[Probe]
+    folder: Path, base: str | None, revision: str | None, auto_class: Any, device: Any, asked: Sequence[ReferenceLogits]
 ) -> float:
     """Load a folder with plain transformers (and peft) and compare.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmft.utils.csv import harmless
 from llmft.utils.errors import UserError
-from llmft.utils.files import whole
+from llmft.utils.files import atomic_open
 from llmft.utils.paths import user_path
 from llmft.utils.text import json_line, printable
 
@@ -56,7 +56,7 @@ class AnswerFile:
                 f"output={self.output}: row {(wrong or 0) + 1} is no answer of this model, so set, to that question;"
                 " choose another output or remove it"
             )
-        with whole(self.file, newline="") as out:
+        with atomic_open(self.file, newline="") as out:
             out.write(self._text(rows, first=True))
         return len(rows)
 

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from llmft.metrics import text_normalization
-from llmft.metrics.metric import Answered, Metric, Numbers, mean
+from llmft.metrics.metric import Metric, Numbers, ScoredAnswer, mean
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
@@ -20,7 +20,7 @@ def bleu(tokenizer: str) -> Metric:
 
     scorer = BLEU(tokenize=tokenizer)
 
-    def row(answered: Answered) -> Numbers:
+    def row(answered: ScoredAnswer) -> Numbers:
         found = scorer.corpus_score([answered.answer], [[answered.reference]])
         room = max(found.ref_len - 3, 0)  # 4-grams of the reference: without any, BLEU says nothing
         return (*found.counts, *found.totals, found.sys_len, found.ref_len, room)
@@ -42,7 +42,7 @@ def chrf() -> Metric:
 
     scorer = CHRF()
 
-    def row(answered: Answered) -> Numbers:
+    def row(answered: ScoredAnswer) -> Numbers:
         return scorer._extract_corpus_statistics([answered.answer], [[answered.reference]])[0]
 
     def score(sums: Numbers) -> float | None:
@@ -67,7 +67,7 @@ def _rouge_of(answer: str, reference: str) -> dict[str, float | None]:
     return {name: found.fmeasure for name, found in _rouge_scorer().score(reference, answer).items()}
 
 
-def _rouge(answered: Answered) -> dict[str, float | None]:
+def _rouge(answered: ScoredAnswer) -> dict[str, float | None]:
     return _rouge_of(answered.answer, answered.reference)
 
 

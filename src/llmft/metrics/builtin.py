@@ -4,7 +4,7 @@ import math
 from collections import Counter
 
 from llmft.metrics import bleu_rouge, text_normalization
-from llmft.metrics.metric import Answered, Metric, Numbers, mean, ratio
+from llmft.metrics.metric import Metric, Numbers, ScoredAnswer, mean, ratio
 
 NO_MODEL = "no model was asked for it"
 
@@ -47,15 +47,15 @@ def judged() -> Metric:
     )
 
 
-def _exact_match(answered: Answered) -> float:
+def _exact_match(answered: ScoredAnswer) -> float:
     return float(text_normalization.normal(answered.answer) == text_normalization.normal(answered.reference))
 
 
-def _words(answered: Answered) -> Numbers:
+def _words(answered: ScoredAnswer) -> Numbers:
     return len(text_normalization.words(answered.answer)), 1
 
 
-def _ended(answered: Answered) -> float | None:
+def _ended(answered: ScoredAnswer) -> float | None:
     return None if answered.ended is None else float(answered.ended)
 
 
@@ -67,7 +67,7 @@ def _keyword_metrics() -> list[Metric]:
     ]
 
 
-def _loss(answered: Answered) -> Numbers:
+def _loss(answered: ScoredAnswer) -> Numbers:
     return (0, 0) if answered.nats is None else (answered.nats, answered.tokens)
 
 
@@ -81,12 +81,12 @@ def _f1(found: Counter[str], wanted: Counter[str]) -> float:
     return 2 * common / (found.total() + wanted.total()) if common else float(not found and not wanted)
 
 
-def _token_f1(answered: Answered) -> float:
+def _token_f1(answered: ScoredAnswer) -> float:
     found, wanted = (Counter(text_normalization.normal(text).split()) for text in (answered.answer, answered.reference))
     return _f1(found, wanted)
 
 
-def _keywords(answered: Answered) -> tuple[float | None, float | None, float | None]:
+def _keywords(answered: ScoredAnswer) -> tuple[float | None, float | None, float | None]:
     found, wanted = text_normalization.keywords(answered.answer), text_normalization.keywords(answered.reference)
     if not wanted:
         return None, None, None
@@ -95,7 +95,7 @@ def _keywords(answered: Answered) -> tuple[float | None, float | None, float | N
 
 
 def _distinct(n: int) -> Metric:
-    def value(answered: Answered) -> float | None:
+    def value(answered: ScoredAnswer) -> float | None:
         tokens = text_normalization.words(answered.answer)
         grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
         return len(set(grams)) / len(grams) if grams else None

@@ -7,7 +7,7 @@ import numpy as np
 
 from llmft.metrics import bootstrap
 from llmft.metrics.builtin import metrics
-from llmft.metrics.metric import Answered, Metric
+from llmft.metrics.metric import Metric, ScoredAnswer
 from llmft.metrics.predictions import Prediction, row_scores
 
 
@@ -27,25 +27,25 @@ def score(predictions: Sequence[Prediction], chosen: Sequence[Metric], *, resamp
     for prediction in predictions:
         prediction.scores = row_scores(chosen, prediction.tuned)
         prediction.base_scores = row_scores(chosen, prediction.base) if with_base else {}
-    tuned = table(chosen, [p.tuned for p in predictions])
-    base = table(chosen, [p.base for p in predictions]) if with_base else None
+    tuned = metric_statistics(chosen, [p.tuned for p in predictions])
+    base = metric_statistics(chosen, [p.base for p in predictions]) if with_base else None
     return bootstrap.compare(chosen, tuned, base, resamples=resamples, seed=seed)
 
 
-def table(chosen: Sequence[Metric], rows: Sequence[Answered]) -> bootstrap.Table:
+def metric_statistics(chosen: Sequence[Metric], rows: Sequence[ScoredAnswer]) -> bootstrap.Table:
     """Statistics of all rows: [rows, statistics], float64."""
     width = sum(metric.width for metric in chosen)
     found = [[float(n) for metric in chosen for n in metric.row(row)] for row in rows]
     return np.array(found, dtype=np.float64).reshape(len(rows), width)
 
 
-def corpus(chosen: Sequence[Metric], rows: Sequence[Answered]) -> dict[str, float | None]:
+def corpus(chosen: Sequence[Metric], rows: Sequence[ScoredAnswer]) -> dict[str, float | None]:
     """The scores alone, without intervals."""
-    found = bootstrap.compare(chosen, table(chosen, rows), None, resamples=0, seed=0)
+    found = bootstrap.compare(chosen, metric_statistics(chosen, rows), None, resamples=0, seed=0)
     return {name: entry["tuned"] for name, entry in found.items()}
 
 
-def spread(chosen: Sequence[Metric], runs: Mapping[int, Sequence[Answered]]) -> dict[str, dict[str, Any]]:
+def spread(chosen: Sequence[Metric], runs: Mapping[int, Sequence[ScoredAnswer]]) -> dict[str, dict[str, Any]]:
     """Each score over several seeds: mean, standard deviation (n - 1) and values; None where a seed has none."""
     scores = [corpus(chosen, rows) for rows in runs.values()]
     found = {}

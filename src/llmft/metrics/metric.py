@@ -13,7 +13,7 @@ from llmft.config.metric_names import BETTER
 Numbers = Sequence[float]
 
 
-class Answered(NamedTuple):
+class ScoredAnswer(NamedTuple):
     """What is scored: an answer, its reference, and what is known about them.
 
     Attributes:
@@ -46,7 +46,7 @@ class Metric:
 
     name: str
     width: int
-    row: Callable[[Answered], Numbers]
+    row: Callable[[ScoredAnswer], Numbers]
     score: Callable[[Numbers], float | None]
     undefined: str
     definition: str
@@ -58,11 +58,11 @@ class Metric:
 
 
 def mean(
-    name: str, value: Callable[[Answered], float | None], definition: str, undefined: str = "there are no rows"
+    name: str, value: Callable[[ScoredAnswer], float | None], definition: str, undefined: str = "there are no rows"
 ) -> Metric:
     """A mean over rows, of values from 0 to 1; rows where the value is None are left out."""
 
-    def row(answered: Answered) -> Numbers:
+    def row(answered: ScoredAnswer) -> Numbers:
         found = value(answered)
         return (0, 0) if found is None else (found, 1)
 

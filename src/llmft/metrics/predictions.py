@@ -8,9 +8,9 @@ from typing import Any
 
 from llmft.data.records import Example, Row, RowError, checked_text, value_of
 from llmft.data.sources import read_file
-from llmft.metrics.metric import Answered, Metric
+from llmft.metrics.metric import Metric, ScoredAnswer
 from llmft.utils.errors import UserError
-from llmft.utils.files import whole, write
+from llmft.utils.files import atomic_open, write
 from llmft.utils.json import finite
 from llmft.utils.paths import user_path
 from llmft.utils.text import json_line
@@ -47,17 +47,17 @@ class Prediction:
     base_nats: float | None = None
 
     @property
-    def tuned(self) -> Answered:
+    def tuned(self) -> ScoredAnswer:
         """The answer as it is scored."""
-        return Answered(self.answer, self.reference, self.ended, self.nats, self.supervised)
+        return ScoredAnswer(self.answer, self.reference, self.ended, self.nats, self.supervised)
 
     @property
-    def base(self) -> Answered:
+    def base(self) -> ScoredAnswer:
         """The base model's answer as it is scored (empty where there is none)."""
-        return Answered(self.base_answer or "", self.reference, self.base_ended, self.base_nats, self.supervised)
+        return ScoredAnswer(self.base_answer or "", self.reference, self.base_ended, self.base_nats, self.supervised)
 
 
-def row_scores(metrics: Iterable[Metric], answered: Answered) -> dict[str, float | None]:
+def row_scores(metrics: Iterable[Metric], answered: ScoredAnswer) -> dict[str, float | None]:
     """The scores of one answer; None where a metric says nothing about this row."""
     chosen = [metric for metric in metrics if metric.name not in NOT_OF_A_ROW]
     found = {metric.name: metric.score(metric.row(answered)) for metric in chosen}
@@ -66,7 +66,7 @@ def row_scores(metrics: Iterable[Metric], answered: Answered) -> dict[str, float
 
 def save(file: Path, predictions: Sequence[Prediction]) -> None:
     """One JSON object a line, whole or not at all."""
-    with whole(file) as out:
+    with atomic_open(file) as out:
         for prediction in predictions:
             out.write(json_line(finite(asdict(prediction))) + "\n")
 

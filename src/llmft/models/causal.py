@@ -30,7 +30,7 @@ class Causal(InstructionModule):
             # transformers keeps rows apart by positions that restart, if it gets no mask and no cache
             inputs = {"attention_mask": None, "position_ids": positions_in_rows(batch["rows"])}
         chosen = supervised(targets)
-        with self.head_on(chosen), self.attention_for(targets.shape[1], self.alone(batch)):
+        with self.head_on(chosen), self.attention_for(targets.shape[1], self.varlen_rows(batch)):
             outputs = self.model(input_ids=batch["input_ids"], use_cache=False, **inputs)
         return self.logits_on(chosen, outputs), targets[chosen], chosen
 

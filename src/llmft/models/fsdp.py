@@ -38,6 +38,6 @@ def shard(model: Any, mesh: Any) -> None:
     fully_shard(inner, mesh=mesh)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A tensor, put together from its shares if it has any; then all processes must call this."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # pyright: ignore

@@ -62,7 +62,7 @@ class LeftOut:
 
 
 @contextmanager
-def head_left_out(model: Any) -> Iterator[LeftOut]:
+def capture_hidden(model: Any) -> Iterator[LeftOut]:
     """Keep what goes into the model's head, and let the head see the first line of it alone."""
     seen = LeftOut()
 
@@ -77,7 +77,9 @@ def head_left_out(model: Any) -> Iterator[LeftOut]:
         hook.remove()
 
 
-def head_loss_sum(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor]:
+def chunked_cross_entropy_sum(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
+) -> tuple[Tensor, Tensor]:
     """The sum of token losses, from what goes into the head; the logits of ``CHUNK`` positions at most are held at a time.
 
     The gradient is worked out beside the loss, chunk by chunk, from the softmax that is there anyway; the numbers are those

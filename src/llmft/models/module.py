@@ -13,18 +13,18 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from llmft.models.attention.dispatch import attention_for
-from llmft.models.attention.equivalence_check import rows_agree
+from llmft.models.attention.equivalence_check import packing_is_equivalent
 from llmft.models.attention.unpad import in_one_line, is_full, lengths
 from llmft.models.attention.varlen import can_be_alone
-from llmft.models.fsdp import shard, whole
-from llmft.models.loss import head_left_out, head_loss_sum, head_on, token_loss_sum
+from llmft.models.fsdp import full_tensor, shard
+from llmft.models.loss import capture_hidden, chunked_cross_entropy_sum, head_on, token_loss_sum
 from llmft.utils.errors import UserError
 
 if TYPE_CHECKING:
     from llmft.models.distillation import Teacher
 
 
-class TokenSums:
+class TokenLoss:
     """Token losses added up: nats and tokens, divided once."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class InstructionModule(pl.LightningModule):
         self.strict_loading = False  # checkpoints hold trainable weights only; on_load_checkpoint checks their names
         self.model = model
         self.optim, self.schedule = optim, schedule
-        self.train_sums, self.val_sums, self.teacher_sums = TokenSums(), TokenSums(), TokenSums()
+        self.train_sums, self.val_sums, self.teacher_sums = TokenLoss(), TokenLoss(), TokenLoss()
         self.teacher: Teacher | None = None
         # with gradual unfreezing not all of them are trained at all times
         self.learnt = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
@@ -101,7 +101,7 @@ class InstructionModule(pl.LightningModule):
     def tokens(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Where there is no padding: among the ids, [B, S], and among the labels, [B, S] or [B, T], bool."""
 
-    def tuned(self, cfg: Any) -> "InstructionModule":
+    def configure_kernels(self, cfg: Any) -> "InstructionModule":
         """Itself, as fast as a training's settled config says."""
         self.plain = cfg.get("performance") == "plain"
         self.by_length = cfg.model.attention == "by_length"
@@ -122,7 +122,7 @@ class InstructionModule(pl.LightningModule):
         """The fastest attention for lines of so many tokens; ``rows`` and ``sources`` as of ``alone``."""
         return attention_for(self.model, length, rows, sources, by_length=self.by_length)
 
-    def alone(self, batch: dict[str, Any]) -> Tensor | None:
+    def varlen_rows(self, batch: dict[str, Any]) -> Tensor | None:
         """Which row of its line a label belongs to, where rows share lines and are taken one by one; else None."""
         rows = batch.get("label_rows")
         if rows is None or not self._can_be_alone(batch, max(map(max, lengths(batch["rows"])))):
@@ -136,9 +136,9 @@ class InstructionModule(pl.LightningModule):
     def ask_rows(self, batch: dict[str, Any]) -> None:
         """Ask once, with a batch, whether rows in one line are what they are alone, where they may lie so at all."""
         if self.row_by_row and self.rows_agree is None:
-            self.rows_agree = rows_agree(self, batch)
+            self.rows_agree = packing_is_equivalent(self, batch)
 
-    def laid(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def unpad_if_faster(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch with its rows in one line and without padding, where that is faster and computes the same; else as it is."""
         if self.teacher or not self._can_be_alone(batch, batch["input_ids"].shape[1]):
             return batch
@@ -148,7 +148,7 @@ class InstructionModule(pl.LightningModule):
 
     def loss_sum(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Token losses of a batch as a sum in nats, and the number of supervised tokens; in training with a teacher's part."""
-        batch = self.laid(batch)
+        batch = self.unpad_if_faster(batch)
         head = self.model.get_output_embeddings()
         # a head that is adapted, in 4 bits or shared out among processes is no such plain matrix
         bare = type(head) is torch.nn.Linear and type(head.weight) is torch.nn.Parameter
@@ -162,7 +162,7 @@ class InstructionModule(pl.LightningModule):
         return total, tokens
 
     def _loss_without_logits(self, batch: dict[str, Any], head: Any) -> tuple[Tensor, Tensor]:
-        with head_left_out(self.model) as seen:
+        with capture_hidden(self.model) as seen:
             logits, targets, _ = self.predict(batch)
         if not self.head_is_last:  # asked once: a model may scale or cap its logits after the head
             expected = torch.nn.functional.linear(seen.hidden[:1], head.weight, head.bias)
@@ -170,7 +170,7 @@ class InstructionModule(pl.LightningModule):
             if not self.head_is_last:
                 self.plain_head = True
                 return self.loss_sum(batch)
-        return head_loss_sum(seen.hidden, head.weight, head.bias, targets)
+        return chunked_cross_entropy_sum(seen.hidden, head.weight, head.bias, targets)
 
     def on_fit_start(self) -> None:
         """Turn dropout on: from_pretrained leaves eval mode, and Lightning keeps what it finds."""
@@ -204,18 +204,18 @@ class InstructionModule(pl.LightningModule):
             self.log_exact(f"train/{name}", value, prog_bar=name == "loss")
         if self.teacher:
             self.log_exact("train/divergence", self.teacher_sums.mean(self.trainer.strategy)[0])
-            self.teacher_sums = TokenSums()
+            self.teacher_sums = TokenLoss()
 
     def _close_window(self, optimizer: Any) -> None:
         self.window_loss, self.window_tokens = self.train_sums.mean(self.trainer.strategy)
-        self.train_sums = TokenSums()
+        self.train_sums = TokenLoss()
         # Lightning divided by accumulate_grad_batches, DDP by the number of ranks
         scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / max(self.window_tokens, 1)
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         for gradient in gradients:
             gradient.mul_(scale)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # float16 gradients are scaled until the step
-        self.grad_norm = float(whole(torch.nn.utils.get_total_norm(gradients))) / (
+        self.grad_norm = float(full_tensor(torch.nn.utils.get_total_norm(gradients))) / (
             scaler.get_scale() if scaler else 1.0
         )
         self.window_places, self.places, self.window_open = self.places, [], False
@@ -223,7 +223,7 @@ class InstructionModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the sums of the last validation."""
-        self.val_sums = TokenSums()
+        self.val_sums = TokenLoss()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Add a batch to the sums of the whole validation set."""

@@ -23,7 +23,7 @@ class Seq2Seq(InstructionModule):
         if "rows" in batch:
             start = self.model.config.decoder_start_token_id
             inputs["decoder_input_ids"][row_starts(batch["label_rows"])] = start
-        rows = self.alone(batch)
+        rows = self.varlen_rows(batch)
         sources = None if rows is None else batch["rows"]
         length = max(batch["input_ids"].shape[1], labels.shape[1])
         with self.head_on(chosen), self.attention_for(length, rows, sources):

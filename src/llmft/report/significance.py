@@ -8,7 +8,7 @@ import numpy as np
 
 from llmft.metrics import bootstrap
 from llmft.metrics.builtin import metrics
-from llmft.metrics.metric import Answered
+from llmft.metrics.metric import ScoredAnswer
 
 # Two-sided 95 % points of Student's t for 1, 2, ... degrees of freedom; beyond 30 the normal's.
 T95 = (
@@ -68,6 +68,6 @@ def _shared(ours: Sequence[Mapping[str, Any]], best: Sequence[Mapping[str, Any]]
     return [(row, others[key]) for key, row in keyed if key in others]
 
 
-def _answered(row: Mapping[str, Any]) -> Answered:
+def _answered(row: Mapping[str, Any]) -> ScoredAnswer:
     answer, reference = str(row.get("answer") or ""), str(row.get("reference") or "")
-    return Answered(answer, reference, None, row.get("nats"), int(row.get("supervised") or 0))
+    return ScoredAnswer(answer, reference, None, row.get("nats"), int(row.get("supervised") or 0))

@@ -17,7 +17,7 @@ from llmft.config import redact
 from llmft.utils.errors import UserError
 from llmft.utils.files import write
 from llmft.utils.json import finite
-from llmft.utils.lock import Claim
+from llmft.utils.lock import DirectoryLock
 from llmft.utils.rank import is_first
 from llmft.utils.text import escaped
 from llmft.utils.versions import git_revision
@@ -38,7 +38,7 @@ class RunDirectory:
         self.started = time.perf_counter()
         self.seconds = 0.0  # of earlier legs of a resumed run
         self.step = 0  # the optimizer step that is being computed; 0 for none
-        self.claim: Claim | None = None
+        self.claim: DirectoryLock | None = None
 
     @classmethod
     def start(cls, path: Path, cfg: DictConfig, overrides: Sequence[str]) -> "RunDirectory":
@@ -49,13 +49,13 @@ class RunDirectory:
                 process is writing there.
         """
         run = cls(path)
-        run.take()
+        run.acquire()
         if (
             is_first()
             and (path / "run.json").exists()
             and (status_of(path) != "failed" or (path / "checkpoints").exists())
         ):
-            run.give_back()
+            run.release()
             raise UserError(f"output_dir={path}: holds a run already; choose another or remove it")
         with run.given_back_after_an_error():
             run.save_config(cfg)
@@ -71,7 +71,7 @@ class RunDirectory:
         return run
 
     @classmethod
-    def go_on(cls, path: Path, cfg: DictConfig) -> "RunDirectory":
+    def resume(cls, path: Path, cfg: DictConfig) -> "RunDirectory":
         """Take up a run that was interrupted, or that shall train for longer.
 
         Raises:
@@ -80,7 +80,7 @@ class RunDirectory:
         if is_first() and not (path / "run.json").exists():  # it was killed when it had hardly begun
             return cls.start(path, cfg, [])
         run = cls(path)
-        run.take()
+        run.acquire()
         with run.given_back_after_an_error():
             run._take_up(cfg)
         return run
@@ -98,7 +98,7 @@ class RunDirectory:
         again = [*self.record.get("resumed", []), datetime.now(UTC).isoformat(timespec="seconds")]
         self.update(status="running", resumed=again, versions=now)
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """Make the directory this process's own, and remove what a killed one had not finished.
 
         Raises:
@@ -110,7 +110,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"output_dir={self.path}: cannot be made ({error.strerror})") from None
-        self.claim = Claim(self.path)
+        self.claim = DirectoryLock(self.path)
         for unfinished in (file for part in WRITTEN for file in self.path.joinpath(part).glob("*.tmp")):
             shutil.rmtree(unfinished, ignore_errors=True) if unfinished.is_dir() else unfinished.unlink(missing_ok=True)
 
@@ -120,10 +120,10 @@ class RunDirectory:
         try:
             yield
         except BaseException:
-            self.give_back()
+            self.release()
             raise
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Let another process have the directory."""
         if self.claim:
             self.claim.release()
@@ -181,7 +181,7 @@ class RunDirectory:
         """Set the final status and the wall-clock seconds of training (of a resumed run: of all its ended legs)."""
         self.update(status=status, seconds=round(self.seconds + time.perf_counter() - self.started, 1), **values)
 
-    def end(self, status: str, **values: Any) -> None:
+    def fail(self, status: str, **values: Any) -> None:
         """``finish`` after an error, which is told even if nothing can be written any more: then ``run.json`` stays as it is."""
         try:
             self.finish(status, **values)
@@ -193,8 +193,8 @@ def tidy(path: Path) -> None:
     """Remove what a process left that was killed when its run had just finished; of one that may not be written to, nothing."""
     run = RunDirectory(path)
     with suppress(UserError):
-        run.take()
-        run.give_back()
+        run.acquire()
+        run.release()
 
 
 def status_of(folder: Path) -> str:

@@ -13,7 +13,7 @@ OF_DISKS = (*NO_ROOM, errno.EROFS, errno.EIO, errno.ESTALE)
 WORKER = re.compile(r"DataLoader worker \(pid.*?\) (?:is killed by signal: (\w+)|exited unexpectedly)")
 
 
-def explained(error: BaseException, run: RunDirectory, cfg: Any) -> UserError | None:
+def explain_failure(error: BaseException, run: RunDirectory, cfg: Any) -> UserError | None:
     """The message, or None where it is another kind of error.
 
     Args:

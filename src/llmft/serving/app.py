@@ -9,9 +9,9 @@ from llmft.generation.decoder import Decoder
 from llmft.generation.generator import Generator
 from llmft.serving.chat_page import Page
 from llmft.serving.engine import Engine
-from llmft.serving.middleware import Gate
+from llmft.serving.middleware import SecurityMiddleware
 from llmft.serving.prometheus import Metrics
-from llmft.serving.request_builder import Asking
+from llmft.serving.request_builder import RequestBuilder
 from llmft.serving.routes import Api, application
 from llmft.serving.safety import Safety
 
@@ -46,9 +46,9 @@ def build(
     metrics = Metrics(limits.max_batch)
     engine = Engine(decoders, limits.max_batch, limits.max_waiting, metrics.batch.observe)
     metrics.watch(lambda: len(engine.waiting), engine.busy)
-    asking = Asking(decoders, system, limits, safety)
+    asking = RequestBuilder(decoders, system, limits, safety)
     gate = partial(
-        Gate,
+        SecurityMiddleware,
         key=key,
         hosts=hosts,
         origins=limits.origins,

@@ -42,7 +42,7 @@ HEADERS = {
 }
 
 
-class Gate:
+class SecurityMiddleware:
     """ASGI middleware.
 
     Args:

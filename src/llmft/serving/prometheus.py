@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from llmft.serving.request_builder import Prepared
+from llmft.serving.request_builder import GenerationJob
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -34,7 +34,7 @@ class Metrics:
         for name, (words, ask) in names.items():
             Gauge(name, words, registry=self.registry).set_function(ask)
 
-    def answered(self, prepared: Prepared, begun: float, *, cancelled: int) -> None:
+    def answered(self, prepared: GenerationJob, begun: float, *, cancelled: int) -> None:
         """Count a request that has ended, one way or another."""
         model = prepared.model
         self.prompt.labels(model).inc(prepared.prompt_tokens)

@@ -19,7 +19,7 @@ from llmft.utils.errors import UserError
 
 
 @dataclass
-class Prepared:
+class GenerationJob:
     """What is to be submitted: a stream for each choice, and what is put before each answer."""
 
     model: str
@@ -28,7 +28,7 @@ class Prepared:
     notice: str | None
 
 
-class Asking:
+class RequestBuilder:
     """Knows the models, the limits and the filter.
 
     Args:
@@ -43,7 +43,7 @@ class Asking:
         # a tokenizer that is read while another thread sets an option of it fails, so this thread has its own
         self.codecs = copy.deepcopy({name: decoder.generator.codec for name, decoder in decoders.items()})
 
-    def chat(self, request: ChatRequest) -> Prepared:
+    def chat(self, request: ChatRequest) -> GenerationJob:
         """A conversation, under the template that was trained.
 
         Raises:
@@ -61,7 +61,7 @@ class Asking:
             raise ApiError(400, f"messages: {error}", param="messages") from None
         return self._prepared(request, decoder, [ids], limit, context[-1].content)
 
-    def completion(self, request: CompletionRequest) -> Prepared:
+    def completion(self, request: CompletionRequest) -> GenerationJob:
         """Raw text, or ids, without a template.
 
         Raises:
@@ -110,7 +110,7 @@ class Asking:
 
     def _prepared(
         self, request: Request, decoder: Decoder, prompts: list[list[int]], limit: int | None, asked: str
-    ) -> Prepared:
+    ) -> GenerationJob:
         choices = request.n or 1
         if choices * len(prompts) > self.limits.max_choices:
             raise ApiError(400, f"n: at most {self.limits.max_choices} answers to a request", param="n")
@@ -133,7 +133,7 @@ class Asking:
                         sampling=Sampling(drawn, (seed + len(streams)) % 2**63) if drawn else None,
                     )
                 )
-        return Prepared(request.model, streams, sum(map(len, prompts)), self.safety.notice(asked))
+        return GenerationJob(request.model, streams, sum(map(len, prompts)), self.safety.notice(asked))
 
     def _limit(self, generator: Generator, prompt: int, limit: int | None) -> int:
         """The most tokens of an answer: what was asked for, or the run's own setting as far as there is room.

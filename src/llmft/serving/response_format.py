@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from llmft.serving.errors import ApiError
-from llmft.serving.response_stream import Piece, Reply, finish_reason
+from llmft.serving.response_stream import Piece, ResponseStream, finish_reason
 
 
-class Shape:
+class ResponseFormat:
     """The shape of one response: of chat completions, or of completions.
 
     Args:
@@ -24,7 +24,7 @@ class Shape:
         self.head = {"id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}", "object": kind}
         self.tail = {"created": int(time.time()), "model": model}
 
-    def whole(self, texts: list[str], reply: Reply) -> dict[str, Any]:
+    def whole(self, texts: list[str], reply: ResponseStream) -> dict[str, Any]:
         """The response to a request that does not stream."""
         choices = [
             self._choice(number, text, finish_reason(stream))
@@ -32,7 +32,7 @@ class Shape:
         ]
         return {**self.head, **self.tail, "choices": choices, "usage": reply.usage()}
 
-    async def events(self, reply: Reply, *, usage: bool) -> AsyncIterator[str]:
+    async def events(self, reply: ResponseStream, *, usage: bool) -> AsyncIterator[str]:
         """The response as server-sent events; an error on the way is one of them."""
         try:
             if self.chat:
@@ -46,7 +46,7 @@ class Shape:
         except ApiError as error:
             yield f"data: {json.dumps(error.body())}\n\n"
 
-    def _of(self, piece: Piece, reply: Reply) -> dict[str, Any]:
+    def _of(self, piece: Piece, reply: ResponseStream) -> dict[str, Any]:
         reason = finish_reason(reply.streams[piece.choice]) if piece.reason else None
         if self.chat:
             return self._delta(piece.choice, {} if piece.reason else {"content": piece.text}, reason)
@@ -68,7 +68,7 @@ class Shape:
         return {"index": number, "delta": delta, "logprobs": None, "finish_reason": reason}
 
 
-async def texts(reply: Reply) -> list[str]:
+async def texts(reply: ResponseStream) -> list[str]:
     """The whole text of each choice."""
     found = [""] * len(reply.streams)
     async for piece in reply:

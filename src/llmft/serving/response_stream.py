@@ -12,7 +12,7 @@ from llmft.generation.stream import Stream
 from llmft.serving.engine import Closed, Engine, Full
 from llmft.serving.errors import ApiError
 from llmft.serving.prometheus import Metrics
-from llmft.serving.request_builder import Prepared
+from llmft.serving.request_builder import GenerationJob
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class ClientLeft(Exception):
     """Nobody is there to be answered."""
 
 
-class Reply:
+class ResponseStream:
     """The answer to one request; leaving it cancels what has not ended.
 
     Args:
@@ -39,7 +39,7 @@ class Reply:
         metrics: Counts it.
     """
 
-    def __init__(self, engine: Engine, prepared: Prepared, seconds: float, metrics: Metrics) -> None:
+    def __init__(self, engine: Engine, prepared: GenerationJob, seconds: float, metrics: Metrics) -> None:
         self.engine, self.prepared, self.metrics = engine, prepared, metrics
         self.streams = prepared.streams
         self.begun = time.perf_counter()

@@ -18,11 +18,11 @@ from starlette.middleware.cors import CORSMiddleware
 from llmft.serving import errors
 from llmft.serving.chat_page import Page
 from llmft.serving.engine import Engine
-from llmft.serving.middleware import Gate
+from llmft.serving.middleware import SecurityMiddleware
 from llmft.serving.prometheus import Metrics
-from llmft.serving.request_builder import Asking, Prepared
-from llmft.serving.response_format import Shape, texts
-from llmft.serving.response_stream import ClientLeft, Reply, while_connected
+from llmft.serving.request_builder import GenerationJob, RequestBuilder
+from llmft.serving.response_format import ResponseFormat, texts
+from llmft.serving.response_stream import ClientLeft, ResponseStream, while_connected
 from llmft.serving.schema import ChatRequest, CompletionRequest
 from llmft.serving.schema import Request as Body
 from llmft.utils.text import printable
@@ -42,7 +42,7 @@ class Api:
         page: The chat page.
     """
 
-    def __init__(self, asking: Asking, engine: Engine, limits: Any, metrics: Metrics, page: Page) -> None:
+    def __init__(self, asking: RequestBuilder, engine: Engine, limits: Any, metrics: Metrics, page: Page) -> None:
         self.asking, self.engine, self.limits, self.metrics, self.page = asking, engine, limits, metrics, page
         self.tokenising = ThreadPoolExecutor(1, thread_name_prefix="llmft-tokenising")
         self.created = int(time.time())
@@ -85,10 +85,15 @@ class Api:
         """What the chat page needs to know."""
         return self.page.settings
 
-    async def _answer(self, body: Body, request: Request, prepare: Callable[[], Prepared], *, chat: bool) -> Response:
+    async def _answer(
+        self, body: Body, request: Request, prepare: Callable[[], GenerationJob], *, chat: bool
+    ) -> Response:
         loop = asyncio.get_running_loop()
         prepared = await loop.run_in_executor(self.tokenising, prepare)
-        reply, shape = Reply(self.engine, prepared, self.limits.max_seconds, self.metrics), Shape(body.model, chat=chat)
+        reply, shape = (
+            ResponseStream(self.engine, prepared, self.limits.max_seconds, self.metrics),
+            ResponseFormat(body.model, chat=chat),
+        )
         if body.stream:
             events = self._events(reply, shape, usage=body.with_usage())
             first = await while_connected(request, _next(events))  # a full queue is a status, not an event
@@ -98,13 +103,13 @@ class Api:
             self._log(reply)
             return errors.JSONResponse(shape.whole(found, reply))
 
-    async def _events(self, reply: Reply, shape: Shape, *, usage: bool) -> AsyncIterator[str]:
+    async def _events(self, reply: ResponseStream, shape: ResponseFormat, *, usage: bool) -> AsyncIterator[str]:
         with reply:
             async for event in shape.events(reply, usage=usage):
                 yield event
             self._log(reply)
 
-    def _log(self, reply: Reply) -> None:
+    def _log(self, reply: ResponseStream) -> None:
         if self.limits.log_prompts:
             codec, streams = self.asking.codecs[reply.prepared.model], reply.streams
             asked = codec.tokenizer.decode(list(streams[0].prompt))
@@ -126,7 +131,7 @@ async def _after(first: str, rest: AsyncIterator[str]) -> AsyncIterator[str]:
         await rest.aclose()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def application(api: Api, gate: Callable[[Any], Gate]) -> Any:
+def application(api: Api, gate: Callable[[Any], SecurityMiddleware]) -> Any:
     """The app: routes, error handlers, and the gate that every request passes."""
 
     @asynccontextmanager

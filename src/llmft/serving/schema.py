@@ -61,7 +61,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Part(Strict):
+class ContentPart(Strict):
     """A piece of text in a message."""
 
     type: Literal["text"]
@@ -72,7 +72,7 @@ class Message(Strict):
     """A turn of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[Part]
+    content: Text | list[ContentPart]
     name: Text | None = None
 
     @model_validator(mode="before")

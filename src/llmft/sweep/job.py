@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from llmft.config.cli_args import quoted
 from llmft.config.validate import check_early
 from llmft.runs.directory import tidy
-from llmft.sweep.results import before, finished_value
+from llmft.sweep.results import finished_value, previous_status
 from llmft.utils import distributed, files
 from llmft.utils.console import complain, say
 from llmft.utils.errors import INTERRUPTED, Halted, Pruned, UserError
@@ -67,7 +67,7 @@ def swept(cfg: DictConfig) -> Any:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # of a worker; a cluster's launcher has its own
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        past = before(folder, overrides)
+        past = previous_status(folder, overrides)
     except UserError as error:
         _record(folder, error.exit_code, str(error))
         return float("nan")

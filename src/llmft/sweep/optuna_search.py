@@ -13,7 +13,7 @@ from llmft.sweep.results import finished_value
 from llmft.utils.errors import UserError
 
 
-class Search:
+class OptunaSearch:
     """One study; it lives in the sweep's folder, and the same sweep goes on with it.
 
     Args:

@@ -29,7 +29,7 @@ SHOWN = ("run", "status", "objective", "steps", "seconds")  # in the terminal, b
 CODES = {"finished": 0, "pruned": 0, "halted": 3}  # of jobs that would end in the same way again
 
 
-class Past(NamedTuple):
+class JobStatus(NamedTuple):
     """What an earlier start of the same sweep left of a job."""
 
     done: bool = False
@@ -49,7 +49,7 @@ class SweepFolder(Callback):
         SweepFolder.folder = Path(config.hydra.sweep.dir)
 
 
-def before(folder: Path, overrides: list[str]) -> Past:
+def previous_status(folder: Path, overrides: list[str]) -> JobStatus:
     """Whether a job is done, or can go on.
 
     Args:
@@ -60,7 +60,7 @@ def before(folder: Path, overrides: list[str]) -> Past:
         UserError: The folder holds another job, or another process is running it.
     """
     if not (folder / "run.json").is_file():
-        return Past()
+        return JobStatus()
     record = _read(folder / "run.json")
     ours, theirs = settings_of(overrides), settings_of(record.get("overrides") or [])
     if ours != theirs:
@@ -70,7 +70,7 @@ def before(folder: Path, overrides: list[str]) -> Past:
     status = record.get("status", "unknown")
     if status in CODES:
         value = record.get("objective")
-        return Past(
+        return JobStatus(
             done=True, code=CODES[status], value=float("nan") if value is None else value, why=f"was {status} before"
         )
     if is_claimed(folder):
@@ -78,7 +78,7 @@ def before(folder: Path, overrides: list[str]) -> Past:
     resumable = (folder / "config.yaml").is_file() and (
         status != "failed" or (folder / "checkpoints" / "last.ckpt").is_file()
     )
-    return Past(resume=resumable, why=f"was {'killed' if status == 'running' else status} before")
+    return JobStatus(resume=resumable, why=f"was {'killed' if status == 'running' else status} before")
 
 
 def settings_of(overrides: Sequence[str]) -> dict[str, str]:

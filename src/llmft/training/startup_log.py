@@ -40,7 +40,7 @@ def data_of(data: InstructionDataModule, run: RunDirectory) -> None:
     for line in data.audit.lines() if data.audit else []:
         log.info(line)
     if is_first():
-        show_audit(data)
+        show_audit(data.audit)
         data.account.write_rejected(run.path / "rejected.jsonl")
         if data.stream:
             data.stream.rejected = run.path / "rejected.jsonl"

@@ -18,13 +18,13 @@ from torch.utils import deterministic
 
 from llmft.callbacks.checkpoints import Checkpoints, position
 from llmft.callbacks.metrics_log import MetricsLog
-from llmft.data.batching.sampler import Batches
+from llmft.data.batching.sampler import PlannedBatchSampler
 from llmft.data.datamodule import InstructionDataModule
 from llmft.generation.generator import Generator
 from llmft.models.attention.equivalence_check import check_packing
 from llmft.models.fsdp import is_sharded, strategy_of
 from llmft.models.module import InstructionModule
-from llmft.runs.checkpoint_io import WholeFiles, load
+from llmft.runs.checkpoint_io import AtomicCheckpointIO, load
 from llmft.runs.directory import RunDirectory
 from llmft.training.loggers import loggers_of
 from llmft.utils.errors import UserError
@@ -32,7 +32,7 @@ from llmft.utils.errors import UserError
 log = logging.getLogger(__name__)
 
 
-class Fit:
+class TrainingRun:
     """Lightning's trainer for one run.
 
     Args:
@@ -84,7 +84,7 @@ class Fit:
                 strategy=strategy_of(self.cfg.trainer),
                 callbacks=list(callbacks.values()),
                 logger=list(loggers_of(self.cfg, self.checkpoint)),
-                plugins=[WholeFiles(), *_cluster()],
+                plugins=[AtomicCheckpointIO(), *_cluster()],
                 default_root_dir=str(run.path),
                 num_sanity_val_steps=0,  # the measurement before training looks at all rows
                 enable_model_summary=False,
@@ -107,7 +107,7 @@ class Fit:
             raise UserError(f"trainer.val_check_interval={interval}: {what} has {batches} batches; lower it")
         return interval
 
-    def measure(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         """Metrics of the validation set with the weights as they are; empty where there is no validation."""
         if self.cfg.trainer.fast_dev_run or not self.data.encoded["val"]:
             return {}
@@ -147,7 +147,7 @@ class Fit:
             if self.data.stream:
                 self.data.stream.resume_at(batches, state["stream"])
             else:
-                assert isinstance(loader.batch_sampler, Batches)
+                assert isinstance(loader.batch_sampler, PlannedBatchSampler)
                 loader.batch_sampler.resume_at(epoch, batches)
             if self.is_sharded:
                 self._restore_callbacks(state)
@@ -173,7 +173,7 @@ class Fit:
         """Whether no process holds the whole model while it is trained."""
         return is_sharded(self.trainer.strategy)
 
-    def best(self, build: Callable[[], Any]) -> dict[str, float]:
+    def load_best(self, build: Callable[[], Any]) -> dict[str, float]:
         """Put the best weights into the module and return their metrics; a last step that nothing validated is first.
 
         Args:
@@ -183,7 +183,7 @@ class Fit:
             return {}
         step = self.trainer.global_step
         if not self.data.encoded["val"] or (
-            self.checkpoints.validated_step != step and self.checkpoints.is_better(self.measure(), step)
+            self.checkpoints.validated_step != step and self.checkpoints.is_better(self.validate(), step)
         ):
             self.checkpoints.keep_last(self.trainer)
         self.trainer.strategy.barrier("best.ckpt is written")

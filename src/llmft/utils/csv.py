@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from llmft.utils.files import whole
+from llmft.utils.files import atomic_open
 
 # A spreadsheet takes a cell that begins with one of these for a formula, and runs it.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -26,5 +26,5 @@ def cell(value: Any) -> str:
 
 def write(file: Path, table: Iterable[Iterable[Any]]) -> None:
     """A CSV file of a table, the head its first row."""
-    with whole(file, newline="") as out:
+    with atomic_open(file, newline="") as out:
         csv.writer(out).writerows([cell(value) for value in row] for row in table)

@@ -76,7 +76,7 @@ def ending_together(strategy: Any, failed: Callable[[str], None]) -> Iterator[No
     """
     if "LOCAL_RANK" in os.environ and not is_first() and not started_outside():
         follow(os.getppid(), lambda: os._exit(1))
-    others = Others(strategy, failed)
+    others = WorkerProcesses(strategy, failed)
     try:
         yield
     except BaseException as error:
@@ -94,7 +94,7 @@ def ending_together(strategy: Any, failed: Callable[[str], None]) -> Iterator[No
 COLLECTIVE = ("gloo", "Connection closed", "Connection reset", "Broken pipe", "NCCL")
 
 
-class Others:
+class WorkerProcesses:
     """The processes that Lightning started for this one, watched for one that is lost.
 
     Lightning's own watch kills this process as soon as one of them ends with an error: nobody would be told why, and
@@ -126,7 +126,7 @@ class Others:
             if code := process.poll():
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
                 why = ", mostly for want of memory" if code == -signal.SIGKILL else "; what it said stands above"
-                return Lost(f"process {number} of {self.expected + 1} {how}{why}", code)
+                return WorkerLost(f"process {number} of {self.expected + 1} {how}{why}", code)
         return None
 
     def _take(self) -> None:
@@ -152,7 +152,7 @@ class Others:
         os._exit(lost.exit_code)
 
 
-class Lost(UserError):
+class WorkerLost(UserError):
     """Another process of the run is gone.
 
     Args:

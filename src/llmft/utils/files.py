@@ -8,7 +8,7 @@ from typing import IO
 
 
 @contextmanager
-def whole(file: Path, newline: str | None = None, errors: str | None = None) -> Iterator[IO[str]]:
+def atomic_open(file: Path, newline: str | None = None, errors: str | None = None) -> Iterator[IO[str]]:
     """A file to write to; it takes its name when the block ends well, and leaves nothing behind if not.
 
     Args:
@@ -40,7 +40,7 @@ def write(file: Path, text: str, errors: str | None = None) -> None:
     Raises:
         OSError: As ``whole``.
     """
-    with whole(file, errors=errors) as out:
+    with atomic_open(file, errors=errors) as out:
         out.write(text)
 
 

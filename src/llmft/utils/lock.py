@@ -19,7 +19,7 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of some network fil
 _ours: dict[str, int] = {}  # by which process: one is never in its own way, as the system sees it
 
 
-class Claim:
+class DirectoryLock:
     """Held from here to ``release``, or to the end of the process.
 
     The lock is one of the process (and not of the open file), so that workers that outlive a killed process hold nothing.

@@ -193,7 +193,7 @@ def test_a_temperature_turns_drawing_on_and_off():
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(talk, monkeypatch):
     said = []
-    tell = session.Talk.say
+    tell = session.ChatSession.say
 
     def say(self, text):
         said.append(text)
@@ -201,7 +201,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(talk, monkeypatch):
         if len(said) == 4:  # the header, and three pieces of the answer
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(session.Talk, "say", say)
+    monkeypatch.setattr(session.ChatSession, "say", say)
     before = signal.getsignal(signal.SIGINT)  # a process in the background ignores it
     code, out, _ = talk(
         ["Hi", "/save rows.jsonl", "/params max_new_tokens=2", "Hi"],

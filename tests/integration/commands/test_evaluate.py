@@ -9,7 +9,7 @@ import pytest
 import torch
 from hydra.utils import get_class
 
-from llmft.callbacks.generated import Generated
+from llmft.callbacks.generated import GenerationMetrics
 from llmft.evaluation.row_loss import row_losses
 from llmft.generation.generator import Answer, Generator, majority
 from llmft.models.backbone import load as backbone
@@ -309,7 +309,7 @@ def test_objectives_are_checked(llmft):
 def test_off_is_off(load):
     cfg, nothing = load("model=tiny_gpt2"), cast(Any, None)
     generator = Generator(*sharpened("tiny_gpt2", load), cfg.generation)
-    assert Generated(enabled=False, generator=generator, settings=cfg.evaluate, data=nothing).rows is None
+    assert GenerationMetrics(enabled=False, generator=generator, settings=cfg.evaluate, data=nothing).rows is None
 
 
 def test_a_base_is_the_adapter_switched_off(load):

@@ -36,8 +36,8 @@ def test_the_second_start_reads_what_the_first_has_written(module, tmp_path, mon
     write_rows(tmp_path / "rows.jsonl", *rows(20), {"bad": 1})
     options = ("model=tiny_gpt2", "data.invalid=drop", f"data.cache={tmp_path / 'cache'}")
     first = module(*options)
-    monkeypatch.setattr(encode.Encoding, "part", None)
-    monkeypatch.setattr(read_examples.Reading, "_example", None)
+    monkeypatch.setattr(encode.Preprocessor, "part", None)
+    monkeypatch.setattr(read_examples.ExampleReader, "_example", None)
     with caplog.at_level("INFO", "llmft"):
         second = module(*options)
     assert [line for line in caplog.messages if str(tmp_path / "cache") in line] == caplog.messages
@@ -51,14 +51,14 @@ def test_the_second_start_reads_what_the_first_has_written(module, tmp_path, mon
 def test_a_process_that_is_killed_is_an_error_and_no_wait_for_ever(module, tmp_path, monkeypatch):
     write_rows(tmp_path / "rows.jsonl", *rows(60))
     monkeypatch.setattr(read_examples, "BATCH_ROWS", 7)
-    parent, real = os.getpid(), encode.Encoding.part
+    parent, real = os.getpid(), encode.Preprocessor.part
 
     def die(self, number):
         if number == 3 and os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
         return real(self, number)
 
-    monkeypatch.setattr(encode.Encoding, "part", die)
+    monkeypatch.setattr(encode.Preprocessor, "part", die)
     with pytest.raises(UserError, match=r"data.processes=2: one of them was killed"):
         module("model=tiny_gpt2", "data.processes=2", "data.cache=off")
 

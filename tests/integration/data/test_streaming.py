@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmft.data.preprocessing import streaming
-from llmft.data.preprocessing.split import HeldOut
+from llmft.data.preprocessing.split import HashSplit
 from llmft.data.preprocessing.streaming import shuffled
 from llmft.data.records import Example, Turn
 from llmft.utils.errors import UserError
@@ -189,7 +189,7 @@ questions = st.lists(st.text(max_size=5), min_size=1, max_size=30)
 
 @given(questions, st.integers(0, 5), st.floats(0, 0.5), st.floats(0, 0.5))
 def test_a_prompt_is_in_one_split_wherever_it_stands(texts, seed, val, test):
-    held = HeldOut({"train": None, "val": val, "test": test}, seed, 100)
+    held = HashSplit({"train": None, "val": val, "test": test}, seed, 100)
     examples = [Example((Turn("user", text),), str(n)) for n, text in enumerate(texts)]
     split = {}
     for example in examples:
@@ -198,7 +198,7 @@ def test_a_prompt_is_in_one_split_wherever_it_stands(texts, seed, val, test):
 
 
 def test_shares_of_a_stream_are_kept_to():
-    held = HeldOut({"train": 0.5, "val": 0.2, "test": 0.1}, 1, 100)
+    held = HashSplit({"train": 0.5, "val": 0.2, "test": 0.1}, 1, 100)
     found = Counter(held.split_of(Example((Turn("user", str(n)),), "a")) for n in range(5000))
     assert {name: round(count / 5000, 1) for name, count in found.items()} == {
         "train": 0.5,

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from llmft.models.module import InstructionModule
-from llmft.utils.lock import Claim
+from llmft.utils.lock import DirectoryLock
 from tests.conftest import chat_row, forked, write_rows
 from tests.guarantees.test_resume_is_exact import left_behind
 from tests.robustness.faults import full_disk, worse
@@ -154,7 +154,7 @@ def test_a_data_file_that_has_changed(run, llmft, tmp_path):
 def test_a_second_run_in_the_same_folder(run, llmft):
     pid = os.fork()
     if not pid:
-        Claim(run)
+        DirectoryLock(run)
         time.sleep(600)  # it is killed before
         os._exit(0)
     try:

@@ -40,14 +40,14 @@ def lose_an_encoder() -> None:
     read_examples.BATCH_ROWS = 12
     encode.ROWS_ALONE = 10
     os.sched_getaffinity = lambda _: {0, 1}  # pyright: ignore[reportAttributeAccessIssue]
-    real = encode.Encoding.part
+    real = encode.Preprocessor.part
 
     def part(self: Any, number: int) -> Any:
         if number == 1:
             die()
         return real(self, number)
 
-    encode.Encoding.part = part  # pyright: ignore[reportAttributeAccessIssue]
+    encode.Preprocessor.part = part  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def turn_the_clock_back() -> None:
@@ -82,15 +82,15 @@ def slow_writes() -> None:
 def slow_disk() -> None:
     """And SIGTERM comes while the checkpoint of step 6 is flushed."""
     slow_writes()
-    from llmft.runs.checkpoint_io import WholeFiles
+    from llmft.runs.checkpoint_io import AtomicCheckpointIO
 
-    real = WholeFiles.save_checkpoint
+    real = AtomicCheckpointIO.save_checkpoint
 
     def save_checkpoint(*given: Any, **named: Any) -> None:
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
         real(*given, **named)
 
-    WholeFiles.save_checkpoint = save_checkpoint
+    AtomicCheckpointIO.save_checkpoint = save_checkpoint
 
 
 def lost_rank_waits() -> None:

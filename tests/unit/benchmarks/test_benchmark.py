@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from llmft.data.batching.collate import training_batch
-from llmft.data.tokenization.codec import Encoded
+from llmft.data.tokenization.codec import EncodedExample
 from tests.conftest import ROOT
 
 
@@ -27,9 +27,9 @@ def part(monkeypatch: pytest.MonkeyPatch) -> Any:
     return load
 
 
-def row(ids: int, answer: int) -> Encoded:
+def row(ids: int, answer: int) -> EncodedExample:
     labels = [-100] * (ids - answer) + [1] * answer
-    return Encoded([1] * ids, labels, ids - answer, answer, answer)
+    return EncodedExample([1] * ids, labels, ids - answer, answer, answer)
 
 
 def told(found: dict[str, Any]) -> dict[str, int]:
@@ -53,7 +53,7 @@ def test_a_padded_and_a_packed_batch_hold_the_same_rows(part):
 
 def test_a_seq2seq_batch(part):
     """Sources of 3 and 5 tokens, targets of 4 and 1."""
-    rows = [Encoded([1] * 3, [1] * 4, 3, 4, 4), Encoded([1] * 5, [1], 5, 1, 1)]
+    rows = [EncodedExample([1] * 3, [1] * 4, 3, 4, 4), EncodedExample([1] * 5, [1], 5, 1, 1)]
     held = {"rows": 2, "sources": 8, "targets": 5, "supervised": 5, "source_source": 34}
     held |= {"source_target": 17, "target_target": 17}
     for lines, slots in (([[one] for one in rows], 18), ([rows], 13)):

@@ -77,7 +77,15 @@ def test_the_key_is_compared_in_constant_time(monkeypatch):
     compared = []
     real = middleware.hmac.compare_digest
     monkeypatch.setattr(middleware.hmac, "compare_digest", lambda a, b: (compared.append((a, b)), real(a, b))[1])
-    made = middleware.Gate(None, key="right", hosts=[], origins=[], max_body_bytes=9, body_seconds=1, metrics=None)  # pyright: ignore
+    made = middleware.SecurityMiddleware(
+        None,  # pyright: ignore
+        key="right",
+        hosts=[],
+        origins=[],
+        max_body_bytes=9,
+        body_seconds=1,
+        metrics=None,  # pyright: ignore
+    )
     check = getattr(made, "_check")  # noqa: B009
     check("GET", "/v1/models", Headers({"authorization": "Bearer right"}))
     with pytest.raises(ApiError):

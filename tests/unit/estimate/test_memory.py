@@ -7,9 +7,9 @@ import torch
 from hydra.utils import get_class
 
 from llmft.data.batching.collate import training_batch
-from llmft.estimate.memory import MALLOC_BYTES, Outline, fullest, predict
-from llmft.estimate.memory_tracker import Ledger
-from llmft.estimate.suggestions import Change, changes
+from llmft.estimate.memory import MALLOC_BYTES, MetaModel, fullest, predict
+from llmft.estimate.memory_tracker import MemoryTracker
+from llmft.estimate.suggestions import Suggestion, changes
 from llmft.models.backbone.load import locate
 from llmft.utils.oom import is_shortage
 
@@ -19,7 +19,7 @@ ROWS = ("data=alpaca", "data.path=sample", "data.limit=20", "data.batch_size=4")
 
 def test_the_ledger_counts_what_is_held_and_forgets_what_is_freed():
     known = torch.zeros(1000)
-    with Ledger(known) as ledger:
+    with MemoryTracker(known) as ledger:
         view = known[:10]  # no memory of its own
         assert (ledger.live, ledger.peak) == (0, 0)
         a = known + 1
@@ -36,7 +36,7 @@ def outlined(load, *overrides):
     cfg = load(*overrides)
     family = get_class(cfg.model._target_)
     place = locate(cfg.model, family.auto_class)
-    return Outline(cfg, place, family.auto_class), family
+    return MetaModel(cfg, place, family.auto_class), family
 
 
 def test_sizes_by_hand(load):
@@ -67,7 +67,7 @@ def test_activations_are_what_torch_makes(model, load, built):
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
     gradients = [w.grad for w in weights if w.grad is not None]
-    with Ledger(*weights, *module.model.buffers(), *gradients) as ledger:
+    with MemoryTracker(*weights, *module.model.buffers(), *gradients) as ledger:
         module.loss_sum(batch)[0].backward()
     assert predicted == pytest.approx(ledger.peak, rel=0.05)
 
@@ -110,10 +110,10 @@ def test_changes_come_cheapest_first_and_keep_the_window(load):
 
 
 def test_the_first_change_that_fits_is_taken_else_the_smallest():
-    a, b, c = (Change({name: 1}, "") for name in "abc")
-    assert Change.first_within([(a, 30), (b, 10), (c, 5)], 10) == replace(b, peak=10, fits=True)
-    assert Change.first_within([(a, 30), (b, 20), (c, 25)], 10) == replace(b, peak=20, fits=False)
-    assert Change.first_within([], 10) is None
+    a, b, c = (Suggestion({name: 1}, "") for name in "abc")
+    assert Suggestion.first_within([(a, 30), (b, 10), (c, 5)], 10) == replace(b, peak=10, fits=True)
+    assert Suggestion.first_within([(a, 30), (b, 20), (c, 25)], 10) == replace(b, peak=20, fits=False)
+    assert Suggestion.first_within([], 10) is None
 
 
 @pytest.mark.parametrize(

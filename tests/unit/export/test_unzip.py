@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmft.export import checksums
-from llmft.export.unzip import Caps, restore
+from llmft.export.unzip import ArchiveLimits, restore
 from llmft.export.zip import pack
 from llmft.utils.errors import UserError
 
-CAPS = Caps(files=10, size=100_000, ratio=100)
+CAPS = ArchiveLimits(files=10, size=100_000, ratio=100)
 FILES = {"README.md": b"card", "model.safetensors": bytes(range(256)) * 20, "more/tokenizer.json": b"{}"}
 
 

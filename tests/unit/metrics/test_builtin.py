@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from llmft.config.metric_names import BETTER, mode_of
 from llmft.metrics import compare
 from llmft.metrics.builtin import metrics
-from llmft.metrics.metric import Answered
+from llmft.metrics.metric import ScoredAnswer
 from llmft.metrics.text_normalization import keywords, normal, words
 
 HYPOTHESES = ["the cat sat on the mat", "a quick brown fox", "hello there my friend"]
@@ -21,7 +21,7 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=40) | st.sampled_from(
 
 
 def scores(*pairs, **known):
-    return compare.corpus(ALL, [Answered(answer, reference, **known) for answer, reference in pairs])
+    return compare.corpus(ALL, [ScoredAnswer(answer, reference, **known) for answer, reference in pairs])
 
 
 def test_the_goldens():
@@ -70,9 +70,9 @@ def test_keywords_by_hand():
 
 def test_lengths_repetition_and_endings_by_hand():
     rows = [
-        Answered("go go go go", "x", ended=False),
-        Answered("one two", "x", ended=True),
-        Answered("", "x", ended=True),
+        ScoredAnswer("go go go go", "x", ended=False),
+        ScoredAnswer("one two", "x", ended=True),
+        ScoredAnswer("", "x", ended=True),
     ]
     found = compare.corpus(ALL, rows)
     assert found["words"] == pytest.approx((4 + 2 + 0) / 3)
@@ -82,7 +82,9 @@ def test_lengths_repetition_and_endings_by_hand():
 
 
 def test_perplexity_is_weighted_by_tokens():
-    found = compare.corpus(ALL, [Answered("", "x", nats=2.0, tokens=2), Answered("", "x", nats=150.0, tokens=50)])
+    found = compare.corpus(
+        ALL, [ScoredAnswer("", "x", nats=2.0, tokens=2), ScoredAnswer("", "x", nats=150.0, tokens=50)]
+    )
     assert found["loss"] == pytest.approx(152 / 52)
     assert found["perplexity"] == pytest.approx(18.598, abs=1e-3)  # not exp of a mean of means, 7.389, nor 11.402
 
@@ -152,7 +154,7 @@ def test_an_answer_that_is_its_reference_is_perfect(texts):
 
 def test_row_statistics_have_their_width():
     for metric in ALL:
-        assert len(metric.row(Answered("a b", "a c"))) == metric.width, metric.name
+        assert len(metric.row(ScoredAnswer("a b", "a c"))) == metric.width, metric.name
     assert [metric.name for metric in ALL] == [name for name in BETTER if name != "judge"]
 
 

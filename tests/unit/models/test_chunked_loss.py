@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmft.models import loss
-from llmft.models.loss import head_left_out, head_loss_sum, head_on
+from llmft.models.loss import capture_hidden, chunked_cross_entropy_sum, head_on
 
 
 def both(n, dtype, bias):
@@ -19,7 +19,7 @@ def both(n, dtype, bias):
         inputs = [t.clone().requires_grad_() for t in (hidden, weight, offset) if t is not None]
         h, w, b = inputs[0], inputs[1], inputs[2] if bias else None
         total = (
-            head_loss_sum(h, w, b, targets)[0]
+            chunked_cross_entropy_sum(h, w, b, targets)[0]
             if chunked
             else loss.token_loss_sum(torch.nn.functional.linear(h, w, b), targets)[0]
         )
@@ -51,7 +51,7 @@ def test_under_autocast_it_multiplies_in_bfloat16_and_keeps_float32_weights():
     hidden, weight = torch.randn(5, 6, requires_grad=True), torch.randn(11, 6, requires_grad=True)
     targets = torch.randint(0, 11, (5,))
     with torch.autocast("cpu", torch.bfloat16):
-        total, _ = head_loss_sum(hidden, weight, None, targets)
+        total, _ = chunked_cross_entropy_sum(hidden, weight, None, targets)
         plain, _ = loss.token_loss_sum(torch.nn.functional.linear(hidden, weight), targets)
     assert total.item() == pytest.approx(plain.item(), rel=1e-6)
     total.backward()
@@ -62,13 +62,13 @@ def test_under_autocast_it_multiplies_in_bfloat16_and_keeps_float32_weights():
 def test_without_gradients_none_are_worked_out():
     hidden, weight = torch.randn(5, 6, requires_grad=True), torch.randn(11, 6, requires_grad=True)
     with torch.no_grad():
-        total, tokens = head_loss_sum(hidden, weight, None, torch.zeros(5, dtype=torch.long))
+        total, tokens = chunked_cross_entropy_sum(hidden, weight, None, torch.zeros(5, dtype=torch.long))
     assert (total.requires_grad, int(tokens)) == (False, 5)
 
 
 def test_what_is_frozen_gets_no_gradient():
     hidden, weight = torch.randn(5, 6, requires_grad=True), torch.randn(11, 6)
-    head_loss_sum(hidden, weight, None, torch.zeros(5, dtype=torch.long))[0].backward()
+    chunked_cross_entropy_sum(hidden, weight, None, torch.zeros(5, dtype=torch.long))[0].backward()
     assert weight.grad is None
     assert hidden.grad is not None
     assert hidden.grad.abs().sum() > 0
@@ -84,7 +84,7 @@ def test_the_head_sees_one_of_the_chosen_positions_and_the_rest_is_kept(outer_fi
 
     model, hidden = Model(), torch.randn(2, 4, 3)
     chosen = torch.tensor([[False, True, True, False], [False, False, False, True]])
-    contexts = [lambda: head_left_out(model), lambda: head_on(model, chosen)]
+    contexts = [lambda: capture_hidden(model), lambda: head_on(model, chosen)]
     first, second = contexts if outer_first else reversed(contexts)
     with first() as a, second() as b:
         assert model.head(hidden).shape == (1, 7)

@@ -7,7 +7,7 @@ import torch
 
 from llmft.callbacks.perplexity import perplexity
 from llmft.models.loss import head_on, supervised, token_loss_sum
-from llmft.models.module import TokenSums
+from llmft.models.module import TokenLoss
 
 
 class OneProcess:
@@ -29,7 +29,7 @@ def test_nothing_to_learn_is_zero_and_still_has_a_gradient():
 
 
 def test_means_are_weighted_by_tokens():
-    sums = TokenSums()
+    sums = TokenLoss()
     sums.add(torch.tensor(2 * 1.0), torch.tensor(2))
     sums.add(torch.tensor(50 * 3.0), torch.tensor(50))
     loss, tokens = sums.mean(OneProcess())

@@ -17,7 +17,7 @@ from llmft.utils import files
 from llmft.utils.cache import cached_folder
 from llmft.utils.distributed import follow
 from llmft.utils.errors import UserError, chain
-from llmft.utils.lock import NAME, Claim, is_claimed
+from llmft.utils.lock import NAME, DirectoryLock, is_claimed
 from llmft.utils.logging import KeptLog
 
 
@@ -66,18 +66,18 @@ def test_a_torn_last_line_is_no_line(tmp_path):
 
 
 def test_a_second_process_is_refused_and_a_killed_one_is_not_in_the_way(tmp_path):
-    pid = forked(lambda: Claim(tmp_path))
+    pid = forked(lambda: DirectoryLock(tmp_path))
     try:
         assert is_claimed(tmp_path)
         with pytest.raises(UserError, match=rf"another process is writing there \(process {pid} on .* since .* UTC\)"):
-            Claim(tmp_path)
+            DirectoryLock(tmp_path)
     finally:
         killed(pid)
     assert (tmp_path / NAME).exists()
     assert not is_claimed(tmp_path)
-    claim = Claim(tmp_path)
+    claim = DirectoryLock(tmp_path)
     with pytest.raises(UserError, match="a training of this process"):
-        Claim(tmp_path)
+        DirectoryLock(tmp_path)
     assert not is_claimed(tmp_path)  # looking at it does not give it up
     pid = forked(lambda: is_claimed(tmp_path) or os._exit(3))
     killed(pid)
@@ -89,14 +89,14 @@ def test_a_worker_that_outlives_its_run_holds_nothing(tmp_path):
     """A loader worker looks for its parent every few seconds only; a resumed run need not wait for that."""
 
     def with_a_worker():
-        claim = Claim(tmp_path)
+        claim = DirectoryLock(tmp_path)
         if os.fork() == 0:
             time.sleep(1)
             os._exit(0)
         return claim
 
     killed(forked(with_a_worker))
-    Claim(tmp_path).release()
+    DirectoryLock(tmp_path).release()
 
 
 def test_temporary_folders_of_killed_processes_go_with_the_next(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.metric_names import BETTER, LOGGED
-from llmft.config.schema.cross_field import Faults, between
+from llmft.config.schema.cross_field import Faults, cross_field
 from llmft.config.schema.types import COUNT, COUNT_OR_NULL, FLAG, FROM_ZERO, NOT_NEGATIVE, POSITIVE, Rule, one_of
 from llmft.utils.text import did_you_mean
 
@@ -34,19 +34,19 @@ RULES: dict[str, Rule] = {
 }
 
 
-@between("callbacks.early_stopping.patience", "data.split.val")
+@cross_field("callbacks.early_stopping.patience", "data.split.val")
 def _early_stopping(cfg: DictConfig) -> Faults:
     patience = cfg.callbacks.early_stopping.patience
     if patience is not None and not cfg.data.split.val:
         yield f"callbacks.early_stopping.patience={patience}: needs a validation set, but data.split.val is 0"
 
 
-@between("callbacks")
+@cross_field("callbacks")
 def _callbacks(cfg: DictConfig) -> Faults:
     yield from _without_class(cfg, "callbacks")
 
 
-@between("logger")
+@cross_field("logger")
 def _loggers(cfg: DictConfig) -> Faults:
     yield from _without_class(cfg, "logger")
 
@@ -57,18 +57,18 @@ def _without_class(cfg: DictConfig, group: str) -> Faults:
             yield f"{group}.{name}: must be null, or keys with _target_ among them"
 
 
-@between("objective", "callbacks")
+@cross_field("objective", "callbacks")
 def _objective(cfg: DictConfig) -> Faults:
     yield from _monitored(cfg, "objective", cfg.objective)
 
 
-@between("callbacks.early_stopping.monitor", "callbacks")
+@cross_field("callbacks.early_stopping.monitor", "callbacks")
 def _early_stopping_monitor(cfg: DictConfig) -> Faults:
     if (monitor := cfg.callbacks.early_stopping.monitor) != cfg.get("objective"):
         yield from _monitored(cfg, "callbacks.early_stopping.monitor", monitor)
 
 
-@between("callbacks.checkpoints.monitor", "callbacks")
+@cross_field("callbacks.checkpoints.monitor", "callbacks")
 def _checkpoints_monitor(cfg: DictConfig) -> Faults:
     if (monitor := cfg.callbacks.checkpoints.monitor) != cfg.get("objective"):
         yield from _monitored(cfg, "callbacks.checkpoints.monitor", monitor)

@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from llmft.config.schema.cross_field import Faults, between
+from llmft.config.schema.cross_field import Faults, cross_field
 from llmft.config.schema.types import (
     COUNT,
     COUNT_OR_NULL,
@@ -50,19 +50,19 @@ RULES: dict[str, Rule] = {
 }
 
 
-@between("questions", "baseline")
+@cross_field("questions", "baseline")
 def _questions_of_a_training(cfg: DictConfig) -> Faults:
     if isinstance(cfg.questions, bool) or not isinstance(cfg.questions, int) or cfg.questions < 0:
         yield f"questions={cfg.questions}: must be a whole number of at least 0"
 
 
-@between("questions", "question")
+@cross_field("questions", "question")
 def _samples(cfg: DictConfig) -> Faults:
     if cfg.questions not in (None, "samples"):
         yield f"questions={cfg.questions}: must be samples (five built-in questions) or null"
 
 
-@between("compare", "run")
+@cross_field("compare", "run")
 def _compared(cfg: DictConfig) -> Faults:
     if cfg.compare and cfg.run is None:
         yield "compare=true: a plain model has no other to be compared with; pass run=RUN"

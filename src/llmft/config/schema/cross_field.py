@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 Faults = Iterator[str]
 
 
-class Together(NamedTuple):
+class CrossFieldRule(NamedTuple):
     """A rule between keys: it applies where the config has all of them, and each of them is fine alone.
 
     Attributes:
@@ -26,16 +26,16 @@ class Together(NamedTuple):
         return not any(within(key, bad) for key in self.keys for bad in broken) and all(_has(cfg, k) for k in self.keys)
 
 
-TOGETHER: list[Together] = []
+TOGETHER: list[CrossFieldRule] = []
 
 
-def between(
+def cross_field(
     *keys: str, imports: bool = False
 ) -> Callable[[Callable[[DictConfig], Faults]], Callable[[DictConfig], Faults]]:
     """Add a rule between these keys to the list."""
 
     def add(faults: Callable[[DictConfig], Faults]) -> Callable[[DictConfig], Faults]:
-        TOGETHER.append(Together(keys, faults, imports))
+        TOGETHER.append(CrossFieldRule(keys, faults, imports))
         return faults
 
     return add

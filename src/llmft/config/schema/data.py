@@ -4,7 +4,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from llmft.config.schema.cross_field import Faults, between
+from llmft.config.schema.cross_field import Faults, cross_field
 from llmft.config.schema.types import (
     COUNT,
     COUNT_OR_NULL,
@@ -59,7 +59,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-@between("data.split.train", "data.split.val", "data.split.test")
+@cross_field("data.split.train", "data.split.val", "data.split.test")
 def _shares(cfg: DictConfig) -> Faults:
     split = cfg.data.split
     if (split.train or 0) + split.val + split.test > 1 + 1e-9:
@@ -67,13 +67,13 @@ def _shares(cfg: DictConfig) -> Faults:
         yield f"data.split: the shares add up to more than 1: {shares}; data.split.train=null takes the rest"
 
 
-@between("data.train_on", "model.family")
+@cross_field("data.train_on", "model.family")
 def _seq2seq_answers(cfg: DictConfig) -> Faults:
     if cfg.data.train_on == "all" and cfg.model.family == "seq2seq":
         yield "data.train_on=all: a seq2seq model trains on the answer alone; use data.train_on=answer"
 
 
-@between("data.streaming", "data.name", "trainer.max_steps")
+@cross_field("data.streaming", "data.name", "trainer.max_steps")
 def _stream(cfg: DictConfig) -> Faults:
     if not cfg.data.streaming:
         return
@@ -83,7 +83,7 @@ def _stream(cfg: DictConfig) -> Faults:
         yield "data.streaming=true: a mix of sets cannot be streamed; take one set, or streaming=false"
 
 
-@between("data.path", "data.split")
+@cross_field("data.path", "data.split")
 def _no_rows(cfg: DictConfig) -> Faults:
     if cfg.data.path is None:
         yield "data.path=None: must be text; data.path=sample for the shipped rows"

@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.config.schema.cross_field import Faults, between
+from llmft.config.schema.cross_field import Faults, cross_field
 from llmft.config.schema.types import (
     COUNT,
     ENVIRONMENT,
@@ -14,17 +14,17 @@ from llmft.config.schema.types import (
     TEXT,
     TEXT_OR_NULL,
     Rule,
+    is_int,
     listed,
     one_of,
     texts,
-    whole,
 )
 
 RULES: dict[str, Rule] = {
     "evaluate.rows": Rule("a whole number of at least 0, or null for all", lambda v: v is None or FROM_ZERO.holds(v)),
     "evaluate.base": FLAG,
     "evaluate.in_training": FLAG,
-    "evaluate.resamples": Rule("a whole number of at least 100", lambda v: whole(v) and v >= 100),
+    "evaluate.resamples": Rule("a whole number of at least 100", lambda v: is_int(v) and v >= 100),
     "evaluate.batch_tokens": COUNT,
     "evaluate.bleu_tokenizer": one_of("13a", "zh", "char", "intl"),
     "evaluate.keywords": Rule("true, false or auto", lambda v: FLAG.holds(v) or v == "auto"),
@@ -54,20 +54,20 @@ RULES: dict[str, Rule] = {
 }
 
 
-@between("judge.kind", "evaluate.rows")
+@cross_field("judge.kind", "evaluate.rows")
 def _judge(cfg: DictConfig) -> Faults:
     if cfg.judge.kind != "none" and (cfg.evaluate.rows == 0 or OmegaConf.select(cfg, "trainer.fast_dev_run")):
         yield f"judge={cfg.judge.kind}: needs answers to judge, but evaluate.rows is {cfg.evaluate.rows}"
 
 
-@between("evaluate.seeds", "generation.do_sample")
+@cross_field("evaluate.seeds", "generation.do_sample")
 def _seeds(cfg: DictConfig) -> Faults:
     if cfg.evaluate.seeds and not cfg.generation.do_sample and cfg.get("run") is None:
         seeds = list(cfg.evaluate.seeds)
         yield f"evaluate.seeds={seeds}: greedy and beam answers are the same for each; use generation=sample"
 
 
-@between("evaluate.in_training", "evaluate.rows")
+@cross_field("evaluate.in_training", "evaluate.rows")
 def _answers_in_training(cfg: DictConfig) -> Faults:
     if cfg.evaluate.in_training and cfg.evaluate.rows == 0:
         yield "evaluate.in_training=true: needs rows to answer, but evaluate.rows is 0"

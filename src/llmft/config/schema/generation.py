@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from llmft.config.schema.cross_field import Faults, between
+from llmft.config.schema.cross_field import Faults, cross_field
 from llmft.config.schema.types import (
     COUNT,
     COUNT_OR_NULL,
@@ -18,7 +18,7 @@ from llmft.config.schema.types import (
     TEXT,
     TEXT_OR_NULL,
     Rule,
-    whole,
+    is_int,
 )
 
 # Keys of the generation group that are ours and not of GenerationConfig.
@@ -29,7 +29,7 @@ RULES: dict[str, Rule] = {
     "chat.compare": FLAG,
     "chat.max_prompt_tokens": COUNT,
     "serve.host": TEXT,
-    "serve.port": Rule("a whole number from 0 to 65535", lambda v: whole(v) and 0 <= v < 2**16),
+    "serve.port": Rule("a whole number from 0 to 65535", lambda v: is_int(v) and 0 <= v < 2**16),
     "serve.name": TEXT_OR_NULL,
     "serve.base": FLAG,
     "serve.page": FLAG,
@@ -67,7 +67,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-@between("generation", imports=True)
+@cross_field("generation", imports=True)
 def _generation(cfg: DictConfig) -> Faults:
     if fault := settings_fault({k: v for k, v in cfg.generation.items() if k not in OURS}):
         yield fault

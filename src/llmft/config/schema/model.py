@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from llmft.config.schema.cross_field import Faults, between
+from llmft.config.schema.cross_field import Faults, cross_field
 from llmft.config.schema.types import (
     COUNT,
     DROPOUT,
@@ -15,10 +15,10 @@ from llmft.config.schema.types import (
     TEXT,
     TEXT_OR_NULL,
     Rule,
+    is_int,
     listed,
     one_of,
     texts,
-    whole,
 )
 
 
@@ -29,7 +29,7 @@ def _stages(value: Any) -> bool:
     starts, blocks = zip(*value, strict=True)
     counted = blocks[:-1] if blocks[-1] == "all" else blocks
     rising = [all(a < b for a, b in pairwise(row)) for row in (starts, counted)]
-    return all(map(whole, (*starts, *counted))) and all(rising) and starts[0] == 0 and min(counted, default=0) >= 0
+    return all(map(is_int, (*starts, *counted))) and all(rising) and starts[0] == 0 and min(counted, default=0) >= 0
 
 
 RULES: dict[str, Rule] = {
@@ -71,19 +71,19 @@ RULES: dict[str, Rule] = {
 }
 
 
-@between("prompt.name", "prompt.template")
+@cross_field("prompt.name", "prompt.template")
 def _unused_template(cfg: DictConfig) -> Faults:
     if cfg.prompt.name == "auto" and cfg.prompt.template is not None:
         yield "prompt.template: prompt=auto would not use it; choose prompt=plain and set its template"
 
 
-@between("model.family", "model._target_")
+@cross_field("model.family", "model._target_")
 def _family(cfg: DictConfig) -> Faults:
     if not str(cfg.model._target_).lower().endswith(f".{cfg.model.family}"):
         yield f"model.family={cfg.model.family}: {cfg.model._target_} is of the other family"
 
 
-@between("model.dtype", "peft.method", "model.new_tokens")
+@cross_field("model.dtype", "peft.method", "model.new_tokens")
 def _half_weights(cfg: DictConfig) -> Faults:
     if cfg.model.dtype in ("auto", "float32"):
         return
@@ -94,7 +94,7 @@ def _half_weights(cfg: DictConfig) -> Faults:
         yield f"model.dtype={cfg.model.dtype}: it would lose small updates of model.new_tokens; use float32"
 
 
-@between("model.padding", "model.gradient_checkpointing", "trainer.strategy")
+@cross_field("model.padding", "model.gradient_checkpointing", "trainer.strategy")
 def _padding_skipped(cfg: DictConfig) -> Faults:
     if cfg.model.padding == "skipped" and cfg.model.gradient_checkpointing:
         yield "model.padding=skipped: with model.gradient_checkpointing a layer runs twice, and must run alike; use kept"
@@ -102,13 +102,13 @@ def _padding_skipped(cfg: DictConfig) -> Faults:
         yield "model.padding=skipped: trainer=fsdp needs the same calls in all processes; use kept"
 
 
-@between("model.attention", "model.gradient_checkpointing")
+@cross_field("model.attention", "model.gradient_checkpointing")
 def _runs_alike_twice(cfg: DictConfig) -> Faults:
     if cfg.model.attention == "by_length" and cfg.model.gradient_checkpointing:
         yield "model.attention=by_length: with model.gradient_checkpointing a layer runs twice, and must run alike; use sdpa"
 
 
-@between("peft.method", "peft.quantise")
+@cross_field("peft.method", "peft.quantise")
 def _quantised_weights_are_frozen(cfg: DictConfig) -> Faults:
     if cfg.peft.quantise and cfg.peft.method != "lora":
         yield (
@@ -117,19 +117,19 @@ def _quantised_weights_are_frozen(cfg: DictConfig) -> Faults:
         )
 
 
-@between("model.new_tokens", "peft.method")
+@cross_field("model.new_tokens", "peft.method")
 def _new_tokens_without_their_embeddings(cfg: DictConfig) -> Faults:
     if cfg.model.new_tokens and cfg.peft.method == "head":
         yield "model.new_tokens: their embeddings must be trained, and peft=head trains the head alone"
 
 
-@between("model.new_tokens", "peft.schedule")
+@cross_field("model.new_tokens", "peft.schedule")
 def _new_tokens_never_unfrozen(cfg: DictConfig) -> Faults:
     if cfg.model.new_tokens and cfg.peft.schedule[-1][1] != "all":
         yield "model.new_tokens: their embeddings must be trained, but peft.schedule does not end with all"
 
 
-@between("peft.distill_from", "model.path", "model.name")
+@cross_field("peft.distill_from", "model.path", "model.name")
 def _own_teacher(cfg: DictConfig) -> Faults:
     if cfg.peft.distill_from == cfg.model.path or cfg.peft.distill_from == cfg.model.name:
         yield f"peft.distill_from={cfg.peft.distill_from}: is the model that learns; name a larger one of its vocabulary"

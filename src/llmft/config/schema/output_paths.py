@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llmft.config.schema.cross_field import Faults, between
+from llmft.config.schema.cross_field import Faults, cross_field
 from llmft.config.schema.types import TEXT, Rule
 
 # Arguments of callbacks, loggers and the trainer that say where they write, and parts of such names.
@@ -19,7 +19,7 @@ PARTS = ("filename", "version", "sub_dir", "name", "file", "folder")
 RULES: dict[str, Rule] = {"output_dir": TEXT}
 
 
-@between("output_dir", "callbacks", "logger", "trainer")
+@cross_field("output_dir", "callbacks", "logger", "trainer")
 def _inside(cfg: DictConfig) -> Faults:
     """A run writes into its own directory alone, whatever its config says."""
     root = Path(os.path.abspath(cfg.output_dir))  # noqa: PTH100 (the file may be a link; the name counts)

@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from llmft.config.schema.cross_field import Faults, between
+from llmft.config.schema.cross_field import Faults, cross_field
 from llmft.config.schema.types import (
     COUNT,
     COUNT_OR_OFF,
@@ -14,9 +14,9 @@ from llmft.config.schema.types import (
     POSITIVE,
     RATE,
     Rule,
+    is_int,
     listed,
     one_of,
-    whole,
 )
 
 RULES: dict[str, Rule] = {
@@ -26,7 +26,7 @@ RULES: dict[str, Rule] = {
         "two numbers from 0 to below 1", lambda v: listed(v) and len(v) == 2 and all(map(DROPOUT.holds, v))
     ),
     "optim.fused": Rule("auto, true or false", lambda v: v == "auto" or isinstance(v, bool)),
-    "optim.bits": Rule("8 or 32", lambda v: whole(v) and v in (8, 32)),
+    "optim.bits": Rule("8 or 32", lambda v: is_int(v) and v in (8, 32)),
     "optim.paged": FLAG,
     "optim.fallback": FLAG,
     "scheduler.name": one_of("linear", "cosine", "constant_with_warmup", "plateau"),
@@ -56,7 +56,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-@between("trainer.precision", "model.family")
+@cross_field("trainer.precision", "model.family")
 def _float16(cfg: DictConfig) -> Faults:
     precision = str(cfg.trainer.precision)
     if precision.startswith("16") and cfg.model.family == "seq2seq":
@@ -64,13 +64,13 @@ def _float16(cfg: DictConfig) -> Faults:
         yield f"trainer.precision={precision}: T5 overflows in float16; use bf16-mixed or 32-true"
 
 
-@between("trainer.precision", "trainer.accelerator")
+@cross_field("trainer.precision", "trainer.accelerator")
 def _float16_needs_a_gpu(cfg: DictConfig) -> Faults:
     if cfg.trainer.precision == "16-mixed" and cfg.trainer.accelerator == "cpu":
         yield "trainer.precision=16-mixed: float16 needs a GPU; use bf16-mixed or 32-true"
 
 
-@between("optim.lr", "optim.betas", "optim.weight_decay")
+@cross_field("optim.lr", "optim.betas", "optim.weight_decay")
 def _step_size(cfg: DictConfig) -> Faults:
     lr, beta = cfg.optim.lr, cfg.optim.betas[0]
     # Adam's first step divides by what is left of the first beta; decoupled decay multiplies
@@ -79,7 +79,7 @@ def _step_size(cfg: DictConfig) -> Faults:
         yield f"optim.lr={lr}: with {others} a step is larger than float32 can hold; lower it"
 
 
-@between("optim.paged", "optim.fallback", "trainer.accelerator", imports=True)
+@cross_field("optim.paged", "optim.fallback", "trainer.accelerator", imports=True)
 def _paging(cfg: DictConfig) -> Faults:
     from llmft.utils.device import cannot_page
 
@@ -87,20 +87,20 @@ def _paging(cfg: DictConfig) -> Faults:
         yield f"optim.paged=true: {why}; use optim=adamw_8bit, or optim.fallback=true to go on without paging"
 
 
-@between("peft.method", "trainer.devices")
+@cross_field("peft.method", "trainer.devices")
 def _unfreezing_alone(cfg: DictConfig) -> Faults:
     if cfg.peft.method == "unfreeze" and cfg.trainer.devices != 1:
         # DDP decides at its start which gradients it waits for
         yield f"peft=unfreeze: trains in one process, but trainer.devices is {cfg.trainer.devices}"
 
 
-@between("trainer.max_epochs", "trainer.max_steps")
+@cross_field("trainer.max_epochs", "trainer.max_steps")
 def _end(cfg: DictConfig) -> Faults:
     if cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1:
         yield "trainer.max_epochs=-1: needs an end; set trainer.max_steps"
 
 
-@between("trainer.val_check_interval", "trainer.accumulate_grad_batches")
+@cross_field("trainer.val_check_interval", "trainer.accumulate_grad_batches")
 def _validation_in_a_window(cfg: DictConfig) -> Faults:
     interval, window = cfg.trainer.val_check_interval, cfg.trainer.accumulate_grad_batches
     if isinstance(interval, int) and interval % window:
@@ -110,13 +110,13 @@ def _validation_in_a_window(cfg: DictConfig) -> Faults:
         )
 
 
-@between("trainer.devices", "trainer.strategy")
+@cross_field("trainer.devices", "trainer.strategy")
 def _processes(cfg: DictConfig) -> Faults:
     if cfg.trainer.devices > 1 and cfg.trainer.strategy == "auto":
         yield f"trainer.devices={cfg.trainer.devices}: several processes need a strategy; use trainer=ddp trainer.devices=N"
 
 
-@between("trainer.devices", "trainer.num_nodes", "trainer.strategy")
+@cross_field("trainer.devices", "trainer.num_nodes", "trainer.strategy")
 def _nodes(cfg: DictConfig) -> Faults:
     devices, nodes, strategy = cfg.trainer.devices, cfg.trainer.num_nodes, cfg.trainer.strategy
     if nodes > 1 and strategy == "auto":
@@ -125,19 +125,19 @@ def _nodes(cfg: DictConfig) -> Faults:
         yield "trainer.strategy=fsdp: shares the weights out among processes, but there is one; set trainer.devices=N"
 
 
-@between("trainer.strategy", "evaluate.in_training")
+@cross_field("trainer.strategy", "evaluate.in_training")
 def _no_whole_model(cfg: DictConfig) -> Faults:
     if cfg.trainer.strategy == "fsdp" and cfg.evaluate.in_training:
         yield "evaluate.in_training=true: answers need the whole model, which trainer=fsdp shares out; use trainer=ddp"
 
 
-@between("trainer.strategy", "data.batching", "model.family")
+@cross_field("trainer.strategy", "data.batching", "model.family")
 def _shared_and_packed(cfg: DictConfig) -> Faults:
     if cfg.trainer.strategy == "fsdp" and cfg.data.batching == "packed" and cfg.model.family == "seq2seq":
         yield "data.batching=packed: calls the encoder of a seq2seq model alone, which trainer=fsdp cannot; use tokens"
 
 
-@between("scheduler.warmup_steps", "trainer.max_steps")
+@cross_field("scheduler.warmup_steps", "trainer.max_steps")
 def _warm_up(cfg: DictConfig) -> Faults:
     warmup, steps = cfg.scheduler.warmup_steps, cfg.trainer.max_steps
     if warmup >= 1 and steps != -1 and warmup >= steps:

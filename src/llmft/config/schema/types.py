@@ -17,7 +17,7 @@ def number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def whole(value: Any) -> bool:
+def is_int(value: Any) -> bool:
     """A whole number, and no flag."""
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -40,10 +40,10 @@ def one_of(*options: str) -> Rule:
 TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v) and "\0" not in v)
 TEXT_OR_NULL = Rule("text or null", lambda v: v is None or TEXT.holds(v))
 FLAG = Rule("true or false", lambda v: isinstance(v, bool))
-COUNT = Rule("a whole number of at least 1", lambda v: whole(v) and v >= 1)
+COUNT = Rule("a whole number of at least 1", lambda v: is_int(v) and v >= 1)
 COUNT_OR_NULL = Rule("a whole number of at least 1, or null", lambda v: v is None or COUNT.holds(v))
 COUNT_OR_OFF = Rule("a whole number of at least 1, or -1 for no limit", lambda v: v == -1 or COUNT.holds(v))
-FROM_ZERO = Rule("a whole number of at least 0", lambda v: whole(v) and v >= 0)
+FROM_ZERO = Rule("a whole number of at least 0", lambda v: is_int(v) and v >= 0)
 POSITIVE = Rule("a number above 0", lambda v: number(v) and 0 < v < float("inf"))
 FLOAT32 = 3.4e38  # the largest number, nearly
 RATE = Rule("a number above 0 that float32 can hold", lambda v: number(v) and 0 < v < FLOAT32)
@@ -60,7 +60,7 @@ ENVIRONMENT = Rule("the name of an environment variable", lambda v: isinstance(v
 NAMES = Rule("a list of texts", lambda v: listed(v) and all(isinstance(one, str) and one.strip() for one in v))
 
 HUB_NAME = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
-SEED = Rule("a whole number from 0 to 4294967295", lambda v: whole(v) and 0 <= v < 2**32)
+SEED = Rule("a whole number from 0 to 4294967295", lambda v: is_int(v) and 0 <= v < 2**32)
 
 SIZE = Rule(
     "a size such as 500MB or 4GB",

@@ -7,25 +7,25 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from llmft.data.batching.sampler import Line
-from llmft.data.tokenization.codec import IGNORED, Encoded
+from llmft.data.batching.sampler import Pack
+from llmft.data.tokenization.codec import IGNORED, EncodedExample
 
 
-class Lines(Dataset[list[Encoded]]):
+class PackedDataset(Dataset[list[EncodedExample]]):
     """Rows by the lines that a batch sampler gives; a filler line ``(~row,)`` is that row without labels."""
 
-    def __init__(self, rows: Sequence[Encoded]) -> None:
+    def __init__(self, rows: Sequence[EncodedExample]) -> None:
         self.rows = rows
 
-    def __getitem__(self, line: Line) -> list[Encoded]:
+    def __getitem__(self, line: Pack) -> list[EncodedExample]:
         return [self.rows[row] if row >= 0 else _unlabelled(self.rows[~row]) for row in line]
 
 
-def _unlabelled(row: Encoded) -> Encoded:
+def _unlabelled(row: EncodedExample) -> EncodedExample:
     return replace(row, labels=[IGNORED] * len(row.labels), supervised=0, place="")
 
 
-def training_batch(lines: Sequence[Sequence[Encoded]], pad_id: int) -> dict[str, Any]:
+def training_batch(lines: Sequence[Sequence[EncodedExample]], pad_id: int) -> dict[str, Any]:
     """Right-padded lines of one row each; where a line holds several, also where in it each of them stands.
 
     The attention mask comes from lengths, so a pad id that equals the stop token harms nothing.

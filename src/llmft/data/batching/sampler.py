@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Sampler
 
 # A line of a batch: the rows that share it (one, unless they are packed).
-Line = tuple[int, ...]
+Pack = tuple[int, ...]
 # Tokens of a row as the encoder and the decoder see them; a causal row has one number.
 Size = tuple[int, ...]
 
@@ -21,7 +21,7 @@ WINDOW_ROWS = 2048
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchingConfig:
     """How rows become batches: the keys of ``conf/data`` that decide it.
 
     Attributes:
@@ -43,7 +43,7 @@ class Plan:
     seed: int
 
 
-class Batches(Sampler[list[Line]]):
+class PlannedBatchSampler(Sampler[list[Pack]]):
     """A batch sampler whose order depends on seed and epoch alone.
 
     ``rows`` and ``grouped`` mix the rows anew each epoch. ``tokens`` and ``packed`` choose once which rows go together, and
@@ -57,14 +57,18 @@ class Batches(Sampler[list[Line]]):
             the loader turns into a row without labels, so that all processes take the same number of steps.
     """
 
-    def __init__(self, sizes: np.ndarray | Sequence[Size], plan: Plan, *, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self, sizes: np.ndarray | Sequence[Size], plan: BatchingConfig, *, rank: int = 0, ranks: int = 1
+    ) -> None:
         self.sizes, self.plan, self.rank, self.ranks = np.asarray(sizes, np.int32), plan, rank, ranks
         self.lengths = self.sizes.sum(axis=1)
         self.epoch = self.start = 0
-        self.fixed = {"tokens": self._by_budget, "packed": self._packed}[plan.batching]() if self._is_fixed else Laid()
+        self.fixed = (
+            {"tokens": self._by_budget, "packed": self._packed}[plan.batching]() if self._is_fixed else BatchIndex()
+        )
 
     @property
-    def sampler(self) -> "Batches":
+    def sampler(self) -> "PlannedBatchSampler":
         """Lightning calls ``set_epoch`` on the sampler behind a batch sampler: here both are one."""
         return self
 
@@ -81,7 +85,7 @@ class Batches(Sampler[list[Line]]):
         """Batches of an epoch for each process, those that were left out included."""
         return -(-self._whole // self.ranks)
 
-    def __iter__(self) -> Iterator[list[Line]]:
+    def __iter__(self) -> Iterator[list[Pack]]:
         order, count = self._epoch(), len(self)
         for number in range(self.start * self.ranks + self.rank, count * self.ranks, self.ranks):
             yield self._batch(order, number) if number < self._whole else [(~self._batch(order, 0)[0][0],)]
@@ -117,10 +121,10 @@ class Batches(Sampler[list[Line]]):
         if self.plan.batching == "rows":
             return rows, None
         block = self.plan.batch_size * GROUP_BATCHES
-        parts = [alike(part, self.sizes, self.plan.batch_size) for part in _cut(rows, block)]
+        parts = [sort_by_length(part, self.sizes, self.plan.batch_size) for part in _cut(rows, block)]
         return np.concatenate(parts), self._mixed(generator)
 
-    def _batch(self, order: tuple[np.ndarray, np.ndarray | None], number: int) -> list[Line]:
+    def _batch(self, order: tuple[np.ndarray, np.ndarray | None], number: int) -> list[Pack]:
         rows, batches = order
         chosen = number if batches is None else int(batches[number])
         if self._is_fixed:
@@ -138,11 +142,11 @@ class Batches(Sampler[list[Line]]):
     def _windows(self) -> list[np.ndarray]:
         return _cut(self._order(torch.Generator().manual_seed(self.plan.seed)), WINDOW_ROWS)
 
-    def _by_budget(self) -> "Laid":
-        laid = Laid()
+    def _by_budget(self) -> "BatchIndex":
+        laid = BatchIndex()
         for window in self._windows():
             many = int(self.plan.tokens_per_batch / max(1.0, self.lengths[window].mean()))
-            window = alike(window, self.sizes, max(1, many))
+            window = sort_by_length(window, self.sizes, max(1, many))
             sizes = self.sizes[window].tolist()
             batch: list[int] = []
             widest = [0] * self.sizes.shape[1]
@@ -156,33 +160,33 @@ class Batches(Sampler[list[Line]]):
             laid.add([(row,) for row in batch])
         return laid
 
-    def _packed(self) -> "Laid":
+    def _packed(self) -> "BatchIndex":
         parts, budgets = self.sizes.shape[1], self.plan.budgets
         room = budgets if parts == len(budgets) else (sum(budgets),)
         if self.plan.pack_tokens is not None:
             room = (self.plan.pack_tokens,) * parts
-        lines = Laid()
+        lines = BatchIndex()
         for window in self._windows():
             lines.add(first_fit_decreasing(window.tolist(), self.sizes, room))
         mixed = torch.randperm(lines.lines, generator=torch.Generator().manual_seed(self.plan.seed)).tolist()
-        laid = Laid()
+        laid = BatchIndex()
         for chosen in _cut(mixed, self.plan.batch_size):
             laid.add([lines.line(number) for number in chosen])
         return laid
 
-    def widest(self, batch: Sequence[Line]) -> list[int]:
+    def widest(self, batch: Sequence[Pack]) -> list[int]:
         """Tokens of the longest line, part by part."""
         lines = [self.sizes[list(line)].sum(axis=0).tolist() for line in batch]
         return [max(part) for part in zip(*lines, strict=True)]
 
 
-class Laid(Sequence[list[Line]]):
+class BatchIndex(Sequence[list[Pack]]):
     """Batches of lines of rows in three arrays of numbers: a million rows as tuples would fill the memory."""
 
     def __init__(self) -> None:
         self.rows, self.line_ends, self.batch_ends = array("i"), array("i"), array("i")
 
-    def add(self, batch: Sequence[Line]) -> None:
+    def add(self, batch: Sequence[Pack]) -> None:
         """Lay one batch behind the others."""
         for line in batch:
             self.rows.extend(line)
@@ -194,7 +198,7 @@ class Laid(Sequence[list[Line]]):
         """Lines of all batches."""
         return len(self.line_ends)
 
-    def line(self, number: int) -> Line:
+    def line(self, number: int) -> Pack:
         """A line by its number, over all batches."""
         return tuple(self.rows[self.line_ends[number - 1] if number else 0 : self.line_ends[number]])
 
@@ -208,7 +212,7 @@ class Laid(Sequence[list[Line]]):
         return [self.line(line) for line in range(start, self.batch_ends[number])]
 
 
-def alike(rows: np.ndarray, sizes: np.ndarray, batch: int) -> np.ndarray:
+def sort_by_length(rows: np.ndarray, sizes: np.ndarray, batch: int) -> np.ndarray:
     """Rows in an order in which those of a batch are alike in every part.
 
     By length, longest first; where there are two parts, by the first, and within strips of as many batches as there are
@@ -227,7 +231,7 @@ def alike(rows: np.ndarray, sizes: np.ndarray, batch: int) -> np.ndarray:
     return np.concatenate([part[np.argsort(-sizes[part, 1], kind="stable")] for part in _cut(order, strip)])
 
 
-def first_fit_decreasing(rows: Sequence[int], sizes: np.ndarray | Sequence[Size], room: Size) -> list[Line]:
+def first_fit_decreasing(rows: Sequence[int], sizes: np.ndarray | Sequence[Size], room: Size) -> list[Pack]:
     """Lay rows into lines: the longest first, each into the first line that still has room in every part.
 
     A row longer than ``room`` has a line for itself. At most 11/9 of the fewest possible lines, and 1 (D. Johnson, 1973,

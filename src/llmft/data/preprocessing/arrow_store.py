@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from llmft.data.records import Example, Turn
-from llmft.data.tokenization.codec import Encoded
+from llmft.data.tokenization.codec import EncodedExample
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ def writing(file: Path, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch]
     np.cumsum([0, *sizes], dtype=np.int64).tofile(file.with_suffix(".starts"))
 
 
-class Table:
+class ArrowTable:
     """Record batches of a file, found by the number of a row; only what is asked for is read."""
 
     def __init__(self, file: Path) -> None:
@@ -60,7 +60,7 @@ class Table:
         self.held: tuple[int, Any] = (-1, None)
 
     def __reduce__(self) -> tuple[type, tuple[Path]]:
-        return Table, (self.file,)  # a loader's worker opens the file, it is not sent there
+        return ArrowTable, (self.file,)  # a loader's worker opens the file, it is not sent there
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -86,10 +86,10 @@ def _integers(array: Any) -> list[int]:
     return np.frombuffer(array.buffers()[1], np.int32, len(array), 4 * array.offset).tolist() if len(array) else []
 
 
-class Stored(Sequence[T], Generic[T]):
+class LazyRows(Sequence[T], Generic[T]):
     """Some rows of a table, in an order of their own; what is read from one is made by ``make``."""
 
-    def __init__(self, table: Table, chosen: np.ndarray) -> None:
+    def __init__(self, table: ArrowTable, chosen: np.ndarray) -> None:
         self.table, self.chosen = table, chosen
 
     def make(self, number: int) -> T:
@@ -102,8 +102,8 @@ class Stored(Sequence[T], Generic[T]):
     @overload
     def __getitem__(self, key: int) -> T: ...
     @overload
-    def __getitem__(self, key: slice) -> "Stored[T]": ...
-    def __getitem__(self, key: int | slice) -> "T | Stored[T]":
+    def __getitem__(self, key: slice) -> "LazyRows[T]": ...
+    def __getitem__(self, key: int | slice) -> "T | LazyRows[T]":
         if isinstance(key, slice):
             return type(self)(self.table, self.chosen[key])
         return self.make(int(self.chosen[key]))
@@ -112,7 +112,7 @@ class Stored(Sequence[T], Generic[T]):
         return (self.make(int(number)) for number in self.chosen)
 
 
-class Examples(Stored[Example]):
+class Examples(LazyRows[Example]):
     """Examples of a file that ``write_examples`` made."""
 
     def make(self, number: int) -> Example:
@@ -120,19 +120,19 @@ class Examples(Stored[Example]):
         return example_of(self.table.row(number))
 
 
-class Rows(Stored[Encoded]):
+class Rows(LazyRows[EncodedExample]):
     """Encoded rows."""
 
-    def make(self, number: int) -> Encoded:
+    def make(self, number: int) -> EncodedExample:
         """An encoded row."""
         return encoded_of(self.table.row(number))
 
 
-def encoded_of(row: dict[str, Any]) -> Encoded:
+def encoded_of(row: dict[str, Any]) -> EncodedExample:
     """An encoded row from its stored row; labels that are not there are the answer's ids, as for causal rows of one answer."""
     if row["labels"] is None:
         row["labels"] = [-100] * row["prompt_length"] + row["input_ids"][row["prompt_length"] :]
-    return Encoded(**{**row, "lost": row["lost"] or ""})
+    return EncodedExample(**{**row, "lost": row["lost"] or ""})
 
 
 def example_of(row: dict[str, Any]) -> Example:
@@ -154,7 +154,7 @@ def example_batch(examples: Sequence[Example]) -> pa.RecordBatch:
     return pa.record_batch([pa.array(column, pa.string()) for column in columns], schema=EXAMPLES)
 
 
-def encoded_batch(rows: Sequence[Encoded]) -> pa.RecordBatch:
+def encoded_batch(rows: Sequence[EncodedExample]) -> pa.RecordBatch:
     """Encoded rows as they are stored; labels that follow from the ids are left out."""
     labels = [None if _implied(row) else row.labels for row in rows]
     values = {
@@ -176,7 +176,7 @@ def _array(values: list[Any], type_: pa.DataType) -> pa.Array:
     )
 
 
-def _implied(row: Encoded) -> bool:
+def _implied(row: EncodedExample) -> bool:
     head = row.prompt_length
     return (
         row.joined
@@ -194,7 +194,7 @@ def read_batch(file: Path, number: int) -> list[Example]:
 
 def batches_in(file: Path) -> tuple[int, int]:
     """How many record batches and rows a file has."""
-    table = Table(file)
+    table = ArrowTable(file)
     return table.reader.num_record_batches, len(table)
 
 
@@ -215,7 +215,7 @@ class FactFiles:
             file.close()
 
 
-class Facts:
+class RowColumns:
     """The numbers of encoded rows, read column by column when they are needed."""
 
     def __init__(self, folder: Path) -> None:

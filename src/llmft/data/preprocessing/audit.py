@@ -8,8 +8,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from llmft.data.datamodule import InstructionDataModule
-from llmft.data.preprocessing.arrow_store import Facts
+from llmft.data.preprocessing.arrow_store import RowColumns
 from llmft.utils.console import Console
 
 LENGTHS = ("prompt_tokens", "answer_tokens", "prompt_characters", "answer_characters")
@@ -40,7 +39,7 @@ class Audit:
     budgets: dict[str, int]
 
     @classmethod
-    def of(cls, facts: Facts, chosen: Mapping[str, np.ndarray], budgets: dict[str, int]) -> "Audit":
+    def of(cls, facts: RowColumns, chosen: Mapping[str, np.ndarray], budgets: dict[str, int]) -> "Audit":
         """Look at the rows of every split; one column of facts is in memory at a time."""
         splits: dict[str, dict[str, Any]] = {name: {"rows": len(rows)} for name, rows in chosen.items()}
         lengths: dict[str, np.ndarray] = {}
@@ -172,9 +171,9 @@ def bars(lengths: np.ndarray, budget: int) -> list[tuple[Text, Text, Text]]:
     return made
 
 
-def show_audit(data: InstructionDataModule) -> None:
-    """Print what the rows of each split are like, and how long they are."""
-    if data.audit:
+def show_audit(audit: Audit | None) -> None:
+    """Print what the rows of each split are like, and how long they are; a stream has no audit."""
+    if audit:
         console = Console(highlight=False)
-        console.print(data.audit.table())
-        console.print(data.audit.histogram())
+        console.print(audit.table())
+        console.print(audit.histogram())

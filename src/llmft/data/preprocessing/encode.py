@@ -30,10 +30,10 @@ from llmft.data.preprocessing.arrow_store import (
     read_batch,
     writing,
 )
-from llmft.data.preprocessing.row_counts import Account
-from llmft.data.preprocessing.truncation import Fitting, TooLongError
+from llmft.data.preprocessing.row_counts import RowCounts
+from llmft.data.preprocessing.truncation import TooLongError, Truncation
 from llmft.data.records import Example
-from llmft.data.tokenization.codec import Codec, Encoded
+from llmft.data.tokenization.codec import Codec, EncodedExample
 from llmft.data.tokenization.template import Prompt
 from llmft.utils.distributed import end_with_parent
 from llmft.utils.errors import UserError
@@ -50,24 +50,24 @@ ODD = re.compile(
 )
 
 
-class Part(NamedTuple):
+class EncodedBatch(NamedTuple):
     """What became of one batch of examples."""
 
     rows: pa.RecordBatch
     facts: dict[str, np.ndarray]
-    account: Account
+    account: RowCounts
     faults: list[str]
 
 
 @dataclass
-class Encoding:
+class Preprocessor:
     """How examples become rows: what a worker needs."""
 
     examples: Path
     codec: Codec
-    fitting: Fitting
+    fitting: Truncation
 
-    def write(self, folder: Path, account: Account, processes: int | None) -> None:
+    def write(self, folder: Path, account: RowCounts, processes: int | None) -> None:
         """Write ``rows.arrow`` and the rows' numbers, and count in ``account`` what became of the examples.
 
         Args:
@@ -99,7 +99,7 @@ class Encoding:
 
     def ahead(
         self, windows: Iterable[W], examples: Callable[[W], list[Example]], processes: int
-    ) -> Iterator[tuple[W, Part]]:
+    ) -> Iterator[tuple[W, EncodedBatch]]:
         """Windows and what their examples became, in order; with ``processes`` of them so many are encoded ahead."""
         held: deque[W] = deque()
 
@@ -112,7 +112,7 @@ class Encoding:
             for part in parts:
                 yield held.popleft(), part
 
-    def _in_order(self, method: str, items: Iterable[Any], processes: int) -> Generator[Part]:
+    def _in_order(self, method: str, items: Iterable[Any], processes: int) -> Generator[EncodedBatch]:
         if not processes:
             yield from (getattr(self, method)(item) for item in items)
             return
@@ -127,13 +127,13 @@ class Encoding:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def part(self, number: int) -> Part:
+    def part(self, number: int) -> EncodedBatch:
         """Encode the examples of one record batch."""
         return self.made(read_batch(self.examples, number))
 
-    def made(self, examples: Sequence[Example]) -> Part:
+    def made(self, examples: Sequence[Example]) -> EncodedBatch:
         """Encode some examples."""
-        account, rows, facts, faults = Account("", None), [], [], []
+        account, rows, facts, faults = RowCounts("", None), [], [], []
         account.examples = len(examples)
         render = self.codec.template.render
         parts = [[(p, render(p.context)) for p in self.codec.parts(example)] for example in examples]
@@ -152,11 +152,11 @@ class Encoding:
                 account.drop(group[0][0].place, "row", "none of its turns can be trained", "none of its turns fits")
         self.codec.forget()
         account.count(rows, self.codec.tokenizer.bos_token_id, self.codec.stop_id)
-        return Part(encoded_batch(rows), columns_of(facts), account, faults)
+        return EncodedBatch(encoded_batch(rows), columns_of(facts), account, faults)
 
     def _row(
-        self, example: Example, prompt: Prompt, account: Account, faults: list[str], *, alone: bool
-    ) -> tuple[Encoded, dict[str, Any]] | None:
+        self, example: Example, prompt: Prompt, account: RowCounts, faults: list[str], *, alone: bool
+    ) -> tuple[EncodedExample, dict[str, Any]] | None:
         try:
             fitted = self.fitting.fit(example, self.codec, prompt)
         except TooLongError as error:
@@ -179,7 +179,7 @@ class Encoding:
         return row, {**_facts(example, row), "prompt_tokens": fitted.prompt_tokens}
 
 
-def _leave_out(account: Account, example: Example, field: str, reason: str, why: str, *, alone: bool) -> None:
+def _leave_out(account: RowCounts, example: Example, field: str, reason: str, why: str, *, alone: bool) -> None:
     """Drop a row; of a conversation of several rows only this one, which is listed and counted apart."""
     if alone:
         account.drop(example.place, field, reason, why)
@@ -188,7 +188,7 @@ def _leave_out(account: Account, example: Example, field: str, reason: str, why:
         account.note(example.place, field, reason, "drop one turn")
 
 
-def _facts(example: Example, row: Encoded) -> dict[str, Any]:
+def _facts(example: Example, row: EncodedExample) -> dict[str, Any]:
     prompt = "\0".join(f"{turn.role}\1{turn.content}\2{turn.input}" for turn in example.context)
     asked, asked_like = hash_of(prompt), hash_of(_normal(prompt))
     return {
@@ -225,9 +225,9 @@ def hash_of(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
-def _in_order(pool: ProcessPoolExecutor, method: str, items: Iterable[Any], width: int) -> Iterator[Part]:
+def _in_order(pool: ProcessPoolExecutor, method: str, items: Iterable[Any], width: int) -> Iterator[EncodedBatch]:
     """The parts in the order of their items; no more than ``width`` are asked for and not yet taken."""
-    waiting: deque[Future[Part]] = deque()
+    waiting: deque[Future[EncodedBatch]] = deque()
     for item in items:
         waiting.append(pool.submit(_part, method, item))
         if len(waiting) >= width:
@@ -236,10 +236,10 @@ def _in_order(pool: ProcessPoolExecutor, method: str, items: Iterable[Any], widt
         yield waiting.popleft().result()
 
 
-_encoding: Encoding
+_encoding: Preprocessor
 
 
-def _begin(encoding: Encoding) -> None:
+def _begin(encoding: Preprocessor) -> None:
     """Set up a worker: Ctrl-C is the parent's business, and without a parent there is nothing to do."""
     global _encoding
     _encoding = encoding
@@ -250,5 +250,5 @@ def _begin(encoding: Encoding) -> None:
     end_with_parent()
 
 
-def _part(method: str, item: Any) -> Part:
+def _part(method: str, item: Any) -> EncodedBatch:
     return getattr(_encoding, method)(item)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmft.data.preprocessing.arrow_store import EXAMPLES, example_batch, writing
-from llmft.data.preprocessing.row_counts import Account
+from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.data.records import Example, Row, RowError
-from llmft.data.sources import Located, Source, read
+from llmft.data.sources import ParsedRow, Source, read
 from llmft.data.sources.format_hint import looks_like
 from llmft.utils.errors import UserError
 
@@ -20,7 +20,7 @@ ALL_BAD = 20
 
 
 @dataclass
-class Reading:
+class ExampleReader:
     """How the rows of one source become examples: keys of ``conf/data``; ``at_once`` tells the first bad row and not all."""
 
     source: Source
@@ -32,7 +32,7 @@ class Reading:
     duplicates: str
     at_once: bool = False
 
-    def examples(self, account: Account, seen: dict[bytes, str]) -> Iterator[Example]:
+    def examples(self, account: RowCounts, seen: dict[bytes, str]) -> Iterator[Example]:
         """The examples in order; ``account`` counts what was read and dropped, ``seen`` are the places of earlier ones.
 
         Raises:
@@ -65,7 +65,7 @@ class Reading:
         if faults:
             raise UserError.from_faults(f"data.path={self.source.given}", faults)
 
-    def _example(self, located: Located) -> Example:
+    def _example(self, located: ParsedRow) -> Example:
         if located.fault:
             raise RowError("row", located.fault)
         example = self.to_example(located.row).with_system(self.system)
@@ -81,9 +81,9 @@ class Reading:
 
 
 def write_examples(
-    readings: Sequence[Reading],
+    readings: Sequence[ExampleReader],
     folder: Path,
-    account: Account,
+    account: RowCounts,
     chosen: Callable[[Iterator[Example]], Iterator[Example]] = iter,
 ) -> None:
     """Write ``examples.arrow`` from one source or several, and count in ``account``; ``chosen`` may stop before the end.

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from llmft.data.preprocessing.truncation import Fitting
+from llmft.data.preprocessing.truncation import Truncation
 from llmft.data.records import Example
-from llmft.data.tokenization.codec import Encoded
+from llmft.data.tokenization.codec import EncodedExample
 from llmft.utils.text import json_line
 
 SHOWN = 6  # lost characters and control tokens in a line
@@ -19,7 +19,7 @@ NAMES = {"\n": "newline", "\t": "tab", "\r": "carriage return", " ": "space"}
 
 
 @dataclass
-class Account:
+class RowCounts:
     """Counts over one data set; goes to the terminal, ``run.json`` and ``rejected.jsonl``.
 
     Attributes:
@@ -71,7 +71,7 @@ class Account:
         """List what was done to a row for ``rejected.jsonl``."""
         self.rejected.append({"place": place, "field": name, "reason": reason, "action": action})
 
-    def trim(self, place: str, parts: Sequence[str], cut: bool, prompt: int, answer: int, budgets: Fitting) -> None:
+    def trim(self, place: str, parts: Sequence[str], cut: bool, prompt: int, answer: int, budgets: Truncation) -> None:
         """Count and list what a kept row has lost: the parts of its prompt, and the end of its answer."""
         self.trimmed += bool(parts)
         self.trimmed_parts.update(parts)
@@ -82,7 +82,7 @@ class Account:
             why = f"the answer has {answer} tokens, data.max_answer_tokens is {budgets.max_answer}; it trains no stop token"
             self.note(place, "answer", why, "cut")
 
-    def add(self, other: "Account") -> None:
+    def add(self, other: "RowCounts") -> None:
         """Add the counts of other rows (the first place of trouble stays the first)."""
         for entry in fields(self):
             mine, theirs = getattr(self, entry.name), getattr(other, entry.name)
@@ -106,7 +106,7 @@ class Account:
         """Add the counts that ``save`` wrote; the listed rows stay in their file."""
         counts = json.loads((folder / "account.json").read_text(encoding="utf-8"))
         counts["bos_per_row"] = dict(counts["bos_per_row"])
-        other = Account("", None)
+        other = RowCounts("", None)
         for name, value in counts.items():
             kind = type(getattr(other, name))
             setattr(other, name, Counter(value) if kind is Counter else value)
@@ -121,7 +121,7 @@ class Account:
         self.control_tokens.update(found)
         self.control_rows += bool(found)
 
-    def count(self, rows: Sequence[Encoded], bos_id: int | None, stop_id: int) -> None:
+    def count(self, rows: Sequence[EncodedExample], bos_id: int | None, stop_id: int) -> None:
         """Add what encoding did to the rows that are kept."""
         self.sequences += len(rows)
         for row in rows:

@@ -10,7 +10,7 @@ from llmft.data.records import Example
 from llmft.utils.errors import UserError
 
 
-def deal(rows: int, split: Mapping[str, float | None], split_by: str, seed: int) -> dict[str, np.ndarray]:
+def split_rows(rows: int, split: Mapping[str, float | None], split_by: str, seed: int) -> dict[str, np.ndarray]:
     """Deal rows out: train first, then test, then val.
 
     Args:
@@ -44,7 +44,7 @@ def _size(rows: int, share: float | None) -> int:
     return max(1, round(rows * share)) if share else 0
 
 
-class HeldOut:
+class HashSplit:
     """The split of a row of a stream, which a hash of its context and the seed decides: one prompt, one split.
 
     Args:

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from torch.utils.data import IterableDataset
 
-from llmft.data.batching.sampler import Batches, Plan
+from llmft.data.batching.sampler import BatchingConfig, PlannedBatchSampler
 from llmft.data.preprocessing.arrow_store import encoded_of, sizes_of
-from llmft.data.preprocessing.encode import Encoding, Part
-from llmft.data.preprocessing.read_examples import Reading
-from llmft.data.preprocessing.row_counts import Account
-from llmft.data.preprocessing.split import HeldOut
+from llmft.data.preprocessing.encode import EncodedBatch, Preprocessor
+from llmft.data.preprocessing.read_examples import ExampleReader
+from llmft.data.preprocessing.row_counts import RowCounts
+from llmft.data.preprocessing.split import HashSplit
 from llmft.data.records import Example
-from llmft.data.tokenization.codec import Encoded
+from llmft.data.tokenization.codec import EncodedExample
 from llmft.utils.errors import UserError
 from llmft.utils.text import json_line
 
@@ -26,7 +26,7 @@ from llmft.utils.text import json_line
 WINDOW_ROWS = 1024
 
 
-class Window(NamedTuple):
+class ExampleWindow(NamedTuple):
     """Examples that are encoded and batched together, and what reading them has come to so far."""
 
     epoch: int
@@ -37,7 +37,7 @@ class Window(NamedTuple):
 
 
 @dataclass
-class Tally:
+class WindowCounts:
     """What became of a window: of a stream that goes on, the windows behind it are counted by these alone."""
 
     epoch: int
@@ -50,7 +50,7 @@ class Tally:
     dropped: dict[str, int] = field(default_factory=dict)
 
 
-class Stream(IterableDataset[list[list[Encoded]]]):
+class StreamingDataset(IterableDataset[list[list[EncodedExample]]]):
     """Batches of lines of rows, for ``collate.training_batch``.
 
     Each epoch reads the source's files in an order of its own, mixes the rows in a buffer, and takes windows of them, which
@@ -67,24 +67,30 @@ class Stream(IterableDataset[list[list[Encoded]]]):
     """
 
     def __init__(
-        self, reading: Reading, held_out: HeldOut, encoding: Encoding, plan: Plan, buffer: int, processes: int
+        self,
+        reading: ExampleReader,
+        held_out: HashSplit,
+        encoding: Preprocessor,
+        plan: BatchingConfig,
+        buffer: int,
+        processes: int,
     ) -> None:
         self.reading, self.held_out, self.encoding = replace(reading, at_once=True), held_out, encoding
         self.plan, self.buffer, self.processes = plan, buffer, processes
         self.rank, self.ranks = 0, 1
-        self.start, self.tallies = 0, list[Tally]()
+        self.start, self.tallies = 0, list[WindowCounts]()
         self.rejected: Path | None = None
         self.listed: set[str] | None = None  # lines of that file, once they are needed
 
     def resume_at(self, batches: int, tallies: Iterable[dict[str, Any]]) -> None:
         """Leave out the first batches (of this process): windows behind them are read again, but not encoded."""
-        self.start, self.tallies = batches, [Tally(**tally) for tally in tallies]
+        self.start, self.tallies = batches, [WindowCounts(**tally) for tally in tallies]
 
     def state(self) -> list[dict[str, Any]]:
         """What ``resume_at`` needs besides the number of batches."""
         return [asdict(tally) for tally in self.tallies]
 
-    def __iter__(self) -> Iterator[list[list[Encoded]]]:
+    def __iter__(self) -> Iterator[list[list[EncodedExample]]]:
         skip = self.start * self.ranks
         self.tallies, number = _behind(self.tallies, skip)
         windows = islice(self._windows(), len(self.tallies), None)
@@ -96,15 +102,15 @@ class Stream(IterableDataset[list[list[Encoded]]]):
                     yield [[rows[row] for row in line] for line in batch]
                 number += 1
 
-    def _batched(self, part: Part, window: int) -> tuple[list[Encoded], Any]:
+    def _batched(self, part: EncodedBatch, window: int) -> tuple[list[EncodedExample], Any]:
         if not part.rows.num_rows:
             return [], []
         rows = [encoded_of(row) for row in pa.RecordBatch.to_pylist(part.rows)]
-        batches = Batches(sizes_of(part.facts["ids"], part.facts["labels"]), self.plan)
+        batches = PlannedBatchSampler(sizes_of(part.facts["ids"], part.facts["labels"]), self.plan)
         batches.set_epoch(window)
         return rows, batches
 
-    def _count(self, window: Window, part: Part, batches: int) -> None:
+    def _count(self, window: ExampleWindow, part: EncodedBatch, batches: int) -> None:
         if part.faults and self.encoding.fitting.too_long == "error":
             raise UserError.from_faults("data.too_long=error", part.faults)
         if part.account.without_stop:
@@ -113,7 +119,7 @@ class Stream(IterableDataset[list[list[Encoded]]]):
             raise UserError(f"data.path={self.reading.source.given}: no row is left to train on ({self.summary()})")
         account = part.account
         counted = (batches, account.examples, account.kept, account.supervised_tokens, window.read, window.unread)
-        self.tallies.append(Tally(window.epoch, *counted, dict(account.dropped)))
+        self.tallies.append(WindowCounts(window.epoch, *counted, dict(account.dropped)))
         self._list([*window.rejected, *account.rejected])
 
     def _list(self, rejected: Sequence[dict[str, str]]) -> None:
@@ -129,10 +135,10 @@ class Stream(IterableDataset[list[list[Encoded]]]):
         with self.rejected.open("a", encoding="utf-8", errors="backslashreplace") as handle:
             handle.writelines(f"{line}\n" for line in new)
 
-    def _windows(self) -> Iterator[Window]:
+    def _windows(self) -> Iterator[ExampleWindow]:
         epoch = 0
         while True:
-            account, listed, found = Account("", None), 0, False
+            account, listed, found = RowCounts("", None), 0, False
             draw = random.Random(f"{self.plan.seed} {epoch}")  # noqa: S311 (an order, no secret)
             reading = replace(self.reading, source=self._mixed_files(draw))
             examples = (e for e in reading.examples(account, {}) if self.held_out.split_of(e) == "train")
@@ -140,7 +146,7 @@ class Stream(IterableDataset[list[list[Encoded]]]):
                 examples = shuffled(examples, self.buffer, draw)
             while taken := list(islice(examples, WINDOW_ROWS)):
                 found = True
-                yield Window(epoch, taken, account.read, dict(account.dropped), account.rejected[listed:])
+                yield ExampleWindow(epoch, taken, account.read, dict(account.dropped), account.rejected[listed:])
                 listed = len(account.rejected)
             if not found:
                 raise UserError(f"data.path={self.reading.source.given}: the stream holds no row to train on")
@@ -195,7 +201,7 @@ def shuffled(examples: Iterable[Example], buffer: int, draw: random.Random) -> I
     yield from held
 
 
-def _behind(tallies: Sequence[Tally], batches: int) -> tuple[list[Tally], int]:
+def _behind(tallies: Sequence[WindowCounts], batches: int) -> tuple[list[WindowCounts], int]:
     """The windows that are wholly among the first batches, and how many batches they have."""
     count = 0
     for number, tally in enumerate(tallies):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from llmft.data.records import Example, Turn
-from llmft.data.tokenization.codec import Codec, Encoded
+from llmft.data.tokenization.codec import Codec, EncodedExample
 from llmft.data.tokenization.template import Prompt
 
 Context = tuple[Turn, ...]
@@ -19,23 +19,23 @@ class TooLongError(Exception):
         self.part = part
 
 
-class Fitted(NamedTuple):
+class Truncated(NamedTuple):
     """A row within its budgets, the parts of its prompt that were trimmed, and the prompt's tokens before that."""
 
-    row: Encoded
+    row: EncodedExample
     trimmed: tuple[str, ...]
     prompt_tokens: int
 
 
 @dataclass(frozen=True)
-class Fitting:
+class Truncation:
     """Budgets of prompt and answer in tokens (the answer's with its stop token), and what to do beyond them."""
 
     max_prompt: int
     max_answer: int
     too_long: str
 
-    def fit(self, example: Example, codec: Codec, prompt: Prompt | None = None) -> Fitted:
+    def fit(self, example: Example, codec: Codec, prompt: Prompt | None = None) -> Truncated:
         """The encoded row.
 
         A prompt loses the end of its system text or of an input, the longest first, never the template's frame nor the
@@ -67,7 +67,7 @@ class Fitting:
         if encoded.answer_length > self.max_answer and cut_at is None:
             raise TooLongError("answer", encoded.answer_length, self.max_answer)
         encoded = codec.with_turns(encoded, context)
-        return Fitted(replace(encoded, place=example.place), trimmed, length)
+        return Truncated(replace(encoded, place=example.place), trimmed, length)
 
 
 def shorten(context: Context, excess: Callable[[Context], int], over: int) -> tuple[Context, tuple[str, ...]] | None:

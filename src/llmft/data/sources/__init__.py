@@ -1,6 +1,6 @@
 """Files, folders of shards, Hub data sets and URLs -> rows, each with its place (``<file as given>:<1-based line or row>``)."""
 
-from llmft.data.sources.reader import Located, lines_of, read, read_file
+from llmft.data.sources.reader import ParsedRow, lines_of, read, read_file
 from llmft.data.sources.resolve import HUB_ID, SAMPLES, Source, digest, find
 
-__all__ = ["HUB_ID", "SAMPLES", "Located", "Source", "digest", "find", "lines_of", "read", "read_file"]
+__all__ = ["HUB_ID", "SAMPLES", "ParsedRow", "Source", "digest", "find", "lines_of", "read", "read_file"]

@@ -16,7 +16,7 @@ MAX_LINE = 64 * 2**20
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-class Located(NamedTuple):
+class ParsedRow(NamedTuple):
     """A parsed row, or what kept it from being parsed (``fault``), and where it stands."""
 
     place: str

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmft.data.records import shown
-from llmft.data.sources.decompress import MAX_LINE, UTF16, Located, byte_lines, not_utf8, opened
+from llmft.data.sources.decompress import MAX_LINE, UTF16, ParsedRow, byte_lines, not_utf8, opened
 from llmft.utils.errors import UserError
 
 WHITESPACE = re.compile(r"[ \t\r\n]*")
@@ -27,7 +27,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def read_jsonl(given: str, file: Path) -> Iterator[Located]:
+def read_jsonl(given: str, file: Path) -> Iterator[ParsedRow]:
     """One row a line; blank lines are skipped, broken ones come with their fault."""
     empty = True
     with opened(file) as stream:
@@ -48,17 +48,17 @@ class EmptyFileError(UserError):
         super().__init__(f"{given}:1: the file is empty")
 
 
-def _line(place: str, raw: bytes | None) -> Located:
+def _line(place: str, raw: bytes | None) -> ParsedRow:
     if raw is None:
-        return Located(place, None, f"the line is longer than {MAX_LINE // 2**20} MiB")
+        return ParsedRow(place, None, f"the line is longer than {MAX_LINE // 2**20} MiB")
     try:
-        return Located(place, DECODER.decode(raw.decode("utf-8")))
+        return ParsedRow(place, DECODER.decode(raw.decode("utf-8")))
     except UnicodeDecodeError as error:
-        return Located(place, None, not_utf8(raw, error))
+        return ParsedRow(place, None, not_utf8(raw, error))
     except ValueError as error:
-        return Located(place, None, f"broken JSON: {getattr(error, 'msg', error)}")
+        return ParsedRow(place, None, f"broken JSON: {getattr(error, 'msg', error)}")
     except RecursionError:
-        return Located(place, None, "broken JSON: nested too deep")
+        return ParsedRow(place, None, "broken JSON: nested too deep")
 
 
 class _Window:
@@ -124,7 +124,7 @@ class _Window:
         return UserError(f"{self.given}:{line}: broken JSON: {what}; no row behind it can be read")
 
 
-def read_json(given: str, file: Path) -> Iterator[Located]:
+def read_json(given: str, file: Path) -> Iterator[ParsedRow]:
     """The rows of a list, each at the line where it begins; or of an object of lists, by their number.
 
     Raises:
@@ -145,14 +145,14 @@ def read_json(given: str, file: Path) -> Iterator[Located]:
         yield from _list(window)
 
 
-def _list(window: _Window) -> Iterator[Located]:
+def _list(window: _Window) -> Iterator[ParsedRow]:
     if window.next() == "]":
         window.at += 1
     else:
         while True:
             line, counted = window.line, window.at
             line += window.text.count("\n", 0, counted)
-            yield Located(f"{window.given}:{line}", window.value())
+            yield ParsedRow(f"{window.given}:{line}", window.value())
             after = window.next()
             if after not in (",", "]") or not after:
                 raise window.broken("expected ',' between rows or ']' at the end")
@@ -165,7 +165,7 @@ def _list(window: _Window) -> Iterator[Located]:
         raise window.broken("expected nothing behind the list")
 
 
-def _columns(given: str, window: _Window) -> Iterator[Located]:
+def _columns(given: str, window: _Window) -> Iterator[ParsedRow]:
     columns = window.value()
     if window.next() == "{":
         raise UserError(f"{given}: holds one object after the other, which are JSON lines; name the file .jsonl")
@@ -179,4 +179,4 @@ def _columns(given: str, window: _Window) -> Iterator[Located]:
     if len(set(sizes.values())) > 1:
         raise UserError(f"{given}:1: the lists of the object must be of one length, got {shown(sizes, 200)}")
     for number, values in enumerate(zip(*columns.values(), strict=True), start=1):
-        yield Located(f"{given}:{number}", dict(zip(columns, values, strict=True)))
+        yield ParsedRow(f"{given}:{number}", dict(zip(columns, values, strict=True)))

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from llmft.data.sources.decompress import Located, byte_lines, kind, not_utf8, opened
+from llmft.data.sources.decompress import ParsedRow, byte_lines, kind, not_utf8, opened
 from llmft.data.sources.json import EmptyFileError, read_json, read_jsonl
 from llmft.data.sources.resolve import Source
 from llmft.data.sources.tabular import read_csv, read_parquet, read_tsv
@@ -13,7 +13,7 @@ from llmft.utils.errors import UserError
 READERS = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_tsv, ".parquet": read_parquet}
 
 
-def read(source: Source) -> Iterator[Located]:
+def read(source: Source) -> Iterator[ParsedRow]:
     """The rows of a source in order; a row that cannot be parsed comes with its fault.
 
     Raises:
@@ -21,7 +21,7 @@ def read(source: Source) -> Iterator[Located]:
     """
     if source.hub:
         for number, row in enumerate(source.hub.rows(), start=1):
-            yield Located(f"{source.given}:{number}", row)
+            yield ParsedRow(f"{source.given}:{number}", row)
         return
     empty = 0
     for part in source.parts:
@@ -33,7 +33,7 @@ def read(source: Source) -> Iterator[Located]:
                 raise
 
 
-def read_file(given: str, file: Path) -> Iterator[Located]:
+def read_file(given: str, file: Path) -> Iterator[ParsedRow]:
     """The rows of one file, whose ending says how it is read.
 
     Raises:

@@ -19,7 +19,7 @@ URL = re.compile(r"^[a-z]+://", re.IGNORECASE)
 ENDINGS = f"{', '.join(KINDS[:-1])} (each also .gz or .zst) or {KINDS[-1]}"
 
 
-class Part(NamedTuple):
+class SourceFile(NamedTuple):
     """A file, and its name in the places of its rows."""
 
     given: str
@@ -38,7 +38,7 @@ class Source:
     """
 
     given: str
-    parts: tuple[Part, ...] = ()
+    parts: tuple[SourceFile, ...] = ()
     sha256: str | None = None
     hub: Hub | None = None
 
@@ -74,32 +74,34 @@ def find(
         found = sorted(SAMPLES.glob(f"{name}.json*"))
         if not found:
             raise UserError(f"data.path=sample: no sample is shipped for data={name}; pass data.path=FILE")
-        return Source(f"sample:{found[0].name}", (Part(f"sample:{found[0].name}", found[0]),), digest(found[0]))
+        return Source(f"sample:{found[0].name}", (SourceFile(f"sample:{found[0].name}", found[0]),), digest(found[0]))
     if URL.match(path):
         from llmft.data.sources.download import fetch
 
         url, _, digest_of_url = path.partition("#sha256=")
         file = fetch(url, sha256 or digest_of_url or None)
-        return Source(url, (Part(file.name, file),), sha256 or digest_of_url)
+        return Source(url, (SourceFile(file.name, file),), sha256 or digest_of_url)
     if HUB_ID.match(path) and not user_path(path).exists() and kind(Path(path)) is None:
         return Source(path, hub=Hub(path, revision, subset, hub_split, streaming))
     parts = _files(path)
     return _checked(Source(path, tuple(parts), digest_of(parts)), sha256)
 
 
-def _files(path: str) -> list[Part]:
+def _files(path: str) -> list[SourceFile]:
     file = user_path(path)
     if file.is_file():
         if kind(file) is None:
             raise UserError(f"data.path={path}: a file must end in {ENDINGS}, got {file.suffix or 'no ending'!r}")
-        return [Part(path, file)]
+        return [SourceFile(path, file)]
     if file.is_dir():
-        inside = [Part(f"{path.rstrip('/')}/{f.name}", f) for f in sorted(file.iterdir()) if f.is_file() and kind(f)]
+        inside = [
+            SourceFile(f"{path.rstrip('/')}/{f.name}", f) for f in sorted(file.iterdir()) if f.is_file() and kind(f)
+        ]
         if not inside:
             raise UserError(f"data.path={path}: the folder holds no file that ends in {ENDINGS}")
         return inside
     if glob.has_magic(path):
-        found = [Part(name, Path(name)) for name in sorted(glob.glob(str(file), recursive=True))]  # noqa: PTH207 (as the user wrote it)
+        found = [SourceFile(name, Path(name)) for name in sorted(glob.glob(str(file), recursive=True))]  # noqa: PTH207 (as the user wrote it)
         found = [part for part in found if part.file.is_file() and kind(part.file)]
         if found:
             return found
@@ -115,7 +117,7 @@ def _checked(source: Source, sha256: str | None) -> Source:
     return source
 
 
-def digest_of(parts: Sequence[Part]) -> str:
+def digest_of(parts: Sequence[SourceFile]) -> str:
     """SHA-256 of a file, or of the digests and names of several."""
     if len(parts) == 1:
         return digest(parts[0].file)

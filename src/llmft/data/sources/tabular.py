@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmft.data.records import shown
-from llmft.data.sources.decompress import MAX_LINE, Located, byte_lines, opened
+from llmft.data.sources.decompress import MAX_LINE, ParsedRow, byte_lines, opened
 from llmft.data.sources.json import EmptyFileError
 from llmft.utils.errors import UserError
 
@@ -15,7 +15,7 @@ ESCAPED = re.compile("[\udc80-\udcff]")
 PARQUET_ROWS = 256
 
 
-def read_csv(given: str, file: Path, delimiter: str = ",") -> Iterator[Located]:
+def read_csv(given: str, file: Path, delimiter: str = ",") -> Iterator[ParsedRow]:
     """Fields as text under the names of the first line; a field may be quoted and hold line ends.
 
     Raises:
@@ -56,21 +56,21 @@ def _names(given: str, names: list[str] | None, delimiter: str) -> list[str]:
     return names
 
 
-def _row(place: str, names: list[str], fields: list[str]) -> Located:
+def _row(place: str, names: list[str], fields: list[str]) -> ParsedRow:
     if len(fields) != len(names):
-        return Located(place, None, f"has {len(fields)} fields, the first line names {len(names)}")
+        return ParsedRow(place, None, f"has {len(fields)} fields, the first line names {len(names)}")
     bad = next((match for field in fields if (match := ESCAPED.search(field))), None)
     if bad:
-        return Located(place, None, f"not UTF-8 (byte 0x{ord(bad.group()) - 0xDC00:02x}); save the file as UTF-8")
-    return Located(place, dict(zip(names, fields, strict=True)))
+        return ParsedRow(place, None, f"not UTF-8 (byte 0x{ord(bad.group()) - 0xDC00:02x}); save the file as UTF-8")
+    return ParsedRow(place, dict(zip(names, fields, strict=True)))
 
 
-def read_tsv(given: str, file: Path) -> Iterator[Located]:
+def read_tsv(given: str, file: Path) -> Iterator[ParsedRow]:
     """As ``read_csv``, with tabs between the fields."""
     return read_csv(given, file, "\t")
 
 
-def read_parquet(given: str, file: Path) -> Iterator[Located]:
+def read_parquet(given: str, file: Path) -> Iterator[ParsedRow]:
     """The rows of a Parquet file, a few at a time.
 
     Raises:
@@ -82,6 +82,6 @@ def read_parquet(given: str, file: Path) -> Iterator[Located]:
     with pyarrow.parquet.ParquetFile(file) as parquet:
         for batch in parquet.iter_batches(batch_size=PARQUET_ROWS):
             for number, row in enumerate(batch.to_pylist(), start=number + 1):  # noqa: B020
-                yield Located(f"{given}:{number}", row)
+                yield ParsedRow(f"{given}:{number}", row)
     if not number:
         raise EmptyFileError(given)

@@ -12,13 +12,13 @@ from functools import cached_property
 
 from llmft.data.records import Example, Turn
 from llmft.data.tokenization.template import Prompt
-from llmft.data.tokenization.tokenizer import Tokens
+from llmft.data.tokenization.tokenizer import PromptTokenizer
 
 IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedExample:
     """One training row, unpadded.
 
     Attributes:
@@ -62,7 +62,7 @@ class Encoded:
 
 
 @dataclass
-class Codec(Tokens):
+class Codec(PromptTokenizer):
     """How training rows are made of a backbone's tokens.
 
     Attributes:
@@ -75,14 +75,14 @@ class Codec(Tokens):
     tails: dict[tuple[str, str], list[int]] = field(default_factory=dict, init=False, repr=False)
 
     @abstractmethod
-    def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> Encoded:
+    def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> EncodedExample:
         """A training row; an answer over ``max_answer`` tokens is cut there and gets no stop token."""
 
     def parts(self, example: Example) -> list[Example]:
         """The examples that a conversation becomes: one training row each."""
         return [example]
 
-    def with_turns(self, row: Encoded, context: Sequence[Turn]) -> Encoded:  # noqa: ARG002
+    def with_turns(self, row: EncodedExample, context: Sequence[Turn]) -> EncodedExample:  # noqa: ARG002
         """The row with labels on what else of its context is trained."""
         return row
 
@@ -99,13 +99,13 @@ class Seq2SeqCodec(Codec):
         """The prompt, and the answer as text."""
         return [(prompt.text, False), (self.template.frame[0] + answer, True)]
 
-    def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> Encoded:
+    def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> EncodedExample:
         """``input_ids`` the prompt, ``labels`` the answer and its stop token."""
         source = self.prompt_ids(prompt)
         target = self._text_ids(self.template.frame[0] + answer, split_controls=True)
         lost = self.lost_characters(prompt.text, source) + self.lost_characters(answer, target)
         labels, length = self._stopped(target, max_answer)
-        return Encoded(source, labels, len(source), length, len(labels), len(labels) < length, lost=lost)
+        return EncodedExample(source, labels, len(source), length, len(labels), len(labels) < length, lost=lost)
 
     def parts(self, example: Example) -> list[Example]:
         """Each assistant turn that is trained is a target of its own, under the turns before it."""
@@ -124,7 +124,7 @@ class CausalCodec(Codec):
         whole = prompt.followed_by(self.template.frame[0] + answer)
         return [(whole.text, False)] if len(prompt.pieces) > 1 else [(whole.text, False), (prompt.text, False)]
 
-    def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> Encoded:
+    def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> EncodedExample:
         """``input_ids`` prompt + answer + stop token; ``labels`` the same, -100 on the prompt."""
         whole = prompt.followed_by(self.template.frame[0] + answer)
         ids = self.prompt_ids(whole)
@@ -137,7 +137,7 @@ class CausalCodec(Codec):
         head = start if self.train_on == "all" else [IGNORED] * len(start)
         labels = head + tail
         supervised = _trained(labels)
-        return Encoded(start + tail, labels, len(start), length, supervised, len(tail) < length, merged, lost)
+        return EncodedExample(start + tail, labels, len(start), length, supervised, len(tail) < length, merged, lost)
 
     def _start(self, prompt: Prompt, whole: Prompt, ids: list[int]) -> list[int]:
         """The prompt's own ids, which ``prompt_ids`` gives too, taken from those of prompt and answer where they must agree.
@@ -169,7 +169,7 @@ class CausalCodec(Codec):
             return {}
         return {control: self.tokenizer.convert_tokens_to_ids(control) for control in self.template.controls}
 
-    def with_turns(self, row: Encoded, context: Sequence[Turn]) -> Encoded:
+    def with_turns(self, row: EncodedExample, context: Sequence[Turn]) -> EncodedExample:
         """Labels on earlier assistant turns and their stop tokens, where they stand as an answer at that turn would."""
         if self.train_on_turns == "last" or self.train_on == "all":
             return row

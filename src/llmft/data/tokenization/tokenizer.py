@@ -13,7 +13,7 @@ from llmft.data.tokenization.template import Prompt, PromptTemplate
 
 
 @dataclass
-class Tokens(ABC):
+class PromptTokenizer(ABC):
     """Tokenizer and prompt template of a backbone, joined.
 
     Attributes:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from llmft.data.batching.collate import training_batch
-from llmft.data.tokenization.codec import Encoded
+from llmft.data.tokenization.codec import EncodedExample
 from llmft.models.attention.unpad import in_one_line
 from llmft.utils.errors import UserError
 
@@ -23,7 +23,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 
 
 @torch.no_grad()
-def check_packing(module: "InstructionModule", line: Sequence[Encoded], pad_id: int) -> float:
+def check_packing(module: "InstructionModule", line: Sequence[EncodedExample], pad_id: int) -> float:
     """Compare the logits of a packed line with those of its rows alone.
 
     Args:
@@ -49,7 +49,7 @@ def check_packing(module: "InstructionModule", line: Sequence[Encoded], pad_id: 
 
 
 @torch.no_grad()
-def rows_agree(module: "InstructionModule", batch: dict[str, Any]) -> bool | None:
+def packing_is_equivalent(module: "InstructionModule", batch: dict[str, Any]) -> bool | None:
     """Whether the first rows of a batch, in one line and each taken by itself, are what they are in lines of their own.
 
     Args:

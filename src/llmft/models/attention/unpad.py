@@ -16,14 +16,14 @@ FULL = 0.95
 Lengths = list[list[int]]
 
 
-class Side(NamedTuple):
+class SequenceLengths(NamedTuple):
     """The rows of the lines of one side: their lengths, and how short ones stand side by side."""
 
     lengths: Lengths
-    beside: "Beside | None"
+    beside: "PaddedLayout | None"
 
 
-class Beside(NamedTuple):
+class PaddedLayout(NamedTuple):
     """Short rows, for attention side by side: R rows of L places, filled up with copies of their last tokens.
 
     Attributes:
@@ -67,17 +67,17 @@ def is_full(*sides: Tensor) -> bool:
     return sum(int(side.sum()) for side in sides) > FULL * sum(side.numel() for side in sides)
 
 
-def side_of(rows: Tensor) -> Side:
+def side_of(rows: Tensor) -> SequenceLengths:
     """How rows stand.
 
     Args:
         rows: [B, S], which row of its line a token belongs to.
     """
     found = lengths(rows)
-    return Side(found, beside(found))
+    return SequenceLengths(found, beside(found))
 
 
-def beside(lines: Lengths) -> Beside | None:
+def beside(lines: Lengths) -> PaddedLayout | None:
     """How rows stand side by side; None where one is too long for that to pay."""
     sizes = torch.tensor([size for line in lines for size in line])
     longest = int(sizes.max())
@@ -86,7 +86,7 @@ def beside(lines: Lengths) -> Beside | None:
     place, size = torch.arange(longest), sizes[:, None]
     tokens = (sizes.cumsum(0) - sizes)[:, None] + torch.minimum(place, size - 1)
     places = torch.arange(len(sizes) * longest).view(len(sizes), longest)[place < size]
-    return Beside((len(sizes), longest), tokens.flatten(), places, (place >= size)[:, None, None])
+    return PaddedLayout((len(sizes), longest), tokens.flatten(), places, (place >= size)[:, None, None])
 
 
 def lengths(rows: Tensor) -> Lengths:

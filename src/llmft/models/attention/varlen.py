@@ -11,21 +11,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from llmft.models.attention.unpad import Beside, Side, side_of
+from llmft.models.attention.unpad import PaddedLayout, SequenceLengths, side_of
 
 # Tokens of a row up to which eager attention is the faster one in bfloat16 on a CPU (benchmarks/means.py).
 EAGER_UP_TO = 384
 NAME = "llmft_row_by_row"
 
 
-class Rows(NamedTuple):
+class VarlenContext(NamedTuple):
     """How long the rows of each line are, padding as a row of its own; of a seq2seq model also those of the encoder's side."""
 
-    own: Side
-    sources: Side | None
+    own: SequenceLengths
+    sources: SequenceLengths | None
 
 
-_rows: ContextVar[Rows] = ContextVar("rows")
+_rows: ContextVar[VarlenContext] = ContextVar("rows")
 
 
 def can_be_alone(config: Any, length: int) -> bool:
@@ -52,7 +52,7 @@ def rows_alone(model: Any, rows: Tensor, sources: Tensor | None) -> Iterator[Non
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, _attention)  # its masks are not registered: none are made
-    told = _rows.set(Rows(side_of(rows), None if sources is None else side_of(sources)))
+    told = _rows.set(VarlenContext(side_of(rows), None if sources is None else side_of(sources)))
     biased = [module for module in model.modules() if hasattr(module, "compute_bias")] if sources is not None else []
     for module in biased:
         module.compute_bias = _bias_of(module)
@@ -102,7 +102,7 @@ def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, _: Any, *
 
 
 def _side_by_side(
-    module: Any, heads: Sequence[Tensor], mine: Beside, theirs: Beside, *, causal: bool, **more: Any
+    module: Any, heads: Sequence[Tensor], mine: PaddedLayout, theirs: PaddedLayout, *, causal: bool, **more: Any
 ) -> Tensor:
     """Query, key and value [B, H, T or S, D], to [B, T, H, D]; no token sees a copy, which stand on the right."""
     lines, parts = (heads[0].shape[0], heads[0].shape[2]), []

@@ -158,7 +158,7 @@ def _load(auto_class: Any, place: str, cfg: Any, **options: Any) -> Any:
     except Exception as error:  # readers raise whatever a malformed file makes them stumble over
         if is_shortage(error):
             raise
-        reason = untrusted.line_of(error)
+        reason = untrusted.first_line(error)
         if Path(place).is_dir():
             raise UserError(f"model.path={place}: transformers cannot load this folder ({reason})") from error
         raise UserError(

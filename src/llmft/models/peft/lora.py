@@ -118,7 +118,7 @@ def _load(model: Any, folder: Path) -> None:
             raise ValueError(f"of another model: missing {missing}, unknown {unknown}")
         set_peft_model_state_dict(model, weights)
     except (UserError, ValueError, RuntimeError) as error:
-        raise UserError(f"peft.adapter={folder}: cannot be used ({untrusted.line_of(error)})") from None
+        raise UserError(f"peft.adapter={folder}: cannot be used ({untrusted.first_line(error)})") from None
 
 
 def _typed(value: Any) -> str:

@@ -26,12 +26,12 @@ def keep_narrow(model: Any) -> None:
         ):
             for name in list(layer.lora_A):
                 dropout: Any = layer.lora_dropout[name]
-                layer.lora_A[name] = First(layer.lora_A[name], getattr(dropout, "p", 0.0))  # pyright: ignore[reportArgumentType]
+                layer.lora_A[name] = LoraARecompute(layer.lora_A[name], getattr(dropout, "p", 0.0))  # pyright: ignore[reportArgumentType]
                 layer.lora_dropout[name] = nn.Identity()
             layer.cast_input_dtype_enabled = False
 
 
-class First(nn.Linear):
+class LoraARecompute(nn.Linear):
     """The first matrix of a LoRA pair, and the dropout before it.
 
     Args:

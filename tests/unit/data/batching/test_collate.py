@@ -4,15 +4,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.data.batching.collate import Lines, generation_batch, training_batch
-from llmft.data.tokenization.codec import IGNORED, Encoded
+from llmft.data.batching.collate import PackedDataset, generation_batch, training_batch
+from llmft.data.tokenization.codec import IGNORED, EncodedExample
 
 N, E = IGNORED, 50256
-SHORT, LONG = Encoded([3, 4, 1], [5, 1], 3, 2, 2), Encoded([3, 1], [5, 6, 7, 1], 2, 4, 4)
+SHORT, LONG = EncodedExample([3, 4, 1], [5, 1], 3, 2, 2), EncodedExample([3, 1], [5, 6, 7, 1], 2, 4, 4)
 
 
 def whole(ids, place=""):
-    return Encoded([*ids, E], [*ids, E], 0, len(ids) + 1, len(ids), place=place)
+    return EncodedExample([*ids, E], [*ids, E], 0, len(ids) + 1, len(ids), place=place)
 
 
 def test_the_worked_batch():
@@ -48,7 +48,7 @@ def test_packed_sources_and_targets_are_numbered_each():
 
 
 def test_a_filler_line_is_a_row_without_labels_and_place():
-    lines = Lines([whole([5, 6], "f:1"), whole([7], "f:2")])
+    lines = PackedDataset([whole([5, 6], "f:1"), whole([7], "f:2")])
     assert training_batch([lines[(1,)]], E)["labels"].tolist() == [[7, E]]
     batch = training_batch([lines[(~1,)]], E)
     assert batch["input_ids"].tolist() == [[7, E]]

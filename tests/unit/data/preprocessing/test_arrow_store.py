@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from llmft.data.preprocessing.arrow_store import (
     ENCODED,
     EXAMPLES,
+    ArrowTable,
     Examples,
     Rows,
-    Table,
     encoded_batch,
     example_batch,
     writing,
 )
-from llmft.data.preprocessing.row_counts import Account
+from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.data.records import Example, Turn
-from llmft.data.tokenization.codec import IGNORED, Encoded
+from llmft.data.tokenization.codec import IGNORED, EncodedExample
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)
 ids = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=6)
@@ -34,7 +34,7 @@ def stored(folder, schema, batches):
     with writing(file, schema) as write:
         for batch in batches:
             write(batch)
-    return Table(file)
+    return ArrowTable(file)
 
 
 @given(batches=st.lists(st.lists(examples, max_size=4), min_size=1, max_size=4))
@@ -52,11 +52,11 @@ def causal(draw):
     prompt, answer = draw(ids), draw(ids)
     labels = draw(st.sampled_from([[IGNORED] * len(prompt) + answer, prompt + answer]))
     flags = {"lost": draw(text), "untrained_turns": draw(st.integers(0, 3)), "place": draw(text)}
-    return Encoded(prompt + answer, labels, len(prompt), len(answer), len(answer), draw(st.booleans()), **flags)
+    return EncodedExample(prompt + answer, labels, len(prompt), len(answer), len(answer), draw(st.booleans()), **flags)
 
 
 seq2seq = st.builds(
-    lambda source, target, merged: Encoded(source, target, len(source), len(target), len(target), merged=merged),
+    lambda source, target, merged: EncodedExample(source, target, len(source), len(target), len(target), merged=merged),
     ids, ids, st.booleans(),
 )  # fmt: skip
 
@@ -70,13 +70,13 @@ def test_encoded_rows_come_back(tmp_path_factory, batches):
 
 
 def test_labels_that_follow_from_the_ids_take_no_room():
-    row = Encoded([1, 2, 3], [IGNORED, 2, 3], 1, 2, 2)
-    other = Encoded([1, 2, 3], [1, 2, 3], 1, 2, 2)
+    row = EncodedExample([1, 2, 3], [IGNORED, 2, 3], 1, 2, 2)
+    other = EncodedExample([1, 2, 3], [1, 2, 3], 1, 2, 2)
     assert encoded_batch([row, other]).column("labels").to_pylist() == [None, [1, 2, 3]]
 
 
 def test_counts_add_up_over_batches_and_files(tmp_path):
-    whole, parts = Account("f", "x"), [Account("", None), Account("", None)]
+    whole, parts = RowCounts("f", "x"), [RowCounts("", None), RowCounts("", None)]
     for part, place in zip(parts, ("f:1", "f:2"), strict=True):
         part.read = 3
         part.drop(place, "answer", "too \ud800 long", "answer too long")
@@ -85,7 +85,7 @@ def test_counts_add_up_over_batches_and_files(tmp_path):
         part.without_stop.append(place)
         whole.add(part)
     whole.save(tmp_path)
-    found = Account("f", "x")
+    found = RowCounts("f", "x")
     found.add_saved(tmp_path)
     assert found.summary() == {**whole.summary(), "source": "f"}
     assert (found.read, found.dropped, found.first) == (
@@ -102,12 +102,12 @@ def test_counts_add_up_over_batches_and_files(tmp_path):
 
 @pytest.mark.parametrize("chosen", [[2, 0], []])
 def test_facts_are_read_by_row(tmp_path, chosen):
-    from llmft.data.preprocessing.arrow_store import FACTS, FactFiles, Facts
+    from llmft.data.preprocessing.arrow_store import FACTS, FactFiles, RowColumns
 
     files = FactFiles(tmp_path)
     for numbers in ([1, 2], [3]):
         files.write({name: np.array(numbers) for name in FACTS})
     files.close()
-    facts = Facts(tmp_path)
+    facts = RowColumns(tmp_path)
     assert facts["ids"].tolist() == [1, 2, 3]
     assert facts.sizes(np.array(chosen, int)).tolist() == [[n + 1, n + 1] for n in chosen]

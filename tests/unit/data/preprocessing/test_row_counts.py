@@ -1,8 +1,8 @@
 """The account of the rows: every count by hand."""
 
-from llmft.data.preprocessing.row_counts import Account
+from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.data.records import Example, Turn
-from llmft.data.tokenization.codec import IGNORED, Encoded
+from llmft.data.tokenization.codec import IGNORED, EncodedExample
 
 N = IGNORED
 STOP, BOS = 2, 1
@@ -11,11 +11,11 @@ STOP, BOS = 2, 1
 def causal(prompt, answer, labels=None, **flags):
     labels = answer if labels is None else labels
     supervised = sum(label != N for label in labels)
-    return Encoded(prompt + answer, [N] * len(prompt) + labels, len(prompt), len(answer), supervised, **flags)
+    return EncodedExample(prompt + answer, [N] * len(prompt) + labels, len(prompt), len(answer), supervised, **flags)
 
 
 def account(*rows, examples=(), controls=()):
-    found = Account("f", None, {"prompt": 9, "answer": 7})
+    found = RowCounts("f", None, {"prompt": 9, "answer": 7})
     for example in examples:
         found.look(example, controls)
     found.count(rows, BOS, STOP)
@@ -23,7 +23,7 @@ def account(*rows, examples=(), controls=()):
 
 
 def test_healthy_rows_need_one_line():
-    found = account(causal([BOS, 5], [6, STOP]), Encoded([5, STOP], [6, 7, STOP], 2, 3, 3))
+    found = account(causal([BOS, 5], [6, STOP]), EncodedExample([5, STOP], [6, 7, STOP], 2, 3, 3))
     assert found.lines() == [
         "f: 0 rows read, 0 kept, 0 dropped; 5 supervised tokens; longest in tokens: prompt 2 of 9, answer 3 of 7"
     ]
@@ -37,7 +37,7 @@ def test_rows_without_exactly_one_stop_token_at_the_end_are_faults():
         causal([5], [6, 7], place="f:1"),
         causal([5], [6, STOP, 7, STOP], place="f:2"),
         causal([5], [6, STOP], [6, N], place="f:3"),
-        Encoded([5, STOP], [6, 7], 2, 2, 2, place="f:4"),
+        EncodedExample([5, STOP], [6, 7], 2, 2, 2, place="f:4"),
         causal([5], [STOP, 6], place="f:5"),
     ]
     good = [causal([5, STOP], [6, STOP]), causal([5], [6, 7], cut=True)]

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.data.preprocessing.split import deal, spread
+from llmft.data.preprocessing.split import split_rows, spread
 from llmft.utils.errors import UserError
 
 
 def listed(*given, **named):
-    return {name: part.tolist() for name, part in deal(*given, **named).items()}
+    return {name: part.tolist() for name, part in split_rows(*given, **named).items()}
 
 
 def test_the_alpaca_experiments_split_by_position():
@@ -36,7 +36,7 @@ def test_a_train_share_leaves_rows_unused():
 
 def test_nothing_to_train_on():
     with pytest.raises(UserError, match="1 rows leave none to train on"):
-        deal(1, {"train": None, "val": 0.1, "test": 0}, "shuffle", 1)
+        split_rows(1, {"train": None, "val": 0.1, "test": 0}, "shuffle", 1)
 
 
 @given(rows=st.integers(3, 200), val=st.floats(0, 0.4), test=st.floats(0, 0.4), seed=st.integers(0, 9))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmft.config.paths import prompt_config
-from llmft.data.preprocessing.truncation import Fitting, TooLongError, _longest
+from llmft.data.preprocessing.truncation import TooLongError, Truncation, _longest
 from llmft.data.records import Example, Turn
 from llmft.data.tokenization.build import codec_for
 
@@ -24,46 +24,46 @@ LONG = Example((Turn("system", "S" * 8), Turn("user", "Q" * 4)), "AAA", "1", "f:
 
 
 def test_what_fits_is_left_alone(codec):
-    row, trimmed, _ = Fitting(15, 4, "error").fit(LONG, codec)
+    row, trimmed, _ = Truncation(15, 4, "error").fit(LONG, codec)
     assert (prompt_of(row, codec), trimmed, row.cut, row.place) == ("SSSSSSSS\n\nQQQQ\n", (), False, "f:1")
 
 
 @pytest.mark.parametrize("policy", ["error", "drop", "trim_answer"])
 def test_a_long_prompt_is_refused_by_every_policy_but_its_own(codec, policy):
     with pytest.raises(TooLongError, match=r"has 15 tokens, data.max_prompt_tokens is 14") as error:
-        Fitting(14, 4, policy).fit(LONG, codec)
+        Truncation(14, 4, policy).fit(LONG, codec)
     assert error.value.part == "prompt"
 
 
 @pytest.mark.parametrize("policy", ["error", "drop", "trim_prompt"])
 def test_a_long_answer_is_refused_by_every_policy_but_its_own(codec, policy):
     with pytest.raises(TooLongError, match=r"has 4 tokens, data.max_answer_tokens is 3"):
-        Fitting(15, 3, policy).fit(LONG, codec)
+        Truncation(15, 3, policy).fit(LONG, codec)
 
 
 def test_a_prompt_loses_the_end_of_its_system_text_and_keeps_the_question(codec):
-    row, trimmed, before = Fitting(12, 4, "trim_prompt").fit(LONG, codec)
+    row, trimmed, before = Truncation(12, 4, "trim_prompt").fit(LONG, codec)
     assert (prompt_of(row, codec), trimmed, before) == ("SSSSS\n\nQQQQ\n", ("system",), 15)
     assert row.labels[-1] == codec.stop_id
 
 
 def test_then_the_input_and_never_the_question(codec):
     example = Example((Turn("system", "SSSS"), Turn("user", "QQQQ", "IIII")), "A")
-    row, trimmed, _ = Fitting(11, 4, "trim_prompt").fit(example, codec)
+    row, trimmed, _ = Truncation(11, 4, "trim_prompt").fit(example, codec)
     assert prompt_of(row, codec) == "\n\nQQQQ\n\nII\n"
     assert trimmed == ("system", "input")
     with pytest.raises(TooLongError, match=r"has 17 tokens, data.max_prompt_tokens is 5"):
-        Fitting(5, 4, "trim_prompt").fit(example, codec)
+        Truncation(5, 4, "trim_prompt").fit(example, codec)
 
 
 def test_the_longest_part_is_cut_first(codec):
     example = Example((Turn("system", "SS"), Turn("user", "QQQQ", "IIIIIIII")), "A")
-    row, trimmed, _ = Fitting(14, 4, "trim_prompt").fit(example, codec)
+    row, trimmed, _ = Truncation(14, 4, "trim_prompt").fit(example, codec)
     assert (prompt_of(row, codec), trimmed) == ("SS\n\nQQQQ\n\nIII\n", ("input",))
 
 
 def test_a_cut_answer_has_its_head_and_no_stop(codec):
-    row, trimmed, _ = Fitting(15, 3, "trim_answer").fit(LONG, codec)
+    row, trimmed, _ = Truncation(15, 3, "trim_answer").fit(LONG, codec)
     assert (codec.tokenizer.decode(row.input_ids[row.prompt_length :]), row.cut, trimmed) == ("AAA", True, ())
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from llmft.data.academic import Academic
 from llmft.data.custom import Custom
 from llmft.data.preprocessing.arrow_store import example_batch
-from llmft.data.preprocessing.read_examples import Reading
-from llmft.data.preprocessing.row_counts import Account
+from llmft.data.preprocessing.read_examples import ExampleReader
+from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.data.records import RowError
 from llmft.data.sources import find
 from llmft.utils.errors import UserError
@@ -18,8 +18,8 @@ from tests.robustness.corpus import FILES, GOOD
 
 
 def examples_of(path, *, to_example=Academic.to_example, invalid="drop", duplicates="keep"):
-    account = Account("f", None)
-    reading = Reading(find(str(path), "x"), "academic", to_example, None, None, invalid, duplicates)
+    account = RowCounts("f", None)
+    reading = ExampleReader(find(str(path), "x"), "academic", to_example, None, None, invalid, duplicates)
     return list(reading.examples(account, {})), account
 
 

@@ -7,20 +7,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmft.data.batching.collate import training_batch
-from llmft.data.tokenization.codec import IGNORED, Encoded
+from llmft.data.tokenization.codec import IGNORED, EncodedExample
 from llmft.models.attention.unpad import FULL, SHORT, beside, in_one_line, is_full, lengths
 from llmft.models.causal import Causal
 from llmft.models.seq2seq import Seq2Seq
 
 N = IGNORED
-SEQ2SEQ = [Encoded([3, 4, 1], [5, 1], 3, 2, 2), Encoded([3, 1], [5, 6, 7, 1], 2, 4, 4), Encoded([9], [N, N], 1, 2, 0)]
+SEQ2SEQ = [
+    EncodedExample([3, 4, 1], [5, 1], 3, 2, 2),
+    EncodedExample([3, 1], [5, 6, 7, 1], 2, 4, 4),
+    EncodedExample([9], [N, N], 1, 2, 0),
+]
 
 
 def tokens(family: Any, batch: dict[str, Any]) -> Any:
     return family.tokens(None, batch)
 
 
-def laid(family: Any, lines: list[list[Encoded]]) -> dict[str, Any]:
+def laid(family: Any, lines: list[list[EncodedExample]]) -> dict[str, Any]:
     batch = training_batch(lines, pad_id=0)
     return in_one_line(batch, *tokens(family, batch))
 
@@ -44,7 +48,9 @@ def test_packed_lines_of_a_seq2seq_model():
 
 
 def test_a_row_of_a_causal_model_keeps_its_untrained_end():
-    line = laid(Causal, [[Encoded([5, 6, 7], [N, 6, N], 1, 2, 1)], [Encoded([8, 0, 0, 0], [N, 0, 0, 0], 1, 3, 3)]])
+    line = laid(
+        Causal, [[EncodedExample([5, 6, 7], [N, 6, N], 1, 2, 1)], [EncodedExample([8, 0, 0, 0], [N, 0, 0, 0], 1, 3, 3)]]
+    )
     assert line["input_ids"].tolist() == [[5, 6, 7, 8, 0, 0, 0]]
     assert line["labels"].tolist() == [[N, 6, N, N, 0, 0, 0]]
     assert lengths(line["rows"]) == lengths(line["label_rows"]) == [[3, 4]]
@@ -52,14 +58,14 @@ def test_a_row_of_a_causal_model_keeps_its_untrained_end():
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=8), st.integers(1, 4))
 def test_nothing_is_lost_whatever_the_rows(sizes, line_of):
-    rows = [Encoded([n + 1] * a, [n + 1] * b, 0, b, b) for n, (a, b) in enumerate(sizes)]
+    rows = [EncodedExample([n + 1] * a, [n + 1] * b, 0, b, b) for n, (a, b) in enumerate(sizes)]
     lines = [rows[start : start + line_of] for start in range(0, len(rows), line_of)]
     line = laid(Seq2Seq, lines)
     assert line["input_ids"][0].tolist() == [i for row in rows for i in row.input_ids]
     assert line["labels"][0].tolist() == [i for row in rows for i in row.labels]
     assert lengths(line["rows"]) == [[a for a, _ in sizes]]
     assert lengths(line["label_rows"]) == [[b for _, b in sizes]]
-    both = [Encoded(row.input_ids, row.input_ids, 0, 1, 1) for row in rows]
+    both = [EncodedExample(row.input_ids, row.input_ids, 0, 1, 1) for row in rows]
     line = laid(Causal, [both[start : start + line_of] for start in range(0, len(both), line_of)])
     assert line["labels"].tolist() == line["input_ids"].tolist()
     assert lengths(line["label_rows"]) == [[a for a, _ in sizes]]

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llmft.models.peft.lora_recompute import First, keep_narrow
+from llmft.models.peft.lora_recompute import LoraARecompute, keep_narrow
 
 NUMBERS: dict[str, Any] = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 
@@ -75,7 +75,7 @@ def test_all_left_out_is_zero_and_not_nan():
     model = adapted(lora_dropout=0.3)
     keep_narrow(model)
     for layer in model.modules():
-        if isinstance(layer, First):
+        if isinstance(layer, LoraARecompute):
             layer.dropout = 1.0
             assert not layer(torch.ones(1, 2, 32, dtype=torch.bfloat16)).any()
 
@@ -84,4 +84,4 @@ def test_all_left_out_is_zero_and_not_nan():
 def test_others_stay_as_they_are(options):
     model = adapted(**options)
     keep_narrow(model)
-    assert not any(isinstance(module, First) for module in model.modules())
+    assert not any(isinstance(module, LoraARecompute) for module in model.modules())
