@@ -48,7 +48,7 @@ FAULTS = [
     Fault("micro-batches are averaged", "models/module.py",
           "self.trainer.accumulate_grad_batches * self.trainer.world_size / max(self.window_tokens, 1)", "1.0", ACCUMULATION),
     Fault("the last micro-batch is logged", "models/module.py", "        self.train_sums.add(total, tokens)\n",
-          "        self.train_sums = TokenSums()\n        self.train_sums.add(total, tokens)\n", ACCUMULATION),
+          "        self.train_sums = TokenLoss()\n        self.train_sums.add(total, tokens)\n", ACCUMULATION),
     Fault("the schedule counts micro-batches", "models/schedule.py", "-(-batches // accumulate) * max_epochs", "batches * max_epochs",
           ACCUMULATION),
     # 2 ranks
