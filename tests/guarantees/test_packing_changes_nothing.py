@@ -77,7 +77,7 @@ def test_packing_changes_nothing_where_prompts_are_all_trained(model, built):
 def test_lines_with_padding_may_stay_as_they_are(model, built, monkeypatch):
     """As where single losses are asked for."""
     data, module = built(f"model={model}", "peft=none", "data=alpaca", "data.path=sample", "data.limit=20")
-    monkeypatch.setattr(module, "laid", lambda batch: batch)
+    monkeypatch.setattr(module, "unpad_if_faster", lambda batch: batch)
     module.eval()
     lines = packed(data)
     loss, tokens, _ = step(module, lines, data.pad_id)

@@ -1,5 +1,6 @@
 """In the process that is to be killed: wait for a stage of the run, and a moment more, and send a signal."""
 
+import functools
 import importlib
 import os
 import sys
@@ -13,18 +14,18 @@ from typing import Any, NamedTuple
 STAGES = {
     "start": ("llmft.__main__", "launch"),
     "reading": ("llmft.data.datamodule", "write_examples"),
-    "encoding": ("llmft.data.preprocessing.encode", "Encoding.write"),
+    "encoding": ("llmft.data.preprocessing.encode", "Preprocessor.write"),
     "loading": ("llmft.models.backbone.load", "load_model"),
-    "baseline": ("llmft.training.trainer", "Fit.measure"),
+    "baseline": ("llmft.training.trainer", "TrainingRun.validate"),
     "training": ("llmft.models.module", "InstructionModule.training_step"),
-    "checkpointing": ("llmft.runs.checkpoint_io", "WholeFiles.save_checkpoint"),
+    "checkpointing": ("llmft.runs.checkpoint_io", "AtomicCheckpointIO.save_checkpoint"),
     "best checkpoint": ("llmft.callbacks.checkpoints", "link"),
     "validation": ("llmft.models.module", "InstructionModule.validation_step"),
     "samples": ("llmft.callbacks.samples", "Samples.on_validation_epoch_end"),
     "metrics": ("llmft.callbacks.metrics_log", "MetricsLog._append"),
     "run.json": ("llmft.runs.directory", "RunDirectory.update"),
     "config.yaml": ("llmft.runs.directory", "RunDirectory.save_config"),
-    "the best weights": ("llmft.training.trainer", "Fit.best"),
+    "the best weights": ("llmft.training.trainer", "TrainingRun.load_best"),
     "model/": ("llmft.generation.save", "save_model"),
     "evaluation": ("llmft.evaluation.evaluator", "Evaluation.ask_tuned"),
     "evaluation's files": ("llmft.evaluation.evaluator", "Evaluation.save"),
@@ -44,13 +45,16 @@ class Strike(NamedTuple):
     number: int
 
 
+def function_of(stage: str) -> tuple[Any, str]:
+    """The module or class that holds a stage's function, and the function's name."""
+    where, path = STAGES[stage]
+    *outer, name = path.split(".")
+    return functools.reduce(getattr, outer, importlib.import_module(where)), name
+
+
 def wrap(stage: str, around: Callable[[Callable[[], Any]], Any]) -> None:
     """Let ``around`` make every call of a stage."""
-    where, path = STAGES[stage]
-    owner: Any = importlib.import_module(where)
-    *outer, name = path.split(".")
-    for part in outer:
-        owner = getattr(owner, part)
+    owner, name = function_of(stage)
     real = getattr(owner, name)
     setattr(owner, name, lambda *given, **named: around(lambda: real(*given, **named)))
 

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from tests.robustness.soak.soak import Broken, Watch, soak
+from tests.robustness.soak.strikes import STAGES, function_of
 
 
 @pytest.mark.slow
@@ -14,6 +15,12 @@ def test_two_hundred_kills_change_nothing(tmp_path, monkeypatch):
     assert tally.total >= 200
     assert not tally.faults, "\n".join(tally.faults)
     assert len(tally.kills) > 12  # of the stages
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_is_a_function_of_llmft(stage):
+    owner, name = function_of(stage)
+    assert callable(getattr(owner, name))
 
 
 def test_the_watch_sees_half_a_record(tmp_path):
