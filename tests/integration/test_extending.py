@@ -1,6 +1,13 @@
 """A user's own data set and callback, from a folder outside: README, "Adding to it", word for word."""
 
+import functools
 import json
+import re
+
+import pytest
+
+from llmft.training.callbacks import complete
+from llmft.utils.errors import UserError
 
 PACKAGE = """
 import lightning.pytorch as pl
@@ -16,16 +23,22 @@ class Mine(InstructionDataModule):
 
 
 class Greeter(pl.Callback):
-    def on_fit_start(self, trainer, pl_module):
-        print("hello from outside")
+    def __init__(self, generator, run, datamodule, *, word, often=1):
+        self.generator, self.run, self.datamodule, self.word = generator, run, datamodule, word * often
+
+    def on_train_end(self, trainer, pl_module):
+        answer = self.generator.answers([self.datamodule.examples_of("train")[0].context])[0]
+        (self.run.path / "greeting.txt").write_text(f"{self.word} {len(answer.text)}")
 """
+
+GREETER = "defaults: [default]\nmine: {_target_: myllm.Greeter, _partial_: true, word: hello}\n"
 
 
 def test_from_outside(llmft, tmp_path, monkeypatch):
     files = {
         "myllm.py": PACKAGE,
         "own/data/mine.yaml": "defaults: [_base]\n_target_: myllm.Mine\nname: mine\n",
-        "own/callbacks/mine.yaml": "defaults: [default]\nmine: {_target_: myllm.Greeter}\n",
+        "own/callbacks/mine.yaml": GREETER,
         "rows.jsonl": "".join(json.dumps({"q": f"Q{n}", "a": f"A{n}"}) + "\n" for n in range(20)),
     }
     for name, text in files.items():
@@ -45,10 +58,24 @@ def test_from_outside(llmft, tmp_path, monkeypatch):
     assert code == 2
     assert "data._target_=myllm.Mine: not allowed" in err
     assert "(allow_targets=[myllm])" in err
-    code, out, err = llmft(*own, "allow_targets=[myllm]", "output_dir=run2")
+    code, _, err = llmft(*own, "allow_targets=[myllm]", "output_dir=run2", "generation.max_new_tokens=4")
     assert code == 0, err
-    assert "hello from outside" in out
+    assert re.fullmatch(r"hello \d+", (tmp_path / "run2" / "greeting.txt").read_text())
     assert json.loads((tmp_path / "run2" / "run.json").read_text())["data"]["kept"] == 20
+
+
+def test_a_callback_whose_constructor_names_what_there_is_not():
+    def probe(*, run: str, teacher: str, patience: int = 3) -> str:
+        return f"{run} {teacher} {patience}"
+
+    context = {"run": "a", "generator": "b"}
+    with pytest.raises(UserError) as error:
+        complete("mine", functools.partial(probe), context)
+    message = (
+        "callbacks.mine: its constructor requires teacher; set callbacks.mine.teacher, or take one of the names that a"
+    )
+    assert str(error.value) == f"{message} training provides: generator, run"
+    assert complete("mine", functools.partial(probe, teacher="t", patience=5), context) == "a t 5"
 
 
 def test_a_wrong_option_of_ones_own(llmft, tmp_path):

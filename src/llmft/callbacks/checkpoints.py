@@ -1,7 +1,6 @@
 """``last.ckpt`` after every validation, ``best.ckpt`` for the best monitored value: everything that an exact resume needs."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,6 +9,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from llmft.config.metric_names import mode_of
 from llmft.data.preprocessing.streaming import StreamingDataset
 from llmft.runs.checkpoint_io import link
+from llmft.runs.directory import RunDirectory
 from llmft.utils.distributed import agree
 from llmft.utils.errors import Halted, UserError
 from llmft.utils.rng import gathered, randomness, set_randomness
@@ -22,13 +22,13 @@ class Checkpoints(Checkpoint):
         monitor: The metric that decides which is best.
         mode: ``min``, ``max``, or ``auto`` by what is better of this metric.
         every_n_steps: Optimizer steps between checkpoints besides those of the validations; None for none.
-        folder: ``checkpoints`` of the run.
+        run: The run directory; checkpoints go to its ``checkpoints`` folder.
     """
 
-    def __init__(self, monitor: str, mode: str, every_n_steps: int | None = None, *, folder: Path) -> None:
+    def __init__(self, monitor: str, mode: str, every_n_steps: int | None = None, *, run: RunDirectory) -> None:
         self.monitor, self.sign = monitor, {"min": 1.0, "max": -1.0}[mode_of(monitor) if mode == "auto" else mode]
         self.every_n_steps = every_n_steps
-        self.last, self.best = folder / "last.ckpt", folder / "best.ckpt"
+        self.last, self.best = run.checkpoints / "last.ckpt", run.checkpoints / "best.ckpt"
         self.best_value, self.best_metrics = math.inf, {}
         self.trained: dict[str, float] = {}  # the monitored value, where it is one of the last training step
         self.best_step = self.saved_step = self.validated_step = -1

@@ -16,17 +16,18 @@ class GenerationMetrics(pl.Callback):
 
     Args:
         enabled: Whether to.
-        generator: Makes the answers.
-        settings: The ``evaluate`` keys.
-        data: Encoded rows.
+        generator: Generates the answers.
+        cfg: The run's config; its ``evaluate`` keys say how many rows, and which metrics.
+        datamodule: Encoded rows.
     """
 
-    def __init__(self, *, enabled: bool, generator: Generator, settings: Any, data: InstructionDataModule) -> None:
-        self.rows = asked_rows(data, settings.rows, "val") if enabled and data.encoded["val"] else None
-        self.generator = generator.with_settings(batch_tokens=settings.batch_tokens)
-        self.metrics = (
-            [m for m in chosen_metrics(settings, data.name) if m.name not in ("loss", "perplexity")] if enabled else []
-        )
+    def __init__(self, *, enabled: bool, generator: Generator, cfg: Any, datamodule: InstructionDataModule) -> None:
+        self.rows, self.metrics = None, []
+        self.generator = generator.with_settings(batch_tokens=cfg.evaluate.batch_tokens)
+        if enabled and datamodule.encoded["val"]:
+            self.rows = asked_rows(datamodule, cfg.evaluate.rows, "val")
+            chosen = chosen_metrics(cfg.evaluate, datamodule.name)
+            self.metrics = [metric for metric in chosen if metric.name not in ("loss", "perplexity")]
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Ask and score; a score that is not defined on these rows is not logged."""

@@ -2,11 +2,11 @@
 
 import csv
 import logging
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 
+from llmft.runs.directory import RunDirectory
 from llmft.utils.csv import cell
 from llmft.utils.files import atomic_open, lines_of
 
@@ -22,11 +22,11 @@ class MetricsLog(pl.Callback):
     step are always written, and every ``trainer.log_every_n_steps``-th, and every step that was validated.
 
     Args:
-        file: ``metrics.csv`` of the run.
+        run: The run directory; rows are appended to its ``metrics.csv``.
     """
 
-    def __init__(self, *, file: Path) -> None:
-        self.file = file
+    def __init__(self, *, run: RunDirectory) -> None:
+        self.file = run.path / "metrics.csv"
         self.row: dict[str, float] = {}
         self.due = False
         self.columns: list[str] = []

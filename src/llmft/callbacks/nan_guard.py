@@ -12,6 +12,7 @@ from llmft.diagnostics import postmortem
 from llmft.diagnostics.idle_weights import IdleWeights
 from llmft.models.fsdp import full_tensor, is_sharded
 from llmft.models.module import InstructionModule
+from llmft.runs.directory import RunDirectory
 from llmft.utils.errors import Halted
 
 WAYS_OUT = {
@@ -37,7 +38,7 @@ class NanGuard(pl.Callback):
         idle_steps: Halt if a trainable weight has not moved after this many steps with a learning rate above 0.
         history: Optimizer steps to report.
         monitor: The objective; halt if it is not finite after a validation.
-        folder: ``halt`` of the run.
+        run: The run directory; the post-mortem goes to its ``halt`` folder.
     """
 
     def __init__(
@@ -49,10 +50,10 @@ class NanGuard(pl.Callback):
         history: int,
         monitor: str,
         *,
-        folder: Path,
+        run: RunDirectory,
     ) -> None:
         self.zero_steps, self.explode_factor, self.explode_steps = zero_steps, explode_factor, explode_steps
-        self.watched, self.folder = ("val/loss", monitor), folder
+        self.watched, self.folder = ("val/loss", monitor), run.path / "halt"
         self.idle = IdleWeights(idle_steps)
         self.history: deque[dict[str, float]] = deque(maxlen=history)
         self.window, self.validation = postmortem.StepBatches(), postmortem.StepBatches()

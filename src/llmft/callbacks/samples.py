@@ -1,15 +1,15 @@
 """Answers to the same few questions at every validation: to ``samples.jsonl`` and TensorBoard's text page."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from llmft.data.records import Example
+from llmft.data.datamodule import InstructionDataModule
 from llmft.generation.generator import Generator
 from llmft.models.fsdp import is_sharded
+from llmft.runs.directory import RunDirectory
 from llmft.utils.files import lines_of, write
 from llmft.utils.text import json_line
 
@@ -20,17 +20,23 @@ class Samples(pl.Callback):
     Args:
         number: How many questions, the first of the validation rows; 0 for none.
         max_new_tokens: Longest sample, in tokens.
-        file: ``samples.jsonl`` of the run.
-        examples: The questions with their references.
-        generator: Makes the answers.
+        run: The run directory; answers are appended to its ``samples.jsonl``.
+        datamodule: Its validation examples are the questions.
+        generator: Generates the answers.
     """
 
     def __init__(
-        self, number: int, max_new_tokens: int, *, file: Path, examples: list[Example], generator: Generator
+        self,
+        number: int,
+        max_new_tokens: int,
+        *,
+        run: RunDirectory,
+        datamodule: InstructionDataModule,
+        generator: Generator,
     ) -> None:
-        self.examples = examples[:number]
+        self.examples = datamodule.examples_of("val")[:number]
         self.generator = generator.with_settings(max_new_tokens=max_new_tokens)
-        self.file = file
+        self.file = run.path / "samples.jsonl"
         self.last_step = -1
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:

@@ -16,7 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from torch.utils import deterministic
 
-from llmft.callbacks.checkpoints import Checkpoints, position
+from llmft.callbacks.checkpoints import position
 from llmft.callbacks.metrics_log import MetricsLog
 from llmft.data.batching.sampler import PlannedBatchSampler
 from llmft.data.datamodule import InstructionDataModule
@@ -26,6 +26,7 @@ from llmft.models.fsdp import is_sharded, strategy_of
 from llmft.models.module import InstructionModule
 from llmft.runs.checkpoint_io import AtomicCheckpointIO, load
 from llmft.runs.directory import RunDirectory
+from llmft.training.callbacks import build_callbacks
 from llmft.training.loggers import loggers_of
 from llmft.utils.errors import UserError
 
@@ -55,23 +56,9 @@ class TrainingRun:
     ) -> None:
         self.cfg, self.module, self.data, self.checkpoint = cfg, module, data, checkpoint
         self.directory = run
-        parts: dict[str, dict[str, Any]] = {
-            "samples": {
-                "file": run.path / "samples.jsonl",
-                "generator": generator,
-                "examples": data.examples_of("val"),
-            },
-            "checkpoints": {"folder": run.checkpoints},
-            "generated": {"generator": generator, "settings": cfg.evaluate, "data": data},
-            "metrics_log": {"file": run.path / "metrics.csv"},
-            "nan_guard": {"folder": run.path / "halt"},
-        }
-        callbacks = {name: instantiate(node) for name, node in cfg.callbacks.items() if node is not None}
-        callbacks |= {name: callbacks[name](**parts[name]) for name in parts if name in callbacks}
-        own = Checkpoints(cfg.objective, "auto", folder=run.checkpoints)
-        self.checkpoints: Checkpoints = callbacks.setdefault("checkpoints", own)
-        if "interruption" in callbacks:
-            callbacks["interruption"] = callbacks["interruption"](checkpoints=self.checkpoints)
+        context = {"cfg": cfg, "run": run, "module": module, "datamodule": data, "generator": generator}
+        callbacks = build_callbacks(cfg, context)
+        self.checkpoints: Any = callbacks["checkpoints"]
         self.trainer = self._trainer(run, callbacks)
         if not cfg.trainer.fast_dev_run:
             self.trainer.val_check_interval = self._validation_interval()

@@ -309,7 +309,7 @@ def test_objectives_are_checked(llmft):
 def test_off_is_off(load):
     cfg, nothing = load("model=tiny_gpt2"), cast(Any, None)
     generator = Generator(*sharpened("tiny_gpt2", load), cfg.generation)
-    assert GenerationMetrics(enabled=False, generator=generator, settings=cfg.evaluate, data=nothing).rows is None
+    assert GenerationMetrics(enabled=False, generator=generator, cfg=cfg, datamodule=nothing).rows is None
 
 
 def test_a_base_is_the_adapter_switched_off(load):

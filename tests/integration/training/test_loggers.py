@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llmft.callbacks.metrics_log import MetricsLog
+from llmft.runs.directory import RunDirectory
 
 FAST = ("model=tiny_gpt2", "data=alpaca", "data.path=sample", "data.limit=30", "trainer.max_steps=2", "questions=0", "callbacks.samples.number=0", "generation.max_new_tokens=3",
         "evaluate.rows=2", "report.write=false", "baseline=false", "output_dir=run")  # fmt: skip
@@ -47,7 +48,7 @@ def test_a_logger_that_a_signal_stopped_in_the_middle_is_not_the_news(tmp_path, 
         def log_metrics(self, *_: object, **__: object) -> None:
             raise ValueError("\n you tried to log 3.0 which is currently not supported.")
 
-    metrics = MetricsLog(file=tmp_path / "metrics.csv")
+    metrics = MetricsLog(run=RunDirectory(tmp_path))
     metrics.row = {"step": 1, "train/loss": 3.0}
     trainer: Any = SimpleNamespace(global_rank=0, loggers=[Torn()])
     metrics.on_exception(trainer, None, KeyboardInterrupt())
