@@ -1,33 +1,21 @@
 """Does each guarantee's test fail when the fault that it guards against is put in? ``python tests/guarantees/mutations.py``
 
 Each fault is one edit of a copy of the source; its test must fail there (and passes on the code as it is, which the test
-suite shows). Exits with 1 if a fault survives, or if an edit no longer fits the source. ``-k WORD`` takes some of them.
+suite shows). Exits with 1 if a fault survives, or if an edit no longer fits the source.
 """
 
 import argparse
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+
+from tests.support.mutation_runner import LIMIT, Fault, misfit, preload, run_all
+
 HERE = "tests/guarantees"
-
-
-class Fault(NamedTuple):
-    """An edit of one source file (below src/llmft), and the test that must see it."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    test: str
-
 
 ACCUMULATION = f"{HERE}/test_accumulation_changes_nothing.py::test_accumulation_changes_nothing[tiny_t5-lora]"
 PACKING = f"{HERE}/test_packing_changes_nothing.py -k packing_changes_nothing"
@@ -130,48 +118,26 @@ FAULTS = [
 ]  # fmt: skip
 
 
-def survives(fault: Fault) -> str | None:
-    """Why a fault was not seen; None if its test failed."""
-    with tempfile.TemporaryDirectory() as folder:
-        for part in ("src", "conf", "tests"):
-            shutil.copytree(ROOT / part, Path(folder) / part, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", folder)
-        file = Path(folder) / "src" / "llmft" / fault.file
-        source = file.read_text(encoding="utf-8")
-        if source.count(fault.old) < 1:
-            return f"{fault.file} no longer holds {fault.old!r}"
-        file.write_text(source.replace(fault.old, fault.new), encoding="utf-8")
-        environment = {**os.environ, "PYTHONPATH": f"{folder}/src", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *fault.test.split()]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        if (
-            done.returncode == 1 or done.returncode < 0
-        ):  # a test failed, or broke the process; others are pytest's own troubles
-            return None
-        return (
-            f"its test passed: {fault.test}"
-            if done.returncode == 0
-            else f"pytest ended with {done.returncode}: {done.stdout[-500:]}"
-        )
-
-
-def timed(fault: Fault) -> tuple[str | None, float]:
-    """``survives``, and the seconds that it took."""
-    started = time.perf_counter()
-    return survives(fault), time.perf_counter() - started
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-k", default="", help="only faults whose name holds this")
-    chosen = [fault for fault in FAULTS if parser.parse_args().k in fault.name]
-    survivors = 0
-    with ThreadPoolExecutor(2) as pool:
-        for fault, (why, seconds) in zip(chosen, pool.map(timed, chosen), strict=True):
-            told = f"{'SURVIVED' if why else 'seen    '} {seconds:4.0f} s  {fault.name}"
-            print(f"{told}{f' ({why})' if why else ''}", flush=True)
-            survivors += why is not None
-    print(f"{len(chosen)} faults put in, {survivors} survived")
+    parser.add_argument("-k", default="", metavar="WORD", help="only faults whose name holds this")
+    parser.add_argument("-v", action="store_true", help="print why each test failed")
+    parser.add_argument("--check", action="store_true", help="only check that every edit still fits the source")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for one fault (default: %(default)s)")
+    args = parser.parse_args()
+    chosen = [fault for fault in FAULTS if args.k in fault.name]
+    misfits = [f"{fault.name}: {why}" for fault in chosen if (why := misfit(fault))]
+    if misfits or args.check:
+        print("\n".join([*misfits, f"{len(chosen)} edits, {len(misfits)} do not fit the source"]))
+        return int(bool(misfits))
+    preload()
+    survivors, started = 0, time.monotonic()
+    for outcome in run_all(chosen, limit=args.limit):
+        line = f"{'seen    ' if outcome.seen else 'SURVIVED'} {outcome.seconds:4.1f} s  {outcome.fault.name}"
+        why = f"\n    ({outcome.cpu_seconds:.1f} s of CPU) {outcome.reason}" if args.v or not outcome.seen else ""
+        print(f"{line}{why}", flush=True)
+        survivors += not outcome.seen
+    print(f"{len(chosen)} faults put in, {survivors} survived ({time.monotonic() - started:.0f} s)")
     return int(survivors > 0)
 
 
