@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from tests.support.mutation_runner import LIMIT, Fault, misfit, preload, run_all
+from tests.support.mutation_runner import LIMIT, Fault, misfit, preload, run_all  # noqa: E402
 
 HERE = "tests/guarantees"
 

@@ -8,7 +8,7 @@ import pytest
 from llmft.report import leaderboard
 from llmft.report.html import write
 from tests.support.browser import browser, needs_browser  # noqa: F401 (a fixture)
-from tests.unit.report.test_content import SETTINGS, make_run
+from tests.support.report_runs import SETTINGS, make_run
 
 pytestmark = needs_browser
 SCRIPTS = (

@@ -5,7 +5,7 @@ import pytest
 from llmft.report import leaderboard
 from llmft.report.html import write
 from tests.support.browser import browser, needs_browser, violations  # noqa: F401  (a fixture)
-from tests.unit.report.test_content import EVIL, SETTINGS, make_run
+from tests.support.report_runs import EVIL, SETTINGS, make_run
 
 pytestmark = needs_browser
 LONG = "pneumonoultramicroscopicsilicovolcanoconiosis" * 4

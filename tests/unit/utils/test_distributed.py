@@ -1,6 +1,8 @@
 """Processes of a run: the threads of each."""
 
 import os
+import sys
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -8,7 +10,7 @@ import pytest
 import torch
 
 from llmft.utils import distributed
-from llmft.utils.distributed import share_cores
+from llmft.utils.distributed import follow, share_cores
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +67,13 @@ def test_a_worker_says_nothing_of_a_run_that_has_gone(capsys):
     assert capsys.readouterr().err == ""
     distributed.tell_but_lost_readers(ValueError, ValueError("broken"), None)
     assert "ValueError: broken" in capsys.readouterr().err
+
+
+def test_a_process_whose_starter_is_gone_is_told():
+    told = []
+    follow(os.getppid() + 1, lambda: told.append(1))
+    give_up = time.monotonic() + 60
+    while not told and time.monotonic() < give_up:
+        time.sleep(0.01)
+    assert told
+    assert sys.is_finalizing() is False

@@ -3,7 +3,7 @@
 import io
 import logging
 
-from llmft.utils.logging import log_to
+from llmft.utils.logging import KeptLog, log_to
 
 
 def test_the_log_goes_to_what_is_standard_error_by_then(monkeypatch):
@@ -17,3 +17,15 @@ def test_the_log_goes_to_what_is_standard_error_by_then(monkeypatch):
     monkeypatch.setattr("sys.stderr", second)
     log.info("two")
     assert (first_text, second.getvalue()) == ("one\n", "two\n")
+
+
+def test_a_log_that_cannot_be_written_says_so_once(capfd, monkeypatch):
+    handler = KeptLog("/dev/full")
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [handler])
+    for _ in range(3):
+        root.error("a line")
+    handler.stream = None
+    err = capfd.readouterr().err
+    assert err.count("/dev/full: nothing more is written to it (No space left on device)") == 1
+    assert "Traceback" not in err

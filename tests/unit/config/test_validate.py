@@ -1,0 +1,193 @@
+"""Every option of conf/ passes the checks; every faulty value is named, all in one message."""
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from llmft.__main__ import COMMANDS
+from llmft.config.paths import conf_dir
+from llmft.config.schema import RULES
+from llmft.config.validate import check
+from llmft.models.architecture_check import architecture_faults
+from llmft.models.backbone import load as backbone
+from llmft.utils.errors import UserError
+from tests.unit.config.test_compose import COMMANDS_OF
+
+OPTIONS = [(f.parent.name, f.stem) for f in sorted(conf_dir().glob("*/[!_]*.yaml"))]
+# Options with keys that the defaults have not.
+WITH = ("peft=unfreeze", "optim=adamw_8bit", "scheduler=plateau", "generation=sample")
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_passes_the_checks(group, option, load):
+    if group == "callbacks" and option != "default":
+        cfg = load()  # the single callbacks are parts of the default
+        assert option in cfg.callbacks
+    elif (group, option) == ("debug", "true"):
+        cfg = load("debug='true'")
+        assert cfg.show_traceback
+    elif option in ("paged_adamw", "psychology_gemma_2b_qlora"):
+        cfg = load(f"{group}={option}", "optim.fallback=true")  # they need a CUDA GPU
+    elif group == "safety":
+        cfg = load()  # of serve alone
+    else:
+        cfg = load(f"{group}={option}")
+    check(cfg)
+    others = COMMANDS_OF.get(group, ()) if option == min(name for g, name in OPTIONS if g == group) else ()
+    for command in others:
+        check(load(f"{group}={option}", command=command))
+
+
+def test_every_rule_is_about_a_key_that_is_there(load):
+    configs = [load(command=command) for command in COMMANDS] + [load(choice) for choice in WITH]
+    for key in RULES:
+        above, _, name = key.rpartition(".")
+        parents = [OmegaConf.select(cfg, above) if above else cfg for cfg in configs]
+        assert key.startswith(("judge.", "safety.")) or any(isinstance(p, DictConfig) and name in p for p in parents), (
+            key
+        )
+
+
+def test_every_rule_of_a_judge_is_about_a_key_that_is_there(load):
+    keys = {f"judge.{key}" for kind in ("ollama", "openai", "model") for key in load(f"judge={kind}").judge}
+    assert {key for key in RULES if key.startswith("judge.")} <= keys
+
+
+def test_every_rule_of_chat_and_serve_is_about_a_key_that_is_there_and_every_key_has_one(load):
+    found = {"serve": load("safety=simple", command="serve"), "chat": load(command="chat")}
+    keys = {f"{group}.{key}" for group in ("serve", "safety") for key in found["serve"][group]}
+    keys |= {f"chat.{key}" for key in found["chat"].chat}
+    rules = {key for key in RULES if key.startswith(("serve.", "safety.", "chat."))}
+    assert rules == {key for key in keys if not key.endswith("_target_")}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.lr=-1", "optim.lr=-1: must be a number above 0"),
+        ("optim.lr=abc", "optim.lr=abc: must be a number above 0"),
+        ("optim.lr=nan", "optim.lr=nan: must be a number above 0"),
+        ("optim.lr=1e39", "optim.lr=1e+39: must be a number above 0 that float32 can hold"),
+        ("optim.lr=1e38", "optim.lr=1e+38: with optim.betas=[0.9, 0.999] and optim.weight_decay=0.0 a step is larger"),
+        ("optim.lr=1e20 optim.weight_decay=1e20", "optim.weight_decay=1e+20 a step is larger than float32 can hold"),
+        ("seed=-1", "seed=-1: must be a whole number from 0"),
+        ("data.batch_size=0", "data.batch_size=0: must be a whole number of at least 1"),
+        ("data.batch_size=true", "data.batch_size=True: must be"),
+        ("data.too_long=cut", "data.too_long=cut: must be one of error, drop, trim_prompt, trim_answer"),
+        ("data.split.val=1.5", "data.split.val=1.5: must be a number from 0 to 1"),
+        (
+            "data.split={train:0.9,val:0.2,test:0}",
+            "data.split: the shares add up to more than 1: train 0.9, val 0.2, test 0",
+        ),
+        ("peft.dropout=1", "peft.dropout=1: must be a number from 0 to below 1"),
+        ("trainer.devices=0", "trainer.devices=0: must be a whole number of at least 1"),
+        (
+            "scheduler.warmup_steps=1.5",
+            "scheduler.warmup_steps=1.5: must be a whole number of steps, or a fraction below 1",
+        ),
+        ("objective=val/los", "objective=val/los: no such metric. Did you mean val/loss?"),
+        ("objective=train/los", "objective=train/los: no such metric. Did you mean train/loss?"),
+        (
+            "trainer.precision=16-mixed model=tiny_t5",
+            "trainer.precision=16-mixed: T5 overflows in float16; use bf16-mixed or 32-true",
+        ),
+        ("trainer.precision=bf16-true", "trainer.precision=bf16-true: must be one of 32-true, bf16-mixed, 16-mixed"),
+        (
+            "model.dtype=bfloat16 peft=none",
+            "model.dtype=bfloat16: it would lose small updates of full fine-tuning; use float32",
+        ),
+        (
+            "model.dtype=bfloat16 peft=head",
+            "model.dtype=bfloat16: it would lose small updates of peft=head; use float32",
+        ),
+        ("model.dtype=bfloat16 model.new_tokens=[x]", "it would lose small updates of model.new_tokens"),
+        ("data.train_on=all model=tiny_t5", "data.train_on=all: a seq2seq model trains on the answer alone"),
+        ("trainer.precision=16-mixed trainer=cpu", "trainer.precision=16-mixed: float16 needs a GPU"),
+        ("peft.method=foo", "peft.method=foo: must be one of none, lora, head, unfreeze"),
+        ("peft.quantise=int4", "peft.quantise=int4: must be nf4, fp4, int8 or null"),
+        ("peft=unfreeze peft.schedule=[[1,2]]", "peft.schedule=[[1, 2]]: must be a list of [from, blocks], from 0 on"),
+        ("peft=unfreeze peft.schedule=[[0,2],[3,1]]", "peft.schedule=[[0, 2], [3, 1]]: must be"),
+        ("peft=unfreeze peft.schedule=[[0,all],[1,all]]", "peft.schedule=[[0, 'all'], [1, 'all']]: must be"),
+        ("peft=unfreeze trainer=ddp", "peft=unfreeze: trains in one process, but trainer.devices is 2"),
+        ("peft.distill_weight=0", "peft.distill_weight=0: must be a number above 0, up to 1"),
+        ("scheduler=plateau scheduler.factor=1", "scheduler.factor=1: must be a number between 0 and 1"),
+        ("peft=qlora peft.method=none", "peft.quantise=nf4: quantised weights cannot be trained, and peft.method=none"),
+        ("peft=none +peft.quantise=int8", "peft.quantise=int8: quantised weights cannot be trained"),
+        ("optim=adamw_8bit optim.bits=16", "optim.bits=16: must be 8 or 32"),
+        ("model.family=seq2seq", "model.family=seq2seq: llmft.models.causal.Causal is of the other family"),
+        ("prompt.template=x", "prompt.template: prompt=auto would not use it"),
+        ("data.split=0.1", "data.split=0.1: must hold keys"),
+        ("optim.betas=[2,3]", "optim.betas=[2, 3]: must be two numbers from 0 to below 1"),
+        ("scheduler.name=foo", "scheduler.name=foo: must be one of linear, cosine"),
+        ("scheduler.warmup_steps=1.0", "scheduler.warmup_steps=1.0: must be a whole number of steps"),
+        ("trainer.val_check_interval=2.5", "trainer.val_check_interval=2.5: must be a whole number of batches"),
+        (
+            "callbacks.early_stopping.patience=1 data.split.val=0",
+            "callbacks.early_stopping.patience=1: needs a validation set",
+        ),
+        ("model=_causal", "Missing mandatory value: model.name"),
+        ("trainer.max_epochs=-1", "trainer.max_epochs=-1: needs an end; set trainer.max_steps"),
+        (
+            "optim._target_=os.system",
+            "optim._target_=os.system: not allowed; classes come from torch.optim., llmft.models.optimizer.",
+        ),
+        ("+callbacks.evil._target_=subprocess.run", "callbacks.evil._target_=subprocess.run: not allowed"),
+        ("optim._target_=torch.optim.AdamV", "optim._target_=torch.optim.AdamV: cannot be imported"),
+        ("+optim.beta=0.9", "optim.beta: torch.optim.AdamW has no such argument. Did you mean betas?"),
+        (
+            "+trainer.max_epoch=3",
+            "trainer.max_epoch: lightning.pytorch.Trainer has no such argument. Did you mean max_epochs?",
+        ),
+    ],
+)
+def test_a_config_with_a_fault_is_refused(override, message, load):
+    with pytest.raises(UserError) as error:
+        check(load(*override.split()))
+    assert message in str(error.value)
+
+
+def test_all_faults_of_all_groups_come_in_one_message_before_anything_is_loaded(load, monkeypatch):
+    monkeypatch.setattr(backbone, "load_model", None)
+    faults = {
+        # values
+        "optim.lr=0": "optim.lr=0: must be a number above 0",
+        "data.limit=0": "data.limit=0: must be a whole number of at least 1, or null",
+        "generation.num_beams=0": "generation.num_beams=0: must be a whole number of at least 1",
+        # between groups
+        "trainer.precision=16-mixed": "trainer.precision=16-mixed: float16 needs a GPU",
+        "trainer=cpu": "",
+        "callbacks.early_stopping.patience=1": "callbacks.early_stopping.patience=1: needs a validation set",
+        "data.split={val:0,test:0.6,train:0.6}": "data.split: the shares add up to more than 1",
+        "objective=val/rouge": "objective=val/rouge: no such metric",
+        "callbacks.checkpoints.monitor=loss": "callbacks.checkpoints.monitor=loss: must be a metric as it is logged, val/... or train/...",
+        "trainer.max_steps=20": "",
+        "scheduler.warmup_steps=20": "scheduler.warmup_steps=20: trainer.max_steps is 20, so the learning rate would never reach optim.lr",
+        "model.family=seq2seq": "model.family=seq2seq: llmft.models.causal.Causal is of the other family",
+        # targets
+        "+optim.beta=0.9": "optim.beta: torch.optim.AdamW has no such argument. Did you mean betas?",
+        # the model
+        "model=tiny_gpt2": "",
+        "data.max_prompt_tokens=4000": "data.max_prompt_tokens=4000 + data.max_answer_tokens=512 = 4512 tokens, but the model has 4096 positions",
+        "peft.targets=[c_attn,q_proj]": "peft.targets: q_proj match no layer of this model; it has c_attn, c_fc, c_proj",
+        "prompt=chat": "prompt=chat: this model's tokenizer has no chat template",
+    }
+    with pytest.raises(UserError) as error:
+        check(load(*faults), architecture=architecture_faults)
+    text = str(error.value)
+    for message in faults.values():
+        assert message in text
+    assert text.startswith(f"config: {text.count(chr(10))} faults\n")
+
+
+def test_a_rule_between_keys_is_not_asked_when_one_of_them_is_broken(load):
+    with pytest.raises(UserError) as error:
+        check(load("data.split.val=2", "callbacks.early_stopping.patience=3", "model.dtype=float16", "peft=none"))
+    text = str(error.value)
+    assert text.startswith("config: 2 faults\n")
+    assert "data.split.val=2: must be a number from 0 to 1" in text
+    assert "model.dtype=float16: must be one of auto, float32, bfloat16 (in float16 T5 overflows" in text
+
+
+def test_a_users_package_may_be_allowed(load):
+    with pytest.raises(UserError, match="not allowed"):  # a config's own word alone
+        check(load("+callbacks.mine._target_=collections.Counter", "allow_targets=[collections]"))
+    check(load("+callbacks.mine._target_=collections.Counter"), allow=["collections"])

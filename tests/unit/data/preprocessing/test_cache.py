@@ -1,0 +1,20 @@
+"""The folders of ``data.cache=off``."""
+
+from pathlib import Path
+
+from llmft.data.preprocessing.cache import Temporary
+from tests.support.forks import forked, killed
+
+
+def test_temporary_folders_of_killed_processes_go_with_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    pid = forked(Temporary)
+    theirs = set(tmp_path.iterdir())
+    ours = Temporary()
+    assert theirs < set(tmp_path.iterdir())
+    killed(pid)
+    again = Temporary()
+    assert set(tmp_path.iterdir()) == {Path(ours.name), Path(again.name)}
+    ours.cleanup()
+    again.cleanup()
+    assert not list(tmp_path.iterdir())

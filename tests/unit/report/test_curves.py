@@ -1,0 +1,66 @@
+"""Training curves: published references, and when training should have stopped."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from llmft.report import curves
+from llmft.report.curves import Series
+from llmft.report.html import write
+from llmft.training import summary
+from llmft.utils.errors import UserError
+from tests.support.report_runs import SETTINGS, make_run
+
+
+def test_a_published_curve_stands_beside_ours(tmp_path):
+    run = make_run(tmp_path / "run")
+    (tmp_path / "published.csv").write_text("step,train/loss,val/loss\n0,2.6,2.7\n4,0.9,1.1\n")
+    text = write(run, OmegaConf.merge(SETTINGS, {"reference_curve": str(tmp_path / "published.csv")})).read_text()
+    assert "published val/loss" in text
+    (tmp_path / "published.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="not a table of step and numbers"):
+        curves.reference(str(tmp_path / "published.csv"))
+    with pytest.raises(UserError, match="no such file"):
+        curves.reference(str(tmp_path / "none.csv"))
+
+
+@pytest.mark.parametrize(
+    ("values", "objective", "said"),
+    [
+        ([3.0, 2.0, 2.5], "val/loss", "best with 2 at step 1 and had become worse by the end (2.5 at step 2)"),
+        ([3.0, 2.5, 2.0], "val/loss", "best at the end (2 at step 2): more steps could help"),
+        ([1.0, 2.5, 2.0], "val/loss", "best before the training (1 at step 0)"),
+        ([1.0, 30.0, 20.0], "val/bleu", "best with 30 at step 1"),
+        ([1.0, 20.0, 30.0], "val/bleu", "more steps could help"),
+    ],
+)
+def test_when_more_would_have_hurt(values, objective, said):
+    found = curves.when_to_stop({objective: Series([0, 1, 2], values, [0, 0, 0])}, objective)
+    assert said in str(found)
+    assert curves.when_to_stop({objective: Series([0], values[:1], [0])}, objective) is None
+
+
+def test_the_advice_goes_by_what_chose_the_checkpoint(load, tmp_path, capsys):
+    """The losses were best at step 2, and the agreement, of which more is better, at the end."""
+    run, table = make_run(tmp_path / "run"), ["step,val/loss,val/agreement", "0,3.0,0.1", "2,1.0,0.2", "4,1.5,0.3"]
+    (run / "metrics.csv").write_text("\n".join(table))
+    by_loss, by_agreement = "val/loss was best with 1 at step 2", "val/agreement was best at the end (0.3 at step 4)"
+    directory: Any = SimpleNamespace(path=run, model=run / "model")
+    for overrides, said in {
+        (): by_loss,
+        ("callbacks.checkpoints.monitor=val/agreement", "callbacks.checkpoints.mode=max"): by_agreement,
+        (
+            "objective=val/agreement",
+            "callbacks.checkpoints=null",
+        ): "val/agreement was best before the training",  # as a loss
+    }.items():
+        cfg = load("model=tiny_gpt2", "data=alpaca", *overrides)
+        (run / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+        text = write(run, SETTINGS).read_text()
+        metrics = {"before": {}, "after": {}, "steps": 4, "best_step": 2}
+        summary.show(directory, metrics, (), (), (), None, curves.decisive(cfg))
+        for shown in (text, capsys.readouterr().out):
+            assert said in shown
+            assert sum(one in shown for one in (by_loss, by_agreement)) == (said in (by_loss, by_agreement))

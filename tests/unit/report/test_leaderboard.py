@@ -1,0 +1,59 @@
+"""Leaderboards: runs grouped over seeds, compared with the best, and safe to show."""
+
+import csv
+
+import pytest
+
+from llmft.report import leaderboard
+from llmft.utils.errors import UserError
+from tests.support.report_runs import MARKED, make_run, shown
+
+
+def test_nothing_in_a_leaderboard_in_markdown_can_act(tmp_path):
+    make_run(tmp_path / "a", model=MARKED, loss=1.0)
+    make_run(tmp_path / "b", model="other", loss=1.5)
+    make_run(tmp_path / "dead", status="failed", words=MARKED)
+    found = shown(leaderboard.write(tmp_path))
+    assert set(found.tags) == {"table", "thead", "tbody", "tr", "th", "td", "p"}
+    assert found.tags.count("td") == 2 * found.tags.count("th")
+    for text in ("<script>alert(1)</script>", "[a](javascript:alert(3)) ![b]", "`d` | e", "&amp;"):
+        assert sum(text in t for t in found.texts) == 2, text
+
+
+def test_a_leaderboard_joins_seeds_and_says_what_is_noise(tmp_path):
+    for seed, loss in enumerate((1.00, 1.02, 0.98)):
+        make_run(tmp_path / f"a{seed}", seed=seed, model="good", loss=loss, test={"chrf": 50.0 + seed})
+    for seed, loss in enumerate((1.01, 1.03, 1.00)):
+        make_run(tmp_path / f"b{seed}", seed=seed, model="like", loss=loss)
+    for seed, loss in enumerate((1.50, 1.55, 1.45)):
+        make_run(tmp_path / f"c{seed}", seed=seed, model="bad", loss=loss)
+    make_run(tmp_path / "dead", status="failed", words="out | of luck")
+    text = leaderboard.write(tmp_path)
+    rows = list(csv.DictReader((tmp_path / "leaderboard.csv").open()))
+    assert [row["model"] for row in rows] == ["good", "like", "bad"]
+    assert rows[0]["val/loss"] == "1.000 ± 0.020"
+    assert rows[0]["test chrf"] == "51.00 ± 1.000"
+    assert rows[0]["seeds"] == "0, 1, 2"
+    assert rows[0]["against the best"] == "the best"
+    assert rows[1]["against the best"].startswith("no difference seen: +0.01333")
+    assert rows[2]["against the best"].startswith("worse: +0.5 (")
+    assert (rows[0]["trained %"], rows[0]["tokens/s"], rows[0]["peak MiB"], rows[0]["time"]) == (
+        "1.000",
+        "105.0",
+        "500.0",
+        "60 s",
+    )
+    assert (tmp_path / "leaderboard.png").read_bytes()[:4] == b"\x89PNG"
+    assert "not ranked: dead: failed, out \\| of luck" in text
+    assert "model=good (run a0, a1, a2)" in (tmp_path / "leaderboard.html").read_text()
+
+
+def test_single_runs_are_compared_on_shared_rows(tmp_path):
+    make_run(tmp_path / "a", model="good", loss=1.0)
+    make_run(tmp_path / "b", model="bad", loss=1.5)
+    leaderboard.write(tmp_path)
+    rows = list(csv.DictReader((tmp_path / "leaderboard.csv").open()))
+    assert rows[1]["against the best"].startswith("worse: +")
+    assert "test loss over 8 rows" in rows[1]["against the best"]
+    with pytest.raises(UserError, match="no run directory below it"):
+        leaderboard.write(tmp_path / "a" / "report")
