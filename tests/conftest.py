@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -25,13 +25,17 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from llmft.config.paths import conf_dir
 from llmft.models.backbone.tiny import LLAMA_TEMPLATE, byte_tokenizer
 
 # A slow machine is no fault; and what a change is judged by must not depend on luck: LLMFT_FUZZ=N looks further.
-settings.register_profile("llmft", deadline=None, derandomize="LLMFT_FUZZ" not in os.environ, print_blob=True)
+# A mutation of the source needs any example that fails, and not the smallest one.
+PHASES = [phase for phase in Phase if phase != Phase.shrink or "LLMFT_TEST_FORKS" not in os.environ]
+settings.register_profile(
+    "llmft", deadline=None, derandomize="LLMFT_FUZZ" not in os.environ, print_blob=True, phases=PHASES
+)
 settings.load_profile("llmft")
 USERS_CACHE = os.environ.get("LLMFT_CACHE")
 ROOT = Path(__file__).parents[1]
@@ -241,16 +245,28 @@ def forked(*arguments: str, cwd: Path, before: Callable[[], None] | None = None)
         cwd: Where it runs.
         before: Called there before the command; importable.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["llmft.commands.train", "llmft.__main__", "tests.support.preloaded_process"])
+    direct = "LLMFT_TEST_FORKS" in os.environ  # this process is new: it has trained nothing, and runs no threads
+    context: Any = multiprocessing.get_context("fork" if direct else "forkserver")
+    if not direct:
+        context.set_forkserver_preload(["llmft.commands.train", "llmft.__main__", "tests.support.preloaded_process"])
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        files = [DupFd(file.fileno()) for file in (out, err)]
+        files = [_Inherited(file.fileno()) if direct else DupFd(file.fileno()) for file in (out, err)]
         process = context.Process(target=_command, args=(arguments, str(cwd), dict(os.environ), before, *files))
         process.start()
         process.join()
         texts = [os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode() for file in (out, err)]
     assert process.exitcode is not None
     return subprocess.CompletedProcess(arguments, process.exitcode, *texts)
+
+
+class _Inherited(NamedTuple):
+    """A file descriptor that a fork has anyway."""
+
+    number: int
+
+    def detach(self) -> int:
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115 (not pytest's)
+        return self.number
 
 
 def _command(arguments: Any, cwd: str, environment: dict[str, str], before: Any, out: Any, err: Any) -> None:

@@ -20,16 +20,16 @@ HERE = "tests/guarantees"
 ACCUMULATION = f"{HERE}/test_accumulation_changes_nothing.py::test_accumulation_changes_nothing[tiny_t5-lora]"
 PACKING = f"{HERE}/test_packing_changes_nothing.py -k packing_changes_nothing"
 BATCHING = f"{HERE}/test_batching_changes_nothing.py::test_batching_changes_nothing"
-LABELS = f"{HERE}/test_only_answers_are_trained.py -k one_stop_token"
-TURNS = f"{HERE}/test_only_answers_are_trained.py -k last_turn"
-RESUME = f"{HERE}/test_resume_is_exact.py -k llama-full-packed"
+LABELS = f"{HERE}/test_only_answers_are_trained.py::test_the_answer_and_one_stop_token_are_trained_and_nothing_else"
+TURNS = f"{HERE}/test_only_answers_are_trained.py::test_of_a_conversation_the_last_turn_is_trained_or_every_assistant_turn[byte-gpt2-plain]"
+RESUME = f"{HERE}/test_resume_is_exact.py::test_resume_is_exact[llama-full-packed]"
 MODES = f"{HERE}/test_training_is_in_train_mode.py"
 GUARDS = f"{HERE}/test_a_guard_halts_what_is_broken.py"
 SAME = f"{HERE}/test_answers_are_the_same_everywhere.py"
 SHIP = "tests/integration/commands/test_export.py"
 SPEED = f"{HERE}/test_speed_changes_no_number.py"
 HEAD = "tests/unit/models/test_chunked_loss.py"
-EXPORT = f"{HERE}/test_the_exported_model_is_the_trained_one.py"
+EXPORT = f"{HERE}/test_the_exported_model_is_the_trained_one.py::test_tokenizer_prompt_and_generation_settings_travel_along[tiny_gpt2]"
 
 FAULTS = [
     # 1 accumulation
@@ -57,18 +57,18 @@ FAULTS = [
           f"{HERE}/test_packing_changes_nothing.py -k refuses"),
     # 4 batching
     Fault("means of batches are averaged", "models/module.py", "        self.nats += nats.detach().cpu().double()\n        self.tokens += tokens.cpu()",
-          "        self.nats += nats.detach().cpu().double() / tokens.cpu()\n        self.tokens += 1", BATCHING),
-    Fault("padding is seen by the encoder", "models/seq2seq.py", 'batch["attention_mask"] if rows is None', 'batch["attention_mask"] * 0 + 1 if rows is None', BATCHING),
+          "        self.nats += nats.detach().cpu().double() / tokens.cpu()\n        self.tokens += 1", f"{BATCHING}[tiny_t5]"),
+    Fault("padding is seen by the encoder", "models/seq2seq.py", 'batch["attention_mask"] if rows is None', 'batch["attention_mask"] * 0 + 1 if rows is None', f"{BATCHING}[tiny_t5]"),
     # 5 labels
-    Fault("labels are shifted twice", "models/causal.py", 'targets[:, :-1] = batch["labels"][:, 1:]', 'targets[:, :-2] = batch["labels"][:, 2:]', BATCHING),
+    Fault("labels are shifted twice", "models/causal.py", 'targets[:, :-1] = batch["labels"][:, 1:]', 'targets[:, :-2] = batch["labels"][:, 2:]', f"{BATCHING}[tiny_gpt2]"),
     Fault("pads are trained", "data/batching/collate.py", '"labels": _pad(labels, IGNORED)', '"labels": _pad(labels, pad_id)', "tests/unit/data/batching/test_collate.py"),
     Fault("padding is found by id", "data/batching/collate.py", '_mask([len(line) for line in ids], padded.shape[1])', "(padded != pad_id).long()", "tests/unit/data/batching/test_collate.py"),
-    Fault("no stop token", "data/tokenization/codec.py", "whole = [*answer_ids, self.stop_id]", "whole = [*answer_ids]", LABELS),
-    Fault("the prompt is trained too", "data/tokenization/codec.py", 'if self.train_on == "all" else', 'if self.train_on != "" else', LABELS),
+    Fault("no stop token", "data/tokenization/codec.py", "whole = [*answer_ids, self.stop_id]", "whole = [*answer_ids]", f"{LABELS}[byte-gpt2-plain]"),
+    Fault("the prompt is trained too", "data/tokenization/codec.py", 'if self.train_on == "all" else', 'if self.train_on != "" else', f"{LABELS}[byte-gpt2-plain]"),
     Fault("control tokens in text are control tokens", "data/tokenization/tokenizer.py", "        if not split_controls or not self._names_control(text):\n",
-          "        if True:\n            return self._tokenized([text], split_controls=False)[0]\n        if not split_controls or not self._names_control(text):\n", LABELS),
-    Fault("control tokens are pieces of a Unigram model", "data/tokenization/tokenizer.py", "return self.tokenizer.convert_tokens_to_ids(list(written))", "return [token]", LABELS),
-    Fault("the tokenizer adds a second BOS", "data/tokenization/tokenizer.py", "encode_batch_fast(texts, add_special_tokens=False)", "encode_batch_fast(texts, add_special_tokens=True)", LABELS),
+          "        if True:\n            return self._tokenized([text], split_controls=False)[0]\n        if not split_controls or not self._names_control(text):\n", f"{LABELS}[byte-gpt2-plain]"),
+    Fault("control tokens are pieces of a Unigram model", "data/tokenization/tokenizer.py", "return self.tokenizer.convert_tokens_to_ids(list(written))", "return [token]", f"{LABELS}[unigram-llama-plain]"),
+    Fault("the tokenizer adds a second BOS", "data/tokenization/tokenizer.py", "encode_batch_fast(texts, add_special_tokens=False)", "encode_batch_fast(texts, add_special_tokens=True)", f"{LABELS}[unigram-llama-plain]"),
     Fault("earlier turns are trained without their stop", "data/tokenization/codec.py", "labels[len(start) : len(whole)] = whole[len(start) :]",
           "labels[len(start) : len(whole) - 1] = whole[len(start) : -1]", TURNS),
     Fault("the rejected answer is trained", "data/psychology.py", '"response_j"', '"response_k"', f"{HERE}/test_only_answers_are_trained.py -k rejected"),
@@ -81,7 +81,7 @@ FAULTS = [
     Fault("metrics of the lost steps stay", "callbacks/metrics_log.py", 'if int(row["step"]) <= self.last_step', "if row", RESUME),
     # 7 same seed
     Fault("the adapter is drawn without a seed", "commands/train.py", "    pl.seed_everything(cfg.seed, workers=True, verbose=False)\n", "",
-          f"{HERE}/test_same_seed_same_bytes.py"),
+          f"{HERE}/test_same_seed_same_bytes.py::test_same_seed_same_bytes"),
     # 8 train mode
     Fault("training in eval mode", "models/module.py", "        self.train()\n", "        self.eval()\n", MODES),
     Fault("weights are trained in the checkpoint's type", "models/backbone/load.py", '"dtype": dtype_of(cfg)', '"dtype": "auto"', f"{MODES} -k bf16"),
@@ -95,10 +95,10 @@ FAULTS = [
     Fault("an adapter is loaded half", "models/peft/lora.py", "        if missing or unknown:\n", "        if False:\n", "tests/integration/models/test_peft.py -k whose_weights"),
     # 9 guards
     Fault("a loss that is no number goes on", "callbacks/nan_guard.py", "if not math.isfinite(loss):", "if False:", GUARDS),
-    Fault("a gradient that is no number goes on", "callbacks/nan_guard.py", "if not math.isfinite(norm) and not scaled:", "if False:", GUARDS),
-    Fault("broken weights are saved", "callbacks/nan_guard.py", "if weight.requires_grad and not full_tensor(torch.isfinite(weight).all()):", "if False:", GUARDS),
+    Fault("a gradient that is no number goes on", "callbacks/nan_guard.py", "if not math.isfinite(norm) and not scaled:", "if False:", f"{GUARDS}::test_a_gradient_that_breaks_later_leaves_the_last_good_checkpoint"),
+    Fault("broken weights are saved", "callbacks/nan_guard.py", "if weight.requires_grad and not full_tensor(torch.isfinite(weight).all()):", "if False:", f"{GUARDS}::test_the_last_steps_weights_are_looked_at_too"),
     # 10 export
-    Fault("the trained prompt is not saved", "generation/save.py", "generator.codec.template.source", "template", EXPORT),
+    Fault("the trained prompt is not saved", "generation/save.py", "generator.codec.template.source", "tokenizer.chat_template", EXPORT),
     Fault("generation settings are not saved", "generation/save.py", "    settings.save_pretrained(folder)\n", "", EXPORT),
     Fault("the base is exported for the adapter", "export/weights.py", "model.merge_and_unload()", "model.unload()", SAME),
     Fault("what is exported is not compared", "export/export.py", "if not difference <= settings.tolerance:", "if False:", f"{SHIP} -k not_kept"),

@@ -222,5 +222,5 @@ def test_two_turns_by_hand():
 @given(question=words, good=words, bad=words)
 def test_the_rejected_answer_of_a_preference_row_is_never_seen(question, good, bad):
     example = Psychology.to_example({"question": question, "response_j": good, "response_k": bad})
-    assert example == Psychology.to_example({"question": question, "response_j": good, "response_k": ""})
     assert example.answer == good
+    assert example == Psychology.to_example({"question": question, "response_j": good, "response_k": ""})

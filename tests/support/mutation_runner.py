@@ -163,7 +163,7 @@ def _test(test: str, folder: Path) -> NoReturn:
         for number in (1, 2):
             os.dup2(os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         os.chdir(folder)
-        os.environ["PYTHONPATH"] = f"{folder / 'src'}"  # of the processes that a test starts
+        os.environ |= {"PYTHONPATH": f"{folder / 'src'}", "LLMFT_TEST_FORKS": "1", "LLMFT_TEST_PATIENCE": "10"}
         for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "llmft", "hydra_plugins")]:
             del sys.modules[name]
         ours = {str(ROOT), str(ROOT / "src"), str(Path(__file__).parent), str(ROOT / "tests" / "guarantees")}
@@ -189,4 +189,5 @@ class _Reason:
         """A hook of pytest."""
         text = str(call.excinfo.value).strip() or "(no message)"
         if not self.file.exists():
-            self.file.write_text(f"{call.excinfo.type.__name__}: {text[:300]} [{node.name}]", encoding="utf-8")
+            text = text if len(text) <= 400 else f"{text[:150]} [...] {text[-250:]}"
+            self.file.write_text(f"{call.excinfo.type.__name__}: {text} [{node.name}]", encoding="utf-8")

@@ -1,6 +1,5 @@
 """``export`` and ``restore``: what is written is the trained model, or nothing is; a card that is true; the Hub's API; the API in Python."""
 
-import hashlib
 import inspect
 import json
 import os
@@ -20,6 +19,7 @@ from llmft.export import hub as hub_of
 from llmft.export import license, model_card, verify, weights
 from tests.conftest import cli
 from tests.integration.conftest import SHORT
+from tests.support.digests import digest, digests
 from tests.support.hub_stub import TOKEN, hub
 
 TRAVEL = {
@@ -47,8 +47,8 @@ def test_merged_weights_in_shards_with_all_that_belongs_to_them(lora_run, llmft,
     sums = (tmp_path / "out" / "SHA256SUMS").read_text().splitlines()
     assert len(sums) == len(files(tmp_path / "out")) - 1
     for line in sums:
-        digest, name = line.split("  ")
-        assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == digest
+        expected, name = line.split("  ")
+        assert digest(tmp_path / "out" / name) == expected
     assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["max_new_tokens"] == 10
     assert all(file.stat().st_mode & 0o777 == 0o644 for file in (tmp_path / "out").iterdir())
 
@@ -61,8 +61,8 @@ def test_the_adapter_alone_and_an_archive_that_comes_back(lora_run, llmft, tmp_p
     code, out, err = llmft("restore", "archive=out.zip", "to=back")
     assert code == 0, err
     assert files(tmp_path / "back") == TRAVEL | {"adapter_config.json", "adapter_model.safetensors"}
-    kept = (lora_run / "model" / "adapter_model.safetensors").read_bytes()
-    assert (tmp_path / "back" / "adapter_model.safetensors").read_bytes() == kept
+    kept = digests(lora_run / "model" / "adapter_model.safetensors")
+    assert digests(tmp_path / "back" / "adapter_model.safetensors") == kept
     assert (
         json.loads((tmp_path / "back" / "adapter_config.json").read_text())["base_model_name_or_path"] is None
     )  # no path of this machine
@@ -245,7 +245,7 @@ def test_a_command_pushes_what_it_checked(lora_run, tmp_path):
         done = push(TOKEN)
     assert done.returncode == 0, done.stderr
     assert f"{stub.url}/me/model/commit/abc" in done.stdout
-    assert stub.files == {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    assert {name: digest(data) for name, data in stub.files.items()} == digests(*(tmp_path / "out").iterdir())
     assert TOKEN not in done.stdout + done.stderr
     assert not any(TOKEN.encode() in data for data in stub.files.values())
 

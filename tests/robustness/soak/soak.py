@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from tests.conftest import _command, read_json_lines
 from tests.robustness.soak.strikes import STAGES, Strike, clock, strike
+from tests.support.digests import digests
 
 FAST = ("data=alpaca", "data.path=sample", "data.limit=30", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "data.batch_size=3", "trainer.accumulate_grad_batches=2",
         "model.dropout=0.1", "optim.lr=1e-2", "questions=0", "evaluate.rows=2", "evaluate.resamples=100", "generation.max_new_tokens=4", "callbacks.samples.max_new_tokens=4",
@@ -275,9 +276,9 @@ def outcome(run: Path) -> dict[str, Any]:
         "metrics in run.json": record["metrics"],
         "metrics.csv": _plain(csv.DictReader((run / "metrics.csv").open())),
         "samples.jsonl": read_json_lines(run / "samples.jsonl"),
-        "predictions.jsonl": (run / "predictions.jsonl").read_bytes(),
+        "predictions.jsonl": digests(run / "predictions.jsonl"),
         "evaluation.json": {name: value for name, value in evaluation.items() if name != "seconds"},
-        "weights": [file.read_bytes() for file in weights],
+        "weights": digests(*weights),
         "report.html": (run / "report.html").exists() and "</html>" in (run / "report.html").read_text(),
         "files": sorted(str(file.relative_to(run)) for file in run.rglob("*") if "tfevents" not in file.name),
     }
