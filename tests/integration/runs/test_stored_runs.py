@@ -1,0 +1,72 @@
+"""A run directory of an earlier version (tests/fixtures/d3bab6a) opens, answers, is evaluated and is resumed as by that version."""
+
+import csv
+import json
+import platform
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from llmft import load_run
+from tests.conftest import ROOT, read_json_lines
+
+FIXTURE = ROOT / "tests" / "fixtures" / "d3bab6a"
+EXPECTED = json.loads((FIXTURE / "expected.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """A copy of the run beside its data file, in the current folder."""
+    shutil.copytree(FIXTURE, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "run"
+
+
+def made_here() -> bool:
+    """Whether this processor and this PyTorch made the expected numbers; others round their sums in another order."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else platform.processor()
+    name = re.search(r"model name\s*: (.*)", text)
+    here = (name[1] if name else text, torch.__version__)
+    return here == (EXPECTED["processor"], EXPECTED["torch"])
+
+
+def numbers(file):
+    """The rows of a metrics.csv, without those that measure time."""
+    rows = list(csv.DictReader(file.open()))
+    return [{name: float(text) for name, text in row.items() if text and "per_second" not in name} for row in rows]
+
+
+def test_a_stored_run_gives_the_same_answer(stored):
+    run = load_run(stored)
+    assert run.record["status"] == "finished"
+    assert run.answer(EXPECTED["question"]) == EXPECTED["answer"]
+
+
+def test_a_stored_run_is_evaluated_to_the_same_scores(stored, llmft):
+    before = {row.pop("id"): row for row in read_json_lines(stored / "predictions.jsonl")}
+    scores = json.loads((stored / "evaluation.json").read_text())["scores"]
+    code, _, err = llmft("evaluate", "run=run", "evaluate.rows=3")
+    assert code == 0, err
+    after = {row.pop("id"): row for row in read_json_lines(stored / "predictions.jsonl")}
+    assert after.keys() == before.keys()
+    assert [row["answer"] for row in after.values()] == [row["answer"] for row in before.values()]
+    found = json.loads((stored / "evaluation.json").read_text())["scores"]
+    assert found.keys() == scores.keys()
+    for name, score in scores.items():
+        assert found[name]["tuned"] == pytest.approx(score["tuned"], rel=1e-5), name
+    assert llmft("report", "run=run")[0] == 0
+    assert "</html>" in (stored / "report.html").read_text()
+
+
+def test_a_stored_run_is_resumed_in_the_middle_of_an_epoch_as_if_it_had_never_stopped(stored, llmft):
+    code, _, err = llmft("resume=run", "trainer.max_steps=9")
+    assert code == 0, err
+    found, expected = numbers(stored / "metrics.csv"), numbers(FIXTURE / "metrics.csv")
+    assert [row["step"] for row in found] == list(range(10))
+    # the short run was evaluated at its end, after step 3
+    found[3] = {name: value for name, value in found[3].items() if not name.startswith("test/")}
+    assert found == (expected if made_here() else [pytest.approx(row, rel=1e-4) for row in expected])
