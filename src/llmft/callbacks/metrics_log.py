@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 from llmft.runs.directory import RunDirectory
 from llmft.utils.csv import cell
 from llmft.utils.files import atomic_open, lines_of
+from llmft.utils.text import first_line
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class MetricsLog(pl.Callback):
         try:
             self.on_train_end(trainer, pl_module)
         except Exception as error:
-            log.warning("metrics: the last step could not be written (%s)", str(error).strip().partition("\n")[0])
+            log.warning("metrics: the last step could not be written (%s)", first_line(error))
 
     def add(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
         """Add values that were measured after the training to the last row."""

@@ -81,7 +81,7 @@ def _run(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
         raise UserError("evaluate.seeds: this run's answers are the same for each seed; add generation=sample")
     split = "test" if cfg.data.path is None else "train"
     one = Evaluation(cfg.evaluate, family(model, None, None), data, generator, seed=cfg.seed, split=split)
-    device = devices.device()
+    device = devices.default_device()
     if not trainable.is_adapter(trained.peft) and cfg.evaluate.base:
         place = load.locate(trained.model, family.auto_class)
         one.base = _asked(one, family(load.load_model(place, trained.model, family.auto_class), None, None), device)

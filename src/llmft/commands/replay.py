@@ -20,6 +20,7 @@ from llmft.models.module import InstructionModule
 from llmft.models.peft import trainable
 from llmft.runs.open import open_run
 from llmft.utils.console import Console
+from llmft.utils.device import autocast_dtype
 from llmft.utils.errors import UserError
 from llmft.utils.json import finite
 from llmft.utils.logging import log_to, quiet
@@ -69,7 +70,7 @@ def _replay(module: InstructionModule, window: postmortem.StepBatches, report: d
     """Forward and backward of the window as it was: same dropout, same precision."""
     training = report["during"] != "validation"
     module.train(training)
-    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(report["precision"])
+    kind = autocast_dtype(report["precision"])
 
     def context() -> Any:
         return torch.autocast(module.device.type, kind) if kind else contextlib.nullcontext()

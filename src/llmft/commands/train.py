@@ -43,6 +43,7 @@ from llmft.utils.logging import log_to, quiet
 from llmft.utils.memory import forget_peak_memory, peak_memory_mib
 from llmft.utils.paths import user_path
 from llmft.utils.rank import is_first, rank, started_outside
+from llmft.utils.text import first_line
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def train_and_record(cfg: DictConfig, run: RunDirectory) -> float | None:
         run.fail("failed", reason=str(told) if isinstance(told, UserError) else f"{type(told).__name__}: {told}")
         if not oom.is_shortage(error):
             raise told from (error if told is not error else error.__cause__)
-        reason = oom.reason_of(error)
+        reason = first_line(error)
     # here the frames of the training are gone, and with them its tensors
     raise oom_report.explained(
         cfg, reason, where=run.step, kept=f"{failure_message.kept(run)}; {failure_message.way_on(run)} goes on"

@@ -10,7 +10,7 @@ from llmft.config.compose import composition_faults
 from llmft.config.paths import conf_dir
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
-from llmft.utils.text import did_you_mean
+from llmft.utils.text import did_you_mean, first_line
 
 # Their values are free text or paths; Hydra's grammar would stumble over commas, quotes and brackets in them.
 FREE_TEXT = ("question", "system", "safety.notice", "safety.notice_link")
@@ -99,7 +99,7 @@ def _hydras_faults(command: str, overrides: list[str], config_dir: str | None) -
         try:
             composed = compose(command, overrides=[*search, *overrides], return_hydra_config=True)
         except Exception as error:  # Hydra's and OmegaConf's errors have no common base
-            return [str(error).splitlines()[0]]
+            return [first_line(error)]
     return list(hydra_faults(composed.hydra, overrides))
 
 
@@ -115,7 +115,7 @@ def swept_jobs(overrides: list[str]) -> list[list[str]]:
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except Exception as error:  # the parser's errors have no common base
-        raise UserError(f"command line: {str(error).splitlines()[0]}") from None
+        raise UserError(f"command line: {first_line(error)}") from None
     choices = []
     for override in parsed:
         if isinstance(override.value(), Glob):

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.paths import conf_dir
-from llmft.utils.text import did_you_mean
+from llmft.utils.text import did_you_mean, first_line
 
 # What people coming from other tools write, and what it is called here.
 SYNONYMS = {
@@ -63,7 +63,7 @@ def composition_faults(command: str, overrides: Sequence[str], config_dir: str |
         alone = [(o, fault([*groups, o])) for o in overrides if o not in groups]
         known = _leaves(compose(command, overrides=[*search, *groups])) if fault(groups) is None else []
     faults = [_explain(override, reason, known, roots) for override, reason in alone if reason]
-    return faults or [whole.splitlines()[0]]
+    return faults or [first_line(whole)]
 
 
 def _is_group(key: str, roots: Sequence[Path]) -> bool:

@@ -6,6 +6,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from llmft.utils.text import one_line
+
 MAX_VALUES = 100_000  # of a stored config; a training's has some 200
 
 
@@ -26,7 +28,7 @@ def stored_config(file: Path) -> DictConfig:
             raise ValueError(f"it would have more than {MAX_VALUES:,} values")
         return OmegaConf.create(text)  # pyright: ignore[reportReturnType] (a mapping gives a DictConfig)
     except (OSError, YAMLError, RecursionError, OmegaConfBaseException) as error:
-        raise ValueError(" ".join(str(error).split())[:300]) from None
+        raise ValueError(one_line(error)) from None
 
 
 def _grown(node: Any, known: dict[int, int]) -> int:

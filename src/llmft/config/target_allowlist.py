@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.utils.text import did_you_mean
+from llmft.utils.text import did_you_mean, first_line
 
 MODELS = ("model", "judge.model")  # their keys are read, not passed to the class
 CODE = "trust_remote_code"
@@ -143,7 +143,7 @@ def _parameters(path: str, target: str, allow: Sequence[str], *, look: bool) -> 
         found = get_object(target)
         parameters = inspect.signature(found).parameters
     except Exception as error:  # an import can fail in any way
-        raise ImportError(f"cannot be imported ({str(error).splitlines()[0]})") from None
+        raise ImportError(f"cannot be imported ({first_line(error)})") from None
     home = f"{getattr(found, '__module__', '')}."
     if not home.startswith(places) or not (inspect.isclass(found) or inspect.isfunction(found)):
         raise PermissionError(

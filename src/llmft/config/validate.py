@@ -12,7 +12,7 @@ from llmft.config.paths import conf_dir
 from llmft.config.schema import RULES, TOGETHER, within
 from llmft.config.target_allowlist import allowed, code_faults, resolver_faults, target_faults
 from llmft.utils.errors import checked
-from llmft.utils.text import did_you_mean
+from llmft.utils.text import did_you_mean, first_line
 
 # What only the libraries, or the model's architecture, can tell to be right.
 LOOKED_INTO = ("model", "peft", "data.max_prompt_tokens", "data.max_answer_tokens", "callbacks.samples", "prompt")
@@ -96,7 +96,7 @@ def _broken_rules(cfg: DictConfig) -> Iterator[tuple[str, str]]:
         try:
             value = OmegaConf.select(cfg, key)
         except OmegaConfBaseException as error:
-            yield key, f"{key}: {str(error).splitlines()[0]}"
+            yield key, f"{key}: {first_line(error)}"
             continue
         if not rule.holds(value):
             yield key, f"{key}={value}: must be {rule.words}"

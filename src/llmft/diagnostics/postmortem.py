@@ -16,6 +16,7 @@ from llmft.diagnostics import forward_trace
 from llmft.models.module import InstructionModule
 from llmft.utils.errors import UserError
 from llmft.utils.json import finite
+from llmft.utils.text import first_line
 
 SHOWN = 8  # rows and steps in the message; the report holds all
 
@@ -60,7 +61,7 @@ def examine(module: InstructionModule, window: StepBatches, trainer: Any) -> dic
         states = window.states if module.training else []
         seen, _, _ = forward_trace.run_again(module, window.batches, states, context=context, backward=backward)
     except Exception as error:  # the halt must be told even if looking at it fails (out of memory, mostly)
-        return found | {"not_run_again": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+        return found | {"not_run_again": f"{type(error).__name__}: {first_line(error)}"}
     return found | {
         "first_bad_module": forward_trace.as_json(seen.first_bad),
         "first_bad_gradient": next(iter(seen.broken_gradients), None),
@@ -106,7 +107,7 @@ def read(folder: Path) -> tuple[dict[str, Any], StepBatches, dict[str, Tensor]]:
         weights = load_file(folder / "weights.safetensors")
         return report, StepBatches(window["batches"], window["states"]), weights
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError, SafetensorError) as error:
-        raise UserError(f"{folder}: cannot be used ({type(error).__name__}: {str(error).splitlines()[0]})") from None
+        raise UserError(f"{folder}: cannot be used ({type(error).__name__}: {first_line(error)})") from None
 
 
 def message(report: dict[str, Any], folder: Path | None) -> str:

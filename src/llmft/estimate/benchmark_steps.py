@@ -11,11 +11,9 @@ from llmft.data.datamodule import InstructionDataModule
 from llmft.estimate.memory import fullest
 from llmft.models.backbone import load
 from llmft.models.peft import trainable
-from llmft.utils.device import runs_on_gpu
+from llmft.utils.device import autocast_dtype, runs_on_gpu
 from llmft.utils.memory import peak_memory_mib
 from llmft.utils.text import duration
-
-MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def measure(cfg: Any, data: InstructionDataModule, place: str, *, steps: int) -> dict[str, Any]:
@@ -64,7 +62,7 @@ def measure(cfg: Any, data: InstructionDataModule, place: str, *, steps: int) ->
 
 
 def _step(module: Any, optimizer: Any, batches: list[dict[str, Any]], cfg: Any, device: torch.device) -> None:
-    mixed = MIXED.get(cfg.trainer.precision)
+    mixed = autocast_dtype(cfg.trainer.precision)
     for batch in batches:
         moved = {name: v.to(device) if isinstance(v, torch.Tensor) else v for name, v in batch.items()}
         with torch.autocast(device.type, dtype=mixed, enabled=mixed is not None):

@@ -19,7 +19,7 @@ from llmft.estimate.memory_tracker import MemoryTracker, fused_attention
 from llmft.models import distillation
 from llmft.models.backbone import load, quantization
 from llmft.models.peft import trainable
-from llmft.utils.device import runs_on_gpu
+from llmft.utils.device import autocast_dtype, runs_on_gpu
 
 # Bytes of a weight in fewer bits, with the scale of its block of 64 (NF4: double quantisation, Dettmers et al. 2023, 2).
 QUANTISED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "fp4": 0.5 + 4 / 64, "int8": 1.0}
@@ -126,7 +126,7 @@ class MetaModel:
 
     def activations(self, module: Any, batch: dict[str, Any]) -> int:
         """The most that forward and backward pass of a batch hold, weights and gradients left out."""
-        mixed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(self.cfg.trainer.precision)
+        mixed = autocast_dtype(self.cfg.trainer.precision)
         kept = {p: p.data for p in self.model.parameters()}
         casts = 0
         if mixed:  # autocast works in half precision, and keeps half-precision copies of what is trained

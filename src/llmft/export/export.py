@@ -81,7 +81,7 @@ def _target(to: str | None, *, zipped: bool) -> Iterator[tuple[Path, Path | None
 
 
 def _write(run: Path, cfg: DictConfig, folder: Path, settings: Any) -> float:
-    source, auto_class, device = run / "model", get_class(cfg.model._target_).auto_class, devices.device()
+    source, auto_class, device = run / "model", get_class(cfg.model._target_).auto_class, devices.default_device()
     asked = _trained(
         source, cfg, auto_class, device, folder if settings.form == "merged" else None, settings.shard_size
     )

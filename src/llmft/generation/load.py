@@ -28,7 +28,7 @@ def load_generator(cfg: DictConfig) -> tuple[Generator, str | None]:
         auto_class = get_class(cfg.model._target_).auto_class
         place = load.locate(cfg.model, auto_class)
         codec, _ = build.codec_of(cfg, load.load_tokenizer(place, cfg.model))
-        model = load.load_model(place, cfg.model, auto_class).to(device.device())
+        model = load.load_model(place, cfg.model, auto_class).to(device.default_device())
         return Generator(model, codec, cfg.generation), None
     chosen = [o for o in HydraConfig.get().overrides.task if o.startswith(("model", "prompt")) and CODE not in o]
     if chosen:
@@ -48,7 +48,7 @@ def load_tuned(folder: Path, trained: DictConfig, settings: Any) -> Generator:
         settings: Generation settings, the run's own or others.
     """
     model, tokenizer = load_trained(folder / "model", trained, get_class(trained.model._target_).auto_class)
-    return Generator(model.to(device.device()), build.trained_codec(trained, tokenizer), settings)
+    return Generator(model.to(device.default_device()), build.trained_codec(trained, tokenizer), settings)
 
 
 def load_base(cfg: DictConfig, tuned: Generator) -> Generator:
@@ -71,7 +71,7 @@ def base_beside(trained: DictConfig, tuned: Generator) -> Generator:
         return Generator(tuned.model, tuned.codec, tuned.given, adapter=False)
     auto_class = get_class(trained.model._target_).auto_class
     model = load.load_model(load.locate(trained.model, auto_class), trained.model, auto_class)
-    return Generator(model.to(device.device()), tuned.codec, tuned.given)
+    return Generator(model.to(device.default_device()), tuned.codec, tuned.given)
 
 
 def own_generation(cfg: DictConfig, trained: DictConfig) -> Any:

@@ -16,7 +16,7 @@ from llmft.runs import read
 from llmft.utils import csv as csv_files
 from llmft.utils import files
 from llmft.utils.errors import UserError
-from llmft.utils.text import duration, in_markdown, markdown
+from llmft.utils.text import duration, first_line, in_markdown, markdown
 
 SCORES = ("loss", "f1", "bleu", "chrf", "rougeL", "keyword_f1", "judge")
 # Settings that say where, by which chance and how it is shown, not what was done.
@@ -74,7 +74,7 @@ def _run(file: Path) -> dict[str, Any]:
     return {
         "name": str(file.parent.name),
         "status": str(record.get("status", "unknown")),
-        "reason": str(record.get("reason") or "").partition("\n")[0],
+        "reason": first_line(record.get("reason") or ""),
         "settings": _flat(OmegaConf.to_container(config)),
         "monitor": content.record_objective(config),
         "objective": record.get("objective"),

@@ -8,6 +8,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from llmft.utils.errors import UserError, chain
+from llmft.utils.text import first_line
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -52,7 +53,7 @@ def load(file: Path) -> dict[str, Any]:
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # zip, pickle and system errors have no common base
-        raise UserError(f"{file}: not a checkpoint that can be used ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{file}: not a checkpoint that can be used ({first_line(error)})") from None
 
 
 def link(file: Path, name: Path) -> None:
@@ -83,7 +84,7 @@ def sync_folder(folder: Path) -> None:
 def _reason(error: BaseException) -> str:
     """What the system said, which torch hides behind an error of its own."""
     found = next((cause for cause in chain(error) if isinstance(cause, OSError)), None)
-    return found.strerror if found and found.strerror else str(error).splitlines()[0]
+    return found.strerror if found and found.strerror else first_line(error)
 
 
 def _remove(file: Path) -> None:

@@ -16,6 +16,7 @@ from llmft.utils.errors import UserError, checked
 from llmft.utils.files import write
 from llmft.utils.paths import user_path
 from llmft.utils.rank import is_first
+from llmft.utils.text import first_line
 
 # What may differ from the run that goes on: how long, and what changes no number.
 LENGTHS = ("trainer.max_epochs", "trainer.max_steps", "callbacks.early_stopping.patience")
@@ -94,7 +95,7 @@ def _apply(override: str, cfg: DictConfig, saved: DictConfig) -> str | None:
     try:
         now, then = _plain(cfg, key), _plain(saved, key)
     except OmegaConfBaseException as error:
-        return f"{key}: {str(error).splitlines()[0]}"
+        return f"{key}: {first_line(error)}"
     if now == then or key in ("debug", "experiment"):
         return None
     if any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE):

@@ -14,6 +14,7 @@ from llmft.utils import files
 from llmft.utils.console import say
 from llmft.utils.errors import UserError
 from llmft.utils.lock import is_claimed
+from llmft.utils.text import first_line
 
 OWN_COLUMN = (
     "model",
@@ -139,7 +140,7 @@ def show(folder: Path, rows: list[dict[str, Any]], differing: list[str]) -> None
     for name in (*SHOWN[:1], *differing, *SHOWN[1:], "reason"):
         table.add_column(name)
     for row in rows:
-        reason = str(row.get("reason") or "").partition("\n")[0]
+        reason = first_line(row.get("reason") or "")
         table.add_row(*(_cell(row.get(name)) for name in (*SHOWN[:1], *differing, *SHOWN[1:])), reason)
     console = Console(highlight=False)
     console.print(table)

@@ -29,6 +29,7 @@ from llmft.runs.directory import RunDirectory
 from llmft.training.callbacks import build_callbacks
 from llmft.training.loggers import loggers_of
 from llmft.utils.errors import UserError
+from llmft.utils.text import first_line
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class TrainingRun:
                 inference_mode=self.cfg.trainer.strategy != "fsdp",  # shares are put together again and again
             )
         except (MisconfigurationException, ValueError, TypeError) as error:
-            raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
+            raise UserError(f"trainer: {first_line(error)}") from error
 
     def _validation_interval(self) -> int:
         """Batches between validations, a multiple of the accumulation window, so that they fall between optimizer steps."""

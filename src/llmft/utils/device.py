@@ -6,25 +6,26 @@ from typing import Any
 
 import torch
 
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
-def device() -> Any:
-    """Where a model is asked outside of training: the first GPU, or the CPU."""
-    import torch
 
+def autocast_dtype(precision: str) -> torch.dtype | None:
+    """The dtype that Lightning's ``trainer.precision`` computes matrix products in under autocast; None without autocast."""
+    return AUTOCAST.get(precision)
+
+
+def default_device() -> torch.device:
+    """The device for inference outside of training: the first GPU, or the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def runs_on_gpu(trainer: Any) -> bool:
     """Whether a ``trainer`` config means a CUDA GPU; ``auto`` takes one where there is one."""
-    import torch
-
     return trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and torch.cuda.is_available())
 
 
 def bfloat16_units(*, gpu: bool) -> str | None:
     """What of this machine multiplies bfloat16 in hardware, in words; None where nothing does."""
-    import torch
-
     if gpu:
         return "this GPU multiplies it in hardware" if torch.cuda.is_bf16_supported(False) else None
     for name, asked in (("AMX", "_is_amx_tile_supported"), ("AVX512-BF16", "_is_avx512_bf16_supported")):
@@ -39,8 +40,6 @@ def cannot_page(accelerator: str = "auto") -> str | None:
     Args:
         accelerator: ``trainer.accelerator``.
     """
-    import torch
-
     if accelerator in ("cpu", "mps"):
         return f"paging moves memory between a CUDA GPU and the CPU, but trainer.accelerator is {accelerator}"
     if not torch.cuda.is_available():

@@ -18,8 +18,3 @@ def is_shortage(error: BaseException) -> bool:
         or (isinstance(e, OSError) and e.errno == errno.ENOMEM)
         for e in chain(error)
     )
-
-
-def reason_of(error: BaseException) -> str:
-    """What was said, in a line."""
-    return (str(error).splitlines() or [type(error).__name__])[0] or type(error).__name__

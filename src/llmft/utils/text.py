@@ -42,6 +42,17 @@ def _steers(char: str) -> bool:
     return unicodedata.category(char) in ("Cc", "Cs") or "\u202a" <= char <= "\u202e" or "\u2066" <= char <= "\u2069"
 
 
+def first_line(error: BaseException | str) -> str:
+    """The first line of an error's message, or the name of its class if it has none; of a text, its first line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "" if isinstance(error, str) else type(error).__name__
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """The whole message of an error as one line of at most ``limit`` characters, or the name of its class."""
+    return printable(" ".join(str(error).split()))[:limit] or type(error).__name__
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`` Did you mean X?`` for the nearest known word, or nothing."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

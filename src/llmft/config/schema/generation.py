@@ -20,6 +20,7 @@ from llmft.config.schema.types import (
     Rule,
     is_int,
 )
+from llmft.utils.text import one_line
 
 # Keys of the generation group that are ours and not of GenerationConfig.
 OURS = ("batch_size", "batch_tokens", "samples", "seed")
@@ -82,5 +83,5 @@ def settings_fault(settings: Mapping[str, Any]) -> str | None:
     try:
         GenerationConfig(**settings, pad_token_id=0).validate(strict=True)
     except ValueError as error:
-        return f"generation: {' '.join(str(error).split())}"
+        return f"generation: {one_line(error)}"
     return None

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llmft.config.schema.cross_field import Faults, cross_field
 from llmft.config.schema.types import TEXT, Rule
+from llmft.utils.text import first_line
 
 # Arguments of callbacks, loggers and the trainer that say where they write, and parts of such names.
 FOLDERS = ("save_dir", "dirpath", "dir", "default_root_dir", "root_dir", "log_dir", "tracking_uri", "artifact_location")
@@ -27,7 +28,7 @@ def _inside(cfg: DictConfig) -> Faults:
         try:
             nodes = OmegaConf.to_container(cfg[group], resolve=True)
         except OmegaConfBaseException as error:
-            yield f"{group}: {str(error).splitlines()[0]}"
+            yield f"{group}: {first_line(error)}"
             continue
         for path, key, value in _written(nodes, group):
             folder = Path(os.path.abspath(re.sub("^file:(//)?", "", value)))  # noqa: PTH100

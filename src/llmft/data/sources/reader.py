@@ -9,6 +9,7 @@ from llmft.data.sources.json import EmptyFileError, read_json, read_jsonl
 from llmft.data.sources.resolve import Source
 from llmft.data.sources.tabular import read_csv, read_parquet, read_tsv
 from llmft.utils.errors import UserError
+from llmft.utils.text import first_line
 
 READERS = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_tsv, ".parquet": read_parquet}
 
@@ -69,4 +70,4 @@ def lines_of(given: str, file: Path) -> Iterator[tuple[int, str]]:
 def _reason(error: BaseException) -> str:
     if isinstance(error, EOFError):
         return "the packed file is cut short"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first_line(error)

@@ -52,5 +52,5 @@ class LocalModel:
         auto_class = get_class(cfg._target_).auto_class
         place = load.locate(cfg, auto_class)
         codec, _ = codec_for(cfg.family, load.load_tokenizer(place, cfg), prompt_config("auto"), None, "answer")
-        model = load.load_model(place, cfg, auto_class).to(device.device())
+        model = load.load_model(place, cfg, auto_class).to(device.default_device())
         return Generator(model, codec, {"max_new_tokens": self.settings.max_new_tokens, "batch_size": 8, "seed": 0})

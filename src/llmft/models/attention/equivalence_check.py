@@ -11,6 +11,7 @@ from llmft.data.batching.collate import training_batch
 from llmft.data.tokenization.codec import EncodedExample
 from llmft.models.attention.unpad import in_one_line
 from llmft.utils.errors import UserError
+from llmft.utils.text import first_line
 
 if TYPE_CHECKING:
     from llmft.models.module import InstructionModule
@@ -67,7 +68,7 @@ def packing_is_equivalent(module: "InstructionModule", batch: dict[str, Any]) ->
     try:
         difference, tolerance = _difference(module, [in_one_line(first, *module.tokens(first))], [first])
     except Exception as error:  # it takes no positions, say, or has no attention but its own
-        log.info("padding is kept: this model cannot take rows in one line (%s)", str(error).partition("\n")[0])
+        log.info("padding is kept: this model cannot take rows in one line (%s)", first_line(error))
         return False
     finally:
         module.rows_agree = before

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from llmft.data.sources import digest
-from llmft.models.backbone.untrusted import first_line
 from llmft.utils.cache import cache_root, cached_folder
 from llmft.utils.errors import UserError
+from llmft.utils.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def _convert(file: Path, folder: Path, auto_class: Any) -> None:
             **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
         )
     except Exception as error:  # the readers raise whatever a malformed file makes them stumble over
-        reason = f"{type(error).__name__}: {first_line(error)}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(f"{file}: transformers cannot load this GGUF file ({reason})") from error
     # The weights are plain now; with these marks left on, save_pretrained refuses and a reload would look for blocks.
     model.hf_quantizer, model.is_quantized = None, False

@@ -10,6 +10,7 @@ from llmft.models.backbone import gguf, new_tokens, quantization, tiny, untruste
 from llmft.utils.cache import cached_folder
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
+from llmft.utils.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ def _load(auto_class: Any, place: str, cfg: Any, **options: Any) -> Any:
     except Exception as error:  # readers raise whatever a malformed file makes them stumble over
         if is_shortage(error):
             raise
-        reason = untrusted.first_line(error)
+        reason = one_line(error)
         if Path(place).is_dir():
             raise UserError(f"model.path={place}: transformers cannot load this folder ({reason})") from error
         raise UserError(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmft.utils.errors import UserError
-from llmft.utils.text import printable
+from llmft.utils.text import one_line
 
 MAX_JSON = 2**26  # bytes of a config; those of published models have thousands
 INDEX = "model.safetensors.index.json"
@@ -80,7 +80,7 @@ def load_adapter(base: Any, folder: Path, tokens: int) -> Any:
     try:
         model = PeftModel.from_pretrained(base, folder, config=config)
     except (RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise UserError(f"{folder}: the adapter does not fit the base model ({first_line(error)})") from None
+        raise UserError(f"{folder}: the adapter does not fit the base model ({one_line(error)})") from None
     if odd := sorted(get_peft_model_state_dict(model, save_embedding_layers=False).keys() ^ weights.keys()):
         raise UserError(f"{folder}: the adapter is of another base model; only one of the two has {odd[0]}")
     return model
@@ -111,7 +111,7 @@ def adapter_config(folder: Path) -> Any:
             **{name: value for name, value in given.items() if name in CHOSEN - {"peft_type", "peft_version"}}
         )
     except (TypeError, ValueError) as error:
-        raise UserError(f"{folder}: adapter_config.json cannot be used ({first_line(error)})") from None
+        raise UserError(f"{folder}: adapter_config.json cannot be used ({one_line(error)})") from None
 
 
 def adapter_weights(folder: Path) -> dict[str, Any]:
@@ -126,12 +126,7 @@ def adapter_weights(folder: Path) -> dict[str, Any]:
     try:
         return load_file(folder / "adapter_model.safetensors")
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: adapter_model.safetensors cannot be read ({first_line(error)})") from None
-
-
-def first_line(error: BaseException, most: int = 300) -> str:
-    """What an error says, in one line."""
-    return printable(" ".join(str(error).split()))[:most] or type(error).__name__
+        raise UserError(f"{folder}: adapter_model.safetensors cannot be read ({one_line(error)})") from None
 
 
 def _rank_faults(config: Any, weights: Mapping[str, Any]) -> Iterator[str]:
@@ -149,7 +144,7 @@ def _object(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file}: cannot be read ({first_line(error)})") from None
+        raise UserError(f"{file}: cannot be read ({one_line(error)})") from None
     if not isinstance(found, dict):
         raise UserError(f"{file}: must be a JSON object")
     return found

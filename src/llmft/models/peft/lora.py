@@ -7,6 +7,7 @@ from llmft.models.backbone import new_tokens, quantization, untrusted
 from llmft.models.peft.lora_recompute import keep_narrow
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
+from llmft.utils.text import one_line
 
 # What an adapter that is trained on must share with the config, by the names of both.
 SHARED = {"r": "r", "lora_alpha": "alpha", "use_dora": "dora", "use_rslora": "rslora"}
@@ -118,7 +119,7 @@ def _load(model: Any, folder: Path) -> None:
             raise ValueError(f"of another model: missing {missing}, unknown {unknown}")
         set_peft_model_state_dict(model, weights)
     except (UserError, ValueError, RuntimeError) as error:
-        raise UserError(f"peft.adapter={folder}: cannot be used ({untrusted.first_line(error)})") from None
+        raise UserError(f"peft.adapter={folder}: cannot be used ({one_line(error)})") from None
 
 
 def _typed(value: Any) -> str:
