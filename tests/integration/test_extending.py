@@ -1,4 +1,4 @@
-"""A user's own data set and callback, from a folder outside: README, "Adding to it", word for word."""
+"""A user's own data set and callback, from a folder outside: README, "Extending it", word for word."""
 
 import functools
 import json
