@@ -70,14 +70,14 @@ CASES = {
         sides=(Side("llmft", overrides=IN_ORDER), Side("TRL", "trl", arguments=SEQUENTIAL)),
     ),
     "causal_lora_best": Case(
-        "Causal, LoRA, each one's best", "alpaca", "smollm2_135m", "lora", gpu_model="gpt2_medium",
+        "Causal, LoRA, best settings of each", "alpaca", "smollm2_135m", "lora", gpu_model="gpt2_medium",
         sides=(
             Side("llmft", overrides=GROUPED, ceiling="bfloat16"),
             Side("TRL, bf16, by length, eager", "trl", arguments=BF16 | LENGTHS, dtype="bfloat16", attention="eager", ceiling="bfloat16"),
         ),
     ),
     "causal_lora_default": Case(
-        "Causal, LoRA, as each one comes", "alpaca", "smollm2_135m", "lora", gpu_model="gpt2_medium",
+        "Causal, LoRA, default settings", "alpaca", "smollm2_135m", "lora", gpu_model="gpt2_medium",
         sides=(
             Side("llmft", ceiling="bfloat16"),
             Side("TRL, its defaults", "trl", arguments=AS_IT_COMES, ceiling="bfloat16"),
@@ -89,7 +89,7 @@ CASES = {
         sides=(Side("llmft", overrides=IN_ORDER), Side("TRL", "trl", arguments=SEQUENTIAL)),
     ),
     "causal_full_best": Case(
-        "Causal, full fine-tuning, each one's best", "alpaca", "smollm2_135m", "none", gpu_model="gpt2_medium",
+        "Causal, full fine-tuning, best settings of each", "alpaca", "smollm2_135m", "none", gpu_model="gpt2_medium",
         sides=(
             Side("llmft", overrides=MIXED, ceiling="bfloat16"),
             Side("TRL, bf16, by length, eager", "trl", arguments=BF16 | LENGTHS, attention="eager", ceiling="bfloat16"),
@@ -100,11 +100,11 @@ CASES = {
         sides=(Side("llmft", overrides=IN_ORDER), Side("Seq2SeqTrainer", "transformers", arguments=SEQUENTIAL)),
     ),
     "seq2seq_default": Case(
-        "Seq2seq, full fine-tuning, as each one comes", "openorca", "flan_t5_small_shape", "none",
+        "Seq2seq, full fine-tuning, default settings", "openorca", "flan_t5_small_shape", "none",
         sides=(Side("llmft"), Side("Seq2SeqTrainer, its defaults", "transformers")),
     ),
     "seq2seq_best": Case(
-        "Seq2seq, full fine-tuning, each one's best", "openorca", "flan_t5_small_shape", "none",
+        "Seq2seq, full fine-tuning, best settings of each", "openorca", "flan_t5_small_shape", "none",
         sides=(
             Side("llmft", overrides=MIXED, ceiling="bfloat16"),
             Side("Seq2SeqTrainer, bf16, by length", "transformers", arguments=BF16 | LENGTHS, ceiling="bfloat16"),
@@ -122,7 +122,7 @@ CASES = {
         sides=(Side("llmft, packed", overrides=PACKED), Side("llmft, grouped", overrides=GROUPED)),
     ),
     "qlora": Case(
-        "QLoRA against LoRA, rows in the same order, in float32", "alpaca", "smollm2_135m", "lora", gpu_model="tinyllama_shape",
+        "QLoRA against LoRA, examples in the same order, in float32", "alpaca", "smollm2_135m", "lora", gpu_model="tinyllama_shape",
         sides=(Side("llmft, QLoRA", overrides=(*IN_ORDER, "peft=qlora")), Side("llmft, LoRA", overrides=IN_ORDER)),
     ),
 }  # fmt: skip

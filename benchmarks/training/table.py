@@ -12,7 +12,7 @@ from training.flops import KINDS, PAIRS, flops
 from training.runner import Runner
 
 TOLERANCE = 1e-3  # of a step's loss, between sides that see the same batches
-HEAD = "| | rows/s | supervised tokens/s | CPU-seconds a row | padding | peak MiB | useful GFLOP/s | of the ceiling | loss |"
+HEAD = "| | examples/s | supervised tokens/s | CPU-seconds per example | padding | peak MiB | useful GFLOP/s | of the ceiling | loss |"
 RULE = "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
 
 
@@ -71,12 +71,12 @@ def markdown(case: Case, runners: Sequence[Runner], model: str, path: str) -> tu
     faults = [fault for other in measured[1:] for fault in differences(measured[0], other)] if case.same else []
     if case.same:
         largest = max(largest_difference(measured[0], other) for other in measured[1:])
-        lines.append(f"The same batches: losses of {len(measured[0].steps)} steps differ by {largest:.1g} at most.")
+        lines.append(f"The same batches: the losses of {len(measured[0].steps)} steps differ by at most {largest:.1g}.")
     shares = [
         f"{m.name} {m.flops / m.cpu / rates[s.ceiling, 'cpu']:.0%}" for m, s in zip(measured, case.sides, strict=True)
     ]
     walls = [f"{rates[dtype, 'wall'] / 1e9:,.0f} GFLOP/s in {dtype}" for dtype in ("float32", "bfloat16")]
-    lines.append(f"Ceiling: {', '.join(walls)}. Of it by CPU time: {', '.join(shares)}.")
+    lines.append(f"Ceiling: {', '.join(walls)}. Share of it by CPU time: {', '.join(shares)}.")
     weights = {r.name: r.facts["weights_mib"] for r in sides if "weights_mib" in r.facts}
     lines.append("Weights: " + ", ".join(f"{name} {mib:,.0f} MiB" for name, mib in weights.items()) + ".")
     lines.append(machine(sides))
@@ -90,8 +90,8 @@ def ratios(ours: Measured, other: Measured) -> str:
     """
     turns, cpu = ([a / b for a, b in zip(ours.rates(c), other.rates(c), strict=True)] for c in ("wall", "cpu"))
     return (
-        f"{ours.name} against {other.name}: **{(ours.flops / ours.wall) / (other.flops / other.wall):.2f}** times the rows a second "
-        f"(turns {min(turns):.2f} to {max(turns):.2f}), {(ours.flops / ours.cpu) / (other.flops / other.cpu):.2f} times by CPU time "
+        f"{ours.name} against {other.name}: **{(ours.flops / ours.wall) / (other.flops / other.wall):.2f}** times the examples per second "
+        f"(rounds {min(turns):.2f} to {max(turns):.2f}), {(ours.flops / ours.cpu) / (other.flops / other.cpu):.2f} times by CPU time "
         f"({min(cpu):.2f} to {max(cpu):.2f}), **{ours.peak / other.peak:.2f}** of the peak memory."
     )
 

@@ -188,4 +188,4 @@ def test_packed_and_grouped_train_the_same_rows(case, model):
     assert [name for name, _ in lines] == ["llmft, packed", "llmft, grouped"]
     values = [[float(value.strip(" %").replace(",", "")) for value in cells.split("|")] for _, cells in lines]
     assert all(number > 0 for line in values for number in (*line[:3], *line[4:]))
-    assert "times the rows a second" in done.stdout
+    assert "times the examples per second" in done.stdout
