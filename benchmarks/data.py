@@ -1,10 +1,10 @@
-"""What the data engine costs: memory, speed against the bare tokenizer, a second start, broken lines. Prints a table.
+"""Cost of data preparation: memory, speed against the bare tokenizer, a cached start, malformed lines. Prints a table.
 
     python benchmarks/data.py [rows=1000000] [model=smollm2_135m] [folder=DIR]
 
-The rows are made here, in the shape of Open Orca: one of 17 system prompts, a question, a response, of words that are as
-unevenly frequent as in English. Every stage runs in a process of its own; memory is the peak of the proportional set size
-(pages that processes share are counted once) of that process and its children, and the largest resident set of one of them.
+The rows are generated here, in OpenOrca's format: one of 17 system prompts, a question, a response, with word frequencies like those of
+English (Zipf). Every stage runs in a process of its own; memory is the peak proportional set size (shared pages counted once) of that
+process and its children, and the largest resident set of one of them.
 """
 
 import json
@@ -23,12 +23,12 @@ from rich.table import Table
 
 WORDS = 30_000
 ROUNDS = 5
-SAMPLE = 20_000  # rows that the bare tokenizer is timed on
+SAMPLE = 20_000  # rows on which the bare tokenizer is timed
 MIB = 2**20
 
 
 def make(file: Path, rows: int, *, bad_every: int = 0) -> None:
-    """Write rows; with ``bad_every`` each such line is broken, in turn in one of four ways."""
+    """Write rows; with ``bad_every``, every N-th line is malformed, in one of four ways in turn."""
     draw = random.Random(7)
     syllables = [
         "ba",
@@ -75,7 +75,7 @@ def make(file: Path, rows: int, *, bad_every: int = 0) -> None:
 
 
 class Memory:
-    """Peaks of this process and its children while the context is entered, in MiB."""
+    """Peak memory of this process and its children inside the context, in MiB."""
 
     def __enter__(self) -> "Memory":
         self.pss = self.rss = 0.0
@@ -92,14 +92,14 @@ class Memory:
         import psutil
 
         me = psutil.Process()
-        while not self.stopped.wait(1):  # a look walks all pages, and takes its time from what is measured
+        while not self.stopped.wait(1):  # reading smaps walks all pages, which slows down what is measured
             found = [memory for process in [me, *me.children(recursive=True)] if (memory := _rollup(process.pid))]
             self.pss = max(self.pss, sum(memory["Pss:"] for memory in found) / 2**10)
             self.rss = max(self.rss, *(memory["Rss:"] / 2**10 for memory in found))
 
 
 def _rollup(pid: int) -> dict[str, int] | None:
-    """Memory of a process in KiB, None where it has ended."""
+    """Memory of a process in KiB; None if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     except OSError:
@@ -132,7 +132,7 @@ def first_batch(data) -> float:
 
 
 def prepare(model: str, *overrides: str) -> dict[str, float]:
-    """A first start: read, encode, first batch."""
+    """A first start: read, tokenize, first batch."""
     factory, codec = parts(model, *overrides)
     with Memory() as memory:
         started = time.perf_counter()
@@ -148,7 +148,7 @@ def prepare(model: str, *overrides: str) -> dict[str, float]:
 
 
 def speed(model: str, path: str) -> dict[str, float]:
-    """Rows a second of encoding alone, of as many rows as the bare tokenizer gets."""
+    """Rows per second of tokenization, on the rows that the bare tokenizer gets."""
     factory, codec = parts(model, path, f"data.limit={SAMPLE}", "data.cache=off")
     data = factory()
     data.read()
@@ -158,7 +158,7 @@ def speed(model: str, path: str) -> dict[str, float]:
 
 
 def again(model: str, *overrides: str) -> dict[str, float]:
-    """A second start, from the cache: from the config to the first batch (libraries and tokenizer are loaded)."""
+    """A second start, from the cache: from the config to the first batch (libraries and tokenizer already loaded)."""
     factory, codec = parts(model, *overrides)
     with Memory() as memory:
         started = time.perf_counter()
@@ -171,7 +171,7 @@ def again(model: str, *overrides: str) -> dict[str, float]:
 
 
 def streamed(model: str, *overrides: str) -> dict[str, float]:
-    """A stream: from the config to its first batch, and the memory until ``SAMPLE`` rows have gone by."""
+    """Streaming: time from the config to the first batch, and memory until ``SAMPLE`` rows have been read."""
     factory, codec = parts(model, "data.streaming=true", "trainer.max_steps=1", *overrides)
     with Memory() as memory:
         started = time.perf_counter()
@@ -187,7 +187,7 @@ def streamed(model: str, *overrides: str) -> dict[str, float]:
 
 
 def bare(model: str, path: str) -> dict[str, float]:
-    """Rows a second of ``tokenizer(list)`` over the texts that are trained, by all cores."""
+    """Rows per second of ``tokenizer(list)`` on the same texts, on all cores."""
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     factory, codec = parts(model, path, f"data.limit={SAMPLE}", "data.cache=off")
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
@@ -202,7 +202,7 @@ def bare(model: str, path: str) -> dict[str, float]:
 
 
 def broken(model: str, *overrides: str) -> dict[str, object]:
-    """Which places are reported of a file with bad lines, in one pass."""
+    """The places that are reported for a file with bad lines, in one pass."""
     factory, _ = parts(model, "data.invalid=drop", "data.cache=off", *overrides)
     data = factory()
     started = time.perf_counter()
@@ -239,7 +239,7 @@ def main(rows: int = 1_000_000, model: str = "smollm2_135m", folder: str = "") -
         found[count] |= {"again": stage("again", *given)["again"], "size": file.stat().st_size}
         console.print(f"{count:,} rows, {file.stat().st_size / MIB:,.0f} MiB: {found[count]}")
     stream = stage("streamed", model, f"data.path={work / f'{rows}.jsonl'}")
-    # in turns, so that what else the machine does falls on both alike
+    # in turns, so that other load on the machine affects both
     rounds = [
         [stage(name, model, f"data.path={file}")["rows_per_second"] for name in ("bare", "speed")]
         for _ in range(ROUNDS)
@@ -259,12 +259,12 @@ def main(rows: int = 1_000_000, model: str = "smollm2_135m", folder: str = "") -
 
     row("peak memory, all processes", f"{large['pss']:,.0f} MiB", "under 1,536 MiB", large["pss"] < 1536)
     row(f"its growth from {rows // 10:,} rows", f"{growth:+.1%}", "under 10 %", growth < 0.1)
-    row(f"encoding, rows a second ({ROUNDS} rounds)", f"{ours:,.0f}", f"bare: {simple:,.0f}", met=True)
-    told = f"{ours / simple:.0%} ({shares[0]:.0%} to {shares[-1]:.0%})"
-    row("encoding against tokenizer(list)", told, "80 % or more", ours >= 0.8 * simple)
+    row(f"tokenization, rows per second ({ROUNDS} rounds)", f"{ours:,.0f}", f"bare: {simple:,.0f}", met=True)
+    ratio = f"{ours / simple:.0%} ({shares[0]:.0%} to {shares[-1]:.0%})"
+    row("tokenization against tokenizer(list)", ratio, "80 % or more", ours >= 0.8 * simple)
     row("second start to the first batch", f"{large['again']:.2f} s", "under 3 s", large["again"] < 3)
-    row("stream: to the first batch", f"{stream['first']:.2f} s", "under 5 s", stream["first"] < 5)
-    row("stream: peak memory", f"{stream['pss']:,.0f} MiB", "under 1,536 MiB", stream["pss"] < 1536)
+    row("streaming: to the first batch", f"{stream['first']:.2f} s", "under 5 s", stream["first"] < 5)
+    row("streaming: peak memory", f"{stream['pss']:,.0f} MiB", "under 1,536 MiB", stream["pss"] < 1536)
     row(
         f"bad lines among {rows // 10:,}, one pass",
         f"{len(lines['places'])} in {lines['seconds']:.1f} s",
@@ -280,7 +280,7 @@ def main(rows: int = 1_000_000, model: str = "smollm2_135m", folder: str = "") -
     )
     console.print(table)
     console.print(
-        f"first start: {large['read']:.0f} s reading, {large['encode']:.0f} s encoding, {large['tokens']:,} tokens"
+        f"first start: {large['read']:.0f} s reading, {large['encode']:.0f} s tokenizing, {large['tokens']:,} tokens"
     )
 
 

@@ -1,9 +1,9 @@
-"""Predicted against measured peak memory of whole trainings on this machine's CPU. Prints a table.
+"""Predicted against measured peak memory of complete trainings on this machine's CPU. Prints a table.
 
     python benchmarks/estimate.py [models=tiny_t5,tiny_gpt2,tiny_llama,smollm2_135m]
 
-Each training runs with all that belongs to it (measured before, trained, evaluated, exported) in a process of its own; measured is
-the largest resident set of that process, from its run.json. The prediction is that of `python -m llmft estimate` for the same line.
+Each training runs completely (baseline, training, evaluation, export) in a process of its own; the measurement is the peak resident
+set of that process, from its run.json. The prediction is that of `python -m llmft estimate` with the same overrides.
 """
 
 import json
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 MIB = 2**20
-# few rows, so that every batch is seen in a short training, the fullest too
+# few rows, so that a short training sees every batch, the largest too
 COMMON = ("data.path=sample", "data.limit=24", "data.batch_size=4", "data.split.val=0.25", "trainer.max_epochs=1", "trainer.accelerator=cpu",
           "evaluate.rows=4", "questions=1", "generation.max_new_tokens=16", "callbacks.progress.leave=false", "seed=1")  # fmt: skip
 

@@ -1,9 +1,9 @@
-"""Memory of an evaluation by number of rows; generation in sorted token-budget batches against batches in input order.
+"""Memory of an evaluation by number of examples; generation in length-sorted token-budget batches against batches in input order.
 
     python benchmarks/evaluation.py [--rows-file FILE.jsonl] [--model smollm2_135m] [--rows 72] [--rounds 3] [--new-tokens 16]
 
-Each figure is a ratio of one run on one machine; both ways of batching take turns, and CPU time is taken, so that other work on the
-machine changes little.
+Ratios within one run on one machine; both ways of batching take turns, and CPU time is measured, so that other load on the machine
+matters little.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def load(*overrides):
 
 
 def prepared(cfg):
-    """Data, generator and module of a config, untrained."""
+    """Data, generator and untrained module of a config."""
     quiet()
     data = instantiate(cfg.data)()
     data.read()
@@ -47,7 +47,7 @@ def prepared(cfg):
 
 
 def memory_of(rows):
-    """One evaluation in this process; prints its peak memory in MiB, and seconds."""
+    """Run one evaluation in this process; prints its peak memory in MiB, and seconds."""
     file = Path(f"/tmp/llmft-benchmark-{rows}.jsonl")
     texts = [
         f'{{"question": "What is {n} and {n + 1}?", "answer_keywords": ["{n}", "sum", "{2 * n + 1}"]}}'
@@ -74,7 +74,7 @@ def memory_of(rows):
 
 def memory():
     print(
-        "| rows evaluated (tiny_llama, tuned and base) | MiB before | peak MiB | seconds |\n| ---: | ---: | ---: | ---: |"
+        "| examples evaluated (tiny_llama, tuned and base) | MiB before | peak MiB | seconds |\n| ---: | ---: | ---: | ---: |"
     )
     for rows in (100, 1000):
         done = subprocess.run(
@@ -84,7 +84,7 @@ def memory():
 
 
 class InInputOrder(Generator):
-    """The same generator with batches of ``batch_size`` rows as they come."""
+    """The same generator with batches of ``batch_size`` prompts in input order."""
 
     def batches(self, lengths):
         for start in range(0, len(lengths), self.batch_size):
@@ -93,7 +93,7 @@ class InInputOrder(Generator):
 
 def speed(options):
     if not options.rows_file.is_file():
-        print(f"speed: skipped, the rows are not here: {options.rows_file}")
+        print(f"speed: skipped, no such file: {options.rows_file}")
         return
     cfg = load(
         f"model={options.model}",
@@ -115,7 +115,7 @@ def speed(options):
             times[name].append(time.process_time() - started)
             same.add(tuple(answer.text for answer in answers))
     print(
-        f"\n{options.model}, {len(prompts)} rows of {options.rows_file.name}, {options.new_tokens} new tokens, {torch.get_num_threads()} threads; prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens"
+        f"\n{options.model}, {len(prompts)} examples of {options.rows_file.name}, {options.new_tokens} new tokens, {torch.get_num_threads()} threads; prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens"
     )
     print("| batches | median CPU seconds | batches run |\n| --- | ---: | ---: |")
     lengths = [len(prompt) for prompt in prompts]

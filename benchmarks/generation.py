@@ -1,9 +1,9 @@
-"""Answers with a cache that grows (dynamic) and with one of fixed size (static), in turns. Prints a table.
+"""Generation with a dynamic and a static KV cache, in turns. Prints a table.
 
     python benchmarks/generation.py [models=tiny_gpt2,tiny_llama,smollm2_135m] [rows=8] [tokens=32] [rounds=3]
 
-The same prompts in the same sorted batch, greedy, no early end, so that both make the same number of tokens; the answers must be the same.
-On the CPU transformers compiles neither; on a GPU it compiles the step of a static cache, and the warm-up (not counted) pays for that.
+The same prompts in the same length-sorted batch, greedy, EOS suppressed, so that both generate the same number of tokens; the answers must be
+equal. On the CPU transformers compiles neither; on a GPU it compiles the step of a static cache, which the warm-up (not counted) pays for.
 """
 
 import statistics
@@ -28,7 +28,7 @@ CACHES = ("dynamic", "static")
 
 
 def generators(model: str, tokens: int) -> dict[str, Generator]:
-    """One model, asked in two ways."""
+    """One model with either cache."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("answer", overrides=[f"model={model}"])
     auto_class = get_class(cfg.model._target_).auto_class
@@ -50,17 +50,17 @@ def main() -> None:
     for name in ("model", "cache", "tokens/s", "CPU s", "CPU against dynamic"):
         table.add_column(name, justify="left" if name in ("model", "cache") else "right")
     for model in given.get("models", "tiny_gpt2,tiny_llama,smollm2_135m").split(","):
-        asked = generators(model, tokens)
+        by_cache = generators(model, tokens)
         contexts = [example.context for example in (sample_questions(None) * rows)[:rows]]
         seen: dict[str, list[tuple[float, float]]] = {name: [] for name in CACHES}
-        said = {}
+        answers = {}
         for number in range(rounds + 1):
             for name in CACHES:
                 wall, cpu = time.perf_counter(), time.process_time()
-                said[name] = asked[name].answers(contexts)
-                if number:  # the first one warms up
+                answers[name] = by_cache[name].answers(contexts)
+                if number:  # the first round is the warm-up
                     seen[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-        if said["static"] != said["dynamic"]:
+        if answers["static"] != answers["dynamic"]:
             print(f"{model}: the answers differ")
         medians = {
             name: [statistics.median(column) for column in zip(*found, strict=True)] for name, found in seen.items()

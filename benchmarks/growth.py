@@ -1,13 +1,13 @@
-"""How cost grows with work: with rows, epochs, validation rows and processes. Prints a table for each.
+"""Scaling of time and memory with rows, epochs, validation examples and processes. Prints a table for each.
 
     python benchmarks/growth.py [what=rows,epochs,validation,ranks] [sizes=1000,10000,100000] [model=smollm2_135m] [rounds=2]
 
-Every figure is of a whole `python -m llmft` in a process of its own, on short rows that are made here. `rows`: as many steps of
-tiny_gpt2 whatever the number of rows; preparing is what a run of ten rows has not: reading, checking, encoding and planning all rows,
-with an empty cache. Memory is of the process itself (own) and of files that it has mapped, which the system takes back when it needs
-room. `epochs` and `validation`: the same at the end of each epoch, and the peak. `ranks`: steps of 8 rows of SmolLM2 by one process
-with two threads and by two processes with one, in turns; seconds between the warm-up's and the last step's end, by the clock (so: on an
-idle machine) and of all CPUs.
+Every figure is of a complete `python -m llmft` in a process of its own, on short rows that are generated here. `rows`: the same number of
+steps of tiny_gpt2 whatever the number of rows; preparation is the time beyond a run of ten rows: reading, checking, tokenizing and batching
+all rows, with an empty cache. Memory is that of the process itself (own) and of mapped files, which the system reclaims when it needs
+memory. `epochs` and `validation`: the same at the end of each epoch, and the peak. `ranks`: steps of 8 examples of SmolLM2 by one process
+with two threads and by two processes with one, in turns; seconds from the end of the warm-up to the end of the last step, by wall time
+(use an idle machine) and CPU time.
 """
 
 import json
@@ -35,7 +35,7 @@ COMMON = ("data=keyword_qa", "data.split.test=0", "trainer.accelerator=cpu", "ba
 
 
 class Probe(pl.Callback):
-    """Writes to the file ``$PROBE`` what the steps took, and the memory after each epoch."""
+    """Writes the time of the steps and the memory after each epoch to the file ``$PROBE``."""
 
     def __init__(self) -> None:
         # wall and CPU at the end of the first step, the warm-up and the last step
@@ -45,11 +45,11 @@ class Probe(pl.Callback):
         self.resident: list[tuple[float, float]] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """All rows are read."""
+        """Memory when the data is prepared."""
         self.before = memory()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Look at the clocks."""
+        """Read the clocks."""
         used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         now = time.time(), sum(u.ru_utime + u.ru_stime for u in used)
         self.steps += 1
@@ -61,11 +61,11 @@ class Probe(pl.Callback):
             self.tokens += pl_module.window_tokens
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """After the validation, too."""
+        """Memory after the epoch and its validation."""
         self.resident.append(memory())
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """One file for each process."""
+        """Write one file per process."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         record = {
             "clocks": self.clocks,
@@ -79,7 +79,7 @@ class Probe(pl.Callback):
 
 
 def memory() -> tuple[float, float]:
-    """MiB of this process alone, and of files that it has mapped."""
+    """MiB of this process itself, and of mapped files."""
     info = psutil.Process().memory_info()
     return (info.rss - info.shared) / MIB, info.shared / MIB
 
@@ -98,7 +98,7 @@ def rows_file(folder: Path, rows: int) -> Path:
 
 
 def trained(folder: Path, *overrides: str, threads: int | None = 1) -> list[dict[str, Any]]:
-    """What the processes of a training wrote, the first one's first."""
+    """The records of a training's processes, in the order of their ranks."""
     with tempfile.TemporaryDirectory(dir=folder) as run:
         here = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         env = {**os.environ, "PYTHONPATH": here, "PROBE": f"{run}/probe"}
@@ -122,9 +122,16 @@ def table(title: str, *columns: str) -> Table:
 
 
 def by_rows(folder: Path, sizes: list[int]) -> Table:
-    """CPU time per supervised token, preparing and training."""
-    columns = ("preparing, CPU µs a token", "training, CPU µs a token", "of the smallest", "own MiB", "mapped", "peak")
-    made = table(f"{STEPS} steps of 64 rows, tiny_gpt2", "rows", *columns)
+    """CPU time per supervised token, of preparation and training."""
+    columns = (
+        "preparation, CPU µs per token",
+        "training, CPU µs per token",
+        "of the smallest",
+        "own MiB",
+        "mapped",
+        "peak",
+    )
+    made = table(f"{STEPS} steps of 64 examples, tiny_gpt2", "rows", *columns)
     few = ("model=tiny_gpt2", "data.batch_size=64", "data.split.val=0", "data.cache=off", "scheduler.warmup_steps=0")
     least, first = 0.0, 0.0
     for rows in (10, *sizes):
@@ -144,7 +151,7 @@ def by_rows(folder: Path, sizes: list[int]) -> Table:
 
 def by_epochs(folder: Path) -> Table:
     """Resident memory at the end of epochs."""
-    made = table("memory by epoch, tiny_gpt2, 512 rows, 64 to validate", "after epoch", "own MiB", "mapped", "peak")
+    made = table("memory by epoch, tiny_gpt2, 512 rows, 64 for validation", "after epoch", "own MiB", "mapped", "peak")
     path = f"data.path={rows_file(folder, 512)}"
     (found,) = trained(folder, "model=tiny_gpt2", path, "data.split.val=0.125", "trainer.max_epochs=8")
     for epoch, resident in enumerate(found["resident"], start=1):
@@ -154,9 +161,9 @@ def by_epochs(folder: Path) -> Table:
 
 
 def by_validation(folder: Path) -> Table:
-    """Peak memory by validation rows; the training rows are as many."""
+    """Peak memory by size of the validation set; the training set stays the same."""
     made = table(
-        "memory by validation rows, tiny_gpt2, 256 rows trained", "validation rows", "own MiB", "mapped", "peak"
+        "memory by validation set, tiny_gpt2, 256 training examples", "validation examples", "own MiB", "mapped", "peak"
     )
     for held_out in (64, 1024, 8192):
         path = f"data.path={rows_file(folder, 256 + held_out)}"
@@ -169,7 +176,12 @@ def by_validation(folder: Path) -> Table:
 def by_ranks(folder: Path, model: str, rounds: int) -> Table:
     """One process with two threads against two with one."""
     made = table(
-        f"steps of 8 rows, {model}", "processes", "threads of each", "s a step", "CPU s a step", "against one process"
+        f"steps of 8 examples, {model}",
+        "processes",
+        "threads each",
+        "s per step",
+        "CPU s per step",
+        "against one process",
     )
     path, short = (
         f"data.path={rows_file(folder, 128)}",
@@ -179,7 +191,7 @@ def by_ranks(folder: Path, model: str, rounds: int) -> Table:
     seen: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
     for _ in range(rounds):
         for processes, options in ways.items():
-            # two processes share the cores by llmft's own doing
+            # llmft shares the cores between two processes by itself
             found = trained(folder, *options, f"model={model}", path, *short, threads=2 if processes == 1 else None)
             clocks = [(one["clocks"]["warm"], one["clocks"]["last"]) for one in found]
             wall, cpu = clocks[0][1][0] - clocks[0][0][0], sum(last[1] - warm[1] for warm, last in clocks)

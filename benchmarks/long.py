@@ -1,9 +1,9 @@
-"""A long training of a tiny model: does memory grow, do files stay open, how large do the log and the metrics get?
+"""A long training of a tiny model: does memory leak, do files stay open, how large do the log and the metrics get?
 
     nice -n 10 python benchmarks/long.py --steps 20000 [--folder DIR]
 
-Fewer than some 5,000 steps show the warming up and not the slope. Prints a table of resident memory and open files by step, the slope of the memory, and what the files hold. Exits with 1 if
-memory grows by 1 MB or more in 1,000 steps, more files are open at the end, or a file is longer than its steps allow.
+With fewer than about 5,000 steps the warm-up hides the slope. Prints a table of resident memory and open files by step, the slope of the memory, and the size of the files. Exits with 1 if
+memory grows by 1 MiB or more in 1,000 steps, more files are open at the end, or a file is longer than its steps allow.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 LOGGED = 100  # steps between two rows of metrics.csv
-WARM = 0.2  # of the steps: what is loaded and laid out once is no growth
+WARM = 0.2  # share of the steps that is warm-up: what is allocated once is no leak
 OVERRIDES = ("model=tiny_gpt2", "data=academic", "prompt=plain", "data.batch_size=2", "trainer.max_epochs=-1", f"trainer.log_every_n_steps={LOGGED}", "scheduler=constant",
              "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.progress=null", "callbacks.samples.max_new_tokens=4", "data.cache=off")  # fmt: skip
 
@@ -32,7 +32,7 @@ class Seen(NamedTuple):
 
 
 def measure(folder: Path, steps: int) -> tuple[list[Seen], float]:
-    """Train there and look at the process until it ends; also its CPU seconds."""
+    """Train in ``folder`` and sample the process until it ends; also returns its CPU-seconds."""
     rows = [
         {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n % 7}"}]}
         for n in range(4000)
@@ -67,7 +67,7 @@ def measure(folder: Path, steps: int) -> tuple[list[Seen], float]:
 
 
 def resident(pid: int) -> float:
-    """MiB."""
+    """Resident set of a process, in MiB."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
@@ -77,13 +77,13 @@ def last_step(file: Path) -> int:
 
 
 def slope(found: list[Seen]) -> float:
-    """MiB per 1,000 steps, by least squares over what is not warming up."""
+    """MiB per 1,000 steps, by least squares after the warm-up."""
     late = [seen for seen in found if seen.step > WARM * found[-1].step]
     return float(np.polyfit([seen.step for seen in late], [seen.mib for seen in late], 1)[0]) * 1000
 
 
 def events(run: Path) -> tuple[int, int, int]:
-    """Scalars of the loss that TensorBoard reads, the last one's step, and bytes of its files."""
+    """Number of loss scalars that TensorBoard reads, the step of the last, and bytes of its files."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     reader = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
@@ -110,10 +110,10 @@ def main() -> int:
     scalars, last, size = events(run)
     warm = next(seen for seen in found if seen.step > WARM * found[-1].step)
     grown, opened, most = slope(found), found[-1].files - warm.files, given.steps // LOGGED + validated + 2
-    print(f"\n{given.steps:,} steps, {seconds:.0f} CPU seconds, {len(found)} looks")
+    print(f"\n{given.steps:,} steps, {seconds:.0f} CPU seconds, {len(found)} samples")
     print(f"memory: {grown:+.3f} MiB per 1,000 steps; open files: {opened:+d}; log.txt: {lines} lines")
-    print(f"metrics.csv: {rows} rows, of {most} at most ({(run / 'metrics.csv').stat().st_size:,} bytes)")
-    print(f"TensorBoard: {scalars} losses, the last of step {last:,} ({size:,} bytes)")
+    print(f"metrics.csv: {rows} rows, at most {most} expected ({(run / 'metrics.csv').stat().st_size:,} bytes)")
+    print(f"TensorBoard: {scalars} losses, the last at step {last:,} ({size:,} bytes)")
     right = grown < 1 and opened <= 0 and rows <= most and lines < 100 and last == given.steps and scalars <= most
     print("all within bounds" if right else "OUT OF BOUNDS")
     return int(not right)

@@ -1,10 +1,10 @@
-"""What the choices of ``performance=auto`` rest on, each means alone, in turns. Prints a table.
+"""Measurements behind the choices of ``performance=auto``, one optimization at a time, in turns. Prints a table.
 
-    python benchmarks/means.py attention    # eager against the kernels of SDPA, by length and type
-    python benchmarks/means.py head         # the head and its loss: whole, torch's in chunks, llmft's in chunks
-    python benchmarks/means.py compiled     # torch.compile on a LoRA step of SmolLM2: what it gains, what it costs first
+    python benchmarks/means.py attention    # eager against the kernels of SDPA, by length and dtype
+    python benchmarks/means.py head         # LM head and loss: full logits, torch's in chunks, llmft's in chunks
+    python benchmarks/means.py compiled     # torch.compile on a LoRA step of SmolLM2: compile time and gain
 
-CPU-seconds, least of several rounds, forward and backward pass. OMP_NUM_THREADS=1 is steadier on a busy machine.
+CPU time, minimum of several rounds, forward and backward pass. OMP_NUM_THREADS=1 is steadier on a busy machine.
 """
 
 import sys
@@ -24,19 +24,19 @@ from llmft.config.paths import conf_dir
 from llmft.models.loss import chunked_cross_entropy_sum, token_loss_sum
 
 LENGTHS = (64, 128, 256, 384, 512, 1024)
-ROWS, HEADS, SIZE = 8, 9, 64  # SmolLM2's heads
-WIDTH, WORDS = 576, 49152  # its head
+ROWS, HEADS, SIZE = 8, 9, 64  # batch size, and SmolLM2's attention heads and head size
+WIDTH, WORDS = 576, 49152  # hidden size and vocabulary of its LM head
 FORGET = Path("/proc/self/clear_refs")
 
 
 def peak_mib() -> float:
-    """Largest resident set since it was forgotten."""
+    """Peak resident set since it was last reset, in MiB."""
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def cost(step: Callable[[], Tensor], rounds: int) -> tuple[float, float]:
-    """CPU milliseconds of a step with its backward pass (the first one warms up), and MiB that it takes."""
+    """CPU milliseconds of a forward and backward pass (after one warm-up), and the MiB that it allocates."""
     seconds = []
     FORGET.write_text("5")
     before = peak_mib()
@@ -48,14 +48,14 @@ def cost(step: Callable[[], Tensor], rounds: int) -> tuple[float, float]:
 
 
 def eager(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """As transformers computes it."""
+    """Eager attention as transformers computes it."""
     scores = q @ k.transpose(2, 3) * SIZE**-0.5 + mask
     return scores.softmax(-1, dtype=torch.float32).to(q.dtype) @ v
 
 
 def attention() -> Table:
     table = Table(
-        "type", "tokens", "eager ms", "SDPA flash ms", "SDPA math ms", title="attention of 8 rows, 9 heads of 64"
+        "dtype", "tokens", "eager ms", "SDPA flash ms", "SDPA math ms", title="attention, batch of 8, 9 heads of 64"
     )
     for dtype in (torch.float32, torch.bfloat16):
         for length in LENGTHS:
@@ -78,7 +78,7 @@ def attention() -> Table:
 
 
 def head() -> Table:
-    table = Table("type", "positions", "way", "ms", "MiB", "sum, nats", title=f"head of {WIDTH} x {WORDS}, frozen")
+    table = Table("dtype", "positions", "way", "ms", "MiB", "sum, nats", title=f"head of {WIDTH} x {WORDS}, frozen")
     options = torch.nn.LinearCrossEntropyOptions()
     for dtype in (torch.float32, torch.bfloat16):
         weight = torch.randn(WORDS, WIDTH).mul(0.02).to(dtype)
@@ -86,7 +86,7 @@ def head() -> Table:
             hidden = torch.randn(positions, WIDTH).to(dtype).requires_grad_()
             targets = torch.randint(0, WORDS, (positions,))
             ways = {
-                "whole": lambda h=hidden, w=weight, t=targets: token_loss_sum(functional.linear(h, w), t)[0],
+                "full logits": lambda h=hidden, w=weight, t=targets: token_loss_sum(functional.linear(h, w), t)[0],
                 "torch, in chunks": lambda h=hidden, w=weight, t=targets: functional.linear_cross_entropy(
                     h, w, t, reduction="sum", options=options
                 ),
@@ -112,7 +112,7 @@ def compiled() -> Table:
         load.load_model(place, cfg.model, family.auto_class, cfg.peft), cfg.peft, cfg.model.lora_targets
     )
     table = Table(
-        "way", "first two steps, s", "a step after, CPU s", title="LoRA on SmolLM2, bf16, 8 rows of 64 to 96 tokens"
+        "way", "first two steps, s", "later step, CPU s", title="LoRA on SmolLM2, bf16, 8 examples of 64 to 96 tokens"
     )
     for name in ("eager", "compiled"):
         if name == "compiled":

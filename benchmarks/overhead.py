@@ -1,13 +1,13 @@
-"""What a training step costs besides its arithmetic: default callbacks and logging, none, and a bare loop of torch. Prints a table.
+"""Overhead of a training step: default callbacks and logging, none, and a bare torch loop. Prints a table.
 
     python benchmarks/overhead.py [models=tiny_gpt2,smollm2_135m] [steps=12] [rounds=3] [threads=1] [KEY=VALUE for llmft ...]
     python benchmarks/overhead.py models=smollm2_135m steps=5 rounds=2      (two minutes)
 
-The three train the same model on the same batches from the same weights, in one process and by turns, and must end with the same
-weights to the last bit, or this ends with an error. Clipping is arithmetic and stays on in all of them. Validation, checkpoints and samples
-happen between steps and are not in a step's time. Times are medians over the rounds, step by step, the first step of a turn left out;
-CPU-seconds are those of the process. On a busy machine they too vary by more than the callbacks take, so these are also measured hook by
-hook, in a run of their own.
+The three train the same model on the same batches from the same weights, in one process and in turns, and must end with weights that are
+equal to the last bit, or this fails. Gradient clipping is part of the computation and stays on in all of them. Validation, checkpoints and
+samples happen between steps and are not included. Times are medians over the rounds, step by step, without the first step of a turn;
+CPU time is that of the process. On a busy machine it too varies by more than the callbacks take, so the hooks are also timed one by one,
+in a run of their own.
 """
 
 import copy
@@ -39,7 +39,7 @@ from llmft.utils.logging import quiet
 
 COMMON = ("data=alpaca", "data.path=sample", "data.batch_size=8", "data.split.val=0", "data.split.test=0", "data.shuffle=false",
           "trainer.accelerator=cpu", "trainer.max_epochs=100", "scheduler=constant", "scheduler.warmup_steps=0")  # fmt: skip
-# clipping is arithmetic
+# gradient clipping is part of the computation
 CALLBACKS = [
     file.stem for file in (conf_dir() / "callbacks").glob("*.yaml") if file.stem not in ("default", "gradient_clipping")
 ]
@@ -54,18 +54,18 @@ Clock = tuple[float, float]
 
 
 class Clocks(pl.Callback):
-    """Wall and CPU time at the end of each step."""
+    """Records wall and CPU time at the end of each step."""
 
     def __init__(self) -> None:
         self.seen: list[Clock] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """After all other callbacks."""
+        """Runs after all other callbacks."""
         self.seen.append((time.perf_counter(), time.process_time()))
 
 
 class Material:
-    """Data, module and its first weights, shared by all turns."""
+    """Data, module and its initial weights, shared by all turns."""
 
     def __init__(self, overrides: list[str]) -> None:
         self.cfg = cfg = configured(overrides)
@@ -83,11 +83,11 @@ class Material:
         self.first = copy.deepcopy(self.trained())
 
     def trained(self) -> dict[str, Any]:
-        """The weights that are trained."""
+        """Trainable parameters by name."""
         return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
 
     def reset(self) -> None:
-        """As at the start."""
+        """Restore the initial weights."""
         for name, weight in self.trained().items():
             weight.copy_(self.first[name])
         self.model.zero_grad(set_to_none=True)
@@ -100,7 +100,7 @@ def configured(overrides: list[str]) -> Any:
 
 
 def watch(thing: Any, hook: str, spent: dict[str, float]) -> None:
-    """Add the CPU time of a method to ``spent``, from now on."""
+    """Wrap a method so that its CPU time is added to ``spent``."""
     method, name = getattr(thing, hook), f"{type(thing).__name__}.{hook}"
 
     def timed(*args: Any) -> Any:
@@ -113,7 +113,7 @@ def watch(thing: Any, hook: str, spent: dict[str, float]) -> None:
 
 
 def fitted(material: Material, overrides: list[str], steps: int, spent: dict[str, float] | None = None) -> list[Clock]:
-    """A training by llmft; with ``spent``, the CPU time of each hook of a step goes there."""
+    """Train with llmft; with ``spent``, add the CPU time of each hook of a step to it."""
     clocks = Clocks()
     with tempfile.TemporaryDirectory() as folder:
         cfg = configured([*overrides, f"trainer.max_steps={steps}", f"output_dir={folder}"])  # loggers write there, too
@@ -130,7 +130,7 @@ def fitted(material: Material, overrides: list[str], steps: int, spent: dict[str
 
 
 def bare(material: Material, _: list[str], steps: int) -> list[Clock]:
-    """The same training as a loop of torch, in torch's own mode."""
+    """The same training as a bare torch loop, without deterministic mode."""
     torch.use_deterministic_algorithms(False)
     pl.seed_everything(material.cfg.seed, verbose=False)
     weights = [p for p in material.model.parameters() if p.requires_grad]
@@ -151,7 +151,7 @@ def bare(material: Material, _: list[str], steps: int) -> list[Clock]:
 
 
 def measured(model: str, steps: int, rounds: int, more: list[str]) -> dict[str, list[list[Clock]]]:
-    """Seconds of each step, by way and round."""
+    """Wall and CPU seconds of each step, by way and round."""
     material = Material([f"model={model}", *more])
     ways: dict[str, tuple[Callable[..., list[Clock]], list[str]]] = {
         "bare loop of torch": (bare, []),
@@ -173,12 +173,12 @@ def measured(model: str, steps: int, rounds: int, more: list[str]) -> dict[str, 
 
 
 def hooks(model: str, steps: int, more: list[str]) -> Table:
-    """What each hook of the default callbacks takes of a step."""
+    """CPU time per step of each hook of the default callbacks."""
     spent: dict[str, float] = {}
     seen = fitted(Material([f"model={model}", *more]), [f"model={model}", *more], steps, spent)
     step = (seen[-1][1] - seen[0][1]) / (steps - 1)
     table = Table(title=f"hooks of a step of {model}, CPU", box=None)
-    for name in ("hook", "ms a step", "share"):
+    for name in ("hook", "ms per step", "share"):
         table.add_column(name, justify="left" if name == "hook" else "right")
     rest = {"all": sum(spent.values()), **dict(sorted(spent.items(), key=lambda item: -item[1])[:5])}
     for name, seconds in rest.items():
@@ -192,14 +192,14 @@ def main() -> None:
     models = given.pop("models", "tiny_gpt2,smollm2_135m").split(",")
     torch.set_num_threads(int(given.pop("threads", 1)))
     quiet()
-    table = Table(title=f"a training step of 8 rows, {torch.get_num_threads()} threads", box=None)
+    table = Table(title=f"a training step of 8 examples, {torch.get_num_threads()} threads", box=None)
     for name in ("model", "way", "wall ms", "CPU ms", "CPU against bare", "CPU against none"):
         table.add_column(name, justify="left" if name in ("model", "way") else "right")
     console, shares = Console(width=110), []
     for model in models:
         shares.append(hooks(model, steps, [f"{key}={value}" for key, value in given.items()]))
         found = measured(model, steps, rounds, [f"{key}={value}" for key, value in given.items()])
-        # each step of each way at its median over the rounds, then their sum
+        # the median over the rounds for each step, then the sum over steps
         sums = {
             way: [
                 sum(statistics.median(turn[step][clock] for turn in turns) for step in range(steps - 1))

@@ -1,8 +1,8 @@
-"""serve against plain generate, in the same run: first token, tokens per second, and what batching gains.
+"""`serve` against plain `generate`, in the same run: time to first token, tokens per second, and the gain of continuous batching.
 
     python benchmarks/serve.py [--model smollm2_135m] [--clients 1 4 8] [--tokens 48]
 
-Prints one table; figures are medians of `--repeats`, and ratios of one run, so that a busy machine moves both sides.
+Prints one table; figures are medians of `--repeats`, and ratios are within one run, so that load on the machine affects both sides.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--flood", type=int, default=0, help="so many clients at once, each with one question")
+    parser.add_argument("--flood", type=int, default=0, help="number of simultaneous clients, each with one question")
     options = parser.parse_args()
     quiet()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -55,7 +55,7 @@ def main() -> None:
     HydraConfig.instance().set_config(whole)
     generator, _ = load_generator(whole)
     where = next(generator.model.parameters()).device
-    print(f"{options.model} on {where}, {torch.get_num_threads()} threads, {options.tokens} tokens an answer")
+    print(f"{options.model} on {where}, {torch.get_num_threads()} threads, {options.tokens} tokens per answer")
     work = flood if options.flood else measure
     with_server(whole, generator, lambda port: work(options, generator, port))
 
@@ -98,7 +98,7 @@ def measure(options: argparse.Namespace, generator: Any, port: int) -> None:
 
 
 def flood(options: argparse.Namespace, generator: Any, port: int) -> None:
-    """How long the slowest of many clients wait, against the same answers made in batches of 8, one after the other."""
+    """95th percentile latency of many clients, against the same answers generated in batches of 8, one after the other."""
     client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=600)
 
     def one(number: int) -> float:
@@ -121,7 +121,7 @@ def flood(options: argparse.Namespace, generator: Any, port: int) -> None:
 
 
 def median(options: argparse.Namespace, work: Callable[[int], float]) -> float:
-    work(0)  # the first call of a model is slower
+    work(0)  # warm-up
     return statistics.median(work(n) for n in range(options.repeats))
 
 
@@ -140,7 +140,7 @@ def first_token(client: OpenAI, number: int) -> float:
 
 
 def asked(client: OpenAI, clients: int) -> float:
-    """Tokens per second over all clients, each asking one question after the other."""
+    """Tokens per second over all clients, each of which sends one question."""
 
     def one(number: int) -> int:
         messages: Any = [{"role": "user", "content": question(number)}]

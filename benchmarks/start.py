@@ -1,11 +1,11 @@
-"""How long llmft takes until it says or does the first thing. Prints a table of wall and CPU-seconds of whole processes.
+"""Start-up time: until llmft prints something or finishes its first step. Prints a table of wall and CPU-seconds of complete processes.
 
     python benchmarks/start.py [rounds=3] [only=WORD]
 
-Every line is a process of its own, and the lines take turns. `import torch` in a bare interpreter, and the import of all that a
-training needs, stand beside them as the least that could be: on a busy machine only the ratios to these mean something. `first step`
-ends when the first optimizer step has ended, with all that comes before it (`baseline=false questions=0`: without the measurement of the
-untrained model and its answers, which are work and not start-up). The first round is a warm-up: caches are filled, and it is not counted.
+Every row is a process of its own, and the rows take turns. `import torch` in a bare interpreter, and the import of everything that a
+training needs, are the lower bounds: on a busy machine only the ratios to them are meaningful. `first step` ends with the first
+optimizer step and includes everything before it (`baseline=false questions=0`: without the evaluation of the untrained model, which is
+work and not start-up). The first round is a warm-up that fills caches, and is not counted.
 """
 
 import os
@@ -39,12 +39,12 @@ CASES: dict[str, tuple[str, ...]] = {
     "preview, 3 rows, smollm2_135m": (*LLMFT, "preview", "model=smollm2_135m", "preview.rows=3"),
     "first step, tiny_gpt2": (*LLMFT, *TRAIN, *BARE, "model=tiny_gpt2"),
     "first step, smollm2_135m": (*LLMFT, *TRAIN, *BARE, "model=smollm2_135m"),
-    "first step, smollm2_135m, measured before": (*LLMFT, *TRAIN, "model=smollm2_135m"),
+    "first step, smollm2_135m, with baseline": (*LLMFT, *TRAIN, "model=smollm2_135m"),
 }
 
 
 class FirstStep(pl.Callback):
-    """Ends the process after its first optimizer step."""
+    """End the process after its first optimizer step."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """The first batch is the first step."""

@@ -1,11 +1,11 @@
-"""llmft against TRL's SFTTrainer and transformers' Seq2SeqTrainer, side by side in one run. Prints tables.
+"""Benchmark llmft against TRL's SFTTrainer and transformers' Seq2SeqTrainer in one run. Prints tables.
 
     python benchmarks/train.py [causal_lora ...] [--rows-folder ../shared/data] [--steps 8] [--rounds 3] [--write]
 
-Each side trains in a process of its own, in its own environment, and takes its steps in turns with the others, so that what
-disturbs the machine disturbs all. llmft's is a whole `python -m llmft` with its default callbacks; the peers' are their trainers.
-All get the same model, tokenised rows, first adapter, optimiser and batch size. Cases that say so feed the very same batches, and
-end with an error if a step's losses differ by more than 1e-3. Seconds of a step hold all that a side does between two batches.
+Each side trains in a process of its own, in its own environment, and takes its steps in turns with the others, so that load on
+the machine affects all. llmft's side is a complete `python -m llmft` with its default callbacks; the peers' are their trainers.
+All get the same model, tokenized examples, initial adapter, optimizer and batch size. Cases with `same=True` feed identical batches,
+and fail if a step's losses differ by more than 1e-3. The time of a step is everything that a side does between two batches.
 `make bench` installs the peers and runs this.
 """
 
@@ -52,17 +52,17 @@ def main() -> int:
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all where none is named")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: all")
     parser.add_argument(
-        "--rows-folder", type=Path, help="with alpaca.json and openorca.jsonl; without it the shipped rows"
+        "--rows-folder", type=Path, help="holds alpaca.json and openorca.jsonl; default: the shipped samples"
     )
-    parser.add_argument("--model", help="another model than the case's, e.g. tiny_llama, to try it")
-    parser.add_argument("--steps", type=int, default=8, help="measured steps of 8 rows (8)")
+    parser.add_argument("--model", help="a model in place of the case's, e.g. tiny_llama for a quick try")
+    parser.add_argument("--steps", type=int, default=8, help="measured steps of 8 examples (8)")
     parser.add_argument("--warm-up", type=int, default=2, help="steps before them (2)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns that each side takes (3)")
-    parser.add_argument("--threads", type=int, help="of each side; without it torch's own choice")
+    parser.add_argument("--rounds", type=int, default=3, help="turns per side (3)")
+    parser.add_argument("--threads", type=int, help="threads per side; default: torch's choice")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/performance.md")
     given = parser.parse_args()
     if unknown := [name for name in given.cases if name not in CASES]:
         parser.error(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")

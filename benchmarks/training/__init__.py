@@ -1,1 +1,1 @@
-"""The parts of ``benchmarks/train.py``; ``turns`` and ``peers`` also run in the peers' environment, where llmft is not."""
+"""Modules of ``benchmarks/train.py``; ``turns`` and ``peers`` also run in the peers' environment, which has no llmft."""

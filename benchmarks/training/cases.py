@@ -1,4 +1,4 @@
-"""What is compared: the rows of the issue's table, each with its sides."""
+"""The cases of the benchmark, each with the trainings (sides) that it compares."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,13 +9,13 @@ class Side:
     """One training of a case.
 
     Attributes:
-        name: In the table.
+        name: Label in the table.
         of: ``llmft``, ``trl`` or ``transformers``.
-        overrides: Of llmft's command line.
-        arguments: Of the peer's config class.
-        dtype: Of a peer's weights as they are loaded.
-        attention: Of a peer's model on a CPU; on a GPU it is SDPA.
-        ceiling: The dtype whose matrix products are its ceiling.
+        overrides: Overrides of llmft's command line.
+        arguments: Arguments of the peer's config class.
+        dtype: Dtype in which a peer loads its weights.
+        attention: Attention implementation of a peer on a CPU; on a GPU it is SDPA.
+        ceiling: Dtype of the matrix products that are its ceiling.
     """
 
     name: str
@@ -29,16 +29,16 @@ class Side:
 
 @dataclass(frozen=True)
 class Case:
-    """Trainings on the same model, rows, adapter and optimiser.
+    """Trainings with the same model, examples, adapter and optimizer.
 
     Attributes:
-        title: Above its table.
+        title: Title of its table.
         data: The data set.
-        model: The backbone; on a GPU ``gpu_model`` takes its place.
-        peft: The option of llmft's group.
-        sides: llmft first.
+        model: The backbone; on a GPU ``gpu_model`` is used instead.
+        peft: Option of llmft's ``peft`` group.
+        sides: The trainings, llmft first.
         same: Whether all sides see the same batches in the same order, so that their losses must agree.
-        gpu_model: Where there is a GPU.
+        gpu_model: The backbone on a GPU.
     """
 
     title: str
@@ -53,15 +53,15 @@ class Case:
 # performance=auto chooses the rest; float32 where both sides must have the same precision
 IN_ORDER = ("data.shuffle=false", "data.batching=rows", "model.dtype=float32")
 GROUPED = ("data.batching=grouped",)
-# about as many rows a batch as the others have
+# about as many examples per batch as the other sides
 PACKED = ("data.batching=packed", "data.batch_size=4")
 BF16 = {"bf16": True}
 LENGTHS = {"train_sampling_strategy": "group_by_length"}
 SEQUENTIAL = {"train_sampling_strategy": "sequential"}
-# SFTConfig's own: bfloat16 autocast, and activations computed again in the backward pass, on a CPU too; rows in a random order,
-# SDPA, and weights in the checkpoint's type, which is float32 here. runner and peers set batch size, rate, clipping and dropout.
+# SFTConfig's defaults: bfloat16 autocast and gradient checkpointing, on a CPU too; examples in random order, SDPA, and weights in the
+# checkpoint's dtype, which is float32 here. runner and peers set batch size, learning rate, clipping and dropout.
 AS_IT_COMES = {"bf16": None, "gradient_checkpointing": True}
-# autocast is no choice of performance=auto: it changes what full fine-tuning computes
+# performance=auto never chooses autocast: it changes what full fine-tuning computes
 MIXED = (*GROUPED, "trainer.precision=bf16-mixed")
 
 CASES = {

@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices: the ceiling that a training is held against, measured in turns with it."""
+"""Peak matrix multiplication speed of this machine: the ceiling for a training, measured in turns with it."""
 
 import sys
 import time
@@ -13,10 +13,10 @@ PRODUCTS = {"cpu": 4, "cuda": 20}
 
 
 def product(dtype: torch.dtype, device: str) -> dict[str, Any]:
-    """Operations per second of products of square matrices.
+    """Measure the operations per second of products of square matrices.
 
     Returns:
-        The dtype's name, and operations (2 n^3) per second, and per CPU-second, of the fastest product.
+        The dtype's name, and operations (2 n^3) per second and per CPU-second of the fastest product.
     """
     size, times, cpu_times = SIZE[device], [], []
     left, right = torch.randn(2, size, size, device=device).to(dtype)

@@ -1,9 +1,9 @@
-"""A model -> the floating-point operations that one token of a training needs: useful ones alone.
+"""Useful floating-point operations per token of a training.
 
-Of each weight matrix of N numbers a token needs 2N forward, 2N backward for the gradient of its input, and 2N more for its own
-gradient where it is trained: 6N, or 4N where it is frozen (Kaplan et al. 2020, appendix B, count 6N). The first matrices above frozen
-embeddings need no gradient of their input. The head is needed where there is a label. Attention needs, for each layer and row,
-4 d T^2 forward (scores, and their sum of values; d = heads times head size) and twice that backward, of it half where it is
+For each weight matrix of N numbers a token needs 2N operations forward, 2N backward for the gradient of the input, and 2N for the gradient
+of the weight if it is trainable: 6N, or 4N if it is frozen (Kaplan et al. 2020, appendix B, count 6N). The first matrices above frozen
+embeddings need no input gradient. The head counts for supervised tokens only. Attention needs, per layer and example,
+4 d T^2 forward (scores, and the weighted sum of values; d = heads times head size) and twice that backward; half of it if
 causal. Not counted: padding, recomputation, embeddings, norms, softmax, optimizer.
 """
 
@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
-# What the number of tokens of a matrix is called in ``turns.contents``.
+# Names of token counts in ``turns.contents``.
 KINDS = ("sources", "targets", "supervised")
 PAIRS = ("source_source", "source_target", "target_target")
 
 
 class Counter:
-    """Operations per token, by which tokens a matrix sees. The first step tells which inputs need a gradient.
+    """Count operations per token, by the kind of tokens that a matrix processes; the first step shows which inputs need a gradient.
 
     Args:
-        model: A transformers (or peft) model under training.
+        model: A transformers (or peft) model in training.
     """
 
     def __init__(self, model: Any) -> None:
@@ -60,13 +60,13 @@ def flops(step: Mapping[str, float]) -> float:
     """The useful operations of a step.
 
     Args:
-        step: Of ``turns.contents``, with the counts of ``Counter``.
+        step: Counts of ``turns.contents`` and of ``Counter``.
     """
     return sum(step[name] * step[f"per_{name}"] for name in (*KINDS, *PAIRS))
 
 
 def numbers(module: Any) -> int:
-    """Numbers in a matrix; a quantised one holds two in a byte."""
+    """Numbers in a matrix; a 4-bit one holds two per byte."""
     if hasattr(module, "in_features"):
         return module.in_features * module.out_features
     return module.weight.numel()
@@ -78,13 +78,13 @@ def _is_matrix(module: Any) -> bool:
 
 
 def _kind(name: str) -> str:
-    """The encoder sees sources; of the decoder's, cross-attention's keys and values do."""
+    """``sources`` for the encoder and for the keys and values of cross attention, else ``targets``."""
     of_sources = ".encoder." in f".{name}" or any(f"EncDecAttention.{part}" in name for part in "kv")
     return "sources" if of_sources else "targets"
 
 
 def _attention_layers(config: Any) -> dict[str, float]:
-    """Layers by what attends to what; a causal one needs half."""
+    """Number of layers by what attends to what; a causal layer counts half."""
     if config.is_encoder_decoder:
         decoders = config.num_decoder_layers
         return {"source_source": config.num_layers, "source_target": decoders, "target_target": decoders / 2}

@@ -1,4 +1,4 @@
-"""What all sides of a case share: the model's folder, the rows, and the adapter that they start from."""
+"""What all sides of a case share: model folder, examples, and initial adapter."""
 
 import json
 from dataclasses import dataclass
@@ -19,22 +19,22 @@ from training.cases import Case
 from training.shapes import SHAPES, build, read
 
 BATCH = 8
-# llmft's and the peers' defaults differ; these are set on both sides
+# learning rates, set on all sides because the defaults differ
 RATES = {"none": 2e-5, "lora": 2e-4}
 
 
 @dataclass(frozen=True)
 class Material:
-    """Paths that the sides are given.
+    """Inputs of the sides.
 
     Attributes:
         model: The model's folder.
         given: The overrides that name the model.
-        data: The chosen rows as the data set has them.
-        rows: The same, tokenised: ``input_ids`` and ``labels`` a line.
-        adapter: The first weights of LoRA; None where all weights are trained.
-        rows_in_all: How many there are to choose from.
-        tokens: ``prompt`` and ``answer`` budgets.
+        data: The selected rows in the format of the data set.
+        rows: The same, tokenized: ``input_ids`` and ``labels`` as JSON lines.
+        adapter: Initial LoRA weights; None for full fine-tuning.
+        rows_in_all: Number of examples to select from.
+        tokens: Token budgets of prompt and answer.
     """
 
     model: str
@@ -47,14 +47,14 @@ class Material:
 
 
 def prepare(case: Case, model: str, path: str, count: int, folder: Path) -> Material:
-    """Write rows and adapter of a case.
+    """Write the examples and the adapter of a case.
 
     Args:
         case: What is compared.
-        model: An option of llmft's group, or a name of ``shapes.SHAPES``.
-        path: Where the rows are; ``sample`` for the shipped ones.
-        count: How many rows are trained on; they are spread over the whole file.
-        folder: Where to write.
+        model: An option of llmft's ``model`` group, or a name of ``shapes.SHAPES``.
+        path: Path of the data; ``sample`` for the shipped samples.
+        count: Number of training examples; they are spread over the whole file.
+        folder: Output folder.
     """
     quiet()
     given = (f"model={model}",)
@@ -70,7 +70,7 @@ def prepare(case: Case, model: str, path: str, count: int, folder: Path) -> Mate
     data.encode(codec_of(cfg, load.load_tokenizer(place, cfg.model))[0])
     rows = data.in_order()
     if len(rows) < count:
-        raise SystemExit(f"{path} has {len(rows)} rows within the budgets, {count} are needed: lower --steps")
+        raise SystemExit(f"{path} has {len(rows)} examples within the token budgets, {count} are needed: lower --steps")
     chosen = np.linspace(0, len(rows) - 1, count).astype(int)
     originals = read(data.source.parts[0].file)
     owners = data.facts["example"][rows.chosen[chosen]]
@@ -83,7 +83,7 @@ def prepare(case: Case, model: str, path: str, count: int, folder: Path) -> Mate
 
 
 def common(case: Case) -> tuple[str, ...]:
-    """The overrides of every llmft side, besides model, rows and what the side sets."""
+    """The overrides of every llmft side, besides model, data and the side's own."""
     own = ("peft.dropout=0",) if case.peft == "lora" else ()
     return (
         f"peft={case.peft}",
@@ -101,7 +101,7 @@ def common(case: Case) -> tuple[str, ...]:
 
 
 def first_adapter(cfg: Any, place: str, family: Any, folder: Path) -> Path:
-    """LoRA matrices as llmft makes them."""
+    """Save LoRA matrices as llmft initializes them."""
     torch.manual_seed(cfg.seed)
     model = trainable.adapt(load.load_model(place, cfg.model, family.auto_class), cfg.peft, cfg.model.lora_targets)
     model.save_pretrained(folder)

@@ -2,7 +2,7 @@
 
     .venv-peers/bin/python -m training.peers '{"trainer": "trl", "model": ..., "rows": ..., ...}'
 
-The rows are llmft's, tokenised: only the training is compared.
+The examples are llmft's, tokenized: only the training is compared.
 """
 
 import json
@@ -21,7 +21,7 @@ from training.turns import Turns, contents, of_cuda
 
 
 class InTurns(TrainerCallback):
-    """Takes the steps that the parent asks for."""
+    """Take steps in turns with the other sides."""
 
     def __init__(self, turns: Turns, facts: dict[str, Any]) -> None:
         self.turns, self.facts, self.step = turns, facts, {}
@@ -34,10 +34,10 @@ class InTurns(TrainerCallback):
 
 
 def by_length(rows: Any, size: int, blocks: int) -> list[int]:
-    """The order of LengthGroupedSampler in blocks of as many batches as it takes for the whole data set.
+    """The order of LengthGroupedSampler, in blocks of as many batches as it uses for the full data set.
 
-    Of the few rows of a benchmark it would take fewer. Its batches come in a random order and not the longest first, which
-    the warm-up would always take away.
+    For the few examples of a benchmark it would use fewer. The batches are shuffled instead of the longest first, because
+    the warm-up would always consume that one.
     """
     order = get_length_grouped_indices([len(row) for row in rows], size, blocks, torch.Generator().manual_seed(1))
     batches = [order[start : start + size] for start in range(0, len(order), size)]
@@ -45,10 +45,10 @@ def by_length(rows: Any, size: int, blocks: int) -> list[int]:
     return [row for number in mixed for row in batches[number]]
 
 
-def told(base: type, callback: InTurns, blocks: int) -> type:
-    """The trainer, with its loss and batch told to the callback; nothing is read from the device before the clock stops."""
+def recorded(base: type, callback: InTurns, blocks: int) -> type:
+    """The trainer, which passes its loss and batch to the callback; nothing is read from the device before the clock stops."""
 
-    class Told(base):
+    class Recorded(base):
         def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
             batch = dict(inputs)
             loss = super().training_step(model, inputs, *rest, **named)
@@ -62,11 +62,11 @@ def told(base: type, callback: InTurns, blocks: int) -> type:
                 return super()._get_train_sampler(train_dataset)
             return by_length(self.train_dataset["input_ids"], self.args.train_batch_size, blocks)
 
-    return Told
+    return Recorded
 
 
 def arguments(given: dict[str, Any], base: type) -> Any:
-    """llmft's defaults in the peer's words, and what the case sets."""
+    """llmft's defaults as arguments of the peer, updated with those of the case."""
     common = {
         "output_dir": "peer",
         "per_device_train_batch_size": given["batch_size"],
@@ -120,7 +120,7 @@ def main() -> None:
         model, trainer = model_of(given, transformers.AutoModelForSeq2SeqLM), transformers.Seq2SeqTrainer
         collator = transformers.DataCollatorForSeq2Seq(tokenizer, model=model)
         rows = [row | {"attention_mask": [1] * len(row["input_ids"])} for row in rows]
-    told(trainer, callback, max(1, min(given["rows_in_all"] // (given["batch_size"] * 4), 50)))(
+    recorded(trainer, callback, max(1, min(given["rows_in_all"] // (given["batch_size"] * 4), 50)))(
         model=model,
         args=args,
         data_collator=collator,

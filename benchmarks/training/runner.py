@@ -1,4 +1,4 @@
-"""Sides of a case as processes that take turns: what disturbs the machine disturbs all of them."""
+"""Run the sides of a case as processes that take turns, so that load on the machine affects all of them."""
 
 import json
 import os
@@ -18,12 +18,12 @@ PEERS = HERE.parent / ".venv-peers" / "bin" / "python"
 
 
 class Runner:
-    """A side's process, between its turns.
+    """The process of a side, which waits between its turns.
 
     Attributes:
-        name: In the table.
-        facts: What it said when it was ready.
-        turns: Its reports, the warm-up left out.
+        name: Label in the table.
+        facts: Its report when it was ready.
+        turns: Its reports, without the warm-up.
     """
 
     def __init__(self, name: str, command: Sequence[str], folder: Path, threads: int | None) -> None:
@@ -50,21 +50,21 @@ class Runner:
         self.done = 0
 
     def wait(self) -> None:
-        """Until it is ready for its first turn."""
-        self.facts = self._heard()
+        """Wait until it is ready for its first turn."""
+        self.facts = self._receive()
 
     def take(self, steps: int, *, counts: bool = True) -> None:
-        """Take a turn; one that does not count warms it up, and its memory is forgotten with the next."""
+        """Take a turn; with ``counts=False`` it is a warm-up, and the next turn resets the peak memory."""
         if steps <= 0:
             return
         order = {"steps": steps, "forget_peak": counts and not self.turns}
         os.write(self.orders, (json.dumps(order) + "\n").encode())
-        report = self._heard()
+        report = self._receive()
         self.done += len(report["steps"])
         if counts:
             self.turns.append(report)
 
-    def _heard(self) -> dict[str, Any]:
+    def _receive(self) -> dict[str, Any]:
         line = self.lines.readline()
         if not line:
             tail = self.log.read_text(encoding="utf-8", errors="replace")[-3000:]
@@ -72,7 +72,7 @@ class Runner:
         return json.loads(line)
 
     def end(self) -> None:
-        """End the process; what it would still do (save, evaluate) is not measured."""
+        """End the process; saving and evaluation are not measured."""
         os.close(self.orders)
         self.lines.close()
         self.process.kill()
@@ -81,7 +81,7 @@ class Runner:
 
 @contextmanager
 def started(case: Case, material: Material, folder: Path, device: str, threads: int | None) -> Iterator[list[Runner]]:
-    """The sides, ready for their first turn, and last the ceiling."""
+    """The sides, ready for their first turn; the ceiling comes last."""
     commands = {side.name: command(side, case, material, folder, device) for side in case.sides}
     commands["ceiling"] = [sys.executable, "-m", "training.ceiling", device]
     with ExitStack() as stack:
@@ -95,7 +95,7 @@ def started(case: Case, material: Material, folder: Path, device: str, threads: 
 
 
 def measure(runners: Sequence[Runner], warm_up: int, rounds: int) -> None:
-    """Each takes its warm-up, and then the rest of its epoch in as many turns as there are rounds."""
+    """Take the warm-up of each side, then the rest of its epoch in ``rounds`` turns."""
     *sides, ceiling = runners
     for runner in runners:
         runner.take(warm_up, counts=False)
@@ -130,7 +130,7 @@ def command(side: Side, case: Case, material: Material, folder: Path, device: st
 
 
 def overrides(side: Side, case: Case, material: Material, folder: Path, device: str) -> list[str]:
-    """llmft's command line: a training as a user would start it, without what comes before and after the steps."""
+    """llmft's command line: a training as a user would start it, without baseline, evaluation and report."""
     return [
         *material.given,
         f"data={case.data}",

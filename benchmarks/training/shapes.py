@@ -1,4 +1,4 @@
-"""Models of published shapes with random weights, and a tokenizer learnt from the rows: nothing needs to be fetched."""
+"""Models with published shapes and random weights, and a tokenizer trained on the data: no download needed."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -18,9 +18,9 @@ class Shape:
     """Numbers of a published ``config.json``.
 
     Attributes:
-        option: The option of llmft's model group that it stands in for.
-        config: The transformers config class and its numbers.
-        auto_class: What makes the model.
+        option: The option of llmft's ``model`` group that it replaces.
+        config: The transformers config class and its arguments.
+        auto_class: The transformers auto class.
     """
 
     option: str
@@ -28,7 +28,7 @@ class Shape:
     auto_class: str = "AutoModelForCausalLM"
 
 
-# T5 draws its head with a spread of 1, for a loss of 170; a twentieth of it gives that of a guess among all pieces
+# T5 initializes its head with standard deviation 1, which gives a loss of 170; a twentieth gives that of a uniform guess
 SHAPES = {
     "flan_t5_small_shape": Shape(
         "flan_t5_small",
@@ -47,18 +47,18 @@ SHAPES = {
                          "num_attention_heads": 32, "num_key_value_heads": 4, "max_position_embeddings": 2048}),
     ),
 }  # fmt: skip
-# Learnt from a few hundred rows, more pieces would only be those rows by heart.
+# Trained on a few hundred rows, a larger vocabulary would only memorise them.
 PIECES = 8000
 
 
 def build(name: str, data: str, path: str, folder: Path) -> Path:
-    """Write config, weights and tokenizer of a shape, once for each folder.
+    """Write config, weights and tokenizer of a shape, once per folder.
 
     Args:
-        name: Of ``SHAPES``.
-        data: The data set whose rows the tokenizer learns from.
-        path: Where they are.
-        folder: Where to write; the model is in a folder of its own there.
+        name: A key of ``SHAPES``.
+        data: The data set that the tokenizer is trained on.
+        path: Path of its rows.
+        folder: Output folder; the model gets a subfolder.
     """
     shape, place = SHAPES[name], folder / f"{name}-{data}"
     if place.is_dir():
@@ -66,18 +66,20 @@ def build(name: str, data: str, path: str, folder: Path) -> Path:
     is_t5 = shape.option.startswith("flan_t5")
     roles = {"pad_token": "<pad>", "eos_token": "</s>"} | ({} if is_t5 else {"bos_token": "<s>"})
     tokenizer = tiny.byte_tokenizer(roles, ends_with_eos=is_t5)
-    learnt = tokenizer.train_new_from_iterator(_texts(data, path), PIECES, show_progress=False)
+    trained = tokenizer.train_new_from_iterator(_texts(data, path), PIECES, show_progress=False)
     kind, numbers = shape.config
-    config = getattr(transformers, kind)(**numbers, pad_token_id=learnt.pad_token_id, eos_token_id=learnt.eos_token_id)
+    config = getattr(transformers, kind)(
+        **numbers, pad_token_id=trained.pad_token_id, eos_token_id=trained.eos_token_id
+    )
     with torch.random.fork_rng():
         torch.manual_seed(tiny.INIT_SEED)
         getattr(transformers, shape.auto_class).from_config(config, dtype=torch.float32).save_pretrained(place)
-    learnt.save_pretrained(place)
+    trained.save_pretrained(place)
     return place
 
 
 def read(file: Path) -> Sequence[dict[str, Any]]:
-    """The rows of a JSON list, or of JSON lines."""
+    """The rows of a JSON list or of JSON lines."""
     text = file.read_text(encoding="utf-8")
     return json.loads(text) if text.lstrip().startswith("[") else [json.loads(x) for x in text.split("\n") if x.strip()]
 

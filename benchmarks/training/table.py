@@ -1,4 +1,4 @@
-"""Reports of the sides -> a Markdown table, with what was compared and on what machine."""
+"""Markdown table of a case, with what was compared and on which machine."""
 
 import datetime
 import os
@@ -11,7 +11,7 @@ from training.cases import Case
 from training.flops import KINDS, PAIRS, flops
 from training.runner import Runner
 
-TOLERANCE = 1e-3  # of a step's loss, between sides that see the same batches
+TOLERANCE = 1e-3  # difference of a step's loss between sides that see the same batches
 HEAD = "| | examples/s | supervised tokens/s | CPU-seconds per example | padding | peak MiB | useful GFLOP/s | of the ceiling | loss |"
 RULE = "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
 
@@ -20,8 +20,8 @@ class Measured:
     """Sums over the turns of a side.
 
     Args:
-        runner: The side, measured.
-        counts: Useful operations per token, which llmft's side has counted; the same for all sides.
+        runner: The side after its turns.
+        counts: Useful operations per token, counted by llmft's side; the same for all sides.
     """
 
     def __init__(self, runner: Runner, counts: dict[str, float]) -> None:
@@ -39,7 +39,7 @@ class Measured:
         return sum(step[name] for step in self.steps)
 
     def rates(self, clock: str) -> list[float]:
-        """Useful operations a second, turn by turn."""
+        """Useful operations per second of each turn."""
         return [work / turn[clock] for work, turn in zip(self.work, self.turns, strict=True)]
 
     def line(self, ceiling: float) -> str:
@@ -54,7 +54,7 @@ def markdown(case: Case, runners: Sequence[Runner], model: str, path: str) -> tu
     """The table of a case.
 
     Returns:
-        The table, and what is wrong with it: batches or losses of sides that should be the same.
+        The table, and its faults: batches or losses that should be the same and differ.
     """
     *sides, ceiling = runners
     last = next(turn["steps"][-1] for runner in sides for turn in runner.turns if "per_sources" in turn["steps"][-1])
@@ -84,9 +84,9 @@ def markdown(case: Case, runners: Sequence[Runner], model: str, path: str) -> tu
 
 
 def ratios(ours: Measured, other: Measured) -> str:
-    """Ours against another's by useful operations, with the range over the turns: for the same rows that is rows a second.
+    """Useful operations per second of llmft against another side, with the range over the turns; for the same examples that equals examples per second.
 
-    Where each makes its own batches, the few that were measured are not of quite the same lengths; operations make up for it.
+    Where each side makes its own batches, the few that were measured differ a little in length; counting operations corrects for that.
     """
     turns, cpu = ([a / b for a, b in zip(ours.rates(c), other.rates(c), strict=True)] for c in ("wall", "cpu"))
     return (
@@ -101,7 +101,7 @@ def largest_difference(ours: Measured, other: Measured) -> float:
 
 
 def differences(ours: Measured, other: Measured) -> list[str]:
-    """What should be the same and is not."""
+    """What should be the same and differs."""
     found = []
     for name in ("rows", "slots", "sources", "targets", "supervised"):
         if [step[name] for step in ours.steps] != [step[name] for step in other.steps]:
@@ -112,23 +112,23 @@ def differences(ours: Measured, other: Measured) -> list[str]:
 
 
 def machine(sides: Sequence[Runner]) -> str:
-    """When, on what, with which versions."""
+    """Date, machine and versions."""
     names = [
         x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")
     ]
     flags = next(x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("flags")).split()
     wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
     versions = {k: v for side in sides for k, v in side.facts.items() if k in ("torch", "transformers", "trl")}
-    told = ", ".join(f"{name} {version}" for name, version in versions.items())
+    shown = ", ".join(f"{name} {version}" for name, version in versions.items())
     threads = {side.facts["threads"] for side in sides}
     return (
         f"{datetime.date.today()}, {names[0]} ({', '.join(wide)}), {len(names)} cores, {'/'.join(map(str, threads))} threads, "
-        f"load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, {told}."
+        f"load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, {shown}."
     )
 
 
 def publish(page: Path, name: str, table: str) -> None:
-    """Put a table between its markers on a page; the rest of the page stays."""
+    """Replace the table between its markers on a page; the rest of the page stays."""
     text = page.read_text(encoding="utf-8")
     start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     if start not in text or end not in text:

@@ -1,7 +1,7 @@
-"""A training's end of the line: it takes the steps that it is told to take, and tells what they took.
+"""A training's end of the pipe: it takes steps on the parent's orders, and reports their time and memory.
 
-The parent writes one JSON object a line (``{"steps": 4}``, with ``"forget_peak": true`` after the warm-up) and gets one back.
-Nothing but the standard library is imported, so that llmft's environment and the peers' run the very same code.
+The parent writes one JSON object per line (``{"steps": 4}``, with ``"forget_peak": true`` after the warm-up) and gets one back.
+Only the standard library is imported, so that llmft's environment and the peers' run the same code.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Where the parent puts the numbers of the two ends of its pipes.
+# Environment variables with the file descriptors of the pipes.
 READ, WRITE = "BENCHMARK_READ", "BENCHMARK_WRITE"
 
 
@@ -19,9 +19,9 @@ class Turns:
     """Blocks the training until its next turn.
 
     Args:
-        synchronize: Waits until the device has done what it was given; the clock stops after it.
-        peak: The largest memory in MiB since it was forgotten; None for this process's resident set.
-        forget: Forgets that peak.
+        synchronize: Waits until the device is idle; the clock stops after it.
+        peak: Peak memory in MiB since the last reset; None for this process's resident set.
+        forget: Resets that peak.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class Turns:
         self.left, self.steps = 0, []
 
     def ready(self, **facts: Any) -> None:
-        """Tell what this training is, and wait."""
-        self._tell(facts)
+        """Report the facts of this training, and wait."""
+        self._report(facts)
 
     def took(self, step: dict[str, Any]) -> None:
-        """One optimizer step is done; where it was the last of the turn, tell and wait.
+        """Record an optimizer step; after the last of the turn, report and wait.
 
         Args:
-            step: What was in its batch, and its loss; tensors of one number are read when the clock has stopped.
+            step: Counts of its batch, and its loss; scalar tensors are read after the clock has stopped.
         """
         self.steps.append(step)
         self.left -= 1
@@ -52,14 +52,14 @@ class Turns:
         self.synchronize()
         wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
         steps = [{k: v if isinstance(v, str | int) else float(v) for k, v in one.items()} for one in self.steps]
-        self._tell({"wall": wall, "cpu": cpu, "peak": self.peak(), "steps": steps})
+        self._report({"wall": wall, "cpu": cpu, "peak": self.peak(), "steps": steps})
 
-    def _tell(self, report: dict[str, Any]) -> None:
+    def _report(self, report: dict[str, Any]) -> None:
         self.reports.write(json.dumps(report) + "\n")
         self.reports.flush()
         order = json.loads(self.orders.readline() or '{"steps": 0}')
         if not order["steps"]:
-            os._exit(0)  # nothing of the training is needed any more, its checkpoints least of all
+            os._exit(0)  # checkpoints and everything after the steps are not needed
         if order.get("forget_peak"):
             self.forget()
         self.left, self.steps = order["steps"], []
@@ -68,18 +68,18 @@ class Turns:
 
 
 def resident_peak() -> float:
-    """The largest resident set of this process since it was forgotten, in MiB."""
+    """Peak resident set of this process since the last reset, in MiB."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def forget_resident_peak() -> None:
-    """Count the largest resident set from now on."""
+    """Reset the peak resident set."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def of_cuda(torch: Any) -> Turns:
-    """Turns on a GPU: its own queue and its own memory (what torch has reserved)."""
+    """Turns on a GPU, with its synchronization and its memory (what torch has reserved)."""
 
     def peak() -> float:
         return torch.cuda.max_memory_reserved() / 2**20
@@ -88,17 +88,17 @@ def of_cuda(torch: Any) -> Turns:
 
 
 def contents(batch: dict[str, Any], rows: Any, *, seq2seq: bool) -> dict[str, Any]:
-    """What a padded batch holds, as tensors of one number.
+    """Counts of a batch, as scalar tensors.
 
     Args:
-        batch: ``input_ids`` [B, S], ``labels`` [B, S] (causal) or [B, T] (seq2seq), and ``attention_mask`` [B, S]; packed lines
-            have instead ``position_ids`` that restart (the peers') or ``rows`` and ``label_rows`` (llmft's).
-        rows: How many rows are in it.
-        seq2seq: Whether labels are a sequence of their own.
+        batch: ``input_ids`` [B, S], ``labels`` [B, S] (causal) or [B, T] (seq2seq), and ``attention_mask`` [B, S]; packed sequences
+            have ``position_ids`` that restart (the peers') or ``rows`` and ``label_rows`` (llmft's) instead.
+        rows: Number of examples in it.
+        seq2seq: Whether labels are a separate sequence.
 
     Returns:
-        ``rows``; ``slots``: elements of the tensors; ``sources`` and ``targets``: tokens of rows, without padding;
-        ``supervised``; and for attention the sums over rows of source², source x target and target².
+        ``rows``; ``slots``: elements of the tensors; ``sources`` and ``targets``: tokens without padding;
+        ``supervised``; and for attention the sums over examples of source², source x target and target².
     """
     labels, ids = batch["labels"], batch["input_ids"]
     sources = _lengths(batch, "rows", "attention_mask", ids)
@@ -117,7 +117,7 @@ def contents(batch: dict[str, Any], rows: Any, *, seq2seq: bool) -> dict[str, An
 
 
 def _lengths(batch: dict[str, Any], packed: str, mask: str | None, ids: Any) -> Any:
-    """Tokens of each row, in order."""
+    """Tokens of each example, in order."""
     if packed in batch:
         lines = batch[packed]
         numbers = lines + (lines.max() + 1) * lines.new_tensor([*range(len(lines))])[:, None]

@@ -1,4 +1,4 @@
-"""Hydra's sweeper over Optuna; the published plugin pins an Optuna of 2021."""
+"""Hydra sweeper that runs an Optuna search; the published plugin pins an Optuna release of 2021."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 
 class OptunaSweeper(Sweeper):
-    """Proposes jobs in batches, has them run by the launcher, and learns from what they return.
+    """Suggest jobs in batches, run them with the launcher, and report their objective to Optuna.
 
     Args:
         options: The keys of ``conf/hydra/sweeper/optuna.yaml``.
@@ -19,7 +19,7 @@ class OptunaSweeper(Sweeper):
         self.options = options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what is searched."""
+        """Keep the config and build the launcher."""
         self.searched = config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config

@@ -1,4 +1,4 @@
-"""Hydra's launcher for Ray; the published plugin pins a cloudpickle that joblib no longer works with."""
+"""Hydra launcher for Ray; the published plugin pins a cloudpickle version that is incompatible with joblib."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,26 +11,26 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 
 class RayLauncher(Launcher):
-    """Each job is a task of Ray.
+    """Run each job as a Ray task.
 
     Args:
-        ray: ``init``, arguments of ``ray.init``; ``remote``, options of ``ray.remote``: what a job takes. The published
-            plugin has the same keys, so that its schema, where it is installed, allows ours.
+        ray: ``init``, arguments of ``ray.init``; ``remote``, options of ``ray.remote``: the resources of a job. The published
+            plugin has the same keys, so that its schema, if it is installed, accepts this config.
     """
 
     def __init__(self, ray: DictConfig) -> None:
         self.init, self.remote = OmegaConf.to_container(ray.init), OmegaConf.to_container(ray.remote)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what the jobs are made of."""
+        """Keep context, task function and config of the jobs."""
         self.context, self.task, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs, as many at once as there is room for."""
+        """Run the jobs, as many in parallel as Ray's resources allow."""
         import ray  # pyright: ignore[reportMissingImports]
 
         if not ray.is_initialized():
-            # Ray's own log would bury the jobs' lines
+            # Ray's own log would drown the output of the jobs
             ray.init(**{"include_dashboard": False, "logging_level": "error", **self.init})  # pyright: ignore
         task = ray.remote(**self.remote)(_job)  # pyright: ignore
         state = Singleton.get_state()
