@@ -51,13 +51,13 @@ def main() -> None:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         overrides = [f"model={options.model}", "hydra.mode=RUN", f"generation.max_new_tokens={options.tokens}",
                      f"serve.max_waiting={max(64, options.flood)}"]  # fmt: skip
-        whole = compose("serve", overrides=overrides, return_hydra_config=True)
-    HydraConfig.instance().set_config(whole)
-    generator, _ = load_generator(whole)
+        cfg = compose("serve", overrides=overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    generator, _ = load_generator(cfg)
     where = next(generator.model.parameters()).device
     print(f"{options.model} on {where}, {torch.get_num_threads()} threads, {options.tokens} tokens per answer")
     work = flood if options.flood else measure
-    with_server(whole, generator, lambda port: work(options, generator, port))
+    with_server(cfg, generator, lambda port: work(options, generator, port))
 
 
 def with_server(cfg: Any, generator: Any, work: Callable[[int], None]) -> None:
@@ -86,15 +86,15 @@ def measure(options: argparse.Namespace, generator: Any, port: int) -> None:
     )
     rows = []
     for clients in options.clients:
-        served = [asked(client, clients) for _ in range(options.repeats)]
+        served = [tokens_per_second(client, clients) for _ in range(options.repeats)]
         direct = [plain(generator, n, options.tokens)[1] for n in range(options.repeats)]
         batch = [plain_batch(generator, clients, options.tokens) for _ in range(options.repeats)]
         rows.append([clients, *map(statistics.median, (served, direct, batch))])
     print("clients   serve tok/s   generate one by one tok/s   generate in one batch tok/s   serve / one by one")
     for clients, served, direct, batch in rows:
         print(f"{clients:7d}   {served:11.1f}   {direct:25.1f}   {batch:27.1f}   {served / direct:18.2f}")
-    alone = rows[0][1]
-    print(json.dumps({"first_token_s": round(first, 3), "gain_over_one_client": round(rows[-1][1] / alone, 2)}))
+    one_client = rows[0][1]
+    print(json.dumps({"first_token_s": round(first, 3), "gain_over_one_client": round(rows[-1][1] / one_client, 2)}))
 
 
 def flood(options: argparse.Namespace, generator: Any, port: int) -> None:
@@ -139,7 +139,7 @@ def first_token(client: OpenAI, number: int) -> float:
     raise RuntimeError("no token came")
 
 
-def asked(client: OpenAI, clients: int) -> float:
+def tokens_per_second(client: OpenAI, clients: int) -> float:
     """Tokens per second over all clients, each of which sends one question."""
 
     def one(number: int) -> int:
