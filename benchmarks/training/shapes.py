@@ -47,7 +47,7 @@ SHAPES = {
                          "num_attention_heads": 32, "num_key_value_heads": 4, "max_position_embeddings": 2048}),
     ),
 }  # fmt: skip
-# Trained on a few hundred rows, a larger vocabulary would only memorise them.
+# Trained on a few hundred rows, a larger vocabulary would only memorize them.
 PIECES = 8000
 
 
