@@ -288,5 +288,5 @@ if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] in STAGES:
         sys.stdout.write(json.dumps(STAGES[sys.argv[1]](*sys.argv[2:])) + "\n")
     else:
-        options = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
+        options = dict(argument.split("=", 1) for argument in sys.argv[1:])
         main(int(options.get("rows", 1_000_000)), options.get("model", "smollm2_135m"), options.get("folder", ""))

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +120,12 @@ def fitted(material: Material, overrides: list[str], steps: int, spent: dict[str
         run = RunDirectory(Path(folder))
         generator = Generator(material.model, material.codec, cfg.generation)
         fit = TrainingRun(cfg, run, material.module, material.data, generator, None)
-        for callback in fit.trainer.callbacks if spent is not None else ():  # pyright: ignore[reportAttributeAccessIssue]
-            for hook in HOOKS:
+        callbacks: list[pl.Callback] = fit.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        if spent is not None:
+            for callback, hook in product(callbacks, HOOKS):
                 if getattr(type(callback), hook) is not getattr(pl.Callback, hook):
                     watch(callback, hook, spent)
-        fit.trainer.callbacks.append(clocks)  # pyright: ignore[reportAttributeAccessIssue]
+        callbacks.append(clocks)
         fit.run()
     return clocks.seen
 

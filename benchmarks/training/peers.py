@@ -108,7 +108,7 @@ def main() -> None:
     facts = {"threads": torch.get_num_threads(), "torch": torch.__version__, "transformers": transformers.__version__}
     turns = of_cuda(torch) if given["device"] == "cuda" else Turns()
     if given["trainer"] == "trl":
-        import trl
+        import trl  # pyright: ignore[reportMissingImports]
 
         callback = InTurns(turns, facts | {"trl": trl.__version__})
         options = {"max_length": given["max_length"], "packing": False}
