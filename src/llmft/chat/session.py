@@ -9,7 +9,6 @@ from typing import Any
 from omegaconf import DictConfig
 
 from llmft.chat.history import Conversation
-from llmft.generation.decoder import Decoder
 from llmft.generation.generator import Generator
 from llmft.generation.load import load_base
 from llmft.generation.stream import Stream
@@ -25,7 +24,7 @@ class ChatSession:
 
     def __init__(self, cfg: DictConfig, tuned: Generator, system: str | None) -> None:
         self.cfg, self.generators, self.comparing = cfg, {TUNED: tuned}, False
-        Decoder(tuned)  # settings that cannot be kept are said now
+        tuned.stream_decoder()  # reports settings that chat does not support
         self.conversation = Conversation(tuned.codec, self.room(tuned), tuned.model.config.is_encoder_decoder, system)
 
     def room(self, generator: Generator) -> int:
@@ -66,7 +65,7 @@ class ChatSession:
             UserError: They cannot be.
         """
         changed = {role: generator.with_settings(**changes) for role, generator in self.generators.items()}
-        Decoder(changed[TUNED])
+        changed[TUNED].stream_decoder()
         self.conversation.room = self.room(changed[TUNED])
         self.generators = changed
 
@@ -94,10 +93,10 @@ class ChatSession:
             self.say(
                 f"[{asked.left_out} oldest {turns} left out: the prompt has room for {self.conversation.room} tokens]\n"
             )
-        seed = generator.seed + len(self.conversation.said)
-        stream = Decoder(generator).stream(asked.ids, seed=seed, emit=self.say)
+        decoder = generator.stream_decoder()
+        stream = decoder.stream(asked.ids, seed=generator.seed, emit=self.say)
         with _stoppable(stream):
-            Decoder(generator).run([stream])
+            decoder.run([stream])
         note = {"cancelled": " [stopped]", "length": f" [cut at {len(stream.ids)} tokens]"}
         self.say(f"{note.get(stream.reason or '', '')}\n")
         return stream.text, stream.reason == "cancelled"

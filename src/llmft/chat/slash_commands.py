@@ -114,6 +114,8 @@ def changes(text: str) -> dict[str, Any]:
             raise UserError(f"/params {part}: must be {words}")
     if "temperature" in found or "top_p" in found:
         found.setdefault("do_sample", found.get("temperature") != 0)
+        if found["do_sample"]:
+            found.setdefault("num_beams", 1)
     if found.get("temperature") == 0:
         found |= {"temperature": None, "top_p": None, "do_sample": False}
     return found

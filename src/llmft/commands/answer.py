@@ -80,11 +80,11 @@ def _answered(
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal or len(asked) <= size) as progress:
         bar = progress.add_task("answering", total=len(asked), completed=done)
-        for start in range(done - done % size, len(asked), size):  # so that batches are those of a straight run
+        for start in range(done - done % size, len(asked), size):  # the same batches as in an uninterrupted run
             chunk = asked[max(start, done) : start + size]
-            rows = _ask(generator.with_settings(seed=generator.seed + start), chunk)
+            rows = _ask(generator, chunk)
             if base:
-                for row, other in zip(rows, _ask(base.with_settings(seed=base.seed + start), chunk), strict=True):
+                for row, other in zip(rows, _ask(base, chunk), strict=True):
                     row |= {"base_answer": other["answer"], "base_ended": other["ended"]}
             yield rows
             progress.advance(bar, len(chunk))

@@ -20,7 +20,7 @@ from llmft.models.module import InstructionModule
 from llmft.models.peft import trainable
 from llmft.runs.open import open_run
 from llmft.utils.console import Console
-from llmft.utils.device import autocast_dtype
+from llmft.utils.device import autocast_dtype, to_device
 from llmft.utils.errors import UserError
 from llmft.utils.json import finite
 from llmft.utils.logging import log_to, quiet
@@ -75,7 +75,7 @@ def _replay(module: InstructionModule, window: postmortem.StepBatches, report: d
     def context() -> Any:
         return torch.autocast(module.device.type, kind) if kind else contextlib.nullcontext()
 
-    window.batches = [_to(batch, module.device) for batch in window.batches]
+    window.batches = [to_device(batch, module.device) for batch in window.batches]
     states = window.states if training else []
     seen, nats, tokens = forward_trace.run_again(module, window.batches, states, context=context, backward=training)
     bad = [call for call in seen.seen if call.output.broken]
@@ -142,10 +142,6 @@ def _parts(module: InstructionModule, batch: dict[str, Any], number: int) -> lis
     if module.model.config.is_encoder_decoder:
         return [(False, ids[real].tolist()), (True, labels[labels != IGNORED].tolist())]
     return runs(ids[real].tolist(), labels[real].tolist())
-
-
-def _to(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    return {name: v.to(device) if isinstance(v, torch.Tensor) else v for name, v in batch.items()}
 
 
 def _show(report: dict[str, Any], found: dict[str, Any], rows: list[dict[str, Any]], number: int) -> None:

@@ -11,7 +11,7 @@ from llmft.data.datamodule import InstructionDataModule
 from llmft.estimate.memory import fullest
 from llmft.models.backbone import load
 from llmft.models.peft import trainable
-from llmft.utils.device import autocast_dtype, runs_on_gpu
+from llmft.utils.device import autocast_dtype, runs_on_gpu, to_device
 from llmft.utils.memory import peak_memory_mib
 from llmft.utils.text import duration
 
@@ -64,7 +64,7 @@ def measure(cfg: Any, data: InstructionDataModule, place: str, *, steps: int) ->
 def _step(module: Any, optimizer: Any, batches: list[dict[str, Any]], cfg: Any, device: torch.device) -> None:
     mixed = autocast_dtype(cfg.trainer.precision)
     for batch in batches:
-        moved = {name: v.to(device) if isinstance(v, torch.Tensor) else v for name, v in batch.items()}
+        moved = to_device(batch, device)
         with torch.autocast(device.type, dtype=mixed, enabled=mixed is not None):
             total, tokens = module.loss_sum(moved)
         if len(batches) == 1 or moved is batches[0]:

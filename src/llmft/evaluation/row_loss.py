@@ -1,13 +1,15 @@
 """Encoded rows -> the loss of each row's answer, without holding logits of more than one batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from llmft.data.batching.collate import training_batch
+from llmft.data.batching.sampler import length_batches
 from llmft.data.tokenization.codec import EncodedExample
-from llmft.generation.generator import answering
 from llmft.models.module import InstructionModule
+from llmft.utils.device import to_device
+from llmft.utils.modules import eval_mode
 
 
 def row_losses(
@@ -22,24 +24,12 @@ def row_losses(
         batch_tokens: rows x longest row of a batch.
     """
     found: dict[int, tuple[float, int]] = {}
-    with answering(module.model):
-        for chosen in _by_length([sum(row.size) for row in rows], batch_tokens):
+    with eval_mode(module.model), torch.inference_mode():
+        for chosen in length_batches([sum(row.size) for row in rows], max_tokens=batch_tokens):
             batch = training_batch([[rows[i]] for i in chosen], pad_id)
-            on_device = {k: v.to(module.model.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-            logits, targets, places = module.predict(on_device)
+            logits, targets, places = module.predict(to_device(batch, module.model.device))
             losses = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none").double()
             nats = torch.zeros(len(chosen), dtype=torch.float64, device=losses.device)
             nats.index_add_(0, places.nonzero()[:, 0], losses)
             found.update(zip(chosen, zip(nats.tolist(), places.sum(1).tolist(), strict=True), strict=True))
     return [found[i] for i in range(len(rows))]
-
-
-def _by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batch and (len(batch) + 1) * lengths[row] > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch

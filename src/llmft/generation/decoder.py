@@ -1,6 +1,8 @@
-"""Streams -> their tokens: a batch that every answer leaves at its own end, and that others may join on the way."""
+"""Continuous batching: sequences leave the batch when they end, and new ones join while it runs."""
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -10,20 +12,27 @@ from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, Sto
 from transformers.cache_utils import DynamicLayer
 
 from llmft.data.batching.collate import generation_batch
-from llmft.generation.generator import Generator
-from llmft.generation.sampling import OWN, Sampling, sampling_of
+from llmft.data.tokenization.codec import Codec
+from llmft.generation.sampling import SAMPLING_KEYS, Sampling, sample_tokens, sampling_settings
+from llmft.generation.settings import generation_config, stop_ids
 from llmft.generation.stream import Stream
+from llmft.utils.device import to_device
 from llmft.utils.errors import UserError
+from llmft.utils.modules import eval_mode
 
-More = Callable[[int], Sequence[Stream]]
-# Settings under which a row's scores depend on its text alone. With others (penalties, a least length) they may depend on
-# how far it is padded or where its batch began, so that it never moves to another one.
-MOVABLE = {"max_new_tokens", "do_sample", "num_beams", *OWN}
+# Called between two steps with the number of running sequences; returns new ones to admit.
+Admit = Callable[[int], Sequence[Stream]]
+# Settings under which the logits of a sequence depend on its own tokens alone. Others (penalties, a minimum length) may count
+# padding or steps, so that a sequence must stay in the batch that it started in.
+MOVABLE = {"max_new_tokens", "do_sample", "num_beams", *SAMPLING_KEYS}
 NEUTRAL = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
 
 
 class Batch(NamedTuple):
-    """Causal answers between two steps: ``ids`` and ``mask`` [B, S], padded on the left; the cache holds S - 1 positions."""
+    """Sequences of a causal model between two steps.
+
+    ``ids`` and ``mask`` [B, S] are left-padded; ``cache`` holds S - 1 positions, or is None before the first step.
+    """
 
     streams: list[Stream]
     ids: torch.Tensor
@@ -32,133 +41,148 @@ class Batch(NamedTuple):
 
 
 class Decoder:
-    """Makes the answers of one generator, a token of each at a time.
+    """Decodes sequences of one model: greedy, sampled (each with its own random numbers), or by beam search.
 
-    Greedy answers are those of ``Generator.continued``; drawn ones depend on their own seed, not on the batch.
+    Args:
+        model: A transformers or peft model.
+        codec: Its tokenizer and prompt template.
+        settings: Keys of transformers' GenerationConfig.
+        adapter: Whether the model's adapter, if it has one, is active.
 
     Raises:
-        UserError: The settings ask for what cannot be done a token at a time.
+        UserError: A setting is unknown, contradicts another, or is not supported.
     """
 
-    def __init__(self, generator: Generator) -> None:
-        self.generator, settings = generator, generator.settings
-        if generator.samples > 1:
+    def __init__(self, model: Any, codec: Codec, settings: Mapping[str, Any], *, adapter: bool = True) -> None:
+        self.model, self.codec, self.settings, self.adapter = model, codec, settings, adapter
+        self.config = generation_config(model, codec, settings)
+        self.sampling, self.beams = sampling_settings(settings), settings.get("num_beams", 1)
+        if self.sampling is not None and self.beams > 1:
             raise UserError(
-                f"generation.samples={generator.samples}: one answer is drawn here; pass generation.samples=1"
+                f"generation.num_beams={self.beams}: beam search does not sample; pass generation.num_beams=1,"
+                " or generation.do_sample=false"
             )
-        if odd := [name for name in ("typical_p", "epsilon_cutoff", "eta_cutoff") if name in settings]:
-            raise UserError(f"generation.{odd[0]}: answers are drawn by {', '.join(OWN)} here; leave it away")
-        model = generator.model
+        # tokens are sampled by a logits processor, so for transformers every sequence is greedy
+        greedy = {name: v for name, v in settings.items() if name not in (*SAMPLING_KEYS, "do_sample", "num_beams")}
+        self.greedy_config = generation_config(model, codec, greedy)
+        self.greedy_config.return_dict_in_generate = True
+        self.stop_ids = frozenset(stop_ids(model, codec))
         layers = [] if model.config.is_encoder_decoder else DynamicCache(config=model.config).layers
-        self.joins = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
-        self.joins &= all(name in MOVABLE or NEUTRAL.get(name, ...) == value for name, value in settings.items())
-        self.beams = 1 if settings.get("do_sample") else settings.get("num_beams", 1)
-        # each row draws for itself, so for transformers all are greedy
-        steps = {name: value for name, value in settings.items() if name not in (*OWN, "do_sample", "num_beams")}
-        self.steps = Generator(model, generator.codec, {**steps, "batch_size": 1, "seed": 0})
+        self.can_join = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+        self.can_join &= all(name in MOVABLE or NEUTRAL.get(name, ...) == value for name, value in settings.items())
 
-    def stream(self, prompt: Sequence[int], *, seed: int, **options: Any) -> Stream:
-        """A stream under the generator's own settings.
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """The model in eval mode, without gradients, and without its adapter for the base model."""
+        base = nullcontext() if self.adapter else self.model.disable_adapter()
+        with eval_mode(self.model), torch.inference_mode(), base:
+            yield
+
+    def stream(self, prompt: Sequence[int], *, seed: int, sample: int = 0, **options: Any) -> Stream:
+        """A sequence under the decoder's settings.
 
         Args:
-            prompt: Ids to continue.
-            seed: Of what is drawn.
+            prompt: Token ids to continue.
+            seed: Seed of a sampled answer.
+            sample: Index of the sample, if several are drawn for one prompt.
             options: Other fields of the stream.
         """
-        own = self.generator.settings
-        drawn = sampling_of(own)
-        options.setdefault("limit", own.get("max_new_tokens", 1))
-        options.setdefault("sampling", Sampling(drawn, seed) if drawn else None)
-        return Stream(prompt, codec=self.generator.codec, stop_ids=frozenset(self.generator.stop_ids()), **options)
+        drawn = self.sampling
+        options.setdefault("limit", self.settings.get("max_new_tokens", 1))
+        options.setdefault("sampling", Sampling(drawn, seed, sample=sample, prompt=prompt) if drawn else None)
+        return Stream(prompt, codec=self.codec, stop_ids=self.stop_ids, **options)
 
-    def run(self, streams: Sequence[Stream], more: More = lambda _: ()) -> None:
-        """Answer all; ``more`` is told how many are being answered and gives those that join them.
+    def run(self, streams: Sequence[Stream], admit: Admit = lambda _: ()) -> None:
+        """Decode all sequences to their ends, and those that ``admit`` returns in between.
 
-        An answer found by beams comes whole. Nobody joins those, nor an encoder-decoder, nor a model with a sliding window.
+        Beam search, encoder-decoders, models with a sliding window, and settings outside ``MOVABLE`` admit none.
         """
-        streams = [stream for stream in streams if not stream.gone()]
+        streams = [stream for stream in streams if not stream.is_done()]
         beams = [stream for stream in streams if self.beams > 1 and stream.sampling is None]
         rest = [stream for stream in streams if stream not in beams]
-        with self.generator.asked():
-            for limit, alike in groupby(sorted(beams, key=_limit), key=_limit):
-                self._beam(list(alike), limit)
-            if rest and self.joins:
-                self._join(rest, more)
+        with self.inference():
+            for limit, group in groupby(sorted(beams, key=_limit), key=_limit):
+                self._beam_search(list(group), limit)
+            if rest and self.can_join:
+                self._decode_continuously(rest, admit)
             elif rest:
-                self._generate(rest, self._prompted(rest), lambda: False)
+                self._generate(rest, self._inputs(rest), lambda: False)
 
-    def _join(self, streams: Sequence[Stream], more: More) -> None:
+    def _decode_continuously(self, streams: Sequence[Stream], admit: Admit) -> None:
         batch, waiting = None, list(streams)
 
         def pause() -> bool:
-            live = sum(stream.reason is None for stream in batch.streams) if batch else 0
-            waiting.extend(more(live))
-            return bool(waiting) or 2 * live <= len(batch.streams if batch else ())
+            running = sum(stream.reason is None for stream in batch.streams) if batch else 0
+            waiting.extend(admit(running))
+            return bool(waiting) or 2 * running <= len(batch.streams if batch else ())
 
         while waiting or batch:
-            if waiting:  # one step by themselves, then they stand where the others do
-                prompts = self._prompted(waiting)
-                new = Batch(waiting, prompts["input_ids"], prompts["attention_mask"], None)
-                batch, waiting = _joined(batch, self._advanced(new, lambda: True)), []
+            if waiting:
+                inputs = self._inputs(waiting)
+                new = Batch(list(waiting), inputs["input_ids"], inputs["attention_mask"], None)
+                waiting.clear()
+                # one step on its own fills the cache of the new sequences up to where the others are
+                batch = _joined(batch, self._advanced(new, lambda: True)) if batch else new
             if batch:
                 batch = self._advanced(batch, pause)
             if not batch and not waiting:
-                waiting += more(0)
+                waiting += admit(0)
 
     def _advanced(self, batch: Batch, pause: Callable[[], bool]) -> Batch | None:
-        """The batch after some steps, without the answers that have ended."""
+        """The batch after some steps, without the sequences that have ended."""
         inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
         if batch.cache is not None:
             inputs["past_key_values"] = batch.cache
         out = self._generate(batch.streams, inputs, pause)
         mask = pad(batch.mask, (0, out.sequences.shape[1] - batch.ids.shape[1]), value=1)
-        return _kept(Batch(batch.streams, out.sequences, mask, out.past_key_values))
+        return _running(Batch(batch.streams, out.sequences, mask, out.past_key_values))
 
     def _generate(self, streams: Sequence[Stream], inputs: dict[str, Any], pause: Callable[[], bool]) -> Any:
-        config = self.steps.config()
-        config.return_dict_in_generate = True
+        config = copy.copy(self.greedy_config)
         config.max_new_tokens = max(stream.limit - len(stream.ids) for stream in streams)
-        return self.generator.model.generate(
+        return self.model.generate(
             **inputs,
             generation_config=config,
-            logits_processor=LogitsProcessorList([_Draw(streams)]),
+            logits_processor=LogitsProcessorList([_Sample(streams)]),
             stopping_criteria=StoppingCriteriaList([_Take(streams, pause)]),
         )
 
-    def _beam(self, streams: Sequence[Stream], limit: int) -> None:
-        config = self.generator.with_settings(max_new_tokens=limit).config()
-        inputs = self._prompted(streams)
-        stop = StoppingCriteriaList([_Leave(streams)])
-        out = self.generator.model.generate(**inputs, generation_config=config, stopping_criteria=stop)
-        given = 1 if self.generator.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
-        for stream, ids in zip(streams, out[:, given:].tolist(), strict=True):
+    def _beam_search(self, streams: Sequence[Stream], limit: int) -> None:
+        """Beam search by transformers: the whole batch at once, its answers at the end."""
+        config = copy.copy(self.config)
+        config.max_new_tokens = limit
+        inputs = self._inputs(streams)
+        stop = StoppingCriteriaList([_Cancelled(streams)])
+        out = self.model.generate(**inputs, generation_config=config, stopping_criteria=stop)
+        # a causal model returns the prompt first, an encoder-decoder its start token
+        start = 1 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+        for stream, ids in zip(streams, out[:, start:].tolist(), strict=True):
             for token in ids:
                 if stream.reason is None:
                     stream.take(token)
             stream.end("length")
 
-    def _prompted(self, streams: Sequence[Stream]) -> dict[str, Any]:
-        model, prompts = self.generator.model, [stream.prompt for stream in streams]
-        pad_id = self.generator.codec.tokenizer.pad_token_id
-        batch = generation_batch(prompts, pad_id, pad_left=not model.config.is_encoder_decoder)
-        return {name: tensor.to(model.device) for name, tensor in batch.items()}
+    def _inputs(self, streams: Sequence[Stream]) -> dict[str, Any]:
+        pad_left = not self.model.config.is_encoder_decoder
+        prompts = [stream.prompt for stream in streams]
+        return to_device(
+            generation_batch(prompts, self.codec.tokenizer.pad_token_id, pad_left=pad_left), self.model.device
+        )
 
 
-class _Draw(LogitsProcessor):
-    """Each row draws its token in its own way."""
+class _Sample(LogitsProcessor):
+    """Replaces the scores of sampled sequences, so that their argmax is the sampled token."""
 
     def __init__(self, streams: Sequence[Stream]) -> None:
         self.streams = streams
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        for row, stream in enumerate(self.streams):
-            if stream.sampling is not None and stream.reason is None:
-                scores[row : row + 1] = stream.sampling(input_ids[row : row + 1], scores[row : row + 1])
-        return scores
+        rows = {row: s.sampling for row, s in enumerate(self.streams) if s.sampling is not None and s.reason is None}
+        return sample_tokens(rows, input_ids, scores) if rows else scores
 
 
 class _Take(StoppingCriteria):
-    """Gives each stream its token of this step; stops when all have ended, or for a pause."""
+    """Passes each sequence its new token; stops when all have ended, or for a pause."""
 
     def __init__(self, streams: Sequence[Stream], pause: Callable[[], bool]) -> None:
         self.streams, self.pause = streams, pause
@@ -172,22 +196,22 @@ class _Take(StoppingCriteria):
         return torch.tensor([stop or one for one in ended], device=input_ids.device)
 
 
-class _Leave(StoppingCriteria):
-    """Stops a search that nobody waits for any more."""
+class _Cancelled(StoppingCriteria):
+    """Stops a beam search when all of its sequences were cancelled."""
 
     def __init__(self, streams: Sequence[Stream]) -> None:
         self.streams = streams
 
     def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> Any:
-        return torch.full((len(input_ids),), all(stream.gone() for stream in self.streams), device=input_ids.device)
+        return torch.full((len(input_ids),), all(stream.is_done() for stream in self.streams), device=input_ids.device)
 
 
 def _limit(stream: Stream) -> int:
     return stream.limit
 
 
-def _kept(batch: Batch) -> Batch | None:
-    """The answers that go on, with no more padding than they need."""
+def _running(batch: Batch) -> Batch | None:
+    """The sequences that have not ended, without padding that none of them needs."""
     rows = [row for row, stream in enumerate(batch.streams) if stream.reason is None]
     if not rows:
         return None
@@ -199,7 +223,7 @@ def _kept(batch: Batch) -> Batch | None:
 
 
 def _joined(one: Batch | None, other: Batch | None) -> Batch | None:
-    """Two batches as one, the shorter of them padded further."""
+    """Two batches as one, the shorter one with more padding."""
     if one is None or other is None:
         return one or other
     width = max(one.ids.shape[1], other.ids.shape[1])

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 from llmft.data.records import Turn
-from llmft.generation.decoder import Decoder
 from llmft.generation.generator import Generator
 from llmft.serving.chat_page import Page
 from llmft.serving.engine import Engine
@@ -37,11 +36,11 @@ def build(
     Raises:
         UserError: A model cannot be served under its settings.
     """
-    decoders = {name: Decoder(generator) for name, generator in generators.items()}
+    decoders = {name: generator.stream_decoder() for name, generator in generators.items()}
     for (
         decoder
     ) in decoders.values():  # what is imported and set up at the first token is not the first client's to wait for
-        codec = decoder.generator.codec
+        codec = decoder.codec
         decoder.run([decoder.stream(codec.prompt_ids(codec.template.render([Turn("user", "Hi")])), seed=0, limit=1)])
     metrics = Metrics(limits.max_batch)
     engine = Engine(decoders, limits.max_batch, limits.max_waiting, metrics.batch.observe)

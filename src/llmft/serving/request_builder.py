@@ -8,8 +8,7 @@ from typing import Any
 
 from llmft.data.records import Turn
 from llmft.generation.decoder import Decoder
-from llmft.generation.generator import Generator
-from llmft.generation.sampling import Sampling, sampling_of
+from llmft.generation.sampling import Sampling, sampling_settings
 from llmft.generation.stream import Stream
 from llmft.models.backbone.load import max_positions
 from llmft.serving.errors import ApiError
@@ -41,7 +40,7 @@ class RequestBuilder:
     def __init__(self, decoders: Mapping[str, Decoder], system: str | None, limits: Any, safety: Safety) -> None:
         self.decoders, self.system, self.limits, self.safety = decoders, system, limits, safety
         # a tokenizer that is read while another thread sets an option of it fails, so this thread has its own
-        self.codecs = copy.deepcopy({name: decoder.generator.codec for name, decoder in decoders.items()})
+        self.codecs = copy.deepcopy({name: decoder.codec for name, decoder in decoders.items()})
 
     def chat(self, request: ChatRequest) -> GenerationJob:
         """A conversation, under the template that was trained.
@@ -119,9 +118,9 @@ class RequestBuilder:
         seed = secrets.randbits(62) if request.seed is None else request.seed % 2**63
         streams = []
         for ids in prompts:
-            most = self._limit(decoder.generator, len(ids), limit)
-            for _ in range(choices):
-                drawn = sampling(decoder.generator.settings, request)
+            most = self._limit(decoder, len(ids), limit)
+            for choice in range(choices):
+                drawn = sampling(decoder.settings, request)
                 streams.append(
                     decoder.stream(
                         ids,
@@ -130,12 +129,12 @@ class RequestBuilder:
                         stops=request.stops(),
                         banned=self.safety.banned,
                         max_characters=self.safety.max_answer_characters,
-                        sampling=Sampling(drawn, (seed + len(streams)) % 2**63) if drawn else None,
+                        sampling=Sampling(drawn, seed, sample=choice, prompt=ids) if drawn else None,
                     )
                 )
         return GenerationJob(request.model, streams, sum(map(len, prompts)), self.safety.notice(asked))
 
-    def _limit(self, generator: Generator, prompt: int, limit: int | None) -> int:
+    def _limit(self, decoder: Decoder, prompt: int, limit: int | None) -> int:
         """The most tokens of an answer: what was asked for, or the run's own setting as far as there is room.
 
         Raises:
@@ -145,18 +144,18 @@ class RequestBuilder:
             raise _too_long(f"the prompt has {prompt} tokens; {self.limits.max_prompt_tokens} are allowed")
         if limit is not None and limit > self.limits.max_answer_tokens:
             raise ApiError(400, f"max_tokens: at most {self.limits.max_answer_tokens}", param="max_tokens")
-        positions = max_positions(generator.model.config)
+        positions = max_positions(decoder.model.config)
         room = self.limits.max_answer_tokens if positions is None else positions - prompt
         if room < (limit or 1):
             raise _too_long(f"the prompt has {prompt} tokens and the answer {limit or 1}; the model has {positions}")
-        return limit or min(generator.settings.get("max_new_tokens", room), self.limits.max_answer_tokens, room)
+        return limit or min(decoder.settings.get("max_new_tokens", room), self.limits.max_answer_tokens, room)
 
 
 def sampling(settings: Mapping[str, Any], request: Request) -> dict[str, Any] | None:
     """How tokens are drawn: as the run's own settings say, changed by the request; None is the most likely token."""
     if request.temperature == 0:
         return None
-    own = sampling_of(settings)
+    own = sampling_settings(settings)
     given = {"temperature": request.temperature, "top_p": request.top_p}
     changes = {name: value for name, value in given.items() if value is not None}
     return {**(own or {}), **changes} if changes else own

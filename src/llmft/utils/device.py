@@ -1,6 +1,6 @@
 """The device, and what it can do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,3 +56,8 @@ def on_device(model: torch.nn.Module, device: Any) -> Iterator[None]:
         yield
     finally:
         model.to(before)
+
+
+def to_device(batch: Mapping[str, Any], device: Any) -> dict[str, Any]:
+    """A batch with its tensors on a device; other values stay as they are."""
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}

@@ -186,9 +186,14 @@ def test_a_model_that_is_compared_goes_on_from_its_own_words(llama_tokenizer):
 
 
 def test_a_temperature_turns_drawing_on_and_off():
-    assert changes("temperature=0.5") == {"temperature": 0.5, "do_sample": True}
+    assert changes("temperature=0.5") == {"temperature": 0.5, "do_sample": True, "num_beams": 1}
     assert changes("temperature=0")["do_sample"] is False
-    assert changes("generation.max_new_tokens=5 top_p=0.9") == {"max_new_tokens": 5, "top_p": 0.9, "do_sample": True}
+    assert changes("generation.max_new_tokens=5 top_p=0.9") == {
+        "max_new_tokens": 5,
+        "top_p": 0.9,
+        "do_sample": True,
+        "num_beams": 1,
+    }
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(talk, monkeypatch):

@@ -9,6 +9,7 @@ from llmft.data.records import Turn
 from llmft.generation.decoder import Decoder
 from llmft.generation.generator import Generator
 from llmft.generation.sampling import Sampling
+from llmft.generation.stream import Answer
 from llmft.utils.errors import UserError
 from tests.integration.generation.test_generator import sharpened
 
@@ -25,14 +26,28 @@ def decoder(name, load, models, **settings):
     if name not in models:
         models[name] = sharpened(name, load)
     model, codec = models[name]
-    return Decoder(Generator(model, codec, {"max_new_tokens": 12, "batch_size": 4, "seed": 0, **settings}))
+    return Decoder(model, codec, {"max_new_tokens": 12, **settings})
+
+
+def prompts(made):
+    return [made.codec.prompt_ids(made.codec.template.render(context)) for context in CONTEXTS]
 
 
 def streams(made, **options):
-    template, codec = made.generator.codec.template, made.generator.codec
-    return [
-        made.stream(codec.prompt_ids(template.render(context)), seed=n, **options) for n, context in enumerate(CONTEXTS)
-    ]
+    return [made.stream(prompt, seed=0, **options) for prompt in prompts(made)]
+
+
+def plain(made):
+    """The answers of transformers' generate, one prompt at a time."""
+    answers = []
+    for prompt in prompts(made):
+        ids = torch.tensor([prompt])
+        with torch.no_grad():
+            out = made.model.eval().generate(ids, attention_mask=torch.ones_like(ids), generation_config=made.config)
+        tokens = out[0, 1 if made.model.config.is_encoder_decoder else len(prompt) :].tolist()
+        end = next((i for i, token in enumerate(tokens) if token in made.stop_ids), None)
+        answers.append(Answer(made.codec.decode(tokens[:end]), end is not None, len(tokens[:end])))
+    return answers
 
 
 def answer_all(made, asked, most=5):
@@ -58,8 +73,8 @@ def answer_all(made, asked, most=5):
 )
 def test_the_answers_are_those_of_generate(name, joins, settings, load, models):
     made = decoder(name, load, models, **settings)
-    assert made.joins == (joins and not settings)
-    wanted = made.generator.answers(CONTEXTS)
+    assert made.can_join == (joins and not settings)
+    wanted = plain(made)
     assert len({answer.text for answer in wanted}) > 1 or name == "tiny_gemma"
     assert answer_all(made, streams(made)) == wanted
 
@@ -70,11 +85,11 @@ def test_a_drawn_answer_is_its_seeds_and_not_its_batchs(name, load, models):
 
     def drawn(most):
         asked = streams(made)
-        for number, stream in enumerate(asked):
-            stream.sampling = Sampling({"temperature": 4.0, "top_p": 0.95}, number)
+        for stream in asked:
+            stream.sampling = Sampling({"temperature": 4.0, "top_p": 0.95}, 7, prompt=stream.prompt)
         return answer_all(made, asked, most)
 
-    assert drawn(1) == drawn(5) != made.generator.answers(CONTEXTS)
+    assert drawn(1) == drawn(5) != plain(made)
 
 
 def test_greedy_and_drawn_rows_share_a_batch(load, models):
@@ -82,7 +97,7 @@ def test_greedy_and_drawn_rows_share_a_batch(load, models):
     asked = streams(made)
     for stream in asked[::2]:
         stream.sampling = Sampling({"temperature": 4.0}, 1)
-    assert answer_all(made, asked)[1::2] == made.generator.answers(CONTEXTS)[1::2]
+    assert answer_all(made, asked)[1::2] == plain(made)[1::2]
 
 
 @pytest.mark.parametrize("name", ["tiny_t5", "tiny_gpt2"])
@@ -99,7 +114,7 @@ def test_who_leaves_frees_the_batch_and_changes_no_other(name, load, models):
     made.run(asked)
     assert asked[0].reason == "cancelled"
     assert len(said) == 1
-    assert [stream.answer() for stream in asked[1:]] == made.generator.answers(CONTEXTS[:4])[1:]
+    assert [stream.answer() for stream in asked[1:]] == plain(made)[1:4]
 
 
 def test_nothing_is_asked_for_streams_that_left(load, models, monkeypatch):
@@ -107,32 +122,29 @@ def test_nothing_is_asked_for_streams_that_left(load, models, monkeypatch):
     asked = streams(made)
     for stream in asked:
         stream.cancelled = True
-    monkeypatch.setattr(made.generator.model, "generate", None)
+    monkeypatch.setattr(made.model, "generate", None)
     made.run(asked)
     assert {stream.reason for stream in asked} == {"cancelled"}
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"samples": 3, "do_sample": True}, "generation.samples=3"),
-        ({"typical_p": 0.9, "do_sample": True}, "generation.typical_p"),
-    ],
-)
-def test_settings_that_cannot_be_kept_are_refused(settings, message, load, models):
-    with pytest.raises(UserError, match=message):
-        decoder("tiny_gpt2", load, models, **settings)
+def test_settings_that_are_not_supported_are_refused(load, models):
+    with pytest.raises(UserError, match="beam search does not sample"):
+        decoder("tiny_gpt2", load, models, num_beams=2, do_sample=True)
+    model, codec = models["tiny_gpt2"]
+    several = Generator(model, codec, {"samples": 3, "do_sample": True, "batch_size": 1, "seed": 0})
+    with pytest.raises(UserError, match="samples=3: chat and serve sample one answer"):
+        several.stream_decoder()
 
 
 def test_settings_that_count_positions_keep_a_row_in_its_batch(load, models):
     made = decoder("tiny_gpt2", load, models, min_new_tokens=12)
-    assert not made.joins
-    assert answer_all(made, streams(made)) == made.generator.answers(CONTEXTS)
+    assert not made.can_join
+    assert answer_all(made, streams(made)) == plain(made)
 
 
 def test_the_modes_of_the_model_are_put_back(load, models):
     made = decoder("tiny_gpt2", load, models)
-    made.generator.model.train()
+    made.model.train()
     made.run(streams(made)[:1])
-    assert made.generator.model.training
+    assert made.model.training
     assert torch.is_grad_enabled()

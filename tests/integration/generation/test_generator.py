@@ -1,5 +1,6 @@
 """Answers: a batch gives what single questions give, and the prompt is the one that was trained."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from omegaconf import OmegaConf
 from llmft.config.paths import prompt_config
 from llmft.data.records import Turn
 from llmft.data.tokenization.build import codec_for
-from llmft.generation.generator import Generator, answering
+from llmft.generation.generator import Generator
 from llmft.models.backbone.load import load_model, load_tokenizer, locate
 from tests.conftest import TINY
 
@@ -42,8 +43,8 @@ def test_batches_answer_as_single_questions_do(name, settings, load):
     together = Generator(model, codec, five).answers(CONTEXTS)
     assert len({answer.text for answer in together}) > 1
     assert Generator(model, codec, five).answers(CONTEXTS) == together
-    if settings != "sample":  # samples are drawn per batch
-        assert Generator(model, codec, five).with_settings(batch_size=1).answers(CONTEXTS) == together
+    assert Generator(model, codec, five).with_settings(batch_size=1).answers(CONTEXTS) == together
+    assert Generator(model, codec, five).answers(CONTEXTS[::-1]) == together[::-1]
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -69,22 +70,25 @@ def test_an_answer_ends_at_the_first_stop_token(name, load, monkeypatch):
     text = codec.tokenizer("ab", add_special_tokens=False)["input_ids"]
     pad, stop = codec.tokenizer.pad_token_id, codec.stop_id
 
-    def fake(**batch):
-        ids = batch["input_ids"]
-        given = torch.full((len(ids), 1), pad) if model.config.is_encoder_decoder else ids
-        tail = torch.tensor([[*text, stop, pad, pad], [*text, *text, text[0]]])
-        return torch.cat([given, tail], dim=1)
+    def fake(*, input_ids, stopping_criteria, **_):
+        ids = torch.full((len(input_ids), 1), pad) if model.config.is_encoder_decoder else input_ids
+        for column in torch.tensor([[*text, stop, pad, pad], [*text, *text, text[0]]]).T:
+            ids = torch.cat([ids, column[:, None]], dim=1)
+            if stopping_criteria(ids, None).all():
+                break
+        return SimpleNamespace(sequences=ids, past_key_values=SimpleNamespace(layers=[]))
 
     monkeypatch.setattr(model, "generate", fake)
-    found = Generator(model, codec, {"batch_size": 2, "seed": 0}).answers([CONTEXTS[0], CONTEXTS[1]])
+    settings = {"max_new_tokens": 5, "no_repeat_ngram_size": 9, "batch_size": 2, "seed": 0}
+    found = Generator(model, codec, settings).answers([CONTEXTS[0], CONTEXTS[1]])
     assert [(answer.text, answer.ended, answer.tokens) for answer in found] == [("ab", True, 2), ("ababa", False, 5)]
 
 
-def test_answering_puts_every_modules_mode_back(load):
-    model, _ = sharpened("tiny_llama", load)
+def test_inference_restores_every_modules_mode(load):
+    model, codec = sharpened("tiny_llama", load)
     model.train()
     model.lm_head.eval()
-    with answering(model):
+    with Generator(model, codec, {"batch_size": 1, "seed": 0}).decoder().inference():
         assert not any(module.training for module in model.modules())
         assert not torch.is_grad_enabled()
     assert model.training

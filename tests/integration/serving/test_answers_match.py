@@ -7,7 +7,6 @@ import pytest
 from hydra.utils import instantiate
 
 from llmft.chat.history import Conversation
-from llmft.generation.decoder import Decoder
 from tests.conftest import DATA
 from tests.support.server import composed, generator, serving
 
@@ -53,7 +52,7 @@ def said(one, turns):
     system = rest.pop(0).content if rest[0].role == "system" else None
     talked = Conversation(one.codec, 4000, single=False, system=system)
     talked.said = [(rest[i].content, {"tuned": rest[i + 1].content}) for i in range(0, len(rest) - 1, 2)]
-    decoder = Decoder(one)
+    decoder = one.decoder()
     stream = decoder.stream(talked.ask(rest[-1].content, "tuned").ids, seed=0)
     decoder.run([stream])
     return stream.text

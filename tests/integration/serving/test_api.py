@@ -11,7 +11,6 @@ import openai
 import pytest
 
 from llmft.data.records import Turn
-from llmft.generation.decoder import Decoder
 from llmft.serving.safety import Safety
 from tests.support.server import generator, serving
 
@@ -296,7 +295,7 @@ def test_beams_come_whole_and_are_those_of_answer(name):
     one = generator(name, num_beams=3, repetition_penalty=1.3, no_repeat_ngram_size=3)
     questions = ["Hi", "What is a llama?", "Why?"]
     texts = [answer.text for answer in one.answers([(Turn("user", question),) for question in questions])]
-    assert Decoder(one).beams == 3
+    assert one.decoder().beams == 3
     with serving({"tuned": one}) as made, ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda q: httpx.post(f"{made.url}{CHAT}", json=asked(q), timeout=60).json(), questions))
     assert [one["choices"][0]["message"]["content"] for one in found] == texts

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.generation.sampling import Sampling
+from llmft.generation.sampling import Sampling, sample_tokens
 from llmft.generation.stream import Stream
 
 STOP = 256
@@ -111,13 +111,40 @@ def test_a_cancelled_stream_takes_nothing_more():
 def test_draws_follow_the_distribution_and_the_seed():
     scores = torch.tensor([[2.0, 1.0, 0.0, -5.0]])
     draw = Sampling({"temperature": 2.0, "top_k": 3}, seed=1)
-    drawn = torch.stack([draw(torch.zeros(1, 1).long(), scores.clone()).argmax() for _ in range(4000)])
+    drawn = torch.tensor([sampled(draw, scores) for _ in range(4000)])
     shares = torch.bincount(drawn, minlength=4) / 4000
     wanted = torch.softmax(torch.tensor([1.0, 0.5, 0.0]), dim=0)
     assert torch.allclose(shares, torch.cat([wanted, torch.zeros(1)]), atol=0.03)
     again = Sampling({"temperature": 2.0, "top_k": 3}, seed=1)
-    assert [int(again(torch.zeros(1, 1).long(), scores.clone()).argmax()) for _ in range(20)] == drawn[:20].tolist()
-    assert (
-        Sampling({"temperature": 2.0}, seed=2)(scores, scores.clone()).tolist()
-        != again(scores, scores.clone()).tolist()
-    )
+    assert [sampled(again, scores) for _ in range(20)] == drawn[:20].tolist()
+
+
+def sampled(draw, scores):
+    return int(sample_tokens({0: draw}, torch.zeros(1, 1).long(), scores).argmax())
+
+
+def test_seed_sample_and_prompt_each_change_the_draws():
+    scores = torch.zeros(1, 1000)
+
+    def draws(*arguments, **options):
+        draw = Sampling({}, *arguments, **options)
+        return tuple(sampled(draw, scores) for _ in range(5))
+
+    first = draws(7, sample=0, prompt=[1, 2])
+    assert draws(7, sample=0, prompt=[1, 2]) == first
+    others = {draws(8, prompt=[1, 2]), draws(7, sample=1, prompt=[1, 2]), draws(8, sample=1, prompt=[1, 2])}
+    others |= {draws(7, prompt=[2, 1]), draws(7, prompt=[])}
+    assert len({first, *others}) == 6
+
+
+def test_rows_with_different_settings_are_sampled_in_one_batch():
+    scores = torch.tensor([[0.0, 5.0, 1.0], [0.0, 5.0, 1.0], [3.0, 5.0, 4.0], [9.0, 0.0, 0.0]])
+    rows = {
+        0: Sampling({"top_k": 1}, 0),
+        1: Sampling({"temperature": 100.0}, 1),
+        3: Sampling({"top_k": 1, "temperature": 3.0}, 0),
+    }
+    out = sample_tokens(rows, torch.zeros(4, 1).long(), scores)
+    alone = [sampled(Sampling({"temperature": 100.0}, 1), scores[1:2])]
+    assert out.argmax(dim=1).tolist() == [1, *alone, 1, 0]
+    assert torch.equal(out[2], scores[2])  # greedy

@@ -212,6 +212,28 @@ class BatchIndex(Sequence[list[Pack]]):
         return [self.line(line) for line in range(start, self.batch_ends[number])]
 
 
+def length_batches(
+    lengths: Sequence[int], *, max_rows: int | None = None, max_tokens: int | None = None, extra: int = 0
+) -> list[list[int]]:
+    """Batches of indices in order of length, for inference.
+
+    Args:
+        lengths: Tokens of each row.
+        max_rows: Rows per batch.
+        max_tokens: Rows x (longest row + ``extra``) per batch; a row over the budget is a batch of its own.
+        extra: Tokens that each row grows by, such as those of its answer.
+    """
+    batches: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda i: lengths[i]):  # the last row of a batch is its longest
+        size = len(batches[-1]) + 1 if batches else 0
+        full = max_rows is not None and size > max_rows
+        full |= max_tokens is not None and size * (lengths[row] + extra) > max_tokens
+        if not batches or full:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
 def sort_by_length(rows: np.ndarray, sizes: np.ndarray, batch: int) -> np.ndarray:
     """Rows in an order in which those of a batch are alike in every part.
 
