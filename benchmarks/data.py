@@ -142,9 +142,9 @@ def prepare(model: str, *overrides: str) -> dict[str, float]:
         data.encode(codec)
         encoded = time.perf_counter() - started - read
         first = first_batch(data)
-    tokens = int(data.facts["ids"].sum())
+    tokens = int(data.row_columns["ids"].sum())
     peaks = {"pss": memory.pss, "rss": memory.rss}
-    return {"read": read, "encode": encoded, "first": first, "tokens": tokens, "kept": data.account.kept, **peaks}
+    return {"read": read, "encode": encoded, "first": first, "tokens": tokens, "kept": data.row_counts.kept, **peaks}
 
 
 def speed(model: str, path: str) -> dict[str, float]:
@@ -209,10 +209,10 @@ def broken(model: str, *overrides: str) -> dict[str, object]:
     data.read()
     took = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
-        data.account.write_rejected(Path(folder) / "r.jsonl")
+        data.row_counts.write_rejected(Path(folder) / "r.jsonl")
         lines = [json.loads(line) for line in (Path(folder) / "r.jsonl").read_text().splitlines()]
     places = [int(line["place"].rpartition(":")[2]) for line in lines]
-    return {"places": places, "read": data.account.read, "examples": len(data.examples), "seconds": took}
+    return {"places": places, "read": data.row_counts.read, "examples": len(data.examples), "seconds": took}
 
 
 STAGES = {stage.__name__: stage for stage in (prepare, again, streamed, bare, speed, broken)}

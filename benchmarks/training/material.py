@@ -73,7 +73,7 @@ def prepare(case: Case, model: str, path: str, count: int, folder: Path) -> Mate
         raise SystemExit(f"{path} has {len(rows)} examples within the token budgets, {count} are needed: lower --steps")
     chosen = np.linspace(0, len(rows) - 1, count).astype(int)
     originals = read(data.source.parts[0].file)
-    owners = data.facts["example"][rows.chosen[chosen]]
+    owners = data.row_columns["example"][rows.indices[chosen]]
     subset = folder / "rows.json"
     subset.write_text(json.dumps([originals[owner] for owner in owners]), encoding="utf-8")
     encoded = [{"input_ids": list(row.input_ids), "labels": list(row.labels)} for row in (rows[i] for i in chosen)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llmft.data import datamodule
+from llmft.data.preprocessing import truncation
 from llmft.data.tokenization.codec import IGNORED
 from llmft.diagnostics import forward_trace
 from llmft.diagnostics.idle_weights import IdleWeights
@@ -228,13 +228,13 @@ def test_a_masked_batch_in_a_window_with_labels_is_fine(llmft, monkeypatch):
 
 
 def test_a_row_without_labels_is_dropped_and_counted(llmft, tmp_path, monkeypatch):
-    real = datamodule.Truncation.fit
+    real = truncation.Truncation.fit
 
     def masks_one(self, example, codec, *prompt):
         fitted = real(self, example, codec, *prompt)
         return fitted._replace(row=replace(fitted.row, supervised=0)) if example.place.endswith("json:7") else fitted
 
-    monkeypatch.setattr(datamodule.Truncation, "fit", masks_one)
+    monkeypatch.setattr(truncation.Truncation, "fit", masks_one)
     code, _, err = llmft(*RUN, "model=tiny_gpt2", "debug=fast", "data.cache=off")
     assert code == 0, err
     assert strict_json(tmp_path / "run" / "run.json")["data"]["dropped"] == {"nothing to learn": 1}

@@ -36,7 +36,7 @@ def main(cfg: DictConfig) -> None:
         _print_json(data, codec, rows, about)
     else:
         _print_text(data, codec, rows, about, ids=cfg.preview.ids)
-    if faults := data.account.faults():
+    if faults := data.row_counts.faults():
         raise UserError.from_faults("labels", faults)
 
 
@@ -60,7 +60,7 @@ def _print_json(data: InstructionDataModule, codec: Codec, rows: list[EncodedExa
         shown = {**as_json(row, codec, example.answer), "source": example.source}
         out.file.write(json_line(shown) + "\n")
     audit = data.audit.summary() if data.audit else {}
-    out.file.write(json_line({**about, **data.account.summary(), "audit": audit}) + "\n")
+    out.file.write(json_line({**about, **data.row_counts.summary(), "audit": audit}) + "\n")
 
 
 def _print_text(
@@ -77,7 +77,7 @@ def _print_text(
     console.rule()
     legend = Text.assemble(f"{about['model']}, prompt {about['prompt_name']}; ", ("⟦trained⟧", TRAINED))
     console.print(legend.append(": loss is taken there, and nowhere else"), soft_wrap=whole)
-    for line in data.account.lines():
+    for line in data.row_counts.lines():
         console.print(Text(printable(line)), soft_wrap=whole)
     for line in data.audit.lines() if data.audit else []:
         console.print(Text(line), soft_wrap=whole)

@@ -15,7 +15,7 @@ from llmft.config import auto_values
 from llmft.config.schema.trainer import endless_warm_up
 from llmft.config.validate import check
 from llmft.data.datamodule import InstructionDataModule
-from llmft.data.preprocessing.cache import remove_left
+from llmft.data.preprocessing.cache import remove_stale
 from llmft.data.tokenization.build import codec_of
 from llmft.estimate import oom_report
 from llmft.evaluation.evaluator import Evaluation
@@ -67,7 +67,7 @@ def main(cfg: DictConfig) -> float | None:
             log_to(None)
             log.info("resume=%s: has finished, nothing to do; trainer.max_epochs=N trains for longer", cfg.resume)
             tidy(Path(cfg.output_dir))
-            remove_left()
+            remove_stale()
             write_if_due(Path(cfg.output_dir), cfg.report)
             return RunDirectory.read(Path(cfg.output_dir))["objective"]
         run = RunDirectory.resume(Path(cfg.output_dir), cfg)
@@ -168,7 +168,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     if not is_first():
         return after.get(cfg.objective)
     if data.stream:
-        log.info("stream: %s", data.stream.told())
+        log.info("stream: %s", data.stream.describe())
         run.update(stream=data.stream.summary())
     if not cfg.trainer.fast_dev_run:
         save.save_model(run.model, generator, cfg)

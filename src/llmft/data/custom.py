@@ -17,36 +17,36 @@ class Custom(InstructionDataModule):
     """``columns={instruction: q, output: a}`` (and ``input``, ``system``, ``id``), or ``columns={messages: conversations}``."""
 
     def __init__(self, *, columns: Mapping[str, str], **rest: Any) -> None:
-        self.columns = {role: field for role, field in columns.items() if field is not None}
-        if faults := column_faults(self.columns):
+        self.column_names = {role: field for role, field in columns.items() if field is not None}
+        if faults := column_faults(self.column_names):
             raise UserError.from_faults("data.columns", faults, shown=len(faults))
         super().__init__(**rest)
 
     def to_example(self, row: Row) -> Example:  # pyright: ignore[reportIncompatibleMethodOverride] (it needs the columns)
         """The example of a row, its fields found by ``columns``."""
         system, id_ = self._optional(row, "system"), self._id(row)
-        if "messages" in self.columns:
-            field = self.columns["messages"]
+        if "messages" in self.column_names:
+            field = self.column_names["messages"]
             *context, answer = turns_of(plain_messages(value_of(row, field), field), field)
             example = Example(tuple(context), answer.content, id_)
             return example.with_system(system if system.strip() else None)
-        turn = Turn("user", text_of(row, self.columns["instruction"]), self._optional(row, "input"))
-        example = Example((turn,), text_of(row, self.columns["output"]), id_)
+        turn = Turn("user", text_of(row, self.column_names["instruction"]), self._optional(row, "input"))
+        example = Example((turn,), text_of(row, self.column_names["output"]), id_)
         return example.with_system(system if system.strip() else None)
 
-    def meaning(self) -> dict[str, Any]:
-        """What the rows mean is said by ``columns`` too."""
-        return {**super().meaning(), "columns": self.columns}
+    def fingerprint(self) -> dict[str, Any]:
+        """The examples depend on ``columns`` too."""
+        return {**super().fingerprint(), "columns": self.column_names}
 
     def _optional(self, row: Row, role: str) -> str:
         """The text of a column that may be empty or null, but must be there if it is named."""
-        if role not in self.columns or value_of(row, self.columns[role]) is None:
+        if role not in self.column_names or value_of(row, self.column_names[role]) is None:
             return ""
-        return text_of(row, self.columns[role], blank=True)
+        return text_of(row, self.column_names[role], blank=True)
 
     def _id(self, row: Row) -> str:
-        value = value_of(row, self.columns["id"]) if "id" in self.columns else ""
-        return checked_text(str(value), self.columns.get("id", "id"), blank=True)
+        value = value_of(row, self.column_names["id"]) if "id" in self.column_names else ""
+        return checked_text(str(value), self.column_names.get("id", "id"), blank=True)
 
 
 def column_faults(columns: Mapping[str, str]) -> list[str]:

@@ -1,8 +1,9 @@
-"""Several data sets at once: each row keeps its source, each set its meaning and its weight."""
+"""A mix of several data sets: each row keeps the name of its set, each set has a weight."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,22 +15,22 @@ from llmft.data.records import Example, Row
 from llmft.data.sources import Source
 from llmft.utils.errors import UserError
 
-# What each set has for itself; all else is said once, for the mix.
+# Keys that each set has for itself; all others are those of the mix.
 OWN = ("name", "path", "sha256", "revision", "subset", "hub_split", "system", "prompt", "limit")
 
 
 class Mix(InstructionDataModule):
-    """The sets that stand in ``data.sets``, one behind the other.
+    """The concatenated sets of ``data.sets``.
 
     Args:
-        sets: For each name a set of ``conf/data``, complete: its class, path, system line and columns. Its other keys are
-            the mix's (a set's own prompt too: all rows of a run have one template).
-        weights: For each name how often its rows stand in an epoch of training: 1 once, 3 three times, 0.25 a quarter of
-            them (which, ``data.seed`` decides). Validation and test have each row once.
-        rest: What every data set has.
+        sets: For each name a complete set of ``conf/data`` with its class, path, system prompt and columns. Its other keys
+            are those of the mix (also its prompt: all rows of a run have one template).
+        weights: For each name how often its rows are in a training epoch: 1 once, 3 three times, 0.25 a quarter of them
+            (drawn by ``data.seed``). Validation and test have each row once.
+        rest: The keys of every data set.
 
     Raises:
-        UserError: There are no sets, or the weights name others.
+        UserError: There are no sets, or a weight is invalid or names no set.
     """
 
     def __init__(
@@ -47,35 +48,36 @@ class Mix(InstructionDataModule):
         self.weights = {name: float(weights.get(name, 1)) for name in self.parts}
         super().__init__(**rest)
 
-    def found(self, *_: Any, **__: Any) -> Source:
+    @cached_property
+    def source(self) -> Source:
         """All files of all sets."""
         sources = [part.source for part in self.parts.values()]
         digests = [source.sha256 for source in sources]
         whole = hashlib.sha256("\n".join(map(str, digests)).encode()).hexdigest() if all(digests) else None
         return Source(" + ".join(s.given for s in sources), tuple(p for s in sources for p in s.parts), whole)
 
-    def readings(self) -> list[ExampleReader]:
-        """One for each set, whose rows carry its name."""
-        limit = self.reading.limit
-        parts = [(name, part.reading) for name, part in self.parts.items()]
-        return [replace(reading, name=name, limit=reading.limit or limit) for name, reading in parts]
+    def readers(self) -> list[ExampleReader]:
+        """One for each set; its examples carry the name of the set."""
+        limit = self.reader.limit
+        parts = [(name, part.reader) for name, part in self.parts.items()]
+        return [replace(reader, name=name, limit=reader.limit or limit) for name, reader in parts]
 
-    def meaning(self) -> dict[str, Any]:
-        """What the rows of each set mean."""
-        return {name: part.meaning() for name, part in self.parts.items()}
+    def fingerprint(self) -> dict[str, Any]:
+        """The fingerprints of all sets."""
+        return {name: part.fingerprint() for name, part in self.parts.items()}
 
     @staticmethod
     def to_example(row: Row) -> Example:
-        """Never asked: the sets are."""
+        """Not used: each set has its own."""
         raise NotImplementedError
 
     def weighted(self, rows: np.ndarray) -> np.ndarray:
-        """Each row as often as its set's weight says; which rows a fraction takes is drawn by the seed.
+        """Repeat each row by the weight of its set; a fraction is a random choice of rows by the seed.
 
         Raises:
             UserError: No row is left.
         """
-        sources = self.facts["source"][rows]
+        sources = self.row_columns["source"][rows]
         weights = np.zeros(len(rows))
         for name, weight in self.weights.items():
             weights[sources == hash_of(name)] = weight

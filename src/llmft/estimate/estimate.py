@@ -107,11 +107,11 @@ def estimate(cfg: Any, data: InstructionDataModule, place: str, *, too_much: boo
     """
     outline, found = _memory(cfg, data, place)
     limit = memory.available(on_gpu=outline.on_gpu)
-    trainer, facts, chosen = cfg.trainer, data.facts, data.chosen["train"]
+    trainer, columns, train = cfg.trainer, data.row_columns, data.indices["train"]
     data.share(0, trainer.devices * trainer.num_nodes)
     batches = data.epoch_batches()
-    tokens = int(facts.sizes(chosen).sum())
-    answers = facts["answer_tokens"][chosen].clip(max=cfg.data.max_answer_tokens)
+    tokens = int(columns.sizes(train).sum())
+    answers = columns["answer_tokens"][train].clip(max=cfg.data.max_answer_tokens)
     cheapest = None
     if too_much or (limit is not None and found.peak > limit):
         # how much was missing is not known: a fifth of what the training itself takes is worth a new start
@@ -122,7 +122,7 @@ def estimate(cfg: Any, data: InstructionDataModule, place: str, *, too_much: boo
     return Estimate(
         memory=found,
         **outline.counts,
-        rows=len(chosen),
+        rows=len(train),
         tokens=tokens,
         supervised=tokens if cfg.data.train_on == "all" else int(answers.sum()),
         batches=batches,

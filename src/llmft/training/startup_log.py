@@ -21,7 +21,7 @@ def data_of(data: InstructionDataModule, run: RunDirectory) -> None:
         UserError: Labels that would be trained are not as they must be.
     """
     sizes = {name: len(rows) for name, rows in data.encoded.items()}
-    for line in data.account.lines():
+    for line in data.row_counts.lines():
         log.info(line)
     batches, fill = data.epoch_batches(), data.batches("train").fill()
     told = ", ".join(f"{count} {name}" for name, count in sizes.items())
@@ -36,15 +36,15 @@ def data_of(data: InstructionDataModule, run: RunDirectory) -> None:
         "lengths": histogram(data.audit.lengths if data.audit else {}),
         "audit": audit,
     }
-    run.update(data=data.account.summary() | known)
+    run.update(data=data.row_counts.summary() | known)
     for line in data.audit.lines() if data.audit else []:
         log.info(line)
     if is_first():
         show_audit(data.audit)
-        data.account.write_rejected(run.path / "rejected.jsonl")
+        data.row_counts.write_rejected(run.path / "rejected.jsonl")
         if data.stream:
             data.stream.rejected = run.path / "rejected.jsonl"
-    if faults := data.account.faults():
+    if faults := data.row_counts.faults():
         raise UserError.from_faults("labels", faults)
 
 

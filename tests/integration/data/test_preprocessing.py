@@ -27,8 +27,8 @@ def test_any_number_of_processes_gives_the_same_rows(module, tmp_path, model, mo
     alone, several = module(*common, "data.processes=1"), module(*common, "data.processes=3")
     assert list(alone.encoded["train"]) == list(several.encoded["train"])
     assert list(alone.encoded["val"]) == list(several.encoded["val"])
-    assert alone.account.summary() == several.account.summary()
-    assert alone.account.cut > 0
+    assert alone.row_counts.summary() == several.row_counts.summary()
+    assert alone.row_counts.cut > 0
     assert [e.place for e in alone.examples_in_order()] == [row.place for row in alone.in_order()]
 
 
@@ -36,29 +36,29 @@ def test_the_second_start_reads_what_the_first_has_written(module, tmp_path, mon
     write_rows(tmp_path / "rows.jsonl", *rows(20), {"bad": 1})
     options = ("model=tiny_gpt2", "data.invalid=drop", f"data.cache={tmp_path / 'cache'}")
     first = module(*options)
-    monkeypatch.setattr(encode.Preprocessor, "part", None)
+    monkeypatch.setattr(encode.Preprocessor, "encode_batch", None)
     monkeypatch.setattr(read_examples.ExampleReader, "_example", None)
     with caplog.at_level("INFO", "llmft"):
         second = module(*options)
     assert [line for line in caplog.messages if str(tmp_path / "cache") in line] == caplog.messages
     assert len(caplog.messages) == 2
     assert list(second.encoded["train"]) == list(first.encoded["train"])
-    assert second.account.summary() == first.account.summary()
-    second.account.write_rejected(tmp_path / "rejected.jsonl")
+    assert second.row_counts.summary() == first.row_counts.summary()
+    second.row_counts.write_rejected(tmp_path / "rejected.jsonl")
     assert json.loads((tmp_path / "rejected.jsonl").read_text())["place"] == "rows.jsonl:21"
 
 
 def test_a_process_that_is_killed_is_an_error_and_no_wait_for_ever(module, tmp_path, monkeypatch):
     write_rows(tmp_path / "rows.jsonl", *rows(60))
     monkeypatch.setattr(read_examples, "BATCH_ROWS", 7)
-    parent, real = os.getpid(), encode.Preprocessor.part
+    parent, real = os.getpid(), encode.Preprocessor.encode_batch
 
     def die(self, number):
         if number == 3 and os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
         return real(self, number)
 
-    monkeypatch.setattr(encode.Preprocessor, "part", die)
+    monkeypatch.setattr(encode.Preprocessor, "encode_batch", die)
     with pytest.raises(UserError, match=r"data.processes=2: one of them was killed"):
         module("model=tiny_gpt2", "data.processes=2", "data.cache=off")
 
@@ -122,22 +122,22 @@ def test_the_code_of_a_data_set_is_part_of_the_key(module, tmp_path, monkeypatch
     write_rows(tmp_path / "rows.jsonl", *rows(12))
     options = ("model=tiny_gpt2", f"data.cache={tmp_path / 'cache'}")
     before = module(*options).examples_key
-    monkeypatch.setattr(cache, "_code", lambda *_: "other")
+    monkeypatch.setattr(cache, "_digest", lambda *_: "other")
     assert module(*options).examples_key != before
 
 
 def test_a_build_that_is_killed_leaves_nothing_that_is_used(module, tmp_path, monkeypatch):
     write_rows(tmp_path / "rows.jsonl", *rows(12))
     options = ("model=tiny_gpt2", f"data.cache={tmp_path / 'cache'}")
-    real = encode.FactFiles.close
+    real = encode.ColumnFiles.close
 
     def die(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(encode.FactFiles, "close", die)
+    monkeypatch.setattr(encode.ColumnFiles, "close", die)
     with pytest.raises(KeyboardInterrupt):
         module(*options)
-    monkeypatch.setattr(encode.FactFiles, "close", real)
+    monkeypatch.setattr(encode.ColumnFiles, "close", real)
     assert len(module(*options).encoded["train"]) == 11
 
 
@@ -152,12 +152,12 @@ def test_rows_read_are_rows_kept_and_dropped(module, tmp_path):
         "data.max_prompt_tokens=100",
         "data.max_answer_tokens=100",
     )
-    account = data.account
-    assert account.read == 27
-    assert account.dropped == {"invalid": 3, "duplicate": 2, "prompt too long": 1, "answer too long": 1}
-    assert account.read == account.kept + account.dropped.total()
-    assert account.blank == 1
-    assert account.kept == sum(map(len, data.encoded.values()))
+    counts = data.row_counts
+    assert counts.read == 27
+    assert counts.dropped == {"invalid": 3, "duplicate": 2, "prompt too long": 1, "answer too long": 1}
+    assert counts.read == counts.kept + counts.dropped.total()
+    assert counts.blank == 1
+    assert counts.kept == sum(map(len, data.encoded.values()))
 
 
 def test_of_a_conversation_a_turn_may_be_left_out_and_the_row_stays(module, tmp_path):
@@ -168,10 +168,10 @@ def test_of_a_conversation_a_turn_may_be_left_out_and_the_row_stays(module, tmp_
     data = module(
         "model=tiny_t5", "data.train_on_turns=all", "data.max_answer_tokens=50", "data.split={val: 0, test: 0}"
     )
-    assert (data.account.read, data.account.kept, data.account.dropped.total()) == (5, 4, 1)
-    assert data.account.parts_dropped == {"answer too long": 3}
-    assert data.account.sequences == len(data.encoded["train"]) == 4
-    data.account.write_rejected(tmp_path / "rejected.jsonl")
+    assert (data.row_counts.read, data.row_counts.kept, data.row_counts.dropped.total()) == (5, 4, 1)
+    assert data.row_counts.parts_dropped == {"answer too long": 3}
+    assert data.row_counts.sequences == len(data.encoded["train"]) == 4
+    data.row_counts.write_rejected(tmp_path / "rejected.jsonl")
     assert [json.loads(line)["place"] for line in (tmp_path / "rejected.jsonl").read_text().splitlines()] == [
         "rows.jsonl:1",
         *["rows.jsonl:2"] * 3,
@@ -194,9 +194,9 @@ def test_prompts_in_train_and_elsewhere(module, tmp_path):
     dropped = module("model=tiny_gpt2", *LEAKY, "data.leakage=drop")
     assert [row.place for row in dropped.encoded["test"]] == ["rows.jsonl:7"]
     assert [row.place for row in dropped.encoded["val"]] == ["rows.jsonl:9"]
-    assert dropped.account.dropped == {"in train and test": 1, "in train and val": 1}
-    assert dropped.account.kept == 8
-    assert dropped.account.read == dropped.account.kept + dropped.account.dropped.total()
+    assert dropped.row_counts.dropped == {"in train and test": 1, "in train and val": 1}
+    assert dropped.row_counts.kept == 8
+    assert dropped.row_counts.read == dropped.row_counts.kept + dropped.row_counts.dropped.total()
 
     with pytest.raises(UserError, match=r"data.leakage=error: 2 faults\n  - rows.jsonl:8: its prompt is also in train"):
         module("model=tiny_gpt2", *LEAKY, "data.leakage=error")

@@ -96,8 +96,8 @@ def test_a_stream_goes_on_after_any_batch_without_encoding_what_is_behind(model,
         state = json.loads(json.dumps(stopped.stream.state()))
         resumed = module(*options)
         encoded = []
-        ahead = resumed.stream.encoding.ahead
-        resumed.stream.encoding.ahead = lambda windows, *rest, a=ahead, e=encoded: a(
+        ahead = resumed.stream.preprocessor.ahead
+        resumed.stream.preprocessor.ahead = lambda windows, *rest, a=ahead, e=encoded: a(
             (e.append(w) or w for w in windows), *rest
         )
         resumed.stream.resume_at(done, state)
@@ -111,7 +111,7 @@ def test_the_first_batch_needs_no_more_than_the_buffer_and_a_window(module, tmp_
     write_rows(tmp_path / "rows.jsonl", *(row(n) for n in range(3000)))
     data = module(*STREAM)
     next(iter(data.stream))
-    assert data.account.read < 100  # 3 rows of val, and some of train
+    assert data.row_counts.read < 100  # 3 rows of val, and some of train
     assert data.stream.tallies[0].read < 60
     assert len(data.encoded["train"]) == len(data.encoded["val"]) == 3
 
@@ -138,7 +138,7 @@ def test_a_stream_of_nothing_ends(module, tmp_path):
     with pytest.raises(UserError, match="no row is left to train on"):
         module(*STREAM, "data.max_prompt_tokens=1")
     data = module(*STREAM)
-    data.stream.encoding.fitting = type(data.fitting)(1, 1, "drop")
+    data.stream.preprocessor.truncation = type(data.truncation)(1, 1, "drop")
     with pytest.raises(UserError, match=r"no row is left to train on.*too long"):
         next(iter(data.stream))
 

@@ -234,9 +234,7 @@ def test_an_encoder_that_the_system_kills(tmp_path):
     rows(tmp_path)
     done = forked(*SMALL, "data.cache=cache", "output_dir=run", cwd=tmp_path, before=worse.lose_an_encoder)
     assert done.returncode == 2, done.stderr
-    one_message(
-        done.stderr, "data.processes=2: one of them was killed, mostly for want of memory; try data.processes=1"
-    )
+    one_message(done.stderr, "data.processes=2: one of them was killed, probably out of memory; try data.processes=1")
     assert not list((tmp_path / "cache").glob("*tmp*"))
 
 

@@ -38,16 +38,16 @@ def lose_an_encoder() -> None:
     from llmft.data.preprocessing import encode, read_examples
 
     read_examples.BATCH_ROWS = 12
-    encode.ROWS_ALONE = 10
+    encode.SINGLE_PROCESS_ROWS = 10
     os.sched_getaffinity = lambda _: {0, 1}  # pyright: ignore[reportAttributeAccessIssue]
-    real = encode.Preprocessor.part
+    real = encode.Preprocessor.encode_batch
 
     def part(self: Any, number: int) -> Any:
         if number == 1:
             die()
         return real(self, number)
 
-    encode.Preprocessor.part = part  # pyright: ignore[reportAttributeAccessIssue]
+    encode.Preprocessor.encode_batch = part  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def turn_the_clock_back() -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 # A stage, and the function that it is: where it is looked up, and under which name.
 STAGES = {
     "start": ("llmft.__main__", "launch"),
-    "reading": ("llmft.data.datamodule", "write_examples"),
+    "reading": ("llmft.data.preparation", "write_examples"),
     "encoding": ("llmft.data.preprocessing.encode", "Preprocessor.write"),
     "loading": ("llmft.models.backbone.load", "load_model"),
     "baseline": ("llmft.training.trainer", "TrainingRun.validate"),

@@ -1,4 +1,4 @@
-"""Examples and encoded rows in memory-mapped Arrow files: one is made when it is asked for, none is held."""
+"""Examples and encoded rows in memory-mapped Arrow files; a row is decoded when it is indexed, none is kept in memory."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,8 +22,8 @@ ENCODED = pa.schema(
     + [(name, pa.int32()) for name in ("prompt_length", "answer_length", "supervised", "untrained_turns")]
     + [(name, pa.bool_()) for name in ("cut", "merged")]
 )
-# Numbers of the encoded rows, a file each, so that samplers and audit read nothing else.
-FACTS: dict[str, Any] = {
+# Columns of numbers about the encoded rows, one file each, so that samplers and audit read nothing else.
+COLUMNS: dict[str, Any] = {
     **dict.fromkeys(
         ("ids", "labels", "prompt_tokens", "answer_tokens", "prompt_characters", "answer_characters"), np.int32
     ),
@@ -35,9 +35,9 @@ FACTS: dict[str, Any] = {
 
 @contextmanager
 def writing(file: Path, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
-    """A function that writes record batches to a file for ``Table``; and beside it, where each of them starts.
+    """Yield a function that writes record batches to a file for ``ArrowTable``; their offsets go to a second file.
 
-    (Asking every batch for its length would map pages of the whole file into memory.)
+    (Reading the length of every batch would map pages of the whole file into memory.)
     """
     sizes: list[int] = []
 
@@ -51,7 +51,7 @@ def writing(file: Path, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch]
 
 
 class ArrowTable:
-    """Record batches of a file, found by the number of a row; only what is asked for is read."""
+    """Random access to the rows of an Arrow file; only the indexed record batch is read."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -60,7 +60,7 @@ class ArrowTable:
         self.held: tuple[int, Any] = (-1, None)
 
     def __reduce__(self) -> tuple[type, tuple[Path]]:
-        return ArrowTable, (self.file,)  # a loader's worker opens the file, it is not sent there
+        return ArrowTable, (self.file,)  # a loader's worker opens the file itself
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -82,22 +82,22 @@ def _python(value: Any) -> Any:
 
 
 def _integers(array: Any) -> list[int]:
-    """An array of int32 as a list; its own ``to_numpy`` would import pandas, which takes longer than a thousand rows."""
+    """An array of int32 as a list; pyarrow's ``to_numpy`` would import pandas, which takes longer than a thousand rows."""
     return np.frombuffer(array.buffers()[1], np.int32, len(array), 4 * array.offset).tolist() if len(array) else []
 
 
 class LazyRows(Sequence[T], Generic[T]):
-    """Some rows of a table, in an order of their own; what is read from one is made by ``make``."""
+    """A selection of rows of a table, in any order, decoded by ``make`` when they are indexed."""
 
-    def __init__(self, table: ArrowTable, chosen: np.ndarray) -> None:
-        self.table, self.chosen = table, chosen
+    def __init__(self, table: ArrowTable, indices: np.ndarray) -> None:
+        self.table, self.indices = table, indices
 
     def make(self, number: int) -> T:
-        """The row ``number`` of the table."""
+        """Decode the row ``number`` of the table."""
         raise NotImplementedError
 
     def __len__(self) -> int:
-        return len(self.chosen)
+        return len(self.indices)
 
     @overload
     def __getitem__(self, key: int) -> T: ...
@@ -105,31 +105,31 @@ class LazyRows(Sequence[T], Generic[T]):
     def __getitem__(self, key: slice) -> "LazyRows[T]": ...
     def __getitem__(self, key: int | slice) -> "T | LazyRows[T]":
         if isinstance(key, slice):
-            return type(self)(self.table, self.chosen[key])
-        return self.make(int(self.chosen[key]))
+            return type(self)(self.table, self.indices[key])
+        return self.make(int(self.indices[key]))
 
     def __iter__(self) -> Iterator[T]:
-        return (self.make(int(number)) for number in self.chosen)
+        return (self.make(int(number)) for number in self.indices)
 
 
 class Examples(LazyRows[Example]):
-    """Examples of a file that ``write_examples`` made."""
+    """Examples in a file of ``write_examples``."""
 
     def make(self, number: int) -> Example:
-        """An example."""
+        """Decode an example."""
         return example_of(self.table.row(number))
 
 
 class Rows(LazyRows[EncodedExample]):
-    """Encoded rows."""
+    """Encoded examples in a file of ``Preprocessor.write``."""
 
     def make(self, number: int) -> EncodedExample:
-        """An encoded row."""
+        """Decode an encoded example."""
         return encoded_of(self.table.row(number))
 
 
 def encoded_of(row: dict[str, Any]) -> EncodedExample:
-    """An encoded row from its stored row; labels that are not there are the answer's ids, as for causal rows of one answer."""
+    """An encoded example from its stored row; labels that are not stored are the answer's ids (causal, one trained answer)."""
     if row["labels"] is None:
         row["labels"] = [-100] * row["prompt_length"] + row["input_ids"][row["prompt_length"] :]
     return EncodedExample(**{**row, "lost": row["lost"] or ""})
@@ -142,7 +142,7 @@ def example_of(row: dict[str, Any]) -> Example:
 
 
 def example_batch(examples: Sequence[Example]) -> pa.RecordBatch:
-    """Examples as they are stored."""
+    """Examples as a record batch."""
     contexts = [[(turn.role, turn.content, turn.input) for turn in example.context] for example in examples]
     columns = [
         [example.place for example in examples],
@@ -155,7 +155,7 @@ def example_batch(examples: Sequence[Example]) -> pa.RecordBatch:
 
 
 def encoded_batch(rows: Sequence[EncodedExample]) -> pa.RecordBatch:
-    """Encoded rows as they are stored; labels that follow from the ids are left out."""
+    """Encoded examples as a record batch; labels that follow from the ids are not stored."""
     labels = [None if _implied(row) else row.labels for row in rows]
     values = {
         "input_ids": [row.input_ids for row in rows],
@@ -187,54 +187,54 @@ def _implied(row: EncodedExample) -> bool:
 
 
 def read_batch(file: Path, number: int) -> list[Example]:
-    """The examples of one record batch, read and not mapped: pages of a whole file would stay in memory."""
+    """The examples of one record batch; read, not mapped: pages of the whole file would stay in memory."""
     with pa.OSFile(str(file)) as source:
         return [example_of(row) for row in pa.ipc.open_file(source).get_batch(number).to_pylist()]
 
 
 def batches_in(file: Path) -> tuple[int, int]:
-    """How many record batches and rows a file has."""
+    """The number of record batches and of rows of a file."""
     table = ArrowTable(file)
     return table.reader.num_record_batches, len(table)
 
 
-class FactFiles:
-    """The numbers of encoded rows, written column by column as they come."""
+class ColumnFiles:
+    """Writes the columns of numbers of encoded rows."""
 
     def __init__(self, folder: Path) -> None:
-        self.files = {name: (folder / f"{name}.bin").open("wb") for name in FACTS}
+        self.files = {name: (folder / f"{name}.bin").open("wb") for name in COLUMNS}
 
-    def write(self, facts: dict[str, np.ndarray]) -> None:
-        """Add some rows."""
+    def write(self, columns: dict[str, np.ndarray]) -> None:
+        """Append the values of some rows."""
         for name, file in self.files.items():
-            file.write(facts[name].astype(FACTS[name]).tobytes())
+            file.write(columns[name].astype(COLUMNS[name]).tobytes())
 
     def close(self) -> None:
-        """Write what is left."""
+        """Flush and close the files."""
         for file in self.files.values():
             file.close()
 
 
 class RowColumns:
-    """The numbers of encoded rows, read column by column when they are needed."""
+    """The columns of numbers of encoded rows, each read from its file when it is indexed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return np.fromfile(self.folder / f"{name}.bin", FACTS[name])
+        return np.fromfile(self.folder / f"{name}.bin", COLUMNS[name])
 
-    def sizes(self, chosen: np.ndarray) -> np.ndarray:
+    def sizes(self, rows: np.ndarray) -> np.ndarray:
         """Tokens of these rows, as ``sizes_of``."""
-        return sizes_of(self["ids"], self["labels"])[chosen]
+        return sizes_of(self["ids"], self["labels"])[rows]
 
 
 def sizes_of(ids: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Tokens of rows, [rows, 1] for causal models and [rows, 2] for seq2seq: what batches are planned by."""
+    """Tokens of each row: [rows, 1] for causal models, [rows, 2] (source, target) for seq2seq."""
     return np.stack([ids, labels] if labels.any() else [ids], axis=1)
 
 
 def columns_of(rows: Iterable[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Facts of rows as columns."""
+    """The numbers of rows as columns."""
     listed = list(rows)
-    return {name: np.array([row[name] for row in listed], kind) for name, kind in FACTS.items()}
+    return {name: np.array([row[name] for row in listed], kind) for name, kind in COLUMNS.items()}

@@ -1,4 +1,4 @@
-"""What the rows of each split are like: lengths, repeats, and prompts that are in train and elsewhere."""
+"""Statistics of the rows of each split: lengths, duplicates, and prompts that are in train and elsewhere (leakage)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,16 +9,17 @@ from rich.table import Table
 from rich.text import Text
 
 from llmft.data.preprocessing.arrow_store import RowColumns
+from llmft.data.preprocessing.leakage import leaks
 from llmft.utils.console import Console
 
 LENGTHS = ("prompt_tokens", "answer_tokens", "prompt_characters", "answer_characters")
 COUNTS = {
     "duplicates": "repeat another row",
-    "near_duplicates": "repeat another row but for case and white space",
-    "other_answers": "have a prompt that is there with another answer",
+    "near_duplicates": "repeat another row except for case and white space",
+    "other_answers": "have a prompt that also has another answer",
     "leaked": "have a prompt that is in train too",
-    "near_leaked": "have a prompt that is in train too, but for case and white space",
-    "odd_characters": "hold characters that are not printable",
+    "near_leaked": "have a prompt that is in train too, except for case and white space",
+    "odd_characters": "hold unprintable characters",
     "lost_characters": "lose characters in this tokenizer",
 }
 BINS, BAR = 12, 30
@@ -31,7 +32,7 @@ class Audit:
     Attributes:
         splits: For each split ``rows``, of each length ``median``, ``p95`` and ``max``, the ``over`` shares, and counts of rows.
         lengths: Tokens of prompts and answers of all splits, before any cut.
-        budgets: The most tokens of both.
+        budgets: The max tokens of both.
     """
 
     splits: dict[str, dict[str, Any]]
@@ -39,36 +40,36 @@ class Audit:
     budgets: dict[str, int]
 
     @classmethod
-    def of(cls, facts: RowColumns, chosen: Mapping[str, np.ndarray], budgets: dict[str, int]) -> "Audit":
-        """Look at the rows of every split; one column of facts is in memory at a time."""
-        splits: dict[str, dict[str, Any]] = {name: {"rows": len(rows)} for name, rows in chosen.items()}
+    def of(cls, columns: RowColumns, indices: Mapping[str, np.ndarray], budgets: dict[str, int]) -> "Audit":
+        """Compute the statistics of every split; one column is in memory at a time."""
+        splits: dict[str, dict[str, Any]] = {name: {"rows": len(rows)} for name, rows in indices.items()}
         lengths: dict[str, np.ndarray] = {}
         for name in LENGTHS:
-            column = facts[name]
-            for split, rows in chosen.items():
+            column = columns[name]
+            for split, rows in indices.items():
                 splits[split][name] = summary(column[rows])
             part = name.removesuffix("_tokens")
             if part in budgets:
-                lengths[part] = column[np.concatenate(list(chosen.values()))]
-                for split, rows in chosen.items():
+                lengths[part] = column[np.concatenate(list(indices.values()))]
+                for split, rows in indices.items():
                     splits[split][f"over_{part}"] = float((column[rows] > budgets[part]).mean()) if len(rows) else 0.0
-        prompts, whole = facts["prompt"], facts["row"]
-        for split, rows in chosen.items():
+        prompts, whole = columns["prompt"], columns["row"]
+        for split, rows in indices.items():
             splits[split]["duplicates"] = repeated(whole[rows])
             splits[split]["other_answers"] = ambiguous(prompts[rows], whole[rows])
-        for split, rows in leaks(prompts, chosen).items():
+        for split, rows in leaks(prompts, indices).items():
             splits[split]["leaked"] = len(rows)
         del prompts, whole
         for name, key in (("row_like", "near_duplicates"), ("odd", "odd_characters"), ("lost", "lost_characters")):
-            column = facts[name]
-            for split, rows in chosen.items():
+            column = columns[name]
+            for split, rows in indices.items():
                 splits[split][key] = repeated(column[rows]) if key == "near_duplicates" else int(column[rows].sum())
-        for split, rows in leaks(facts["prompt_like"], chosen).items():
+        for split, rows in leaks(columns["prompt_like"], indices).items():
             splits[split]["near_leaked"] = len(rows)
         return cls(splits, lengths, budgets)
 
     def lines(self) -> list[str]:
-        """What is worth a line: only where there are such rows."""
+        """A line for each finding; none where there are no such rows."""
         found = []
         for split, numbers in self.splits.items():
             for key, words in COUNTS.items():
@@ -76,31 +77,32 @@ class Audit:
                 if numbers.get(key, 0) > exact and key != "lost_characters":
                     found.append(f"{split}: {numbers[key]:,} of {numbers['rows']:,} rows {words}")
         if any(numbers.get("leaked") for numbers in self.splits.values()):
-            found[-1] += " (data.leakage=drop leaves such rows out of val and test)"
+            found[-1] += " (data.leakage=drop drops such rows from val and test)"
         return found
 
     def table(self) -> Table:
-        """All numbers, a column for each split."""
-        there = {name: numbers for name, numbers in self.splits.items() if numbers["rows"]}
-        table = Table("", *there, title="audit", title_justify="left")
+        """All numbers as a table with a column for each split."""
+        splits = {name: numbers for name, numbers in self.splits.items() if numbers["rows"]}
+        table = Table("", *splits, title="audit", title_justify="left")
         for column in table.columns[1:]:
             column.justify = "right"
-        table.add_row("rows", *(f"{numbers['rows']:,}" for numbers in there.values()))
+        table.add_row("rows", *(f"{numbers['rows']:,}" for numbers in splits.values()))
         for name in LENGTHS:
-            cells = (f"{n[name]['median']:,} / {n[name]['p95']:,} / {n[name]['max']:,}" for n in there.values())
+            cells = (f"{n[name]['median']:,} / {n[name]['p95']:,} / {n[name]['max']:,}" for n in splits.values())
             table.add_row(f"{name.replace('_', ' ')}: median / 95 % / max", *cells)
         for part, budget in self.budgets.items():
             table.add_row(
-                f"{part} was over {budget} tokens and is trimmed", *(f"{n[f'over_{part}']:.1%}" for n in there.values())
+                f"{part} was over {budget} tokens and is trimmed",
+                *(f"{n[f'over_{part}']:.1%}" for n in splits.values()),
             )
         for key, words in COUNTS.items():
-            if any(key in n for n in there.values()):
-                table.add_row(f"rows that {words}", *(f"{n[key]:,}" if key in n else "-" for n in there.values()))
+            if any(key in n for n in splits.values()):
+                table.add_row(f"rows that {words}", *(f"{n[key]:,}" if key in n else "-" for n in splits.values()))
         return table
 
     def histogram(self) -> Table:
-        """How long prompts and answers are, as bars; what is over the budget stands out."""
-        table = Table(title="tokens before any cut", title_justify="left", show_header=True)
+        """Histogram of the lengths of prompts and answers; bars over the budget are red."""
+        table = Table(title="tokens before truncation", title_justify="left", show_header=True)
         for part, lengths in self.lengths.items():
             table.add_column(part, justify="right")
             table.add_column("rows", justify="right")
@@ -118,7 +120,7 @@ class Audit:
 
 
 def summary(values: np.ndarray) -> dict[str, int]:
-    """Median, 95th percentile (the smallest value that 95 % do not exceed) and maximum; zeros where there is none."""
+    """Median, 95th percentile (inverted CDF, no interpolation) and maximum; zeros if there are no values."""
     if not len(values):
         return {"median": 0, "p95": 0, "max": 0}
     middle, high = np.quantile(values, [0.5, 0.95], method="inverted_cdf")
@@ -126,13 +128,13 @@ def summary(values: np.ndarray) -> dict[str, int]:
 
 
 def repeated(values: np.ndarray) -> int:
-    """How many values were there before: all but the first of their kind."""
+    """Number of duplicates: all occurrences of a value but the first."""
     ordered = np.sort(values)  # np.unique would count with a hash table, ten times slower and larger
     return int((ordered[1:] == ordered[:-1]).sum())
 
 
 def ambiguous(prompts: np.ndarray, rows: np.ndarray) -> int:
-    """How many rows have a prompt that stands with several different answers."""
+    """Number of rows whose prompt occurs with different answers."""
     if not len(prompts):
         return 0
     order = np.argsort(prompts, kind="stable")
@@ -142,19 +144,8 @@ def ambiguous(prompts: np.ndarray, rows: np.ndarray) -> int:
     return int(np.diff(np.append(starts, len(rows)))[several].sum())
 
 
-def leaks(prompts: np.ndarray, chosen: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The rows of val and test whose prompt is in train too."""
-    train = np.sort(prompts[chosen["train"]])
-
-    def there(wanted: np.ndarray) -> np.ndarray:
-        places = np.minimum(np.searchsorted(train, wanted), len(train) - 1)
-        return train[places] == wanted
-
-    return {name: rows[there(prompts[rows])] for name, rows in chosen.items() if name != "train"}
-
-
 def bars(lengths: np.ndarray, budget: int) -> list[tuple[Text, Text, Text]]:
-    """Length up to, rows, and a bar, in steps that are round numbers."""
+    """Range of lengths, number of rows, and a bar, for bins with round edges."""
     if not len(lengths):
         return []
     top = int(np.quantile(lengths, 0.99, method="inverted_cdf"))
@@ -172,7 +163,7 @@ def bars(lengths: np.ndarray, budget: int) -> list[tuple[Text, Text, Text]]:
 
 
 def show_audit(audit: Audit | None) -> None:
-    """Print what the rows of each split are like, and how long they are; a stream has no audit."""
+    """Print the statistics and the histogram (a stream has no audit)."""
     if audit:
         console = Console(highlight=False)
         console.print(audit.table())

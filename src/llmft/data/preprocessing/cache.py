@@ -1,4 +1,4 @@
-"""What rows are made of -> the folder where they are kept; another cause, another folder."""
+"""The folder where examples and encoded rows are cached, keyed by everything that they depend on."""
 
 import fcntl
 import hashlib
@@ -7,9 +7,11 @@ import json
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import weakref
 from collections.abc import Callable
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,28 +22,36 @@ from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
 
 log = logging.getLogger(__name__)
+OWN = "llmft.data"
 LIBRARIES = ("transformers", "tokenizers", "jinja2", "pyarrow", "datasets")
 
 
 class Cache:
-    """Folders under ``data.cache``; with ``off`` they are the process's own, and gone with it.
+    """Folders under ``data.cache``; with ``off``, under a temporary folder of this process.
 
-    A folder is filled under another name behind a lock and renamed when it is whole (``models.cache``), so that a kill or a
-    second process neither leaves nor sees half of one.
+    A folder is filled under another name behind a lock and renamed when it is complete (``utils.cache``), so that neither a
+    killed nor a concurrent process leaves or sees an incomplete one.
+
+    Args:
+        where: ``data.cache``: ``off``, a folder, or None for llmft's own cache.
     """
 
     def __init__(self, where: str | bool | None) -> None:
-        self.root: Path | None = None
-        if where in ("off", False):
-            self.kept = Temporary()
-        else:
-            self.root = user_path(where) if isinstance(where, str) else cache_root() / "data"
+        self.where = where
+
+    @cached_property
+    def root(self) -> Path:
+        """The folder of all folders."""
+        if self.where in ("off", False):
+            self._temporary = TemporaryFolder()
+            return Path(self._temporary.name)
+        return user_path(self.where) if isinstance(self.where, str) else cache_root() / "data"
 
     def folder(self, name: str, key: str, build: Callable[[Path], None]) -> Path:
-        """The folder of a key, filled by ``build`` unless it is there.
+        """The folder of a key, filled by ``build`` unless it exists.
 
         Raises:
-            UserError: The cache's folder cannot be written.
+            UserError: The cache cannot be written.
         """
         built: list[Path] = []
 
@@ -49,26 +59,27 @@ class Cache:
             build(folder)
             built.append(folder)
 
-        root = self.root or Path(self.kept.name)
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            found = cached_folder(f"{name}-{key}", counted, root)
+            self.root.mkdir(parents=True, exist_ok=True)
+            found = cached_folder(f"{name}-{key}", counted, self.root)
         except OSError as error:
-            raise UserError(f"data.cache={root}: cannot be used ({error}); data.cache=DIR or data.cache=off") from None
+            raise UserError(
+                f"data.cache={self.root}: cannot be used ({error}); data.cache=DIR or data.cache=off"
+            ) from None
         if not built:
             log.info("cache: %s are there already: %s", name, found)
         return found
 
 
-class Temporary(tempfile.TemporaryDirectory):
-    """A folder that is gone with its process: what killed processes left of theirs is removed when the next one is made.
+class TemporaryFolder(tempfile.TemporaryDirectory):
+    """A folder that is removed at the end of its process; those that killed processes left are removed with the next one.
 
-    The lock in it is one of the open file, so that a second folder of the same process is safe, and workers keep it.
+    Its lock belongs to the open file, so a second folder of the same process is safe, and worker processes keep the lock.
     """
 
     def __init__(self) -> None:
         super().__init__(prefix="llmft-")
-        remove_left()
+        remove_stale()
         folder = Path(self.name)
         unfinished = folder / "unfinished"
         handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT, 0o600)
@@ -77,13 +88,13 @@ class Temporary(tempfile.TemporaryDirectory):
         unfinished.rename(folder / "in_use")  # no other process sees it without its lock
 
 
-def remove_left() -> None:
-    """Remove the temporary folders of processes that are gone."""
+def remove_stale() -> None:
+    """Remove the temporary folders of processes that have ended."""
     for other in Path(tempfile.gettempdir()).glob("llmft-*/in_use"):
-        _remove_if_left(other)
+        _remove_if_stale(other)
 
 
-def _remove_if_left(in_use: Path) -> None:
+def _remove_if_stale(in_use: Path) -> None:
     try:
         if in_use.lstat().st_uid != os.getuid():
             return
@@ -91,30 +102,25 @@ def _remove_if_left(in_use: Path) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(in_use.parent, ignore_errors=True)
     except OSError:
-        pass  # it is in use, or has just gone
+        pass  # in use, or removed by another process just now
 
 
 def key_of(**parts: Any) -> str:
-    """A digest of everything that these values say."""
+    """A digest of these values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
-def meaning_of(cls: type) -> dict[str, str]:
-    """Digests of the code that says what a row means: llmft itself, and the package of a class from outside."""
-    roots = {cls.__module__.partition(".")[0] for cls in cls.__mro__ if cls.__module__ != "builtins"}
-    return {
-        root: _code(root, cls) for root in sorted(roots) if root == "llmft" or root == cls.__module__.partition(".")[0]
-    }
+def code_fingerprint(cls: type) -> dict[str, str]:
+    """Digests of the code that the examples of a data set depend on: ``llmft.data``, and the package of a class from outside."""
+    package = cls.__module__.partition(".")[0]
+    return {root: _digest(root, cls) for root in {OWN, OWN if package == "llmft" else package}}
 
 
-def _code(root: str, cls: type) -> str:
-    import sys
-
-    digest = hashlib.sha256()
+def _digest(root: str, cls: type) -> str:
+    """SHA-256 of the source files of a package, or of the one module of a class."""
     package = getattr(sys.modules.get(root), "__path__", None)
-    files = (
-        [Path(inspect.getsourcefile(cls) or "")] if package is None else sorted(Path(next(iter(package))).rglob("*.py"))
-    )
+    files = sorted(Path(package[0]).rglob("*.py")) if package else [Path(inspect.getsourcefile(cls) or "")]
+    digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name}\n".encode())
         if file.is_file():
@@ -123,7 +129,7 @@ def _code(root: str, cls: type) -> str:
 
 
 def codec_key(codec: Codec) -> dict[str, Any]:
-    """What of a codec decides the ids: tokenizer, template, what is trained, and the libraries' versions."""
+    """What the ids of a codec depend on: tokenizer, template, trained parts, and the versions of the libraries."""
     tokenizer = codec.tokenizer
     whole = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
     return {

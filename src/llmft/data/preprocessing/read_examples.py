@@ -1,27 +1,33 @@
-"""A source -> examples in a file, and an account of the rows that are none."""
+"""The raw rows of a source -> validated examples in a file, and counts of the rows that were dropped."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from llmft.data.preprocessing.arrow_store import EXAMPLES, example_batch, writing
+from llmft.data.preprocessing.cache import key_of
 from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.data.records import Example, Row, RowError
 from llmft.data.sources import ParsedRow, Source, read
 from llmft.data.sources.format_hint import looks_like
 from llmft.utils.errors import UserError
 
-# Of a stored batch: so many rows, or so many characters.
+# Maximum rows and characters of a stored record batch.
 BATCH_ROWS = 1000
 BATCH_CHARACTERS = 8_000_000
-# So many bad rows at the start, all of another format: the file is of that format.
+# Where this many rows at the start are all invalid and in another format, the file is in that format.
 ALL_BAD = 20
 
 
 @dataclass
 class ExampleReader:
-    """How the rows of one source become examples: keys of ``conf/data``; ``at_once`` tells the first bad row and not all."""
+    """Reads the rows of one source as examples; the fields are keys of ``conf/data``.
+
+    Attributes:
+        first_only: Whether to raise at the first invalid row; else all of them are reported at the end.
+    """
 
     source: Source
     name: str
@@ -30,38 +36,42 @@ class ExampleReader:
     limit: int | None
     invalid: str
     duplicates: str
-    at_once: bool = False
+    first_only: bool = False
 
-    def examples(self, account: RowCounts, seen: dict[bytes, str]) -> Iterator[Example]:
-        """The examples in order; ``account`` counts what was read and dropped, ``seen`` are the places of earlier ones.
+    def examples(self, counts: RowCounts, seen: dict[bytes, str]) -> Iterator[Example]:
+        """Yield the examples in order.
+
+        Args:
+            counts: What was read and dropped is counted here.
+            seen: Digests of earlier examples and their places, for ``duplicates``; is added to.
 
         Raises:
-            UserError: Rows are broken (``invalid=error``) or repeated (``duplicates=error``), or all are of another format.
+            UserError: Rows are invalid (``invalid=error``) or repeated (``duplicates=error``), or all are in another format.
         """
         faults: list[str] = []
         hint, found = "", 0
         for located in read(self.source):
             if self.limit is not None and found >= self.limit:
                 break
-            account.read += 1
+            counts.read += 1
             try:
                 example = self._example(located)
                 self._check_repeated(example, seen)
             except RowError as error:
                 repeated = error.field == "duplicate"
-                if not (faults or account.dropped):
+                if not (faults or counts.dropped):
                     hint = looks_like(located.row, self.name)
                 if (self.duplicates if repeated else self.invalid) == "error":
                     faults.append(f"{located.place}: {error}{hint if not faults else ''}")
-                account.drop(located.place, error.field, error.reason, "duplicate" if repeated else "invalid")
-                account.blank += error.reason.startswith("must not be blank")
-                if (hint and not found and account.read == ALL_BAD) or (faults and self.at_once):
+                counts.drop(located.place, error.field, error.reason, "duplicate" if repeated else "invalid")
+                counts.blank += error.reason.startswith("must not be blank")
+                if (hint and not found and counts.read == ALL_BAD) or (faults and self.first_only):
                     break
                 continue
             found += 1
             yield example
         if hint and not found:
-            raise UserError(f"data.path={self.source.given}: {account.first}{hint}")
+            raise UserError(f"data.path={self.source.given}: {counts.first}{hint}")
         if faults:
             raise UserError.from_faults(f"data.path={self.source.given}", faults)
 
@@ -81,21 +91,34 @@ class ExampleReader:
 
 
 def write_examples(
-    readings: Sequence[ExampleReader],
+    readers: Sequence[ExampleReader],
     folder: Path,
-    account: RowCounts,
-    chosen: Callable[[Iterator[Example]], Iterator[Example]] = iter,
+    counts: RowCounts,
+    select: Callable[[Iterator[Example]], Iterator[Example]] = iter,
 ) -> None:
-    """Write ``examples.arrow`` from one source or several, and count in ``account``; ``chosen`` may stop before the end.
+    """Write ``examples.arrow`` from one source or several, and count in ``counts``; ``select`` may stop before the end.
 
     Raises:
-        UserError: As ``Reading.examples``.
+        UserError: As ``ExampleReader.examples``.
     """
     seen: dict[bytes, str] = {}
-    found = (example for reading in readings for example in reading.examples(account, seen))
+    found = (example for reader in readers for example in reader.examples(counts, seen))
     with writing(folder / "examples.arrow", EXAMPLES) as write:
-        for examples in _batched(chosen(found)):
+        for examples in _batched(select(found)):
             write(example_batch(examples))
+
+
+def examples_key(readers: Sequence[ExampleReader], fingerprint: dict[str, Any]) -> str:
+    """The cache key of the examples: everything that decides which examples there are, and their places."""
+    listed = [
+        {
+            "data": reader.source.sha256 or (reader.source.hub and reader.source.hub.fingerprint),
+            "places": [reader.source.given, *(part.given for part in reader.source.parts)],
+            "settings": [reader.name, reader.system, reader.limit, reader.invalid, reader.duplicates],
+        }
+        for reader in readers
+    ]
+    return key_of(readers=listed, fingerprint=fingerprint)
 
 
 def _digest(example: Example) -> bytes:

@@ -1,7 +1,8 @@
-"""How many examples there are -> which of them are train, test and val."""
+"""Which examples are train, test and val: by position, by a shuffle, or (of a stream) by a hash."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,19 +12,19 @@ from llmft.utils.errors import UserError
 
 
 def split_rows(rows: int, split: Mapping[str, float | None], split_by: str, seed: int) -> dict[str, np.ndarray]:
-    """Deal rows out: train first, then test, then val.
+    """Split rows: train first, then test, then val.
 
     Args:
-        rows: How many there are, in the order of the file.
+        rows: Number of rows, in the order of the file.
         split: Shares of ``train``, ``test`` and ``val``; a share above 0 is at least one row, ``train`` None takes the rest.
         split_by: ``shuffle`` (by a permutation of ``seed``) or ``position``.
-        seed: Of the permutation.
+        seed: Seed of the permutation.
 
     Returns:
-        The numbers of the rows of each split.
+        The row numbers of each split.
 
     Raises:
-        UserError: Nothing is left to train on.
+        UserError: No row is left to train on.
     """
     order = np.arange(rows)
     if split_by == "shuffle":
@@ -44,17 +45,50 @@ def _size(rows: int, share: float | None) -> int:
     return max(1, round(rows * share)) if share else 0
 
 
-class HashSplit:
-    """The split of a row of a stream, which a hash of its context and the seed decides: one prompt, one split.
+@dataclass(frozen=True)
+class SplitConfig:
+    """The keys of ``conf/data`` that decide which rows are train, test and val."""
+
+    split: Mapping[str, float | None]
+    split_by: str
+    leakage: str
+    seed: int
+
+    def assign(self, groups: np.ndarray) -> dict[str, np.ndarray]:
+        """The positions in ``groups`` of each split's, as ``split_rows``."""
+        return split_rows(len(groups), self.split, self.split_by, self.seed)
+
+
+def split_groups(
+    owners: np.ndarray, assign: Callable[[np.ndarray], dict[str, np.ndarray]]
+) -> tuple[dict[str, np.ndarray], int]:
+    """Split rows so that all rows of one example (the turns of a conversation) are in the same split.
 
     Args:
-        split: As of ``deal``; rows beyond a share of ``train`` are in none.
-        seed: Another one, other rows.
-        most: So many rows of val and of test each are looked for at the start; others of their share are not used.
+        owners: The number of each row's example, [rows], in ascending order.
+        assign: The numbers of the examples -> the positions among them of each split's.
+
+    Returns:
+        The row numbers of each split, and how many examples are in none.
+    """
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(owners)) + 1])
+    sizes = np.diff(np.append(starts, len(owners)))
+    parts = assign(owners[starts])
+    unused = len(starts) - sum(map(len, parts.values()))
+    return {name: spread(starts[part], sizes[part]) for name, part in parts.items()}, unused
+
+
+class HashSplit:
+    """Splits the rows of a stream by a hash of the context and the seed, so that equal prompts are in the same split.
+
+    Args:
+        split: As of ``split_rows``; rows beyond a share of ``train`` are in no split.
+        seed: Another seed gives another split.
+        limit: Maximum rows of val and of test; they are taken from the start of the stream, further rows are not used.
     """
 
-    def __init__(self, split: Mapping[str, float | None], seed: int, most: int) -> None:
-        self.seed, self.most = seed, most
+    def __init__(self, split: Mapping[str, float | None], seed: int, limit: int) -> None:
+        self.seed, self.limit = seed, limit
         test, val, train = split["test"] or 0.0, split["val"] or 0.0, split["train"]
         self.shares = {"test": test, "val": val, "train": 1 - test - val if train is None else train}
         self.names: list[str] = []
@@ -70,8 +104,8 @@ class HashSplit:
         return None
 
     def first(self, examples: Iterable[Example]) -> Iterator[Example]:
-        """The first rows of each split (``most`` of each), whose splits are then in ``names``."""
-        left = {name: self.most for name, share in self.shares.items() if share}
+        """The first examples of each split (at most ``limit`` of each); sets ``names`` to their splits."""
+        left = {name: self.limit for name, share in self.shares.items() if share}
         self.names = []
         for example in examples:
             name = self.split_of(example)
@@ -82,14 +116,14 @@ class HashSplit:
             if not any(left.values()):
                 return
 
-    def dealt(self, examples: np.ndarray) -> dict[str, np.ndarray]:
-        """Where among these numbers of ``names`` each split's are."""
+    def assign(self, examples: np.ndarray) -> dict[str, np.ndarray]:
+        """The positions in ``examples`` (indices into ``names``) of each split's."""
         names = np.array(self.names)[examples]
         return {name: np.flatnonzero(names == name) for name in ("train", "test", "val")}
 
 
 def spread(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The numbers of the rows of groups: ``starts`` [4, 0] with ``sizes`` [2, 3] are 4, 5, 0, 1, 2."""
+    """The row numbers of groups of rows: ``starts`` [4, 0] and ``sizes`` [2, 3] give 4, 5, 0, 1, 2."""
     ends = np.cumsum(sizes)
     within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - sizes, sizes)
     return np.repeat(starts, sizes) + within

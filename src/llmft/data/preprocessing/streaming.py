@@ -1,4 +1,4 @@
-"""Rows as they are read -> batches, epoch after epoch without an end; no more than a buffer and some windows is in memory."""
+"""Stream rows: read, shuffle, encode and batch them while training; memory holds a shuffle buffer and a few windows."""
 
 import random
 from collections import Counter
@@ -22,12 +22,12 @@ from llmft.data.tokenization.codec import EncodedExample
 from llmft.utils.errors import UserError
 from llmft.utils.text import json_line
 
-# Rows that are encoded and batched together; half of what other batching chooses among, so that the first batch is soon there.
+# Rows that are encoded and batched together; half of the sampler's window, so that the first batch comes sooner.
 WINDOW_ROWS = 1024
 
 
 class ExampleWindow(NamedTuple):
-    """Examples that are encoded and batched together, and what reading them has come to so far."""
+    """Examples that are encoded and batched together, and the counts of all rows read so far."""
 
     epoch: int
     examples: list[Example]
@@ -38,7 +38,7 @@ class ExampleWindow(NamedTuple):
 
 @dataclass
 class WindowCounts:
-    """What became of a window: of a stream that goes on, the windows behind it are counted by these alone."""
+    """Counts of one window; a checkpoint holds those of all earlier windows, so that they need not be encoded again."""
 
     epoch: int
     batches: int
@@ -51,50 +51,49 @@ class WindowCounts:
 
 
 class StreamingDataset(IterableDataset[list[list[EncodedExample]]]):
-    """Batches of lines of rows, for ``collate.training_batch``.
+    """Endless batches of (packed) sequences of encoded examples, for ``collate.training_batch``.
 
-    Each epoch reads the source's files in an order of its own, mixes the rows in a buffer, and takes windows of them, which
-    are encoded whole and batched by the plan. Seed, epoch and the files alone decide every batch; process ``rank`` of
-    ``ranks`` takes every ``ranks``-th of them.
+    Each epoch reads the files in a shuffled order, shuffles the rows in a buffer, and encodes and batches one window of rows
+    at a time. Every batch depends on seed, epoch and the files only; process ``rank`` of ``ranks`` takes every ``ranks``-th.
 
     Args:
-        reading: Of the source.
-        held_out: Which rows are not trained on.
-        encoding: How examples become rows.
-        plan: How rows become batches.
-        buffer: Rows among which the next one is drawn.
-        processes: How many encode ahead; 0: this one does, when a window is needed.
+        reader: Reads the source.
+        hash_split: Decides which rows are train.
+        preprocessor: Encodes examples.
+        plan: How encoded examples become batches.
+        buffer: Size of the shuffle buffer in rows.
+        processes: Worker processes that encode ahead; 0 encodes in this process.
     """
 
     def __init__(
         self,
-        reading: ExampleReader,
-        held_out: HashSplit,
-        encoding: Preprocessor,
+        reader: ExampleReader,
+        hash_split: HashSplit,
+        preprocessor: Preprocessor,
         plan: BatchingConfig,
         buffer: int,
         processes: int,
     ) -> None:
-        self.reading, self.held_out, self.encoding = replace(reading, at_once=True), held_out, encoding
+        self.reader, self.hash_split, self.preprocessor = replace(reader, first_only=True), hash_split, preprocessor
         self.plan, self.buffer, self.processes = plan, buffer, processes
         self.rank, self.ranks = 0, 1
         self.start, self.tallies = 0, list[WindowCounts]()
         self.rejected: Path | None = None
-        self.listed: set[str] | None = None  # lines of that file, once they are needed
+        self.listed: set[str] | None = None  # lines of that file, read on first use
 
     def resume_at(self, batches: int, tallies: Iterable[dict[str, Any]]) -> None:
-        """Leave out the first batches (of this process): windows behind them are read again, but not encoded."""
+        """Skip the first batches (of this process): their windows are read again, but not encoded."""
         self.start, self.tallies = batches, [WindowCounts(**tally) for tally in tallies]
 
     def state(self) -> list[dict[str, Any]]:
-        """What ``resume_at`` needs besides the number of batches."""
+        """The counts of all windows, which ``resume_at`` needs besides the number of batches."""
         return [asdict(tally) for tally in self.tallies]
 
     def __iter__(self) -> Iterator[list[list[EncodedExample]]]:
         skip = self.start * self.ranks
-        self.tallies, number = _behind(self.tallies, skip)
+        self.tallies, number = _completed(self.tallies, skip)
         windows = islice(self._windows(), len(self.tallies), None)
-        for window, part in self.encoding.ahead(windows, lambda window: window.examples, self.processes):
+        for window, part in self.preprocessor.ahead(windows, lambda window: window.examples, self.processes):
             rows, batches = self._batched(part, len(self.tallies))
             self._count(window, part, len(batches))
             for batch in batches:
@@ -106,30 +105,30 @@ class StreamingDataset(IterableDataset[list[list[EncodedExample]]]):
         if not part.rows.num_rows:
             return [], []
         rows = [encoded_of(row) for row in pa.RecordBatch.to_pylist(part.rows)]
-        batches = PlannedBatchSampler(sizes_of(part.facts["ids"], part.facts["labels"]), self.plan)
+        batches = PlannedBatchSampler(sizes_of(part.columns["ids"], part.columns["labels"]), self.plan)
         batches.set_epoch(window)
         return rows, batches
 
     def _count(self, window: ExampleWindow, part: EncodedBatch, batches: int) -> None:
-        if part.faults and self.encoding.fitting.too_long == "error":
+        if part.faults and self.preprocessor.truncation.too_long == "error":
             raise UserError.from_faults("data.too_long=error", part.faults)
-        if part.account.without_stop:
-            raise UserError.from_faults("labels", part.account.faults())
+        if part.counts.without_stop:
+            raise UserError.from_faults("labels", part.counts.faults())
         if window.epoch and not any(tally.kept for tally in self.tallies):
-            raise UserError(f"data.path={self.reading.source.given}: no row is left to train on ({self.summary()})")
-        account = part.account
-        counted = (batches, account.examples, account.kept, account.supervised_tokens, window.read, window.unread)
-        self.tallies.append(WindowCounts(window.epoch, *counted, dict(account.dropped)))
-        self._list([*window.rejected, *account.rejected])
+            raise UserError(f"data.path={self.reader.source.given}: no row is left to train on ({self.summary()})")
+        counts = part.counts
+        counted = (batches, counts.examples, counts.kept, counts.supervised_tokens, window.read, window.unread)
+        self.tallies.append(WindowCounts(window.epoch, *counted, dict(counts.dropped)))
+        self._list([*window.rejected, *counts.rejected])
 
     def _list(self, rejected: Sequence[dict[str, str]]) -> None:
-        """Add rows to ``rejected.jsonl`` that are not there yet (from the first rows, an epoch before, or before a resume)."""
+        """Append rows to ``rejected.jsonl`` that it does not list yet (from an earlier epoch or before a resume)."""
         if self.rejected is None or not rejected:
             return
         if self.listed is None:
             there = self.rejected.read_text(encoding="utf-8") if self.rejected.exists() else ""
             self.listed = set(there.split("\n"))
-        lines = dict.fromkeys(map(json_line, rejected))  # as the account writes them
+        lines = dict.fromkeys(map(json_line, rejected))  # as RowCounts writes them
         new = [line for line in lines if line not in self.listed]
         self.listed.update(new)
         with self.rejected.open("a", encoding="utf-8", errors="backslashreplace") as handle:
@@ -138,40 +137,40 @@ class StreamingDataset(IterableDataset[list[list[EncodedExample]]]):
     def _windows(self) -> Iterator[ExampleWindow]:
         epoch = 0
         while True:
-            account, listed, found = RowCounts("", None), 0, False
-            draw = random.Random(f"{self.plan.seed} {epoch}")  # noqa: S311 (an order, no secret)
-            reading = replace(self.reading, source=self._mixed_files(draw))
-            examples = (e for e in reading.examples(account, {}) if self.held_out.split_of(e) == "train")
+            counts, listed, found = RowCounts("", None), 0, False
+            draw = random.Random(f"{self.plan.seed} {epoch}")  # noqa: S311 (shuffling, no secret)
+            reader = replace(self.reader, source=self._shuffled_files(draw))
+            examples = (e for e in reader.examples(counts, {}) if self.hash_split.split_of(e) == "train")
             if self.plan.shuffle:
                 examples = shuffled(examples, self.buffer, draw)
             while taken := list(islice(examples, WINDOW_ROWS)):
                 found = True
-                yield ExampleWindow(epoch, taken, account.read, dict(account.dropped), account.rejected[listed:])
-                listed = len(account.rejected)
+                yield ExampleWindow(epoch, taken, counts.read, dict(counts.dropped), counts.rejected[listed:])
+                listed = len(counts.rejected)
             if not found:
-                raise UserError(f"data.path={self.reading.source.given}: the stream holds no row to train on")
+                raise UserError(f"data.path={self.reader.source.given}: the stream holds no row to train on")
             epoch += 1
 
-    def _mixed_files(self, draw: random.Random) -> Any:
-        parts = list(self.reading.source.parts)
+    def _shuffled_files(self, draw: random.Random) -> Any:
+        parts = list(self.reader.source.parts)
         if self.plan.shuffle:
             draw.shuffle(parts)
-        return replace(self.reading.source, parts=tuple(parts))
+        return replace(self.reader.source, parts=tuple(parts))
 
-    def told(self) -> str:
-        """``summary`` in words."""
+    def describe(self) -> str:
+        """``summary`` as a sentence."""
         n = self.summary()
-        left = ", ".join(
+        dropped = ", ".join(
             f"{count:,} {why}" for why, count in (Counter(n["dropped"]) + Counter(n.get("unread"))).items()
         )
         return (
             f"{n['examples']:,} rows of {n['epochs_begun']} epochs in {n['batches']:,} batches, "
             f"{n['supervised_tokens']:,} supervised tokens; {n.get('rows', 0):,} rows of the files were read"
-            + (f"; left out: {left}" if left else "")
+            + (f"; dropped: {dropped}" if dropped else "")
         )
 
     def summary(self) -> dict[str, Any]:
-        """What the windows so far have come to, as JSON; rows that could not be read are the first epoch's."""
+        """Totals over all windows so far, as JSON; rows that could not be read are counted in the first epoch only."""
         dropped: Counter[str] = Counter()
         for tally in self.tallies:
             dropped.update(tally.dropped)
@@ -190,19 +189,19 @@ class StreamingDataset(IterableDataset[list[list[EncodedExample]]]):
 
 
 def shuffled(examples: Iterable[Example], buffer: int, draw: random.Random) -> Iterator[Example]:
-    """The examples, each drawn from the next ``buffer`` ones that are still to come."""
-    coming = iter(examples)
-    held = list(islice(coming, buffer))
-    for example in coming:
-        place = draw.randrange(len(held))
-        yield held[place]
-        held[place] = example
+    """Shuffle examples with a buffer: each is drawn from the next ``buffer`` examples."""
+    remaining = iter(examples)
+    held = list(islice(remaining, buffer))
+    for example in remaining:
+        position = draw.randrange(len(held))
+        yield held[position]
+        held[position] = example
     draw.shuffle(held)
     yield from held
 
 
-def _behind(tallies: Sequence[WindowCounts], batches: int) -> tuple[list[WindowCounts], int]:
-    """The windows that are wholly among the first batches, and how many batches they have."""
+def _completed(tallies: Sequence[WindowCounts], batches: int) -> tuple[list[WindowCounts], int]:
+    """The windows that are completely among the first batches, and their number of batches."""
     count = 0
     for number, tally in enumerate(tallies):
         if count + tally.batches > batches:

@@ -102,11 +102,11 @@ def test_counts_add_up_over_batches_and_files(tmp_path):
 
 @pytest.mark.parametrize("chosen", [[2, 0], []])
 def test_facts_are_read_by_row(tmp_path, chosen):
-    from llmft.data.preprocessing.arrow_store import FACTS, FactFiles, RowColumns
+    from llmft.data.preprocessing.arrow_store import COLUMNS, ColumnFiles, RowColumns
 
-    files = FactFiles(tmp_path)
+    files = ColumnFiles(tmp_path)
     for numbers in ([1, 2], [3]):
-        files.write({name: np.array(numbers) for name in FACTS})
+        files.write({name: np.array(numbers) for name in COLUMNS})
     files.close()
     facts = RowColumns(tmp_path)
     assert facts["ids"].tolist() == [1, 2, 3]

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from llmft.data.preprocessing.audit import Audit, ambiguous, bars, leaks, repeated, summary
+from llmft.data.preprocessing.audit import Audit, ambiguous, bars, repeated, summary
 from llmft.data.preprocessing.encode import ODD, _normal
+from llmft.data.preprocessing.leakage import leaks
 
 
 def test_lengths_by_hand():
@@ -76,7 +77,7 @@ def test_the_audit_of_a_split():
     assert (train["rows"], train["prompt_tokens"]["max"], train["over_prompt"]) == (3, 30, pytest.approx(2 / 3))
     assert (train["duplicates"], train["near_duplicates"], train["odd_characters"]) == (0, 1, 1)
     assert (val["leaked"], val["near_leaked"]) == (1, 1)
-    assert "train: 1 of 3 rows repeat another row but for case and white space" in audit.lines()
+    assert "train: 1 of 3 rows repeat another row except for case and white space" in audit.lines()
     assert any(line.startswith("val: 1 of 1 rows have a prompt that is in train too") for line in audit.lines())
     console = Console(width=120, record=True)
     console.print(audit.table(), audit.histogram())

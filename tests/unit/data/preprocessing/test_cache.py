@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from llmft.data.preprocessing.cache import Temporary
+from llmft.data.preprocessing.cache import TemporaryFolder
 from tests.support.forks import forked, killed
 
 
 def test_temporary_folders_of_killed_processes_go_with_the_next(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    pid = forked(Temporary)
+    pid = forked(TemporaryFolder)
     theirs = set(tmp_path.iterdir())
-    ours = Temporary()
+    ours = TemporaryFolder()
     assert theirs < set(tmp_path.iterdir())
     killed(pid)
-    again = Temporary()
+    again = TemporaryFolder()
     assert set(tmp_path.iterdir()) == {Path(ours.name), Path(again.name)}
     ours.cleanup()
     again.cleanup()

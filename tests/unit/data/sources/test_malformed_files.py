@@ -98,7 +98,7 @@ def test_any_value_is_an_example_or_a_fault_of_the_row(value):
         {"messages": "messages", "system": "text"},
         {"instruction": "text", "output": "value", "input": "content", "id": "role"},
     ):
-        custom.columns = columns
+        custom.column_names = columns
         for to_example in (custom.to_example, Academic.to_example):
             try:
                 example = to_example(value)

@@ -1,0 +1,214 @@
+"""One data set's rows, read, validated, encoded and split: what ``InstructionDataModule`` loads its batches from."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmft.data.batching.sampler import BatchingConfig
+from llmft.data.preprocessing.arrow_store import ArrowTable, Examples, RowColumns, Rows
+from llmft.data.preprocessing.audit import Audit
+from llmft.data.preprocessing.cache import Cache, code_fingerprint, codec_key, key_of
+from llmft.data.preprocessing.encode import Preprocessor
+from llmft.data.preprocessing.leakage import without_leaks
+from llmft.data.preprocessing.read_examples import ExampleReader, examples_key, write_examples
+from llmft.data.preprocessing.row_counts import RowCounts
+from llmft.data.preprocessing.split import HashSplit, SplitConfig, split_groups
+from llmft.data.preprocessing.streaming import StreamingDataset
+from llmft.data.preprocessing.truncation import Truncation
+from llmft.data.records import Example, Row
+from llmft.data.sources import Source, find
+from llmft.data.tokenization.codec import Codec
+from llmft.utils.errors import UserError
+
+
+class DataPreparation:
+    """Reads, encodes and splits the rows of a data set. The arguments are the keys of ``conf/data``; nothing is read in here.
+
+    Attributes:
+        codec: Encodes examples for one backbone and one prompt.
+        examples: The examples, in the order of the file, after ``read``.
+        encoded: The encoded examples of ``train``, ``test`` and ``val``, after ``encode``.
+        indices: Their row numbers in ``row_columns``.
+        row_counts: How many rows were read, dropped, trimmed, and why.
+        audit: Lengths, duplicates and leakage of each split.
+        stream: The training batches of ``data.streaming=true``.
+        pad_id: The tokenizer's pad token.
+    """
+
+    codec: Codec | None = None
+    stream: StreamingDataset | None = None
+    audit: Audit | None = None
+    pad_id = 0
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        path: str | Sequence[str],
+        sha256: str | None,
+        revision: str | None,
+        subset: str | None,
+        hub_split: str,
+        system: str | None,
+        prompt: str | None,  # for the codec, which is made from the config
+        batch_size: int,
+        limit: int | None,
+        max_prompt_tokens: int,
+        max_answer_tokens: int,
+        too_long: str,
+        invalid: str,
+        duplicates: str,
+        leakage: str,
+        cache: str | bool | None,
+        processes: int | None,
+        split: Mapping[str, float | None],
+        split_by: str,
+        shuffle: bool,
+        batching: str,
+        tokens_per_batch: int,
+        pack_tokens: int | None,
+        num_workers: int,
+        streaming: bool,
+        stream_buffer: int,
+        stream_held_out: int,
+        train_on: str,
+        train_on_turns: str,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.name, self.num_workers, self.processes = name, num_workers, processes
+        hub = {"revision": revision, "subset": subset, "hub_split": hub_split, "streaming": streaming}
+        self.source_options = {"path": path, "name": name, "sha256": sha256, **hub}
+        self.row_options = {"system": system, "limit": limit, "invalid": invalid, "duplicates": duplicates}
+        self.truncation = Truncation(max_prompt_tokens, max_answer_tokens, too_long)
+        budgets = (max_prompt_tokens, max_answer_tokens)
+        self.plan = BatchingConfig(batching, batch_size, tokens_per_batch, pack_tokens, budgets, shuffle, seed)
+        self.split = SplitConfig(split, split_by, leakage, seed)
+        self.cache = Cache("off" if streaming else cache)
+        self.streaming, self.stream_buffer = streaming, stream_buffer
+        self.hash_split = HashSplit(split, seed, stream_held_out)
+        self.encoded: dict[str, Rows] = {}
+        self._encoded_by: Codec | None = None
+
+    @staticmethod
+    @abstractmethod
+    def to_example(row: Row) -> Example:
+        """The example of one raw row.
+
+        Raises:
+            RowError: A field is missing or has an unexpected value.
+        """
+
+    @cached_property
+    def source(self) -> Source:
+        """The files or the Hub data set of ``data.path``, with their SHA-256; found (and downloaded) on first use.
+
+        Raises:
+            UserError: There is no such file, or its digest is another one.
+        """
+        return find(**self.source_options)
+
+    @cached_property
+    def reader(self) -> ExampleReader:
+        """Reads and validates the rows of ``source``."""
+        return ExampleReader(self.source, self.name, self.to_example, **self.row_options, first_only=self.streaming)
+
+    def readers(self) -> list[ExampleReader]:
+        """The readers, in order: one, except in a mix of sets."""
+        return [self.reader]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What ``to_example`` depends on, for the cache's key; a set with settings of its own adds them."""
+        return {"class": type(self).__qualname__, "code": code_fingerprint(type(self))}
+
+    def read(self) -> None:
+        """Read and validate the rows; of a stream, only its first rows of each split. Needs no model.
+
+        Raises:
+            UserError: Rows are invalid (``invalid=error``) or repeated (``duplicates=error``), or none is left.
+        """
+        self._encoded_by = None
+        budgets = {"prompt": self.truncation.max_prompt, "answer": self.truncation.max_answer}
+        self.row_counts = RowCounts(self.source.given, self.source.sha256, budgets)
+        self.examples_key = examples_key(self.readers(), self.fingerprint())
+
+        def build(folder: Path) -> None:
+            counts = RowCounts(self.source.given, self.source.sha256)
+            write_examples(self.readers(), folder, counts, self.hash_split.first if self.streaming else iter)
+            counts.save(folder)
+
+        folder = self.cache.folder("examples", self.examples_key, build)
+        self.row_counts.add_saved(folder)
+        table = ArrowTable(folder / "examples.arrow")
+        self.examples = Examples(table, np.arange(len(table)))
+        self._check_not_empty(len(table))
+
+    def encode(self, codec: Codec) -> None:
+        """Encode every example within its token budgets, and split the encoded rows into train, test and val.
+
+        Raises:
+            UserError: A row is over a budget (``too_long=error``), prompts leak between splits (``leakage=error``), or no row
+                is left to train on.
+        """
+        if self._encoded_by is not None:
+            self.read()  # the counts of another codec do not count twice
+
+        def build(folder: Path) -> None:
+            counts = RowCounts(self.source.given, self.source.sha256)
+            preprocessor.write(folder, counts, self.processes)
+            counts.save(folder)
+
+        preprocessor = Preprocessor(self.examples.table.file, codec, self.truncation)
+        if self.streaming:
+            rest = (preprocessor, self.plan, self.stream_buffer, self.num_workers)
+            self.stream = StreamingDataset(self.reader, self.hash_split, *rest)
+        key = key_of(examples=self.examples_key, codec=codec_key(codec), truncation=asdict(self.truncation))
+        folder = self.cache.folder("rows", key, build)
+        self.row_counts.add_saved(folder)
+        self.table, self.row_columns = ArrowTable(folder / "rows.arrow"), RowColumns(folder)
+        self._check_not_empty(len(self.table))
+        self.pad_id = codec.tokenizer.pad_token_id
+        self._split()
+        self.codec = self._encoded_by = codec
+
+    def _split(self) -> None:
+        owners, counts = self.row_columns["example"], self.row_counts
+        assign = self.hash_split.assign if self.streaming else self.split.assign
+        indices, counts.unused = split_groups(owners, assign)
+        if self.split.leakage != "warn":
+            indices = without_leaks(indices, self.row_columns, self.table, counts, self.split.leakage)
+        self.audit = Audit.of(self.row_columns, indices, counts.budgets)
+        self.indices = indices | {"train": self.weighted(indices["train"])}
+        self.encoded = {name: Rows(self.table, rows) for name, rows in self.indices.items()}
+
+    def weighted(self, rows: np.ndarray) -> np.ndarray:
+        """The row numbers of an epoch of training; a mix of sets repeats or omits some by its weights."""
+        return rows
+
+    def in_order(self) -> Rows:
+        """The encoded rows of all splits in the order of the file, each once."""
+        return Rows(self.table, np.unique(np.concatenate(list(self.indices.values()))))
+
+    def examples_in_order(self) -> Examples:
+        """The example of each row of ``in_order``."""
+        return Examples(self.examples.table, self.row_columns["example"][self.in_order().indices])
+
+    def examples_of(self, split: str) -> Examples:
+        """The examples of a split (of val if there is no test split; of train if there is no val either), each once."""
+        chosen = next(name for name in (split, "val", "train") if len(self.indices[name]))
+        numbers = self.row_columns["example"][self.indices[chosen]]
+        _, first = np.unique(numbers, return_index=True)
+        return Examples(self.examples.table, numbers[np.sort(first)])
+
+    def _check_not_empty(self, rows: int) -> None:
+        if rows == 0:
+            why = ", ".join(f"{count} {reason}" for reason, count in self.row_counts.dropped.items())
+            example = f"; e.g. {self.row_counts.first}" if self.row_counts.first else ""
+            raise UserError(
+                f"data.path={self.source.given}: no row is left to train on ({why or 'it holds none'}){example}"
+            )

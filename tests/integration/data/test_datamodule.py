@@ -1,0 +1,146 @@
+"""Every data set is a LightningDataModule: its hooks, its place in a plain Trainer, and what its encoders import."""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from llmft.data.datamodule import InstructionDataModule
+from llmft.data.preprocessing import encode, read_examples
+from llmft.utils.errors import UserError
+from tests.conftest import chat_row, write_rows
+
+ROWS = [chat_row(f"Question {n}?", f"Answer {n}.") for n in range(20)]
+HEAVY = ("torch", "lightning", "torchmetrics", "peft", "datasets")
+
+
+@pytest.fixture
+def fresh(module, load, tmp_path):
+    """A data module that has read nothing, with its codec."""
+    write_rows(tmp_path / "rows.jsonl", *ROWS)
+
+    codec = module("model=tiny_gpt2", "data.cache=off").codec
+
+    def make(*overrides: str) -> InstructionDataModule:
+        options = ("model=tiny_gpt2", f"data.cache={tmp_path / 'cache'}", "data.batch_size=2", *overrides)
+        data = instantiate(load("data.path=rows.jsonl", *options).data)()
+        data.codec = codec
+        return data
+
+    return make
+
+
+class Seen(pl.LightningModule):
+    """One weight; notes the places of the rows that it is trained on, and stops in the middle of an epoch."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        super().__init__()
+        self.weight, self.stop_after, self.steps, self.places = torch.nn.Parameter(torch.zeros(1)), stop_after, 0, []
+
+    def training_step(self, batch: dict[str, Any]) -> torch.Tensor:
+        self.places.append(batch["places"])
+        return self.weight.sum()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002 (Lightning's)
+        self.steps += 1
+        if self.steps == self.stop_after:
+            raise KeyboardInterrupt
+
+    def validation_step(self, batch: dict[str, Any]) -> None:
+        self.log("val/rows", len(batch["places"]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def trainer(folder: Any, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    return pl.Trainer(default_root_dir=folder, callbacks=list(callbacks), max_epochs=2, **quiet, **options)
+
+
+def test_nothing_is_read_before_it_is_needed(load):
+    data = instantiate(load("data=alpaca", "data.path=missing.jsonl").data)()
+    assert isinstance(data, InstructionDataModule)
+    assert issubclass(InstructionDataModule, pl.LightningDataModule)
+    with pytest.raises(UserError, match=r"data.path=missing.jsonl: no such file"):
+        data.read()
+
+
+def test_setup_needs_a_codec(fresh):
+    data = fresh()
+    data.codec = None
+    with pytest.raises(UserError, match=r"has no codec; set datamodule.codec"):
+        data.setup("fit")
+
+
+def test_setup_finds_what_the_first_process_has_prepared(fresh, monkeypatch):
+    fresh().prepare_data()
+    monkeypatch.setattr(encode.Preprocessor, "encode_batch", None)
+    monkeypatch.setattr(read_examples.ExampleReader, "_example", None)
+    data = fresh()
+    data.setup("fit")
+    assert {name: len(rows) for name, rows in data.encoded.items()} == {"train": 18, "test": 0, "val": 2}
+
+
+def test_without_a_cache_each_process_encodes(fresh):
+    data = fresh("data.cache=off")
+    data.setup("fit")
+    assert len(data.encoded["train"]) == 18
+
+
+def test_a_plain_trainer_trains_and_resumes_in_the_middle_of_an_epoch(fresh, tmp_path):
+    whole = Seen()
+    trainer(tmp_path / "a").fit(whole, datamodule=fresh())
+    assert len(whole.places) == 18
+    assert len({place for batch in whole.places[:9] for place in batch}) == 18
+    assert whole.places[:9] != whole.places[9:]
+
+    first, rest = Seen(stop_after=12), Seen()
+    every = ModelCheckpoint(tmp_path / "b", every_n_train_steps=1, save_top_k=1, monitor=None)
+    with pytest.raises(SystemExit):
+        trainer(tmp_path / "b", every).fit(first, datamodule=fresh())
+    trainer(tmp_path / "b").fit(rest, datamodule=fresh(), ckpt_path=every.best_model_path, weights_only=True)
+    done = torch.load(every.best_model_path, weights_only=True)["Academic"]
+    assert (done["epoch"], done["batches"]) in {(1, 2), (1, 3)}  # Lightning saves at the end of a step
+    assert rest.places == whole.places[9 + done["batches"] :]
+
+
+def test_test_and_predict_batches_are_those_of_the_test_split(fresh):
+    data = fresh("data.split.test=0.25")
+    data.setup()
+    wanted = {row.place for row in data.encoded["test"]}
+    assert len(wanted) == 5
+    for loader in (data.test_dataloader(), data.predict_dataloader()):
+        assert {place for batch in loader for place in batch["places"]} == wanted
+    without = fresh("data.split.val=0")
+    without.setup()
+    assert (without.val_dataloader(), without.test_dataloader()) == ([], [])
+
+
+def test_batches_are_sharded_by_the_trainer_or_by_hand(fresh):
+    data = fresh()
+    data.setup()
+    parts = []
+    for rank in range(2):
+        data.share(rank, 2)
+        parts.append([place for batch in data.train_dataloader() for place in batch["places"]])
+    assert sorted(parts[0] + parts[1]) == sorted(row.place for row in data.encoded["train"])
+    data.trainer = type("Trainer", (), {"global_rank": 0, "world_size": 2})()  # pyright: ignore[reportAttributeAccessIssue]
+    assert [place for batch in data.train_dataloader() for place in batch["places"]] == parts[0]
+
+
+def test_a_process_that_encodes_imports_neither_torch_nor_lightning(fresh):
+    data = fresh()
+    data.read()
+    preprocessor = encode.Preprocessor(data.examples.table.file, data.codec, data.truncation)
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawned, encode._init_worker, (preprocessor,)) as pool:
+        assert pool.submit(encode._call, "encode_batch", 0).result().counts.kept == 20
+        modules = pool.submit(eval, "set(__import__('sys').modules)").result()
+    assert "llmft.data.preprocessing.encode" in modules
+    assert modules.isdisjoint(HEAVY), sorted(modules & set(HEAVY))
