@@ -12,11 +12,11 @@ PAGE = ROOT / "docs" / "reference.md"
 KEY = re.compile(r"^( *)([\w.]+):(?: +(.*?))?(?:\s+# (.*))?$")
 INTRODUCTION = """# Reference
 
-Made from `conf/` by `docs/make_reference.py`; `python -m llmft [COMMAND] --help` shows the same with the values of your config.
-`???` must be set (an option does it). `${...}` takes the value of another key. An option holds the keys of its group's base, and
-those that it lists.
+Generated from `conf/` by `docs/make_reference.py`; `python -m llmft [COMMAND] --help` shows the same with your config's values.
+`???` must be set (an option does it). `${...}` takes the value of another key. An option has the keys of its group's base and
+the keys that it lists.
 """
-# Hydra's own part, which the command line sets.
+# Keys of Hydra, which the command line sets.
 HIDDEN = ("defaults", "hydra", "_target_", "_partial_")
 
 
@@ -29,13 +29,13 @@ class Entry(NamedTuple):
 
 
 def head(text: str) -> str:
-    """The comment that a file begins with."""
+    """The comment at the top of a file."""
     lines = itertools.takewhile(lambda line: line.startswith("#"), text.split("\n"))
     return " ".join(line[1:].strip() for line in lines if "@package" not in line)
 
 
 def entries(text: str) -> Iterator[Entry]:
-    """The keys of a file in its order; a text of several lines stands as ``...``."""
+    """The keys of a file in order; a multi-line text is shown as ``...``."""
     above: list[tuple[int, str]] = []
     block = -1
     for line in text.split("\n"):
@@ -52,12 +52,12 @@ def entries(text: str) -> Iterator[Entry]:
 
 
 def cell(text: str) -> str:
-    """Text that a table's cell can hold."""
+    """Escape text for a table cell."""
     return text.replace("|", "\\|")
 
 
 def table(found: list[Entry], prefix: str) -> Iterator[str]:
-    """Keys as they are written on the command line."""
+    """A table of keys as written on the command line."""
     if found:
         yield from ("", "| key | default | |", "|---|---|---|")
         yield from (f"| `{prefix}{e.key}` | `{cell(e.value)}` | {cell(e.comment)} |" for e in found)
@@ -65,7 +65,7 @@ def table(found: list[Entry], prefix: str) -> Iterator[str]:
 
 
 def command(file: Path) -> Iterator[str]:
-    """A command's own keys."""
+    """The section of a command, with its keys."""
     text = file.read_text(encoding="utf-8")
     yield f"### {file.stem}\n\n{head(text)}"
     groups = [m[1] for m in re.finditer(r"^  - (?:override )?([a-z]+): ", text, re.MULTILINE)]
@@ -79,7 +79,7 @@ def command(file: Path) -> Iterator[str]:
 
 
 def group(folder: Path) -> Iterator[str]:
-    """A group: its options, the keys that they share, and what each has for itself."""
+    """The section of a group: its options, their common keys, and the keys of each."""
     yield f"### {folder.name}=\n"
     files = sorted(folder.glob("*.yaml"), key=lambda f: (not f.stem.startswith("_"), f.stem))
     for file in files:
@@ -90,14 +90,14 @@ def group(folder: Path) -> Iterator[str]:
         if file.stem.startswith("_") and file.stem != "_base":
             name = f"All {file.stem[1:]} options"
         parents = re.search(r"^defaults: \[(.*)\]", text, re.MULTILINE)
-        based = f" (as `{parents[1].removeprefix('_')}`, but for)" if parents and parents[1] not in ("_base",) else ""
+        based = f" (like `{parents[1].removeprefix('_')}`, except)" if parents and parents[1] not in ("_base",) else ""
         yield f"**{name}**{based} {head(text)}".rstrip()
         yield from table(list(entries(text)), "" if "@package _global_" in text else f"{folder.name}.")
         yield ""
 
 
 def page(conf: Path) -> str:
-    """The whole page."""
+    """The page."""
     lines = [INTRODUCTION, "## Commands\n"]
     commands = sorted(conf.glob("[!_]*.yaml"), key=lambda f: (f.stem != "train", f.stem))
     for file in commands:
