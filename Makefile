@@ -19,7 +19,7 @@ run: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-# every promise of the README, the slow tests too, and the proof that each test fails when its promise is broken
+# every promise of the README, the slow tests too, and the proof that each test fails when its promise is broken (2 minutes)
 guarantees: $(VENV)/.installed
 	$(BIN)/python -m pytest -m guarantees -n 2 --dist loadgroup
 	$(BIN)/python tests/guarantees/mutations.py

@@ -47,13 +47,17 @@ DATA = {
     "psychology": "psychology.json",
     "keyword_qa": "keyword_qa.json",
 }
+FOLDERS = ("unit", "integration", "guarantees", "robustness", "real", "gpu")
 TINY = ("tiny_t5", "tiny_gpt2", "tiny_llama")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share a module's fixture in one process, where it is made once (``--dist loadgroup``)."""
+    """Mark tests by their folder; keep those that share a module's fixture in one process (``--dist loadgroup``)."""
     for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        if folder in FOLDERS:
+            item.add_marker(folder)
         made = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 (pytest has no public name for it)
         if any(fixture.scope == "module" for fixtures in made.values() for fixture in fixtures):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))

@@ -41,7 +41,7 @@ FAULTS = [
           ACCUMULATION),
     # 2 ranks
     Fault("a filler's labels are trained", "data/batching/collate.py", "self.rows[row] if row >= 0 else _unlabelled(self.rows[~row])", "self.rows[max(row, ~row)]",
-          f"{HERE}/test_ranks_change_nothing.py"),
+          f"{HERE}/test_ranks_change_nothing.py", 16),
     Fault("all processes take the same rows", "data/batching/sampler.py", "range(self.start * self.ranks + self.rank,", "range(self.start * self.ranks,",
           "tests/unit/data/batching/test_sampler.py"),
     # 3 packing
@@ -54,7 +54,7 @@ FAULTS = [
     Fault("a row predicts the next row's first token", "models/causal.py", "row_starts(batch[\"rows\"])[:, 1:]", "row_starts(batch[\"rows\"])[:, 1:] & False",
           f"{HERE}/test_packing_changes_nothing.py -k all_trained"),
     Fault("nothing proves the packing", "training/trainer.py", "            difference = check_packing(self.module, rows, self.data.pad_id)", "            difference = 0.0",
-          f"{HERE}/test_packing_changes_nothing.py -k refuses"),
+          f"{HERE}/test_packing_changes_nothing.py -k refuses", 7),
     # 4 batching
     Fault("means of batches are averaged", "models/module.py", "        self.nats += nats.detach().cpu().double()\n        self.tokens += tokens.cpu()",
           "        self.nats += nats.detach().cpu().double() / tokens.cpu()\n        self.tokens += 1", f"{BATCHING}[tiny_t5]"),
@@ -73,15 +73,15 @@ FAULTS = [
           "labels[len(start) : len(whole) - 1] = whole[len(start) : -1]", TURNS),
     Fault("the rejected answer is trained", "data/psychology.py", '"response_j"', '"response_k"', f"{HERE}/test_only_answers_are_trained.py -k rejected"),
     # 6 resume
-    Fault("dropout draws anew after a resume", "callbacks/checkpoints.py", "            set_randomness(", "            (lambda state: None)(", RESUME),
-    Fault("a resumed epoch starts from its first rows", "training/trainer.py", "resume_at(epoch, batches)", "resume_at(epoch, 0)", RESUME),
+    Fault("dropout draws anew after a resume", "callbacks/checkpoints.py", "            set_randomness(", "            (lambda state: None)(", RESUME, 9),
+    Fault("a resumed epoch starts from its first rows", "training/trainer.py", "resume_at(epoch, batches)", "resume_at(epoch, 0)", RESUME, 9),
     Fault("a checkpoint is written in place", "runs/checkpoint_io.py", 'unfinished = final.with_suffix(".tmp")\n        try', "unfinished = final\n        try", f"{HERE}/test_resume_is_exact.py -k full_disk"),
     Fault("a signal stops without saving", "callbacks/interruption.py", "            self.checkpoints.save(trainer)\n", "", f"{HERE}/test_resume_is_exact.py -k between_two_steps"),
-    Fault("loader workers outlive a run that was killed", "data/datamodule.py", "worker_init_fn=end_with_parent,", "worker_init_fn=None,", "tests/robustness/faults/test_left_alone.py"),
-    Fault("metrics of the lost steps stay", "callbacks/metrics_log.py", 'if int(row["step"]) <= self.last_step', "if row", RESUME),
+    Fault("loader workers outlive a run that was killed", "data/datamodule.py", "worker_init_fn=end_with_parent,", "worker_init_fn=None,", "tests/robustness/faults/test_left_alone.py", 12),
+    Fault("metrics of the lost steps stay", "callbacks/metrics_log.py", 'if int(row["step"]) <= self.last_step', "if row", RESUME, 9),
     # 7 same seed
     Fault("the adapter is drawn without a seed", "commands/train.py", "    pl.seed_everything(cfg.seed, workers=True, verbose=False)\n", "",
-          f"{HERE}/test_same_seed_same_bytes.py::test_same_seed_same_bytes"),
+          f"{HERE}/test_same_seed_same_bytes.py::test_same_seed_same_bytes", 15),
     # 8 train mode
     Fault("training in eval mode", "models/module.py", "        self.train()\n", "        self.eval()\n", MODES),
     Fault("weights are trained in the checkpoint's type", "models/backbone/load.py", '"dtype": dtype_of(cfg)', '"dtype": "auto"', f"{MODES} -k bf16"),

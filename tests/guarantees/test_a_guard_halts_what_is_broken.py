@@ -17,7 +17,6 @@ from llmft.models.backbone import load
 from llmft.models.module import InstructionModule
 from llmft.models.peft import trainable
 
-pytestmark = pytest.mark.guarantees
 RUN = (
     *(
         "data=alpaca",

@@ -15,7 +15,6 @@ from llmft.models.backbone.load import load_model, load_tokenizer, locate
 from llmft.models.peft import trainable
 from tests.conftest import TINY, chat_row, write_rows
 
-pytestmark = pytest.mark.guarantees
 ANSWERS = ["a", "some words more", "b c", "a longer answer than all the others are", "d", "e f g h", "i", "jk"] * 2
 WATCHED = ("train/loss", "train/grad_norm", "train/lr", "train/tokens", "val/loss", "val/perplexity")
 

@@ -4,7 +4,6 @@ import csv
 
 import pytest
 
-pytestmark = pytest.mark.guarantees
 RUN = ("data=alpaca", "data.path=sample", "data.limit=20", "data.batch_size=4", "trainer.max_steps=4", "trainer.log_every_n_steps=1", "optim.lr=1e-2",
        "scheduler=constant", "peft.targets=all-linear", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.max_new_tokens=4", "logger=none")  # fmt: skip
 OFTEN = ("trainer.val_check_interval=1", "callbacks.samples.number=1", "baseline=true")

@@ -14,7 +14,6 @@ from llmft.data.sources import find, read
 from llmft.models.backbone.load import locate
 from tests.conftest import DATA, SHARED, read_json_lines, write_rows
 
-pytestmark = pytest.mark.guarantees
 RATES = {"none": 1e-4, "lora": 5e-3}
 MANY, FEW = 50, 10  # questions: in the slow cases, and in the two that every test run has
 # the rows are those of shared/data where it is there, else the shipped ones; most of them are validation rows

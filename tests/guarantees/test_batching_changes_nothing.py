@@ -6,7 +6,6 @@ import torch
 from llmft.models.module import TokenLoss
 from tests.guarantees.reference import measured
 
-pytestmark = pytest.mark.guarantees
 WAYS = [
     *(f"data.batching=rows data.batch_size={size}" for size in (1, 2, 5, 12)),
     "data.batching=grouped data.batch_size=3",

@@ -17,7 +17,6 @@ from llmft.data.tokenization.build import codec_for
 from llmft.data.tokenization.codec import IGNORED
 from llmft.models.backbone.tiny import GEMMA_TEMPLATE, LLAMA_TEMPLATE, byte_tokenizer
 
-pytestmark = pytest.mark.guarantees
 CORPUS = [
     "Below is an instruction that describes a task.",
     "### Response:\nYes, it is.",

@@ -10,7 +10,6 @@ from llmft.models.attention import equivalence_check, unpad
 from llmft.utils.errors import UserError
 from tests.guarantees.reference import measured
 
-pytestmark = pytest.mark.guarantees
 MODELS = ("tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma")
 
 

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from tests.conftest import cli, read_json_lines
 from tests.support.digests import digests
 
-pytestmark = pytest.mark.guarantees
 # 50 training rows are 13 batches of 4: the second process has none for the last round; 5 validation rows are 2 of 4
 RUN = ("data=alpaca", "data.path=sample", "data.limit=58", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "model.dropout=0", "questions=1", "evaluate.rows=0", "report.write=false", "optim.lr=1e-2",
        "generation.max_new_tokens=8", "callbacks.samples.max_new_tokens=8", "data.split={val: 0.09, test: 0.05}")  # fmt: skip

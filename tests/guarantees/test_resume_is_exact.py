@@ -20,7 +20,6 @@ from tests.conftest import chat_row, forked, read_json_lines, write_rows
 from tests.guarantees.killed import at
 from tests.support.digests import digest, digests
 
-pytestmark = pytest.mark.guarantees
 RUN = ("data=alpaca", "data.path=sample", "data.limit=30", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "trainer.accumulate_grad_batches=2", "data.batch_size=3",
        "model.dropout=0.1", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.max_new_tokens=4", "optim.lr=1e-2", "scheduler.warmup_steps=3",
        "callbacks.checkpoints.every_n_steps=2", "callbacks.early_stopping.patience=50")  # fmt: skip

@@ -7,8 +7,6 @@ import pytest
 from tests.conftest import forked
 from tests.support.digests import digests
 
-pytestmark = pytest.mark.guarantees
-
 
 def run(llmft, folder, name, *overrides, process=False):
     arguments = (

@@ -10,7 +10,6 @@ from llmft.data.tokenization.codec import IGNORED
 from llmft.models.attention import unpad, varlen
 from tests.guarantees.test_packing_changes_nothing import packed
 
-pytestmark = pytest.mark.guarantees
 TINY = ("tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma")
 DATA = ("data=alpaca", "data.path=sample", "data.limit=24", "model.dropout=0", "peft.dropout=0")
 

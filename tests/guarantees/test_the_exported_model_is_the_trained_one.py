@@ -16,7 +16,6 @@ from llmft.generation.load import load_trained
 from llmft.models.backbone.load import locate
 from tests.conftest import TINY
 
-pytestmark = pytest.mark.guarantees
 RUN = ("data=alpaca", "data.path=sample", "data.limit=30", "trainer.max_steps=4", "optim.lr=5e-3", "scheduler=constant", "questions=0", "evaluate.rows=0", "report.write=false", "logger=none", "baseline=false",
        "callbacks.samples.number=0", "generation=beam", "generation.max_new_tokens=9", "output_dir=run")  # fmt: skip
 IDS = torch.tensor([[7, 40, 90, 12, 55]])

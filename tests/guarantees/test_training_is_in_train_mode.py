@@ -6,7 +6,6 @@ import torch
 from llmft.data.batching.collate import training_batch
 from llmft.models.backbone.load import load_tokenizer, locate
 
-pytestmark = pytest.mark.guarantees
 MODELS = ("tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma")
 RUN = ("data=alpaca", "data.path=sample", "data.limit=20", "trainer.max_steps=2", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.number=1",
        "callbacks.samples.max_new_tokens=4", "trainer.val_check_interval=1", "logger=none")  # fmt: skip
