@@ -110,19 +110,16 @@ def _rollup(pid: int) -> dict[str, int] | None:
 def parts(model: str, *overrides: str):
     """A data module and the codec of a model, as ``train`` builds them."""
     from hydra import compose, initialize_config_dir
-    from hydra.utils import get_class, instantiate
+    from hydra.utils import instantiate
 
     from llmft.config.paths import conf_dir
-    from llmft.data.tokenization import build
-    from llmft.models.backbone import load
+    from llmft.models.backbone.open import Backbone
     from llmft.utils.logging import quiet
 
     quiet()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", overrides=[f"model={model}", "data=openorca", *overrides])
-    place = load.locate(cfg.model, get_class(cfg.model._target_).auto_class)
-    codec, _ = build.codec_of(cfg, load.load_tokenizer(place, cfg.model))
-    return instantiate(cfg.data), codec
+    return instantiate(cfg.data), Backbone.open(cfg).codec
 
 
 def first_batch(data) -> float:

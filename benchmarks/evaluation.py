@@ -16,13 +16,12 @@ from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 
 from llmft.config.paths import conf_dir
-from llmft.data.tokenization import build
 from llmft.evaluation.evaluator import Evaluation
 from llmft.generation.generator import Generator
-from llmft.models.backbone.load import load_model, load_tokenizer, locate
+from llmft.models.backbone.open import Backbone
 from llmft.utils.logging import quiet
 
 OPENORCA = Path(__file__).resolve().parents[2] / "shared" / "data" / "openorca.jsonl"
@@ -34,16 +33,14 @@ def load(*overrides):
 
 
 def prepared(cfg):
-    """Data, generator and untrained module of a config."""
+    """Data, generator and forward pass of a config, untrained."""
     quiet()
     data = instantiate(cfg.data)()
     data.read()
-    family = get_class(cfg.model._target_)
-    place = locate(cfg.model, family.auto_class)
-    codec, _ = build.codec_of(cfg, load_tokenizer(place, cfg.model))
-    data.encode(codec)
-    model = load_model(place, cfg.model, family.auto_class)
-    return data, Generator(model, codec, cfg.generation), family(model, None, None)
+    backbone = Backbone(cfg.model, prompt=cfg.prompt, data=cfg.data)
+    data.encode(backbone.codec)
+    model = backbone.load()
+    return data, Generator(model, backbone.codec, cfg.generation), backbone.family(model)
 
 
 def memory_of(rows):

@@ -12,15 +12,13 @@ import time
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import get_class
 from rich.console import Console
 from rich.table import Table
 
 from llmft.config.paths import conf_dir
-from llmft.data.tokenization import build
 from llmft.generation.generator import Generator
 from llmft.generation.questions import sample_questions
-from llmft.models.backbone import load
+from llmft.models.backbone.open import Backbone
 from llmft.utils import device
 from llmft.utils.logging import quiet
 
@@ -31,13 +29,13 @@ def generators(model: str, tokens: int) -> dict[str, Generator]:
     """One model with either cache."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("answer", overrides=[f"model={model}"])
-    auto_class = get_class(cfg.model._target_).auto_class
-    place = load.locate(cfg.model, auto_class)
-    codec, _ = build.codec_of(cfg, load.load_tokenizer(place, cfg.model))
-    loaded = load.load_model(place, cfg.model, auto_class).to(device.device())
+    backbone = Backbone.open(cfg)
+    loaded = backbone.load().to(device.device())
     settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "num_beams": 1, "do_sample": False, "seed": 0}
     ways = {"dynamic": {}, "static": {"cache_implementation": "static"}}
-    return {name: Generator(loaded, codec, {**settings, **more, "batch_size": 64}) for name, more in ways.items()}
+    return {
+        name: Generator(loaded, backbone.codec, {**settings, **more, "batch_size": 64}) for name, more in ways.items()
+    }
 
 
 def main() -> None:

@@ -99,18 +99,11 @@ def head() -> Table:
 
 
 def compiled() -> Table:
-    from hydra.utils import get_class
-
-    from llmft.models.backbone import load
-    from llmft.models.peft import trainable
+    from llmft.models.backbone.open import Backbone
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", overrides=["model=smollm2_135m", "model.dtype=bfloat16", "peft.dropout=0"])
-    family = get_class(cfg.model._target_)
-    place = load.locate(cfg.model, family.auto_class)
-    model = trainable.adapt(
-        load.load_model(place, cfg.model, family.auto_class, cfg.peft), cfg.peft, cfg.model.lora_targets
-    )
+    model = Backbone.open(cfg).load_adapted()
     table = Table(
         "way", "first two steps, s", "later step, CPU s", title="LoRA on SmolLM2, bf16, 8 examples of 64 to 96 tokens"
     )

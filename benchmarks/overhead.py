@@ -24,15 +24,14 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from rich.console import Console
 from rich.table import Table
 
 from llmft.config.paths import conf_dir
-from llmft.data.tokenization import build
 from llmft.generation.generator import Generator
-from llmft.models.backbone import load
-from llmft.models.peft import trainable
+from llmft.models.backbone.open import Backbone
+from llmft.models.module import InstructionModule
 from llmft.runs.directory import RunDirectory
 from llmft.training.trainer import TrainingRun
 from llmft.utils.logging import quiet
@@ -71,15 +70,13 @@ class Material:
         self.cfg = cfg = configured(overrides)
         self.data = instantiate(cfg.data)()
         self.data.read()
-        family = get_class(cfg.model._target_)
-        place = load.locate(cfg.model, family.auto_class)
-        self.codec, _ = build.codec_of(cfg, load.load_tokenizer(place, cfg.model))
+        backbone = Backbone.open(cfg)
+        self.codec = backbone.codec
         self.data.encode(self.codec)
         torch.manual_seed(cfg.seed)
-        model = load.load_model(place, cfg.model, family.auto_class, cfg.peft)
-        self.model = trainable.adapt(model, cfg.peft, cfg.model.lora_targets)
+        self.model = backbone.load_adapted()
         schedule = partial(instantiate(cfg.scheduler), total_steps=1000)
-        self.module = family(self.model, instantiate(cfg.optim), schedule)
+        self.module = InstructionModule(backbone.family(self.model), instantiate(cfg.optim), schedule)
         self.first = copy.deepcopy(self.trained())
 
     def trained(self) -> dict[str, Any]:
@@ -139,7 +136,7 @@ def bare(material: Material, _: list[str], steps: int) -> list[Clock]:
     material.module.train()
     while True:
         for batch in material.data.train_dataloader():
-            total, tokens = material.module.loss_sum(batch)
+            total, tokens = material.module.forward_pass.loss_sum(batch)
             total.backward()
             for weight in weights:
                 weight.grad.mul_(1 / int(tokens))

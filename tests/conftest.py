@@ -163,24 +163,25 @@ def built(load: Callable[..., Any]) -> Callable[..., Any]:
     """Rows and module of a config, as training builds them: ``data, module = built("model=tiny_t5", "peft=lora")``."""
 
     def build(*overrides: str) -> tuple[Any, Any]:
-        from hydra.utils import get_class, instantiate
+        from hydra.utils import instantiate
 
         from llmft.config import auto_values
-        from llmft.data.tokenization.build import codec_of
-        from llmft.models.backbone.load import load_model, load_tokenizer, locate
+        from llmft.models.attention.kernels import Kernels
+        from llmft.models.backbone.open import Backbone
+        from llmft.models.module import InstructionModule
         from llmft.models.peft import trainable
 
         cfg = load(*overrides)
         auto_values.settle(cfg)
-        family = get_class(cfg.model._target_)
-        place = locate(cfg.model, family.auto_class)
+        backbone = Backbone.open(cfg)
         data = instantiate(cfg.data)()
         data.read()
-        data.encode(codec_of(cfg, load_tokenizer(place, cfg.model))[0])
-        model = load_model(place, cfg.model, family.auto_class, cfg.peft)
+        data.encode(backbone.codec)
+        model = backbone.load()
         torch.manual_seed(cfg.seed)
         model = trainable.adapt(model, cfg.peft, cfg.model.lora_targets)
-        return data, family(model, instantiate(cfg.optim), instantiate(cfg.scheduler)).configure_kernels(cfg)
+        forward = backbone.family(model, Kernels.from_config(cfg))
+        return data, InstructionModule(forward, instantiate(cfg.optim), instantiate(cfg.scheduler))
 
     return build
 
@@ -188,19 +189,17 @@ def built(load: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.fixture
 def module(load: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Encoded data of a config, of ``rows.jsonl`` in ``tmp_path``: ``data = module("model=tiny_t5")``."""
-    from hydra.utils import get_class, instantiate
+    from hydra.utils import instantiate
 
-    from llmft.data.tokenization.build import codec_of
-    from llmft.models.backbone.load import load_tokenizer, locate
+    from llmft.models.backbone.open import Backbone
 
     monkeypatch.chdir(tmp_path)
 
     def make(*overrides: str) -> Any:
         cfg = load("data.path=rows.jsonl", "prompt=plain", *overrides)
-        place = locate(cfg.model, get_class(cfg.model._target_).auto_class)
         data = instantiate(cfg.data)()
         data.read()
-        data.encode(codec_of(cfg, load_tokenizer(place, cfg.model))[0])
+        data.encode(Backbone.open(cfg).codec)
         return data
 
     return make

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 
 from llmft.config.paths import conf_dir
-from llmft.data.tokenization.build import codec_of
-from llmft.models.backbone import load
-from llmft.models.peft import trainable
+from llmft.models.backbone.open import Backbone
 from llmft.utils.logging import quiet
 from training.cases import Case
 from training.shapes import SHAPES, build, read
@@ -63,11 +61,10 @@ def prepare(case: Case, model: str, path: str, count: int, folder: Path) -> Mate
     line = (*given, f"data={case.data}", f"data.path={path}", *common(case))
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", overrides=[*line, f"output_dir={folder}"])
-    family = get_class(cfg.model._target_)
-    place = load.locate(cfg.model, family.auto_class)
+    backbone = Backbone.open(cfg)
     data = instantiate(cfg.data)()
     data.read()
-    data.encode(codec_of(cfg, load.load_tokenizer(place, cfg.model))[0])
+    data.encode(backbone.codec)
     rows = data.in_order()
     if len(rows) < count:
         raise SystemExit(f"{path} has {len(rows)} examples within the token budgets, {count} are needed: lower --steps")
@@ -78,8 +75,8 @@ def prepare(case: Case, model: str, path: str, count: int, folder: Path) -> Mate
     subset.write_text(json.dumps([originals[owner] for owner in owners]), encoding="utf-8")
     encoded = [{"input_ids": list(row.input_ids), "labels": list(row.labels)} for row in (rows[i] for i in chosen)]
     (folder / "encoded.jsonl").write_text("".join(json.dumps(row) + "\n" for row in encoded), encoding="utf-8")
-    adapter = first_adapter(cfg, place, family, folder / "adapter") if case.peft == "lora" else None
-    return Material(place, given, subset, folder / "encoded.jsonl", adapter, len(rows))
+    adapter = first_adapter(cfg, backbone, folder / "adapter") if case.peft == "lora" else None
+    return Material(backbone.path, given, subset, folder / "encoded.jsonl", adapter, len(rows))
 
 
 def common(case: Case) -> tuple[str, ...]:
@@ -100,9 +97,8 @@ def common(case: Case) -> tuple[str, ...]:
     )
 
 
-def first_adapter(cfg: Any, place: str, family: Any, folder: Path) -> Path:
-    """Save LoRA matrices as llmft initializes them."""
+def first_adapter(cfg: Any, backbone: Backbone, folder: Path) -> Path:
+    """LoRA matrices as llmft makes them."""
     torch.manual_seed(cfg.seed)
-    model = trainable.adapt(load.load_model(place, cfg.model, family.auto_class), cfg.peft, cfg.model.lora_targets)
-    model.save_pretrained(folder)
+    backbone.load_adapted().save_pretrained(folder)
     return folder

@@ -34,14 +34,14 @@ def test_gradients_reach_every_matrix_after_an_evaluation_and_a_move(model, peft
     for _ in range(2):
         module.train()
         module.zero_grad()
-        total, _ = module.loss_sum(batch)
+        total, _ = module.forward_pass.loss_sum(batch)
         total.backward()
         losses.append(float(total.detach()))
         gradients = {n: p.grad for n, p in module.named_parameters() if "lora_B" in n}
         assert all(g is not None and g.any() for g in gradients.values())
         module.eval()
         with torch.inference_mode():
-            module.loss_sum(batch)
+            module.forward_pass.loss_sum(batch)
         module.cpu()  # as Lightning does at the end, and the evaluation takes it back
         module.cuda()
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
@@ -83,7 +83,7 @@ def test_gradient_checkpointing_lowers_the_peak(peft, built):
         batch = on_gpu(training_batch([[row] for row in data.encoded["train"][:24]], data.pad_id))
         module.cuda().train()
         torch.cuda.reset_peak_memory_stats()
-        module.loss_sum(batch)[0].backward()
+        module.forward_pass.loss_sum(batch)[0].backward()
         peaks.append(torch.cuda.max_memory_allocated())
         del module
         torch.cuda.empty_cache()

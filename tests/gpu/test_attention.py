@@ -15,7 +15,9 @@ MODELS = ("tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma")
 
 def loss_of(module, lines, pad_id):
     batch = training_batch(lines, pad_id)
-    total, tokens = module.loss_sum({k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in batch.items()})
+    total, tokens = module.forward_pass.loss_sum(
+        {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    )
     return float(total.detach()) / int(tokens)
 
 

@@ -4,15 +4,12 @@ import csv
 
 import pytest
 import torch
-from hydra.utils import get_class
 
 from llmft.config.paths import prompt_config
 from llmft.data.batching.collate import training_batch
 from llmft.data.records import Turn
-from llmft.data.tokenization.build import codec_for
 from llmft.data.tokenization.codec import IGNORED
-from llmft.models.backbone.load import load_model, load_tokenizer, locate
-from llmft.models.peft import trainable
+from llmft.models.backbone.open import Backbone
 from tests.conftest import TINY, chat_row, write_rows
 
 ANSWERS = ["a", "some words more", "b c", "a longer answer than all the others are", "d", "e f g h", "i", "jk"] * 2
@@ -65,17 +62,14 @@ def test_a_short_last_window_is_divided_by_its_own_tokens(model, llmft, tmp_path
 @pytest.mark.parametrize("model", TINY)
 def test_the_loss_is_what_plain_torch_computes(model, load):
     cfg = load(f"model={model}", "peft=none")
-    family = get_class(cfg.model._target_)
-    place = locate(cfg.model, family.auto_class)
-    codec, _ = codec_for(cfg.model.family, load_tokenizer(place, cfg.model), prompt_config("plain"), None, "answer")
+    backbone = Backbone(cfg.model, prompt=prompt_config("plain"), peft=cfg.peft)
+    codec = backbone.codec
     rows = [
         codec.encode(codec.template.render((Turn("user", "Q" * n),)), answer)
         for n, answer in enumerate(ANSWERS[:5], start=1)
     ]
-    net = trainable.adapt(load_model(place, cfg.model, family.auto_class, cfg.peft), cfg.peft, []).eval()
-    total, tokens = family(net, None, None).loss_sum(
-        training_batch([[row] for row in rows], codec.tokenizer.pad_token_id)
-    )
+    net = backbone.load_adapted().eval()
+    total, tokens = backbone.family(net).loss_sum(training_batch([[row] for row in rows], codec.tokenizer.pad_token_id))
     nats, count = 0.0, 0
     with torch.no_grad():
         for row in rows:  # one by one: no padding, no mask, no shared code

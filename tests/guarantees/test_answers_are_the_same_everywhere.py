@@ -76,9 +76,8 @@ def test_answers_are_the_same_everywhere(model, data, peft, questions, load, llm
 
 def sharpened(cfg: Any, folder: Any) -> Any:
     """A tiny model with weights four times as large, whose answers differ more than those of one drawn at random."""
-    auto_class = get_class(cfg._target_).auto_class
-    place = locate(cfg, auto_class)
-    model = auto_class.from_pretrained(place)
+    place = locate(cfg)
+    model = get_class(cfg._target_).auto_class.from_pretrained(place)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim > 1:
@@ -93,7 +92,7 @@ def plain(folder: Any, cfg: Any, contexts: Any) -> Iterator[str]:
     seq2seq = cfg.model.family == "seq2seq"
     auto_class = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
     if (folder / "adapter_config.json").is_file():
-        model: Any = PeftModel.from_pretrained(auto_class.from_pretrained(locate(cfg.model, auto_class)), folder)
+        model: Any = PeftModel.from_pretrained(auto_class.from_pretrained(locate(cfg.model)), folder)
     else:
         model = auto_class.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right" if seq2seq else "left")

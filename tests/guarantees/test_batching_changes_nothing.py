@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llmft.models.module import TokenLoss
+from llmft.models.loss import TokenLoss
 from tests.guarantees.reference import measured
 
 WAYS = [
@@ -20,7 +20,7 @@ WAYS = [
 def evaluated(module, loader):
     sums = TokenLoss()
     for batch in loader:
-        sums.add(*module.loss_sum(batch))
+        sums.add(*module.forward_pass.loss_sum(batch))
     return sums.mean(None)
 
 
@@ -43,7 +43,7 @@ def test_batching_changes_nothing(model, built):
         loss, tokens = evaluated(module, other.val_dataloader())
         assert tokens == alone["tokens"], way
         assert loss == pytest.approx(alone["loss"], rel=1e-5), way
-        assert sum(module.loss_sum(batch)[1] for batch in other.train_dataloader()) == sum(
+        assert sum(module.forward_pass.loss_sum(batch)[1] for batch in other.train_dataloader()) == sum(
             row.supervised for row in data.encoded["train"]
         )
 

@@ -6,7 +6,7 @@ import torch
 from llmft.data.batching.collate import training_batch
 from llmft.data.batching.sampler import first_fit_decreasing
 from llmft.models import causal, seq2seq
-from llmft.models.attention import equivalence_check, unpad
+from llmft.models.attention import packing
 from llmft.utils.errors import UserError
 from tests.guarantees.reference import measured
 
@@ -24,7 +24,7 @@ def packed(data, rows=9, lines=2):
 
 def step(module, lines, pad_id):
     module.zero_grad()
-    total, tokens = module.loss_sum(training_batch(lines, pad_id))
+    total, tokens = module.forward_pass.loss_sum(training_batch(lines, pad_id))
     (total / tokens).backward()
     gradients = {name: p.grad.clone() for name, p in module.model.named_parameters() if p.grad is not None}
     return total.item() / int(tokens), int(tokens), gradients
@@ -76,7 +76,7 @@ def test_packing_changes_nothing_where_prompts_are_all_trained(model, built):
 def test_lines_with_padding_may_stay_as_they_are(model, built, monkeypatch):
     """As where single losses are asked for."""
     data, module = built(f"model={model}", "peft=none", "data=alpaca", "data.path=sample", "data.limit=20")
-    monkeypatch.setattr(module, "unpad_if_faster", lambda batch: batch)
+    monkeypatch.setattr(module.forward_pass, "unpad_if_faster", lambda batch: batch)
     module.eval()
     lines = packed(data)
     loss, tokens, _ = step(module, lines, data.pad_id)
@@ -93,17 +93,17 @@ def in_one(rows):
 def test_the_proof_at_the_start_sees_a_leak(model, built, monkeypatch):
     data, module = built(f"model={model}", "peft=none", "data=alpaca", "data.path=sample", "data.limit=20")
     line = packed(data)[0]
-    assert equivalence_check.check_packing(module, line, data.pad_id) < 1e-5
+    assert module.forward_pass.check_packing(line, data.pad_id) < 1e-5
     assert module.training
-    monkeypatch.setattr(unpad, "lengths", in_one)
+    monkeypatch.setattr(packing, "lengths", in_one)
     monkeypatch.setattr(causal, "positions_in_rows", lambda rows: torch.arange(rows.shape[1])[None])
     monkeypatch.setattr(seq2seq, "block_mask", lambda q, k, *_, **__: torch.zeros(len(q), 1, q.shape[1], k.shape[1]))
-    with pytest.raises(UserError, match=r"data.batching=packed: this model lets packed rows see each other"):
-        equivalence_check.check_packing(module, line, data.pad_id)
+    with pytest.raises(UserError, match=r"data.batching=packed: this model lets packed examples attend to each other"):
+        module.forward_pass.check_packing(line, data.pad_id)
 
 
 def test_a_run_refuses_a_model_that_leaks(llmft, monkeypatch):
-    monkeypatch.setattr(unpad, "lengths", in_one)
+    monkeypatch.setattr(packing, "lengths", in_one)
     monkeypatch.setattr(causal, "positions_in_rows", lambda rows: torch.arange(rows.shape[1])[None])
     code, _, err = llmft(
         "model=tiny_llama", "data=alpaca", "data.path=sample", "data.limit=20", "data.batching=packed", "output_dir=run"

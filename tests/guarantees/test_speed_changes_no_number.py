@@ -7,7 +7,8 @@ import torch
 
 from llmft.data.batching.collate import training_batch
 from llmft.data.tokenization.codec import IGNORED
-from llmft.models.attention import unpad, varlen
+from llmft.models.attention import kernels, packing, varlen
+from llmft.models.attention.kernels import Kernels
 from tests.guarantees.test_packing_changes_nothing import packed
 
 TINY = ("tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma")
@@ -16,7 +17,7 @@ DATA = ("data=alpaca", "data.path=sample", "data.limit=24", "model.dropout=0", "
 
 def step(module, batch):
     module.zero_grad()
-    total, tokens = module.loss_sum(batch)
+    total, tokens = module.forward_pass.loss_sum(batch)
     total.backward()
     return total.item(), int(tokens), {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
 
@@ -44,7 +45,8 @@ def assert_alike(found, expected, rel):
 def test_the_fast_way_computes_what_the_plain_way_does(model, short, peft, built, monkeypatch):
     """Rows one by one, and short ones side by side."""
     monkeypatch.setattr(varlen, "EAGER_UP_TO", 10**6)
-    monkeypatch.setattr(unpad, "SHORT", short)
+    monkeypatch.setattr(kernels, "EAGER_UP_TO", 10**6)
+    monkeypatch.setattr(varlen, "SHORT", short)
     overrides = [o for o in DATA if peft == "lora" or not o.startswith("peft")]
     data, module = built(f"model={model}", f"peft={peft}", *overrides, "model.attention=by_length")
     module.train()
@@ -53,19 +55,18 @@ def test_the_fast_way_computes_what_the_plain_way_does(model, short, peft, built
     lines = packed(data)
     single = training_batch([[row] for row in uneven(data)], data.pad_id)
     both = training_batch(lines[:2], data.pad_id)
-    assert module.by_length
-    assert module.row_by_row
-    assert not module.plain
+    used = module.forward_pass.kernels
+    assert (used.by_length, used.varlen, used.plain) == (True, True, False)
     if model != "tiny_gemma":  # its window is shorter than its rows
-        assert module.unpad_if_faster(single)["input_ids"].shape == (
+        assert module.forward_pass.unpad_if_faster(single)["input_ids"].shape == (
             1,
             int(single["attention_mask"].sum()),
         )  # no padding
     fast = [step(module, batch) for batch in (single, both)]
-    assert module.rows_agree or model == "tiny_gemma"
-    assert module.head_is_last
+    assert used.packing_is_equivalent or model == "tiny_gemma"
+    assert used.head_is_last
     assert module.model.config._attn_implementation == "sdpa"  # as answers are computed
-    module.plain, module.by_length, module.row_by_row = True, False, False
+    module.forward_pass.kernels = Kernels(plain=True)
     for found, batch in zip(fast, (single, both), strict=True):
         assert_alike(found, step(module, batch), rel=1e-5)
 
@@ -78,7 +79,7 @@ def test_a_row_without_labels_is_left_out_in_one_line_too(model, built):
     rows[1] = replace(rows[1], labels=[IGNORED] * len(rows[1].labels), supervised=0)
     batch = training_batch([[row] for row in rows], data.pad_id)
     found = step(module.train(), batch)
-    module.plain, module.row_by_row = True, False
+    module.forward_pass.kernels = Kernels(plain=True)
     assert_alike(found, step(module, batch), rel=1e-5)
 
 
@@ -86,10 +87,10 @@ def test_a_row_without_labels_is_left_out_in_one_line_too(model, built):
 def test_a_model_whose_rows_see_each_other_keeps_its_padding(model, built, monkeypatch):
     data, module = built(f"model={model}", "peft=none", *[o for o in DATA if not o.startswith("peft")])
     batch = training_batch([[row] for row in uneven(data)], data.pad_id)
-    monkeypatch.setattr(unpad, "lengths", lambda rows: [[rows.shape[1]] for _ in rows])
+    monkeypatch.setattr(packing, "lengths", lambda rows: [[rows.shape[1]] for _ in rows])
     found = step(module.train(), batch)
-    assert module.rows_agree is False
-    module.plain, module.row_by_row = True, False
+    assert module.forward_pass.kernels.packing_is_equivalent is False
+    module.forward_pass.kernels = Kernels(plain=True)
     assert_alike(found, step(module, batch), rel=1e-5)
 
 
@@ -104,9 +105,9 @@ def test_a_model_that_takes_no_positions_keeps_its_padding(built, monkeypatch, c
     )
     with caplog.at_level("INFO"):
         found = step(module.train(), batch)
-    assert module.rows_agree is False
-    assert "padding is kept: this model cannot take rows in one line" in caplog.text
-    module.plain, module.row_by_row = True, False
+    assert module.forward_pass.kernels.packing_is_equivalent is False
+    assert "padding is kept: the model cannot run unpadded sequences" in caplog.text
+    module.forward_pass.kernels = Kernels(plain=True)
     assert_alike(found, step(module, batch), rel=1e-5)
 
 
@@ -135,10 +136,9 @@ def test_a_model_that_changes_its_logits_after_the_head_is_computed_with_them(bu
         outputs.logits = 0.1 * torch.tanh(outputs.logits / 0.1)
         return outputs
 
-    module.model.forward, module.head_is_last = capped, False
+    module.model.forward, module.forward_pass.kernels.head_is_last = capped, None
     found = step(module, batch)
-    assert module.plain_head
-    assert not module.head_is_last
-    module.plain = True
+    assert module.forward_pass.kernels.head_is_last is False
+    module.forward_pass.kernels = Kernels(plain=True)
     assert_alike(found, step(module, batch), rel=1e-6)
     assert found[0] != pytest.approx(whole, rel=1e-3)

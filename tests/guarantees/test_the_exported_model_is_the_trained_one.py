@@ -12,8 +12,8 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from llmft.data.alpaca import Alpaca
 from llmft.data.sources import find, read
-from llmft.generation.load import load_trained
 from llmft.models.backbone.load import locate
+from llmft.models.backbone.open import TrainedBackbone
 from tests.conftest import TINY
 
 RUN = ("data=alpaca", "data.path=sample", "data.limit=30", "trainer.max_steps=4", "optim.lr=5e-3", "scheduler=constant", "questions=0", "evaluate.rows=0", "report.write=false", "logger=none", "baseline=false",
@@ -29,8 +29,8 @@ def logits(model):
 
 def trained(folder):
     cfg: Any = OmegaConf.load(folder / "config.yaml")
-    auto_class = get_class(cfg.model._target_).auto_class
-    return cfg, auto_class, load_trained(folder / "model", cfg, auto_class)[0]
+    backbone = TrainedBackbone(folder / "model", cfg)
+    return cfg, backbone.family.auto_class, backbone.load()
 
 
 @pytest.mark.parametrize("model", [*TINY, "tiny_gemma"])
@@ -38,7 +38,7 @@ def test_merged_weights_give_the_adapters_logits(model, llmft, tmp_path):
     code, _, err = llmft(f"model={model}", "peft=lora", "peft.targets=all-linear", *RUN)
     assert code == 0, err
     cfg, auto_class, _ = trained(tmp_path / "run")
-    base = auto_class.from_pretrained(locate(cfg.model, auto_class), dtype=torch.float32)
+    base = auto_class.from_pretrained(locate(cfg.model), dtype=torch.float32)
     before = logits(base)
     adapter = PeftModel.from_pretrained(base, tmp_path / "run" / "model")
     expected = logits(adapter)
@@ -63,7 +63,7 @@ def test_an_adapter_of_a_quantised_base_merges_into_full_precision(model, peft, 
     code, _, err = llmft(f"model={model}", f"peft={peft}", "peft.targets=all-linear", *RUN)
     assert code == 0, err
     cfg, auto_class, quantised = trained(tmp_path / "run")
-    base = auto_class.from_pretrained(locate(cfg.model, auto_class), dtype=torch.float32)
+    base = auto_class.from_pretrained(locate(cfg.model), dtype=torch.float32)
     adapter = PeftModel.from_pretrained(base, tmp_path / "run" / "model")
     expected = logits(adapter)
     merged = adapter.merge_and_unload()
@@ -77,7 +77,7 @@ def test_an_adapter_of_a_quantised_base_merges_into_full_precision(model, peft, 
 def test_an_untied_t5_head_survives_training_saving_and_loading(llmft, tmp_path, load):
     cfg = load("model=tiny_t5").model
     auto_class = get_class(cfg._target_).auto_class
-    place = locate(cfg, auto_class)
+    place = locate(cfg)
     untied = auto_class.from_pretrained(place)
     # as FLAN-T5 comes: transformers 5 ties by its config, and keeps a head of its own that it finds in the file
     head = torch.randn(untied.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))

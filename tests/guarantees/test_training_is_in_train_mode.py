@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from llmft.data.batching.collate import training_batch
-from llmft.models.backbone.load import load_tokenizer, locate
+from llmft.models.backbone.open import Backbone
 
 MODELS = ("tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma")
 RUN = ("data=alpaca", "data.path=sample", "data.limit=20", "trainer.max_steps=2", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.number=1",
@@ -37,9 +37,9 @@ def test_dropout_acts(model, built):
     )
     batch = training_batch([[row] for row in data.encoded["train"][:2]], data.pad_id)
     module.on_fit_start()
-    assert module.loss_sum(batch)[0] != module.loss_sum(batch)[0]
+    assert module.forward_pass.loss_sum(batch)[0] != module.forward_pass.loss_sum(batch)[0]
     module.eval()
-    assert module.loss_sum(batch)[0] == module.loss_sum(batch)[0]
+    assert module.forward_pass.loss_sum(batch)[0] == module.forward_pass.loss_sum(batch)[0]
 
 
 def kept(module, batch):
@@ -51,7 +51,7 @@ def kept(module, batch):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        total, _ = module.loss_sum(batch)
+        total, _ = module.forward_pass.loss_sum(batch)
     total.backward()
     gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
     return sum(tensors.values()), gradients
@@ -86,16 +86,13 @@ def test_gradient_checkpointing_keeps_less_and_changes_no_gradient(model, peft, 
 @pytest.mark.parametrize("model", [pytest.param("tiny_t5", marks=pytest.mark.slow), "tiny_gpt2"])
 def test_a_bf16_checkpoint_is_trained_in_float32(model, load, llmft, tmp_path):
     """In bfloat16 an update of 1e-5 to a weight near 1 is rounded away."""
-    from hydra.utils import get_class
     from safetensors.torch import load_file
 
-    cfg = load(f"model={model}").model
-    auto_class = get_class(cfg._target_).auto_class
-    place = locate(cfg, auto_class)
+    backbone = Backbone(load(f"model={model}").model)
     folder = tmp_path / "bf16"
-    small = auto_class.from_pretrained(place, dtype=torch.bfloat16)
+    small = backbone.family.auto_class.from_pretrained(backbone.path, dtype=torch.bfloat16)
     small.save_pretrained(folder)
-    load_tokenizer(place, cfg).save_pretrained(folder)
+    backbone.tokenizer.save_pretrained(folder)
     code, _, err = llmft(f"model={model}", f"model.path={folder}", "peft=none", "data=alpaca", "data.path=sample", "data.limit=40", "trainer.max_steps=20",
                          "optim.lr=1e-5", "scheduler=constant", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.number=0", "baseline=false",
                          "data.split={val: 0, test: 0}", "trainer.max_epochs=-1", "optim.weight_decay=0", "output_dir=run")  # fmt: skip

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from llmft.config.paths import prompt_config
 from llmft.data.records import Turn
 from llmft.data.tokenization.build import codec_for
-from llmft.models.backbone.load import load_tokenizer, locate
+from llmft.models.backbone.open import Backbone
 from tests.conftest import SHARED, cli
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
@@ -19,8 +19,7 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 @pytest.fixture
 def tokenizer(load):
-    cfg = load("model=smollm2_135m").model
-    return load_tokenizer(locate(cfg, AutoModelForCausalLM), cfg)
+    return Backbone(load("model=smollm2_135m").model).tokenizer
 
 
 def test_the_chat_prompt_is_the_templates_own_ids(tokenizer):

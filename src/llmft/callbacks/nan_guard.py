@@ -166,7 +166,7 @@ class NanGuard(pl.Callback):
                 "learning_rate": pl_module.learning_rate if self.history else None,
                 "weights_named": named or [],
                 "precision": str(trainer.precision),
-                "rows_agree": bool(pl_module.rows_agree),
+                "rows_agree": bool(pl_module.forward_pass.kernels.packing_is_equivalent),
                 **postmortem.examine(pl_module, window, trainer),
                 "history": list(self.history),
             }

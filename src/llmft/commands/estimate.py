@@ -20,9 +20,9 @@ def main(cfg: DictConfig) -> None:
     log_to(None)
     check(cfg, architecture=architecture_faults)
     auto_values.settle(cfg)
-    data, place = encoded(cfg)
-    found = estimate(cfg, data, place)
-    measured = _probe(cfg, data, place, found) if cfg.estimate.probe else {}
+    data, backbone = encoded(cfg)
+    found = estimate(cfg, data, backbone)
+    measured = _probe(cfg, data, backbone, found) if cfg.estimate.probe else {}
     if cfg.format == "json":
         Console(highlight=False, soft_wrap=True, markup=False).print(json.dumps(found.as_json() | measured))
         return
@@ -34,10 +34,10 @@ def main(cfg: DictConfig) -> None:
         console.print(_told(measured))
 
 
-def _probe(cfg: DictConfig, data: Any, place: str, found: Estimate) -> dict[str, Any]:
+def _probe(cfg: DictConfig, data: Any, backbone: Any, found: Estimate) -> dict[str, Any]:
     from llmft.estimate import benchmark_steps
 
-    return benchmark_steps.measure(cfg, data, place, steps=found.steps)
+    return benchmark_steps.measure(cfg, data, backbone, steps=found.steps)
 
 
 def _told(measured: dict[str, Any]) -> Table:

@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.validate import check
 from llmft.data.datamodule import InstructionDataModule
-from llmft.data.tokenization import build
 from llmft.evaluation import evaluator
 from llmft.evaluation.evaluator import Evaluation
 from llmft.evaluation.judge.judge import Judge, add_judgement, judge_of
@@ -65,26 +64,24 @@ def _judge_file(cfg: DictConfig) -> Path:
 
 
 def _run(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
-    from llmft.generation.load import load_trained, own_generation
-    from llmft.models.backbone import load
+    from llmft.generation.load import own_generation
+    from llmft.models.backbone.open import TrainedBackbone
     from llmft.models.peft import trainable
 
     folder, trained = open_run(cfg.run)
     data = _rows(cfg, folder, trained)
-    family = get_class(trained.model._target_)
-    model, tokenizer = load_trained(folder / "model", trained, family.auto_class)
-    codec = build.trained_codec(trained, tokenizer)
-    data.encode(codec)
+    backbone = TrainedBackbone(folder / "model", trained)
+    model = backbone.load()
+    data.encode(backbone.codec)
     settings = own_generation(cfg, trained)
-    generator = Generator(model, codec, settings)
+    generator = Generator(model, backbone.codec, settings)
     if cfg.evaluate.seeds and not settings.do_sample:
         raise UserError("evaluate.seeds: this run's answers are the same for each seed; add generation=sample")
     split = "test" if cfg.data.path is None else "train"
-    one = Evaluation(cfg.evaluate, family(model, None, None), data, generator, seed=cfg.seed, split=split)
+    one = Evaluation(cfg.evaluate, backbone.family(model), data, generator, seed=cfg.seed, split=split)
     device = devices.default_device()
     if not trainable.is_adapter(trained.peft) and cfg.evaluate.base:
-        place = load.locate(trained.model, family.auto_class)
-        one.base = _asked(one, family(load.load_model(place, trained.model, family.auto_class), None, None), device)
+        one.base = _asked(one, backbone.family(backbone.load_base()), device)
     found = one.ask_tuned(device) | ({"split": "given"} if cfg.data.path is not None else {})
     if judge:
         add_judgement(judge, one.predictions, found, cfg.evaluate, or_fail=True)
@@ -94,11 +91,11 @@ def _run(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
 
 def _asked(one: Evaluation, base: Any, device: Any) -> Any:
     """What a base model of its own says, in memory for no longer than that."""
-    tuned, one.module, one.generator.model = (one.module, one.generator.model), base, base.model
+    tuned, one.forward, one.generator.model = (one.forward, one.generator.model), base, base.model
     try:
         one.ask_base(device)
     finally:
-        one.module, one.generator.model = tuned
+        one.forward, one.generator.model = tuned
     return one.base
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.columns import Columns
 from rich.text import Text
@@ -10,10 +10,9 @@ from rich.text import Text
 from llmft.config.validate import check
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.preprocessing.audit import show_audit
-from llmft.data.tokenization import build
 from llmft.data.tokenization.codec import IGNORED, Codec, EncodedExample
 from llmft.diagnostics.show_tokens import TRAINED, segments, shown
-from llmft.models.backbone import load
+from llmft.models.backbone.open import Backbone
 from llmft.utils.console import Console
 from llmft.utils.errors import UserError
 from llmft.utils.logging import log_to, quiet
@@ -27,11 +26,11 @@ def main(cfg: DictConfig) -> None:
     check(cfg, models=False)
     data = instantiate(cfg.data)()
     data.read()
-    # the class of a model, and with it Lightning, is imported only if a GGUF file is still to be converted
-    place = load.at_hand(cfg.model) or load.locate(cfg.model, get_class(cfg.model._target_).auto_class)
-    codec, prompt = build.codec_of(cfg, load.load_tokenizer(place, cfg.model))
+    backbone = Backbone.open(cfg)
+    codec = backbone.codec
     data.encode(codec)
-    rows, about = list(data.in_order()[: cfg.preview.rows]), {"model": cfg.model.name, "prompt_name": prompt}
+    about = {"model": cfg.model.name, "prompt_name": backbone.prompt_name}
+    rows = list(data.in_order()[: cfg.preview.rows])
     if cfg.format == "json":
         _print_json(data, codec, rows, about)
     else:

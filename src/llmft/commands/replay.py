@@ -4,19 +4,18 @@ import contextlib
 from typing import Any
 
 import torch
-from hydra.utils import get_class
 from omegaconf import DictConfig
 from rich.table import Column, Table
 from rich.text import Text
 
 from llmft.config.validate import check
-from llmft.data.tokenization import build
 from llmft.data.tokenization.codec import IGNORED, Codec
 from llmft.diagnostics import forward_trace, postmortem
 from llmft.diagnostics.show_tokens import runs, shown
-from llmft.models.backbone import load
+from llmft.models.attention.kernels import Kernels
+from llmft.models.backbone.open import Backbone
 from llmft.models.distillation import teacher_of
-from llmft.models.module import InstructionModule
+from llmft.models.forward import Forward
 from llmft.models.peft import trainable
 from llmft.runs.open import open_run
 from llmft.utils.console import Console
@@ -39,10 +38,10 @@ def main(cfg: DictConfig) -> None:
         raise UserError("replay: pass run=RUN, the directory of a run that a guard halted")
     folder, trained = open_run(cfg.run, "halt")
     report, window, weights = postmortem.read(folder / "halt")
-    module, codec = _module(trained, weights)
-    module.rows_agree = bool(report.get("rows_agree"))  # broken weights could not be asked
-    found = _replay(module, window, report)
-    rows = [row for batch in window.batches for row in _rows(module, batch, codec)]
+    forward, codec = _forward(trained, weights)
+    forward.kernels.packing_is_equivalent = bool(report.get("rows_agree"))  # broken weights cannot be compared
+    found = _replay(forward, window, report)
+    rows = [row for batch in window.batches for row in _rows(forward, batch, codec)]
     if cfg.format == "json":
         for row in rows:
             row.pop("shown")
@@ -51,33 +50,28 @@ def main(cfg: DictConfig) -> None:
         _show(report, found, rows, cfg.replay.modules)
 
 
-def _module(cfg: DictConfig, weights: dict[str, torch.Tensor]) -> tuple[InstructionModule, Codec]:
+def _forward(cfg: DictConfig, weights: dict[str, torch.Tensor]) -> tuple[Forward, Codec]:
     """The run's model with the weights at the halt, where the run was (CPU or GPU)."""
-    family = get_class(cfg.model._target_)
-    place = load.locate(cfg.model, family.auto_class)
-    codec, _ = build.codec_of(cfg, load.load_tokenizer(place, cfg.model))
-    model = load.load_model(place, cfg.model, family.auto_class, cfg.peft)
-    model = trainable.adapt(model, cfg.peft, cfg.model.lora_targets)
-    module = family(model, None, None).configure_kernels(cfg)
-    module.teacher = teacher_of(cfg, codec.tokenizer, family)
-    module.on_load_checkpoint({"state_dict": weights})
-    module.load_state_dict(weights, strict=False)
+    backbone = Backbone.open(cfg)
+    model = backbone.load_adapted()
+    trainable.load_weights(model, weights)
     gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
-    return module.to("cuda" if gpu else "cpu"), codec
+    model.to("cuda" if gpu else "cpu")
+    return backbone.family(model, Kernels.from_config(cfg), teacher_of(cfg, backbone.tokenizer)), backbone.codec
 
 
-def _replay(module: InstructionModule, window: postmortem.StepBatches, report: dict[str, Any]) -> dict[str, Any]:
+def _replay(forward: Forward, window: postmortem.StepBatches, report: dict[str, Any]) -> dict[str, Any]:
     """Forward and backward of the window as it was: same dropout, same precision."""
     training = report["during"] != "validation"
-    module.train(training)
+    forward.model.train(training)
     kind = autocast_dtype(report["precision"])
 
     def context() -> Any:
-        return torch.autocast(module.device.type, kind) if kind else contextlib.nullcontext()
+        return torch.autocast(forward.device.type, kind) if kind else contextlib.nullcontext()
 
-    window.batches = [to_device(batch, module.device) for batch in window.batches]
+    window.batches = [to_device(batch, forward.device) for batch in window.batches]
     states = window.states if training else []
-    seen, nats, tokens = forward_trace.run_again(module, window.batches, states, context=context, backward=training)
+    seen, nats, tokens = forward_trace.run_again(forward, window.batches, states, context=context, backward=training)
     bad = [call for call in seen.seen if call.output.broken]
     large = sorted(seen.seen, key=lambda call: -(call.output.largest or 0.0))
     return {
@@ -90,7 +84,7 @@ def _replay(module: InstructionModule, window: postmortem.StepBatches, report: d
         "bad_modules": [forward_trace.as_json(call) for call in _once(bad)],
         "largest_outputs": [forward_trace.as_json(call) for call in _once(large)],
         "bad_gradients": seen.broken_gradients,
-        "gradient_norms": _norms(module, max(tokens, 1)),
+        "gradient_norms": _norms(forward, max(tokens, 1)),
     }
 
 
@@ -101,10 +95,10 @@ def _once(calls: list[forward_trace.ModuleCall]) -> list[forward_trace.ModuleCal
     return list(first.values())
 
 
-def _norms(module: InstructionModule, tokens: int) -> dict[str, float]:
+def _norms(forward: Forward, tokens: int) -> dict[str, float]:
     """The norm of the gradient of each module's own weights, normalised as the optimizer would see it, largest first."""
     squares: dict[str, float] = {}
-    for name, p in module.model.named_parameters():
+    for name, p in forward.model.named_parameters():
         if p.grad is not None:
             owner = name.rpartition(".")[0]
             squares[owner] = squares.get(owner, 0.0) + float(p.grad.double().norm() / tokens) ** 2
@@ -112,21 +106,21 @@ def _norms(module: InstructionModule, tokens: int) -> dict[str, float]:
     return dict(sorted(norms.items(), key=lambda item: -item[1] if item[1] == item[1] else float("-inf")))
 
 
-def _rows(module: InstructionModule, batch: dict[str, Any], codec: Codec) -> list[dict[str, Any]]:
+def _rows(forward: Forward, batch: dict[str, Any], codec: Codec) -> list[dict[str, Any]]:
     """Each row as the model saw it, and its own loss (without dropout); a pack of rows is shown as one."""
     places = [place if isinstance(place, str) else ", ".join(place) for place in batch["places"]]
     size = len(batch["input_ids"])
     if len(places) != size:
         places = [", ".join(places)] * size
     found = []
-    module.eval()
+    forward.model.eval()
     for number, place in enumerate(places):
         one = {
             k: v[number : number + 1] if isinstance(v, torch.Tensor) and len(v) == size else v for k, v in batch.items()
         }
         with torch.no_grad():
-            nats, tokens = module.loss_sum(one)
-        parts = _parts(module, batch, number)
+            nats, tokens = forward.loss_sum(one)
+        parts = _parts(forward, batch, number)
         text, trained = (
             codec.tokenizer.decode([i for is_, ids in parts if is_ in which for i in ids]) for which in WHICH
         )
@@ -135,11 +129,11 @@ def _rows(module: InstructionModule, batch: dict[str, Any], codec: Codec) -> lis
     return found
 
 
-def _parts(module: InstructionModule, batch: dict[str, Any], number: int) -> list[tuple[bool, list[int]]]:
+def _parts(forward: Forward, batch: dict[str, Any], number: int) -> list[tuple[bool, list[int]]]:
     """The ids of one row in runs that are trained or not, without padding."""
     ids, labels, mask = batch["input_ids"][number], batch["labels"][number], batch.get("attention_mask")
     real = mask[number].bool() if mask is not None and mask.ndim == 2 else torch.ones_like(ids, dtype=torch.bool)
-    if module.model.config.is_encoder_decoder:
+    if forward.model.config.is_encoder_decoder:
         return [(False, ids[real].tolist()), (True, labels[labels != IGNORED].tolist())]
     return runs(ids[real].tolist(), labels[real].tolist())
 

@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from llmft.config import auto_values
@@ -16,7 +16,6 @@ from llmft.config.schema.trainer import endless_warm_up
 from llmft.config.validate import check
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.preprocessing.cache import remove_stale
-from llmft.data.tokenization.build import codec_of
 from llmft.estimate import oom_report
 from llmft.evaluation.evaluator import Evaluation
 from llmft.evaluation.judge.judge import Judge, add_judgement, judge_of
@@ -25,8 +24,11 @@ from llmft.generation import save
 from llmft.generation.generator import Generator
 from llmft.models import architecture_check, schedule
 from llmft.models.architecture_check import architecture_faults
-from llmft.models.backbone import load
+from llmft.models.attention.kernels import Kernels
+from llmft.models.backbone.open import Backbone
 from llmft.models.distillation import teacher_of
+from llmft.models.forward import Forward
+from llmft.models.module import InstructionModule
 from llmft.models.peft import trainable
 from llmft.report import curves
 from llmft.report.html import write_if_due, write_or_say
@@ -122,22 +124,17 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     check_data(data.source.given, data.source.sha256, run.record)
     data.read()
 
-    family = get_class(cfg.model._target_)
-    place = load.locate(cfg.model, family.auto_class)
-    codec, prompt = codec_of(cfg, load.load_tokenizer(place, cfg.model))
-    architecture_check.check_positions(load.load_config(place, cfg.model), cfg)  # of a model that was fetched just now
-    data.encode(codec)
+    backbone = Backbone.open(cfg)
+    architecture_check.check_positions(backbone.config, cfg)  # of a model that was downloaded just now
+    data.encode(backbone.codec)
     startup_log.data_of(data, run)
 
-    def build() -> Any:
-        loaded = load.load_model(place, cfg.model, family.auto_class, cfg.peft)
-        return trainable.adapt(loaded, cfg.peft, cfg.model.lora_targets)
-
-    model = build()
-    startup_log.model_of(cfg, run, place, prompt, trainable.parameter_counts(model, cfg.peft))
-    module = family(model, instantiate(cfg.optim), _schedule(cfg, data)).configure_kernels(cfg)
-    module.teacher = teacher_of(cfg, codec.tokenizer, family)
-    generator = Generator(model, codec, cfg.generation)
+    model = backbone.load_adapted()
+    counts = trainable.parameter_counts(model, cfg.peft)
+    startup_log.model_of(cfg, run, backbone.path, backbone.prompt_name, counts)
+    forward = backbone.family(model, Kernels.from_config(cfg), teacher_of(cfg, backbone.tokenizer))
+    module = InstructionModule(forward, instantiate(cfg.optim), _schedule(cfg, data))
+    generator = Generator(model, backbone.codec, cfg.generation)
     checkpoint = run.checkpoint if cfg.resume else None
     if cfg.resume and not checkpoint:
         log.info("resume: the run had no checkpoint yet; it starts anew")
@@ -151,7 +148,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     questions = [] if cfg.trainer.fast_dev_run or not is_first() else data.examples_of("test")[: cfg.questions]
     contexts = [example.context for example in questions]
 
-    evaluation, judge = _evaluation(cfg, module, data, generator), judge_of(cfg.judge, run.path / "judge.jsonl")
+    evaluation, judge = _evaluation(cfg, forward, data, generator), judge_of(cfg.judge, run.path / "judge.jsonl")
     if evaluation and not trainable.has_adapter(model):  # full fine-tuning leaves no base behind
         evaluation.ask_base(fit.device)
     before = run.record.get("metrics", {}).get("before") if checkpoint else None
@@ -162,7 +159,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
             run.update(metrics={"before": before})
         before_answers = before_answers or (generator.answers(contexts) if cfg.baseline else [])
         fit.run()
-        after = fit.load_best(build)
+        after = fit.load_best(backbone.load_adapted)
         generator.model = module.model
     after_answers = generator.answers(contexts)
     if not is_first():
@@ -200,10 +197,12 @@ def _settle(cfg: DictConfig, run: RunDirectory) -> None:
         run.update(performance=[choice._asdict() for choice in choices])
 
 
-def _evaluation(cfg: DictConfig, module: Any, data: InstructionDataModule, generator: Generator) -> Evaluation | None:
+def _evaluation(
+    cfg: DictConfig, forward: Forward, data: InstructionDataModule, generator: Generator
+) -> Evaluation | None:
     if cfg.trainer.fast_dev_run or cfg.evaluate.rows == 0 or not is_first():
         return None
-    return Evaluation(cfg.evaluate, module, data, generator, seed=cfg.seed, split="test")
+    return Evaluation(cfg.evaluate, forward, data, generator, seed=cfg.seed, split="test")
 
 
 def _evaluate(

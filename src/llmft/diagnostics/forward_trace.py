@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmft.models.forward import Forward
+
 
 @dataclass(frozen=True)
 class State:
@@ -132,14 +134,14 @@ def _floats(value: Any) -> Iterator[Tensor]:
 
 
 def run_again(
-    module: Any, batches: list[dict[str, Any]], states: list[dict[str, Tensor]], *, context: Any, backward: bool
+    forward: Forward, batches: list[dict[str, Any]], states: list[dict[str, Tensor]], *, context: Any, backward: bool
 ) -> tuple[ForwardTrace, float, int]:
     """Forward (and backward) of the micro-batches of a window, from the random states they had.
 
     Gradients are added to those that are there; nothing is divided.
 
     Args:
-        module: An InstructionModule in the mode (train or eval) that it shall run in.
+        forward: The model, in the mode (train or eval) that it runs in.
         batches: As ``loss_sum`` takes them.
         states: From ``random_state``, one per batch, or none (evaluation).
         context: Makes a context for the forward pass (autocast).
@@ -150,12 +152,12 @@ def run_again(
         forward pass.
     """
     nats, count = 0.0, 0
-    with ForwardTrace(module.model) as probe, torch.set_grad_enabled(backward):
+    with ForwardTrace(forward.model) as probe, torch.set_grad_enabled(backward):
         for number, batch in enumerate(batches):
             if number < len(states):
-                set_random_state(states[number], module.device)
+                set_random_state(states[number], forward.device)
             with context():
-                total, tokens = module.loss_sum(batch)
+                total, tokens = forward.loss_sum(batch)
             nats, count = nats + float(total.detach()), count + int(tokens)
             if probe.first_bad:
                 break

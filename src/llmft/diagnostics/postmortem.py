@@ -59,7 +59,9 @@ def examine(module: InstructionModule, window: StepBatches, trainer: Any) -> dic
     try:
         context = trainer.precision_plugin.forward_context
         states = window.states if module.training else []
-        seen, _, _ = forward_trace.run_again(module, window.batches, states, context=context, backward=backward)
+        seen, _, _ = forward_trace.run_again(
+            module.forward_pass, window.batches, states, context=context, backward=backward
+        )
     except Exception as error:  # the halt must be told even if looking at it fails (out of memory, mostly)
         return found | {"not_run_again": f"{type(error).__name__}: {first_line(error)}"}
     return found | {

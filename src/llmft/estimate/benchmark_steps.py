@@ -4,37 +4,36 @@ import time
 from typing import Any
 
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 
 from llmft.data.batching.collate import training_batch
 from llmft.data.datamodule import InstructionDataModule
 from llmft.estimate.memory import fullest
-from llmft.models.backbone import load
-from llmft.models.peft import trainable
+from llmft.models.attention.kernels import Kernels
+from llmft.models.backbone.open import Backbone
+from llmft.models.forward import Forward
 from llmft.utils.device import autocast_dtype, runs_on_gpu, to_device
 from llmft.utils.memory import peak_memory_mib
 from llmft.utils.text import duration
 
 
-def measure(cfg: Any, data: InstructionDataModule, place: str, *, steps: int) -> dict[str, Any]:
+def measure(cfg: Any, data: InstructionDataModule, backbone: Backbone, *, steps: int) -> dict[str, Any]:
     """Load the model and train it for a few steps: the fullest batch first, for the memory, then others, for the time.
 
     Args:
         cfg: Of a training, with ``estimate.probe_steps``.
         data: Encoded rows.
-        place: The model's folder.
+        backbone: Of the same config.
         steps: Of the whole training, to say how long it would take.
     """
-    family = get_class(cfg.model._target_)
-    model = load.load_model(place, cfg.model, family.auto_class, cfg.peft)
-    model = trainable.adapt(model, cfg.peft, cfg.model.lora_targets)
     device = torch.device("cuda" if runs_on_gpu(cfg.trainer) else "cpu")
-    module = family(model, instantiate(cfg.optim), None).to(device).configure_kernels(cfg)
-    optimizer = module.optim([p for p in module.parameters() if p.requires_grad])
+    model = backbone.load_adapted().to(device)
+    forward = backbone.family(model, Kernels.from_config(cfg))
+    optimizer = instantiate(cfg.optim)([p for p in model.parameters() if p.requires_grad])
     rows, window = data.encoded["train"], cfg.trainer.accumulate_grad_batches
     full = training_batch([[rows[row] for row in line] for line in fullest(data, cfg)], data.pad_id)
     for _ in range(2):  # the optimizer's states are there from the second step on
-        _step(module, optimizer, [full], cfg, device)
+        _step(forward, optimizer, [full], cfg, device)
     loader = iter(data.train_dataloader())
     windows = [
         [batch for batch, _ in zip(loader, range(window), strict=False)] for _ in range(cfg.estimate.probe_steps)
@@ -42,7 +41,7 @@ def measure(cfg: Any, data: InstructionDataModule, place: str, *, steps: int) ->
     windows = [batches for batches in windows if batches]
     started = time.perf_counter()
     for batches in windows:
-        _step(module, optimizer, batches, cfg, device)
+        _step(forward, optimizer, batches, cfg, device)
     seconds = (time.perf_counter() - started) / len(windows)
     tokens = sum(int(batch["attention_mask"].sum()) for batches in windows for batch in batches) / len(windows)
     peak = peak_memory_mib()["gpu" if device.type == "cuda" else "cpu"]
@@ -61,12 +60,12 @@ def measure(cfg: Any, data: InstructionDataModule, place: str, *, steps: int) ->
     }
 
 
-def _step(module: Any, optimizer: Any, batches: list[dict[str, Any]], cfg: Any, device: torch.device) -> None:
+def _step(forward: Forward, optimizer: Any, batches: list[dict[str, Any]], cfg: Any, device: torch.device) -> None:
     mixed = autocast_dtype(cfg.trainer.precision)
     for batch in batches:
         moved = to_device(batch, device)
         with torch.autocast(device.type, dtype=mixed, enabled=mixed is not None):
-            total, tokens = module.loss_sum(moved)
+            total, tokens = forward.loss_sum(moved)
         if len(batches) == 1 or moved is batches[0]:
             optimizer.zero_grad()  # after the forward pass, as Lightning does
         (total / tokens).backward()

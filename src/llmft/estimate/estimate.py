@@ -3,14 +3,13 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from rich.table import Table
 
 from llmft.data.datamodule import InstructionDataModule
-from llmft.data.tokenization import build
 from llmft.estimate import memory
 from llmft.estimate.suggestions import Suggestion, changes
-from llmft.models.backbone import load
+from llmft.models.backbone.open import Backbone
 from llmft.models.schedule import planned_steps
 
 MIB = 2**20
@@ -86,26 +85,25 @@ class Estimate:
         return [*said, f"cheapest change: {self.cheapest}"] if self.cheapest else said
 
 
-def encoded(cfg: Any) -> tuple[InstructionDataModule, str]:
-    """The rows of a training, encoded, and its model's folder; the model is fetched only where nothing of it is here."""
-    auto_class = get_class(cfg.model._target_).auto_class
-    place = load.at_hand(cfg.model) or load.locate(cfg.model, auto_class)
+def encoded(cfg: Any) -> tuple[InstructionDataModule, Backbone]:
+    """The rows of a training, encoded, and its backbone."""
+    backbone = Backbone.open(cfg)
     data = instantiate(cfg.data)()
     data.read()
-    data.encode(build.codec_of(cfg, load.load_tokenizer(place, cfg.model))[0])
-    return data, place
+    data.encode(backbone.codec)
+    return data, backbone
 
 
-def estimate(cfg: Any, data: InstructionDataModule, place: str, *, too_much: bool = False) -> Estimate:
+def estimate(cfg: Any, data: InstructionDataModule, backbone: Backbone, *, too_much: bool = False) -> Estimate:
     """Estimate a training.
 
     Args:
         cfg: Of a training.
         data: Encoded rows.
-        place: The model's folder.
+        backbone: Its backbone.
         too_much: Whether it ran out of memory already, so that it must become smaller whatever there seems to be.
     """
-    outline, found = _memory(cfg, data, place)
+    outline, found = _memory(cfg, data, backbone)
     limit = memory.available(on_gpu=outline.on_gpu)
     trainer, columns, train = cfg.trainer, data.row_columns, data.indices["train"]
     data.share(0, trainer.devices * trainer.num_nodes)
@@ -116,7 +114,7 @@ def estimate(cfg: Any, data: InstructionDataModule, place: str, *, too_much: boo
     if too_much or (limit is not None and found.peak > limit):
         # how much was missing is not known: a fifth of what the training itself takes is worth a new start
         less = found.peak - 0.2 * (found.peak - found.process) if too_much else found.peak
-        tried = ((change, _memory(change.of(cfg), data, place)[1]) for change in changes(cfg))
+        tried = ((change, _memory(change.of(cfg), data, backbone)[1]) for change in changes(cfg))
         peaks = ((change, replace(m, process=found.process).peak) for change, m in tried)
         cheapest = Suggestion.first_within(peaks, min(limit or less, less))
     return Estimate(
@@ -133,8 +131,6 @@ def estimate(cfg: Any, data: InstructionDataModule, place: str, *, too_much: boo
     )
 
 
-def _memory(cfg: Any, data: InstructionDataModule, place: str) -> tuple[memory.MetaModel, memory.Memory]:
-    family = get_class(cfg.model._target_)
-    outline = memory.MetaModel(cfg, place, family.auto_class)
-    module = family(outline.model, None, None)
-    return outline, memory.predict(outline, module, data)
+def _memory(cfg: Any, data: InstructionDataModule, backbone: Backbone) -> tuple[memory.MetaModel, memory.Memory]:
+    outline = memory.MetaModel(cfg, Backbone.open(cfg, path=backbone.path))
+    return outline, memory.predict(outline, data)

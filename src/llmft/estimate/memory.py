@@ -18,6 +18,7 @@ from llmft.data.datamodule import InstructionDataModule
 from llmft.estimate.memory_tracker import MemoryTracker, fused_attention
 from llmft.models import distillation
 from llmft.models.backbone import load, quantization
+from llmft.models.backbone.open import Backbone
 from llmft.models.peft import trainable
 from llmft.utils.device import autocast_dtype, runs_on_gpu
 
@@ -65,14 +66,13 @@ class MetaModel:
 
     Args:
         cfg: Of a training.
-        place: The model's folder.
-        auto_class: The transformers class of the family.
+        backbone: Of the same config.
     """
 
-    def __init__(self, cfg: Any, place: str, auto_class: Any) -> None:
+    def __init__(self, cfg: Any, backbone: Backbone) -> None:
         self.cfg = cfg
         self.on_gpu = runs_on_gpu(cfg.trainer)
-        config = load.load_config(place, cfg.model)
+        config, auto_class = backbone.config, backbone.family.auto_class
         options = {"dtype": load.dtype_of(cfg.model), "attn_implementation": load.attention_of(cfg.model)}
         with torch.device("meta"):
             model = auto_class.from_config(config, **options).train()
@@ -81,7 +81,8 @@ class MetaModel:
             self.model = trainable.adapt(model, cfg.peft, cfg.model.lora_targets).to("meta")
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.counts = trainable.parameter_counts(self.model)
-        self.teacher = _teacher(cfg, auto_class)
+        self.forward = backbone.family(self.model)
+        self.teacher = _teacher(cfg)
 
     def weights(self) -> int:
         """Bytes of all weights and buffers, a teacher's too."""
@@ -124,7 +125,7 @@ class MetaModel:
         size = sum(t.numel() * t.element_size() for t in states)
         return size, 0 if fused else max(0, ledger.peak - size)
 
-    def activations(self, module: Any, batch: dict[str, Any]) -> int:
+    def activations(self, batch: dict[str, Any]) -> int:
         """The most that forward and backward pass of a batch hold, weights and gradients left out."""
         mixed = autocast_dtype(self.cfg.trainer.precision)
         kept = {p: p.data for p in self.model.parameters()}
@@ -138,32 +139,31 @@ class MetaModel:
         eager = self.cfg.model.attention == "eager"
         fused = nullcontext() if eager else fused_attention(on_gpu=self.on_gpu)
         # causal models get no mask for padding, only one for rows that share a line
-        masked = "rows" in batch or self.model.config.is_encoder_decoder or module.plain
+        masked = "rows" in batch or self.model.config.is_encoder_decoder or self.forward.kernels.plain
         with fused, MemoryTracker(*self.model.parameters(), *self.model.buffers(), *gradients, masked=masked) as ledger:
-            total, _ = module.loss_sum(batch)
+            total, _ = self.forward.loss_sum(batch)
             total.backward()
         for p in self.model.parameters():
             p.data, p.grad = kept[p], None
         return ledger.peak + casts
 
 
-def _teacher(cfg: Any, auto_class: Any) -> int:
+def _teacher(cfg: Any) -> int:
     """Bytes of the weights of the model that is learnt from."""
     if not cfg.peft.get("distill_from"):
         return 0
-    own = distillation.config_of(cfg)
-    config = load.load_config(load.locate(own, auto_class), own)
+    backbone = Backbone(distillation.config_of(cfg))
+    config, auto_class = backbone.config, backbone.family.auto_class
     with torch.device("meta"):
-        model = auto_class.from_config(config, dtype=load.dtype_of(own))
+        model = auto_class.from_config(config, dtype=load.dtype_of(backbone.model))
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def predict(outline: MetaModel, module: Any, data: InstructionDataModule) -> Memory:
+def predict(outline: MetaModel, data: InstructionDataModule) -> Memory:
     """The parts of a training's memory, for the fullest of its batches.
 
     Args:
         outline: The model.
-        module: It, under its family's ``predict``.
         data: Encoded rows.
         process: Bytes that Python, libraries and rows take now.
     """
@@ -173,14 +173,14 @@ def predict(outline: MetaModel, module: Any, data: InstructionDataModule) -> Mem
     )
     states, update = outline.optimizer()
     parts = {"weights": outline.weights(), "gradients": outline.gradients(), "optimizer": states}
-    activations = max(outline.activations(module, batch), update)
+    activations = max(outline.activations(batch), update)
     ranks = trainer.devices * trainer.num_nodes
     if ranks > 1 and trainer.strategy == "ddp":
         activations += parts["gradients"]  # the buckets that travel
     shared = {name: size // ranks if name in SHARED.get(trainer.strategy, ()) else size for name, size in parts.items()}
     if outline.on_gpu:
         return Memory(process=0, activations=activations, **shared)
-    with quantization.compiled_later():  # as a training imports peft
+    with quantization.deferred_compile():  # as a training imports peft
         for name in LOADED_LATER:
             import_module(name)
     return Memory(process=resident(), activations=int(MALLOC_SHARE * activations) + MALLOC_BYTES, **shared)

@@ -14,7 +14,7 @@ from llmft.evaluation.inference import RowResult
 from llmft.generation.generator import Generator
 from llmft.metrics import compare, predictions
 from llmft.metrics.metric import ScoredAnswer
-from llmft.models.module import InstructionModule
+from llmft.models.forward import Forward
 from llmft.models.peft import trainable
 from llmft.utils.device import on_device
 from llmft.utils.files import write
@@ -28,7 +28,7 @@ class Evaluation:
 
     Args:
         settings: The ``evaluate`` keys.
-        module: The model under its family's ``predict``.
+        forward: The model.
         data: Encoded rows.
         generator: Makes the answers.
         seed: Of the bootstrap.
@@ -38,23 +38,23 @@ class Evaluation:
     def __init__(
         self,
         settings: Any,
-        module: InstructionModule,
+        forward: Forward,
         data: InstructionDataModule,
         generator: Generator,
         *,
         seed: int,
         split: str,
     ) -> None:
-        self.settings, self.module, self.generator, self.seed = settings, module, generator, seed
+        self.settings, self.forward, self.generator, self.seed = settings, forward, generator, seed
         self.rows = eval_rows.asked_rows(data, settings.rows, split)
         self.source, self.metrics = data.source.given, compare.chosen_metrics(settings, data.name)
         self.base: list[RowResult] | None = None
 
     def ask_base(self, device: Any) -> None:
-        """Ask the base model: the module as it is (before full fine-tuning), or with its adapter switched off."""
+        """Ask the base model: the model as it is (before full fine-tuning), or with its adapter switched off."""
         if self.settings.base and self.base is None and self.rows.encoded:
             log.info("asking the base model %d of %d test rows", len(self.rows.encoded), self.rows.total)
-            with trainable.base_of(self.module.model):
+            with trainable.base_of(self.forward.model):
                 self.base = self._ask(self.generator, device)
 
     def ask_tuned(self, device: Any) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Evaluation:
         log.info("asking the tuned model %d of %d test rows", len(self.rows.encoded), self.rows.total)
         seeds = self.settings.seeds or [self.generator.seed]
         told = {seed: self._ask(self.generator.with_settings(seed=seed), device) for seed in seeds}
-        if trainable.has_adapter(self.module.model):
+        if trainable.has_adapter(self.forward.model):
             self.ask_base(device)
         self.predictions = inference.predictions(self.rows, self.generator.codec, told[seeds[0]], self.base)
         found = {
@@ -91,8 +91,8 @@ class Evaluation:
         save(folder / "evaluation.json", found)
 
     def _ask(self, generator: Generator, device: Any) -> list[RowResult]:
-        with on_device(self.module.model, device):
-            return inference.ask(self.module, generator, self.rows.encoded, self.settings.batch_tokens)
+        with on_device(self.forward.model, device):
+            return inference.ask(self.forward, generator, self.rows.encoded, self.settings.batch_tokens)
 
     def _spread(self, told: dict[int, list[RowResult]]) -> dict[str, Any]:
         runs = {

@@ -8,7 +8,7 @@ from llmft.data.tokenization.codec import EncodedExample
 from llmft.evaluation.row_loss import row_losses
 from llmft.generation.generator import Answer, Generator
 from llmft.metrics.predictions import Prediction
-from llmft.models.module import InstructionModule
+from llmft.models.forward import Forward
 
 
 class RowResult(NamedTuple):
@@ -19,16 +19,14 @@ class RowResult(NamedTuple):
     tokens: int
 
 
-def ask(
-    module: InstructionModule, generator: Generator, rows: Sequence[EncodedExample], batch_tokens: int
-) -> list[RowResult]:
+def ask(forward: Forward, generator: Generator, rows: Sequence[EncodedExample], batch_tokens: int) -> list[RowResult]:
     """Answers and losses, in the order of the rows.
 
     Generation starts from the very ids that the row was (or would have been) trained with, a trimmed prompt included.
     """
     generator = generator.with_settings(batch_tokens=batch_tokens)
     answers = generator.continued([row.input_ids[: row.prompt_length] for row in rows])
-    losses = row_losses(module, rows, generator.codec.tokenizer.pad_token_id, batch_tokens)
+    losses = row_losses(forward, rows, generator.codec.tokenizer.pad_token_id, batch_tokens)
     return [RowResult(answer, *loss) for answer, loss in zip(answers, losses, strict=True)]
 
 

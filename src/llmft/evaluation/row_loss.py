@@ -7,27 +7,27 @@ import torch
 from llmft.data.batching.collate import training_batch
 from llmft.data.batching.sampler import length_batches
 from llmft.data.tokenization.codec import EncodedExample
-from llmft.models.module import InstructionModule
+from llmft.models.forward import Forward
 from llmft.utils.device import to_device
 from llmft.utils.modules import eval_mode
 
 
 def row_losses(
-    module: InstructionModule, rows: Sequence[EncodedExample], pad_id: int, batch_tokens: int
+    forward: Forward, rows: Sequence[EncodedExample], pad_id: int, batch_tokens: int
 ) -> list[tuple[float, int]]:
     """Nats of each row's supervised tokens, summed, and their number; in the order of the rows.
 
     Args:
-        module: The model under its family's ``predict``.
+        forward: The model.
         rows: Unpadded.
         pad_id: Fills up short rows of a batch.
         batch_tokens: rows x longest row of a batch.
     """
     found: dict[int, tuple[float, int]] = {}
-    with eval_mode(module.model), torch.inference_mode():
+    with eval_mode(forward.model), torch.inference_mode():
         for chosen in length_batches([sum(row.size) for row in rows], max_tokens=batch_tokens):
             batch = training_batch([[rows[i]] for i in chosen], pad_id)
-            logits, targets, places = module.predict(to_device(batch, module.model.device))
+            logits, targets, places = forward.forward_targets(to_device(batch, forward.device))
             losses = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none").double()
             nats = torch.zeros(len(chosen), dtype=torch.float64, device=losses.device)
             nats.index_add_(0, places.nonzero()[:, 0], losses)

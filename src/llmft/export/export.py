@@ -8,14 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra.utils import get_class
 from omegaconf import DictConfig
 
-from llmft.data.tokenization import build
 from llmft.export import checksums, hub, model_card, verify, weights
 from llmft.export.zip import pack
 from llmft.generation.questions import sample_questions
-from llmft.models.backbone import load
+from llmft.models.backbone.open import TrainedBackbone
 from llmft.models.peft import trainable
 from llmft.utils import device as devices
 from llmft.utils.errors import UserError
@@ -81,14 +79,14 @@ def _target(to: str | None, *, zipped: bool) -> Iterator[tuple[Path, Path | None
 
 
 def _write(run: Path, cfg: DictConfig, folder: Path, settings: Any) -> float:
-    source, auto_class, device = run / "model", get_class(cfg.model._target_).auto_class, devices.default_device()
-    asked = _trained(
-        source, cfg, auto_class, device, folder if settings.form == "merged" else None, settings.shard_size
-    )
+    source, device = run / "model", devices.default_device()
+    backbone = weights.full_precision(source, cfg)
+    asked = _trained(backbone, cfg, device, folder if settings.form == "merged" else None, settings.shard_size)
     base = None
     if settings.form == "adapter":
         weights.write_adapter(source, folder, model_card.hub_id(cfg), cfg.model.revision)
-        base = load.locate(cfg.model, auto_class)
+        base = backbone.path
+    auto_class = backbone.family.auto_class
     difference = verify.largest_difference(folder, base, cfg.model.revision, auto_class, device, asked)
     if not difference <= settings.tolerance:  # NaN is over it too
         raise UserError(
@@ -101,16 +99,14 @@ def _write(run: Path, cfg: DictConfig, folder: Path, settings: Any) -> float:
 
 
 def _trained(
-    source: Path, cfg: DictConfig, auto_class: Any, device: Any, to: Path | None, shards: str
+    backbone: TrainedBackbone, cfg: DictConfig, device: Any, to: Path | None, shards: str
 ) -> list[verify.ReferenceLogits]:
     """Ask the trained model, and write it merged where that is wanted; it is gone from memory afterwards."""
-    tokenizer = load.load_tokenizer(str(source), cfg.model)
-    codec = build.trained_codec(cfg, tokenizer)
-    model = weights.full_precision(source, cfg, auto_class).to(device)
+    model = backbone.load().eval().to(device)
     questions = [question.with_system(cfg.data.system) for question in sample_questions(cfg.data.name)]
-    asked = verify.probes(model, codec, [question.context for question in questions])
+    asked = verify.probes(model, backbone.codec, [question.context for question in questions])
     if to:
-        weights.write_merged(model, source, to, shards)
+        weights.write_merged(model, backbone.folder, to, shards)
     del model
     gc.collect()
     return asked

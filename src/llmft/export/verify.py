@@ -77,7 +77,7 @@ def largest_difference(
         base or folder, revision=revision if base else None, dtype=torch.float32, **safely
     )
     if base:
-        with quantization.compiled_later():
+        with quantization.deferred_compile():
             from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, folder)

@@ -7,28 +7,21 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.models.backbone import load, untrusted
-from llmft.models.peft import trainable
+from llmft.models.backbone.open import TrainedBackbone
 
 # What is written anew; everything else in model/ (tokenizer, chat template, generation config) goes along as it is.
 OURS = ("README.md", "config.json", "adapter_config.json", "model.safetensors.index.json")
-FULL_PRECISION = {"dtype": "float32", "gradient_checkpointing": False}
+FULL_PRECISION = {"model": {"dtype": "float32", "gradient_checkpointing": False}, "peft": {"quantise": None}}
 
 
-def full_precision(folder: Path, cfg: DictConfig, auto_class: Any) -> Any:
-    """The trained model in float32, in eval mode; an adapter sits on its base as that was published, never on a quantised one.
+def full_precision(folder: Path, cfg: DictConfig) -> TrainedBackbone:
+    """The trained model in float32; an adapter is on its base as that was published, never on a quantized one.
 
     Args:
         folder: The run's ``model/``.
         cfg: The run's config.
-        auto_class: The transformers class of the family.
     """
-    plain = OmegaConf.merge(cfg.model, FULL_PRECISION)
-    if not trainable.is_adapter(cfg.peft):
-        return load.load_model(str(folder), plain, auto_class).eval()
-    base = load.load_model(load.locate(cfg.model, auto_class), plain, auto_class)
-    tokens = len(load.load_tokenizer(str(folder), cfg.model))
-    return untrusted.load_adapter(base, folder, tokens).eval()
+    return TrainedBackbone(folder, OmegaConf.merge(cfg, FULL_PRECISION))
 
 
 def write_merged(model: Any, source: Path, folder: Path, shard_size: str) -> None:

@@ -4,14 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.target_allowlist import CODE
-from llmft.data.tokenization import build
 from llmft.generation.generator import Generator
-from llmft.models.backbone import load, untrusted
-from llmft.models.peft import trainable
+from llmft.models.backbone.open import Backbone, TrainedBackbone
 from llmft.models.peft.trainable import has_adapter
 from llmft.runs.open import open_run
 from llmft.utils import device
@@ -25,11 +22,8 @@ def load_generator(cfg: DictConfig) -> tuple[Generator, str | None]:
         UserError: A run and a model of its own at once, or a run that holds no model.
     """
     if cfg.run is None:
-        auto_class = get_class(cfg.model._target_).auto_class
-        place = load.locate(cfg.model, auto_class)
-        codec, _ = build.codec_of(cfg, load.load_tokenizer(place, cfg.model))
-        model = load.load_model(place, cfg.model, auto_class).to(device.default_device())
-        return Generator(model, codec, cfg.generation), None
+        backbone = Backbone.open(cfg)
+        return Generator(backbone.load().to(device.default_device()), backbone.codec, cfg.generation), None
     chosen = [o for o in HydraConfig.get().overrides.task if o.startswith(("model", "prompt")) and CODE not in o]
     if chosen:
         raise UserError(
@@ -47,8 +41,8 @@ def load_tuned(folder: Path, trained: DictConfig, settings: Any) -> Generator:
         trained: Its config.
         settings: Generation settings, the run's own or others.
     """
-    model, tokenizer = load_trained(folder / "model", trained, get_class(trained.model._target_).auto_class)
-    return Generator(model.to(device.default_device()), build.trained_codec(trained, tokenizer), settings)
+    backbone = TrainedBackbone(folder / "model", trained)
+    return Generator(backbone.load().to(device.default_device()), backbone.codec, settings)
 
 
 def load_base(cfg: DictConfig, tuned: Generator) -> Generator:
@@ -69,9 +63,7 @@ def base_beside(trained: DictConfig, tuned: Generator) -> Generator:
     """The same, by the run's config."""
     if has_adapter(tuned.model):
         return Generator(tuned.model, tuned.codec, tuned.given, adapter=False)
-    auto_class = get_class(trained.model._target_).auto_class
-    model = load.load_model(load.locate(trained.model, auto_class), trained.model, auto_class)
-    return Generator(model.to(device.default_device()), tuned.codec, tuned.given)
+    return Generator(Backbone(trained.model).load().to(device.default_device()), tuned.codec, tuned.given)
 
 
 def own_generation(cfg: DictConfig, trained: DictConfig) -> Any:
@@ -81,12 +73,3 @@ def own_generation(cfg: DictConfig, trained: DictConfig) -> Any:
         return cfg.generation
     names = [override.partition("=")[0].partition(".")[2] for override in given]
     return OmegaConf.merge(trained.generation, {name: cfg.generation[name] for name in names})
-
-
-def load_trained(folder: Path, cfg: DictConfig, auto_class: Any) -> tuple[Any, Any]:
-    """Model and tokenizer of a run's ``model/``, on top of its backbone, as it was in training, where it holds an adapter."""
-    tokenizer = load.load_tokenizer(str(folder), cfg.model)
-    if not trainable.is_adapter(cfg.peft):
-        return load.load_model(str(folder), cfg.model, auto_class), tokenizer
-    base = load.load_model(load.locate(cfg.model, auto_class), cfg.model, auto_class, cfg.peft)
-    return untrusted.load_adapter(base, folder, len(tokenizer)), tokenizer

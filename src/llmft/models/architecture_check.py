@@ -1,47 +1,47 @@
-"""A model's config without its weights -> what of a run's config the model cannot do."""
+"""Check a training config against the architecture of its model, without loading weights."""
 
 import inspect
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from llmft.models import distillation
 from llmft.models.backbone import load
+from llmft.models.backbone.open import Backbone
 from llmft.models.peft import lora, trainable
 from llmft.utils.errors import UserError
 
 
 def architecture_faults(cfg: Any, broken: Collection[str] = ()) -> list[str]:
-    """Faults that show in the model's architecture: budgets over its positions, LoRA targets that match nothing, no template.
+    """Faults of a config that the architecture shows: budgets over its positions, LoRA targets without a match, no template.
 
-    The model is built without weights (on torch's meta device), and only where its config is on this machine: what is not
-    here yet is checked after it was fetched.
+    The model is built on the meta device, and only if its config is on this machine: a model that is not is checked once it
+    is downloaded.
 
     Args:
-        cfg: Of a training.
-        broken: Keys whose values are wrong already; checks that read them are left out.
+        cfg: Config of a training.
+        broken: Keys whose values are wrong already; checks that read them are skipped.
     """
-    from hydra.utils import get_class
-
     if any(
         key in broken or key.partition(".")[0] in broken for key in ("model.path", "model.family", "model.gguf_file")
     ):
         return []
-    auto_class = get_class(cfg.model._target_).auto_class
     try:
-        place = load.at_hand(cfg.model)
-        if place is None:
+        path = load.locate_cached(cfg.model)
+        if path is None:
             return []
-        config = load.load_config(place, cfg.model)
+        backbone = Backbone.open(cfg, path=path)
+        config = backbone.config
     except UserError as error:
         return [str(error)]
     checks = {
         ("data.max_prompt_tokens", "data.max_answer_tokens", "generation.max_new_tokens"): lambda: check_positions(
             config, cfg
         ),
-        ("peft", "model.lora_targets"): lambda: _check_targets(config, cfg, auto_class),
-        ("data.batching", "model._target_"): lambda: _check_packing(config, cfg, auto_class),
-        ("prompt.name", "data.train_on"): lambda: _check_prompt(place, cfg),
-        ("peft.distill_from",): lambda: _check_teacher(place, cfg),
+        ("peft", "model.lora_targets"): lambda: _check_targets(backbone, cfg),
+        ("data.batching", "model._target_"): lambda: _check_packing(backbone, cfg),
+        ("prompt.name", "data.train_on"): lambda: _check_prompt(backbone, cfg),
+        ("peft.distill_from",): lambda: _check_teacher(backbone, cfg),
     }
     faults = []
     for keys, check in checks.items():
@@ -54,10 +54,10 @@ def architecture_faults(cfg: Any, broken: Collection[str] = ()) -> list[str]:
 
 
 def check_positions(config: Any, cfg: Any) -> None:
-    """Refuse token budgets that the model has no positions for; they would be an IndexError deep inside it.
+    """Refuse token budgets over the model's positions, which would end in an IndexError inside the model.
 
     Raises:
-        UserError: A prompt with its answer, trained or generated, may need more than the model's positions.
+        UserError: A prompt with its answer, trained or generated, may be longer than the model's positions.
     """
     answers = {"data.max_answer_tokens": cfg.data.max_answer_tokens}
     answers["generation.max_new_tokens"] = cfg.generation.max_new_tokens
@@ -71,20 +71,21 @@ def check_positions(config: Any, cfg: Any) -> None:
         raise UserError(f"{parts} = {total} tokens, but the model has {positions} positions; lower one of them")
 
 
-def _check_targets(config: Any, cfg: Any, auto_class: Any) -> None:
+def _check_targets(backbone: Backbone, cfg: Any) -> None:
     if not trainable.is_adapter(cfg.peft):
         return
     import torch
 
     with torch.device("meta"):
-        model = auto_class.from_config(config)
+        model = backbone.family.auto_class.from_config(backbone.config)
     names = lora.targets(model, cfg.peft.targets, cfg.model.lora_targets)
     if cfg.peft.get("adapter"):
         lora.check_adapter(cfg.peft, names)
 
 
-def _check_packing(config: Any, cfg: Any, auto_class: Any) -> None:
-    """Rows of a line are kept apart by positions that start again (causal), or by masks alone where positions are relative."""
+def _check_packing(backbone: Backbone, cfg: Any) -> None:
+    """Packed examples are kept apart by position ids that restart (causal), or by masks if positions are relative (T5)."""
+    config, auto_class = backbone.config, backbone.family.auto_class
     if cfg.data.batching != "packed" or type(config) not in auto_class._model_mapping:
         return
     kind = auto_class._model_mapping[type(config)]
@@ -94,24 +95,19 @@ def _check_packing(config: Any, cfg: Any, auto_class: Any) -> None:
         can = hasattr(config, "relative_attention_num_buckets")
     if not can:
         raise UserError(
-            f"data.batching=packed: {kind.__name__} has no positions that could start again in each row; use tokens or grouped"
+            f"data.batching=packed: {kind.__name__} has no positions that could restart in each example; use tokens or grouped"
         )
 
 
-def _check_prompt(place: str, cfg: Any) -> None:
-    from llmft.data.tokenization.build import codec_of
-
-    if cfg.prompt.name == "chat" and Path(place).is_dir():
-        codec_of(cfg, load.load_tokenizer(place, cfg.model))
+def _check_prompt(backbone: Backbone, cfg: Any) -> None:
+    if cfg.prompt.name == "chat" and Path(backbone.path).is_dir():
+        _ = backbone.codec
 
 
-def _check_teacher(place: str, cfg: Any) -> None:
-    from llmft.models import distillation
-
+def _check_teacher(backbone: Backbone, cfg: Any) -> None:
     if not cfg.peft.get("distill_from"):
         return
-    own = distillation.config_of(cfg)
-    theirs = load.at_hand(own)
-    if theirs and Path(place).is_dir():
-        tokenizers = (load.load_tokenizer(p, c) for p, c in ((place, cfg.model), (theirs, own)))
-        distillation.check_vocabulary(cfg, *tokenizers)
+    model = distillation.config_of(cfg)
+    path = load.locate_cached(model)
+    if path and Path(backbone.path).is_dir():
+        distillation.check_vocabulary(cfg, backbone.tokenizer, Backbone(model, path=path).tokenizer)

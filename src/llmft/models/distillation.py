@@ -1,4 +1,4 @@
-"""A larger model of the same vocabulary -> what a smaller one learns from besides the labels (Hinton et al. 2015)."""
+"""Distillation: a smaller model learns from the logits of a larger one of the same vocabulary (Hinton et al. 2015)."""
 
 from typing import Any
 
@@ -7,77 +7,86 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from llmft.config.paths import conf_dir
-from llmft.models.backbone import load
-from llmft.models.loss import divergence_sum
+from llmft.models.backbone.open import Backbone
+from llmft.models.forward import Forward
+from llmft.models.loss import TokenLoss, divergence_sum
 from llmft.utils.errors import UserError
 
-# What a teacher has of its own, if it is no name of conf/model: nothing but its path.
-ALONE = {"gguf_file": None, "sha256": None, "revision": None, "new_tokens": [], "trust_remote_code": False}
+# A teacher that is no name of conf/model has nothing but its path; these keys are not the student's.
+PATH_ONLY = {"gguf_file": None, "sha256": None, "revision": None, "new_tokens": [], "trust_remote_code": False}
 
 
 class Teacher:
-    """A frozen model in eval mode beside the one that is trained; no part of it, so no checkpoint holds it.
+    """A frozen model in eval mode. It is no submodule of the student, so no checkpoint holds it.
 
     Args:
-        module: Under its family's ``predict``.
+        forward: The teacher's forward pass.
         weight: Of the divergence in the loss; the labels have the rest.
         temperature: Both models' logits are divided by it.
+
+    Attributes:
+        divergence: Running sum of the divergence, before weighting.
     """
 
-    def __init__(self, module: Any, weight: float, temperature: float) -> None:
-        self.module, self.weight, self.temperature = module.requires_grad_(False).eval(), weight, temperature
+    def __init__(self, forward: Forward, weight: float, temperature: float) -> None:
+        self.forward, self.weight, self.temperature = forward, weight, temperature
+        self.forward.model.requires_grad_(False).eval()
+        self.divergence = TokenLoss()
 
-    def mixed(self, nats: Tensor, logits: Tensor, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """The loss with the teacher's part in it, and that part alone (before weighting), both sums over tokens in nats.
+    def mixed(self, nats: Tensor, logits: Tensor, batch: dict[str, Any]) -> Tensor:
+        """The weighted sum of the labels' loss and the divergence from the teacher, summed over tokens, in nats.
 
         Args:
             nats: The loss of the labels, a sum.
-            logits: Of the model that is trained, [N, V].
+            logits: Of the student, [N, V].
             batch: As both models take it.
         """
-        self.module.to(logits.device)
+        self.forward.model.to(logits.device)
         with torch.no_grad():
-            told, _, _ = self.module.predict(batch)
-        divergence = divergence_sum(logits, told, self.temperature)
-        return (1 - self.weight) * nats + self.weight * divergence, divergence.detach()
+            teacher_logits, targets, _ = self.forward.forward_targets(batch)
+        divergence = divergence_sum(logits, teacher_logits, self.temperature)
+        self.divergence.add(divergence, torch.tensor(targets.numel()))
+        return (1 - self.weight) * nats + self.weight * divergence
 
 
-def teacher_of(cfg: DictConfig, tokenizer: Any, family: Any) -> Teacher | None:
-    """The teacher that a config asks for (``peft.distill_from``); None where it asks for none.
+def teacher_of(cfg: DictConfig, tokenizer: Any) -> Teacher | None:
+    """The teacher that ``peft.distill_from`` names, loaded; None if it names none.
 
     Raises:
-        UserError: There is no such model, or its vocabulary is another.
+        UserError: There is no such model, or its vocabulary differs.
     """
     if not cfg.peft.get("distill_from"):
         return None
-    own = config_of(cfg)
-    place = load.locate(own, family.auto_class)
-    check_vocabulary(cfg, tokenizer, load.load_tokenizer(place, own))
-    model = load.load_model(place, own, family.auto_class)
-    return Teacher(family(model, None, None), cfg.peft.distill_weight, cfg.peft.distill_temperature)
+    backbone = Backbone(config_of(cfg))
+    check_vocabulary(cfg, tokenizer, backbone.tokenizer)
+    return Teacher(backbone.family(backbone.load()), cfg.peft.distill_weight, cfg.peft.distill_temperature)
 
 
 def config_of(cfg: DictConfig) -> Any:
-    """The teacher's model config: the pupil's, with what is the teacher's own."""
+    """The teacher's model config: the student's, overridden by what conf/model has for the teacher."""
     wanted = cfg.peft.distill_from
     file = conf_dir() / "model" / f"{wanted}.yaml"
     named = file.is_file() and not wanted.startswith("_")
     own = OmegaConf.load(file) if named else OmegaConf.create({"name": wanted, "path": wanted})
-    base = OmegaConf.merge(OmegaConf.create(OmegaConf.to_container(cfg.model, resolve=True)), ALONE)
+    base = OmegaConf.merge(OmegaConf.create(OmegaConf.to_container(cfg.model, resolve=True)), PATH_ONLY)
     kept = {key: value for key, value in own.items() if key != "defaults"}
     return OmegaConf.merge(base, kept, {"dropout": None, "gradient_checkpointing": False})
 
 
-def check_vocabulary(cfg: DictConfig, tokenizer: Any, teachers: Any) -> None:
-    """Refuse a teacher whose ids mean something else.
+def check_vocabulary(cfg: DictConfig, tokenizer: Any, teacher_tokenizer: Any) -> None:
+    """Refuse a teacher whose token ids differ from the student's.
 
     Raises:
         UserError: They do.
     """
-    ours, theirs = tokenizer.get_vocab(), teachers.get_vocab()
-    if ours != theirs:
-        example = next((token for token in ours if theirs.get(token) != ours[token]), None)
-        shown = f"{example!r} is id {ours[example]} here and {theirs.get(example)} there" if example else "it has more"
+    student, teacher = tokenizer.get_vocab(), teacher_tokenizer.get_vocab()
+    if student != teacher:
+        example = next((token for token in student if teacher.get(token) != student[token]), None)
+        shown = (
+            f"{example!r} is id {student[example]} in the student, {teacher.get(example)} in the teacher"
+            if example
+            else "it has more tokens"
+        )
         raise UserError(
             f"peft.distill_from={cfg.peft.distill_from}: its vocabulary is not that of {cfg.model.name} ({shown})"
         )

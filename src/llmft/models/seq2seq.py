@@ -1,55 +1,52 @@
-"""Seq2seq backbones (T5): prompt to the encoder, answer to the decoder. Fork 2, with causal.py."""
+"""Seq2seq backbones (T5): the prompt is the encoder's, the answer the decoder's. The other family is in ``causal.py``."""
 
 from typing import Any
 
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
 
-from llmft.models.attention.packing_masks import block_mask, row_starts
+from llmft.models.attention.packing import block_mask, row_starts
+from llmft.models.forward import Forward
 from llmft.models.loss import supervised
-from llmft.models.module import InstructionModule
 
 
-class Seq2Seq(InstructionModule):
-    """Encoder-decoder."""
+class Seq2SeqForward(Forward):
+    """Encoder-decoder model."""
 
     auto_class = AutoModelForSeq2SeqLM
 
-    def predict(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """The decoder reads the labels shifted to the right; the model's own loss, a mean over the batch, is not used."""
-        labels = batch["labels"]
-        inputs = {"decoder_input_ids": self.model.prepare_decoder_input_ids_from_labels(labels), "use_cache": False}
-        chosen = supervised(labels)
+    def targets(self, batch: dict[str, Any]) -> Tensor:
+        """The labels; the decoder reads them shifted to the right."""
+        return batch["labels"]
+
+    def inputs(self, batch: dict[str, Any], *, varlen: bool) -> dict[str, Any]:
+        """Decoder ids, not labels: the model's own loss is a mean over the batch."""
+        decoder = {"decoder_input_ids": self.model.prepare_decoder_input_ids_from_labels(batch["labels"])}
         if "rows" in batch:
-            start = self.model.config.decoder_start_token_id
-            inputs["decoder_input_ids"][row_starts(batch["label_rows"])] = start
-        rows = self.varlen_rows(batch)
-        sources = None if rows is None else batch["rows"]
-        length = max(batch["input_ids"].shape[1], labels.shape[1])
-        with self.head_on(chosen), self.attention_for(length, rows, sources):
-            if "rows" in batch and rows is None:
-                inputs |= self._block_masks(batch)
-            else:
-                mask = batch["attention_mask"] if rows is None else None
-                inputs |= {"input_ids": batch["input_ids"], "attention_mask": mask}
-            outputs = self.model(**inputs)
-        return self.logits_on(chosen, outputs), labels[chosen], chosen
+            decoder["decoder_input_ids"][row_starts(batch["label_rows"])] = self.model.config.decoder_start_token_id
+        if "rows" in batch and not varlen:
+            return decoder | self._block_masked(batch)
+        mask = batch["attention_mask"] if not varlen else None
+        return decoder | {"input_ids": batch["input_ids"], "attention_mask": mask}
 
     def tokens(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """A row has one target at least, also where none of its labels is to be learnt, so that both sides have its number."""
+        """An example keeps one label at least, even if it has no supervised one, so that both sides have as many examples."""
         if "label_rows" in batch:
             return batch["rows"] >= 0, batch["label_rows"] >= 0
         targets = supervised(batch["labels"]).flip(1).cumsum(1).flip(1) > 0
         targets[:, 0] = True
         return batch["attention_mask"].bool(), targets
 
-    def _block_masks(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Encoder, decoder and cross attention each under a block mask; T5's positions are relative, so none are given."""
+    def _block_masked(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Encoder, decoder and cross attention each under a block mask; T5's positions are relative, so it takes none."""
         sources, targets, dtype = batch["rows"], batch["label_rows"], self.model.dtype
         encoder = self.model.get_encoder()
         return {
-            # the model would give the encoder's mask to the cross attention too, so the encoder is called here
+            # the model would use the encoder's mask for the cross attention too, so the encoder is called here
             "encoder_outputs": encoder(batch["input_ids"], attention_mask=block_mask(sources, sources, dtype)),
             "attention_mask": block_mask(targets, sources, dtype),
             "decoder_attention_mask": block_mask(targets, targets, dtype, causal=True),
         }
+
+
+Seq2Seq = Seq2SeqForward  # the name in the configs of stored runs

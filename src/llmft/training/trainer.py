@@ -21,7 +21,6 @@ from llmft.callbacks.metrics_log import MetricsLog
 from llmft.data.batching.sampler import PlannedBatchSampler
 from llmft.data.datamodule import InstructionDataModule
 from llmft.generation.generator import Generator
-from llmft.models.attention.equivalence_check import check_packing
 from llmft.models.fsdp import is_sharded, strategy_of
 from llmft.models.module import InstructionModule
 from llmft.runs.checkpoint_io import AtomicCheckpointIO, load
@@ -115,7 +114,7 @@ class TrainingRun:
         line = next(lines, None) if self.data.plan.batching == "packed" else None
         if line is not None:
             rows = [self.data.encoded["train"][row] for row in line]
-            difference = check_packing(self.module, rows, self.data.pad_id)
+            difference = self.module.forward_pass.check_packing(rows, self.data.pad_id)
             log.info("packing: %d rows of a line alone and together, logits differ by %.1g", len(rows), difference)
 
     def run(self) -> None:
@@ -176,7 +175,7 @@ class TrainingRun:
             self.checkpoints.keep_last(self.trainer)
         self.trainer.strategy.barrier("best.ckpt is written")
         if self.is_sharded:
-            self.module.model = build()
+            self.module.set_model(build())
         state = load(self.checkpoints.best)
         self.module.on_load_checkpoint(state)
         self.module.load_state_dict(state["state_dict"], strict=False)

@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import pytest
 import torch
-from hydra.utils import get_class
 
 from llmft.callbacks.generated import GenerationMetrics
 from llmft.evaluation.row_loss import row_losses
 from llmft.generation.generator import Answer, Generator, majority
 from llmft.models.backbone import load as backbone
+from llmft.models.backbone.open import Backbone
 from llmft.models.peft import trainable
 from tests.conftest import chat_row, forked, read_json_lines, write_rows
 from tests.integration.generation.test_generator import CONTEXTS, sharpened
@@ -80,10 +80,8 @@ def test_numbers_are_everywhere_the_same(run):
 
 def test_the_base_is_the_untrained_model(run, load):
     folder, _ = run
-    cfg = load("model=tiny_t5" if "full" in str(folder) else "model=tiny_llama").model
-    auto_class = get_class(cfg._target_).auto_class
-    place = backbone.locate(cfg, auto_class)
-    model, tokenizer = backbone.load_model(place, cfg, auto_class).eval(), backbone.load_tokenizer(place, cfg)
+    backbone = Backbone(load("model=tiny_t5" if "full" in str(folder) else "model=tiny_llama").model)
+    model, tokenizer = backbone.load().eval(), backbone.tokenizer
     row = read_json_lines(folder / "predictions.jsonl")[0]
     ids = torch.tensor([tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]])
     out = model.generate(input_ids=ids, max_new_tokens=8, do_sample=False)
@@ -206,11 +204,10 @@ def test_faults_are_named(arguments, message, llmft, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["tiny_t5", "tiny_llama"])
 def test_losses_and_answers_do_not_depend_on_batches(name, load):
     model, codec = sharpened(name, load)
-    family = get_class(load(f"model={name}").model._target_)
-    module = family(model, None, None)
+    forward = Backbone(load(f"model={name}").model).family(model)
     rows = [codec.encode(codec.template.render(context), "a" * (3 + 5 * n)) for n, context in enumerate(CONTEXTS)]
-    alone = row_losses(module, rows, codec.tokenizer.pad_token_id, 1)
-    together = row_losses(module, rows, codec.tokenizer.pad_token_id, 10_000)
+    alone = row_losses(forward, rows, codec.tokenizer.pad_token_id, 1)
+    together = row_losses(forward, rows, codec.tokenizer.pad_token_id, 10_000)
     assert [n for _, n in alone] == [n for _, n in together] == [row.supervised for row in rows]
     assert [nats for nats, _ in alone] == pytest.approx([nats for nats, _ in together], rel=1e-5)
     batch = {"input_ids": torch.tensor([rows[1].input_ids]), "labels": torch.tensor([rows[1].labels])}

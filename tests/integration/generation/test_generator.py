@@ -5,14 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from llmft.config.paths import prompt_config
 from llmft.data.records import Turn
-from llmft.data.tokenization.build import codec_for
 from llmft.generation.generator import Generator
-from llmft.models.backbone.load import load_model, load_tokenizer, locate
+from llmft.models.backbone.open import Backbone
 from tests.conftest import TINY
 
 CONTEXTS = [(Turn("user", "word " * length),) for length in (1, 30, 3, 12, 7)]
@@ -20,16 +18,13 @@ CONTEXTS = [(Turn("user", "word " * length),) for length in (1, 30, 3, 12, 7)]
 
 def sharpened(name, load):
     """A tiny model whose weights are four times as large, so that its logits are not all alike."""
-    cfg = load(f"model={name}").model
-    auto_class = get_class(cfg._target_).auto_class
-    place = locate(cfg, auto_class)
-    model = load_model(place, cfg, auto_class)
+    backbone = Backbone(load(f"model={name}").model, prompt=prompt_config("auto"))
+    model = backbone.load()
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim > 1:
                 weight.mul_(4)
-    codec, _ = codec_for(cfg.family, load_tokenizer(place, cfg), prompt_config("auto"), None, "answer")
-    return model, codec
+    return model, backbone.codec
 
 
 @pytest.mark.parametrize("settings", ["greedy", "beam", "sample"])

@@ -4,11 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from llmft.generation.load import load_trained
-from llmft.models.backbone.load import load_model, load_tokenizer, locate
+from llmft.models.backbone.open import Backbone, TrainedBackbone
 from tests.conftest import write_rows
 
 TOKENS = "model.new_tokens=['<note>','\n\n']"
@@ -39,10 +37,9 @@ def test_new_tokens_are_trained_saved_and_loaded(model, peft, llmft, tmp_path):
     code, _, err = llmft(f"model={model}", f"peft={peft}", *RUN)
     assert code == 0, err
     cfg: Any = OmegaConf.load(tmp_path / "run" / "config.yaml")
-    auto_class = get_class(cfg.model._target_).auto_class
-    trained, tokenizer = load_trained(tmp_path / "run" / "model", cfg, auto_class)
-    place = locate(cfg.model, auto_class)
-    before = load_model(place, cfg.model, auto_class)
+    backbone = TrainedBackbone(tmp_path / "run" / "model", cfg)
+    trained, tokenizer = backbone.load(), backbone.tokenizer
+    before = Backbone(cfg.model).load()
     ids = before.new_token_ids
     assert ids == [len(tokenizer) - 2, len(tokenizer) - 1]
     assert tokenizer("a<note>b\n\n", add_special_tokens=False)["input_ids"][1::2] == ids
@@ -75,11 +72,9 @@ def test_rows_are_never_taken_away(load):
     from llmft.models.backbone import new_tokens
 
     cfg = load("model=tiny_gpt2").model
-    auto_class = get_class(cfg._target_).auto_class
-    place = locate(cfg, auto_class)
-    model = load_model(place, cfg, auto_class)
+    model = Backbone(cfg).load()
     model.resize_token_embeddings(300, mean_resizing=False)
     cfg.new_tokens = ["<a>"]
-    new_tokens.grow(model, load_tokenizer(place, cfg), cfg.new_tokens)
+    new_tokens.resize_embeddings(model, Backbone(cfg).tokenizer, cfg.new_tokens)
     assert len(model.get_input_embeddings().weight) == 300
     assert model.new_token_ids == [257]

@@ -48,7 +48,7 @@ def test_the_head_alone(model, built):
     data, module = built(f"model={model}", "peft=head", *RUN)
     head = module.model.get_output_embeddings().weight
     assert [id(p) for p in module.parameters() if p.requires_grad] == [id(head)]
-    total, _ = module.loss_sum(training_batch([[data.encoded["train"][0]]], data.pad_id))
+    total, _ = module.forward_pass.loss_sum(training_batch([[data.encoded["train"][0]]], data.pad_id))
     total.backward()
     assert head.grad.any()
     assert len(module.trainable_names()) == 1
@@ -84,14 +84,20 @@ def adapter(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapter")
     tiny.build("gpt2", folder / "base")
     from omegaconf import OmegaConf
-    from transformers import AutoModelForCausalLM
 
     cfg = OmegaConf.create(
-        {"dropout": None, "dtype": "float32", "attention": "sdpa", "gradient_checkpointing": False, "revision": None}
+        {
+            "_target_": "llmft.models.causal.CausalForward",
+            "dropout": None,
+            "dtype": "float32",
+            "attention": "sdpa",
+            "gradient_checkpointing": False,
+            "revision": None,
+        }
     )
     peft = {"method": "lora", "r": 4, "alpha": 8, "dropout": 0, "targets": "auto", "dora": False, "rslora": False}
     peft = OmegaConf.create({**peft, "adapter": None})
-    model = trainable.adapt(load_model(str(folder / "base"), cfg, AutoModelForCausalLM), peft, ["c_attn"])
+    model = trainable.adapt(load_model(str(folder / "base"), cfg), peft, ["c_attn"])
     with torch.no_grad():
         for number, (name, p) in enumerate(model.named_parameters()):
             if "lora_" in name:

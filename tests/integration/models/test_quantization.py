@@ -39,7 +39,7 @@ def batch_of(data, rows):
 def gradients(module, batch):
     module.train()
     module.zero_grad()
-    total, _ = module.loss_sum(batch)
+    total, _ = module.forward_pass.loss_sum(batch)
     total.backward()
     return float(total.detach()), {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
 
@@ -47,7 +47,7 @@ def gradients(module, batch):
 def evaluated(module, batch):
     module.eval()
     with torch.inference_mode():
-        return float(module.loss_sum(batch)[0])
+        return float(module.forward_pass.loss_sum(batch)[0])
 
 
 @pytest.mark.parametrize(("model", "peft"), CASES)
@@ -130,8 +130,6 @@ def test_a_checkpoint_holds_the_adapter_alone(peft, built):
 
 @pytest.mark.slow
 def test_a_packed_line_is_its_rows_on_a_quantised_base(built):
-    from llmft.models.attention.equivalence_check import check_packing
-
     for model in ("tiny_llama", "tiny_t5"):
         data, module = built(f"model={model}", "peft=qlora", "data.batching=packed", "data.batch_size=1", *RUN)
-        assert check_packing(module, data.encoded["train"][:3], data.pad_id) < 1e-4
+        assert module.forward_pass.check_packing(data.encoded["train"][:3], data.pad_id) < 1e-4

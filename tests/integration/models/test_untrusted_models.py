@@ -52,9 +52,8 @@ def folder(base, tmp_path):
 
 
 def loaded(folder: Path, **keys: Any) -> Any:
-    from transformers import AutoModelForCausalLM
-
     plain = {
+        "_target_": "llmft.models.causal.CausalForward",
         "dropout": None,
         "dtype": "float32",
         "attention": "sdpa",
@@ -63,7 +62,7 @@ def loaded(folder: Path, **keys: Any) -> Any:
     }
     cfg = OmegaConf.create({**plain, "trust_remote_code": False, **keys})
     load.load_tokenizer(str(folder), cfg)
-    return load.load_model(str(folder), cfg, AutoModelForCausalLM)
+    return load.load_model(str(folder), cfg)
 
 
 def change(file: Path, **keys: Any) -> None:

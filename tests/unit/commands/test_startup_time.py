@@ -11,7 +11,7 @@ import torch
 
 from llmft.__main__ import run
 from llmft.config.validate import check, check_early
-from llmft.models.backbone.quantization import compiled_later
+from llmft.models.backbone.quantization import deferred_compile
 from llmft.utils.errors import UserError
 
 HEAVY = ("torch", "transformers", "lightning", "peft", "datasets", "pandas", "pyarrow", "numpy")
@@ -85,7 +85,7 @@ def test_a_function_is_compiled_when_it_is_first_called(monkeypatch: pytest.Monk
         return function
 
     monkeypatch.setattr(torch, "compile", compile_now)
-    with compiled_later():
+    with deferred_compile():
 
         @torch.compile(dynamic=False)
         def double(x: int) -> int:

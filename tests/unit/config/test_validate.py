@@ -113,7 +113,7 @@ def test_every_rule_of_chat_and_serve_is_about_a_key_that_is_there_and_every_key
         ("peft=qlora peft.method=none", "peft.quantise=nf4: quantised weights cannot be trained, and peft.method=none"),
         ("peft=none +peft.quantise=int8", "peft.quantise=int8: quantised weights cannot be trained"),
         ("optim=adamw_8bit optim.bits=16", "optim.bits=16: must be 8 or 32"),
-        ("model.family=seq2seq", "model.family=seq2seq: llmft.models.causal.Causal is of the other family"),
+        ("model.family=seq2seq", "model.family=seq2seq: llmft.models.causal.CausalForward is of the other family"),
         ("prompt.template=x", "prompt.template: prompt=auto would not use it"),
         ("data.split=0.1", "data.split=0.1: must hold keys"),
         ("optim.betas=[2,3]", "optim.betas=[2, 3]: must be two numbers from 0 to below 1"),
@@ -161,7 +161,7 @@ def test_all_faults_of_all_groups_come_in_one_message_before_anything_is_loaded(
         "callbacks.checkpoints.monitor=loss": "callbacks.checkpoints.monitor=loss: must be a metric as it is logged, val/... or train/...",
         "trainer.max_steps=20": "",
         "scheduler.warmup_steps=20": "scheduler.warmup_steps=20: trainer.max_steps is 20, so the learning rate would never reach optim.lr",
-        "model.family=seq2seq": "model.family=seq2seq: llmft.models.causal.Causal is of the other family",
+        "model.family=seq2seq": "model.family=seq2seq: llmft.models.causal.CausalForward is of the other family",
         # targets
         "+optim.beta=0.9": "optim.beta: torch.optim.AdamW has no such argument. Did you mean betas?",
         # the model

@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hydra.utils import get_class
 
 from llmft.data.batching.collate import training_batch
 from llmft.estimate.memory import MALLOC_BYTES, MetaModel, fullest, predict
 from llmft.estimate.memory_tracker import MemoryTracker
 from llmft.estimate.suggestions import Suggestion, changes
-from llmft.models.backbone.load import locate
+from llmft.models.backbone.open import Backbone
 from llmft.utils.oom import is_shortage
 
 F = 4  # bytes of a float32
@@ -34,13 +33,11 @@ def test_the_ledger_counts_what_is_held_and_forgets_what_is_freed():
 
 def outlined(load, *overrides):
     cfg = load(*overrides)
-    family = get_class(cfg.model._target_)
-    place = locate(cfg.model, family.auto_class)
-    return MetaModel(cfg, place, family.auto_class), family
+    return MetaModel(cfg, Backbone.open(cfg))
 
 
 def test_sizes_by_hand(load):
-    outline, _ = outlined(load, "model=tiny_gpt2", "peft=none")
+    outline = outlined(load, "model=tiny_gpt2", "peft=none")
     vocabulary, hidden, layers, positions = 257, 64, 2, 4096
     block = 12 * hidden**2 + 13 * hidden
     parameters = (vocabulary + positions) * hidden + layers * block + 2 * hidden
@@ -49,7 +46,7 @@ def test_sizes_by_hand(load):
     assert outline.gradients() == parameters * F
     assert outline.optimizer()[0] - 2 * parameters * F in range(0, 1000)  # two states, and a counter for each weight
 
-    outline, _ = outlined(load, "model=tiny_gpt2", "peft=lora", "peft.r=8")
+    outline = outlined(load, "model=tiny_gpt2", "peft=lora", "peft.r=8")
     adapter = layers * 8 * (hidden + 3 * hidden)  # c_attn alone
     assert outline.counts["trainable"] == adapter
     assert outline.gradients() == adapter * F
@@ -58,25 +55,25 @@ def test_sizes_by_hand(load):
 @pytest.mark.parametrize("model", ["tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma"])
 def test_activations_are_what_torch_makes(model, load, built):
     overrides = (*ROWS, f"model={model}", "peft=none", "model.gradient_checkpointing=false", "model.padding=kept")
-    outline, family = outlined(load, *overrides)
+    outline = outlined(load, *overrides)
     data, module = built(*overrides)
     rows = data.encoded["train"]
     batch = training_batch([[rows[row] for row in line] for line in fullest(data, outline.cfg)], data.pad_id)
-    predicted = outline.activations(family(outline.model, None, None), batch)
+    predicted = outline.activations(batch)
     weights = list(module.model.parameters())
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
     gradients = [w.grad for w in weights if w.grad is not None]
     with MemoryTracker(*weights, *module.model.buffers(), *gradients) as ledger:
-        module.loss_sum(batch)[0].backward()
+        module.forward_pass.loss_sum(batch)[0].backward()
     assert predicted == pytest.approx(ledger.peak, rel=0.05)
 
 
 def test_checkpointing_and_small_batches_show(load, built):
     def activations(*more):
-        outline, family = outlined(load, *ROWS, "model=tiny_llama", "peft=none", *more)
+        outline = outlined(load, *ROWS, "model=tiny_llama", "peft=none", *more)
         data, _ = built(*ROWS, "model=tiny_llama", "peft=none", *more)
-        return predict(outline, family(outline.model, None, None), data).activations - MALLOC_BYTES
+        return predict(outline, data).activations - MALLOC_BYTES
 
     most = activations()
     assert activations("model.gradient_checkpointing=true") < 0.8 * most
@@ -85,9 +82,9 @@ def test_checkpointing_and_small_batches_show(load, built):
 
 def test_processes_share_what_fsdp_shares(load, built):
     def parts(*more):
-        outline, family = outlined(load, *ROWS, "model=tiny_gpt2", "peft=none", "trainer.accelerator=cpu", *more)
+        outline = outlined(load, *ROWS, "model=tiny_gpt2", "peft=none", "trainer.accelerator=cpu", *more)
         data, _ = built(*ROWS, "model=tiny_gpt2", "peft=none")
-        return predict(outline, family(outline.model, None, None), data)
+        return predict(outline, data)
 
     one, two = parts(), parts("trainer.strategy=fsdp", "trainer.devices=2")
     assert (two.weights, two.gradients) == (one.weights // 2, one.gradients // 2)

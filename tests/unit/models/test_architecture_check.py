@@ -34,7 +34,11 @@ def test_a_right_model_has_no_faults_and_one_that_is_not_here_is_not_fetched(mod
 @pytest.mark.parametrize(
     ("model", "config", "said"),
     [
-        ("gpt2", "BloomConfig", "data.batching=packed: BloomForCausalLM has no positions that could start again"),
+        (
+            "gpt2",
+            "BloomConfig",
+            "data.batching=packed: BloomForCausalLM has no positions that could restart in each example",
+        ),
         ("flan_t5_small", "BartConfig", "data.batching=packed: BartForConditionalGeneration has no positions"),
         ("gpt2", "GPT2Config", ""),
         ("flan_t5_small", "T5Config", ""),

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmft.models import loss
-from llmft.models.loss import capture_hidden, chunked_cross_entropy_sum, head_on
+from llmft.models.loss import capture_hidden, chunked_cross_entropy_sum, head_at_positions
 
 
 def both(n, dtype, bias):
@@ -84,7 +84,7 @@ def test_the_head_sees_one_of_the_chosen_positions_and_the_rest_is_kept(outer_fi
 
     model, hidden = Model(), torch.randn(2, 4, 3)
     chosen = torch.tensor([[False, True, True, False], [False, False, False, True]])
-    contexts = [lambda: capture_hidden(model), lambda: head_on(model, chosen)]
+    contexts = [lambda: capture_hidden(model), lambda: head_at_positions(model, chosen)]
     first, second = contexts if outer_first else reversed(contexts)
     with first() as a, second() as b:
         assert model.head(hidden).shape == (1, 7)

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from llmft.callbacks.perplexity import perplexity
-from llmft.models.loss import head_on, supervised, token_loss_sum
-from llmft.models.module import TokenLoss
+from llmft.models.loss import TokenLoss, head_at_positions, supervised, token_loss_sum
 
 
 class OneProcess:
@@ -51,7 +50,7 @@ def test_the_head_sees_the_chosen_positions_alone():
 
     model, hidden = Model(), torch.randn(2, 4, 3)
     chosen = supervised(torch.tensor([[-100, -100, 5, 6], [-100, 1, -100, -100]]))
-    with head_on(model, chosen):
+    with head_at_positions(model, chosen):
         few = model.head(hidden)
     every = model.head(hidden)
     assert every.shape == (2, 4, 7)

@@ -79,7 +79,7 @@ def _unused_template(cfg: DictConfig) -> Faults:
 
 @cross_field("model.family", "model._target_")
 def _family(cfg: DictConfig) -> Faults:
-    if not str(cfg.model._target_).lower().endswith(f".{cfg.model.family}"):
+    if not str(cfg.model._target_).lower().removesuffix("forward").endswith(f".{cfg.model.family}"):
         yield f"model.family={cfg.model.family}: {cfg.model._target_} is of the other family"
 
 

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from omegaconf import DictConfig
-
 from llmft.config.paths import prompt_config
 from llmft.data.tokenization.codec import CausalCodec, Codec, Seq2SeqCodec
 from llmft.data.tokenization.template import PromptTemplate
@@ -64,18 +62,3 @@ def chosen_prompt(
         name = of_data or ("chat" if of_tokenizer else {"seq2seq": "t5", "causal": "alpaca"}[family])
         template = prompt_config(name)["template"]
     return name, of_tokenizer if name == "chat" else template
-
-
-def codec_of(cfg: DictConfig, tokenizer: Any) -> tuple[Codec, str]:
-    """The codec that a config asks for, and the name of its prompt."""
-    data = cfg.get("data")
-    trained_on = (data.train_on, data.train_on_turns) if data else ("answer",)
-    own_prompt = data.prompt if data else None
-    return codec_for(cfg.model.family, tokenizer, cfg.prompt, own_prompt, *trained_on)
-
-
-def trained_codec(trained: DictConfig, tokenizer: Any) -> Codec:
-    """The codec of a run that is there: its prompt travels as the chat template of the tokenizer in its ``model/``."""
-    cfg = trained.copy()
-    cfg.prompt = {"name": "chat", "template": None}
-    return codec_of(cfg, tokenizer)[0]

@@ -40,17 +40,11 @@ class LocalModel:
             took(request, answer.text, None)
 
     def _load(self) -> Any:
-        from hydra.utils import get_class
-
         from llmft.config.paths import prompt_config
-        from llmft.data.tokenization.build import codec_for
         from llmft.generation.generator import Generator
-        from llmft.models.backbone import load
+        from llmft.models.backbone.open import Backbone
         from llmft.utils import device
 
-        cfg = self.settings.model
-        auto_class = get_class(cfg._target_).auto_class
-        place = load.locate(cfg, auto_class)
-        codec, _ = codec_for(cfg.family, load.load_tokenizer(place, cfg), prompt_config("auto"), None, "answer")
-        model = load.load_model(place, cfg, auto_class).to(device.default_device())
-        return Generator(model, codec, {"max_new_tokens": self.settings.max_new_tokens, "batch_size": 8, "seed": 0})
+        backbone = Backbone(self.settings.model, prompt=prompt_config("auto"))
+        settings = {"max_new_tokens": self.settings.max_new_tokens, "batch_size": 8, "seed": 0}
+        return Generator(backbone.load().to(device.default_device()), backbone.codec, settings)

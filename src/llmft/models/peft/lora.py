@@ -19,7 +19,7 @@ def attach(model: Any, peft: Any, auto_targets: list[str]) -> Any:
     Raises:
         UserError: A name in ``peft.targets`` matches no layer, or ``peft.adapter`` does not fit.
     """
-    with quantization.compiled_later():
+    with quantization.deferred_compile():
         from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 

@@ -1,24 +1,28 @@
-"""What of a backbone is trained: all of it, its head, ever more of its blocks, or LoRA matrices beside it."""
+"""Which parameters of a backbone are trained: all, the LM head, gradually more blocks, or LoRA matrices."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from llmft.models.backbone.quantization import numel
 from llmft.models.peft import lora
 from llmft.models.peft.layer_groups import upper
+from llmft.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
+# In checkpoints the model is a submodule of the LightningModule.
+PREFIX = "model."
+
 
 def adapt(model: Any, peft: Any, auto_targets: list[str]) -> Any:
-    """The model with exactly the weights trainable that the ``peft`` group asks for.
+    """Make exactly those parameters trainable that the ``peft`` group configures, adding LoRA matrices if it does.
 
     Args:
         model: A transformers model.
         peft: The config of the peft group; ``method`` is ``none``, ``lora``, ``head`` or ``unfreeze``.
-        auto_targets: The backbone's own choice of layers, for ``peft.targets=auto``.
+        auto_targets: The layers that the backbone's config names, for ``peft.targets=auto``.
 
     Raises:
         UserError: A name in ``peft.targets`` matches no layer, or ``peft.adapter`` does not fit.
@@ -26,17 +30,17 @@ def adapt(model: Any, peft: Any, auto_targets: list[str]) -> Any:
     if peft.method == "lora":
         return lora.attach(model, peft, auto_targets)
     if peft.method == "head":
-        return _head_alone(model)
-    return model.requires_grad_(True)  # unfreeze: its callback freezes what is not due yet
+        return _train_head(model)
+    return model.requires_grad_(True)  # unfreeze: its callback freezes the blocks that are not due yet
 
 
 def is_adapter(peft: Any) -> bool:
-    """Whether what is trained stands beside the backbone's weights, and not in their place."""
+    """Whether an adapter is trained, and the weights of the backbone stay frozen."""
     return peft.method == "lora"
 
 
 def parameter_counts(model: Any, peft: Any = None) -> dict[str, int]:
-    """Parameters in total and trainable, each shared one counted once; with gradual unfreezing also those trained at first."""
+    """Total and trainable parameters, tied ones counted once; with gradual unfreezing also those trained at first."""
     parameters = list(model.parameters())
     counts = {
         "total": sum(map(numel, parameters)),
@@ -47,20 +51,46 @@ def parameter_counts(model: Any, peft: Any = None) -> dict[str, int]:
     return counts
 
 
-def _head_alone(model: Any) -> Any:
+def trainable_names(model: Any) -> set[str]:
+    """Names of the trainable parameters, as checkpoints have them (``model.*``)."""
+    return {PREFIX + name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def check_names(found: Collection[str], wanted: Collection[str]) -> None:
+    """Refuse weights that are not exactly the trainable parameters.
+
+    Raises:
+        UserError: Names are missing or unknown.
+    """
+    missing, unknown = sorted(set(wanted) - set(found))[:3], sorted(set(found) - set(wanted))[:3]
+    if missing or unknown:
+        raise UserError(f"checkpoint does not fit this model and peft: missing {missing}, unknown {unknown}")
+
+
+def load_weights(model: Any, weights: Mapping[str, Any]) -> None:
+    """Load all trainable parameters, by their names in a checkpoint (``model.*``).
+
+    Raises:
+        UserError: Names are missing or unknown.
+    """
+    check_names(weights, trainable_names(model))
+    model.load_state_dict({name.removeprefix(PREFIX): value for name, value in weights.items()}, strict=False)
+
+
+def _train_head(model: Any) -> Any:
     head = model.requires_grad_(False).get_output_embeddings().requires_grad_(True)
     if head.weight is model.get_input_embeddings().weight:
-        log.info("peft head: this model's head is its input embeddings too, so both are trained")
+        log.info("peft head: the head of this model is tied to its input embeddings, so both are trained")
     return model
 
 
 @contextmanager
 def base_of(model: Any) -> Iterator[None]:
-    """The model as it was before training: the same weights in memory, with the adapter switched off."""
+    """The base model: the same weights in memory, with the adapter disabled."""
     with model.disable_adapter() if has_adapter(model) else nullcontext():
         yield
 
 
 def has_adapter(model: Any) -> bool:
-    """Whether what was trained can be switched off."""
+    """Whether the model has an adapter, which can be disabled."""
     return hasattr(model, "disable_adapter")

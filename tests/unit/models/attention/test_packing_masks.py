@@ -2,7 +2,7 @@
 
 import torch
 
-from llmft.models.attention.packing_masks import block_mask, positions_in_rows, row_starts
+from llmft.models.attention.packing import block_mask, positions_in_rows, row_starts
 
 ROWS = torch.tensor([[0, 0, 0, 1, 1, 2], [0, 0, 1, -1, -1, -1]])
 

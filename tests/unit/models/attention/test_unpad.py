@@ -1,4 +1,4 @@
-"""A padded batch, or packed lines, as one line without padding: by hand, and for any rows."""
+"""Unpadding: padded or packed batches as one flat sequence, by hand and for any lengths; the padded layout of short examples."""
 
 from typing import Any
 
@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from llmft.data.batching.collate import training_batch
 from llmft.data.tokenization.codec import IGNORED, EncodedExample
-from llmft.models.attention.unpad import FULL, SHORT, beside, in_one_line, is_full, lengths
-from llmft.models.causal import Causal
-from llmft.models.seq2seq import Seq2Seq
+from llmft.models.attention.packing import FULL, is_full, lengths, unpad
+from llmft.models.attention.varlen import SHORT, padded_layout
+from llmft.models.causal import CausalForward
+from llmft.models.seq2seq import Seq2SeqForward
 
 N = IGNORED
 SEQ2SEQ = [
@@ -24,13 +25,13 @@ def tokens(family: Any, batch: dict[str, Any]) -> Any:
     return family.tokens(None, batch)
 
 
-def laid(family: Any, lines: list[list[EncodedExample]]) -> dict[str, Any]:
+def unpadded(family: Any, lines: list[list[EncodedExample]]) -> dict[str, Any]:
     batch = training_batch(lines, pad_id=0)
-    return in_one_line(batch, *tokens(family, batch))
+    return unpad(batch, *tokens(family, batch))
 
 
 def test_rows_of_a_seq2seq_model():
-    line = laid(Seq2Seq, [[row] for row in SEQ2SEQ])
+    line = unpadded(Seq2SeqForward, [[row] for row in SEQ2SEQ])
     assert line["input_ids"].tolist() == [[3, 4, 1, 3, 1, 9]]
     assert line["attention_mask"].tolist() == [[1] * 6]
     # what is not learnt at the end of a row may go; one target stays, so that the third source has its own
@@ -40,7 +41,7 @@ def test_rows_of_a_seq2seq_model():
 
 
 def test_packed_lines_of_a_seq2seq_model():
-    line = laid(Seq2Seq, [[SEQ2SEQ[1], SEQ2SEQ[0]], [SEQ2SEQ[0], SEQ2SEQ[2]]])
+    line = unpadded(Seq2SeqForward, [[SEQ2SEQ[1], SEQ2SEQ[0]], [SEQ2SEQ[0], SEQ2SEQ[2]]])
     assert line["input_ids"].tolist() == [[3, 1, 3, 4, 1, 3, 4, 1, 9]]
     assert line["labels"].tolist() == [[5, 6, 7, 1, 5, 1, 5, 1, N, N]]
     assert lengths(line["rows"]) == [[2, 3, 3, 1]]
@@ -48,8 +49,9 @@ def test_packed_lines_of_a_seq2seq_model():
 
 
 def test_a_row_of_a_causal_model_keeps_its_untrained_end():
-    line = laid(
-        Causal, [[EncodedExample([5, 6, 7], [N, 6, N], 1, 2, 1)], [EncodedExample([8, 0, 0, 0], [N, 0, 0, 0], 1, 3, 3)]]
+    line = unpadded(
+        CausalForward,
+        [[EncodedExample([5, 6, 7], [N, 6, N], 1, 2, 1)], [EncodedExample([8, 0, 0, 0], [N, 0, 0, 0], 1, 3, 3)]],
     )
     assert line["input_ids"].tolist() == [[5, 6, 7, 8, 0, 0, 0]]
     assert line["labels"].tolist() == [[N, 6, N, N, 0, 0, 0]]
@@ -60,13 +62,13 @@ def test_a_row_of_a_causal_model_keeps_its_untrained_end():
 def test_nothing_is_lost_whatever_the_rows(sizes, line_of):
     rows = [EncodedExample([n + 1] * a, [n + 1] * b, 0, b, b) for n, (a, b) in enumerate(sizes)]
     lines = [rows[start : start + line_of] for start in range(0, len(rows), line_of)]
-    line = laid(Seq2Seq, lines)
+    line = unpadded(Seq2SeqForward, lines)
     assert line["input_ids"][0].tolist() == [i for row in rows for i in row.input_ids]
     assert line["labels"][0].tolist() == [i for row in rows for i in row.labels]
     assert lengths(line["rows"]) == [[a for a, _ in sizes]]
     assert lengths(line["label_rows"]) == [[b for _, b in sizes]]
     both = [EncodedExample(row.input_ids, row.input_ids, 0, 1, 1) for row in rows]
-    line = laid(Causal, [both[start : start + line_of] for start in range(0, len(both), line_of)])
+    line = unpadded(CausalForward, [both[start : start + line_of] for start in range(0, len(both), line_of)])
     assert line["labels"].tolist() == line["input_ids"].tolist()
     assert lengths(line["label_rows"]) == [[a for a, _ in sizes]]
 
@@ -81,18 +83,18 @@ def test_a_batch_with_little_padding_is_full():
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8))
 def test_short_rows_side_by_side_lose_no_token(sizes):
-    rows = beside([sizes])
-    assert rows
+    layout = padded_layout([sizes])
+    assert layout
     tokens = torch.arange(sum(sizes))
-    places = tokens[rows.tokens]
-    assert places[rows.places].tolist() == tokens.tolist()
-    table = places.view(rows.shape)
+    slots = tokens[layout.tokens]
+    assert slots[layout.slots].tolist() == tokens.tolist()
+    table = slots.view(layout.shape)
     starts = [sum(sizes[:n]) for n in range(len(sizes))]
     assert [row[:size].tolist() for row, size in zip(table, sizes, strict=True)] == [
         list(range(start, start + size)) for start, size in zip(starts, sizes, strict=True)
     ]
-    assert (~rows.copies).sum(-1).flatten().tolist() == sizes
+    assert (~layout.copies).sum(-1).flatten().tolist() == sizes
 
 
 def test_long_rows_do_not_stand_side_by_side():
-    assert beside([[3, SHORT + 1]]) is None
+    assert padded_layout([[3, SHORT + 1]]) is None

@@ -1,0 +1,119 @@
+"""How a forward pass is computed: attention by length, variable-length attention, the LM head on labelled positions only.
+
+The one place that chooses a kernel; none of them changes loss or gradient beyond rounding. Another kernel (FlashAttention,
+a shared prefix) is a file next to ``varlen.py``, and a branch of ``Kernels.enabled``.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmft.models.attention.packing import lengths
+from llmft.models.attention.varlen import EAGER_UP_TO, NAME, supports_varlen, varlen_attention
+from llmft.models.loss import head_at_positions
+
+
+@dataclass
+class Kernels:
+    """The kernels that a config chooses, and what was found out about the model since.
+
+    Attributes:
+        plain: Compute everything as transformers does: the head at every position, padding masked (``performance=plain``).
+        by_length: Eager attention for short sequences, sdpa for long ones (``model.attention=by_length``).
+        varlen: Unpad batches and attend per example, if model and device can (``model.padding=skipped``).
+        packing_is_equivalent: Verdict: whether examples of an unpadded sequence have the logits that they have alone; None
+            until a batch was compared.
+        head_is_last: Verdict: whether the logits are the output of the head, nothing after it; None until a batch was
+            compared.
+    """
+
+    plain: bool = False
+    by_length: bool = False
+    varlen: bool = False
+    packing_is_equivalent: bool | None = None
+    head_is_last: bool | None = None
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> "Kernels":
+        """The kernels of a training, whose ``auto`` values are resolved.
+
+        Args:
+            cfg: With ``model.attention``, ``model.padding``, and perhaps ``performance``.
+        """
+        return cls(
+            plain=cfg.get("performance") == "plain",
+            by_length=cfg.model.attention == "by_length",
+            varlen=cfg.model.padding == "skipped",
+        )
+
+    def can_unpad(self, model: Any, batch: dict[str, Any], longest: int) -> bool:
+        """Whether the examples of a batch can attend with varlen attention.
+
+        Args:
+            model: A transformers or peft model.
+            batch: As ``collate.training_batch`` makes it.
+            longest: Tokens of its longest example.
+        """
+        on_cpu = batch["input_ids"].device.type == "cpu"
+        return (
+            self.varlen
+            and on_cpu
+            and self.packing_is_equivalent is not False
+            and supports_varlen(model.config, longest)
+        )
+
+    def uses_varlen(self, model: Any, batch: dict[str, Any]) -> bool:
+        """Whether a packed batch runs with varlen attention; without it, a packed batch needs positions or block masks."""
+        return "rows" in batch and self.can_unpad(model, batch, max(map(max, lengths(batch["rows"]))))
+
+    @contextmanager
+    def enabled(self, model: Any, batch: dict[str, Any], chosen: Tensor, *, varlen: bool) -> Iterator[None]:
+        """Run a forward pass with these kernels; the model is left as it was.
+
+        Args:
+            model: A transformers or peft model.
+            batch: As ``collate.training_batch`` makes it.
+            chosen: [B, T], bool: positions whose logits are needed.
+            varlen: From ``uses_varlen``.
+        """
+        with (
+            nullcontext() if self.plain else head_at_positions(model, chosen),
+            self._varlen_attention(model, batch) if varlen else self._attention_by_length(model, batch),
+        ):
+            yield
+
+    def chunked_head(self, model: Any) -> torch.nn.Linear | None:
+        """The LM head if its loss can be computed in chunks, without all logits.
+
+        Not one with an adapter, in 4 bits or sharded, nor where the model scales or caps its logits after the head.
+        """
+        head = model.get_output_embeddings()
+        is_plain = type(head) is torch.nn.Linear and type(head.weight) is torch.nn.Parameter
+        return head if is_plain and not self.plain and self.head_is_last is not False else None
+
+    def _varlen_attention(self, model: Any, batch: dict[str, Any]) -> Any:
+        sources = batch["rows"] if model.config.is_encoder_decoder else None
+        return _attention(model, NAME, varlen_attention(model, batch["label_rows"], sources))
+
+    def _attention_by_length(self, model: Any, batch: dict[str, Any]) -> Any:
+        longest = max(batch["input_ids"].shape[1], batch["labels"].shape[1])
+        eager = self.by_length and longest <= EAGER_UP_TO
+        return _attention(model, "eager" if eager else model.config._attn_implementation, nullcontext())
+
+
+@contextmanager
+def _attention(model: Any, name: str, context: Any) -> Iterator[None]:
+    """Switch the attention implementation for a forward pass, inside a context that it needs."""
+    before = model.config._attn_implementation
+    with context:
+        if name != before:
+            model.set_attn_implementation(name)
+        try:
+            yield
+        finally:
+            if name != before:  # generation would use it from then on
+                model.set_attn_implementation(before)

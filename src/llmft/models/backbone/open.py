@@ -1,0 +1,130 @@
+"""Open a pretrained model, or the one that a run has trained: path, config, tokenizer, codec, weights, each on first use."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llmft.data.tokenization.build import codec_for
+from llmft.data.tokenization.codec import Codec
+from llmft.models.backbone import load, untrusted
+from llmft.models.peft import trainable
+
+if TYPE_CHECKING:
+    from llmft.models.forward import Forward
+
+
+class Prompt(NamedTuple):
+    """Name and template of a prompt; ``chat`` is the chat template of the tokenizer."""
+
+    name: str
+    template: str | None = None
+
+
+class Backbone:
+    """A pretrained model.
+
+    Args:
+        model: Config of the model group.
+        prompt: Config of the prompt group, for ``codec``.
+        data: Config of the data group; None if only answers are generated.
+        peft: Config of the peft group, for ``load_adapted`` and for a quantized base; None for neither.
+        path: Folder of the model if it was located already.
+
+    Attributes:
+        model: Config of the model group.
+        peft: Config of the peft group.
+    """
+
+    def __init__(
+        self, model: Any, *, prompt: Any = None, data: Any = None, peft: Any = None, path: str | None = None
+    ) -> None:
+        self.model, self.peft = model, peft
+        self._prompt, self._data = prompt, data
+        if path:
+            self.path = path
+
+    @classmethod
+    def open(cls, cfg: Any, path: str | None = None) -> "Backbone":
+        """The backbone of a config with the groups model, prompt and, for a training, data and peft."""
+        return cls(cfg.model, prompt=cfg.get("prompt"), data=cfg.get("data"), peft=cfg.get("peft"), path=path)
+
+    @cached_property
+    def path(self) -> str:
+        """Folder or Hub id; a GGUF file is converted and a tiny model built on first use.
+
+        Raises:
+            UserError: There is no such folder, file or package.
+        """
+        return load.locate(self.model)
+
+    @property
+    def family(self) -> "type[Forward]":
+        """The forward pass of its family: ``CausalForward`` or ``Seq2SeqForward``."""
+        return load.family_of(self.model)
+
+    @cached_property
+    def config(self) -> Any:
+        """The transformers config."""
+        return load.load_config(self.path, self.model)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer, with ``model.new_tokens``."""
+        return load.load_tokenizer(self.path, self.model)
+
+    @cached_property
+    def _codec(self) -> tuple[Codec, str]:
+        data = self._data
+        trained_on = (data.train_on, data.train_on_turns) if data else ("answer",)
+        return codec_for(self.model.family, self.tokenizer, self._prompt, data.prompt if data else None, *trained_on)
+
+    @property
+    def codec(self) -> Codec:
+        """Encodes examples with the prompt template and the tokenizer.
+
+        Raises:
+            UserError: The tokenizer has no chat template, and the prompt is ``chat``.
+        """
+        return self._codec[0]
+
+    @property
+    def prompt_name(self) -> str:
+        """The prompt that ``prompt=auto`` resolved to."""
+        return self._codec[1]
+
+    def load(self) -> Any:
+        """The base model in train mode; quantized if ``peft.quantise`` is set."""
+        return load.load_model(self.path, self.model, self.peft)
+
+    def load_adapted(self) -> Any:
+        """The model with exactly the parameters of ``peft`` trainable, LoRA matrices initialized."""
+        assert self.peft is not None
+        return trainable.adapt(self.load(), self.peft, self.model.lora_targets)
+
+
+class TrainedBackbone(Backbone):
+    """The model that a run has trained: its ``model/`` holds all weights, or an adapter on the run's backbone.
+
+    Args:
+        folder: ``model/`` of the run.
+        cfg: The run's config.
+    """
+
+    def __init__(self, folder: Path, cfg: Any) -> None:
+        super().__init__(cfg.model, prompt=Prompt("chat"), data=cfg.get("data"), peft=cfg.peft)
+        self.folder = folder
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the run, whose chat template is the prompt that was trained with."""
+        return load.load_tokenizer(str(self.folder), self.model)
+
+    def load(self) -> Any:
+        """The trained model; an adapter is on the base as it was in training (quantized if it was)."""
+        if not trainable.is_adapter(self.peft):
+            return load.load_model(str(self.folder), self.model)
+        return untrusted.load_adapter(self.load_base(), self.folder, len(self.tokenizer))
+
+    def load_base(self) -> Any:
+        """The base model, as it was before training."""
+        return super().load()

@@ -1,0 +1,183 @@
+"""A model that computes its loss: batch -> sum of the token losses and their number, for either family.
+
+Shapes: B sequences, S tokens in a sequence, T labels in a sequence (for a causal model T = S), N supervised labels, V the
+vocabulary.
+"""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from llmft.data.batching.collate import training_batch
+from llmft.data.tokenization.codec import EncodedExample
+from llmft.models.attention.kernels import Kernels
+from llmft.models.attention.packing import LogitDifference, is_full, logit_difference, unpad
+from llmft.models.loss import TokenLoss, capture_hidden, chunked_cross_entropy_sum, supervised, token_loss_sum
+from llmft.utils.errors import UserError
+from llmft.utils.text import first_line
+
+log = logging.getLogger(__name__)
+
+
+class LossTerm(Protocol):
+    """A second loss of the logits, mixed into that of the labels while the model is in train mode (``distillation``)."""
+
+    divergence: TokenLoss
+
+    def mixed(self, nats: Tensor, logits: Tensor, batch: dict[str, Any]) -> Tensor:
+        """The total loss, a sum in nats, from that of the labels and the logits [N, V]."""
+        ...
+
+
+class Forward(ABC):
+    """A transformers model with the forward pass of its family.
+
+    Args:
+        model: A transformers or peft model.
+        kernels: How the forward pass is computed; None for the defaults.
+        teacher: A teacher to learn from besides the labels, in train mode; None for none.
+
+    Attributes:
+        auto_class: The ``AutoModelFor...`` class of the family.
+    """
+
+    auto_class: ClassVar[Any]
+
+    def __init__(self, model: Any, kernels: Kernels | None = None, teacher: LossTerm | None = None) -> None:
+        self.model, self.kernels, self.teacher = model, kernels or Kernels(), teacher
+
+    @abstractmethod
+    def targets(self, batch: dict[str, Any]) -> Tensor:
+        """The id that each position predicts, ``IGNORED`` where nothing is trained: [B, T]."""
+
+    @abstractmethod
+    def inputs(self, batch: dict[str, Any], *, varlen: bool) -> dict[str, Any]:
+        """The arguments of the model's forward pass.
+
+        Args:
+            batch: As ``collate.training_batch`` makes it, packed or not.
+            varlen: Whether attention keeps the examples of a packed sequence apart, so that no mask has to.
+        """
+
+    @abstractmethod
+    def tokens(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """What is no padding: among the ids, [B, S], and among the labels, [B, T], bool."""
+
+    @property
+    def device(self) -> torch.device:
+        """Of the model."""
+        return self.model.device
+
+    def forward_targets(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the model, and keep the logits of the supervised positions.
+
+        Args:
+            batch: As ``collate.training_batch`` makes it, on the device of the model.
+
+        Returns:
+            Logits [N, V], their targets [N], and the positions of both, [B, T], bool, in row-major order.
+        """
+        targets = self.targets(batch)
+        chosen = supervised(targets)
+        varlen = self.kernels.uses_varlen(self.model, batch)
+        with self.kernels.enabled(self.model, batch, chosen, varlen=varlen):
+            logits = self.model(**self.inputs(batch, varlen=varlen), use_cache=False).logits
+        return logits[chosen] if self.kernels.plain else logits, targets[chosen], chosen
+
+    def loss_sum(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Cross-entropy summed over supervised tokens (mixed with the teacher's divergence in train mode).
+
+        Args:
+            batch: As ``collate.training_batch`` makes it, on the device of the model.
+
+        Returns:
+            The sum in nats, float32 scalar with gradient, and the number of tokens, int64 scalar.
+        """
+        if self.teacher:
+            return self._distilled_loss_sum(self.teacher, batch)
+        batch = self.unpad_if_faster(batch)
+        if head := self.kernels.chunked_head(self.model):
+            return self._chunked_loss_sum(batch, head)
+        logits, targets, _ = self.forward_targets(batch)
+        return token_loss_sum(logits, targets)
+
+    def _distilled_loss_sum(self, teacher: LossTerm, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        logits, targets, _ = self.forward_targets(batch)
+        total, tokens = token_loss_sum(logits, targets)
+        return teacher.mixed(total, logits, batch) if self.model.training else total, tokens
+
+    def _chunked_loss_sum(self, batch: dict[str, Any], head: torch.nn.Linear) -> tuple[Tensor, Tensor]:
+        with capture_hidden(self.model) as seen:
+            logits, targets, _ = self.forward_targets(batch)
+        if self.kernels.head_is_last is None:  # compared once: a model may scale or cap its logits after the head
+            expected = torch.nn.functional.linear(seen.hidden[:1], head.weight, head.bias)
+            self.kernels.head_is_last = logits.is_meta or torch.allclose(
+                logits.float(), expected.float(), rtol=1e-2, atol=1e-3, equal_nan=True
+            )
+            if not self.kernels.head_is_last:
+                return self.loss_sum(batch)
+        return chunked_cross_entropy_sum(seen.hidden, head.weight, head.bias, targets)
+
+    def unpad_if_faster(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch as one sequence without padding if that is faster and computes the same; else the batch itself."""
+        if not self.kernels.can_unpad(self.model, batch, batch["input_ids"].shape[1]):
+            return batch
+        self._verify_packing(batch)
+        masks = self.tokens(batch)
+        return unpad(batch, *masks) if self.kernels.packing_is_equivalent and not is_full(*masks) else batch
+
+    def _verify_packing(self, batch: dict[str, Any]) -> None:
+        """Find out, with the first batch, whether the model gives an unpadded sequence the logits of its examples alone."""
+        first = {name: value[:2] for name, value in batch.items()}
+        kernels = self.kernels
+        if not kernels.varlen or kernels.packing_is_equivalent is not None or not bool((first["labels"] >= 0).any()):
+            return
+        kernels.packing_is_equivalent = True  # for the comparison
+        try:
+            difference = self._difference([unpad(first, *self.tokens(first))], [first])
+        except Exception as error:  # the model takes no positions, say, or has no attention but its own
+            log.info("padding is kept: the model cannot run unpadded sequences (%s)", first_line(error))
+            kernels.packing_is_equivalent = False
+            return
+        kernels.packing_is_equivalent = difference.is_small if difference.finite else None  # NaN weights tell nothing
+        if kernels.packing_is_equivalent is False:
+            log.info(
+                "padding is kept: examples of an unpadded sequence attend to each other "
+                "(logits differ by %.2g of the largest)",
+                difference.value,
+            )
+
+    def check_packing(self, examples: Sequence[EncodedExample], pad_id: int) -> float:
+        """Compare the logits of a packed sequence with those of its examples, one at a time.
+
+        Returns:
+            The largest difference, relative to the largest logit.
+
+        Raises:
+            UserError: The examples attend to each other, or the logits are not finite.
+        """
+        self._verify_packing(training_batch([[example] for example in examples], pad_id))
+        packed, *single = [
+            training_batch(batch, pad_id) for batch in ([examples], *([[example]] for example in examples))
+        ]
+        difference = self._difference([packed], single)
+        if not difference.finite:
+            raise UserError("the model is broken: its logits are not finite; check the files of model.path")
+        if not difference.is_small:
+            raise UserError(
+                f"data.batching=packed: this model lets packed examples attend to each other (logits of {examples[0].place} and "
+                f"{len(examples) - 1} more examples differ by {difference.value:.2g} of the largest, packed against single); "
+                "use data.batching=tokens or grouped"
+            )
+        return difference.value
+
+    def _difference(self, first: list[Any], second: list[Any]) -> LogitDifference:
+        def logits(batch: dict[str, Any]) -> Tensor:
+            on_device = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+            return self.forward_targets(on_device)[0]
+
+        return logit_difference(self.model, logits, first, second)
