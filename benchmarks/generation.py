@@ -30,7 +30,7 @@ def generators(model: str, tokens: int) -> dict[str, Generator]:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("answer", overrides=[f"model={model}"])
     backbone = Backbone.open(cfg)
-    loaded = backbone.load().to(device.device())
+    loaded = backbone.load().to(device.default_device())
     settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "num_beams": 1, "do_sample": False, "seed": 0}
     ways = {"dynamic": {}, "static": {"cache_implementation": "static"}}
     return {
@@ -43,7 +43,7 @@ def main() -> None:
     rows, tokens, rounds = (int(given.get(key, number)) for key, number in (("rows", 8), ("tokens", 32), ("rounds", 3)))
     quiet()
     table = Table(
-        title=f"{rows} answers of {tokens} tokens on {device.device()}, {torch.get_num_threads()} threads", box=None
+        title=f"{rows} answers of {tokens} tokens on {device.default_device()}, {torch.get_num_threads()} threads", box=None
     )
     for name in ("model", "cache", "tokens/s", "CPU s", "CPU against dynamic"):
         table.add_column(name, justify="left" if name in ("model", "cache") else "right")
