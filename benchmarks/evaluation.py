@@ -84,8 +84,8 @@ class InInputOrder(Generator):
     """The same generator with batches of ``batch_size`` prompts in input order."""
 
     def batches(self, lengths):
-        for start in range(0, len(lengths), self.batch_size):
-            yield list(range(start, min(start + self.batch_size, len(lengths))))
+        starts = range(0, len(lengths), self.batch_size)
+        return [list(range(start, min(start + self.batch_size, len(lengths)))) for start in starts]
 
 
 def speed(options):
