@@ -43,7 +43,8 @@ def main() -> None:
     rows, tokens, rounds = (int(given.get(key, number)) for key, number in (("rows", 8), ("tokens", 32), ("rounds", 3)))
     quiet()
     table = Table(
-        title=f"{rows} answers of {tokens} tokens on {device.default_device()}, {torch.get_num_threads()} threads", box=None
+        title=f"{rows} answers of {tokens} tokens on {device.default_device()}, {torch.get_num_threads()} threads",
+        box=None,
     )
     for name in ("model", "cache", "tokens/s", "CPU s", "CPU against dynamic"):
         table.add_column(name, justify="left" if name in ("model", "cache") else "right")
