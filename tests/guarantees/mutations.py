@@ -103,6 +103,8 @@ FAULTS = [
     Fault("the base is exported for the adapter", "export/weights.py", "model.merge_and_unload()", "model.unload()", SAME),
     Fault("what is exported is not compared", "export/export.py", "if not difference <= settings.tolerance:", "if False:", f"{SHIP} -k not_kept"),
     Fault("the run's system line is not asked with", "commands/answer.py", "with_system(cfg.system or system)", "with_system(cfg.system)", f"{SAME} -k psychology"),
+    Fault("random numbers follow the place in a batch", "generation/generator.py", "[decoder.stream(prompt, seed=self.seed, sample=sample) for prompt in prompts]",
+          "[decoder.stream(p, seed=self.seed + n, sample=sample) for n, p in enumerate(prompts)]", f"{HERE}/test_one_seed_one_answer.py -k t5"),
     Fault("answers go to other questions", "commands/answer.py", "asked[max(start, done) : start + size]", "asked[max(start, done) : start + size][::-1]", SAME),
    # 11 speed
     Fault("the last chunk of positions is lost", "models/loss.py", "range(0, len(hidden), CHUNK)", "range(0, len(hidden) - CHUNK + 1, CHUNK)", HEAD),

@@ -143,7 +143,7 @@ class Decoder:
         return self.model.generate(
             **inputs,
             generation_config=config,
-            logits_processor=LogitsProcessorList([_Sample(streams)]),
+            logits_processor=LogitsProcessorList([_Sample(streams)] if any(s.sampling for s in streams) else []),
             stopping_criteria=StoppingCriteriaList([_Take(streams, pause)]),
         )
 
