@@ -1,4 +1,4 @@
-"""Questions and answers so far -> the prompt of the next question, within a budget of tokens."""
+"""Conversation history -> the prompt of the next question, within a token budget."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -8,54 +8,53 @@ from llmft.data.tokenization.codec import Codec
 from llmft.utils.errors import UserError
 
 
-class Asked(NamedTuple):
-    """A prompt's ids, and how many of the oldest questions it leaves out."""
+class Prompt(NamedTuple):
+    """Token ids of a prompt, and how many of the oldest exchanges were dropped to fit the budget."""
 
     ids: list[int]
-    left_out: int
+    dropped: int
 
 
 @dataclass
 class Conversation:
-    """What was said; a model that is compared goes on from its own words.
+    """The questions and answers so far, with one answer per model that is compared.
 
     Attributes:
-        codec: Makes the prompt, exactly as for a training row.
-        room: The most tokens of a prompt.
-        single: Each question is asked alone.
-        system: The system line.
-        said: Each question with the answers by the model's role; the first answer is what others fall back to.
+        codec: Encodes the prompt exactly as for a training example.
+        max_prompt_tokens: Token budget of a prompt.
+        single_turn: Whether a prompt holds only the new question.
+        system: The system prompt, or None.
+        exchanges: Each question with its answers by model role; the first answer stands in for a role that has none.
     """
 
     codec: Codec
-    room: int
-    single: bool
+    max_prompt_tokens: int
+    single_turn: bool
     system: str | None = None
-    said: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    exchanges: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
-    def ask(self, question: str, role: str) -> Asked:
-        """The prompt of the next question: as many of the last turns as there is room for.
+    def prompt(self, question: str, role: str) -> Prompt:
+        """The prompt of the next question, with as many of the latest exchanges as fit.
 
         Raises:
-            UserError: There is no room for the question alone, or the template does not take these turns.
+            UserError: The question does not fit by itself, or the template rejects these turns.
         """
         ids: list[int] = []
-        for left_out in range(len(self.said) + 1):
-            turns = self._turns(self.said[left_out:], role)
+        for dropped in range(len(self.exchanges) + 1):
+            turns = self._turns([] if self.single_turn else self.exchanges[dropped:], role)
             ids = self.codec.prompt_ids(self.codec.template.render([*turns, Turn("user", question)]))
-            if len(ids) <= self.room:
-                return Asked(ids, 0 if self.single else left_out)
-            if self.single:
+            if len(ids) <= self.max_prompt_tokens:
+                return Prompt(ids, dropped)
+            if self.single_turn:
                 break
-        raise UserError(f"the question has {len(ids)} tokens with its template; there is room for {self.room}")
+        raise UserError(f"the question has {len(ids)} tokens with its template; the limit is {self.max_prompt_tokens}")
 
     def messages(self, role: str) -> list[dict[str, str]]:
-        """All of it as a row of ``data=academic``."""
-        turns = self._turns(self.said, role, whole=True)
-        return [{"role": turn.role, "content": turn.content} for turn in turns]
+        """The full conversation as ``messages`` of a row of ``data=academic``."""
+        return [{"role": turn.role, "content": turn.content} for turn in self._turns(self.exchanges, role)]
 
-    def _turns(self, said: list[tuple[str, dict[str, str]]], role: str, *, whole: bool = False) -> list[Turn]:
+    def _turns(self, exchanges: list[tuple[str, dict[str, str]]], role: str) -> list[Turn]:
         turns = [Turn("system", self.system)] if self.system else []
-        for question, answers in said if whole or not self.single else []:
+        for question, answers in exchanges:
             turns += [Turn("user", question), Turn("assistant", answers.get(role) or next(iter(answers.values())))]
         return turns

@@ -20,91 +20,98 @@ TUNED, BASE = "tuned", "base"
 
 
 class ChatSession:
-    """The conversation and who takes part in it."""
+    """A conversation and the models that answer in it.
+
+    Args:
+        cfg: The config of ``chat``.
+        tuned: The model of the run.
+        system: The system prompt, or None.
+
+    Raises:
+        UserError: The generation settings are not supported by ``chat``.
+    """
 
     def __init__(self, cfg: DictConfig, tuned: Generator, system: str | None) -> None:
         self.cfg, self.generators, self.comparing = cfg, {TUNED: tuned}, False
-        tuned.stream_decoder()  # reports settings that chat does not support
-        self.conversation = Conversation(tuned.codec, self.room(tuned), tuned.model.config.is_encoder_decoder, system)
+        tuned.stream_decoder()  # reports unsupported settings now, not at the first answer
+        single_turn = tuned.model.config.is_encoder_decoder
+        self.conversation = Conversation(tuned.codec, self.max_prompt_tokens(tuned), single_turn, system)
 
-    def room(self, generator: Generator) -> int:
-        """The most tokens of a prompt.
+    def max_prompt_tokens(self, generator: Generator) -> int:
+        """The token budget of a prompt: ``chat.max_prompt_tokens``, or what the answer leaves of the model's positions.
 
         Raises:
-            UserError: The answer alone takes all positions of the model.
+            UserError: The answer alone takes all positions.
         """
-        most, positions = generator.settings.get("max_new_tokens", 1), max_positions(generator.model.config)
-        room = (
-            self.cfg.chat.max_prompt_tokens
-            if positions is None
-            else min(self.cfg.chat.max_prompt_tokens, positions - most)
-        )
-        if room < 1:
-            raise UserError(f"generation.max_new_tokens={most}: the model has {positions} positions; lower it")
-        return room
+        limit, positions = self.cfg.chat.max_prompt_tokens, max_positions(generator.model.config)
+        if positions is None:
+            return limit
+        answer = generator.settings.get("max_new_tokens", 1)
+        if positions <= answer:
+            raise UserError(f"generation.max_new_tokens={answer}: the model has {positions} positions; lower it")
+        return min(limit, positions - answer)
 
-    def say(self, text: str) -> None:
-        """To the terminal, at once; nothing in it can steer the terminal."""
+    def write(self, text: str) -> None:
+        """Print at once, with control characters replaced."""
         sys.stdout.write(printable(text))
         sys.stdout.flush()
 
-    def compare(self) -> None:
-        """Ask the base model too, or no longer.
+    def toggle_compare(self) -> None:
+        """Show the base model's answers too, or stop showing them.
 
         Raises:
-            UserError: There is none.
+            UserError: There is no base model.
         """
         if BASE not in self.generators:
             self.generators[BASE] = load_base(self.cfg, self.generators[TUNED])
         self.comparing = not self.comparing
 
-    def settings(self, changes: dict[str, Any]) -> None:
-        """Change generation settings, of all models.
+    def change_settings(self, changes: dict[str, Any]) -> None:
+        """Change generation settings of all models.
 
         Raises:
-            UserError: They cannot be.
+            UserError: They are invalid or not supported.
         """
         changed = {role: generator.with_settings(**changes) for role, generator in self.generators.items()}
         changed[TUNED].stream_decoder()
-        self.conversation.room = self.room(changed[TUNED])
+        self.conversation.max_prompt_tokens = self.max_prompt_tokens(changed[TUNED])
         self.generators = changed
 
-    def ask(self, question: str) -> None:
-        """Ask, and remember what was said; without a word of an answer it is as if it had not been asked."""
+    def respond(self, question: str) -> None:
+        """Answer a question and add it to the conversation, unless the answer is empty."""
         answers: dict[str, str] = {}
         for role in (TUNED, BASE) if self.comparing else (TUNED,):
             if self.comparing:
-                self.say(f"{role}> ")
+                self.write(f"{role}> ")
             try:
-                answers[role], stopped = self._answer(question, role)
+                answers[role], stopped = self._generate(question, role)
             except UserError as error:
-                self.say(f"not asked: {error}\n")
+                self.write(f"no answer: {error}\n")
                 return
             if stopped:
                 break
         if answers[TUNED]:
-            self.conversation.said.append((question, answers))
+            self.conversation.exchanges.append((question, answers))
 
-    def _answer(self, question: str, role: str) -> tuple[str, bool]:
+    def _generate(self, question: str, role: str) -> tuple[str, bool]:
         """The answer, and whether the user stopped it."""
-        generator, asked = self.generators[role], self.conversation.ask(question, role)
-        if asked.left_out:
-            turns = "turn" if asked.left_out == 1 else "turns"
-            self.say(
-                f"[{asked.left_out} oldest {turns} left out: the prompt has room for {self.conversation.room} tokens]\n"
-            )
+        generator, prompt = self.generators[role], self.conversation.prompt(question, role)
+        if prompt.dropped:
+            turns = "turn" if prompt.dropped == 1 else "turns"
+            limit = self.conversation.max_prompt_tokens
+            self.write(f"[{prompt.dropped} oldest {turns} dropped: the prompt is limited to {limit} tokens]\n")
         decoder = generator.stream_decoder()
-        stream = decoder.stream(asked.ids, seed=generator.seed, emit=self.say)
+        stream = decoder.stream(prompt.ids, seed=generator.seed, emit=self.write)
         with _stoppable(stream):
             decoder.run([stream])
         note = {"cancelled": " [stopped]", "length": f" [cut at {len(stream.ids)} tokens]"}
-        self.say(f"{note.get(stream.reason or '', '')}\n")
+        self.write(f"{note.get(stream.reason or '', '')}\n")
         return stream.text, stream.reason == "cancelled"
 
 
 @contextmanager
 def _stoppable(stream: Stream) -> Iterator[None]:
-    """Ctrl-C stops the answer at its next token; a second one is a KeyboardInterrupt as ever."""
+    """Ctrl-C stops the answer at its next token; a second Ctrl-C raises KeyboardInterrupt."""
 
     def stop(*_: Any) -> None:
         if stream.cancelled:

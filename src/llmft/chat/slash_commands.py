@@ -1,36 +1,38 @@
-"""Lines that begin with a slash -> what they do to a conversation."""
+"""Slash commands of a chat session."""
 
 import json
 from typing import Any
 
 import yaml
 
-from llmft.chat.session import ChatSession
+from llmft.chat.session import TUNED, ChatSession
 from llmft.config.schema import RULES
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
 from llmft.utils.text import did_you_mean, json_line
 
 HELP = """\
-/reset              forget what was said
-/system [TEXT]      show or set the system line; /system - removes it
+/reset              clear the conversation
+/system [TEXT]      show or set the system prompt; /system - removes it
 /params [KEY=VALUE] show or set generation settings: /params temperature=0.7 max_new_tokens=50
-/compare            the base model's answer beside, or no longer
+/compare            also show the base model's answer, or stop showing it
 /save FILE          append the conversation to a .jsonl file, as a row that data=academic reads
-/help               this
+/help               show this list
 /quit               leave
-A line that ends in \\ goes on in the next; three quotes (\"\"\") alone on a line begin and end a longer message.
+A line that ends in \\ continues on the next line; three quotes (\"\"\") on a line of their own begin and end a longer message.
 """
+# Generation settings that do not apply to a conversation.
+BATCH_KEYS = ("batch_size", "batch_tokens", "samples")
 
 
 class SlashCommands:
-    """The commands of a conversation."""
+    """The slash commands of a session."""
 
-    def __init__(self, talk: ChatSession) -> None:
-        self.talk, self.conversation = talk, talk.conversation
+    def __init__(self, session: ChatSession) -> None:
+        self.session, self.conversation = session, session.conversation
 
     def run(self, line: str) -> bool:
-        """Do what a line says; whether the conversation goes on."""
+        """Run a command line such as ``/system Be brief.``; whether the session continues."""
         name, _, rest = line[1:].partition(" ")
         commands = {
             "help": self.help,
@@ -47,57 +49,56 @@ class SlashCommands:
                 raise UserError(f"/{name}: no such command.{did_you_mean(name, [*commands, 'quit'])} /help lists them")
             commands[name](rest.strip())
         except UserError as error:
-            self.talk.say(f"{error}\n")
+            self.session.write(f"{error}\n")
         return True
 
     def help(self, _: str) -> None:
-        """What there is."""
-        self.talk.say(HELP)
+        """List the commands."""
+        self.session.write(HELP)
 
     def reset(self, _: str) -> None:
-        """Forget."""
-        self.conversation.said.clear()
-        self.talk.say("forgotten\n")
+        """Clear the conversation."""
+        self.conversation.exchanges.clear()
+        self.session.write("conversation cleared\n")
 
     def system(self, text: str) -> None:
-        """Show or set the system line."""
+        """Show or set the system prompt."""
         if text:
             self.conversation.system = None if text == "-" else text
-        self.talk.say(f"system: {self.conversation.system or 'none'}\n")
+        self.session.write(f"system: {self.conversation.system or 'none'}\n")
 
     def params(self, text: str) -> None:
         """Show or set generation settings."""
         if text:
-            self.talk.settings(changes(text))
-        given = next(iter(self.talk.generators.values())).given
-        self.talk.say("".join(f"{name}: {json.dumps(value)}\n" for name, value in given.items() if name not in BATCHES))
+            self.session.change_settings(changes(text))
+        given = self.session.generators[TUNED].given
+        shown = {name: value for name, value in given.items() if name not in BATCH_KEYS}
+        self.session.write("".join(f"{name}: {json.dumps(value)}\n" for name, value in shown.items()))
 
     def compare(self, _: str) -> None:
-        """The base model too, or no longer."""
-        self.talk.compare()
-        self.talk.say(f"the base model is {'asked too' if self.talk.comparing else 'not asked any more'}\n")
+        """Show the base model's answers too, or stop showing them."""
+        self.session.toggle_compare()
+        self.session.write(f"base model: {'on' if self.session.comparing else 'off'}\n")
 
     def save(self, path: str) -> None:
         """Append the conversation to a file."""
-        if not path or not self.conversation.said:
-            raise UserError("/save: pass a file" if not path else "/save: nothing was said yet")
-        row = json_line({"messages": self.conversation.messages("tuned")})
+        if not path or not self.conversation.exchanges:
+            raise UserError("/save: pass a file" if not path else "/save: the conversation is empty")
+        row = json_line({"messages": self.conversation.messages(TUNED)})
         try:
             with user_path(path).open("a", encoding="utf-8") as file:
                 file.write(row + "\n")
         except (OSError, ValueError) as error:
             raise UserError(f"/save {path}: {getattr(error, 'strerror', None) or error}") from None
-        self.talk.say(f"saved {len(self.conversation.said)} questions: {path}\n")
-
-
-BATCHES = ("batch_size", "batch_tokens", "samples")
+        count = len(self.conversation.exchanges)
+        self.session.write(f"saved {count} {'question' if count == 1 else 'questions'}: {path}\n")
 
 
 def changes(text: str) -> dict[str, Any]:
-    """``temperature=0.7 top_p=0.9`` as settings; a temperature turns drawing on, and 0 off.
+    """Parse ``temperature=0.7 top_p=0.9`` into settings; a temperature turns sampling on, and 0 off.
 
     Raises:
-        UserError: A part is no KEY=VALUE, or its value is none that the key takes.
+        UserError: A part is not KEY=VALUE, or the key does not take that value.
     """
     found: dict[str, Any] = {}
     for part in text.split():
@@ -109,8 +110,8 @@ def changes(text: str) -> dict[str, Any]:
             found[name] = value
         rule = RULES.get(f"generation.{name}")
         off = name == "temperature" and found[name] == 0
-        if not equals or name in BATCHES or not (off or rule is None or rule.holds(found[name])):
-            words = rule.words if equals and rule and name not in BATCHES else "KEY=VALUE of a generation setting"
+        if not equals or name in BATCH_KEYS or not (off or rule is None or rule.holds(found[name])):
+            words = rule.words if equals and rule and name not in BATCH_KEYS else "KEY=VALUE of a generation setting"
             raise UserError(f"/params {part}: must be {words}")
     if "temperature" in found or "top_p" in found:
         found.setdefault("do_sample", found.get("temperature") != 0)

@@ -1,4 +1,4 @@
-"""``chat``: a conversation in the terminal, with a run or a plain model."""
+"""``chat``: a conversation in the terminal with a run or a plain model."""
 
 import signal
 from typing import Any
@@ -14,27 +14,28 @@ from llmft.utils.logging import log_to, quiet
 
 
 def main(cfg: DictConfig) -> None:
-    """Talk until the end of the input."""
+    """Answer messages until the end of the input."""
     quiet()
     log_to(None)
     check(cfg)
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, _exit)
     tuned, system = load_generator(cfg)
-    talk = ChatSession(cfg, tuned, cfg.system or system)
+    session = ChatSession(cfg, tuned, cfg.system or system)
     if cfg.chat.compare:
-        talk.compare()
-    talk.say(f"{cfg.run or cfg.model.name}: /help lists the commands, Ctrl-C stops an answer, /quit or Ctrl-D leaves\n")
-    if talk.conversation.single:
-        talk.say("this model was made for single questions: each one is asked alone, without what was said before\n")
-    slash = SlashCommands(talk)
-    for message in messages("\nyou> ", talk.say):
+        session.toggle_compare()
+    name = cfg.run or cfg.model.name
+    session.write(f"{name}: /help lists the commands, Ctrl-C stops an answer, /quit or Ctrl-D leaves\n")
+    if session.conversation.single_turn:
+        session.write("this model was trained on single questions: each is answered without the earlier turns\n")
+    commands = SlashCommands(session)
+    for message in messages("\nyou> ", session.write):
         if message.startswith("/"):
-            if not slash.run(message):
+            if not commands.run(message):
                 return
         else:
-            talk.ask(message)
+            session.respond(message)
 
 
-def _leave(*_: Any) -> None:
-    """SIGTERM ends the program, whatever it is doing."""
+def _exit(*_: Any) -> None:
+    """Exit at SIGTERM."""
     raise SystemExit(130)

@@ -42,7 +42,7 @@ def talk(llmft, monkeypatch):
 
 @pytest.fixture
 def sharp(monkeypatch):
-    """The model that is asked has its logits far apart; gives it."""
+    """A model with distinct logits in place of the loaded one; returns a function that answers with it."""
     made = {}
 
     def load(cfg):
@@ -55,14 +55,14 @@ def sharp(monkeypatch):
     return lambda name, contexts: [a.text for a in made[name].with_settings(max_new_tokens=12).answers(contexts)]
 
 
-def test_it_answers_under_what_was_said(talk, sharp):
+def test_it_answers_with_the_conversation_so_far(talk, sharp):
     code, out, err = talk(["Hi", "", "Why?"], "model=tiny_llama", TINY)
     assert code == 0, err
     first = sharp("tiny_llama", [(Turn("user", "Hi"),)])[0]
     second = sharp("tiny_llama", [(Turn("user", "Hi"), Turn("assistant", first), Turn("user", "Why?"))])[0]
     assert shown(first) in out
     assert shown(second) in out
-    assert "each one is asked alone" not in out
+    assert "each is answered without the earlier turns" not in out
 
 
 def shown(text):
@@ -71,10 +71,10 @@ def shown(text):
     return printable(text)
 
 
-def test_a_single_turn_model_says_so_and_is_asked_alone(talk, sharp):
+def test_a_single_turn_model_gets_only_the_question_and_a_note_says_so(talk, sharp):
     code, out, err = talk(["Hi", "Why?"], "model=tiny_t5", TINY)
     assert code == 0, err
-    assert "each one is asked alone" in out
+    assert "each is answered without the earlier turns" in out
     for question in ("Hi", "Why?"):
         assert shown(sharp("tiny_t5", [(Turn("user", question),)])[0]) in out
 
@@ -83,7 +83,7 @@ def test_the_commands(talk, sharp, tmp_path):
     lines = [
         "/help", "/system Be brief.", "Hi", "/save rows.jsonl", "/params max_new_tokens=3 temperature=0.5", "More", "/save rows.jsonl",
         "/reset", "/save rows.jsonl", "/system -", "/params top_p=3", "/params batch_size=3", "/params nope=1", "/params temperature=0", "/compare",
-        "/sav x", "/save no/such/folder", "/save", "/quit", "never asked",
+        "/sav x", "/save no/such/folder", "/save", "/quit", "never typed",
     ]  # fmt: skip
     code, out, err = talk(lines, "model=tiny_llama", TINY)
     assert code == 0, err
@@ -96,25 +96,25 @@ def test_the_commands(talk, sharp, tmp_path):
     ]
     assert two[:3] == one
     assert len(two) == 5
-    for said in (
-        "/params [KEY=VALUE]", "system: Be brief.", "saved 1 questions", "saved 2 questions", 'do_sample: true', "temperature: 0.5", "[cut at 3 tokens]",
-        "forgotten", "nothing was said yet", "system: none", "/params top_p=3: must be a number above 0, up to 1", "/params batch_size=3: must be KEY=VALUE",
+    for text in (
+        "/params [KEY=VALUE]", "system: Be brief.", "saved 1 question:", "saved 2 questions:", 'do_sample: true', "temperature: 0.5", "[cut at 3 tokens]",
+        "conversation cleared", "/save: the conversation is empty", "system: none", "/params top_p=3: must be a number above 0, up to 1", "/params batch_size=3: must be KEY=VALUE",
         "generation.nope: transformers' GenerationConfig has no such setting", "do_sample: false", "pass run=RUN", "/sav: no such command. Did you mean save?",
         "/save: pass a file",
     ):  # fmt: skip
-        assert said in out, said
-    assert "never asked" not in out
+        assert text in out, text
+    assert "never typed" not in out
     assert code == 0
 
 
-def test_draws_are_repeated_by_the_seed(talk):
-    def drawn(seed):
+def test_the_seed_repeats_a_sampled_conversation(talk):
+    def sampled(seed):
         return talk(["Hi", "Hi"], "model=tiny_llama", TINY, "generation=sample", f"seed={seed}")[1]
 
-    assert drawn(1) == drawn(1) != drawn(2)
+    assert sampled(1) == sampled(1) != sampled(2)
 
 
-def test_nothing_that_steers_reaches_the_terminal(talk):
+def test_control_characters_do_not_reach_the_terminal(talk):
     _, out, _ = talk(
         ["Hi\x1b[31m", "/system \x1b]0;x\x07", "/sa\x1bv"], "model=tiny_gpt2", "generation.max_new_tokens=60"
     )
@@ -138,7 +138,7 @@ def test_messages(lines, wanted, monkeypatch):
 
 
 def test_ctrl_c_at_the_prompt_does_not_leave(monkeypatch):
-    said, typed_lines = [], iter([KeyboardInterrupt, "Hi", EOFError])
+    written, typed_lines = [], iter([KeyboardInterrupt, "Hi", EOFError])
 
     def answer(_):
         line = next(typed_lines)
@@ -148,44 +148,44 @@ def test_ctrl_c_at_the_prompt_does_not_leave(monkeypatch):
 
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", answer)
-    assert list(input.messages("> ", said.append)) == ["Hi"]
-    assert "Ctrl-D leaves" in said[0]
+    assert list(input.messages("> ", written.append)) == ["Hi"]
+    assert "Ctrl-D leaves" in written[0]
 
 
-def test_the_oldest_turns_are_left_out(llama_tokenizer):
+def test_the_oldest_turns_are_dropped(llama_tokenizer):
     codec, _ = codec_for("causal", llama_tokenizer, prompt_config("auto"), None, "answer")
-    talked = Conversation(codec, 200, single=False, system="S")
+    talked = Conversation(codec, 200, single_turn=False, system="S")
     for number in range(6):
-        talked.said.append((f"question {number}", {"tuned": f"answer {number}"}))
-    asked = talked.ask("last", "tuned")
-    text = llama_tokenizer.decode(asked.ids)
-    assert len(asked.ids) <= 200
-    assert asked.left_out > 0
-    assert f"question {asked.left_out - 1}" not in text
-    assert f"question {asked.left_out}" in text
+        talked.exchanges.append((f"question {number}", {"tuned": f"answer {number}"}))
+    prompt = talked.prompt("last", "tuned")
+    text = llama_tokenizer.decode(prompt.ids)
+    assert len(prompt.ids) <= 200
+    assert prompt.dropped > 0
+    assert f"question {prompt.dropped - 1}" not in text
+    assert f"question {prompt.dropped}" in text
     assert "S" in text
     assert "last" in text
-    talked.room = len(talked.ask("last", "tuned").ids) + 60
-    assert talked.ask("last", "tuned").left_out == asked.left_out - 1  # no more than has to be
-    with pytest.raises(UserError, match="there is room for"):
-        talked.ask("x" * 500, "tuned")
+    talked.max_prompt_tokens = len(talked.prompt("last", "tuned").ids) + 60
+    assert talked.prompt("last", "tuned").dropped == prompt.dropped - 1  # no more than has to be
+    with pytest.raises(UserError, match="the limit is"):
+        talked.prompt("x" * 500, "tuned")
 
 
-def test_it_says_what_it_leaves_out(talk):
+def test_a_note_says_how_many_turns_were_dropped(talk):
     _, out, _ = talk(["x" * 40, "y" * 40, "z" * 40, "w" * 300], "model=tiny_llama", TINY, "chat.max_prompt_tokens=150")
-    assert "oldest turn left out: the prompt has room for 150 tokens]" in out
-    assert "not asked: the question has" in out
+    assert "oldest turn dropped: the prompt is limited to 150 tokens]" in out
+    assert "no answer: the question has" in out
 
 
-def test_a_model_that_is_compared_goes_on_from_its_own_words(llama_tokenizer):
+def test_a_compared_model_continues_its_own_answers(llama_tokenizer):
     codec, _ = codec_for("causal", llama_tokenizer, prompt_config("auto"), None, "answer")
-    talked = Conversation(codec, 900, single=False)
-    talked.said = [("one", {"tuned": "T1"}), ("two", {"tuned": "T2", "base": "B2"})]
+    talked = Conversation(codec, 900, single_turn=False)
+    talked.exchanges = [("one", {"tuned": "T1"}), ("two", {"tuned": "T2", "base": "B2"})]
     assert [message["content"] for message in talked.messages("base")] == ["one", "T1", "two", "B2"]
-    assert "T2" not in llama_tokenizer.decode(talked.ask("three", "base").ids)
+    assert "T2" not in llama_tokenizer.decode(talked.prompt("three", "base").ids)
 
 
-def test_a_temperature_turns_drawing_on_and_off():
+def test_a_temperature_turns_sampling_on_and_off():
     assert changes("temperature=0.5") == {"temperature": 0.5, "do_sample": True, "num_beams": 1}
     assert changes("temperature=0")["do_sample"] is False
     assert changes("generation.max_new_tokens=5 top_p=0.9") == {
@@ -197,16 +197,16 @@ def test_a_temperature_turns_drawing_on_and_off():
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(talk, monkeypatch):
-    said = []
-    tell = session.ChatSession.say
+    written = []
+    real = session.ChatSession.write
 
-    def say(self, text):
-        said.append(text)
-        tell(self, text)
-        if len(said) == 4:  # the header, and three pieces of the answer
+    def write(self, text):
+        written.append(text)
+        real(self, text)
+        if len(written) == 4:  # the header, and three pieces of the answer
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(session.ChatSession, "say", say)
+    monkeypatch.setattr(session.ChatSession, "write", write)
     before = signal.getsignal(signal.SIGINT)  # a process in the background ignores it
     code, out, _ = talk(
         ["Hi", "/save rows.jsonl", "/params max_new_tokens=2", "Hi"],
@@ -215,8 +215,8 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(talk, monkeypatch):
     )
     assert code == 0
     assert out.count("[stopped]") == out.count("[cut at 2 tokens]") == 1
-    assert len(said) < 20
-    assert "saved 1 questions" in out  # what was said until then counts
+    assert len(written) < 20
+    assert "saved 1 question:" in out  # the text up to there stays in the conversation
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -1,4 +1,4 @@
-"""What is served and said in chat is what ``answer`` gives, for rows of every data set and both families."""
+"""``serve`` and ``chat`` give the answers of ``answer``, for rows of every data set and both families."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,11 +10,11 @@ from llmft.chat.history import Conversation
 from tests.conftest import DATA
 from tests.support.server import composed, generator, serving
 
-MOST = 700  # tokens of a prompt; a byte is a token here
+MAX_PROMPT_TOKENS = 700  # a byte is a token here
 
 
 def contexts(name, rows):
-    """The first prompts of a data set that fit, as turns; material beside a question is part of it, as in a message."""
+    """The first prompts of a data set as messages; the input of a question is part of its message."""
     data = instantiate(composed(f"data={name}", "data.path=sample").data)()
     data.read()
     return [[turn.message() for turn in example.context] for example in data.examples][:rows]
@@ -22,7 +22,7 @@ def contexts(name, rows):
 
 @pytest.mark.parametrize("rows", [2, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["tiny_t5", "tiny_gpt2", pytest.param("tiny_llama", marks=pytest.mark.slow)])
-def test_served_said_and_answered_are_the_same(name, rows):
+def test_serve_chat_and_answer_give_the_same_answers(name, rows):
     from llmft.data.records import Turn
 
     one = generator(name, max_new_tokens=10)
@@ -30,7 +30,10 @@ def test_served_said_and_answered_are_the_same(name, rows):
     for data in DATA:
         for messages in contexts(data, rows):
             turns = [Turn(message["role"], message["content"]) for message in messages]
-            if len(one.codec.prompt_ids(one.codec.template.render(turns))) <= MOST and turns[-1].role == "user":
+            if (
+                len(one.codec.prompt_ids(one.codec.template.render(turns))) <= MAX_PROMPT_TOKENS
+                and turns[-1].role == "user"
+            ):
                 asked.append(turns)
     assert len(asked) >= 3 * rows
     wanted = [answer.text for answer in one.answers(asked)]
@@ -43,16 +46,16 @@ def test_served_said_and_answered_are_the_same(name, rows):
             ]["content"]
 
         assert list(pool.map(post, asked)) == wanted
-    assert [said(one, turns) for turns in asked] == wanted
+    assert [chatted(one, turns) for turns in asked] == wanted
 
 
-def said(one, turns):
-    """As the chat command asks."""
+def chatted(one, turns):
+    """The answer that ``chat`` gives."""
     rest = list(turns)
     system = rest.pop(0).content if rest[0].role == "system" else None
-    talked = Conversation(one.codec, 4000, single=False, system=system)
-    talked.said = [(rest[i].content, {"tuned": rest[i + 1].content}) for i in range(0, len(rest) - 1, 2)]
+    history = Conversation(one.codec, 4000, single_turn=False, system=system)
+    history.exchanges = [(rest[i].content, {"tuned": rest[i + 1].content}) for i in range(0, len(rest) - 1, 2)]
     decoder = one.decoder()
-    stream = decoder.stream(talked.ask(rest[-1].content, "tuned").ids, seed=0)
+    stream = decoder.stream(history.prompt(rest[-1].content, "tuned").ids, seed=0)
     decoder.run([stream])
     return stream.text
