@@ -206,4 +206,4 @@ def test_a_missing_extra_is_one_line(llmft, monkeypatch):
 def test_settings_that_cannot_be_served(llmft):
     code, _, err = llmft("serve", "model=tiny_gpt2", "generation=sample", "generation.samples=3", "serve.port=0")
     assert code == 2
-    assert "generation.samples=3: one answer is drawn here; pass generation.samples=1" in err
+    assert "generation.samples=3: chat and serve sample one answer; pass generation.samples=1" in err

@@ -19,7 +19,7 @@ def answering(text, name="tiny_llama"):
 
     def scripted(**inputs):
         """The true loop, with one possible token at each step."""
-        streams = inputs["logits_processor"][0].streams
+        streams = inputs["stopping_criteria"][0].streams
 
         def force(_, scores):
             scores[:] = -1e9
