@@ -1,4 +1,4 @@
-"""Shared by all tests: no network, a cache of their own, a few helpers."""
+"""Shared by all tests: no network, a separate cache folder, fixtures and helpers."""
 
 import copy
 import functools
@@ -68,7 +68,7 @@ _imported = 0
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_setup() -> None:
-    """Libraries stay once they are imported; the collector, which every training calls, need not look through them again."""
+    """Imported libraries stay: freeze them, or every garbage collection of a training walks through them again."""
     global _imported
     if len(sys.modules) > _imported + 300:
         _imported = len(sys.modules)
@@ -78,7 +78,7 @@ def pytest_runtest_setup() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tiny models are made once per test process; a user's cache is neither needed nor touched."""
+    """Build tiny models once per test process; a user's cache is neither needed nor touched."""
     os.environ["LLMFT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     yield
     os.environ.pop("LLMFT_CACHE")
@@ -88,7 +88,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _read_conf_once() -> Iterator[None]:
-    """A command line has Hydra parse the files of ``conf/`` three times, half of what it takes to compose a config."""
+    """Cache the parsed files of ``conf/``: Hydra parses each three times per command line, half of the time of composing."""
     real, known = ConfigRepository.load_config, {}
     ours = conf_dir().as_uri()
 
@@ -106,7 +106,7 @@ def _read_conf_once() -> Iterator[None]:
 
 
 def composed(*overrides: str, command: str = "train") -> Any:
-    """A command's config, by Hydra."""
+    """A command's config, composed by Hydra."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose(command, overrides=list(overrides))
@@ -119,7 +119,7 @@ _base = functools.cache(composed)
 def load() -> Iterator[Callable[..., Any]]:
     """A command's config: ``load("data=alpaca", "data.path=sample", command="preview")``.
 
-    Hydra composes the chosen files, once for all tests; then it puts the other overrides in, as it does by itself.
+    Hydra composes the chosen files once for all tests, then applies the other overrides, as it does by itself.
     """
 
     def compose_config(*overrides: str, command: str = "train") -> Any:
@@ -207,7 +207,7 @@ def module(load: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture(scope="session")
 def gpt2_tokenizer() -> Any:
-    """Bytes, and ``<|endoftext|>`` (id 0) as everything."""
+    """Byte-level; ``<|endoftext|>`` (id 0) is BOS, EOS and pad."""
     tokenizer = byte_tokenizer({"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"})
     tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -215,20 +215,20 @@ def gpt2_tokenizer() -> Any:
 
 @pytest.fixture(scope="session")
 def t5_tokenizer() -> Any:
-    """Bytes, ``<pad>`` (id 0), and ``</s>`` (id 1) behind raw text."""
+    """Byte-level; ``<pad>`` (id 0), and ``</s>`` (id 1), which is appended to raw text."""
     return byte_tokenizer({"pad_token": "<pad>", "eos_token": "</s>"}, ends_with_eos=True)
 
 
 @pytest.fixture(scope="session")
 def llama_tokenizer() -> Any:
-    """Bytes, ``<unk>``, ``<s>``, ``</s>`` (ids 0 to 2), and Zephyr's chat template."""
+    """Byte-level; ``<unk>``, ``<s>``, ``</s>`` (ids 0 to 2), and Zephyr's chat template."""
     tokenizer = byte_tokenizer({"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"})
     tokenizer.chat_template = LLAMA_TEMPLATE
     return tokenizer
 
 
 def read_json_lines(file: Path) -> list[Any]:
-    """The rows of a JSONL file, by newline alone."""
+    """The rows of a JSONL file, split at newlines only."""
     return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
 
 
@@ -241,12 +241,12 @@ def cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def forked(*arguments: str, cwd: Path, before: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
-    """As ``cli``, in a fork of a process that has imported the libraries, which takes them longer than a tiny run.
+    """As ``cli``, in a fork of a process that has imported the libraries already: importing takes longer than a tiny run.
 
     Args:
-        arguments: Of the command line; a run of several processes needs ``cli``.
-        cwd: Where it runs.
-        before: Called there before the command; importable.
+        arguments: The command line; a run of several processes needs ``cli``.
+        cwd: Its working directory.
+        before: Called in that process before the command; must be importable.
     """
     direct = "LLMFT_TEST_FORKS" in os.environ  # this process is new: it has trained nothing, and runs no threads
     context: Any = multiprocessing.get_context("fork" if direct else "forkserver")

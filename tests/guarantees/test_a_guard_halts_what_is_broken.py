@@ -164,7 +164,7 @@ def test_an_exploding_learning_rate(model, peft, rate, what, llmft, tmp_path):
     assert not list((tmp_path / "run").glob("checkpoints/*.ckpt"))
 
 
-def test_the_last_steps_weights_are_looked_at_too(llmft, tmp_path, monkeypatch):
+def test_the_weights_after_the_last_step_are_checked_too(llmft, tmp_path, monkeypatch):
     real = InstructionModule.configure_optimizers
 
     def breaking(self):
@@ -240,7 +240,7 @@ def test_a_row_without_labels_is_dropped_and_counted(llmft, tmp_path, monkeypatc
     assert json.loads((tmp_path / "run" / "rejected.jsonl").read_text())["place"] == "sample:alpaca.json:7"
 
 
-CUT = {  # what a user's own model code can do wrong, and what is said of it
+CUT = {  # what a user's own model code can do wrong, and how it is reported
     "no gradient": ("halted at step 1, epoch 0: 1 trainable weights have no gradient", "none"),
     "zero gradient": ("halted at step 6, epoch 0: 1 trainable weights had a gradient of exactly 0 in 5 steps", "zero"),
     "not in the optimizer": (
@@ -293,7 +293,7 @@ def test_a_trainable_weight_that_does_not_learn(case, model, peft, llmft, tmp_pa
 
 
 @pytest.mark.parametrize(("model", "peft"), [("tiny_t5", "none"), ("tiny_llama", "lora")])
-def test_a_healthy_training_is_not_looked_at(model, peft, llmft, tmp_path, monkeypatch):
+def test_a_healthy_training_is_not_traced(model, peft, llmft, tmp_path, monkeypatch):
     """Warm-up from 0 and LoRA's zero start are healthy; no hook is ever set."""
     monkeypatch.setattr(forward_trace.ForwardTrace, "__enter__", None)
     steps = ("trainer.max_steps=12", "scheduler.warmup_steps=4", "baseline=true")
@@ -302,7 +302,7 @@ def test_a_healthy_training_is_not_looked_at(model, peft, llmft, tmp_path, monke
     assert not (tmp_path / "run" / "halt").exists()
 
 
-def test_a_halt_that_cannot_be_written_is_still_told(llmft, tmp_path, monkeypatch):
+def test_a_halt_that_cannot_be_written_is_still_reported(llmft, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
@@ -315,7 +315,7 @@ def test_a_halt_that_cannot_be_written_is_still_told(llmft, tmp_path, monkeypatc
     assert not (tmp_path / "run" / "halt").exists()
 
 
-def test_a_window_that_cannot_be_run_again_is_still_told(llmft, tmp_path, monkeypatch):
+def test_a_window_that_cannot_be_run_again_is_still_reported(llmft, tmp_path, monkeypatch):
     def out_of_memory(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 

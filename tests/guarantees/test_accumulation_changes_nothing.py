@@ -40,22 +40,22 @@ def losses(llmft, tmp_path, model, peft, batch, accumulate, rows=18):
 )
 def test_accumulation_changes_nothing(model, peft, llmft, tmp_path):
     # 16 training rows: with 8x1, 2x4 and 1x8 two steps an epoch; 2 validation rows
-    whole = losses(llmft, tmp_path, model, peft, 8, 1)
-    assert [set(row) for row in whole][1:] == [set(WATCHED[:4]), set(WATCHED)] * 2
+    expected_rows = losses(llmft, tmp_path, model, peft, 8, 1)
+    assert [set(row) for row in expected_rows][1:] == [set(WATCHED[:4]), set(WATCHED)] * 2
     for batch, accumulate in ((2, 4), (1, 8)):
         parts = losses(llmft, tmp_path, model, peft, batch, accumulate)
-        assert len(parts) == len(whole)
-        for expected, found in zip(whole, parts, strict=True):
+        assert len(parts) == len(expected_rows)
+        for expected, found in zip(expected_rows, parts, strict=True):
             assert found == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
 @pytest.mark.parametrize("model", [pytest.param("tiny_t5", marks=pytest.mark.slow), "tiny_llama"])
 def test_a_short_last_window_is_divided_by_its_own_tokens(model, llmft, tmp_path):
     # 16 rows: windows of 6, 6 and 4 rows
-    whole = losses(llmft, tmp_path, model, "none", 6, 1)
+    expected_rows = losses(llmft, tmp_path, model, "none", 6, 1)
     parts = losses(llmft, tmp_path, model, "none", 2, 3)
-    assert len(whole) == len(parts) == 7
-    for expected, found in zip(whole, parts, strict=True):
+    assert len(expected_rows) == len(parts) == 7
+    for expected, found in zip(expected_rows, parts, strict=True):
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
@@ -72,7 +72,7 @@ def test_the_loss_is_what_plain_torch_computes(model, load):
     total, tokens = backbone.family(net).loss_sum(training_batch([[row] for row in rows], codec.tokenizer.pad_token_id))
     nats, count = 0.0, 0
     with torch.no_grad():
-        for row in rows:  # one by one: no padding, no mask, no shared code
+        for row in rows:  # one at a time: no padding, no mask, no shared code
             ids = torch.tensor([row.input_ids])
             if cfg.model.family == "seq2seq":
                 target = row.labels

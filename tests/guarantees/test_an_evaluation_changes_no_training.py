@@ -1,4 +1,4 @@
-"""Validations, samples and a measurement before training leave its losses as they are, on quantised bases too."""
+"""Validations, samples and a measurement before training leave its losses as they are, on quantized bases too."""
 
 import csv
 

@@ -69,7 +69,7 @@ def test_answers_are_the_same_everywhere(model, data, peft, questions, load, llm
     to_example = get_class(run.config.data._target_).to_example
     contexts = [to_example(row).with_system(run.config.data.system).context for row in asked]
     for form in ("merged", "adapter") if peft == "lora" else ("merged",):
-        # sharpened attention magnifies float32's rounding: up to 3e-3 was seen; that answers are equal is asked below
+        # sharpened attention magnifies float32's rounding: up to 3e-3 was seen; that answers are equal is tested below
         folder = run.export(tmp_path / form, form=form, tolerance=0.02).path
         assert list(plain(folder, run.config, contexts)) == expected, form
 
@@ -88,7 +88,7 @@ def sharpened(cfg: Any, folder: Any) -> Any:
 
 
 def plain(folder: Any, cfg: Any, contexts: Any) -> Iterator[str]:
-    """What the exported folder says, without a line of llmft's (but for where the base of an adapter is)."""
+    """What the exported folder answers with transformers alone (llmft only finds the base of an adapter)."""
     seq2seq = cfg.model.family == "seq2seq"
     auto_class = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
     if (folder / "adapter_config.json").is_file():

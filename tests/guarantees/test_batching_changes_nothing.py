@@ -1,4 +1,4 @@
-"""Evaluation loss and perplexity are those of the rows one by one, for any batch size and any way of batching."""
+"""Evaluation loss and perplexity equal those of single examples, for any batch size and any batching."""
 
 import pytest
 import torch
@@ -36,13 +36,13 @@ def test_batching_changes_nothing(model, built):
     )
     data, module = built(*common)
     module.eval()
-    alone = measured(module.model, [(row.input_ids, row.labels) for row in data.encoded["val"]])
+    single = measured(module.model, [(row.input_ids, row.labels) for row in data.encoded["val"]])
     for way in WAYS:
         other, _ = built(*common, *way.split())
         assert [row.place for row in other.encoded["val"]] == [row.place for row in data.encoded["val"]]
         loss, tokens = evaluated(module, other.val_dataloader())
-        assert tokens == alone["tokens"], way
-        assert loss == pytest.approx(alone["loss"], rel=1e-5), way
+        assert tokens == single["tokens"], way
+        assert loss == pytest.approx(single["loss"], rel=1e-5), way
         assert sum(module.forward_pass.loss_sum(batch)[1] for batch in other.train_dataloader()) == sum(
             row.supervised for row in data.encoded["train"]
         )
@@ -52,12 +52,12 @@ def test_a_run_logs_that_loss_and_its_exponential(llmft, built, tmp_path):
     common = ("model=tiny_t5", "peft=none", "data=alpaca", "data.path=sample", "data.limit=40")
     data, module = built(*common)
     module.eval()
-    alone = measured(module.model, [(row.input_ids, row.labels) for row in data.encoded["val"]])
+    single = measured(module.model, [(row.input_ids, row.labels) for row in data.encoded["val"]])
     for way in ("rows", "packed"):
         code, _, err = llmft(*common, f"data.batching={way}", "trainer.max_steps=1", f"output_dir={way}", "questions=0", "evaluate.rows=0", "report.write=false",
                              "callbacks.samples.number=0")  # fmt: skip
         assert code == 0, err
         header, first, *_ = (tmp_path / way / "metrics.csv").read_text().splitlines()
         row = dict(zip(header.split(","), first.split(","), strict=True))
-        assert float(row["val/loss"]) == pytest.approx(alone["loss"], rel=1e-5)
-        assert float(row["val/perplexity"]) == pytest.approx(alone["perplexity"], rel=1e-5)
+        assert float(row["val/loss"]) == pytest.approx(single["loss"], rel=1e-5)
+        assert float(row["val/perplexity"]) == pytest.approx(single["perplexity"], rel=1e-5)

@@ -1,4 +1,4 @@
-"""Rows that share a line are trained as if alone: same loss, tokens and gradient as one row per batch, T5 included."""
+"""Packed examples are trained as single ones: same loss, tokens and gradients as one example per batch, T5 included."""
 
 import pytest
 import torch
@@ -13,18 +13,18 @@ from tests.guarantees.reference import measured
 MODELS = ("tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma")
 
 
-def packed(data, rows=9, lines=2):
-    """Some rows in some lines, of different length, so that one is padded too."""
+def packed(data, rows=9, sequences=2):
+    """Some examples in some packed sequences of different lengths, so that one is padded too."""
     chosen = data.encoded["train"][:rows]
     room = tuple(max(sizes) * 3 for sizes in zip(*(row.size for row in chosen), strict=True))
-    found = first_fit_decreasing(range(rows), [row.size for row in chosen], room)[:lines]
+    found = first_fit_decreasing(range(rows), [row.size for row in chosen], room)[:sequences]
     assert min(map(len, found)) > 1
-    return [[chosen[row] for row in line] for line in found]
+    return [[chosen[row] for row in sequence] for sequence in found]
 
 
-def step(module, lines, pad_id):
+def step(module, sequences, pad_id):
     module.zero_grad()
-    total, tokens = module.forward_pass.loss_sum(training_batch(lines, pad_id))
+    total, tokens = module.forward_pass.loss_sum(training_batch(sequences, pad_id))
     (total / tokens).backward()
     gradients = {name: p.grad.clone() for name, p in module.model.named_parameters() if p.grad is not None}
     return total.item() / int(tokens), int(tokens), gradients
@@ -47,16 +47,16 @@ def test_packing_changes_nothing(model, peft, attention, padding, built):
         if "lora_B" in name:  # zeros would hide the gradient of lora_A
             torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(1))
     module.eval()
-    lines = packed(data)
-    rows = [row for line in lines for row in line]
-    loss, tokens, gradients = step(module, lines, data.pad_id)
-    alone = measured(module.model, [(row.input_ids, row.labels) for row in rows])
-    assert tokens == alone["tokens"]
-    assert loss == pytest.approx(alone["loss"], rel=1e-5)
-    assert gradients.keys() == alone["gradients"].keys()
+    sequences = packed(data)
+    rows = [row for sequence in sequences for row in sequence]
+    loss, tokens, gradients = step(module, sequences, data.pad_id)
+    single = measured(module.model, [(row.input_ids, row.labels) for row in rows])
+    assert tokens == single["tokens"]
+    assert loss == pytest.approx(single["loss"], rel=1e-5)
+    assert gradients.keys() == single["gradients"].keys()
     largest = max(gradient.abs().max() for gradient in gradients.values())
     for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, alone["gradients"][name], rtol=1e-4, atol=1e-5 * float(largest), msg=name)
+        torch.testing.assert_close(gradient, single["gradients"][name], rtol=1e-4, atol=1e-5 * float(largest), msg=name)
 
 
 @pytest.mark.parametrize("model", MODELS[1:])
@@ -65,41 +65,41 @@ def test_packing_changes_nothing_where_prompts_are_all_trained(model, built):
         f"model={model}", "peft=none", "data.train_on=all", "data=alpaca", "data.path=sample", "data.limit=20"
     )
     module.eval()
-    lines = packed(data)
-    loss, tokens, _ = step(module, lines, data.pad_id)
-    alone = measured(module.model, [(row.input_ids, row.labels) for line in lines for row in line])
-    assert tokens == alone["tokens"]
-    assert loss == pytest.approx(alone["loss"], rel=1e-5)
+    sequences = packed(data)
+    loss, tokens, _ = step(module, sequences, data.pad_id)
+    single = measured(module.model, [(row.input_ids, row.labels) for sequence in sequences for row in sequence])
+    assert tokens == single["tokens"]
+    assert loss == pytest.approx(single["loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("model", ["tiny_t5", "tiny_llama"])
-def test_lines_with_padding_may_stay_as_they_are(model, built, monkeypatch):
-    """As where single losses are asked for."""
+def test_packed_sequences_may_keep_their_padding(model, built, monkeypatch):
+    """As when losses per example are computed."""
     data, module = built(f"model={model}", "peft=none", "data=alpaca", "data.path=sample", "data.limit=20")
     monkeypatch.setattr(module.forward_pass, "unpad_if_faster", lambda batch: batch)
     module.eval()
-    lines = packed(data)
-    loss, tokens, _ = step(module, lines, data.pad_id)
-    alone = measured(module.model, [(row.input_ids, row.labels) for line in lines for row in line])
-    assert (loss, tokens) == (pytest.approx(alone["loss"], rel=1e-5), alone["tokens"])
+    sequences = packed(data)
+    loss, tokens, _ = step(module, sequences, data.pad_id)
+    single = measured(module.model, [(row.input_ids, row.labels) for sequence in sequences for row in sequence])
+    assert (loss, tokens) == (pytest.approx(single["loss"], rel=1e-5), single["tokens"])
 
 
 def in_one(rows):
-    """The rows of a line as if they were one."""
+    """The examples of a packed sequence as if they were one."""
     return [[rows.shape[1]] for _ in rows]
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_proof_at_the_start_sees_a_leak(model, built, monkeypatch):
+def test_the_equivalence_check_sees_a_leak(model, built, monkeypatch):
     data, module = built(f"model={model}", "peft=none", "data=alpaca", "data.path=sample", "data.limit=20")
-    line = packed(data)[0]
-    assert module.forward_pass.check_packing(line, data.pad_id) < 1e-5
+    sequence = packed(data)[0]
+    assert module.forward_pass.check_packing(sequence, data.pad_id) < 1e-5
     assert module.training
     monkeypatch.setattr(packing, "lengths", in_one)
     monkeypatch.setattr(causal, "positions_in_rows", lambda rows: torch.arange(rows.shape[1])[None])
     monkeypatch.setattr(seq2seq, "block_mask", lambda q, k, *_, **__: torch.zeros(len(q), 1, q.shape[1], k.shape[1]))
     with pytest.raises(UserError, match=r"data.batching=packed: this model lets packed examples attend to each other"):
-        module.forward_pass.check_packing(line, data.pad_id)
+        module.forward_pass.check_packing(sequence, data.pad_id)
 
 
 def test_a_run_refuses_a_model_that_leaks(llmft, monkeypatch):

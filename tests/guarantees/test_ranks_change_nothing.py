@@ -1,4 +1,4 @@
-"""Two processes (gloo on the CPU) compute what one does, with whole or shared weights: no row counted twice, files written once."""
+"""Two processes (gloo on the CPU) compute what one does, with full or sharded weights: no row counted twice, files written once."""
 
 import csv
 import json
@@ -80,7 +80,7 @@ def test_ranks_change_nothing(case, tmp_path, llmft):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_weights_that_are_shared_out_change_nothing(case, tmp_path, llmft):
+def test_sharded_weights_change_nothing(case, tmp_path, llmft):
     few = ("data.limit=22", "callbacks.samples.number=0")
     code, _, err = llmft(
         *RUN, *CASES[case], *few, "data.batch_size=4", "trainer.accumulate_grad_batches=2", "output_dir=one"
@@ -120,7 +120,7 @@ def test_a_guard_stops_all_processes(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_guard_stops_all_processes_that_share_the_weights(tmp_path):
+def test_a_guard_stops_all_processes_with_sharded_weights(tmp_path):
     done = cli(
         *RUN, *CASES["llama-full"], *SHARED, "optim.lr=1e30", "scheduler=constant", "output_dir=run", cwd=tmp_path
     )

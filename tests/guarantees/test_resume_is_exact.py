@@ -1,4 +1,4 @@
-"""A run that was killed anywhere and resumed ends as the straight run: losses, learning rates, row order, samples, weights."""
+"""A run that was killed anywhere and resumed ends as the uninterrupted run: losses, learning rates, row order, samples, weights."""
 
 import csv
 import json
@@ -67,7 +67,7 @@ SLOW = {
         "callbacks.early_stopping.patience=null",
     ),
 }
-# after so many calls: in the middle of a window and of an epoch; when the checkpoint is whole and best.ckpt is not set yet;
+# after so many calls: in the middle of a window and of an epoch; when the checkpoint is complete and best.ckpt is not set yet;
 # half a checkpoint written; between two windows; after a rename; in the middle of a validation
 POINTS = {
     "t5-lora-workers": [("batch", 8), ("best", 1)],
@@ -149,7 +149,7 @@ def test_resume_is_exact_wherever_the_signals_fall(seed, tmp_path):
     ends_as(expected, tmp_path / "run")
 
 
-def test_a_run_that_goes_on_for_longer_is_the_long_run(tmp_path, llmft):
+def test_a_run_that_is_resumed_for_longer_equals_the_long_run(tmp_path, llmft):
     long = (*RUN, "model=tiny_gpt2", "peft=lora", "scheduler=constant")
     assert llmft(*long, "output_dir=straight")[0] == 0
     assert llmft(*long, "trainer.max_epochs=1", "output_dir=run")[0] == 0

@@ -1,4 +1,4 @@
-"""Promise: what makes a training faster leaves loss and gradients as plain PyTorch computes them."""
+"""Faster kernels leave loss and gradients as plain PyTorch computes them."""
 
 from dataclasses import replace
 
@@ -42,8 +42,8 @@ def assert_alike(found, expected, rel):
     ("model", "short"),
     [(model, short) for model in TINY for short in (0, 10**6) if (model, short) != ("tiny_gemma", 10**6)],
 )
-def test_the_fast_way_computes_what_the_plain_way_does(model, short, peft, built, monkeypatch):
-    """Rows one by one, and short ones side by side."""
+def test_fast_kernels_compute_what_plain_ones_do(model, short, peft, built, monkeypatch):
+    """Padding-free, per sequence; short sequences in one batched call."""
     monkeypatch.setattr(varlen, "EAGER_UP_TO", 10**6)
     monkeypatch.setattr(kernels, "EAGER_UP_TO", 10**6)
     monkeypatch.setattr(varlen, "SHORT", short)
@@ -52,9 +52,9 @@ def test_the_fast_way_computes_what_the_plain_way_does(model, short, peft, built
     module.train()
     for p in module.parameters():
         p.data *= 1.5  # sharper than freshly made
-    lines = packed(data)
+    sequences = packed(data)
     single = training_batch([[row] for row in uneven(data)], data.pad_id)
-    both = training_batch(lines[:2], data.pad_id)
+    both = training_batch(sequences[:2], data.pad_id)
     used = module.forward_pass.kernels
     assert (used.by_length, used.varlen, used.plain) == (True, True, False)
     if model != "tiny_gemma":  # its window is shorter than its rows
@@ -72,8 +72,8 @@ def test_the_fast_way_computes_what_the_plain_way_does(model, short, peft, built
 
 
 @pytest.mark.parametrize("model", TINY)
-def test_a_row_without_labels_is_left_out_in_one_line_too(model, built):
-    """As the filler of an uneven last batch has none."""
+def test_an_example_without_labels_adds_nothing_when_unpadded(model, built):
+    """As the filler of an uneven last batch."""
     data, module = built(f"model={model}", "peft=none", *[o for o in DATA if not o.startswith("peft")])
     rows = uneven(data)
     rows[1] = replace(rows[1], labels=[IGNORED] * len(rows[1].labels), supervised=0)
@@ -84,7 +84,7 @@ def test_a_row_without_labels_is_left_out_in_one_line_too(model, built):
 
 
 @pytest.mark.parametrize("model", ["tiny_t5", "tiny_llama"])
-def test_a_model_whose_rows_see_each_other_keeps_its_padding(model, built, monkeypatch):
+def test_a_model_whose_unpadded_examples_see_each_other_keeps_its_padding(model, built, monkeypatch):
     data, module = built(f"model={model}", "peft=none", *[o for o in DATA if not o.startswith("peft")])
     batch = training_batch([[row] for row in uneven(data)], data.pad_id)
     monkeypatch.setattr(packing, "lengths", lambda rows: [[rows.shape[1]] for _ in rows])
@@ -94,7 +94,7 @@ def test_a_model_whose_rows_see_each_other_keeps_its_padding(model, built, monke
     assert_alike(found, step(module, batch), rel=1e-5)
 
 
-def test_a_model_that_takes_no_positions_keeps_its_padding(built, monkeypatch, caplog):
+def test_a_model_that_takes_no_position_ids_keeps_its_padding(built, monkeypatch, caplog):
     data, module = built("model=tiny_llama", "peft=none", *[o for o in DATA if not o.startswith("peft")])
     batch = training_batch([[row] for row in uneven(data)], data.pad_id)
     inner = module.model.forward
@@ -129,7 +129,7 @@ def test_a_model_that_changes_its_logits_after_the_head_is_computed_with_them(bu
     data, module = built("model=tiny_llama", "peft=none", *[o for o in DATA if not o.startswith("peft")])
     module.train()
     batch = training_batch([[row] for row in data.encoded["train"][:3]], data.pad_id)
-    whole, inner = step(module, batch)[0], module.model.forward
+    uncapped, inner = step(module, batch)[0], module.model.forward
 
     def capped(*args, **kwargs):
         outputs = inner(*args, **kwargs)
@@ -141,4 +141,4 @@ def test_a_model_that_changes_its_logits_after_the_head_is_computed_with_them(bu
     assert module.forward_pass.kernels.head_is_last is False
     module.forward_pass.kernels = Kernels(plain=True)
     assert_alike(found, step(module, batch), rel=1e-6)
-    assert found[0] != pytest.approx(whole, rel=1e-3)
+    assert found[0] != pytest.approx(uncapped, rel=1e-3)

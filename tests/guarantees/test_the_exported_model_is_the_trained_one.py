@@ -42,7 +42,7 @@ def test_merged_weights_give_the_adapters_logits(model, llmft, tmp_path):
     before = logits(base)
     adapter = PeftModel.from_pretrained(base, tmp_path / "run" / "model")
     expected = logits(adapter)
-    assert (expected - before).abs().max() > 1e-2  # it has learnt something
+    assert (expected - before).abs().max() > 1e-2  # the training changed it
     merged = adapter.merge_and_unload()
     torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-4)
     merged.save_pretrained(tmp_path / "merged")
@@ -59,7 +59,7 @@ def test_merged_weights_give_the_adapters_logits(model, llmft, tmp_path):
         pytest.param("tiny_t5", "rslora", marks=pytest.mark.slow),
     ],
 )
-def test_an_adapter_of_a_quantised_base_merges_into_full_precision(model, peft, llmft, tmp_path):
+def test_an_adapter_of_a_quantized_base_merges_into_full_precision(model, peft, llmft, tmp_path):
     code, _, err = llmft(f"model={model}", f"peft={peft}", "peft.targets=all-linear", *RUN)
     assert code == 0, err
     cfg, auto_class, quantised = trained(tmp_path / "run")

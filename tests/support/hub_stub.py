@@ -12,7 +12,7 @@ TOKEN = "hf_tokenForTests"
 
 
 class Stub:
-    """What was asked for, and what was uploaded."""
+    """Requests and uploads."""
 
     def __init__(self) -> None:
         self.url = ""

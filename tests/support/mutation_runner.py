@@ -17,13 +17,13 @@ from typing import Any, NamedTuple, NoReturn
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 60.0  # seconds for one mutation; a test that takes longer has not seen it
-LIBRARIES = (  # what the tests import, without llmft, of which every fork has its own copy
+LIBRARIES = (  # imported by the tests; not llmft, of which every fork has its own copy
     "bitsandbytes", "datasets", "hydra.core.override_parser.overrides_parser", "hypothesis", "hypothesis.strategies", "lightning.pytorch",
     "matplotlib.backends.backend_agg", "matplotlib.figure", "pandas", "peft", "rouge_score.rouge_scorer", "sacrebleu.metrics.bleu",
     "sacrebleu.metrics.chrf", "torch.utils.tensorboard", "transformers.generation.utils", "transformers.models.gpt2.modeling_gpt2",
     "transformers.models.llama.modeling_llama", "transformers.models.t5.modeling_t5", "transformers.optimization",
 )  # fmt: skip
-BROKEN_EDITS = (ImportError, NameError, SyntaxError)  # the edit does not run at all: no test of what it computes
+BROKEN_EDITS = (ImportError, NameError, SyntaxError)  # the edited code does not run at all
 
 
 class Fault(NamedTuple):
@@ -44,11 +44,11 @@ class Outcome(NamedTuple):
     seen: bool
     reason: str
     seconds: float
-    cpu_seconds: float  # its processes' own, whatever else runs on the machine
+    cpu_seconds: float  # of its processes, independent of the load of the machine
 
 
 def misfit(fault: Fault) -> str | None:
-    """Why a fault can not be put into the source as it is now; None if it can."""
+    """Why a fault no longer fits the source; None if it does."""
     file = ROOT / "src" / "llmft" / fault.file
     test, _, name = fault.test.split()[0].partition("::")
     if not file.is_file():
@@ -66,7 +66,7 @@ def misfit(fault: Fault) -> str | None:
 
 
 def preload() -> None:
-    """Import the libraries once; a process with running threads must not be forked, so none of them may start any."""
+    """Import the libraries once, without starting threads: a process with threads must not be forked."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
     os.environ.pop("CI", None)  # pytest would print every difference in full
     with warnings.catch_warnings():
@@ -76,11 +76,11 @@ def preload() -> None:
         for plugin in importlib.metadata.entry_points(group="pytest11"):
             plugin.load()
     gc.collect()
-    gc.freeze()  # else a fork's collections would copy all of it
+    gc.freeze()  # otherwise a garbage collection of a fork would copy all of it
 
 
 def run_all(faults: Sequence[Fault], workers: int = 2, limit: float = LIMIT) -> Iterator[Outcome]:
-    """The outcome of each fault, in the order in which the tests finish."""
+    """The outcome of each fault, as its test finishes."""
     waiting = sorted(faults, key=lambda fault: fault.seconds)
     running: list[_Mutation] = []
     while waiting or running:
@@ -106,37 +106,37 @@ class _Mutation:
             _test(fault.test, self.folder)
 
     def finished(self) -> Outcome | None:
-        """The outcome, once the test has ended or its time is over."""
+        """The outcome, once the test has ended or run out of time."""
         pid, status, used = os.wait4(self.pid, os.WNOHANG)
         seconds = time.monotonic() - self.started
         late = not pid and seconds > self.limit
         if not pid and not late:
             return None
-        with contextlib.suppress(ProcessLookupError):  # what it has started, too
+        with contextlib.suppress(ProcessLookupError):  # the processes it started, too
             os.killpg(self.pid, signal.SIGKILL)
         if late:
             _, status, used = os.wait4(self.pid, 0)
-        reason = self.folder / "reason.txt"
-        why = reason.read_text(encoding="utf-8") if reason.exists() else ""
-        seen, said = _judge(os.waitstatus_to_exitcode(status), why, late)
+        file = self.folder / "reason.txt"
+        why = file.read_text(encoding="utf-8") if file.exists() else ""
+        seen, reason = _judge(os.waitstatus_to_exitcode(status), why, late)
         if not seen and not late:
-            said = f"{said}\n{(self.folder / 'output.txt').read_text(encoding='utf-8', errors='replace')[-1500:]}"
+            reason = f"{reason}\n{(self.folder / 'output.txt').read_text(encoding='utf-8', errors='replace')[-1500:]}"
         shutil.rmtree(self.folder, ignore_errors=True)
-        return Outcome(self.fault, seen, said, seconds, used.ru_utime + used.ru_stime)
+        return Outcome(self.fault, seen, reason, seconds, used.ru_utime + used.ru_stime)
 
 
 def _judge(code: int, why: str, late: bool) -> tuple[bool, str]:
     if late:
-        return False, "its test took too long"
+        return False, "its test timed out"
     if any(why.startswith(f"{kind.__name__}: ") for kind in (*BROKEN_EDITS, ModuleNotFoundError, IndentationError)):
         return False, f"the edit does not run: {why}"
-    if code == 1:  # a test failed; other codes are pytest's own troubles
+    if code == 1:  # a test failed; other codes are errors of pytest itself
         return True, why
     return (True, f"killed by signal {-code}") if code < 0 else (False, f"pytest ended with {code}")
 
 
 def _copy(fault: Fault, folder: Path) -> None:
-    """``src``, ``conf`` and ``tests`` as hard links, bytecode too; only the edited file is a file of its own."""
+    """``src``, ``conf`` and ``tests`` as hard links, bytecode too; only the edited file is copied."""
     for part in ("src", "conf", "tests"):
         shutil.copytree(ROOT / part, folder / part, copy_function=_link)
     shutil.copy(ROOT / "pyproject.toml", folder)

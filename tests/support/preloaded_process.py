@@ -1,4 +1,4 @@
-"""What a training imports late: for a fork server (``forked``), so that its forks need not, each for itself."""
+"""Preload what a training imports late: for the fork server of ``forked``, so that no fork imports it again."""
 
 import gc
 import importlib
@@ -23,4 +23,4 @@ for name in (
 ):
     importlib.import_module(name)
 gc.collect()
-gc.freeze()  # else a fork's collections would copy all of it
+gc.freeze()  # otherwise a garbage collection of a fork would copy all of it

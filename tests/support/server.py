@@ -17,7 +17,7 @@ from tests.integration.generation.test_generator import sharpened
 
 
 class Served(NamedTuple):
-    """Where it is, and the very models that it asks."""
+    """Its address, and the models it serves."""
 
     url: str
     generators: dict[str, Generator]
