@@ -83,14 +83,18 @@ def run_all(faults: Sequence[Fault], workers: int = 2, limit: float = LIMIT) -> 
     """The outcome of each fault, as its test finishes."""
     waiting = sorted(faults, key=lambda fault: fault.seconds)
     running: list[_Mutation] = []
-    while waiting or running:
-        while waiting and len(running) < workers:
-            running.append(_Mutation(waiting.pop(), limit))
-        time.sleep(0.02)
-        for mutation in running[:]:
-            if outcome := mutation.finished():
-                running.remove(mutation)
-                yield outcome
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                running.append(_Mutation(waiting.pop(), limit))
+            time.sleep(0.02)
+            for mutation in running[:]:
+                if outcome := mutation.finished():
+                    running.remove(mutation)
+                    yield outcome
+    finally:  # of an interrupted runner
+        for mutation in running:
+            mutation.kill()
 
 
 class _Mutation:
@@ -112,8 +116,7 @@ class _Mutation:
         late = not pid and seconds > self.limit
         if not pid and not late:
             return None
-        with contextlib.suppress(ProcessLookupError):  # the processes it started, too
-            os.killpg(self.pid, signal.SIGKILL)
+        self.kill()
         if late:
             _, status, used = os.wait4(self.pid, 0)
         file = self.folder / "reason.txt"
@@ -123,6 +126,11 @@ class _Mutation:
             reason = f"{reason}\n{(self.folder / 'output.txt').read_text(encoding='utf-8', errors='replace')[-1500:]}"
         shutil.rmtree(self.folder, ignore_errors=True)
         return Outcome(self.fault, seen, reason, seconds, used.ru_utime + used.ru_stime)
+
+    def kill(self) -> None:
+        """End the fork, and the processes it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
 
 def _judge(code: int, why: str, late: bool) -> tuple[bool, str]:
