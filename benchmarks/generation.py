@@ -50,7 +50,7 @@ def main() -> None:
         table.add_column(name, justify="left" if name in ("model", "cache") else "right")
     for model in given.get("models", "tiny_gpt2,tiny_llama,smollm2_135m").split(","):
         by_cache = generators(model, tokens)
-        contexts = [example.context for example in (sample_questions(None) * rows)[:rows]]
+        contexts = [example.context for example in (sample_questions() * rows)[:rows]]
         seen: dict[str, list[tuple[float, float]]] = {name: [] for name in CACHES}
         answers = {}
         for number in range(rounds + 1):

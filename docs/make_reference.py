@@ -17,7 +17,7 @@ Generated from `conf/` by `docs/make_reference.py`; `python -m llmft [COMMAND] -
 the keys that it lists.
 """
 # Keys of Hydra, which the command line sets.
-HIDDEN = ("defaults", "hydra", "_target_", "_partial_")
+HIDDEN = ("defaults", "hydra", "_target_", "_partial_", "_convert_")
 
 
 class Entry(NamedTuple):

@@ -12,14 +12,18 @@ from llmft.utils.errors import UserError
 PACKAGE = """
 import lightning.pytorch as pl
 
-from llmft.data.datamodule import InstructionDataModule
-from llmft.data.records import Example, Turn, text_of
+from llmft.data import Example, InstructionDataModule, Turn, text_of
+from llmft.metrics.metric import mean
 
 
 class Mine(InstructionDataModule):
     @staticmethod
     def to_example(row):
         return Example((Turn("user", text_of(row, "q")),), text_of(row, "a"))
+
+
+def polite():
+    return mean("polite", lambda row: float(row.answer.startswith("A")), "answers that begin with A")
 
 
 class Greeter(pl.Callback):
@@ -34,10 +38,22 @@ class Greeter(pl.Callback):
 GREETER = "defaults: [default]\nmine: {_target_: myllm.Greeter, _partial_: true, word: hello}\n"
 
 
+MINE = """
+defaults: [_base]
+_target_: myllm.Mine
+name: mine
+fields: [q, a]
+metrics: [keywords, {_target_: myllm.polite}]
+notice: Its answers are letters and numbers.
+questions:
+  - question: Q99
+"""
+
+
 def test_from_outside(llmft, tmp_path, monkeypatch):
     files = {
         "myllm.py": PACKAGE,
-        "own/data/mine.yaml": "defaults: [_base]\n_target_: myllm.Mine\nname: mine\n",
+        "own/data/mine.yaml": MINE,
         "own/callbacks/mine.yaml": GREETER,
         "rows.jsonl": "".join(json.dumps({"q": f"Q{n}", "a": f"A{n}"}) + "\n" for n in range(20)),
     }
@@ -62,6 +78,26 @@ def test_from_outside(llmft, tmp_path, monkeypatch):
     assert code == 0, err
     assert re.fullmatch(r"hello \d+", (tmp_path / "run2" / "greeting.txt").read_text())
     assert json.loads((tmp_path / "run2" / "run.json").read_text())["data"]["kept"] == 20
+
+
+def test_a_data_set_from_outside_has_metrics_a_notice_and_questions_of_its_own(llmft, tmp_path, monkeypatch):
+    (tmp_path / "myllm.py").write_text(PACKAGE)
+    (tmp_path / "own" / "data").mkdir(parents=True)
+    (tmp_path / "own" / "data" / "mine.yaml").write_text(MINE)
+    rows = [{"q": f"Q{n}", "a": f"A{n}"} for n in range(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.syspath_prepend(tmp_path)
+    own = ("--config-dir=own", "data=mine", "data.path=rows.jsonl", "allow_targets=[myllm]", "output_dir=run")
+    code, _, err = llmft(*own, "model=tiny_gpt2", "trainer.max_steps=1", "evaluate.rows=4", "data.split.test=0.2")
+    assert code == 0, err
+    scores = json.loads((tmp_path / "run" / "evaluation.json").read_text())["scores"]
+    assert scores["polite"]["better"] == "higher"
+    assert 0 <= scores["polite"]["tuned"] <= 100
+    assert "keyword_f1" in scores
+    assert "- Its answers are letters and numbers." in (tmp_path / "run" / "model" / "README.md").read_text()
+    code, out, err = llmft("answer", "run=run", "questions=samples", "format=json", "allow_targets=[myllm]")
+    assert code == 0, err
+    assert [json.loads(line)["question"] for line in out.splitlines()] == ["Q99"]
 
 
 def test_a_callback_whose_constructor_names_what_there_is_not():

@@ -26,7 +26,7 @@ class GenerationMetrics(pl.Callback):
         self.generator = generator.with_settings(batch_tokens=cfg.evaluate.batch_tokens)
         if enabled and datamodule.encoded["val"]:
             self.rows = asked_rows(datamodule, cfg.evaluate.rows, "val")
-            chosen = chosen_metrics(cfg.evaluate, datamodule.name)
+            chosen = chosen_metrics(cfg.evaluate, datamodule.metrics)
             self.metrics = [metric for metric in chosen if metric.name not in ("loss", "perplexity")]
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:

@@ -107,7 +107,7 @@ def _questions(cfg: DictConfig) -> list[Example]:
     if cfg.input is not None:
         return read_questions(cfg.input, cfg.input_format)
     if cfg.questions is not None:
-        return sample_questions(open_run(cfg.run)[1].data.name if cfg.run else None)
+        return sample_questions(open_run(cfg.run)[1].data.questions if cfg.run else ())
     return [Example((Turn("user", str(cfg.question)),), "")]
 
 

@@ -48,7 +48,7 @@ def main(cfg: DictConfig) -> None:
 def _stored(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
     rows = predictions.load(cfg.input)
     kept = rows if cfg.evaluate.rows is None else rows[: cfg.evaluate.rows]
-    metrics = compare.chosen_metrics(cfg.evaluate, None)
+    metrics = compare.chosen_metrics(cfg.evaluate)
     found = {"source": cfg.input, "split": "stored", "rows": len(kept), "of": len(rows)}
     found |= evaluator.scored(kept, metrics, cfg.evaluate, cfg.seed)
     if judge:

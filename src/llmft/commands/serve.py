@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from llmft.config.validate import check
+from llmft.data.notice import notices
 from llmft.generation.generator import Generator
 from llmft.generation.load import load_base, load_generator
 from llmft.runs.open import open_run
@@ -31,8 +32,8 @@ def main(cfg: DictConfig) -> None:
     needs("fastapi", "uvicorn", "prometheus_client")
     key = api_key(cfg.serve)
     with listening(cfg.serve.host, cfg.serve.port) as sock:
-        generators, system = load(cfg)
-        serve(cfg, generators, system, key, sock)
+        generators, system, notice = load(cfg)
+        serve(cfg, generators, system, notice, key, sock)
 
 
 def needs(*modules: str) -> None:
@@ -91,19 +92,22 @@ def listening(host: str, port: int) -> socket.socket:
     return sock
 
 
-def load(cfg: DictConfig) -> tuple[dict[str, Generator], str | None]:
-    """The models by the names that clients use, the run's own first, and its system line.
+def load(cfg: DictConfig) -> tuple[dict[str, Generator], str | None, str | None]:
+    """The models by the names that clients use (the run's own first), its system prompt, and the notice of its data set.
 
     Raises:
         UserError: There is no such run or model, or it cannot be served under its settings.
     """
     tuned, system = load_generator(cfg)
     if cfg.run is None:
-        return {cfg.serve.name or cfg.model.name: tuned}, cfg.system
+        return {cfg.serve.name or cfg.model.name: tuned}, cfg.system, None
     _, trained = open_run(cfg.run)
     name = cfg.serve.name or f"{trained.data.name}-{trained.model.name}-{trained.peft.name}"
-    if trained.data.name == "psychology" and not cfg.safety.get("notice"):
-        log.warning("trained on counselling rows: consider safety=simple with a notice of yours (docs/serve.md)")
+    notice = " ".join(notices(trained.data)) or None
+    if notice and not cfg.safety.get("notice"):
+        log.warning(
+            "data=%s: %s Consider safety=simple with a notice of yours (docs/serve.md)", trained.data.name, notice
+        )
     generators = {name: tuned}
     if cfg.serve.base:
         base = trained.model.name if trained.model.name != name else f"{trained.model.name}-base"
@@ -111,17 +115,22 @@ def load(cfg: DictConfig) -> tuple[dict[str, Generator], str | None]:
             generators[base] = load_base(cfg, tuned)
         except UserError as error:
             raise UserError(f"{error}; or leave the base model away: serve.base=false") from None
-    return generators, cfg.system or system
+    return generators, cfg.system or system, notice
 
 
 def serve(
-    cfg: DictConfig, generators: Mapping[str, Generator], system: str | None, key: str | None, sock: socket.socket
+    cfg: DictConfig,
+    generators: Mapping[str, Generator],
+    system: str | None,
+    notice: str | None,
+    key: str | None,
+    sock: socket.socket,
 ) -> None:
     """Answer requests until a signal ends it."""
     from llmft.serving.app import build
 
     hosts = [*cfg.serve.hosts, *(HERE if loopback(cfg.serve.host) else ())]
-    app = build(cfg.serve, generators, system, instantiate(cfg.safety), key, hosts)
+    app = build(cfg.serve, generators, system, instantiate(cfg.safety), key, hosts, notice)
     host, port = sock.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     log.info("%s at http://%s:%d%s", ", ".join(generators), shown, port, "" if key is None else " (with an API key)")

@@ -17,6 +17,7 @@ from llmft.utils.errors import UserError
 
 # Keys that each set has for itself; all others are those of the mix.
 OWN = ("name", "path", "sha256", "revision", "subset", "hub_split", "system", "prompt", "limit")
+OWN += ("metrics", "notice", "fields", "questions")
 
 
 class Mix(InstructionDataModule):

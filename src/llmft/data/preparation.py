@@ -34,6 +34,7 @@ class DataPreparation:
         examples: The examples, in the order of the file, after ``read``.
         encoded: The encoded examples of ``train``, ``test`` and ``val``, after ``encode``.
         indices: Their row numbers in ``row_columns``.
+        metrics: Scores that only this data set has: ``keywords``, or ``metrics.metric.Metric``.
         row_counts: How many rows were read, dropped, trimmed, and why.
         audit: Lengths, duplicates and leakage of each split.
         stream: The training batches of ``data.streaming=true``.
@@ -78,10 +79,15 @@ class DataPreparation:
         stream_held_out: int,
         train_on: str,
         train_on_turns: str,
+        metrics: Sequence[Any],
+        notice: str | None,
+        fields: Sequence[str],
+        questions: Sequence[Mapping[str, str]],
         seed: int,
     ) -> None:
         super().__init__()
         self.name, self.num_workers, self.processes = name, num_workers, processes
+        self.metrics, self.fields = list(metrics), tuple(fields)
         hub = {"revision": revision, "subset": subset, "hub_split": hub_split, "streaming": streaming}
         self.source_options = {"path": path, "name": name, "sha256": sha256, **hub}
         self.row_options = {"system": system, "limit": limit, "invalid": invalid, "duplicates": duplicates}
@@ -116,7 +122,9 @@ class DataPreparation:
     @cached_property
     def reader(self) -> ExampleReader:
         """Reads and validates the rows of ``source``."""
-        return ExampleReader(self.source, self.name, self.to_example, **self.row_options, first_only=self.streaming)
+        return ExampleReader(
+            self.source, self.name, self.to_example, **self.row_options, first_only=self.streaming, fields=self.fields
+        )
 
     def readers(self) -> list[ExampleReader]:
         """The readers, in order: one, except in a mix of sets."""

@@ -47,7 +47,7 @@ class Evaluation:
     ) -> None:
         self.settings, self.forward, self.generator, self.seed = settings, forward, generator, seed
         self.rows = eval_rows.asked_rows(data, settings.rows, split)
-        self.source, self.metrics = data.source.given, compare.chosen_metrics(settings, data.name)
+        self.source, self.metrics = data.source.given, compare.chosen_metrics(settings, data.metrics)
         self.base: list[RowResult] | None = None
 
     def ask_base(self, device: Any) -> None:

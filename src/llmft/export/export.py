@@ -103,7 +103,7 @@ def _trained(
 ) -> list[verify.ReferenceLogits]:
     """Ask the trained model, and write it merged where that is wanted; it is gone from memory afterwards."""
     model = backbone.load().eval().to(device)
-    questions = [question.with_system(cfg.data.system) for question in sample_questions(cfg.data.name)]
+    questions = [question.with_system(cfg.data.system) for question in sample_questions(cfg.data.questions)]
     asked = verify.probes(model, backbone.codec, [question.context for question in questions])
     if to:
         weights.write_merged(model, backbone.folder, to, shards)

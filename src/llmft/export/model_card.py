@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from llmft.data.notice import notices
 from llmft.export import license
 from llmft.metrics.format import interval, number
 from llmft.models.peft.trainable import is_adapter
@@ -190,8 +191,7 @@ def _limits(cfg: DictConfig, scores: Mapping[str, Any] | None) -> Iterator[str]:
     yield f"- It was trained on prompts of up to {prompt} and answers of up to {answer} tokens."
     if not scores:
         yield "- Nobody has measured its answers."
-    if cfg.data.name == "psychology":
-        yield "- It is no counsellor and must not be used as one."
+    yield from (f"- {in_markdown(notice)}" for notice in notices(cfg.data))
     yield "- It was not tested for safety.\n"
 
 

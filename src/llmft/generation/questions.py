@@ -3,7 +3,7 @@
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,9 @@ ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".txt")
 STANDARD_INPUT = "-"
 
 
-def sample_questions(data: str | None) -> list[Example]:
-    """Five questions of the kind that a data set holds (``data.name``); general ones for any other."""
-    known = json.loads((SAMPLES / "questions.json").read_text(encoding="utf-8"))
-    rows = known.get(data) or known["general"]
+def sample_questions(own: Sequence[Any] = ()) -> list[Example]:
+    """The sample questions of a data set (``data.questions``); five general ones if it has none."""
+    rows = own or json.loads((SAMPLES / "questions.json").read_text(encoding="utf-8"))
     return [to_question(row, f"samples:{number}") for number, row in enumerate(rows, start=1)]
 
 

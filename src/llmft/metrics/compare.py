@@ -11,10 +11,16 @@ from llmft.metrics.metric import Metric, ScoredAnswer
 from llmft.metrics.predictions import Prediction, row_scores
 
 
-def chosen_metrics(settings: Any, data_name: str | None) -> list[Metric]:
-    """The metrics that the ``evaluate`` keys ask for."""
-    keywords = data_name == "keyword_qa" if settings.keywords == "auto" else settings.keywords
-    return metrics(bleu_tokenizer=settings.bleu_tokenizer, keywords=keywords)
+def chosen_metrics(settings: Any, own: Sequence[Any] = ()) -> list[Metric]:
+    """The metrics of the ``evaluate`` keys, and those of a data set.
+
+    Args:
+        settings: The ``evaluate`` keys.
+        own: ``data.metrics``: ``keywords``, or a Metric.
+    """
+    keywords = "keywords" in own if settings.keywords == "auto" else settings.keywords
+    builtin = metrics(bleu_tokenizer=settings.bleu_tokenizer, keywords=keywords)
+    return [*builtin, *(metric for metric in own if isinstance(metric, Metric))]
 
 
 def score(predictions: Sequence[Prediction], chosen: Sequence[Metric], *, resamples: int, seed: int) -> dict[str, Any]:

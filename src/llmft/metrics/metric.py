@@ -53,8 +53,8 @@ class Metric:
 
     @property
     def better(self) -> str:
-        """``higher``, ``lower``, or "" where neither is."""
-        return BETTER[self.name]
+        """``higher`` (as for every metric from outside), ``lower``, or "" if neither is better."""
+        return BETTER.get(self.name, "higher")
 
 
 def mean(

@@ -44,15 +44,30 @@ def open_run(path: str, part: str = "model", allow: Sequence[str] = ()) -> tuple
 
 
 def completed(cfg: DictConfig) -> DictConfig:
-    """The config of a run, an older one's with the keys that have come since, as the bases of their groups have them."""
-    for group, base in (
-        ("data", "_base"),
-        ("model", f"_{cfg.model.family}"),
-        ("peft", "_base"),
-        ("generation", "_base"),
-    ):
-        defaults: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{base}.yaml"))
-        for key, value in defaults.items():
-            if key not in (*cfg[group], "defaults") and value != "???":
-                cfg[group][key] = value
+    """The config of a run; keys that have been added since it was trained get their value from ``conf/``."""
+    bases = {"model": f"_{cfg.model.family}", "peft": "_base", "generation": "_base"}
+    sets = cfg.data.get("sets")
+    for data in (cfg.data, *(sets.values() if isinstance(sets, DictConfig) else ())):
+        if isinstance(data, DictConfig):
+            _add_missing(data, _own_config(data))
+            _add_missing(data, _read("data/_base.yaml"))
+    for group, base in bases.items():
+        _add_missing(cfg[group], _read(f"{group}/{base}.yaml"))
     return cfg
+
+
+def _own_config(data: DictConfig) -> dict[str, Any]:
+    """The file of ``conf/data`` with the class of this data set; empty for a set from outside."""
+    configs = (_read(f"data/{file.name}") for file in conf_dir().glob("data/*.yaml"))
+    return next((keys for keys in configs if keys.get("_target_") == data.get("_target_")), {})
+
+
+def _read(name: str) -> dict[str, Any]:
+    keys: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / name))
+    return {key: value for key, value in keys.items() if key != "defaults" and value != "???"}
+
+
+def _add_missing(node: DictConfig, defaults: dict[str, Any]) -> None:
+    for key, value in defaults.items():
+        if key not in node:
+            node[key] = value

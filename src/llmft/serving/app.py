@@ -22,6 +22,7 @@ def build(
     safety: Safety,
     key: str | None,
     hosts: Sequence[str],
+    notice: str | None = None,
 ) -> Any:
     """The application, with its engine running.
 
@@ -32,6 +33,7 @@ def build(
         safety: The filter.
         key: The API key, or None.
         hosts: Names that it answers to; empty for all.
+        notice: The data set's, for the chat page.
 
     Raises:
         UserError: A model cannot be served under its settings.
@@ -55,4 +57,4 @@ def build(
         body_seconds=limits.body_seconds,
         metrics=metrics,
     )
-    return application(Api(asking, engine, limits, metrics, Page(generators, system, limits)), gate)
+    return application(Api(asking, engine, limits, metrics, Page(generators, system, limits, notice)), gate)

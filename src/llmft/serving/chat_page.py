@@ -18,9 +18,12 @@ class Page:
         generators: By the name that clients use; the first is the run's own.
         system: The run's system line.
         limits: The ``serve`` keys.
+        notice: A sentence that is shown above the conversation.
     """
 
-    def __init__(self, generators: Mapping[str, Generator], system: str | None, limits: Any) -> None:
+    def __init__(
+        self, generators: Mapping[str, Generator], system: str | None, limits: Any, notice: str | None = None
+    ) -> None:
         self.shown = limits.page
         first = next(iter(generators.values()))
         own = first.settings
@@ -29,6 +32,7 @@ class Page:
             "models": list(generators),
             "single_turn": bool(first.model.config.is_encoder_decoder),
             "system": system,
+            "notice": notice,
             "max_answer_tokens": limits.max_answer_tokens,
             "defaults": {
                 "temperature": own.get("temperature", 1.0) if drawn else 0,

@@ -5,14 +5,21 @@ import io
 import json
 
 import pytest
+from omegaconf import OmegaConf
 
 from llmft.commands import answer
+from llmft.config.paths import conf_dir
 from llmft.data.records import RowError, Turn
 from llmft.generation.answer_file import AnswerFile, key_of
 from llmft.generation.questions import sample_questions, to_question
 from llmft.utils.csv import harmless
 from llmft.utils.errors import UserError
 from tests.conftest import DATA, cli, read_json_lines, write_rows
+
+
+def own_questions(data):
+    return OmegaConf.load(conf_dir() / "data" / f"{data}.yaml").get("questions", ())
+
 
 ROWS = [
     {"question": f"What is {word}?", "id": word}
@@ -151,7 +158,9 @@ def test_ctrl_c_keeps_what_is_answered(ask, monkeypatch):
 def test_a_full_run_compares_with_its_base(full_run, tmp_path):
     done = cli("answer", f"run={full_run}", "questions=samples", "compare=true", "format=json", cwd=tmp_path)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["question"] for row in rows] == [e.context[-1].content for e in sample_questions("psychology")]
+    assert [row["question"] for row in rows] == [
+        e.context[-1].content for e in sample_questions(own_questions("psychology"))
+    ]
     plain = cli("answer", "model=tiny_t5", "input=-", "format=json", "prompt=t5", "generation.max_new_tokens=10",
                 "system=You are a compassionate mental health assistant.", f"input={write_rows(tmp_path / 'q.jsonl', *rows)}", cwd=tmp_path)  # fmt: skip
     assert [json.loads(line)["answer"] for line in plain.stdout.splitlines()] == [row["base_answer"] for row in rows]
@@ -160,7 +169,7 @@ def test_a_full_run_compares_with_its_base(full_run, tmp_path):
 
 @pytest.mark.parametrize("data", [*DATA, "custom"])
 def test_there_are_five_questions_for_every_data_set(data):
-    texts = {example.context[-1].message()["content"] for example in sample_questions(data)}
+    texts = {example.context[-1].message()["content"] for example in sample_questions(own_questions(data))}
     assert len(texts) == 5
     assert all(len(text) > 10 for text in texts)
 

@@ -231,9 +231,17 @@ def test_what_was_cut_is_listed_by_place_and_reason(llmft, tmp_path):
 @pytest.mark.parametrize(
     ("row", "data", "hint"),
     [
-        ({"instruction": "a", "input": "", "output": "b"}, "academic", "this looks like Alpaca rows; use data=alpaca"),
-        (chat_row("a", "b"), "alpaca", "this looks like chat (messages) rows; use data=academic"),
-        ({"question": "a", "response_j": "b"}, "openorca", "this looks like Psychology rows; use data=psychology"),
+        (
+            {"instruction": "a", "input": "", "output": "b"},
+            "academic",
+            "this looks like a row of another data set; use data=alpaca",
+        ),
+        (chat_row("a", "b"), "alpaca", "this looks like a row of another data set; use data=academic"),
+        (
+            {"question": "a", "response_j": "b"},
+            "openorca",
+            "this looks like a row of another data set; use data=psychology",
+        ),
         ({"conversations": []}, "academic", "data=custom data.columns={messages: conversations}"),
         (
             {"prompt": "a", "completion": "b"},

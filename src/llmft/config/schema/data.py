@@ -1,5 +1,6 @@
 """The rows: where they come from, how they are cut and batched."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig
@@ -11,13 +12,23 @@ from llmft.config.schema.types import (
     FLAG,
     FROM_ZERO,
     NAME,
+    NAMES,
     SHARE,
     TEXT,
     TEXT_OR_NULL,
     Rule,
+    listed,
     one_of,
     texts,
 )
+
+
+def _mappings(value: Any, key: str) -> bool:
+    return listed(value) and all(isinstance(entry, Mapping | DictConfig) and key in entry for entry in value)
+
+
+def _metrics(value: Any) -> bool:
+    return listed(value) and all(entry == "keywords" or _mappings([entry], "_target_") for entry in value)
 
 
 def _digest(value: Any) -> bool:
@@ -56,6 +67,10 @@ RULES: dict[str, Rule] = {
     "data.train_on": one_of("answer", "all"),
     "data.train_on_turns": one_of("last", "all"),
     "data.name": NAME,
+    "data.metrics": Rule("a list of keywords and {_target_: yourpackage.your_metric}", _metrics),
+    "data.notice": TEXT_OR_NULL,
+    "data.fields": NAMES,
+    "data.questions": Rule("a list of {question: ..., input: ..., system: ...}", lambda v: _mappings(v, "question")),
 }
 
 

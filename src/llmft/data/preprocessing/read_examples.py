@@ -27,6 +27,7 @@ class ExampleReader:
 
     Attributes:
         first_only: Whether to raise at the first invalid row; else all of them are reported at the end.
+        fields: By which a row of this data set is recognized.
     """
 
     source: Source
@@ -37,6 +38,7 @@ class ExampleReader:
     invalid: str
     duplicates: str
     first_only: bool = False
+    fields: Sequence[str] = ()
 
     def examples(self, counts: RowCounts, seen: dict[bytes, str]) -> Iterator[Example]:
         """Yield the examples in order.
@@ -60,7 +62,7 @@ class ExampleReader:
             except RowError as error:
                 repeated = error.field == "duplicate"
                 if not (faults or counts.dropped):
-                    hint = looks_like(located.row, self.name)
+                    hint = looks_like(located.row, self.name, self.fields)
                 if (self.duplicates if repeated else self.invalid) == "error":
                     faults.append(f"{located.place}: {error}{hint if not faults else ''}")
                 counts.drop(located.place, error.field, error.reason, "duplicate" if repeated else "invalid")

@@ -1,44 +1,45 @@
-"""Rows of another format than was asked for -> which it is, and the key that reads it."""
+"""Recognize rows of another format than that of the chosen data set, and name the option that reads them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-# The fields that only rows of that data set have together; the more of them the better the guess.
-SHAPES = {
-    "academic": ("messages",),
-    "openorca": ("system_prompt", "question", "response"),
-    "psychology": ("question", "response_j"),
-    "keyword_qa": ("question", "answer_keywords"),
-    "alpaca": ("instruction", "output"),
-}
-# Names that others give to what they ask and answer.
-ASKED = ("instruction", "prompt", "question", "query", "input", "problem", "q", "text")
-ANSWERED = ("output", "completion", "response", "answer", "chosen", "target", "solution", "a")
+import yaml
+
+from llmft.config.paths import conf_dir
+
+# Common names of the fields of question and answer.
+QUESTION = ("instruction", "prompt", "question", "query", "input", "problem", "q", "text")
+ANSWER = ("output", "completion", "response", "answer", "chosen", "target", "solution", "a")
 
 
-def looks_like(row: Any, name: str) -> str:
-    """A hint such as ``; this looks like Alpaca rows; use data=alpaca``, or nothing.
+@cache
+def known_fields() -> dict[str, list[str]]:
+    """The ``fields`` of every data set in ``conf/data``; a set with more of them comes first."""
+    configs = {file.stem: yaml.safe_load(file.read_bytes()) for file in sorted(conf_dir().glob("data/*.yaml"))}
+    found = {name: keys["fields"] for name, keys in configs.items() if keys.get("fields")}
+    return dict(sorted(found.items(), key=lambda entry: -len(entry[1])))
+
+
+def looks_like(row: Any, name: str, fields: Sequence[str] = ()) -> str:
+    """A hint such as ``; this looks like a row of another data set; use data=alpaca``, or an empty text.
 
     Args:
-        row: As it was parsed.
-        name: The data set that was asked for.
+        row: A parsed row that the chosen data set cannot read.
+        name: The chosen data set.
+        fields: The chosen data set's own ``fields``.
     """
-    if not isinstance(row, Mapping):
+    if not isinstance(row, Mapping) or (fields and all(field in row for field in fields)):
         return ""
-    for shape, fields in SHAPES.items():
-        if all(field in row for field in fields):
-            return "" if shape == name else f"; this looks like {_titles(shape)} rows; use data={shape}"
+    for other, names in known_fields().items():
+        if all(field in row for field in names):
+            return "" if other == name else f"; this looks like a row of another data set; use data={other}"
     if name == "custom":
         return ""
     if "conversations" in row:
-        return "; this looks like ShareGPT rows; use data=custom data.columns={messages: conversations}"
-    asked = next((field for field in ASKED if field in row), None)
-    answered = next((field for field in ANSWERED if field in row and field != asked), None)
-    if asked and answered:
-        return f"; name the fields: data=custom data.columns={{instruction: {asked}, output: {answered}}}"
+        return "; this looks like a ShareGPT row; use data=custom data.columns={messages: conversations}"
+    question = next((field for field in QUESTION if field in row), None)
+    answer = next((field for field in ANSWER if field in row and field != question), None)
+    if question and answer:
+        return f"; name the fields: data=custom data.columns={{instruction: {question}, output: {answer}}}"
     return ""
-
-
-def _titles(shape: str) -> str:
-    titles = {"academic": "chat (messages)", "openorca": "Open Orca", "keyword_qa": "keyword"}
-    return titles.get(shape, shape.capitalize())
