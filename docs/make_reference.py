@@ -35,19 +35,20 @@ def head(text: str) -> str:
 
 
 def entries(text: str) -> Iterator[Entry]:
-    """The keys of a file in order; a multi-line text is shown as ``...``."""
+    """The keys of a file in its order; a text or a list of several lines stands as ``...``."""
     above: list[tuple[int, str]] = []
     block = -1
-    for line in text.split("\n"):
+    for line, following in itertools.pairwise([*text.split("\n"), ""]):
         match = KEY.match(line)
         if not match or line.lstrip().startswith("#") or 0 <= block < len(match[1]):
             continue
         indent, name, value, comment = len(match[1]), match[2], match[3] or "", match[4] or ""
         above = [(depth, key) for depth, key in above if depth < indent]
-        block = indent if value.startswith(("|", ">")) else -1
+        lines = value.startswith(("|", ">")) or (not value and following.lstrip().startswith("- "))
+        block = indent if lines else -1
         names = [key for _, key in above] + [name]
         above.append((indent, name))
-        if value and not set(names) & set(HIDDEN):
+        if (value or lines) and not set(names) & set(HIDDEN):
             yield Entry(".".join(names), "..." if block >= 0 else value, comment)
 
 
