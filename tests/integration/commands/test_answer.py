@@ -18,7 +18,7 @@ from tests.conftest import DATA, cli, read_json_lines, write_rows
 
 
 def own_questions(data):
-    return OmegaConf.load(conf_dir() / "data" / f"{data}.yaml").get("questions", ())
+    return OmegaConf.select(OmegaConf.load(conf_dir() / "data" / f"{data}.yaml"), "questions", default=())
 
 
 ROWS = [
