@@ -62,8 +62,8 @@ def memory_of(rows):
     data, generator, module = prepared(cfg)
     evaluation = Evaluation(cfg.evaluate, module, data, generator, seed=0, split="train")
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    evaluation.ask_base("cpu")
-    found = evaluation.ask_tuned("cpu")
+    evaluation.evaluate_base("cpu")
+    found = evaluation.evaluate_tuned("cpu")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(found["rows"], before // 1024, peak // 1024, round(time.perf_counter() - started, 1))
     file.unlink()

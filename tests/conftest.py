@@ -172,7 +172,7 @@ def built(load: Callable[..., Any]) -> Callable[..., Any]:
         from llmft.models.peft import trainable
 
         cfg = load(*overrides)
-        auto_values.settle(cfg)
+        auto_values.resolve_auto(cfg)
         backbone = Backbone.open(cfg)
         data = instantiate(cfg.data)()
         data.read()

@@ -244,7 +244,7 @@ CUT = {  # what a user's own model code can do wrong, and how it is reported
     "no gradient": ("halted at step 1, epoch 0: 1 trainable weights have no gradient", "none"),
     "zero gradient": ("halted at step 6, epoch 0: 1 trainable weights had a gradient of exactly 0 in 5 steps", "zero"),
     "not in the optimizer": (
-        "halted at step 1, epoch 0: 1 trainable weights are not given to the optimizer",
+        "halted at step 1, epoch 0: 1 trainable weights are not in the optimizer",
         "left out",
     ),
 }
@@ -319,10 +319,10 @@ def test_a_window_that_cannot_be_run_again_is_still_reported(llmft, tmp_path, mo
     def out_of_memory(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(forward_trace, "run_again", out_of_memory)
+    monkeypatch.setattr(forward_trace, "rerun", out_of_memory)
     code, _, err = llmft(*RUN, "model=tiny_gpt2", "peft=none", "optim.lr=10", "scheduler=constant")
     assert code == 3
-    assert "not found, the rows could not be run again (OutOfMemoryError: CUDA out of memory)" in err
+    assert "unknown, the batch could not be rerun (OutOfMemoryError: CUDA out of memory)" in err
     assert len(strict_json(tmp_path / "run" / "halt" / "report.json")["rows"]) == 2
 
 
@@ -354,7 +354,7 @@ def test_a_gradient_that_comes_late_is_enough():
 @pytest.mark.parametrize("size", [2, 100])  # compared by a copy, and by a hash
 def test_a_weight_that_never_moves_is_found_although_it_has_a_gradient(size):
     found = idle_after(2, [1, 1, 1], [0.5] * 3, False, size)
-    assert found == (3, ("1 trainable weights did not move in 2 steps", ["weight"]))
+    assert found == (3, ("1 trainable weights did not change in 2 steps", ["weight"]))
 
 
 def test_the_smallest_move_of_all_alike_is_one():

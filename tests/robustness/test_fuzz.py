@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from llmft.config.cli_args import quoted
 from llmft.config.compose import composition_faults
 from llmft.config.validate import check
-from llmft.evaluation.judge.parse_reply import InvalidReply, choice_in, score_in
+from llmft.evaluation.judge.parse_reply import InvalidReply, parse_choice, parse_score
 from llmft.export import checksums
 from llmft.generation.answer_file import AnswerFile
 from llmft.metrics import predictions
@@ -78,7 +78,7 @@ def rows(content: bytes, folder: Path) -> None:
 
 
 def judge_reply(text: str, _: Path) -> None:
-    for parse in (score_in, choice_in):
+    for parse in (parse_score, parse_choice):
         try:
             found = parse(text)
         except InvalidReply:
@@ -139,7 +139,7 @@ def adapter(content: bytes, folder: Path) -> None:
 
 def sums(content: bytes, _: Path) -> None:
     try:
-        found = checksums.parsed(content.decode("utf-8", "replace").splitlines())
+        found = checksums.parse(content.decode("utf-8", "replace").splitlines())
     except ValueError:
         return
     assert all(len(value) == 64 for value in found.values())
@@ -170,7 +170,7 @@ def record(node: Any, folder: Path) -> None:
     (folder / "run" / "config.yaml").write_text("model: {name: m}\ndata: {name: d}\npeft: {name: p}\nseed: 1\n")
     (folder / "run" / "run.json").write_text(node if isinstance(node, str) else json.dumps(node), errors="replace")
     try:
-        leaderboard.write(folder)
+        leaderboard.write_leaderboard(folder)
     except UserError as error:
         one_clear_message(error)
 
@@ -249,5 +249,5 @@ def test_rules_about_pairs_are_not_asked_of_what_is_no_config(load):
     cfg = load("model=tiny_gpt2")
     OmegaConf.set_struct(cfg, False)
     cfg.callbacks.x = [{"a": 1}]
-    with pytest.raises(UserError, match=r"callbacks\.x: must be null, or keys with _target_"):
+    with pytest.raises(UserError, match=r"callbacks\.x: must be null or a mapping with _target_"):
         check(cfg)

@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 from omegaconf import OmegaConf
 
 from llmft.metrics import compare
-from llmft.metrics.builtin import metrics
+from llmft.metrics.builtin import builtin_metrics
 from llmft.metrics.predictions import Prediction, save
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e{{ 7919*7919 }}</pre>&amp;\x1b[31m"
@@ -47,7 +47,7 @@ def make_run(folder, *, seed=0, model="m", loss=1.0, status="finished", test=Non
         Prediction(str(n), "P", f"the answer {n}", f"the answer {n} {words}", f"base {words}", question=f"Q{n} {words}", place=f"f:{n}", supervised=2, nats=loss * (1 + n), base_nats=9.0 + n)
         for n in range(8)
     ]  # fmt: skip
-    scores = compare.score(predictions, metrics(), resamples=200, seed=0)
+    scores = compare.score(predictions, builtin_metrics(), resamples=200, seed=0)
     save(folder / "predictions.jsonl", predictions)
     found = {
         "source": words or "s",

@@ -6,7 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
-from llmft.config.metric_names import mode_of
+from llmft.config.metric_names import monitor_mode
 from llmft.data.preprocessing.streaming import StreamingDataset
 from llmft.runs.checkpoint_io import link
 from llmft.runs.directory import RunDirectory
@@ -26,7 +26,7 @@ class Checkpoints(Checkpoint):
     """
 
     def __init__(self, monitor: str, mode: str, every_n_steps: int | None = None, *, run: RunDirectory) -> None:
-        self.monitor, self.sign = monitor, {"min": 1.0, "max": -1.0}[mode_of(monitor) if mode == "auto" else mode]
+        self.monitor, self.sign = monitor, {"min": 1.0, "max": -1.0}[monitor_mode(monitor) if mode == "auto" else mode]
         self.every_n_steps = every_n_steps
         self.last, self.best = run.checkpoints / "last.ckpt", run.checkpoints / "best.ckpt"
         self.best_value, self.best_metrics = math.inf, {}

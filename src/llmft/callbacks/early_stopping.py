@@ -5,7 +5,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 
-from llmft.config.metric_names import mode_of
+from llmft.config.metric_names import monitor_mode
 
 
 class EarlyStopping(LightningEarlyStopping):
@@ -19,7 +19,7 @@ class EarlyStopping(LightningEarlyStopping):
     """
 
     def __init__(self, monitor: str, mode: str, patience: int | None, min_delta: float) -> None:
-        mode = mode_of(monitor) if mode == "auto" else mode
+        mode = monitor_mode(monitor) if mode == "auto" else mode
         # after the validation, not at the end of the epoch: checkpoints are taken in between
         super().__init__(
             monitor, mode=mode, patience=patience or 0, min_delta=min_delta, check_on_train_epoch_end=False

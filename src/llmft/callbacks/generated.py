@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.eval_rows import asked_rows
 from llmft.generation.generator import Generator
-from llmft.metrics.compare import chosen_metrics, corpus
+from llmft.metrics.compare import chosen_metrics, corpus_scores
 from llmft.metrics.metric import ScoredAnswer
 
 
@@ -35,7 +35,7 @@ class GenerationMetrics(pl.Callback):
             return
         answers = self.generator.continued([row.input_ids[: row.prompt_length] for row in self.rows.encoded])
         told = [ScoredAnswer(a.text, e.answer, a.ended) for a, e in zip(answers, self.rows.examples, strict=True)]
-        for name, value in corpus(self.metrics, told).items():
+        for name, value in corpus_scores(self.metrics, told).items():
             if value is not None:
                 pl_module.log_exact(f"val/{name}", value)
 

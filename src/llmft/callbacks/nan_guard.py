@@ -151,7 +151,7 @@ class NanGuard(pl.Callback):
                 f"halted at step {trainer.global_step + (not validating and not after)}: {what}\n  {WAYS_OUT[way_out]}"
             )
         window = self.validation if validating else self.window
-        window = postmortem.of_all_ranks(window, trainer)
+        window = postmortem.gather_windows(window, trainer)
         if trainer.global_rank == 0:
             report = {
                 "what": what,
@@ -175,6 +175,6 @@ class NanGuard(pl.Callback):
                 postmortem.write(self.folder, report, window, pl_module)
             except OSError as error:
                 folder, report["not_written"] = None, f"{self.folder}: {error}"
-            what = postmortem.message(report, folder)
+            what = postmortem.format_message(report, folder)
         trainer.strategy.barrier()
         raise Halted(what)

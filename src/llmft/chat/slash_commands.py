@@ -110,8 +110,10 @@ def changes(text: str) -> dict[str, Any]:
             found[name] = value
         rule = RULES.get(f"generation.{name}")
         off = name == "temperature" and found[name] == 0
-        if not equals or name in BATCH_KEYS or not (off or rule is None or rule.holds(found[name])):
-            words = rule.words if equals and rule and name not in BATCH_KEYS else "KEY=VALUE of a generation setting"
+        if not equals or name in BATCH_KEYS or not (off or rule is None or rule.accepts(found[name])):
+            words = (
+                rule.description if equals and rule and name not in BATCH_KEYS else "KEY=VALUE of a generation setting"
+            )
             raise UserError(f"/params {part}: must be {words}")
     if "temperature" in found or "top_p" in found:
         found.setdefault("do_sample", found.get("temperature") != 0)

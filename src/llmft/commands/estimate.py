@@ -8,7 +8,7 @@ from rich.table import Table
 
 from llmft.config import auto_values
 from llmft.config.validate import check
-from llmft.estimate.estimate import Estimate, encoded, estimate
+from llmft.estimate.estimate import Estimate, estimate, load_encoded
 from llmft.models.architecture_check import architecture_faults
 from llmft.utils.console import Console
 from llmft.utils.logging import log_to, quiet
@@ -19,8 +19,8 @@ def main(cfg: DictConfig) -> None:
     quiet()
     log_to(None)
     check(cfg, architecture=architecture_faults)
-    auto_values.settle(cfg)
-    data, backbone = encoded(cfg)
+    auto_values.resolve_auto(cfg)
+    data, backbone = load_encoded(cfg)
     found = estimate(cfg, data, backbone)
     measured = _probe(cfg, data, backbone, found) if cfg.estimate.probe else {}
     if cfg.format == "json":
@@ -28,7 +28,7 @@ def main(cfg: DictConfig) -> None:
         return
     console = Console(highlight=False)
     console.print(found.table())
-    for line in found.lines():
+    for line in found.summary_lines():
         console.print(line, soft_wrap=True)
     if measured:
         console.print(_told(measured))

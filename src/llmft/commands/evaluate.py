@@ -11,13 +11,13 @@ from llmft.config.validate import check
 from llmft.data.datamodule import InstructionDataModule
 from llmft.evaluation import evaluator
 from llmft.evaluation.evaluator import Evaluation
-from llmft.evaluation.judge.judge import Judge, add_judgement, judge_of
+from llmft.evaluation.judge.judge import Judge, add_judgement, open_judge
 from llmft.export import model_card
 from llmft.generation.answer_file import check_output
 from llmft.generation.generator import Generator
 from llmft.metrics import compare, predictions
-from llmft.metrics.format import show
-from llmft.report.html import write
+from llmft.metrics.format import print_scores
+from llmft.report.html import write_report
 from llmft.runs.open import open_run
 from llmft.utils import device as devices
 from llmft.utils.console import Console
@@ -36,13 +36,13 @@ def main(cfg: DictConfig) -> None:
     if (cfg.run is None) == (cfg.input is None):
         raise UserError("evaluate: pass either run=RUN or input=FILE")
     check_output(cfg.output)
-    judge = judge_of(cfg.judge, _judge_file(cfg))
+    judge = open_judge(cfg.judge, _judge_file(cfg))
     found = _stored(cfg, judge) if cfg.input is not None else _run(cfg, judge)
     console = Console(highlight=False)
     if cfg.format == "json":
         console.file.write(json_line(finite(found)) + "\n")
     else:
-        show(found, console)
+        print_scores(found, console)
 
 
 def _stored(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _stored(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
     kept = rows if cfg.evaluate.rows is None else rows[: cfg.evaluate.rows]
     metrics = compare.chosen_metrics(cfg.evaluate)
     found = {"source": cfg.input, "split": "stored", "rows": len(kept), "of": len(rows)}
-    found |= evaluator.scored(kept, metrics, cfg.evaluate, cfg.seed)
+    found |= evaluator.score_predictions(kept, metrics, cfg.evaluate, cfg.seed)
     if judge:
         add_judgement(judge, kept, found, cfg.evaluate, or_fail=True)
     if cfg.output:
@@ -82,7 +82,7 @@ def _run(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
     device = devices.default_device()
     if not trainable.is_adapter(trained.peft) and cfg.evaluate.base:
         one.base = _asked(one, backbone.family(backbone.load_base()), device)
-    found = one.ask_tuned(device) | ({"split": "given"} if cfg.data.path is not None else {})
+    found = one.evaluate_tuned(device) | ({"split": "given"} if cfg.data.path is not None else {})
     if judge:
         add_judgement(judge, one.predictions, found, cfg.evaluate, or_fail=True)
     _write(cfg, folder, trained, one, found)
@@ -93,7 +93,7 @@ def _asked(one: Evaluation, base: Any, device: Any) -> Any:
     """What a base model of its own says, in memory for no longer than that."""
     tuned, one.forward, one.generator.model = (one.forward, one.generator.model), base, base.model
     try:
-        one.ask_base(device)
+        one.evaluate_base(device)
     finally:
         one.forward, one.generator.model = tuned
     return one.base
@@ -135,4 +135,4 @@ def _write(cfg: DictConfig, folder: Path, trained: DictConfig, one: Evaluation, 
         one.save(folder, found)
         model_card.write(folder, trained)
         if cfg.report.write:
-            write(folder, cfg.report)
+            write_report(folder, cfg.report)

@@ -1,4 +1,4 @@
-"""``export``: a run's model as others load it, verified."""
+"""``export``: write a run's model for transformers and peft, verified."""
 
 from omegaconf import DictConfig
 
@@ -20,8 +20,6 @@ def main(cfg: DictConfig) -> None:
     folder, trained = open_run(cfg.run)
     done = export(folder, trained, cfg.to, cfg)
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    console.print(
-        f"loaded again: the largest difference of a logit is {done.difference:.3g} (tolerance {cfg.tolerance:g})"
-    )
-    for place in filter(None, (done.path, done.url)):
-        console.print(f"{cfg.form}: {place}")
+    console.print(f"verified: the largest difference of a logit is {done.difference:.3g} (tolerance {cfg.tolerance:g})")
+    for target in filter(None, (done.path, done.url)):
+        console.print(f"{cfg.form}: {target}")

@@ -11,7 +11,7 @@ from llmft.config.validate import check
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.preprocessing.audit import show_audit
 from llmft.data.tokenization.codec import IGNORED, Codec, EncodedExample
-from llmft.diagnostics.show_tokens import TRAINED, segments, shown
+from llmft.diagnostics.show_tokens import TRAINED, render_spans, trained_spans
 from llmft.models.backbone.open import Backbone
 from llmft.utils.console import Console
 from llmft.utils.errors import UserError
@@ -70,7 +70,7 @@ def _print_text(
     for row in rows:
         console.rule(Text(printable(row.place)), align="left")
         console.print(Text(_about(row), style="italic"), soft_wrap=whole)
-        console.print(shown(segments(row), codec), soft_wrap=whole)
+        console.print(render_spans(trained_spans(row), codec), soft_wrap=whole)
         if ids:
             console.print(_tokens(row, codec))
     console.rule()
@@ -93,7 +93,7 @@ def _about(row: EncodedExample) -> str:
 
 def _tokens(row: EncodedExample, codec: Codec) -> Columns:
     cells = []
-    for trained, ids in segments(row):
+    for trained, ids in trained_spans(row):
         for token, id_ in zip(codec.tokenizer.convert_ids_to_tokens(ids), ids, strict=True):
             cells.append(Text.assemble((f"{id_} ", "cyan"), (printable(token), TRAINED if trained else "dim")))
         cells[-len(ids)] = Text("⟦") + cells[-len(ids)] if trained else cells[-len(ids)]

@@ -11,7 +11,7 @@ from rich.text import Text
 from llmft.config.validate import check
 from llmft.data.tokenization.codec import IGNORED, Codec
 from llmft.diagnostics import forward_trace, postmortem
-from llmft.diagnostics.show_tokens import runs, shown
+from llmft.diagnostics.show_tokens import label_spans, render_spans
 from llmft.models.attention.kernels import Kernels
 from llmft.models.backbone.open import Backbone
 from llmft.models.distillation import teacher_of
@@ -71,7 +71,7 @@ def _replay(forward: Forward, window: postmortem.StepBatches, report: dict[str, 
 
     window.batches = [to_device(batch, forward.device) for batch in window.batches]
     states = window.states if training else []
-    seen, nats, tokens = forward_trace.run_again(forward, window.batches, states, context=context, backward=training)
+    seen, nats, tokens = forward_trace.rerun(forward, window.batches, states, context=context, backward=training)
     bad = [call for call in seen.seen if call.output.broken]
     large = sorted(seen.seen, key=lambda call: -(call.output.largest or 0.0))
     return {
@@ -125,7 +125,7 @@ def _rows(forward: Forward, batch: dict[str, Any], codec: Codec) -> list[dict[st
             codec.tokenizer.decode([i for is_, ids in parts if is_ in which for i in ids]) for which in WHICH
         )
         row = {"place": place, "loss": float(nats) / max(int(tokens), 1), "tokens": int(tokens), "text": text}
-        found.append(row | {"trained": trained, "shown": shown(parts, codec)})
+        found.append(row | {"trained": trained, "shown": render_spans(parts, codec)})
     return found
 
 
@@ -135,7 +135,7 @@ def _parts(forward: Forward, batch: dict[str, Any], number: int) -> list[tuple[b
     real = mask[number].bool() if mask is not None and mask.ndim == 2 else torch.ones_like(ids, dtype=torch.bool)
     if forward.model.config.is_encoder_decoder:
         return [(False, ids[real].tolist()), (True, labels[labels != IGNORED].tolist())]
-    return runs(ids[real].tolist(), labels[real].tolist())
+    return label_spans(ids[real].tolist(), labels[real].tolist())
 
 
 def _show(report: dict[str, Any], found: dict[str, Any], rows: list[dict[str, Any]], number: int) -> None:
@@ -162,7 +162,7 @@ def _show(report: dict[str, Any], found: dict[str, Any], rows: list[dict[str, An
     facts = {
         "halted": f"step {report['step']}, during {report['during']}: {report['what']}",
         "loss": f"{found['loss']:.6g} now, {at_halt} then ({found['tokens']} tokens)",
-        "first bad module": forward_trace.describe(forward_trace.from_json(bad[0])) if bad else "none",
+        "first bad module": forward_trace.describe_call(forward_trace.from_json(bad[0])) if bad else "none",
         "first bad gradient": f"at the output of {found['bad_gradients'][0]}" if found["bad_gradients"] else "",
         "way out": report["way_out"],
     }

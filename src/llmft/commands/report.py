@@ -1,4 +1,4 @@
-"""``report``: a run as one HTML page, or a leaderboard of many runs."""
+"""``report``: HTML report of a run, or a leaderboard of many runs."""
 
 from omegaconf import DictConfig
 
@@ -10,19 +10,19 @@ from llmft.utils.paths import user_path
 
 
 def main(cfg: DictConfig) -> None:
-    """Write the page of ``run``, or the leaderboard of ``runs``."""
+    """Write the report of ``run``, or the leaderboard of ``runs``."""
     log_to(None)
     check(cfg)
     if (cfg.run is None) == (cfg.runs is None):
         raise UserError("report: pass either run=RUN or runs=DIR")
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if cfg.run is not None:
-        from llmft.report.html import write
+        from llmft.report.html import write_report
 
-        console.print(f"report: {write(user_path(cfg.run), cfg.report)}")
+        console.print(f"report: {write_report(user_path(cfg.run), cfg.report)}")
     else:
         from llmft.report import leaderboard
 
         folder = user_path(cfg.runs)
-        console.print(leaderboard.write(folder), end="")
+        console.print(leaderboard.write_leaderboard(folder), end="")
         console.print(f"leaderboard: {folder / 'leaderboard.html'}")

@@ -1,8 +1,8 @@
-"""``restore``: an archive of ``export`` back to a folder."""
+"""``restore``: unpack an archive of ``export``."""
 
 from omegaconf import DictConfig
 
-from llmft.config.paths import bytes_of
+from llmft.config.paths import parse_size
 from llmft.config.validate import check
 from llmft.export.unzip import ArchiveLimits, restore
 from llmft.utils.console import Console
@@ -21,8 +21,8 @@ def main(cfg: DictConfig) -> None:
     file = user_path(cfg.archive)
     if not file.is_file():
         raise UserError(f"archive={cfg.archive}: no such file")
-    caps = ArchiveLimits(cfg.restore.max_files, bytes_of(cfg.restore.max_size), cfg.restore.max_ratio)
-    names = restore(file, cfg.archive, new_folder("to", cfg.to), caps)
+    limits = ArchiveLimits(cfg.restore.max_files, parse_size(cfg.restore.max_size), cfg.restore.max_ratio)
+    names = restore(file, cfg.archive, new_folder("to", cfg.to), limits)
     Console(highlight=False, markup=False, emoji=False, soft_wrap=True).print(
-        f"{len(names)} files, all as their checksums say: {cfg.to}"
+        f"{len(names)} files, all checksums match: {cfg.to}"
     )

@@ -12,13 +12,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from llmft.config import auto_values
-from llmft.config.schema.trainer import endless_warm_up
+from llmft.config.schema.trainer import warmup_too_long
 from llmft.config.validate import check
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.preprocessing.cache import remove_stale
 from llmft.estimate import oom_report
 from llmft.evaluation.evaluator import Evaluation
-from llmft.evaluation.judge.judge import Judge, add_judgement, judge_of
+from llmft.evaluation.judge.judge import Judge, add_judgement, open_judge
 from llmft.export import model_card
 from llmft.generation import save
 from llmft.generation.generator import Generator
@@ -31,7 +31,7 @@ from llmft.models.forward import Forward
 from llmft.models.module import InstructionModule
 from llmft.models.peft import trainable
 from llmft.report import curves
-from llmft.report.html import write_if_due, write_or_say
+from llmft.report.html import write_if_outdated, write_or_warn
 from llmft.runs import failure_message
 from llmft.runs.directory import RunDirectory, tidy
 from llmft.runs.resume import check_data, is_done, resumed
@@ -70,7 +70,7 @@ def main(cfg: DictConfig) -> float | None:
             log.info("resume=%s: has finished, nothing to do; trainer.max_epochs=N trains for longer", cfg.resume)
             tidy(Path(cfg.output_dir))
             remove_stale()
-            write_if_due(Path(cfg.output_dir), cfg.report)
+            write_if_outdated(Path(cfg.output_dir), cfg.report)
             return RunDirectory.read(Path(cfg.output_dir))["objective"]
         run = RunDirectory.resume(Path(cfg.output_dir), cfg)
     else:
@@ -108,7 +108,7 @@ def train_and_record(cfg: DictConfig, run: RunDirectory) -> float | None:
             raise told from (error if told is not error else error.__cause__)
         reason = first_line(error)
     # here the frames of the training are gone, and with them its tensors
-    raise oom_report.explained(
+    raise oom_report.out_of_memory_error(
         cfg, reason, where=run.step, kept=f"{failure_message.kept(run)}; {failure_message.way_on(run)} goes on"
     )
 
@@ -118,7 +118,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     if told := share_cores(cfg.trainer):
         log.info(told)
-    curves.reference(cfg.report.reference_curve)
+    curves.reference_curve(cfg.report.reference_curve)
     data = instantiate(cfg.data)()
     data.share(rank(cfg.trainer.devices), cfg.trainer.devices * cfg.trainer.num_nodes)
     check_data(data.source.given, data.source.sha256, run.record)
@@ -148,9 +148,9 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     questions = [] if cfg.trainer.fast_dev_run or not is_first() else data.examples_of("test")[: cfg.questions]
     contexts = [example.context for example in questions]
 
-    evaluation, judge = _evaluation(cfg, forward, data, generator), judge_of(cfg.judge, run.path / "judge.jsonl")
+    evaluation, judge = _evaluation(cfg, forward, data, generator), open_judge(cfg.judge, run.path / "judge.jsonl")
     if evaluation and not trainable.has_adapter(model):  # full fine-tuning leaves no base behind
-        evaluation.ask_base(fit.device)
+        evaluation.evaluate_base(fit.device)
     before = run.record.get("metrics", {}).get("before") if checkpoint else None
     before_answers = generator.answers(contexts) if cfg.baseline and fit.is_sharded else []
     with ending_together(fit.trainer.strategy, lambda reason: run.fail("failed", reason=reason)):
@@ -184,12 +184,12 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     _report(cfg, run)
     if not cfg.trainer.fast_dev_run:
         model_card.write(run.path, cfg)
-    summary.show(run, metrics, questions, before_answers, after_answers, scores, curves.decisive(cfg))
+    summary.show(run, metrics, questions, before_answers, after_answers, scores, curves.checkpoint_monitor(cfg))
     return after.get(cfg.objective)
 
 
 def _settle(cfg: DictConfig, run: RunDirectory) -> None:
-    choices = auto_values.settle(cfg)
+    choices = auto_values.resolve_auto(cfg)
     for key, value, why in choices:
         log.info("performance: %s=%s (%s)", key, str(value).lower() if isinstance(value, bool) else value, why)
     if choices:  # a run that goes on has settled values
@@ -208,7 +208,7 @@ def _evaluation(
 def _evaluate(
     evaluation: Evaluation, judge: Judge | None, run: RunDirectory, fit: TrainingRun, metrics: dict[str, Any]
 ) -> dict[str, Any]:
-    found = evaluation.ask_tuned(fit.device)
+    found = evaluation.evaluate_tuned(fit.device)
     evaluation.save(run.path, found)
     if judge:
         add_judgement(judge, evaluation.predictions, found, evaluation.settings, or_fail=False)
@@ -222,12 +222,12 @@ def _evaluate(
 
 def _report(cfg: DictConfig, run: RunDirectory) -> None:
     if not cfg.trainer.fast_dev_run and cfg.report.write:
-        write_or_say(run.path, cfg.report)
+        write_or_warn(run.path, cfg.report)
 
 
 def _schedule(cfg: DictConfig, data: InstructionDataModule) -> Any:
     batches, trainer = data.epoch_batches(), cfg.trainer
     steps = schedule.planned_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps)
     if 1 <= steps <= (cfg.scheduler.get("warmup_steps") or 0) and not trainer.fast_dev_run:
-        raise UserError(endless_warm_up(cfg.scheduler.warmup_steps, f"the training has {steps} steps"))
+        raise UserError(warmup_too_long(cfg.scheduler.warmup_steps, f"the training has {steps} steps"))
     return functools.partial(instantiate(cfg.scheduler), total_steps=steps)

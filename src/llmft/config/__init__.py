@@ -1,1 +1,1 @@
-"""The config: compose, validate, store, redact."""
+"""Compose, validate, store and redact configs."""

@@ -1,16 +1,17 @@
-"""Configs: where conf/ is, and what is wrong with what the command line asks for."""
+"""Compose a command's config, and explain overrides that Hydra rejects."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.paths import conf_dir
+from llmft.config.tree import walk
 from llmft.utils.text import did_you_mean, first_line
 
-# What people coming from other tools write, and what it is called here.
+# Names of settings in transformers, peft and trl -> their keys here.
 SYNONYMS = {
     "learning_rate": "optim.lr",
     "epochs": "trainer.max_epochs",
@@ -38,7 +39,13 @@ SYNONYMS = {
 
 
 def composition_faults(command: str, overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
-    """What Hydra would refuse in these overrides, each with the way out; empty if they compose."""
+    """Errors that Hydra would raise for these overrides, each with a hint; empty if the config composes.
+
+    Args:
+        command: Name of the command, which is the name of its config in conf/.
+        overrides: Hydra overrides from the command line.
+        config_dir: The user's ``--config-dir``, if any.
+    """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
@@ -47,7 +54,7 @@ def composition_faults(command: str, overrides: Sequence[str], config_dir: str |
     roots = [conf_dir(), *([Path(config_dir).resolve()] if config_dir else [])]
     search = [f"hydra.searchpath=[{','.join(f'file://{root}' for root in roots[1:])}]"]
 
-    def fault(given: Sequence[str]) -> str | None:
+    def compose_error(given: Sequence[str]) -> str | None:
         try:
             compose(command, overrides=[*search, *given], return_hydra_config=True)
         except Exception as error:  # Hydra's and OmegaConf's errors have no common base
@@ -56,33 +63,25 @@ def composition_faults(command: str, overrides: Sequence[str], config_dir: str |
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        whole = fault(overrides)
-        if whole is None:
+        error = compose_error(overrides)
+        if error is None:
             return []
-        groups = [o for o in overrides if _is_group(o.partition("=")[0], roots) and fault([o]) is None]
-        alone = [(o, fault([*groups, o])) for o in overrides if o not in groups]
-        known = _leaves(compose(command, overrides=[*search, *groups])) if fault(groups) is None else []
-    faults = [_explain(override, reason, known, roots) for override, reason in alone if reason]
-    return faults or [first_line(whole)]
+        groups = [o for o in overrides if _is_group(o.partition("=")[0], roots) and compose_error([o]) is None]
+        errors = [(o, compose_error([*groups, o])) for o in overrides if o not in groups]
+        composes = compose_error(groups) is None
+        known = _config_keys(compose(command, overrides=[*search, *groups])) if composes else []
+    faults = [_explain(override, reason, known, roots) for override, reason in errors if reason]
+    return faults or [first_line(error)]
 
 
 def _is_group(key: str, roots: Sequence[Path]) -> bool:
     return any((root / key.lstrip("+~").partition("@")[0]).is_dir() for root in roots)
 
 
-def _leaves(cfg: DictConfig) -> list[str]:
-    raw = OmegaConf.to_container(cfg, resolve=False)
-
-    def walk(node: Any, path: str) -> list[str]:
-        if not isinstance(node, dict):
-            return [path]
-        children = {
-            f"{path}.{key}" if path else str(key): child for key, child in node.items() if not key.startswith("_")
-        }
-        inner = [leaf for name, child in children.items() for leaf in walk(child, name)]
-        return [path, *inner] if path else inner
-
-    return walk(raw, "")
+def _config_keys(cfg: DictConfig) -> list[str]:
+    """All keys and sections, as dotted paths without list items and private keys such as ``_target_``."""
+    paths = (path for path, _ in walk(OmegaConf.to_container(cfg, resolve=False)))
+    return [path for path in paths if path and "[" not in path and not re.search(r"(^|\.)_", path)]
 
 
 def _explain(override: str, reason: str, known: list[str], roots: Sequence[Path]) -> str:
@@ -90,12 +89,12 @@ def _explain(override: str, reason: str, known: list[str], roots: Sequence[Path]
     key = key.lstrip("+~")
     if _is_group(key, roots) and ("Could not find" in reason or "MissingConfig" in reason):
         options = sorted({f.stem for root in roots for f in (root / key).glob("[!_]*.yaml")})
-        return f"{override}: no such option.{did_you_mean(value, options)} There are: {', '.join(options)}"
+        return f"{override}: no such option.{did_you_mean(value, options)} Available: {', '.join(options)}"
     if "Could not override" in reason or "not in struct" in reason:
         parent, _, last = key.rpartition(".")
         synonym = difflib.get_close_matches(last, SYNONYMS, n=1, cutoff=0.85)
-        beside = [k for k in known if k.rpartition(".")[0] == parent]
+        siblings = [k for k in known if k.rpartition(".")[0] == parent]
         meant = SYNONYMS[synonym[0]] if synonym else ""
         hint = f" Did you mean {meant}?" if meant in known else did_you_mean(key, known)
-        return f"{key}: no such key.{hint} Here there are: {', '.join(beside) or 'no keys'}"
+        return f"{key}: no such key.{hint} Available: {', '.join(siblings) or 'no keys'}"
     return f"{override}: {' '.join(line.strip() for line in reason.splitlines() if line.strip() and 'See http' not in line)}"

@@ -1,6 +1,6 @@
-"""Names of metrics, and which direction is better."""
+"""Names of metrics, and whether higher or lower is better."""
 
-# Every score, in the order in which they are shown, and which way is better ("" where neither is).
+# All scores in display order, and which direction is better ("" where neither is).
 BETTER = {
     "loss": "lower",
     "perplexity": "lower",
@@ -22,8 +22,8 @@ BETTER = {
     "judge": "higher",
 }
 
-# What a training logs of each step, as ``train/...``, and which way is better.
-LOGGED = {
+# Metrics logged per training step as ``train/...``, and which direction is better.
+TRAIN_METRICS = {
     "loss": "lower",
     "perplexity": "lower",
     "grad_norm": "lower",
@@ -33,7 +33,7 @@ LOGGED = {
 }
 
 
-def mode_of(monitor: str) -> str:
-    """``max`` for a logged number of which more is better (``val/bleu``), else ``min`` (losses)."""
+def monitor_mode(monitor: str) -> str:
+    """``max`` if higher is better for a logged metric (``val/bleu``), else ``min`` (losses)."""
     name = monitor.rpartition("/")[2]
-    return "max" if "higher" in (BETTER.get(name), LOGGED.get(name)) else "min"
+    return "max" if "higher" in (BETTER.get(name), TRAIN_METRICS.get(name)) else "min"

@@ -1,4 +1,4 @@
-"""A config or command line -> what may be shown and written: no secrets."""
+"""Remove secrets from configs and command lines before they are shown or written."""
 
 import re
 from pathlib import Path
@@ -12,32 +12,33 @@ SECRET = re.compile(r"(^|_)(api_?key|token|secret|password|credentials?)$", re.I
 REDACTED = "***"
 
 
-def save(cfg: DictConfig, file: Path) -> None:
-    """``config.yaml``: resolved, so that it stands alone, without secrets."""
-    write(file, OmegaConf.to_yaml(OmegaConf.create(safe(cfg))))
+def save_config(cfg: DictConfig, file: Path) -> None:
+    """Write ``config.yaml``: resolved and redacted."""
+    write(file, OmegaConf.to_yaml(OmegaConf.create(redact_config(cfg))))
 
 
-def safe(cfg: DictConfig) -> dict[str, Any]:
-    """A config to be shown or written: a key named as a secret is struck out.
+def redact_config(cfg: DictConfig) -> dict[str, Any]:
+    """A resolved config as plain data, with the value of every secret key (``*_token``, ``api_key``, ...) masked.
 
-    A value from the environment stays an interpolation, wherever it went, so that it lands in no file and still resolves.
+    A value read from the environment stays an interpolation wherever it is used, so it is never written to a file and
+    still resolves later.
     """
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
     raw: Any = OmegaConf.to_container(cfg, resolve=False)
-    return _safe(resolved, raw, "", _from_environment(resolved, raw))
+    return _redact(resolved, raw, "", _from_environment(resolved, raw))
 
 
-def safe_argument(argument: str) -> str:
-    """A command-line argument without the value of a key named as a secret."""
+def redact_argument(argument: str) -> str:
+    """A command-line argument, with its value masked if the key names a secret."""
     key, equals, _ = argument.partition("=")
     return f"{key}={REDACTED}" if equals and SECRET.search(key.rpartition(".")[2]) else argument
 
 
-def _safe(value: Any, raw: Any, key: str, hidden: set[str]) -> Any:
+def _redact(value: Any, raw: Any, key: str, hidden: set[str]) -> Any:
     if isinstance(value, dict):
-        return {k: _safe(v, _child(raw, k), str(k), hidden) for k, v in value.items()}
+        return {k: _redact(v, _child(raw, k), str(k), hidden) for k, v in value.items()}
     if isinstance(value, list):
-        return [_safe(v, _child(raw, i), key, hidden) for i, v in enumerate(value)]
+        return [_redact(v, _child(raw, i), key, hidden) for i, v in enumerate(value)]
     if value is not None and SECRET.search(key):
         return REDACTED
     from_environment = "${oc.env:" in str(raw) or any(secret in str(value) for secret in hidden)

@@ -1,4 +1,4 @@
-"""Read the config of a stored run, within limits."""
+"""Read the stored config of a run, with limits against malicious YAML."""
 
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llmft.utils.text import one_line
 
-MAX_VALUES = 100_000  # of a stored config; a training's has some 200
+MAX_VALUES = 100_000  # a training config has about 200
 
 
 def stored_config(file: Path) -> DictConfig:
-    """``config.yaml`` of a run, perhaps somebody else's.
+    """Read ``config.yaml`` of a run; the file is not trusted.
 
     Raises:
-        ValueError: It is no YAML of a config, or its aliases would make it grow beyond all measure.
+        ValueError: Not a YAML mapping, or too large once its aliases are expanded.
     """
     from yaml import CSafeLoader, MappingNode, YAMLError, compose
 
@@ -24,19 +24,19 @@ def stored_config(file: Path) -> DictConfig:
         node = compose(text, Loader=CSafeLoader)
         if not isinstance(node, MappingNode):
             raise ValueError("it is not the config of a run")
-        if _grown(node, {}) > MAX_VALUES:
+        if _expanded_size(node, {}) > MAX_VALUES:
             raise ValueError(f"it would have more than {MAX_VALUES:,} values")
         return OmegaConf.create(text)  # pyright: ignore[reportReturnType] (a mapping gives a DictConfig)
     except (OSError, YAMLError, RecursionError, OmegaConfBaseException) as error:
         raise ValueError(one_line(error)) from None
 
 
-def _grown(node: Any, known: dict[int, int]) -> int:
-    """How many values a YAML document has once its aliases are written out."""
+def _expanded_size(node: Any, known: dict[int, int]) -> int:
+    """Number of values in a YAML document once its aliases are expanded (a "billion laughs" guard)."""
     if isinstance(node.value, str):
         return 1
     if id(node) not in known:
-        known[id(node)] = MAX_VALUES + 1  # one that holds itself never ends
+        known[id(node)] = MAX_VALUES + 1  # an alias to itself would never end
         pairs = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
-        known[id(node)] = 1 + sum(_grown(part, known) for part in pairs)
+        known[id(node)] = 1 + sum(_expanded_size(part, known) for part in pairs)
     return known[id(node)]

@@ -1,4 +1,4 @@
-"""What a config may make run: classes by name, resolvers of values, and parts of Hydra's own."""
+"""Allowlist of what a config may execute: ``_target_`` classes, OmegaConf resolvers, and parts of Hydra's own config."""
 
 import inspect
 import re
@@ -8,13 +8,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from llmft.config.tree import walk
 from llmft.utils.text import did_you_mean, first_line
 
-MODELS = ("model", "judge.model")  # their keys are read, not passed to the class
-CODE = "trust_remote_code"
+MODEL_KEYS = ("model", "judge.model")  # their keys are not arguments of the class
+REMOTE_CODE = "trust_remote_code"
 PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")
-# Where the classes of each part of a config come from. A package as a whole would let a config call all that its modules
-# import, and whatever of its functions reads, writes or fetches.
+# Modules that may provide the classes of each config section. A whole package would let a config call everything that its
+# modules import, and all functions that read, write or download.
 CLASSES = {
     "data": ("llmft.data.",),
     "model": ("llmft.models.causal.", "llmft.models.seq2seq."),
@@ -30,22 +31,28 @@ CLASSES = {
     "hydra.sweeper": PLUGINS,
 }
 RESOLVERS = ("now", "hydra", "oc.select")
-# The environment may say where things are, and what a key named as a secret holds; nowhere else is its value taken.
+# Keys that may read the environment: paths and secrets. Elsewhere a value from the environment would end up in a file.
 ENVIRONMENT = re.compile(r"(^|_)(path|dir|run|runs|resume|input|output|to|archive|cache|adapter|folder|uri)$")
 OURS = ("", "llmft", "torch", "lightning", "hydra")
-# What a launcher runs besides the job, or sets for it: said on the command line, not in a file.
-COMMANDS = ("launcher.setup", "launcher.python", "launcher.srun_args", "launcher.additional_parameters", "job.env_set")
-# What ``logging.config.dictConfig`` would call or import.
+# Commands and environment variables of a launcher: allowed on the command line, not in a file.
+LAUNCHER_KEYS = (
+    "launcher.setup",
+    "launcher.python",
+    "launcher.srun_args",
+    "launcher.additional_parameters",
+    "job.env_set",
+)
+# What ``logging.config.dictConfig`` may instantiate or import.
 FORMATTER_CLASSES = ("logging.Formatter", "colorlog.ColoredFormatter")
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 HANDLER_CLASSES = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler")
 
 
-def allowed(overrides: Sequence[str] | None = None) -> tuple[str, ...]:
-    """What ``allow_targets`` names on the command line; what a file allows itself is no permission.
+def allowed_targets(overrides: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Names in ``allow_targets`` on the command line; a config file cannot grant itself permission.
 
     Args:
-        overrides: Of the command line; None for those that Hydra has started with.
+        overrides: Command-line overrides; None for those of the running Hydra job.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -54,159 +61,141 @@ def allowed(overrides: Sequence[str] | None = None) -> tuple[str, ...]:
         overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     given = [text for text in overrides if text.lstrip("+").partition("=")[0] == "allow_targets"]
     value = OverridesParser.create().parse_override(given[-1]).value() if given else []
-    code = [CODE] if any(text.lower().endswith(f"model.{CODE}=true") for text in overrides) else []
+    code = [REMOTE_CODE] if any(text.lower().endswith(f"model.{REMOTE_CODE}=true") for text in overrides) else []
     return (*code, *(str(name) for name in value)) if isinstance(value, list) else ()
 
 
 def code_faults(cfg: DictConfig, allow: Sequence[str]) -> Iterator[str]:
-    """Models that a file, and not the user, lets run code of their own."""
-    for model in MODELS:
-        if OmegaConf.select(cfg, f"{model}.{CODE}") and CODE not in allow:
+    """``trust_remote_code=true`` that comes from a file instead of the command line."""
+    for model in MODEL_KEYS:
+        if OmegaConf.select(cfg, f"{model}.{REMOTE_CODE}") and REMOTE_CODE not in allow:
             yield (
-                f"{model}.{CODE}=true: stands in a file; it runs code that comes with the model, so say it on the command "
-                f"line, as allow_targets=[{CODE}] if this command has no such key"
+                f"{model}.{REMOTE_CODE}=true: set in a config file; it runs code that comes with the model, so pass it on the "
+                f"command line, or allow_targets=[{REMOTE_CODE}] if this command has no such key"
             )
 
 
 def target_faults(cfg: DictConfig, allow: Sequence[str], *, models: bool = True) -> Iterator[str]:
-    """Classes that may not be named there, are not there, or do not take these arguments.
+    """Targets that are not allowed in their section, do not exist, or do not take the given arguments.
 
     Args:
-        cfg: Composed.
-        allow: Packages that it may name besides.
-        models: Whether to import the class of a model, which takes seconds; where it is, is asked in any case.
+        cfg: A composed config.
+        allow: Additional packages that it may name.
+        models: Whether to import model classes, which takes seconds; their module is checked in any case.
     """
-    for path, node in _targets(OmegaConf.to_container(cfg, resolve=False), ""):
+    for path, node in walk(OmegaConf.to_container(cfg, resolve=False)):
+        if not (isinstance(node, dict) and "_target_" in node):
+            continue
         parameters: Any = None
         try:
-            parameters = _parameters(path, str(node["_target_"]), allow, look=models or path not in MODELS)
+            parameters = _parameters(path, str(node["_target_"]), allow, look=models or path not in MODEL_KEYS)
         except (PermissionError, ImportError) as error:
             yield f"{path}._target_={node['_target_']}: {error}"
             continue
-        free = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+        any_keyword = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
         for key in node:
-            if not (free or str(key).startswith("_") or key in parameters or path in MODELS):
+            if not (any_keyword or str(key).startswith("_") or key in parameters or path in MODEL_KEYS):
                 yield f"{path}.{key}: {node['_target_']} has no such argument.{did_you_mean(str(key), parameters)}"
 
 
 def resolver_faults(cfg: DictConfig, allow: Sequence[str]) -> Iterator[str]:
-    """Interpolations that would call something else than the named resolvers, or read the environment into a text."""
+    """Interpolations that call a resolver which is not allowed, or read the environment outside of paths and secrets."""
     from llmft.config.redact import SECRET
 
-    for key, text in _texts(OmegaConf.to_container(cfg, resolve=False), ""):
+    for key, text in walk(OmegaConf.to_container(cfg, resolve=False)):
         name = key.rpartition(".")[2].partition("[")[0]
-        for resolver in _resolvers(text):
+        for resolver in _resolvers(text) if isinstance(text, str) and "${" in text else ():
             if resolver in (*RESOLVERS, *allow):
                 continue
             if resolver != "oc.env":
-                yield f"{key}={text}: ${{{resolver}:...}} is not allowed; there are {', '.join(RESOLVERS)} and oc.env"
+                yield f"{key}={text}: ${{{resolver}:...}} is not allowed; use one of {', '.join(RESOLVERS)}, oc.env"
             elif not (ENVIRONMENT.search(name) or SECRET.search(name)):
                 yield (
-                    f"{key}={text}: the environment may only say where something is, so that none of its values lands in a "
-                    "file; pass the value itself, or allow_targets=[oc.env]"
+                    f"{key}={text}: only paths and secrets may come from the environment, so that none of its values is "
+                    "written to a file; pass the value itself, or allow_targets=[oc.env]"
                 )
 
 
 def hydra_faults(hydra: DictConfig, overrides: Sequence[str]) -> Iterator[str]:
-    """What of Hydra's own config would call something: it does so before any job, so this is asked before it starts.
+    """Targets, logging classes and launcher commands in Hydra's own config that are not allowed.
+
+    Hydra executes them before any job, so this check runs before Hydra starts.
 
     Args:
         hydra: The composed ``hydra`` node.
-        overrides: Of the command line.
+        overrides: Command-line overrides.
     """
-    yield from target_faults(OmegaConf.create({"hydra": hydra}), allowed(overrides))
+    yield from target_faults(OmegaConf.create({"hydra": hydra}), allowed_targets(overrides))
     for part in ("job_logging", "hydra_logging"):
         yield from _logging_faults(OmegaConf.to_container(hydra[part], resolve=False), f"hydra.{part}")
-    for key in COMMANDS:
-        said = any(text.lstrip("+~").startswith(f"hydra.{key}") for text in overrides)
-        if OmegaConf.select(hydra, key) and not said:
-            yield f"hydra.{key}: stands in a file and would be run or set; say it on the command line if you mean it"
+    for key in LAUNCHER_KEYS:
+        overridden = any(text.lstrip("+~").startswith(f"hydra.{key}") for text in overrides)
+        if OmegaConf.select(hydra, key) and not overridden:
+            yield f"hydra.{key}: set in a config file and would be executed; pass it on the command line if you trust it"
 
 
 def _parameters(path: str, target: str, allow: Sequence[str], *, look: bool) -> Any:
-    """The arguments of a class or function that may be named there.
+    """The parameters of a target's signature; empty if ``look`` is false.
 
     Raises:
-        PermissionError: It may not.
-        ImportError: There is none.
+        PermissionError: The target is not allowed in this section.
+        ImportError: It cannot be imported.
     """
     from hydra.utils import get_object
 
-    near = [CLASSES[place] for place in CLASSES if f"{path}.".startswith(f"{place}.")]
-    places = (*(near[0] if near else ()), *(f"{package}." for package in allow))
-    wanted = (*places, "lightning.pytorch.Trainer") if path == "trainer" else places
-    if not target.startswith(wanted):
-        raise PermissionError(_refusal(places, target))
+    section = [CLASSES[name] for name in CLASSES if f"{path}.".startswith(f"{name}.")]
+    modules = (*(section[0] if section else ()), *(f"{package}." for package in allow))
+    prefixes = (*modules, "lightning.pytorch.Trainer") if path == "trainer" else modules
+    if not target.startswith(prefixes):
+        raise PermissionError(_refusal(modules, target))
     if not look:
         return {}
     try:
         found = get_object(target)
         parameters = inspect.signature(found).parameters
-    except Exception as error:  # an import can fail in any way
+    except Exception as error:  # importing a module runs its code, which can raise anything
         raise ImportError(f"cannot be imported ({first_line(error)})") from None
     home = f"{getattr(found, '__module__', '')}."
-    if not home.startswith(places) or not (inspect.isclass(found) or inspect.isfunction(found)):
+    if not home.startswith(modules) or not (inspect.isclass(found) or inspect.isfunction(found)):
         raise PermissionError(
-            f"not allowed; it is {home}{getattr(found, '__qualname__', '?')}, no class of {places[0]}"
+            f"not allowed; it is {home}{getattr(found, '__qualname__', '?')}, not a class of {modules[0]}"
         )
     return parameters
 
 
-def _refusal(places: Sequence[str], target: str) -> str:
+def _refusal(modules: Sequence[str], target: str) -> str:
     root = target.partition(".")[0]
-    ours = root in (*sys.stdlib_module_names, *OURS)
-    way_out = "" if ours else f"; if you trust it, say so on the command line (allow_targets=[{root}])"
-    return f"not allowed; classes come from {', '.join(places) or 'nowhere here'}{way_out}"
-
-
-def _targets(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if isinstance(node, dict) and "_target_" in node:
-        yield path, node
-    for key, child in _children(node, path):
-        yield from _targets(child, key)
-
-
-def _texts(node: Any, path: str) -> Iterator[tuple[str, str]]:
-    if isinstance(node, str) and "${" in node:
-        yield path, node
-    for key, child in _children(node, path):
-        yield from _texts(child, key)
-
-
-def _children(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, dict):
-        yield from ((f"{path}.{key}" if path else str(key), child) for key, child in node.items())
-    elif isinstance(node, list):
-        yield from ((f"{path}[{number}]", child) for number, child in enumerate(node))
+    builtin = root in (*sys.stdlib_module_names, *OURS)
+    hint = "" if builtin else f"; if you trust it, pass allow_targets=[{root}] on the command line"
+    return f"not allowed; classes here must come from {', '.join(modules) or 'no module'}{hint}"
 
 
 def _resolvers(text: str) -> Iterator[str]:
-    """The names of all resolvers in a text, by OmegaConf's own grammar."""
+    """Names of all resolvers in an interpolation, parsed with OmegaConf's grammar."""
     from omegaconf.errors import GrammarParseError
     from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
     from omegaconf.grammar_parser import parse
 
-    def walk(node: Any) -> Iterator[str]:
+    def names(node: Any) -> Iterator[str]:
         if isinstance(node, OmegaConfGrammarParser.ResolverNameContext):
             yield node.getText()
         for child in getattr(node, "children", None) or ():
-            yield from walk(child)
+            yield from names(child)
 
     try:
-        tree = parse(text)
-    except GrammarParseError:  # it cannot be resolved either
+        parsed = parse(text)
+    except GrammarParseError:  # then it cannot be resolved either
         return
-    yield from walk(tree)
+    yield from names(parsed)
 
 
-def _logging_faults(node: Any, path: str) -> Iterator[str]:
-    if isinstance(node, dict):
-        for key in node.keys() & {"()", "."}:
-            yield f"{path}.{key}: would be called; a file may only name {', '.join(HANDLER_CLASSES)}"
-        kind = node.get("class")
-        if kind is not None and kind not in (*HANDLER_CLASSES, *FORMATTER_CLASSES):
-            yield f"{path}.class={kind}: not allowed; there are {', '.join((*HANDLER_CLASSES, *FORMATTER_CLASSES))}"
-    if isinstance(node, str) and re.match(r"\s*(ext|cfg)://", node) and node not in STREAMS:
-        yield f"{path}={node}: would be imported; there are {', '.join(STREAMS)}"
-    for key, child in _children(node, path):
-        yield from _logging_faults(child, key)
+def _logging_faults(config: Any, section: str) -> Iterator[str]:
+    for path, node in walk(config, section):
+        if isinstance(node, dict):
+            for key in node.keys() & {"()", "."}:
+                yield f"{path}.{key}: would be called; a file may only name {', '.join(HANDLER_CLASSES)}"
+            kind = node.get("class")
+            if kind is not None and kind not in (*HANDLER_CLASSES, *FORMATTER_CLASSES):
+                yield f"{path}.class={kind}: not allowed; use one of {', '.join((*HANDLER_CLASSES, *FORMATTER_CLASSES))}"
+        if isinstance(node, str) and re.match(r"\s*(ext|cfg)://", node) and node not in STREAMS:
+            yield f"{path}={node}: would be imported; use one of {', '.join(STREAMS)}"

@@ -1,4 +1,4 @@
-"""The rules that a composed config must keep; all faults are found before anything is built."""
+"""Validate a composed config; all errors are reported in one message, before anything is built."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
@@ -9,36 +9,36 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llmft.config.paths import conf_dir
-from llmft.config.schema import RULES, TOGETHER, within
-from llmft.config.target_allowlist import allowed, code_faults, resolver_faults, target_faults
+from llmft.config.schema import CROSS_FIELD_RULES, RULES, overlaps
+from llmft.config.target_allowlist import allowed_targets, code_faults, resolver_faults, target_faults
 from llmft.utils.errors import checked
 from llmft.utils.text import did_you_mean, first_line
 
-# What only the libraries, or the model's architecture, can tell to be right.
-LOOKED_INTO = ("model", "peft", "data.max_prompt_tokens", "data.max_answer_tokens", "callbacks.samples", "prompt")
+# Keys that can only be checked with the libraries or the model's architecture.
+NEEDS_LIBRARIES = ("model", "peft", "data.max_prompt_tokens", "data.max_answer_tokens", "callbacks.samples", "prompt")
 
 
 def check_early(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Say at once what is wrong with the values, where that needs no library: importing them takes several seconds.
+    """Check the values that need no library, since importing the libraries takes several seconds.
 
-    Where the command line sets keys that need a library or the model to be checked (one by one, not as an option of a group),
-    nothing is said here, so that all faults still come in one message, by ``check``.
+    If the command line sets single keys that need a library or the model to be checked, this leaves everything to ``check``,
+    so that all errors are still reported in one message.
 
     Args:
-        cfg: As composed.
-        overrides: Of the command line.
+        cfg: A composed config.
+        overrides: Command-line overrides.
 
     Raises:
         UserError: As ``check``.
     """
     if cfg.get("resume"):  # the run's own config decides
         return
-    if any(resolver_faults(cfg, allowed(overrides))):  # no rule may look at their values
+    if any(resolver_faults(cfg, allowed_targets(overrides))):  # rules would resolve these values
         return
     broken = dict(_broken_rules(cfg))
-    light = [rule for rule in TOGETHER if not rule.imports]
+    light = [rule for rule in CROSS_FIELD_RULES if not rule.imports]
     faults = [*broken.values(), *(f for rule in light if rule.applies(cfg, broken) for f in rule.faults(cfg))]
-    keys = (*LOOKED_INTO, *(key for rule in TOGETHER if rule.imports for key in rule.keys))
+    keys = (*NEEDS_LIBRARIES, *(key for rule in CROSS_FIELD_RULES if rule.imports for key in rule.keys))
     if faults and not any(_needs_more(override, keys, broken) for override in overrides):
         checked(list(dict.fromkeys(faults)))
 
@@ -47,7 +47,7 @@ def _needs_more(override: str, keys: Sequence[str], broken: dict[str, str]) -> b
     name = override.partition("=")[0]
     if name.startswith(("+", "~")) or name == "allow_targets" or name.endswith("_target_"):
         return True
-    return "." in name and name not in broken and any(within(name, key) for key in keys)
+    return "." in name and name not in broken and any(overlaps(name, key) for key in keys)
 
 
 def check(
@@ -57,24 +57,24 @@ def check(
     models: bool = True,
     allow: Sequence[str] = (),
 ) -> None:
-    """Check a composed config: each value, values against each other, targets, and what the model's architecture allows.
+    """Check a composed config: single values, cross-field rules, targets, and what the model's architecture supports.
 
     Args:
-        cfg: Of any command; rules about keys that it does not have do not apply.
+        cfg: The config of any command; rules about keys that it does not have are skipped.
         architecture: Checks the config against the model's architecture (``models.architecture_check``), given the config and
-            the keys that are wrong already; None leaves the model alone.
-        models: Whether a class of a model will be needed; importing one takes seconds.
-        allow: Packages and resolvers that it may name besides those that ``allow_targets`` names on the command line.
+            the keys that are already known to be invalid; None skips this check.
+        models: Whether model classes will be needed; importing one takes seconds.
+        allow: Packages and resolvers that are allowed in addition to ``allow_targets`` on the command line.
 
     Raises:
-        UserError: All faults in one message, each with its key and what would be right.
+        UserError: All errors in one message, each with its key and the valid values.
     """
-    allow = (*allow, *allowed())
-    if calls := list(resolver_faults(cfg, allow)):  # no rule may look at their values
-        checked([*calls, *target_faults(cfg, allow)])
+    allow = (*allow, *allowed_targets())
+    if not_allowed := list(resolver_faults(cfg, allow)):  # rules would resolve these values
+        checked([*not_allowed, *target_faults(cfg, allow)])
     broken = dict(_broken_rules(cfg))
     faults = [*broken.values(), *_unknown_keys(cfg)]
-    faults += [fault for rule in TOGETHER if rule.applies(cfg, broken) for fault in rule.faults(cfg)]
+    faults += [fault for rule in CROSS_FIELD_RULES if rule.applies(cfg, broken) for fault in rule.faults(cfg)]
     targets = [*target_faults(cfg, allow, models=models), *code_faults(cfg, allow)]
     faults += targets
     if architecture and not any(fault.startswith("model.") for fault in targets):
@@ -85,12 +85,12 @@ def check(
 def _broken_rules(cfg: DictConfig) -> Iterator[tuple[str, str]]:
     for group in _groups() & set(cfg):
         if not isinstance(node := OmegaConf.select(cfg, str(group)), DictConfig):
-            yield str(group), f"{group}={node}: must hold keys"
+            yield str(group), f"{group}={node}: must be a mapping"
     for key, rule in RULES.items():
         above, _, name = key.rpartition(".")
         parent = OmegaConf.select(cfg, above) if above else cfg
         if parent is not None and not isinstance(parent, DictConfig):
-            yield above, f"{above}={parent}: must hold keys"
+            yield above, f"{above}={parent}: must be a mapping"
         if not isinstance(parent, DictConfig) or name not in parent:
             continue
         try:
@@ -98,18 +98,18 @@ def _broken_rules(cfg: DictConfig) -> Iterator[tuple[str, str]]:
         except OmegaConfBaseException as error:
             yield key, f"{key}: {first_line(error)}"
             continue
-        if not rule.holds(value):
-            yield key, f"{key}={value}: must be {rule.words}"
+        if not rule.accepts(value):
+            yield key, f"{key}={value}: must be {rule.description}"
 
 
 def _unknown_keys(cfg: DictConfig) -> Iterator[str]:
-    """Keys that nothing reads, added with ``+`` or by a file; what goes to a class as arguments is checked with its target."""
+    """Keys that nothing reads, added with ``+`` or by a file; arguments of a ``_target_`` are checked with the target."""
     for section, known in _known_keys().items():
         node = OmegaConf.select(cfg, section) if section else cfg
         for key in node if isinstance(node, DictConfig) else ():
             if key not in known:
                 name = f"{section}.{key}" if section else str(key)
-                yield f"{name}: no such key.{did_you_mean(name, (f'{section}.{one}'.lstrip('.') for one in known))}"
+                yield f"{name}: no such key.{did_you_mean(name, (f'{section}.{key}'.lstrip('.') for key in known))}"
 
 
 @cache
@@ -119,7 +119,7 @@ def _groups() -> frozenset[str]:
 
 @cache
 def _known_keys() -> dict[str, set[str]]:
-    """Keys of the top, of each section of a command's own, and of each group that is no class's arguments."""
+    """Known keys by section: top level (``""``), sections of commands, and groups that are not arguments of a class."""
 
     def read(pattern: str) -> list[dict[str, Any]]:
         return [yaml.safe_load(file.read_bytes()) or {} for file in sorted(conf_dir().glob(pattern))]

@@ -1,4 +1,4 @@
-"""A batch run again under hooks -> what every module put out: where the first broken number came from."""
+"""Rerun a batch under forward hooks to find the first module with a non-finite output."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -11,13 +11,13 @@ from llmft.models.forward import Forward
 
 
 @dataclass(frozen=True)
-class State:
-    """What the tensors of an input or output hold.
+class TensorState:
+    """Statistics of the floating-point tensors in a module's input or output.
 
     Attributes:
-        numbers: How many there are.
-        broken: How many of them are not finite.
-        largest: The largest absolute value of the finite ones; None where there is none.
+        numbers: Number of elements.
+        broken: Number of elements that are not finite.
+        largest: Largest absolute value of the finite elements; None if there are none.
     """
 
     numbers: int = 0
@@ -35,22 +35,22 @@ class State:
 
 @dataclass(frozen=True)
 class ModuleCall:
-    """One call of a module: its name, its class, and the state of what went in and came out."""
+    """A call of a module: its name, its class, and the state of its input and output."""
 
     module: str
     kind: str
-    input: State
-    output: State
+    input: TensorState
+    output: TensorState
 
 
 @dataclass
 class ForwardTrace:
-    """Forward hooks on every module of a model, while the context is entered; nothing is left behind.
+    """Context manager with forward hooks on every module of a model; they are removed on exit.
 
     Attributes:
         model: A torch module.
-        seen: Calls in the order in which they ended, so that a part comes before the whole.
-        broken_gradients: Modules at whose output the gradient was not finite, in the order of the backward pass.
+        seen: Calls in order of completion, so that a submodule comes before its parent.
+        broken_gradients: Modules with a non-finite gradient at their output, in order of the backward pass.
     """
 
     model: torch.nn.Module
@@ -71,19 +71,21 @@ class ForwardTrace:
 
     @property
     def first_bad(self) -> ModuleCall | None:
-        """The first call whose output was not finite."""
+        """The first call with a non-finite output."""
         return next((call for call in self.seen if call.output.broken), None)
 
     @property
     def largest(self) -> ModuleCall | None:
-        """The call with the largest finite number in its output."""
+        """The call with the largest finite element in its output."""
         return max(
             (call for call in self.seen if call.output.largest), key=lambda c: c.output.largest or 0.0, default=None
         )
 
     def _record(self, name: str) -> Any:
         def hook(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            self.seen.append(ModuleCall(name, type(module).__name__, state([args, kwargs]), state(output)))
+            self.seen.append(
+                ModuleCall(name, type(module).__name__, tensor_state([args, kwargs]), tensor_state(output))
+            )
             for tensor in _floats(output):
                 if tensor.requires_grad:
                     tensor.register_hook(lambda gradient: self._gradient(name, gradient))
@@ -95,30 +97,30 @@ class ForwardTrace:
             self.broken_gradients.append(name)
 
 
-def state(value: Any) -> State:
-    """The state of all floating-point tensors in a value, however nested."""
+def tensor_state(value: Any) -> TensorState:
+    """The state of all floating-point tensors in a nested value."""
     tensors = [tensor.detach() for tensor in _floats(value)]
     numbers = sum(tensor.numel() for tensor in tensors)
     finite = [tensor[torch.isfinite(tensor)] for tensor in tensors]
     left = [float(tensor.abs().max()) for tensor in finite if tensor.numel()]
-    return State(numbers, numbers - sum(tensor.numel() for tensor in finite), max(left, default=None))
+    return TensorState(numbers, numbers - sum(tensor.numel() for tensor in finite), max(left, default=None))
 
 
-def describe(bad: ModuleCall) -> str:
-    """One line about the first bad call; a broken input means that code of the parent between two modules did it."""
+def describe_call(bad: ModuleCall) -> str:
+    """One line about the first bad call; if its input is bad already, the parent's own code between modules is the cause."""
     line = f"{bad.module} ({bad.kind}): output {bad.output}; input {bad.input}"
     parent = bad.module.rpartition(".")[0]
     return line + (f" (computed in {parent or 'the model'} itself)" if bad.input.broken else "")
 
 
 def as_json(seen: ModuleCall | None) -> dict[str, Any] | None:
-    """A call as plain data."""
+    """A call as plain data for JSON."""
     return None if seen is None else asdict(seen)
 
 
 def from_json(data: dict[str, Any]) -> ModuleCall:
     """A call from plain data."""
-    return ModuleCall(data["module"], data["kind"], State(**data["input"]), State(**data["output"]))
+    return ModuleCall(data["module"], data["kind"], TensorState(**data["input"]), TensorState(**data["output"]))
 
 
 def _floats(value: Any) -> Iterator[Tensor]:
@@ -133,47 +135,46 @@ def _floats(value: Any) -> Iterator[Tensor]:
             yield from _floats(child)
 
 
-def run_again(
+def rerun(
     forward: Forward, batches: list[dict[str, Any]], states: list[dict[str, Tensor]], *, context: Any, backward: bool
 ) -> tuple[ForwardTrace, float, int]:
-    """Forward (and backward) of the micro-batches of a window, from the random states they had.
+    """Run forward (and backward) of micro-batches again, with their original random states.
 
-    Gradients are added to those that are there; nothing is divided.
+    Stops after the first batch with a non-finite output. Gradients are accumulated without normalization.
 
     Args:
         forward: The model, in the mode (train or eval) that it runs in.
-        batches: As ``loss_sum`` takes them.
-        states: From ``random_state``, one per batch, or none (evaluation).
-        context: Makes a context for the forward pass (autocast).
-        backward: Whether to run the backward pass too.
+        batches: Batches as ``loss_sum`` takes them.
+        states: From ``random_state``, one per batch, or none (validation).
+        context: Creates the context of the forward pass (autocast).
+        backward: Whether to run the backward pass.
 
     Returns:
-        What was seen, the sum of the token losses in nats and the number of tokens; it ends after the first batch with a bad
-        forward pass.
+        The trace, the sum of the token losses in nats, and the number of tokens.
     """
     nats, count = 0.0, 0
-    with ForwardTrace(forward.model) as probe, torch.set_grad_enabled(backward):
+    with ForwardTrace(forward.model) as trace, torch.set_grad_enabled(backward):
         for number, batch in enumerate(batches):
             if number < len(states):
                 set_random_state(states[number], forward.device)
             with context():
                 total, tokens = forward.loss_sum(batch)
             nats, count = nats + float(total.detach()), count + int(tokens)
-            if probe.first_bad:
+            if trace.first_bad:
                 break
             if backward and tokens:
                 total.backward()
-    return probe, nats, count
+    return trace, nats, count
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """What dropout draws from on the CPU and on this device: a few kilobytes."""
+    """The random state of the CPU and of the device, from which dropout draws (a few kilobytes)."""
     state = {"cpu": torch.get_rng_state()}
     return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
 def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """Draw again what was drawn from there (on another kind of device dropout differs)."""
+    """Restore a random state; on another type of device dropout draws differently."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,4 +1,4 @@
-"""Trainable weights that do not learn: no gradient, a gradient of exactly 0 throughout, or a value that never moves."""
+"""Detect trainable parameters that do not train: no gradient, a gradient of exactly 0, or a value that never changes."""
 
 from typing import Any
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 from llmft.models.fsdp import full_tensor
 
-# Weights up to this size are compared with a copy, larger ones by a hash (a copy would double the memory).
+# Parameters up to this number of elements are compared with a copy, larger ones by a hash to save memory.
 COPIED = 4096
 
 
 class IdleWeights:
-    """Watches the first optimizer steps, then nothing: a weight that has moved once is not looked at again.
+    """Check the first optimizer steps; a parameter that has changed once is not checked again.
 
-    LoRA's A matrices have no gradient until B has left 0, which takes one step with a learning rate above 0 (linear warm-up
-    begins with 0); so steps are counted from the first such step, and one of them never decides.
+    The gradient of LoRA's A matrices is 0 until B is no longer 0, which takes one step with a learning rate above 0 (linear
+    warm-up starts at 0). So only steps with a learning rate above 0 count, and one of them is never enough.
 
     Args:
-        steps: How many steps with a learning rate above 0 a weight has time to get a gradient and to move.
+        steps: Number of steps with a learning rate above 0 within which each parameter must get a gradient and change.
     """
 
     def __init__(self, steps: int) -> None:
@@ -29,23 +29,26 @@ class IdleWeights:
         self.still: dict[str, Tensor] = {}
 
     def fault(self, model: torch.nn.Module, optimizer: Any, learning_rate: float) -> tuple[str, list[str]] | None:
-        """What is wrong, and with which weights; called once per step, when gradients are there and before they are used."""
+        """An error message and the names of the affected parameters, or None.
+
+        Call once per optimizer step, after the backward pass and before the update.
+        """
         if self.moving > self.steps:
             return None
         if not self.weights:
             self.weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
             self.zero, self.still = set(self.weights), {name: _fingerprint(p) for name, p in self.weights.items()}
             held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            if alone := [name for name, p in self.weights.items() if id(p) not in held]:
-                return f"{len(alone)} trainable weights are not given to the optimizer", alone
+            if missing := [name for name, p in self.weights.items() if id(p) not in held]:
+                return f"{len(missing)} trainable weights are not in the optimizer", missing
         if without := [name for name, p in self.weights.items() if p.grad is None]:
             return f"{len(without)} trainable weights have no gradient", without
-        self._look()
+        self._update()
         self.moving += learning_rate > 0
         return self._verdict() if self.moving > self.steps else None
 
-    def _look(self) -> None:
-        """Forget the weights that have had a gradient, and those that have moved (one hash may agree by chance, not all)."""
+    def _update(self) -> None:
+        """Drop the parameters that had a gradient, and those that changed (a single hash may collide by chance)."""
         if self.zero:
             names = [name for name in self.weights if name in self.zero]
             gradients = [grad for name in names if (grad := self.weights[name].grad) is not None]
@@ -55,16 +58,16 @@ class IdleWeights:
             self.still = {n: f for n, f in self.still.items() if torch.equal(f, _fingerprint(self.weights[n]))}
 
     def _verdict(self) -> tuple[str, list[str]] | None:
-        # rows that peft trains of an embedding have no gradient while their tokens do not occur
+        # embeddings of new tokens (peft's trainable_tokens) have no gradient until the tokens occur
         zero = [name for name in self.weights if name in self.zero and "trainable_tokens" not in name]
         still = [name for name in self.weights if name in self.still and name not in self.zero]
         self.weights, self.still = {}, {}
         if zero:
             return f"{len(zero)} trainable weights had a gradient of exactly 0 in {self.steps} steps", zero
-        return (f"{len(still)} trainable weights did not move in {self.steps} steps", still) if still else None
+        return (f"{len(still)} trainable weights did not change in {self.steps} steps", still) if still else None
 
 
 def _fingerprint(weight: Tensor) -> Tensor:
-    """What changes with the smallest change of a weight (a sum or a norm would round it away)."""
+    """A copy or a hash of a parameter, which changes with its smallest change (a sum or norm could round it away)."""
     now = full_tensor(weight.detach())
     return now.clone() if now.numel() <= COPIED else torch.hash_tensor(now)

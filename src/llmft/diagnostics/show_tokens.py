@@ -1,4 +1,4 @@
-"""Tokens as coloured text, with what is trained."""
+"""Render token ids as colored text, with the supervised tokens highlighted."""
 
 from itertools import groupby
 
@@ -10,21 +10,21 @@ from llmft.utils.text import printable
 TRAINED = "bold green"
 
 
-def segments(row: EncodedExample) -> list[tuple[bool, list[int]]]:
-    """The row's ids in runs that are trained or not (seq2seq: the source, then the target)."""
+def trained_spans(row: EncodedExample) -> list[tuple[bool, list[int]]]:
+    """Split an example's ids into spans with whether they are supervised (seq2seq: the source, then the target)."""
     if not row.joined:
         return [(False, row.input_ids), (True, row.labels)]
-    return runs(row.input_ids, row.labels)
+    return label_spans(row.input_ids, row.labels)
 
 
-def runs(ids: list[int], labels: list[int]) -> list[tuple[bool, list[int]]]:
-    """Ids in runs that are trained or not, by the labels beside them."""
-    beside = groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != IGNORED)
-    return [(trained, [token for token, _ in pairs]) for trained, pairs in beside]
+def label_spans(ids: list[int], labels: list[int]) -> list[tuple[bool, list[int]]]:
+    """Split ids into spans with whether their labels are supervised."""
+    spans = groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != IGNORED)
+    return [(trained, [token for token, _ in pairs]) for trained, pairs in spans]
 
 
-def shown(parts: list[tuple[bool, list[int]]], codec: Codec) -> Text:
-    """Runs of ids as text: what is given dim, what is trained bright and in brackets."""
+def render_spans(parts: list[tuple[bool, list[int]]], codec: Codec) -> Text:
+    """Render spans as text: supervised tokens bright and in brackets, others dim."""
     text = Text()
     for trained, ids in parts:
         decoded = printable(codec.tokenizer.decode(ids, clean_up_tokenization_spaces=False))

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 
 from llmft.data.batching.collate import training_batch
 from llmft.data.datamodule import InstructionDataModule
-from llmft.estimate.memory import fullest
+from llmft.estimate.memory import largest_batch
 from llmft.models.attention.kernels import Kernels
 from llmft.models.backbone.open import Backbone
 from llmft.models.forward import Forward
@@ -31,7 +31,7 @@ def measure(cfg: Any, data: InstructionDataModule, backbone: Backbone, *, steps:
     forward = backbone.family(model, Kernels.from_config(cfg))
     optimizer = instantiate(cfg.optim)([p for p in model.parameters() if p.requires_grad])
     rows, window = data.encoded["train"], cfg.trainer.accumulate_grad_batches
-    full = training_batch([[rows[row] for row in line] for line in fullest(data, cfg)], data.pad_id)
+    full = training_batch([[rows[row] for row in line] for line in largest_batch(data, cfg)], data.pad_id)
     for _ in range(2):  # the optimizer's states are there from the second step on
         _step(forward, optimizer, [full], cfg, device)
     loader = iter(data.train_dataloader())

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from llmft.data.datamodule import InstructionDataModule
 from llmft.estimate import memory
-from llmft.estimate.suggestions import Suggestion, changes
+from llmft.estimate.suggestions import Suggestion, suggest
 from llmft.models.backbone.open import Backbone
 from llmft.models.schedule import planned_steps
 
@@ -69,7 +69,7 @@ class Estimate:
         table.add_row("predicted peak", f"{self.memory.peak / MIB:,.1f}", style="bold")
         return table
 
-    def lines(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """The rest, in sentences."""
         tokens = f"{self.tokens:,} tokens, {self.supervised:,} of them trained"
         said = [
@@ -85,7 +85,7 @@ class Estimate:
         return [*said, f"cheapest change: {self.cheapest}"] if self.cheapest else said
 
 
-def encoded(cfg: Any) -> tuple[InstructionDataModule, Backbone]:
+def load_encoded(cfg: Any) -> tuple[InstructionDataModule, Backbone]:
     """The rows of a training, encoded, and its backbone."""
     backbone = Backbone.open(cfg)
     data = instantiate(cfg.data)()
@@ -104,7 +104,7 @@ def estimate(cfg: Any, data: InstructionDataModule, backbone: Backbone, *, too_m
         too_much: Whether it ran out of memory already, so that it must become smaller whatever there seems to be.
     """
     outline, found = _memory(cfg, data, backbone)
-    limit = memory.available(on_gpu=outline.on_gpu)
+    limit = memory.available_bytes(on_gpu=outline.on_gpu)
     trainer, columns, train = cfg.trainer, data.row_columns, data.indices["train"]
     data.share(0, trainer.devices * trainer.num_nodes)
     batches = data.epoch_batches()
@@ -114,9 +114,9 @@ def estimate(cfg: Any, data: InstructionDataModule, backbone: Backbone, *, too_m
     if too_much or (limit is not None and found.peak > limit):
         # how much was missing is not known: a fifth of what the training itself takes is worth a new start
         less = found.peak - 0.2 * (found.peak - found.process) if too_much else found.peak
-        tried = ((change, _memory(change.of(cfg), data, backbone)[1]) for change in changes(cfg))
+        tried = ((change, _memory(change.apply(cfg), data, backbone)[1]) for change in suggest(cfg))
         peaks = ((change, replace(m, process=found.process).peak) for change, m in tried)
-        cheapest = Suggestion.first_within(peaks, min(limit or less, less))
+        cheapest = Suggestion.first_that_fits(peaks, min(limit or less, less))
     return Estimate(
         memory=found,
         **outline.counts,
@@ -133,4 +133,4 @@ def estimate(cfg: Any, data: InstructionDataModule, backbone: Backbone, *, too_m
 
 def _memory(cfg: Any, data: InstructionDataModule, backbone: Backbone) -> tuple[memory.MetaModel, memory.Memory]:
     outline = memory.MetaModel(cfg, Backbone.open(cfg, path=backbone.path))
-    return outline, memory.predict(outline, data)
+    return outline, memory.predict_memory(outline, data)

@@ -23,8 +23,8 @@ from llmft.models.peft import trainable
 from llmft.utils.device import autocast_dtype, runs_on_gpu
 
 # Bytes of a weight in fewer bits, with the scale of its block of 64 (NF4: double quantisation, Dettmers et al. 2023, 2).
-QUANTISED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "fp4": 0.5 + 4 / 64, "int8": 1.0}
-EPOCHS_LOOKED_AT = 3
+BYTES_PER_WEIGHT = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "fp4": 0.5 + 4 / 64, "int8": 1.0}
+MAX_EPOCHS_SCANNED = 3
 # The C library's malloc holds more than was asked for, in holes between tensors of many sizes: a quarter more and 64 MiB, fitted
 # to the runs of benchmarks/estimate.py.
 MALLOC_SHARE, MALLOC_BYTES = 1.25, 64 * 2**20
@@ -34,7 +34,7 @@ LOADED_LATER = (
     *("sacrebleu", "rouge_score.rouge_scorer", "matplotlib.figure", "llmft.commands.train"),
 )
 # Which parts each process of a strategy holds a share of.
-SHARED = {"fsdp": ("weights", "gradients", "optimizer")}
+SHARDED_PARTS = {"fsdp": ("weights", "gradients", "optimizer")}
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class MetaModel:
 
     def weights(self) -> int:
         """Bytes of all weights and buffers, a teacher's too."""
-        quantization = QUANTISED.get(self.cfg.peft.get("quantise"))
+        quantization = BYTES_PER_WEIGHT.get(self.cfg.peft.get("quantise"))
         head = self.model.get_output_embeddings()
         linear = {
             id(m.weight)
@@ -159,7 +159,7 @@ def _teacher(cfg: Any) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def predict(outline: MetaModel, data: InstructionDataModule) -> Memory:
+def predict_memory(outline: MetaModel, data: InstructionDataModule) -> Memory:
     """The parts of a training's memory, for the fullest of its batches.
 
     Args:
@@ -169,7 +169,7 @@ def predict(outline: MetaModel, data: InstructionDataModule) -> Memory:
     """
     trainer = outline.cfg.trainer
     batch = training_batch(
-        [[data.encoded["train"][row] for row in line] for line in fullest(data, outline.cfg)], data.pad_id
+        [[data.encoded["train"][row] for row in line] for line in largest_batch(data, outline.cfg)], data.pad_id
     )
     states, update = outline.optimizer()
     parts = {"weights": outline.weights(), "gradients": outline.gradients(), "optimizer": states}
@@ -177,31 +177,33 @@ def predict(outline: MetaModel, data: InstructionDataModule) -> Memory:
     ranks = trainer.devices * trainer.num_nodes
     if ranks > 1 and trainer.strategy == "ddp":
         activations += parts["gradients"]  # the buckets that travel
-    shared = {name: size // ranks if name in SHARED.get(trainer.strategy, ()) else size for name, size in parts.items()}
+    shared = {
+        name: size // ranks if name in SHARDED_PARTS.get(trainer.strategy, ()) else size for name, size in parts.items()
+    }
     if outline.on_gpu:
         return Memory(process=0, activations=activations, **shared)
     with quantization.deferred_compile():  # as a training imports peft
         for name in LOADED_LATER:
             import_module(name)
-    return Memory(process=resident(), activations=int(MALLOC_SHARE * activations) + MALLOC_BYTES, **shared)
+    return Memory(process=resident_bytes(), activations=int(MALLOC_SHARE * activations) + MALLOC_BYTES, **shared)
 
 
-def fullest(data: InstructionDataModule, cfg: Any) -> list[Pack]:
+def largest_batch(data: InstructionDataModule, cfg: Any) -> list[Pack]:
     """The batch of the training with the most tokens, padding included."""
     options = {"batch_size": cfg.data.batch_size, "tokens_per_batch": cfg.data.tokens_per_batch}
     data.plan = replace(data.plan, **options)  # of a change that is tried
     batches = data.batches("train")
-    epochs = cfg.trainer.max_epochs if cfg.trainer.max_epochs > 0 else EPOCHS_LOOKED_AT
+    epochs = cfg.trainer.max_epochs if cfg.trainer.max_epochs > 0 else MAX_EPOCHS_SCANNED
 
     def each() -> Iterator[list[Pack]]:
-        for epoch in range(min(epochs, EPOCHS_LOOKED_AT)):
+        for epoch in range(min(epochs, MAX_EPOCHS_SCANNED)):
             batches.set_epoch(epoch)
             yield from batches
 
     return max(each(), key=lambda lines: len(lines) * sum(batches.widest(lines)))
 
 
-def available(*, on_gpu: bool) -> int | None:
+def available_bytes(*, on_gpu: bool) -> int | None:
     """Bytes of the GPU, or of what this process may use of the machine; None where that cannot be known."""
     if on_gpu:
         return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
@@ -215,7 +217,7 @@ def available(*, on_gpu: bool) -> int | None:
     return min((limit for limit in limits if limit > 0), default=None)
 
 
-def resident() -> int:
+def resident_bytes() -> int:
     """Bytes that this process holds in memory now."""
     statm = Path("/proc/self/statm")
     if statm.exists():

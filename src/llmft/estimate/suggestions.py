@@ -41,19 +41,19 @@ class Suggestion:
         """For programs."""
         return {"overrides": self.overrides, "peak": self.peak, "price": self.price, "fits": self.fits}
 
-    def of(self, cfg: DictConfig) -> DictConfig:
+    def apply(self, cfg: DictConfig) -> DictConfig:
         """The config with it."""
         changed = cfg.copy()
         for key, value in self.keys.items():
             if key == "peft":
-                rate, changed.peft = cfg.optim.lr, group("peft", value)
+                rate, changed.peft = cfg.optim.lr, load_group("peft", value)
                 changed.optim.lr = rate
             else:
                 OmegaConf.update(changed, key, value)
         return changed
 
     @staticmethod
-    def first_within(tried: Iterable[tuple["Suggestion", int]], goal: float) -> "Suggestion | None":
+    def first_that_fits(tried: Iterable[tuple["Suggestion", int]], goal: float) -> "Suggestion | None":
         """The first change whose peak is within the goal; without one, that of the smallest peak."""
         seen = []
         for change, peak in tried:
@@ -63,7 +63,7 @@ class Suggestion:
         return min(seen, key=lambda change: change.peak, default=None)
 
 
-def changes(cfg: DictConfig) -> Iterator[Suggestion]:
+def suggest(cfg: DictConfig) -> Iterator[Suggestion]:
     """Suggestions to a training, from those that cost a little time to those that change what is trained."""
     smaller = list(_smaller_batches(cfg))
     checkpointing = {"model.gradient_checkpointing": True}
@@ -101,11 +101,11 @@ def _smaller_batches(cfg: DictConfig) -> Iterator[dict[str, Any]]:
         yield {"data.batch_size": size, "trainer.accumulate_grad_batches": window}
 
 
-def group(name: str, option: str) -> DictConfig:
+def load_group(name: str, option: str) -> DictConfig:
     """An option of a group, with those that it is made of."""
     cfg = OmegaConf.load(conf_dir() / name / f"{option}.yaml")
     assert isinstance(cfg, DictConfig)
-    parents = [group(name, parent) for parent in cfg.pop("defaults", []) if parent != "_self_"]
+    parents = [load_group(name, parent) for parent in cfg.pop("defaults", []) if parent != "_self_"]
     merged = OmegaConf.merge(*parents, cfg)
     assert isinstance(merged, DictConfig)
     return merged

@@ -1,1 +1,1 @@
-"""Answers -> scores with intervals, base beside tuned, and what a judge says."""
+"""Evaluate tuned and base model on test rows: generate, score with intervals, and judge."""

@@ -1,4 +1,4 @@
-"""The evaluation of a run: test rows asked and scored with the tuned model and its base, written beside the run."""
+"""Evaluate a run: generate and score answers of the tuned and the base model for test rows, and write the results."""
 
 import json
 import logging
@@ -24,15 +24,15 @@ log = logging.getLogger(__name__)
 
 
 class Evaluation:
-    """What a trained model and its base say about the same test rows.
+    """Evaluation of a tuned model and its base on the same test rows.
 
     Args:
         settings: The ``evaluate`` keys.
         forward: The model.
-        data: Encoded rows.
-        generator: Makes the answers.
-        seed: Of the bootstrap.
-        split: Where the rows come from.
+        data: Encoded data module.
+        generator: Generates the answers.
+        seed: Seed of the bootstrap.
+        split: Split that the rows come from.
     """
 
     def __init__(
@@ -50,67 +50,68 @@ class Evaluation:
         self.source, self.metrics = data.source.given, compare.chosen_metrics(settings, data.metrics)
         self.base: list[RowResult] | None = None
 
-    def ask_base(self, device: Any) -> None:
-        """Ask the base model: the model as it is (before full fine-tuning), or with its adapter switched off."""
+    def evaluate_base(self, device: Any) -> None:
+        """Run the base model: the model itself (before full fine-tuning), or with its adapter disabled."""
         if self.settings.base and self.base is None and self.rows.encoded:
-            log.info("asking the base model %d of %d test rows", len(self.rows.encoded), self.rows.total)
+            log.info("evaluating the base model on %d of %d test rows", len(self.rows.encoded), self.rows.total)
             with trainable.base_of(self.forward.model):
-                self.base = self._ask(self.generator, device)
+                self.base = self._run(self.generator, device)
 
-    def ask_tuned(self, device: Any) -> dict[str, Any]:
-        """Ask the tuned model, once or for each of ``evaluate.seeds``, and score; the base too if that was not done yet.
+    def evaluate_tuned(self, device: Any) -> dict[str, Any]:
+        """Run the tuned model, once or for each of ``evaluate.seeds``, and score it; run the base model if not done yet.
 
         Returns:
             The content of ``evaluation.json``.
         """
         started = time.perf_counter()
-        log.info("asking the tuned model %d of %d test rows", len(self.rows.encoded), self.rows.total)
+        log.info("evaluating the tuned model on %d of %d test rows", len(self.rows.encoded), self.rows.total)
         seeds = self.settings.seeds or [self.generator.seed]
-        told = {seed: self._ask(self.generator.with_settings(seed=seed), device) for seed in seeds}
+        results = {seed: self._run(self.generator.with_settings(seed=seed), device) for seed in seeds}
         if trainable.has_adapter(self.forward.model):
-            self.ask_base(device)
-        self.predictions = inference.predictions(self.rows, self.generator.codec, told[seeds[0]], self.base)
-        found = {
+            self.evaluate_base(device)
+        self.predictions = inference.to_predictions(self.rows, self.generator.codec, results[seeds[0]], self.base)
+        return {
             "source": self.source,
             "split": self.rows.split,
             "rows": len(self.predictions),
             "of": self.rows.total,
-            **scored(self.predictions, self.metrics, self.settings, self.seed),
+            **score_predictions(self.predictions, self.metrics, self.settings, self.seed),
             "generation": {**self.generator.given, "batch_size": None, "batch_tokens": self.settings.batch_tokens},
-            "seeds": self._spread(told) if self.settings.seeds else None,
+            "seeds": self._over_seeds(results) if self.settings.seeds else None,
             "seconds": round(time.perf_counter() - started, 1),
         }
-        return found
 
     def save(self, folder: Path, found: dict[str, Any]) -> None:
-        """``predictions.jsonl``, ``evaluation.json``, and the Alpaca experiment's file where asked for."""
+        """Write ``predictions.jsonl``, ``evaluation.json`` and, if configured, ``evaluate.response_file``."""
         predictions.save(folder / "predictions.jsonl", self.predictions)
         if self.settings.response_file:
             answers = [prediction.answer for prediction in self.predictions]
             predictions.save_responses(folder / self.settings.response_file, self.rows.examples, answers)
-        save(folder / "evaluation.json", found)
+        save_evaluation(folder / "evaluation.json", found)
 
-    def _ask(self, generator: Generator, device: Any) -> list[RowResult]:
+    def _run(self, generator: Generator, device: Any) -> list[RowResult]:
         with on_device(self.forward.model, device):
-            return inference.ask(self.forward, generator, self.rows.encoded, self.settings.batch_tokens)
+            return inference.evaluate_rows(self.forward, generator, self.rows.encoded, self.settings.batch_tokens)
 
-    def _spread(self, told: dict[int, list[RowResult]]) -> dict[str, Any]:
+    def _over_seeds(self, results: dict[int, list[RowResult]]) -> dict[str, Any]:
         runs = {
             seed: [
-                ScoredAnswer(one.answer.text, example.answer, one.answer.ended, one.nats, one.tokens)
-                for one, example in zip(answers, self.rows.examples, strict=True)
+                ScoredAnswer(row.answer.text, example.answer, row.answer.ended, row.nats, row.tokens)
+                for row, example in zip(rows, self.rows.examples, strict=True)
             ]
-            for seed, answers in told.items()
+            for seed, rows in results.items()
         }
-        return {"seeds": list(runs), "scores": compare.spread(self.metrics, runs)}
+        return {"seeds": list(runs), "scores": compare.seed_spread(self.metrics, runs)}
 
 
-def scored(found: Sequence[predictions.Prediction], metrics: Any, settings: Any, seed: int) -> dict[str, Any]:
-    """Scores with intervals, and what they say in a sentence."""
+def score_predictions(
+    found: Sequence[predictions.Prediction], metrics: Any, settings: Any, seed: int
+) -> dict[str, Any]:
+    """Scores with intervals, and a one-sentence headline."""
     scores = compare.score(found, metrics, resamples=settings.resamples, seed=seed)
     return {"headline": compare.headline(scores), "scores": scores, "resamples": settings.resamples, "seed": seed}
 
 
-def save(file: Path, found: dict[str, Any]) -> None:
-    """Valid JSON, whole or not at all."""
+def save_evaluation(file: Path, found: dict[str, Any]) -> None:
+    """Write ``evaluation.json`` atomically; NaN and infinity become null."""
     write(file, json.dumps(finite(found), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")

@@ -19,7 +19,9 @@ class RowResult(NamedTuple):
     tokens: int
 
 
-def ask(forward: Forward, generator: Generator, rows: Sequence[EncodedExample], batch_tokens: int) -> list[RowResult]:
+def evaluate_rows(
+    forward: Forward, generator: Generator, rows: Sequence[EncodedExample], batch_tokens: int
+) -> list[RowResult]:
     """Answers and losses, in the order of the rows.
 
     Generation starts from the very ids that the row was (or would have been) trained with, a trimmed prompt included.
@@ -30,7 +32,7 @@ def ask(forward: Forward, generator: Generator, rows: Sequence[EncodedExample], 
     return [RowResult(answer, *loss) for answer, loss in zip(answers, losses, strict=True)]
 
 
-def predictions(
+def to_predictions(
     rows: EvalRows, codec: Any, tuned: Sequence[RowResult], base: Sequence[RowResult] | None
 ) -> list[Prediction]:
     """One per row, not scored yet."""

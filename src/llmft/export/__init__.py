@@ -1,1 +1,1 @@
-"""A trained run -> what is handed to others: weights, card, checksums, archive, Hub; and an archive back to a folder."""
+"""Export a run: weights, model card, checksums, zip archive, Hub upload; and unpack such an archive."""

@@ -1,4 +1,4 @@
-"""``SHA256SUMS``: the digest of every file of a folder, as ``sha256sum --check`` reads it."""
+"""Write and parse ``SHA256SUMS``, in the format of ``sha256sum --check``."""
 
 import re
 from collections.abc import Iterable
@@ -11,26 +11,26 @@ LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 def write(folder: Path) -> None:
-    """List all files below a folder, by name."""
-    lines = [f"{digest(folder / name)}  {name}\n" for name in files_of(folder) if name != NAME]
+    """Write the checksums of all files below a folder, sorted by name."""
+    lines = [f"{digest(folder / name)}  {name}\n" for name in list_files(folder) if name != NAME]
     (folder / NAME).write_text("".join(lines), encoding="utf-8")
 
 
-def files_of(folder: Path) -> list[str]:
-    """The files below a folder, as ``/``-separated paths from it, sorted."""
+def list_files(folder: Path) -> list[str]:
+    """Relative POSIX paths of all files below a folder, sorted."""
     return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
 
 
-def parsed(lines: Iterable[str]) -> dict[str, str]:
-    """Digest by name.
+def parse(lines: Iterable[str]) -> dict[str, str]:
+    """Parse lines to digests by file name.
 
     Raises:
-        ValueError: A line is none of such a list, or a name stands there twice.
+        ValueError: A line has another format, or a name occurs twice.
     """
     found: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         match = LINE.fullmatch(line)
         if not match or match[2] in found:
-            raise ValueError(f"{NAME}:{number}: must be a SHA-256, two spaces and a name that is not there yet")
+            raise ValueError(f"{NAME}:{number}: must be a SHA-256, two spaces and a unique file name")
         found[match[2]] = match[1]
     return found

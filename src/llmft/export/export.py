@@ -1,4 +1,4 @@
-"""A run -> a verified folder of weights, tokenizer, prompt, settings and card; or an archive of it, or a Hub repository."""
+"""Export a run to a verified folder (weights, tokenizer, chat template, generation config, card), a zip, or the Hub."""
 
 import gc
 import logging
@@ -23,7 +23,13 @@ log = logging.getLogger(__name__)
 
 
 class Exported(NamedTuple):
-    """Where an export is (None: on the Hub alone), the largest difference of a logit, and the URL of its commit on the Hub."""
+    """Result of an export.
+
+    Attributes:
+        path: Folder or archive; None if it is only on the Hub.
+        difference: Largest absolute difference of a logit to the trained model.
+        url: URL of the commit on the Hub, if pushed.
+    """
 
     path: Path | None
     difference: float
@@ -35,24 +41,24 @@ def export(run: Path, cfg: DictConfig, to: str | None, settings: Any) -> Exporte
 
     Args:
         run: The run directory.
-        cfg: Its config.
-        to: A folder that is not there yet (with ``zip``: the archive, ``.zip`` is added where it is not said).
+        cfg: The run's config.
+        to: A folder that does not exist yet (with ``zip``: the archive, ``.zip`` is appended if missing).
         settings: ``form`` (``adapter`` or ``merged``), ``shard_size``, ``tolerance``, ``zip``, ``hub`` and ``private``.
 
     Raises:
-        UserError: There is no adapter to export, the target is taken, the Hub refuses, or what was written gives other
-            logits than the trained model; then it is removed again.
+        UserError: There is no adapter to export, the target exists, the Hub refuses, or the logits of the exported model
+            differ from the trained model's; nothing is kept then.
     """
     if settings.form == "adapter" and not trainable.is_adapter(cfg.peft):
         raise UserError("form=adapter: this run trained all weights and has no adapter; use form=merged")
     if to is None and settings.hub is None:
         raise UserError("export: pass to=FOLDER, hub=owner/name or both")
     if settings.hub:
-        hub.check(settings.hub)
+        hub.check_access(settings.hub)
     with _target(to, zipped=settings.zip) as (folder, final):
         difference = _write(run, cfg, folder, settings)
         for file in folder.iterdir():
-            file.chmod(0o644)  # safetensors makes files for their owner alone
+            file.chmod(0o644)  # safetensors creates files that only their owner can read
         checksums.write(folder)
         if settings.zip and final:
             pack(folder, final)
@@ -62,7 +68,7 @@ def export(run: Path, cfg: DictConfig, to: str | None, settings: Any) -> Exporte
 
 @contextmanager
 def _target(to: str | None, *, zipped: bool) -> Iterator[tuple[Path, Path | None]]:
-    """The folder to write into, and what it will be."""
+    """Yield the folder to write into, and the final path (None if the export is only pushed to the Hub)."""
     if to is not None and not zipped:
         final = new_folder("to", to)
         with whole_or_nothing(final) as folder:
@@ -73,40 +79,44 @@ def _target(to: str | None, *, zipped: bool) -> Iterator[tuple[Path, Path | None
         final = new_folder("to", to.removesuffix(".zip") + ".zip")
         if final.is_dir():
             raise UserError(f"to={to}: {final.name} is a folder")
-    # beside the target, which has the space; the system's folder for what nobody keeps
+    # next to the target, on the same disk; in the system's temporary folder if the export is only pushed
     with tempfile.TemporaryDirectory(prefix=".export-", dir=final.parent if final else None) as scratch:
         yield Path(scratch), final
 
 
 def _write(run: Path, cfg: DictConfig, folder: Path, settings: Any) -> float:
     source, device = run / "model", devices.default_device()
-    backbone = weights.full_precision(source, cfg)
-    asked = _trained(backbone, cfg, device, folder if settings.form == "merged" else None, settings.shard_size)
+    backbone = weights.load_full_precision(source, cfg)
+    to = folder if settings.form == "merged" else None
+    references = _reference_logits(backbone, cfg, device, to, settings.shard_size)
     base = None
     if settings.form == "adapter":
         weights.write_adapter(source, folder, model_card.hub_id(cfg), cfg.model.revision)
         base = backbone.path
     auto_class = backbone.family.auto_class
-    difference = verify.largest_difference(folder, base, cfg.model.revision, auto_class, device, asked)
-    if not difference <= settings.tolerance:  # NaN is over it too
+    difference = verify.largest_difference(folder, base, cfg.model.revision, auto_class, device, references)
+    if not difference <= settings.tolerance:  # also true for NaN
         raise UserError(
-            f"export: loaded again, a logit differs by {difference:.3g}, more than tolerance={settings.tolerance:g};"
-            " nothing was kept"
+            f"export: a logit of the reloaded model differs by {difference:.3g}, more than tolerance="
+            f"{settings.tolerance:g}; nothing was kept"
         )
-    told = f"Loaded again, no logit differed by more than {difference:.2g} from the trained model's, over {len(asked)} questions."
-    (folder / "README.md").write_text(model_card.of_run(run, cfg, settings.form, told), encoding="utf-8")
+    verified = (
+        f"Verified by reloading: over {len(references)} prompts, no logit differs by more than {difference:.2g} from the"
+        " trained model's."
+    )
+    (folder / "README.md").write_text(model_card.run_card(run, cfg, settings.form, verified), encoding="utf-8")
     return difference
 
 
-def _trained(
+def _reference_logits(
     backbone: TrainedBackbone, cfg: DictConfig, device: Any, to: Path | None, shards: str
 ) -> list[verify.ReferenceLogits]:
-    """Ask the trained model, and write it merged where that is wanted; it is gone from memory afterwards."""
+    """Compute the trained model's logits, and write it merged if ``to`` is given; the model is freed afterwards."""
     model = backbone.load().eval().to(device)
     questions = [question.with_system(cfg.data.system) for question in sample_questions(cfg.data.questions)]
-    asked = verify.probes(model, backbone.codec, [question.context for question in questions])
+    references = verify.reference_logits(model, backbone.codec, [question.context for question in questions])
     if to:
         weights.write_merged(model, backbone.folder, to, shards)
     del model
     gc.collect()
-    return asked
+    return references

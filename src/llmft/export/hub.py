@@ -1,4 +1,4 @@
-"""A folder -> a model repository of the Hugging Face Hub."""
+"""Push a folder to a model repository on the Hugging Face Hub."""
 
 import os
 from pathlib import Path
@@ -6,15 +6,15 @@ from pathlib import Path
 from llmft.utils.errors import UserError
 
 
-def check(name: str) -> None:
-    """Find out before any work that nothing can be pushed.
+def check_access(name: str) -> None:
+    """Check that pushing is possible, before any work.
 
     Raises:
-        UserError: There is no ``HF_TOKEN`` in the environment, or the Hub is switched off.
+        UserError: There is no ``HF_TOKEN`` in the environment, or the Hub is in offline mode.
     """
     if not os.environ.get("HF_TOKEN"):
         raise UserError(
-            f"hub={name}: needs a token that may write, in the environment variable HF_TOKEN (nowhere else)"
+            f"hub={name}: needs a token with write access in the environment variable HF_TOKEN (only there)"
         )
     from huggingface_hub import constants
 
@@ -23,15 +23,15 @@ def check(name: str) -> None:
 
 
 def push(folder: Path, name: str, *, private: bool) -> str:
-    """Make the repository if need be and upload all files in one commit; returns the commit's URL.
+    """Create the repository if it does not exist and upload all files in one commit; returns the commit's URL.
 
     Args:
-        folder: What was exported.
+        folder: The exported folder.
         name: ``owner/name``.
-        private: Whether a repository that is made now is for its owner alone; one that is there stays as it is.
+        private: Whether to create a private repository; an existing one is not changed.
 
     Raises:
-        UserError: The Hub refused, or could not be reached.
+        UserError: The Hub refused the upload, or could not be reached.
     """
     from huggingface_hub import HfApi
 
@@ -43,7 +43,7 @@ def push(folder: Path, name: str, *, private: bool) -> str:
         Exception
     ) as error:  # of the Hub's client, of its HTTP library, of what checks the card: they have no common base
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        told = " ".join(lines[:3]).replace(os.environ["HF_TOKEN"], "***")
+        reason = " ".join(lines[:3]).replace(os.environ["HF_TOKEN"], "***")
         raise UserError(
-            f"hub={name}: the Hub at {api.endpoint} did not take it: {told or type(error).__name__}"
+            f"hub={name}: upload to the Hub at {api.endpoint} failed: {reason or type(error).__name__}"
         ) from None

@@ -1,4 +1,4 @@
-"""The licence of a base model, where it is known."""
+"""Find the license of a base model."""
 
 import re
 from typing import Any
@@ -11,18 +11,18 @@ from llmft.utils.paths import user_path
 FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---", re.DOTALL)
 
 
-def of_base(model: DictConfig) -> str | None:
-    """What the model's config says (``model.license``, for its own path), or the card in its local folder; None if neither."""
+def base_model_license(model: DictConfig) -> str | None:
+    """The license from the model's config (``model.license``, if the path is unchanged) or its local card; None if unknown."""
     shipped = conf_dir() / "model" / f"{model.name}.yaml"
     if shipped.is_file():
         known: Any = OmegaConf.load(shipped)
         if known.path == model.path:
             return OmegaConf.select(known, "license")
     card = user_path(str(model.path)) / "README.md"
-    return of_card(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
+    return card_license(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
 
 
-def of_card(text: str) -> str | None:
+def card_license(text: str) -> str | None:
     """The ``license`` of a model card's front matter."""
     head = FRONT_MATTER.match(text)
     found = re.search(r"^license:\s*[\"']?([\w.+-]+)", head[1], re.MULTILINE) if head else None

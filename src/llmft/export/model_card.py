@@ -1,4 +1,4 @@
-"""A run -> the model card (``README.md``) of its weights: what data, what settings, what it scored, what it is not."""
+"""Write the model card (``README.md``) of a run: usage, data, training settings, scores, limitations, license."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,13 +9,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from llmft.data.notice import notices
 from llmft.export import license
-from llmft.metrics.format import interval, number
+from llmft.metrics.format import format_interval, format_number
 from llmft.models.peft.trainable import is_adapter
 from llmft.runs.directory import RunDirectory
 from llmft.utils import files
 from llmft.utils.text import in_markdown
 
-# What a reader asks of a training, as keys of its config.
+# Config keys in the table of training settings.
 SETTINGS = (
     "peft.name", "peft.r", "peft.alpha", "peft.dropout", "peft.targets", "optim._target_", "optim.lr", "optim.weight_decay",
     "scheduler.name", "scheduler.warmup_steps", "data.batch_size", "data.batching", "trainer.accumulate_grad_batches",
@@ -38,8 +38,8 @@ inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, ret
 print(tokenizer.decode(model.generate(**inputs)[0]{behind}, skip_special_tokens=True))"""
 
 
-def of_run(run: Path, cfg: DictConfig, form: str, checked: str = "") -> str:
-    """The card of a run directory: what its ``run.json`` and, where there is one, ``evaluation.json`` say by now.
+def run_card(run: Path, cfg: DictConfig, form: str, checked: str = "") -> str:
+    """The card of a run, from its ``run.json`` and, if it exists, ``evaluation.json``.
 
     Raises:
         UserError: ``run.json`` cannot be read.
@@ -50,47 +50,47 @@ def of_run(run: Path, cfg: DictConfig, form: str, checked: str = "") -> str:
 
 
 def write(run: Path, cfg: DictConfig) -> None:
-    """Write the card of ``model/``, with what is known by now: when the weights are saved, and when they have been scored."""
+    """Write the card of ``model/``; called when the weights are saved, and again when they have been evaluated."""
     form = "adapter" if is_adapter(cfg.peft) else "merged"
-    files.write(run / "model" / "README.md", of_run(run, cfg, form))
+    files.write(run / "model" / "README.md", run_card(run, cfg, form))
 
 
 def card(
     cfg: DictConfig, record: Mapping[str, Any], scores: Mapping[str, Any] | None, form: str, checked: str = ""
 ) -> str:
-    """The card as Markdown with the front matter that the Hub reads; it names no path of this machine.
+    """The card as Markdown with YAML front matter for the Hub, without local paths.
 
     Args:
         cfg: The run's config.
-        record: What ``run.json`` holds (``data``, ``metrics``, ``versions``, ``parameters``).
-        scores: The content of ``evaluation.json``, None where nothing was evaluated.
+        record: The content of ``run.json`` (``data``, ``metrics``, ``versions``, ``parameters``).
+        scores: The content of ``evaluation.json``; None if nothing was evaluated.
         form: ``adapter`` or ``merged``.
-        checked: What was found when the folder was loaded again.
+        checked: A sentence about the verification of the export.
     """
     parts = [
         _head(cfg, form),
         f"# {in_markdown(f'{cfg.data.name} on {cfg.model.name}')}\n",
-        f"{base_named(cfg)}, fine-tuned with llmft ({in_markdown(cfg.peft.name)}; {_form(form)}). {checked}".rstrip()
+        f"{base_model_name(cfg)}, fine-tuned with llmft ({in_markdown(cfg.peft.name)}; {_form(form)}). {checked}".rstrip()
         + "\n",
         "## Use\n",
         f"```python\n{_use(cfg, form)}\n```\n",
-        "The trained prompt is the tokenizer's chat template; the settings of its answers are the generation config.\n",
+        "The prompt format is the tokenizer's chat template; the decoding settings are in the generation config.\n",
         "## Data\n",
         *_table(_data(record.get("data") or {})),
         "## Training\n",
         *_table(_training(cfg, record)),
         "## Scores\n",
         *(_scores(scores) if scores else _losses(record.get("metrics") or {})),
-        "## Limits\n",
-        *_limits(cfg, scores),
-        "## Licence\n",
-        _licence(cfg) + "\n",
+        "## Limitations\n",
+        *_limitations(cfg, scores),
+        "## License\n",
+        _license(cfg) + "\n",
     ]
     return "\n".join(parts)
 
 
-def base_named(cfg: DictConfig) -> str:
-    """The base model as others can find it: a Hub id, a package, or the name of a local folder without its path."""
+def base_model_name(cfg: DictConfig) -> str:
+    """The base model's public name: a Hub id, a package, or the name of a local folder without its path."""
     path = hub_id(cfg) or str(cfg.model.path)
     if path.startswith(("pypi:", "tiny:")) or hub_id(cfg):
         file = f", {Path(cfg.model.gguf_file).name}" if cfg.model.gguf_file else ""
@@ -99,7 +99,7 @@ def base_named(cfg: DictConfig) -> str:
 
 
 def hub_id(cfg: DictConfig) -> str | None:
-    """The Hub id of the base model, None where it came from elsewhere."""
+    """The Hub id of the base model; None if it is not from the Hub."""
     from llmft.data.sources import HUB_ID
     from llmft.utils.paths import user_path
 
@@ -108,7 +108,7 @@ def hub_id(cfg: DictConfig) -> str | None:
 
 
 def _form(form: str) -> str:
-    return "the adapter alone" if form == "adapter" else "whole weights"
+    return "adapter only" if form == "adapter" else "full weights"
 
 
 def _head(cfg: DictConfig, form: str) -> str:
@@ -116,7 +116,7 @@ def _head(cfg: DictConfig, form: str) -> str:
     head["pipeline_tag"] = "text-generation"
     if base := hub_id(cfg):
         head["base_model"] = base
-    if known := license.of_base(cfg.model):
+    if known := license.base_model_license(cfg.model):
         head["license"] = known
     return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---"])
 
@@ -145,17 +145,18 @@ def _training(cfg: DictConfig, record: Mapping[str, Any]) -> Iterator[tuple[str,
     parameters, metrics = record.get("parameters") or {}, record.get("metrics") or {}
     yield from ((key, OmegaConf.select(cfg, key)) for key in SETTINGS)
     yield "optimizer steps", metrics.get("steps")
-    yield "weights are of step", metrics.get("best_step")
+    yield "best checkpoint (step)", metrics.get("best_step")
     if parameters:
-        yield "trained parameters", f"{parameters['trainable']:,} of {parameters['total']:,}"
-    yield "versions", ", ".join(f"{name} {number}" for name, number in (record.get("versions") or {}).items())
+        yield "trainable parameters", f"{parameters['trainable']:,} of {parameters['total']:,}"
+    yield (
+        "versions",
+        ", ".join(f"{name} {format_number}" for name, format_number in (record.get("versions") or {}).items()),
+    )
 
 
 def _scores(found: Mapping[str, Any]) -> list[str]:
-    stands_in = "" if found["split"] == "test" else " They chose the checkpoint, so they flatter it."
-    lines = [
-        f"{found['rows']} of {found['of']} {in_markdown(found['split'])} rows, 95 % bootstrap intervals.{stands_in}\n"
-    ]
+    bias = "" if found["split"] == "test" else " They also selected the checkpoint, so the scores are optimistic."
+    lines = [f"{found['rows']} of {found['of']} {in_markdown(found['split'])} rows, 95 % bootstrap intervals.{bias}\n"]
     lines += ["| score | base | tuned | difference | |", "|---|---|---|---|---|"]
     for name, entry in found["scores"].items():
         base, tuned = _with_interval(entry, "base"), _with_interval(entry, "tuned")
@@ -173,35 +174,36 @@ def _scores(found: Mapping[str, Any]) -> list[str]:
 def _with_interval(entry: Mapping[str, Any], name: str) -> str:
     sign = name == "difference"
     ends = entry.get(f"{name}_interval")
-    return number(entry.get(name), sign=sign) + (f" ({interval(ends, sign=sign)})" if ends else "")
+    return format_number(entry.get(name), sign=sign) + (f" ({format_interval(ends, sign=sign)})" if ends else "")
 
 
 def _losses(metrics: Mapping[str, Any]) -> list[str]:
     before, after = metrics.get("before") or {}, metrics.get("after") or {}
     rows = [
-        (name, number(value) + (f" ({number(before[name])} before training)" if before.get(name) else ""))
+        (name, format_number(value) + (f" ({format_number(before[name])} before training)" if before.get(name) else ""))
         for name, value in sorted(after.items())
     ]
-    return ["No test rows were answered; these are validation rows, which chose the checkpoint.\n", *_table(rows)]
+    return [
+        "No test rows were evaluated; these are validation metrics, which selected the checkpoint.\n",
+        *_table(rows),
+    ]
 
 
-def _limits(cfg: DictConfig, scores: Mapping[str, Any] | None) -> Iterator[str]:
+def _limitations(cfg: DictConfig, scores: Mapping[str, Any] | None) -> Iterator[str]:
     prompt, answer = cfg.data.max_prompt_tokens, cfg.data.max_answer_tokens
-    yield "- It has the gaps and biases of its base model; fine-tuning on a few rows teaches a form of answer, not facts."
-    yield f"- It was trained on prompts of up to {prompt} and answers of up to {answer} tokens."
+    yield "- It inherits the limitations and biases of its base model; fine-tuning on a few rows teaches style, not facts."
+    yield f"- It was trained on prompts of up to {prompt} tokens and answers of up to {answer} tokens."
     if not scores:
-        yield "- Nobody has measured its answers."
+        yield "- Its answers have not been evaluated."
     yield from (f"- {in_markdown(notice)}" for notice in notices(cfg.data))
-    yield "- It was not tested for safety.\n"
+    yield "- It has not been tested for safety.\n"
 
 
-def _licence(cfg: DictConfig) -> str:
-    known = license.of_base(cfg.model)
+def _license(cfg: DictConfig) -> str:
+    known = license.base_model_license(cfg.model)
     if known:
-        return f"The base model's licence (`{known}`) applies to these weights too; so may the terms of the data."
-    return (
-        "The base model's licence is not known here; it applies to these weights too, and so may the terms of the data."
-    )
+        return f"The base model's license (`{known}`) also applies to these weights, and so may the terms of the data."
+    return "The base model's license is unknown; it also applies to these weights, and so may the terms of the data."
 
 
 def _table(rows: Any) -> list[str]:

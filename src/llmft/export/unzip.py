@@ -1,4 +1,4 @@
-"""An archive from somebody else -> a new folder, or one clear message and nothing left behind."""
+"""Safely unpack an untrusted zip archive into a new folder; on any error nothing is left behind."""
 
 import hashlib
 import shutil
@@ -18,7 +18,7 @@ from llmft.utils.folders import whole_or_nothing
 BLOCK = 2**20
 MAX_SUMS = 2**24  # bytes of SHA256SUMS
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# What the standard library raises for archives that are cut short, encrypted, or made to break readers.
+# Exceptions of the standard library for truncated, encrypted or malicious archives.
 BROKEN = (
     zipfile.BadZipFile,
     NotImplementedError,
@@ -32,30 +32,30 @@ BROKEN = (
 
 
 class ArchiveLimits(NamedTuple):
-    """What an archive may at most hold: files, bytes once unpacked, and unpacked bytes for each byte of the archive."""
+    """Maximum number of files, unpacked bytes, and compression ratio (unpacked bytes per byte of the archive)."""
 
     files: int
     size: int
     ratio: float
 
 
-def restore(archive: Path, given: str, to: Path, caps: ArchiveLimits) -> list[str]:
-    """Unpack into ``to``, which must not be there yet; returns the names of the files.
+def restore(archive: Path, given: str, to: Path, limits: ArchiveLimits) -> list[str]:
+    """Unpack into ``to``, which must not exist yet; returns the names of the files.
 
     Args:
-        archive: A zip file with ``SHA256SUMS`` in it, as ``export zip=true`` makes it.
-        given: Its name as the user wrote it, for messages.
-        to: The folder that shall hold it.
-        caps: Beyond them it is refused.
+        archive: A zip file with ``SHA256SUMS``, as ``export zip=true`` writes it.
+        given: The path as the user wrote it, for messages.
+        to: The target folder.
+        limits: Larger archives are refused.
 
     Raises:
-        UserError: It is no such archive, would write elsewhere than into ``to``, holds links or devices, is over a cap, or
-            differs from its checksums. Then nothing of it is left.
+        UserError: The file is not such an archive, has paths outside of ``to``, links or devices, exceeds a limit, or does
+            not match its checksums. Nothing is left behind then.
     """
     try:
         with zipfile.ZipFile(archive) as packed:
             members = [info for info in packed.infolist() if not info.is_dir()]
-            faults = [*_archive_faults(members, archive.stat().st_size, caps, to.parent)]
+            faults = [*_archive_faults(members, archive.stat().st_size, limits, to.parent)]
             faults += [fault for info in packed.infolist() for fault in _member_faults(info)]
             faults = faults or [*_clashes(members)]
             if faults:
@@ -65,20 +65,20 @@ def restore(archive: Path, given: str, to: Path, caps: ArchiveLimits) -> list[st
                 for info in members:
                     _extract(packed, info, folder, sums.get(info.filename), given)
     except BROKEN as error:
-        raise UserError(f"archive={given}: is no whole zip archive ({error})") from None
+        raise UserError(f"archive={given}: is not a valid zip archive ({error})") from None
     return sorted(info.filename for info in members)
 
 
 def _archive_faults(
-    members: Sequence[zipfile.ZipInfo], packed: int, caps: ArchiveLimits, parent: Path
+    members: Sequence[zipfile.ZipInfo], packed: int, limits: ArchiveLimits, parent: Path
 ) -> Iterator[str]:
     size = sum(info.file_size for info in members)
-    if len(members) > caps.files:
-        yield f"holds {len(members):,} files; restore.max_files is {caps.files:,}"
-    if size > caps.ratio * packed:
-        yield f"would be {size / packed:.0f} times its {packed:,} bytes; restore.max_ratio is {caps.ratio:g}"
-    if size > caps.size:
-        yield f"would be {size:,} bytes unpacked; restore.max_size is {caps.size:,}"
+    if len(members) > limits.files:
+        yield f"holds {len(members):,} files; restore.max_files is {limits.files:,}"
+    if size > limits.ratio * packed:
+        yield f"would unpack to {size / packed:.0f} times its {packed:,} bytes; restore.max_ratio is {limits.ratio:g}"
+    if size > limits.size:
+        yield f"would be {size:,} bytes unpacked; restore.max_size is {limits.size:,}"
     elif size > (free := shutil.disk_usage(parent).free):
         yield f"would be {size:,} bytes unpacked; {parent} has {free:,} left"
 
@@ -87,17 +87,17 @@ def _member_faults(info: zipfile.ZipInfo) -> Iterator[str]:
     name, shown = info.filename, ascii(info.orig_filename)[:120]
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        yield f"{shown}: is a {'link' if kind == stat.S_IFLNK else 'device or pipe'}; only files and folders are taken"
-    if not _inside(name, info.orig_filename):
-        yield f"{shown}: is no plain path inside a folder"
+        yield f"{shown}: is a {'link' if kind == stat.S_IFLNK else 'device or pipe'}; only files and folders are allowed"
+    if not _is_safe_path(name, info.orig_filename):
+        yield f"{shown}: is not a plain relative path"
     if info.flag_bits & 0x1:
         yield f"{shown}: is encrypted"
     if info.compress_type not in COMPRESSIONS:
-        yield f"{shown}: is compressed in a way that is not taken (stored and deflated are)"
+        yield f"{shown}: has an unsupported compression (only stored and deflated are allowed)"
 
 
-def _inside(name: str, original: str) -> bool:
-    """Whether a name can only mean a file inside the folder, on any system."""
+def _is_safe_path(name: str, original: str) -> bool:
+    """Whether a name is a path inside the target folder on any operating system."""
     parts = name.removesuffix("/").split("/")
     plain = name.isprintable() and not any(char in original for char in '\0\\:*?"<>|')
     return (
@@ -106,16 +106,16 @@ def _inside(name: str, original: str) -> bool:
 
 
 def _clashes(members: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
-    """Names that would be one file on a system that tells no case apart, and files that others take for folders."""
+    """Names that collide on a case-insensitive file system, and files that are also used as folders."""
     seen: set[str] = set()
     for info in members:
         name = _folded(info.filename)
         if name in seen:
-            yield f"{ascii(info.filename)[:120]}: is in it twice"
+            yield f"{ascii(info.filename)[:120]}: occurs twice"
         seen.add(name)
     for info in members:
         if any(str(above) in seen for above in PurePosixPath(_folded(info.filename)).parents):
-            yield f"{ascii(info.filename)[:120]}: stands inside a file"
+            yield f"{ascii(info.filename)[:120]}: is inside a file"
 
 
 def _folded(name: str) -> str:
@@ -124,13 +124,13 @@ def _folded(name: str) -> str:
 
 def _sums(packed: zipfile.ZipFile, given: str, names: set[str]) -> dict[str, str]:
     if checksums.NAME not in names or packed.getinfo(checksums.NAME).file_size > MAX_SUMS:
-        raise UserError(f"archive={given}: has no {checksums.NAME}; restore takes what `export zip=true` makes")
+        raise UserError(f"archive={given}: has no {checksums.NAME}; restore needs an archive of `export zip=true`")
     try:
-        sums = checksums.parsed(packed.read(checksums.NAME).decode("utf-8").splitlines())
+        sums = checksums.parse(packed.read(checksums.NAME).decode("utf-8").splitlines())
     except ValueError as error:
         raise UserError(f"archive={given}: {error}") from None
-    if odd := sorted(set(sums) ^ (names - {checksums.NAME})):
-        raise UserError(f"archive={given}: {odd[0]!a} is only in one of {checksums.NAME} and the archive")
+    if mismatch := sorted(set(sums) ^ (names - {checksums.NAME})):
+        raise UserError(f"archive={given}: {mismatch[0]!a} is only in one of {checksums.NAME} and the archive")
     return sums
 
 

@@ -1,4 +1,4 @@
-"""The exported folder, loaded as others load it, against the model that was trained: logits and prompts."""
+"""Verify an export: load it with plain transformers and peft, and compare prompt ids and logits with the trained model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,19 +11,19 @@ from llmft.data.tokenization.codec import Codec
 from llmft.models.backbone import quantization
 from llmft.utils.errors import UserError
 
-POSITIONS = 32  # of each probe; enough to pass every weight, and small where the vocabulary is large
+POSITIONS = 32  # logits compared per prompt; enough to use all weights, and small for large vocabularies
 
 
 class ReferenceLogits(NamedTuple):
-    """A question, its prompt's ids, and the logits [T, V] that the trained model gives there."""
+    """A question, its prompt ids, and the trained model's logits, [T, V]."""
 
     context: Sequence[Turn]
     ids: list[int]
     logits: torch.Tensor
 
 
-def probes(model: Any, codec: Codec, contexts: Sequence[Sequence[Turn]]) -> list[ReferenceLogits]:
-    """Ask the trained model, before its weights are merged."""
+def reference_logits(model: Any, codec: Codec, contexts: Sequence[Sequence[Turn]]) -> list[ReferenceLogits]:
+    """Compute the logits of the trained model, before its weights are merged."""
     found = []
     for context in contexts:
         ids = codec.prompt_ids(codec.template.render(context))
@@ -33,7 +33,7 @@ def probes(model: Any, codec: Codec, contexts: Sequence[Sequence[Turn]]) -> list
 
 @torch.inference_mode()
 def logits(model: Any, ids: Sequence[int]) -> torch.Tensor:
-    """Logits [T, V] in float32: at the prompt's last positions (causal), or of a decoder that is given its first ids."""
+    """Logits [T, V] in float32 on the CPU: at the prompt's last positions, or (seq2seq) with its first ids as decoder input."""
     prompt = torch.tensor([ids], device=model.device)
     if model.config.is_encoder_decoder:
         start = torch.full((1, 1), model.config.decoder_start_token_id, device=model.device)
@@ -44,33 +44,38 @@ def logits(model: Any, ids: Sequence[int]) -> torch.Tensor:
 
 
 def largest_difference(
-    folder: Path, base: str | None, revision: str | None, auto_class: Any, device: Any, asked: Sequence[ReferenceLogits]
+    folder: Path,
+    base: str | None,
+    revision: str | None,
+    auto_class: Any,
+    device: Any,
+    references: Sequence[ReferenceLogits],
 ) -> float:
-    """Load a folder with plain transformers (and peft) and compare.
+    """Load an exported folder with plain transformers (and peft), and compare with the trained model.
 
     Args:
-        folder: What was exported.
-        base: Folder or Hub id of the base of an adapter, None for whole weights.
-        revision: Of that base on the Hub.
+        folder: The exported folder.
+        base: Folder or Hub id of an adapter's base model; None for full weights.
+        revision: Revision of the base model on the Hub.
         auto_class: The transformers class of the family.
-        device: Where the trained model was asked.
-        asked: What it said.
+        device: Device of the reference logits' model.
+        references: Prompts and logits of the trained model.
 
     Returns:
-        The largest absolute difference of a logit; NaN where one is not finite.
+        The largest absolute difference of a logit; NaN if one is not finite.
 
     Raises:
-        UserError: The exported chat template makes other ids than were trained.
+        UserError: The exported chat template gives other prompt ids than in training.
     """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    for probe in asked:
-        messages = [turn.message() for turn in probe.context]
+    for reference in references:
+        messages = [turn.message() for turn in reference.context]
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
-        if ids != probe.ids:
+        if ids != reference.ids:
             raise UserError(
-                f"export: the chat template gives other ids than were trained for {messages[-1]['content']!r}"
+                f"export: the chat template gives other ids than in training for {messages[-1]['content']!r}"
             )
     safely: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
     model = auto_class.from_pretrained(
@@ -82,5 +87,5 @@ def largest_difference(
 
         model = PeftModel.from_pretrained(model, folder)
     model = model.to(device).eval()
-    differences = [(logits(model, probe.ids) - probe.logits).abs().max() for probe in asked]
+    differences = [(logits(model, reference.ids) - reference.logits).abs().max() for reference in references]
     return float(torch.stack(differences).max())

@@ -1,4 +1,4 @@
-"""A run's ``model/`` -> a folder with the weights as others load them: the adapter alone, or merged into its base."""
+"""Write a run's weights for export: the adapter, or full weights with the adapter merged."""
 
 import json
 import shutil
@@ -9,13 +9,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from llmft.models.backbone.open import TrainedBackbone
 
-# What is written anew; everything else in model/ (tokenizer, chat template, generation config) goes along as it is.
-OURS = ("README.md", "config.json", "adapter_config.json", "model.safetensors.index.json")
+# Files that are written anew; all others in model/ (tokenizer, chat template, generation config) are copied.
+REWRITTEN_FILES = ("README.md", "config.json", "adapter_config.json", "model.safetensors.index.json")
 FULL_PRECISION = {"model": {"dtype": "float32", "gradient_checkpointing": False}, "peft": {"quantise": None}}
 
 
-def full_precision(folder: Path, cfg: DictConfig) -> TrainedBackbone:
-    """The trained model in float32; an adapter is on its base as that was published, never on a quantized one.
+def load_full_precision(folder: Path, cfg: DictConfig) -> TrainedBackbone:
+    """The trained model in float32; an adapter on its published base, never on a quantized one.
 
     Args:
         folder: The run's ``model/``.
@@ -25,7 +25,7 @@ def full_precision(folder: Path, cfg: DictConfig) -> TrainedBackbone:
 
 
 def write_merged(model: Any, source: Path, folder: Path, shard_size: str) -> None:
-    """The whole weights, which need neither peft nor the base; in files of at most ``shard_size`` (e.g. ``4GB``)."""
+    """Write full weights, which need neither peft nor the base, in shards of at most ``shard_size`` (e.g. ``4GB``)."""
     from transformers import GenerationConfig
 
     merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
@@ -35,13 +35,13 @@ def write_merged(model: Any, source: Path, folder: Path, shard_size: str) -> Non
 
 
 def write_adapter(source: Path, folder: Path, base: str | None, revision: str | None) -> None:
-    """The adapter as it was trained, naming its base as others can find it.
+    """Write the adapter, with the public name of its base model in its config.
 
     Args:
         source: The run's ``model/``.
-        folder: Where it goes.
-        base: Hub id of the base model; None where the base was a file of this machine, whose path says nothing to others.
-        revision: Of the base.
+        folder: The target folder.
+        base: Hub id of the base model; None for a local base, whose path is meaningless elsewhere.
+        revision: Revision of the base model.
     """
     shutil.copy(source / "adapter_model.safetensors", folder)
     config = json.loads((source / "adapter_config.json").read_text(encoding="utf-8"))
@@ -52,5 +52,5 @@ def write_adapter(source: Path, folder: Path, base: str | None, revision: str | 
 
 def _copy_rest(source: Path, folder: Path) -> None:
     for file in source.iterdir():
-        if file.is_file() and file.name not in OURS and file.suffix != ".safetensors":
+        if file.is_file() and file.name not in REWRITTEN_FILES and file.suffix != ".safetensors":
             shutil.copy(file, folder)

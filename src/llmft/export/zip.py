@@ -1,22 +1,22 @@
-"""A folder -> one zip archive, the same bytes for the same files."""
+"""Pack a folder into a zip archive, reproducibly: equal files give equal bytes."""
 
 import os
 import shutil
 import zipfile
 from pathlib import Path
 
-from llmft.export.checksums import files_of
+from llmft.export.checksums import list_files
 
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date in a zip
 READABLE = 0o100644 << 16  # a regular file
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Write all files below a folder, uncompressed (weights do not shrink), whole or not at all."""
+    """Write all files below a folder, atomically and uncompressed (weights do not compress)."""
     unfinished = archive.with_name(f".{archive.name}.{os.getpid()}.tmp")
     try:
         with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as packed:
-            for name in files_of(folder):
+            for name in list_files(folder):
                 info = zipfile.ZipInfo(name, EPOCH)
                 info.external_attr = READABLE
                 with (folder / name).open("rb") as source, packed.open(info, "w", force_zip64=True) as target:

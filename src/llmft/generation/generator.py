@@ -10,7 +10,7 @@ from llmft.data.tokenization.codec import Codec
 from llmft.generation.decoder import Decoder
 from llmft.generation.settings import generation_config
 from llmft.generation.stream import Answer
-from llmft.metrics.text_normalization import normal
+from llmft.metrics.text_normalization import normalize
 from llmft.models.backbone.load import max_positions
 from llmft.utils.errors import UserError
 
@@ -121,6 +121,6 @@ class Generator:
 
 def majority(answers: Sequence[Answer]) -> Answer:
     """Self-consistency (Wang et al. 2023): the most frequent answer by normalized text; the first one of a tie."""
-    counts = Counter(normal(answer.text) for answer in answers)
-    best = max(answers, key=lambda answer: counts[normal(answer.text)])
-    return best._replace(votes=counts[normal(best.text)])
+    counts = Counter(normalize(answer.text) for answer in answers)
+    best = max(answers, key=lambda answer: counts[normalize(answer.text)])
+    return best._replace(votes=counts[normalize(best.text)])

@@ -6,7 +6,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.config.target_allowlist import CODE
+from llmft.config.target_allowlist import REMOTE_CODE
 from llmft.generation.generator import Generator
 from llmft.models.backbone.open import Backbone, TrainedBackbone
 from llmft.models.peft.trainable import has_adapter
@@ -24,7 +24,7 @@ def load_generator(cfg: DictConfig) -> tuple[Generator, str | None]:
     if cfg.run is None:
         backbone = Backbone.open(cfg)
         return Generator(backbone.load().to(device.default_device()), backbone.codec, cfg.generation), None
-    chosen = [o for o in HydraConfig.get().overrides.task if o.startswith(("model", "prompt")) and CODE not in o]
+    chosen = [o for o in HydraConfig.get().overrides.task if o.startswith(("model", "prompt")) and REMOTE_CODE not in o]
     if chosen:
         raise UserError(
             f"{chosen[0]}: a run has its own model and prompt; leave it away, or ask a plain model without run="

@@ -1,1 +1,1 @@
-"""Answers and references -> scores with confidence intervals."""
+"""Metrics of generated answers against references, with bootstrap confidence intervals."""

@@ -1,31 +1,31 @@
-"""BLEU and chrF from sacrebleu, ROUGE from rouge-score, as sums of row statistics."""
+"""BLEU and chrF from sacrebleu, ROUGE from rouge-score, as sums of per-example statistics."""
 
 from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 from llmft.metrics import text_normalization
-from llmft.metrics.metric import Metric, Numbers, ScoredAnswer, mean
+from llmft.metrics.metric import Metric, ScoredAnswer, Statistics, mean_metric
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 def bleu(tokenizer: str) -> Metric:
-    """Corpus BLEU; not defined where no reference has four words, since even equal texts would score 0.
+    """Corpus BLEU-4; undefined if no reference has four words, since even equal texts would score 0.
 
     Args:
-        tokenizer: sacrebleu's.
+        tokenizer: sacrebleu's ``tokenize``: ``13a``, ``zh``, ``char`` or ``intl``.
     """
     from sacrebleu.metrics.bleu import BLEU
 
     scorer = BLEU(tokenize=tokenizer)
 
-    def row(answered: ScoredAnswer) -> Numbers:
+    def row(answered: ScoredAnswer) -> Statistics:
         found = scorer.corpus_score([answered.answer], [[answered.reference]])
-        room = max(found.ref_len - 3, 0)  # 4-grams of the reference: without any, BLEU says nothing
-        return (*found.counts, *found.totals, found.sys_len, found.ref_len, room)
+        reference_4grams = max(found.ref_len - 3, 0)
+        return (*found.counts, *found.totals, found.sys_len, found.ref_len, reference_4grams)
 
-    def score(sums: Numbers) -> float | None:
+    def score(sums: Statistics) -> float | None:
         if not sums[10]:
             return None
         counts, totals = [int(n) for n in sums[:4]], [int(n) for n in sums[4:8]]
@@ -37,15 +37,15 @@ def bleu(tokenizer: str) -> Metric:
 
 
 def chrf() -> Metric:
-    """Corpus chrF2: F-score (recall twice as heavy) of character 1- to 6-grams."""
+    """Corpus chrF2: F-score (beta = 2) of character 1- to 6-grams."""
     from sacrebleu.metrics.chrf import CHRF
 
     scorer = CHRF()
 
-    def row(answered: ScoredAnswer) -> Numbers:
+    def row(answered: ScoredAnswer) -> Statistics:
         return scorer._extract_corpus_statistics([answered.answer], [[answered.reference]])[0]
 
-    def score(sums: Numbers) -> float | None:
+    def score(sums: Statistics) -> float | None:
         return scorer._compute_f_score(list(sums)) if sums[1] else None  # pyright: ignore[reportArgumentType]
 
     scorer.corpus_score(["a"], [["a"]])
@@ -72,6 +72,8 @@ def _rouge(answered: ScoredAnswer) -> dict[str, float | None]:
 
 
 def rouge() -> list[Metric]:
-    """ROUGE-1, -2, -L and -Lsum (which splits at newlines): F1, mean over rows."""
+    """ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum (split at newlines): F1, mean over examples."""
     about = f"F1, mean over rows|rouge-score:{version('rouge-score')}|stemmer:porter|tokens:words of any script"
-    return [mean(name, lambda a, name=name: _rouge(a)[name], about, "no reference holds a word") for name in ROUGE]
+    return [
+        mean_metric(name, lambda a, name=name: _rouge(a)[name], about, "no reference holds a word") for name in ROUGE
+    ]

@@ -1,4 +1,4 @@
-"""Rows of statistics -> scores with 95 % intervals, and what of a difference is luck."""
+"""Percentile bootstrap: corpus scores with 95 % confidence intervals, and a paired test of their differences."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -9,49 +9,51 @@ from numpy.typing import NDArray
 from llmft.metrics.metric import Metric
 
 Table = NDArray[np.float64]
-COVERED = (2.5, 97.5)
-# Among 5 rows one system is ahead in all of them by chance in 1 of 16 cases, which is more than an interval of 95 % allows.
-FEWEST = 6
-CHUNK = 1 << 18  # draws held at once, so that memory does not grow with rows times resamples
+PERCENTILES = (2.5, 97.5)
+# With 5 examples one system wins all of them by chance in 1 of 16 cases, more often than a 95 % interval allows.
+MIN_ROWS = 6
+CHUNK = 1 << 18  # draws per chunk, so that memory does not grow with examples times resamples
 
 
 def compare(
     metrics: Sequence[Metric], tuned: Table, base: Table | None, *, resamples: int, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Every metric of one system, or of two on the same rows, with percentile bootstrap intervals over rows.
+    """Score one system, or two on the same examples, with percentile bootstrap intervals over the examples.
 
-    Both systems are scored on the same resamples (a paired bootstrap; Koehn 2004), so what makes a row hard for both cancels out.
+    Both systems are scored on the same resamples (paired bootstrap; Koehn 2004, "Statistical significance tests for machine
+    translation evaluation"), so that the difficulty of an example cancels out in the difference.
 
     Args:
         metrics: In the order of the tables' columns.
-        tuned: [rows, statistics].
-        base: The same of the other system, or None.
-        resamples: How many; 1,000 move the ends of an interval by a few per cent of its width, 0 makes none.
-        seed: Of the draws. Rows are sorted first, so that their order changes nothing.
+        tuned: Statistics, [examples, statistics].
+        base: Statistics of the other system, same shape, or None.
+        resamples: Number of bootstrap resamples; with 1,000 the ends of an interval vary by a few per cent of its width. 0
+            for no intervals.
+        seed: Seed of the resampling. Examples are sorted first, so the result does not depend on their order.
 
     Returns:
         For each metric ``tuned``, ``tuned_interval``, and with a base ``base``, ``base_interval``, ``difference``,
-        ``difference_interval`` and ``verdict``; None for what is not defined, with a ``reason``.
+        ``difference_interval`` and ``verdict``. Undefined values are None, with a ``reason``.
     """
     systems = {"tuned": tuned} | ({} if base is None else {"base": base})
     order = np.lexsort(np.hstack(list(systems.values())).T[::-1]) if len(tuned) else []
     systems = {name: table[order] for name, table in systems.items()}
-    draws = {name: _scores(metrics, table.sum(0)[None]) for name, table in systems.items()}
-    if len(tuned) >= FEWEST and resamples:
-        drawn = [[_scores(metrics, w @ t) for t in systems.values()] for w in _weights(len(tuned), resamples, seed)]
-        again = {name: np.concatenate([chunk[i] for chunk in drawn]) for i, name in enumerate(systems)}
+    scores = {name: _scores(metrics, table.sum(0)[None]) for name, table in systems.items()}
+    if len(tuned) >= MIN_ROWS and resamples:
+        chunks = [[_scores(metrics, w @ t) for t in systems.values()] for w in _weights(len(tuned), resamples, seed)]
+        resampled = {name: np.concatenate([chunk[i] for chunk in chunks]) for i, name in enumerate(systems)}
     else:
-        again = {name: np.full((1, len(metrics)), np.nan) for name in systems}
+        resampled = {name: np.full((1, len(metrics)), np.nan) for name in systems}
     return {
         metric.name: _entry(
-            metric, {n: draws[n][0, i] for n in systems}, {n: again[n][:, i] for n in systems}, rows=len(tuned)
+            metric, {n: scores[n][0, i] for n in systems}, {n: resampled[n][:, i] for n in systems}, rows=len(tuned)
         )
         for i, metric in enumerate(metrics)
     }
 
 
 def _weights(rows: int, resamples: int, seed: int) -> Iterator[Table]:
-    """How often each row was drawn: [some resamples, rows], in chunks."""
+    """Number of times each example was drawn, [resamples, examples], in chunks of resamples."""
     random = np.random.default_rng(seed)
     at_once = max(1, min(resamples, CHUNK // rows))
     for start in range(0, resamples, at_once):
@@ -60,40 +62,45 @@ def _weights(rows: int, resamples: int, seed: int) -> Iterator[Table]:
 
 
 def _scores(metrics: Sequence[Metric], sums: Table) -> Table:
-    """[resamples, statistics] -> [resamples, metrics]; NaN where a score is not defined."""
+    """Sums of statistics, [resamples, statistics], to scores, [resamples, metrics]; NaN if undefined."""
     ends = np.cumsum([m.width for m in metrics])
     parts = [sums[:, end - m.width : end] for m, end in zip(metrics, ends, strict=True)]
-    columns = [[_number(m.score, row) for row in part.tolist()] for m, part in zip(metrics, parts, strict=True)]
+    columns = [[_score_or_nan(m.score, row) for row in part.tolist()] for m, part in zip(metrics, parts, strict=True)]
     return np.array(columns, dtype=np.float64).T.reshape(len(sums), len(metrics))
 
 
-def _number(score: Callable[[Sequence[float]], float | None], sums: Sequence[float]) -> float:
+def _score_or_nan(score: Callable[[Sequence[float]], float | None], sums: Sequence[float]) -> float:
     found = score(sums)
     return float("nan") if found is None or not np.isfinite(found) else found
 
 
-def _entry(metric: Metric, values: dict[str, Any], again: dict[str, Table], *, rows: int) -> dict[str, Any]:
+def _entry(metric: Metric, values: dict[str, Any], resampled: dict[str, Table], *, rows: int) -> dict[str, Any]:
     entry: dict[str, Any] = {"better": metric.better, "definition": metric.definition}
     for name in values:
         entry[name] = _none_if_nan(values[name])
-        entry[f"{name}_interval"] = _interval(again[name]) if entry[name] is not None else None
+        entry[f"{name}_interval"] = _interval(resampled[name]) if entry[name] is not None else None
     if undefined := [name for name in values if entry[name] is None]:
         entry["reason"] = f"{' and '.join(undefined)}: {metric.undefined if rows else 'there are no rows'}"
     if "base" in values:
         difference = _none_if_nan(values["tuned"] - values["base"])
-        interval = None if difference is None else _interval(again["tuned"] - again["base"])
+        interval = None if difference is None else _interval(resampled["tuned"] - resampled["base"])
         entry |= {
             "difference": difference,
             "difference_interval": interval,
             "verdict": verdict(interval, metric.better),
         }
         if difference is not None and interval is None:
-            entry["reason"] = f"{rows} row{'s' * (rows != 1)}: too few for an interval ({FEWEST} at least)"
+            entry["reason"] = f"{rows} row{'s' * (rows != 1)}: too few for an interval ({MIN_ROWS} at least)"
     return entry
 
 
 def verdict(interval: Sequence[float] | None, better: str) -> str | None:
-    """What an interval of a difference (tuned less base) says, in words; None without an interval."""
+    """Classify the interval of a difference (tuned minus base).
+
+    Returns:
+        ``no difference seen`` if the interval includes 0, else ``better`` or ``worse`` (``higher`` or ``lower`` for a metric
+        without a better direction); None without an interval.
+    """
     if interval is None:
         return None
     low, high = interval
@@ -106,11 +113,11 @@ def verdict(interval: Sequence[float] | None, better: str) -> str | None:
 
 
 def _interval(draws: Table) -> list[float] | None:
-    """The middle 95 % of the resamples; None where more than one in twenty is not defined."""
+    """2.5th and 97.5th percentile of the resamples; None if more than 5 % of them are undefined."""
     defined = draws[~np.isnan(draws)]
     if len(defined) < max(0.95 * len(draws), 2):
         return None
-    return [float(end) for end in np.percentile(defined, COVERED)]
+    return [float(end) for end in np.percentile(defined, PERCENTILES)]
 
 
 def _none_if_nan(value: Any) -> float | None:

@@ -1,57 +1,59 @@
-"""The metrics of an evaluation."""
+"""The built-in metrics of an evaluation."""
 
 import math
 from collections import Counter
 
 from llmft.metrics import bleu_rouge, text_normalization
-from llmft.metrics.metric import Metric, Numbers, ScoredAnswer, mean, ratio
+from llmft.metrics.metric import Metric, ScoredAnswer, Statistics, mean_metric, ratio
 
-NO_MODEL = "no model was asked for it"
+NO_MODEL = "needs a model, and only stored answers were scored"
 
 
-def metrics(*, bleu_tokenizer: str = "13a", keywords: bool = False) -> list[Metric]:
-    """The metrics of an evaluation, in the order in which they are shown.
+def builtin_metrics(*, bleu_tokenizer: str = "13a", keywords: bool = False) -> list[Metric]:
+    """The built-in metrics, in display order.
 
     Args:
-        bleu_tokenizer: sacrebleu's tokenizer: ``13a``, or ``zh``, ``char``, ``intl``.
-        keywords: Whether answers are lists of keywords, so that precision and recall of those mean something.
+        bleu_tokenizer: sacrebleu's tokenizer: ``13a``, ``zh``, ``char`` or ``intl``.
+        keywords: Whether answers are keyword lists, to add precision, recall and F1 of the keywords.
     """
     return [
         Metric("loss", 2, _loss, ratio, NO_MODEL, "nats per supervised token of the reference"),
         Metric("perplexity", 2, _loss, _perplexity, NO_MODEL, "exp of the loss"),
-        mean(
+        mean_metric(
             "exact_match",
             _exact_match,
             "normal forms are equal (NFKC; no case, punctuation, English articles: SQuAD's)",
         ),
-        mean("f1", _token_f1, "F1 of the tokens of the normal forms, mean over rows; both empty is 100, one empty 0"),
+        mean_metric(
+            "f1", _token_f1, "F1 of the tokens of the normal forms, mean over rows; both empty is 100, one empty 0"
+        ),
         bleu_rouge.bleu(bleu_tokenizer),
         bleu_rouge.chrf(),
         *bleu_rouge.rouge(),
         *(_keyword_metrics() if keywords else []),
         Metric("words", 2, _words, ratio, "there are no rows", "mean words of an answer (Han and kana: characters)"),
         *(_distinct(n) for n in (1, 2)),
-        mean(
+        mean_metric(
             "ended",
             _ended,
-            "answers that ended by themselves, not at the token limit",
-            "how answers ended is not known",
+            "answers that end with EOS instead of the token limit",
+            "whether answers ended with EOS is not known",
         ),
     ]
 
 
-def judged() -> Metric:
-    """The metric that a judge's scores make; its rows come from the judge."""
+def judge_metric() -> Metric:
+    """The metric of an LLM judge's scores; its statistics come from the judge."""
     return Metric(
         "judge", 2, lambda _: (0, 0), ratio, "the judge gave no valid score", "mean of valid scores, 0 to 100"
     )
 
 
 def _exact_match(answered: ScoredAnswer) -> float:
-    return float(text_normalization.normal(answered.answer) == text_normalization.normal(answered.reference))
+    return float(text_normalization.normalize(answered.answer) == text_normalization.normalize(answered.reference))
 
 
-def _words(answered: ScoredAnswer) -> Numbers:
+def _words(answered: ScoredAnswer) -> Statistics:
     return len(text_normalization.words(answered.answer)), 1
 
 
@@ -62,16 +64,16 @@ def _ended(answered: ScoredAnswer) -> float | None:
 def _keyword_metrics() -> list[Metric]:
     how = "of the set of keywords (split at commas, semicolons, newlines; normal form), mean over rows"
     return [
-        mean(f"keyword_{part}", lambda a, i=i: _keywords(a)[i], f"{part} {how}", "no reference holds a keyword")
+        mean_metric(f"keyword_{part}", lambda a, i=i: _keywords(a)[i], f"{part} {how}", "no reference holds a keyword")
         for i, part in enumerate(("precision", "recall", "f1"))
     ]
 
 
-def _loss(answered: ScoredAnswer) -> Numbers:
+def _loss(answered: ScoredAnswer) -> Statistics:
     return (0, 0) if answered.nats is None else (answered.nats, answered.tokens)
 
 
-def _perplexity(sums: Numbers) -> float | None:
+def _perplexity(sums: Statistics) -> float | None:
     mean = ratio(sums)
     return None if mean is None else math.exp(min(mean, 700))
 
@@ -82,7 +84,9 @@ def _f1(found: Counter[str], wanted: Counter[str]) -> float:
 
 
 def _token_f1(answered: ScoredAnswer) -> float:
-    found, wanted = (Counter(text_normalization.normal(text).split()) for text in (answered.answer, answered.reference))
+    found, wanted = (
+        Counter(text_normalization.normalize(text).split()) for text in (answered.answer, answered.reference)
+    )
     return _f1(found, wanted)
 
 
@@ -100,5 +104,5 @@ def _distinct(n: int) -> Metric:
         grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
         return len(set(grams)) / len(grams) if grams else None
 
-    what = f"different {n}-grams among all of an answer (an answer that repeats itself is low), mean over answers"
-    return mean(f"distinct{n}", value, what, f"no answer holds {n} words")
+    what = f"distinct {n}-grams among all {n}-grams of an answer (low for repetitive answers), mean over answers"
+    return mean_metric(f"distinct{n}", value, what, f"no answer holds {n} words")

@@ -1,4 +1,4 @@
-"""Predictions -> scores with intervals, the base model's beside them, and a verdict."""
+"""Score predictions of tuned and base model with intervals, and compare the two."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from llmft.metrics import bootstrap
-from llmft.metrics.builtin import metrics
+from llmft.metrics.builtin import builtin_metrics
 from llmft.metrics.metric import Metric, ScoredAnswer
 from llmft.metrics.predictions import Prediction, row_scores
 
@@ -19,12 +19,12 @@ def chosen_metrics(settings: Any, own: Sequence[Any] = ()) -> list[Metric]:
         own: ``data.metrics``: ``keywords``, or a Metric.
     """
     keywords = "keywords" in own if settings.keywords == "auto" else settings.keywords
-    builtin = metrics(bleu_tokenizer=settings.bleu_tokenizer, keywords=keywords)
+    builtin = builtin_metrics(bleu_tokenizer=settings.bleu_tokenizer, keywords=keywords)
     return [*builtin, *(metric for metric in own if isinstance(metric, Metric))]
 
 
 def score(predictions: Sequence[Prediction], chosen: Sequence[Metric], *, resamples: int, seed: int) -> dict[str, Any]:
-    """Score the answers, and the base model's where every row has one; writes each row's scores into it.
+    """Score the tuned model, and the base model if every prediction has its answer; sets the scores of each prediction.
 
     Returns:
         See ``bootstrap.compare``.
@@ -39,41 +39,41 @@ def score(predictions: Sequence[Prediction], chosen: Sequence[Metric], *, resamp
 
 
 def metric_statistics(chosen: Sequence[Metric], rows: Sequence[ScoredAnswer]) -> bootstrap.Table:
-    """Statistics of all rows: [rows, statistics], float64."""
+    """Statistics of all examples: [examples, statistics], float64."""
     width = sum(metric.width for metric in chosen)
     found = [[float(n) for metric in chosen for n in metric.row(row)] for row in rows]
     return np.array(found, dtype=np.float64).reshape(len(rows), width)
 
 
-def corpus(chosen: Sequence[Metric], rows: Sequence[ScoredAnswer]) -> dict[str, float | None]:
-    """The scores alone, without intervals."""
+def corpus_scores(chosen: Sequence[Metric], rows: Sequence[ScoredAnswer]) -> dict[str, float | None]:
+    """Corpus scores without intervals."""
     found = bootstrap.compare(chosen, metric_statistics(chosen, rows), None, resamples=0, seed=0)
     return {name: entry["tuned"] for name, entry in found.items()}
 
 
-def spread(chosen: Sequence[Metric], runs: Mapping[int, Sequence[ScoredAnswer]]) -> dict[str, dict[str, Any]]:
-    """Each score over several seeds: mean, standard deviation (n - 1) and values; None where a seed has none."""
-    scores = [corpus(chosen, rows) for rows in runs.values()]
+def seed_spread(chosen: Sequence[Metric], runs: Mapping[int, Sequence[ScoredAnswer]]) -> dict[str, dict[str, Any]]:
+    """Each score over several seeds: mean, standard deviation (ddof = 1) and values; None if undefined for a seed."""
+    scores = [corpus_scores(chosen, rows) for rows in runs.values()]
     found = {}
     for name in scores[0]:
-        values = [value for one in scores if (value := one[name]) is not None]
-        whole = len(values) == len(runs)
+        values = [value for of_seed in scores if (value := of_seed[name]) is not None]
+        complete = len(values) == len(runs)
         found[name] = {
-            "mean": float(np.mean(values)) if whole else None,
-            "sd": float(np.std(values, ddof=1)) if whole and len(values) > 1 else None,
-            "values": [one[name] for one in scores],
+            "mean": float(np.mean(values)) if complete else None,
+            "sd": float(np.std(values, ddof=1)) if complete and len(values) > 1 else None,
+            "values": [of_seed[name] for of_seed in scores],
         }
     return found
 
 
 def headline(found: Mapping[str, Any]) -> str:
-    """One sentence: on how many scores the tuned model is better, worse, or not told apart."""
+    """One sentence: on which scores the tuned model is better, worse, or shows no difference."""
     compared = [(n, e["verdict"]) for n, e in found.items() if e.get("verdict") and e["better"] and n != "perplexity"]
     if not compared:
-        return "nothing to compare: no base model was asked, or there are too few rows"
-    said = [
+        return "nothing to compare: the base model was not evaluated, or there are too few rows"
+    parts = [
         f"{verdict} on {', '.join(names)}"
         for verdict in ("better", "worse", "no difference seen")
         if (names := [name for name, its in compared if its == verdict])
     ]
-    return f"tuned against base: {'; '.join(said)}"
+    return f"tuned against base: {'; '.join(parts)}"

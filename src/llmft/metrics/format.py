@@ -1,4 +1,4 @@
-"""Scores -> a table in the terminal."""
+"""Print an evaluation to the terminal; format scores and intervals."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,8 +12,13 @@ from llmft.utils.console import Console
 COLORS = {"better": "green", "worse": "red"}
 
 
-def show(found: Mapping[str, Any], console: Console) -> None:
-    """Base, tuned, their difference and what it says; why a score is missing below."""
+def print_scores(found: Mapping[str, Any], console: Console) -> None:
+    """Print the table of scores, then the reasons for missing scores, seeds, judge and headline.
+
+    Args:
+        found: The content of ``evaluation.json``.
+        console: Where to print.
+    """
     scores = found["scores"]
     base = any("base" in entry for entry in scores.values())
     table = Table(box=SIMPLE_HEAD)
@@ -22,29 +27,31 @@ def show(found: Mapping[str, Any], console: Console) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for name, entry in scores.items():
         if not base:
-            table.add_row(name, number(entry["tuned"]), interval(entry["tuned_interval"]))
+            table.add_row(name, format_number(entry["tuned"]), format_interval(entry["tuned_interval"]))
             continue
-        difference = number(entry.get("difference"), sign=True), interval(entry.get("difference_interval"), sign=True)
+        difference = (
+            format_number(entry.get("difference"), sign=True),
+            format_interval(entry.get("difference_interval"), sign=True),
+        )
         verdict = entry.get("verdict") or ""
-        row = (number(entry.get("base")), number(entry["tuned"]), *difference)
+        row = (format_number(entry.get("base")), format_number(entry["tuned"]), *difference)
         table.add_row(name, *row, Text(verdict, style=COLORS.get(verdict, "dim")))
     console.print(Text(title(found), style="bold"), soft_wrap=True)
     console.print(table)
     for line in reasons(scores):
         console.print(Text(line, style="dim"), soft_wrap=True)
-    for line in (*_seeds(found), *judge_lines(found)):
+    for line in (*_seeds(found), *judge_summary(found)):
         console.print(Text(line), soft_wrap=True)
     console.print(Text(found["headline"]), soft_wrap=True)
 
 
 def title(found: Mapping[str, Any]) -> str:
-    """What was scored."""
-    of = f"{found['rows']} of {found['of']} {found['split']} rows"
-    return f"{of} of {found['source']}"
+    """What was scored: number of rows, split and source."""
+    return f"{found['rows']} of {found['of']} {found['split']} rows of {found['source']}"
 
 
 def reasons(scores: Mapping[str, Any]) -> list[str]:
-    """Why scores or intervals are missing, those with the same reason together."""
+    """Why scores or intervals are missing, grouped by reason."""
     found: dict[str, list[str]] = {}
     for name, entry in scores.items():
         if entry.get("reason"):
@@ -52,42 +59,41 @@ def reasons(scores: Mapping[str, Any]) -> list[str]:
     return [f"{', '.join(names)}: {reason}" for reason, names in found.items()]
 
 
-def number(value: float | None, *, sign: bool = False) -> str:
-    """Four digits that matter; a dash for none."""
+def format_number(value: float | None, *, sign: bool = False) -> str:
+    """A number with about four significant digits; a dash for None."""
     if value is None or value == 0:
         return "-" if value is None else "0"
     digits = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1
     return f"{value:{'+' if sign else ''}.{digits}f}"
 
 
-def interval(ends: Sequence[float] | None, *, sign: bool = False) -> str:
-    """``low to high``; a dash for none."""
-    return f"{number(ends[0], sign=sign)} to {number(ends[1], sign=sign)}" if ends else "-"
+def format_interval(ends: Sequence[float] | None, *, sign: bool = False) -> str:
+    """An interval as ``low to high``; a dash for None."""
+    return f"{format_number(ends[0], sign=sign)} to {format_number(ends[1], sign=sign)}" if ends else "-"
 
 
 def _seeds(found: Mapping[str, Any]) -> list[str]:
     if not found.get("seeds"):
         return []
-    said = [
-        f"{name} {number(e['mean'])} ± {number(e['sd'])}"
+    scores = [
+        f"{name} {format_number(e['mean'])} ± {format_number(e['sd'])}"
         for name, e in found["seeds"]["scores"].items()
         if e["mean"] is not None
     ]
-    return [f"over seeds {', '.join(map(str, found['seeds']['seeds']))} (mean ± standard deviation): {'; '.join(said)}"]
+    seeds = ", ".join(map(str, found["seeds"]["seeds"]))
+    return [f"over seeds {seeds} (mean ± standard deviation): {'; '.join(scores)}"]
 
 
-def judge_lines(found: Mapping[str, Any]) -> list[str]:
-    """How many of a judge's replies could be used, and why not the others."""
-    said = found.get("judge")
-    if not said:
+def judge_summary(found: Mapping[str, Any]) -> list[str]:
+    """Number of valid judge replies, pairwise wins, and the reasons for invalid replies."""
+    judge = found.get("judge")
+    if not judge:
         return []
-    if "error" in said:
-        return [said["error"]]
-    lines = [
-        f"judge {', '.join(said['models'])}: {said['valid']} of {said['asked']} replies valid, {said['reused']} from before"
-    ]
-    if said["mode"] == "pairwise":
-        lines.append(
-            f"pairs: tuned wins {said['tuned_wins']}, base wins {said['base_wins']}, {said['ties']} ties or undecided"
-        )
-    return lines + [f"judge: {count} x {reason}" for reason, count in said["reasons"].items()]
+    if "error" in judge:
+        return [judge["error"]]
+    valid = f"{judge['valid']} of {judge['asked']} replies valid, {judge['reused']} reused from an earlier run"
+    lines = [f"judge {', '.join(judge['models'])}: {valid}"]
+    if judge["mode"] == "pairwise":
+        wins = f"tuned wins {judge['tuned_wins']}, base wins {judge['base_wins']}"
+        lines.append(f"pairwise: {wins}, {judge['ties']} ties or undecided")
+    return lines + [f"judge: {count} x {reason}" for reason, count in judge["reasons"].items()]

@@ -1,7 +1,7 @@
-"""What a metric is: a few numbers a row whose sums give the corpus score.
+"""The metric interface: per-example statistics whose sums determine the corpus score.
 
-So nothing else is held while rows stream by, and a bootstrap is a matrix product. Shares and similarities are in per cent,
-0 to 100.
+Only the statistics are kept in memory, and a bootstrap is a matrix product over them. Fractions and similarities are in per
+cent, 0 to 100.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,18 +10,18 @@ from typing import NamedTuple
 
 from llmft.config.metric_names import BETTER
 
-Numbers = Sequence[float]
+Statistics = Sequence[float]
 
 
 class ScoredAnswer(NamedTuple):
-    """What is scored: an answer, its reference, and what is known about them.
+    """A generated answer with its reference.
 
     Attributes:
         answer: The generated text.
-        reference: The text that it should have been.
-        ended: Whether it ended by itself, or None where that is not known.
-        nats: Loss of the reference under the model, summed over its supervised tokens; None without a model.
-        tokens: How many these were.
+        reference: The expected text.
+        ended: Whether the answer finished with EOS; None if not known.
+        nats: Cross-entropy of the reference under the model in nats, summed over its supervised tokens; None without a model.
+        tokens: Number of supervised tokens.
     """
 
     answer: str
@@ -33,45 +33,45 @@ class ScoredAnswer(NamedTuple):
 
 @dataclass(frozen=True)
 class Metric:
-    """One score.
+    """A corpus metric that is a function of summed per-example statistics.
 
     Attributes:
-        name: What it is called in every file.
-        width: Numbers it keeps a row.
-        row: An answer -> these numbers; all zero where the row says nothing.
-        score: Their sum -> the score, None where it is not defined.
-        undefined: Why the score is None.
-        definition: What it is, with the signature of the library that computes it.
+        name: Its name in all files.
+        width: Number of statistics per example.
+        row: Computes the statistics of an answer; all zero if the metric is undefined for it.
+        score: Computes the corpus score from the summed statistics; None if undefined.
+        undefined: Reason shown if the score is None.
+        definition: Description with the signature of the library that computes it.
     """
 
     name: str
     width: int
-    row: Callable[[ScoredAnswer], Numbers]
-    score: Callable[[Numbers], float | None]
+    row: Callable[[ScoredAnswer], Statistics]
+    score: Callable[[Statistics], float | None]
     undefined: str
     definition: str
 
     @property
     def better(self) -> str:
-        """``higher`` (as for every metric from outside), ``lower``, or "" if neither is better."""
+        """``higher`` (the default of a user's metric), ``lower``, or "" if the metric has no better direction."""
         return BETTER.get(self.name, "higher")
 
 
-def mean(
+def mean_metric(
     name: str, value: Callable[[ScoredAnswer], float | None], definition: str, undefined: str = "there are no rows"
 ) -> Metric:
-    """A mean over rows, of values from 0 to 1; rows where the value is None are left out."""
+    """A metric that is the mean of a per-example value from 0 to 1, in per cent; examples with value None are skipped."""
 
-    def row(answered: ScoredAnswer) -> Numbers:
+    def row(answered: ScoredAnswer) -> Statistics:
         found = value(answered)
         return (0, 0) if found is None else (found, 1)
 
-    def score(sums: Numbers) -> float | None:
+    def score(sums: Statistics) -> float | None:
         return 100 * sums[0] / sums[1] if sums[1] else None
 
     return Metric(name, 2, row, score, undefined, f"per cent: {definition}")
 
 
-def ratio(sums: Numbers) -> float | None:
-    """The first sum over the second."""
+def ratio(sums: Statistics) -> float | None:
+    """First sum divided by the second; None if the second is 0."""
     return sums[0] / sums[1] if sums[1] else None

@@ -1,4 +1,4 @@
-"""``predictions.jsonl``: test rows with reference, answers of tuned and base model, and scores."""
+"""Read and write ``predictions.jsonl``: test examples with reference, answers of tuned and base model, and scores."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,20 +15,20 @@ from llmft.utils.json import finite
 from llmft.utils.paths import user_path
 from llmft.utils.text import json_line
 
-# What a corpus score is made of says little about one row.
-NOT_OF_A_ROW = ("bleu", "perplexity", "judge")
+# Metrics that are only meaningful over a corpus, or (judge) computed elsewhere.
+CORPUS_ONLY = ("bleu", "perplexity", "judge")
 
 
 @dataclass
 class Prediction:
-    """A test row with what the models say.
+    """A test example with the answers of the models.
 
     Attributes:
-        prompt: What the model was given, decoded.
-        question: The last user turn, which a judge is shown.
-        ended: Whether the answer ended by itself, None where not known.
-        nats: Loss of the reference under the model, summed over ``supervised`` tokens.
-        scores: By metric, of the answer; ``base_scores`` of the base model's.
+        prompt: The decoded prompt.
+        question: The last user turn, which a judge sees.
+        ended: Whether the answer finished with EOS; None if not known.
+        nats: Cross-entropy of the reference under the model in nats, summed over ``supervised`` tokens.
+        scores: Scores of the answer by metric; ``base_scores`` those of the base model's answer.
     """
 
     id: str
@@ -48,38 +48,38 @@ class Prediction:
 
     @property
     def tuned(self) -> ScoredAnswer:
-        """The answer as it is scored."""
+        """The tuned model's answer, ready to be scored."""
         return ScoredAnswer(self.answer, self.reference, self.ended, self.nats, self.supervised)
 
     @property
     def base(self) -> ScoredAnswer:
-        """The base model's answer as it is scored (empty where there is none)."""
+        """The base model's answer, ready to be scored (empty if there is none)."""
         return ScoredAnswer(self.base_answer or "", self.reference, self.base_ended, self.base_nats, self.supervised)
 
 
 def row_scores(metrics: Iterable[Metric], answered: ScoredAnswer) -> dict[str, float | None]:
-    """The scores of one answer; None where a metric says nothing about this row."""
-    chosen = [metric for metric in metrics if metric.name not in NOT_OF_A_ROW]
+    """The scores of one answer; None if a metric is undefined for it."""
+    chosen = [metric for metric in metrics if metric.name not in CORPUS_ONLY]
     found = {metric.name: metric.score(metric.row(answered)) for metric in chosen}
     return {name: None if value is None else round(value, 4) for name, value in found.items()}
 
 
 def save(file: Path, predictions: Sequence[Prediction]) -> None:
-    """One JSON object a line, whole or not at all."""
+    """Write one JSON object per line, atomically."""
     with atomic_open(file) as out:
         for prediction in predictions:
             out.write(json_line(finite(asdict(prediction))) + "\n")
 
 
 def load(path: str) -> list[Prediction]:
-    """Stored predictions: ``predictions.jsonl``, or rows with ``instruction``, ``input``, ``output`` and ``model_response``.
+    """Load ``predictions.jsonl``, or rows with ``instruction``, ``input``, ``output`` and ``model_response``.
 
     Raises:
-        UserError: There is no such file, or rows are wrong; names each with its place.
+        UserError: The file does not exist or has invalid rows; names each with file and line.
     """
     file = user_path(path)
     if not file.is_file() or file.suffix not in (".json", ".jsonl"):
-        raise UserError(f"input={path}: must be a .jsonl or .json file of predictions that is there")
+        raise UserError(f"input={path}: must be an existing .jsonl or .json file of predictions")
     found, faults = [], []
     for number, located in enumerate(read_file(path, file), start=1):
         try:
@@ -94,7 +94,7 @@ def load(path: str) -> list[Prediction]:
 
 
 def save_responses(file: Path, examples: Sequence[Example], answers: Sequence[str]) -> None:
-    """A JSON list of ``instruction``, ``input``, ``output`` and ``model_response``, as the Alpaca experiment keeps it."""
+    """Write a JSON list of ``instruction``, ``input``, ``output`` and ``model_response``, as the Alpaca experiment does."""
     rows = [
         {
             "instruction": e.context[-1].content,

@@ -1,4 +1,4 @@
-"""Text -> the words and the normal form that metrics compare, in any script."""
+"""Word splitting and SQuAD-style normalization for metrics, for any script."""
 
 import string
 import unicodedata
@@ -7,7 +7,7 @@ from typing import Any
 
 import regex
 
-# Han and kana are written without spaces: each character is a word.
+# Han and kana are written without spaces, so each character counts as a word.
 ONE_CHARACTER = r"[\p{Han}\p{Hiragana}\p{Katakana}]"
 WORD = regex.compile(rf"{ONE_CHARACTER}|(?:(?!{ONE_CHARACTER})[\p{{L}}\p{{M}}\p{{N}}])+")
 PUNCTUATION = regex.compile(rf"[\p{{P}}{regex.escape(string.punctuation)}]")
@@ -17,24 +17,24 @@ LIST_MARKS = regex.compile(r"[,;\n、，；،]")
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters, marks and digits, lower case; Han and kana one by one."""
+    """Lowercase runs of letters, marks and digits; each Han or kana character is a word."""
     return WORD.findall(text.lower())
 
 
-def normal_tokens(text: str) -> list[str]:
-    """Tokens as SQuAD compares them: case, punctuation and English articles away, then split at spaces (and Han or kana)."""
+def normalized_tokens(text: str) -> list[str]:
+    """SQuAD tokens: case, punctuation and English articles removed, then split at spaces (and around Han or kana)."""
     text = PUNCTUATION.sub("", unicodedata.normalize("NFKC", text).casefold())
     return [token for token in SPACED.sub(r" \1 ", text).split() if token not in ARTICLES]
 
 
-def normal(text: str) -> str:
-    """The normal form of a text; text of nothing but punctuation stays as it is, so that ``+`` is not ``-``."""
-    return " ".join(normal_tokens(text)) or text.strip()
+def normalize(text: str) -> str:
+    """SQuAD-style normal form; text with nothing but punctuation is kept, so that ``+`` does not equal ``-``."""
+    return " ".join(normalized_tokens(text)) or text.strip()
 
 
 def keywords(text: str) -> set[str]:
-    """The items of a list written with commas, semicolons or newlines, in normal form."""
-    return {item for item in map(normal, LIST_MARKS.split(text)) if item}
+    """Normalized items of a list separated by commas, semicolons or newlines."""
+    return {item for item in map(normalize, LIST_MARKS.split(text)) if item}
 
 
 @cache
@@ -45,11 +45,11 @@ def _stemmer() -> Any:
 
 
 class RougeTokenizer:
-    """rouge-score's own tokens for English; words in other scripts instead of nothing.
+    """Tokenizer for rouge-score: its own tokens for English, and words of other scripts too.
 
-    rouge-score's default drops every character but a-z and 0-9, so that two equal Russian texts score 0.
+    rouge-score's default drops all characters but a-z and 0-9, so that two equal Russian texts score 0.
     """
 
     def tokenize(self, text: str) -> list[str]:
-        """Words; those of a-z and 0-9 and more than three characters stemmed (Porter), as rouge-score does."""
+        """Split into words; ASCII words of more than three characters are stemmed (Porter), as in rouge-score."""
         return [_stemmer().stem(word) if len(word) > 3 and word.isascii() else word for word in words(text)]

@@ -1,1 +1,1 @@
-"""A run directory -> a page, pictures and tables; many -> a leaderboard."""
+"""HTML report of a run with figures and tables, and a leaderboard of many runs."""

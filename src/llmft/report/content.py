@@ -1,4 +1,4 @@
-"""A run directory -> what its page says; whatever a run has not got is left out."""
+"""Collect the content of a run's report; sections that a run has no data for are omitted."""
 
 import shlex
 from collections.abc import Mapping
@@ -6,14 +6,20 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from llmft.metrics.format import interval, judge_lines, number, reasons, title
+from llmft.metrics.format import format_interval, format_number, judge_summary, reasons, title
 from llmft.report import examples
-from llmft.report.curves import Series, curve_file, decisive, when_to_stop
+from llmft.report.curves import Series, checkpoint_monitor, curve_file, training_length_advice
 from llmft.utils.text import duration
 
 
-def page(files: Mapping[str, Any], found: Mapping[str, Series], settings: Any) -> dict[str, Any]:
-    """Everything that the template shows, as text and numbers."""
+def page_context(files: Mapping[str, Any], found: Mapping[str, Series], settings: Any) -> dict[str, Any]:
+    """The variables of the ``run.html`` template.
+
+    Args:
+        files: The files of a run, as ``runs.read.load`` returns them.
+        found: The series of ``metrics.csv``.
+        settings: The ``report`` keys.
+    """
     record, config, evaluation = files["record"], files["config"], files["evaluation"]
     names = [OmegaConf.select(config, f"{group}.name") or "?" for group in ("data", "model", "peft")]
     predictions = [row for row in files["predictions"] if isinstance(row, dict)]
@@ -24,17 +30,17 @@ def page(files: Mapping[str, Any], found: Mapping[str, Series], settings: Any) -
         "reason": record.get("reason"),
         "started": record.get("started", ""),
         "verdict": verdict(evaluation),
-        "advice": when_to_stop(found, *decisive(config)),
+        "advice": training_length_advice(found, *checkpoint_monitor(config)),
         "tiles": tiles(record, config),
         "scores": score_rows(evaluation),
         "scores_of": title(evaluation) if evaluation else "",
         "stands_in": evaluation["split"] if evaluation and evaluation["split"] in ("val", "train") else None,
-        "notes": [*reasons(evaluation["scores"]), *judge_lines(evaluation)] if evaluation else [],
+        "notes": [*reasons(evaluation["scores"]), *judge_summary(evaluation)] if evaluation else [],
         "seeds": (evaluation or {}).get("seeds"),
         "examples": [examples.example(row) for row in predictions[: settings.examples]],
         "extremes": examples.extremes(predictions, settings.best_and_worst),
         "samples": examples.samples(files["samples"]),
-        "account": account(record.get("data") or {}),
+        "row_counts": row_counts(record.get("data") or {}),
         "config": files["config_text"],
         "versions": record.get("versions") or {},
         "git": record.get("git"),
@@ -43,42 +49,48 @@ def page(files: Mapping[str, Any], found: Mapping[str, Series], settings: Any) -
 
 
 def record_objective(config: Any) -> str:
-    """The metric that the run was judged by."""
+    """The run's objective; ``val/loss`` if its config has none."""
     return OmegaConf.select(config, "objective") or "val/loss"
 
 
 def verdict(evaluation: Mapping[str, Any] | None) -> dict[str, str]:
-    """A few words, a kind (``good``, ``bad``, ``mixed``, ``none``) and a sentence."""
+    """The overall result: ``heading``, ``kind`` (``good``, ``bad``, ``mixed``, ``none``) and ``sentence``."""
     if not evaluation:
-        return {"kind": "none", "words": "Not evaluated", "sentence": "No test rows were answered (evaluate.rows=0)."}
+        return {
+            "kind": "none",
+            "heading": "Not evaluated",
+            "sentence": "No test rows were evaluated (evaluate.rows=0).",
+        }
     scores = {n: e for n, e in evaluation["scores"].items() if e.get("better") and n != "perplexity"}
-    said = [entry.get("verdict") for entry in scores.values()]
-    better, worse = said.count("better"), said.count("worse")
-    words, kind = "No difference from its base seen", "none"
-    if not any(said):
-        words = "Not compared with a base"
+    verdicts = [entry.get("verdict") for entry in scores.values()]
+    better, worse = verdicts.count("better"), verdicts.count("worse")
+    heading, kind = "No difference from the base model", "none"
+    if not any(verdicts):
+        heading = "Not compared with a base model"
     elif better and worse:
-        words, kind = f"Better than its base on {better} scores, worse on {worse}", "mixed"
+        heading, kind = f"Better than the base model on {better} scores, worse on {worse}", "mixed"
     elif better or worse:
-        words, kind = ("Better than its base", "good") if better else ("Worse than its base", "bad")
+        heading, kind = ("Better than the base model", "good") if better else ("Worse than the base model", "bad")
     return {
         "kind": kind,
-        "words": words,
+        "heading": heading,
         "sentence": f"{evaluation['headline'][:1].upper()}{evaluation['headline'][1:]}.",
     }
 
 
 def tiles(record: Mapping[str, Any], config: Any) -> list[tuple[str, str, str]]:
-    """The numbers that one looks for first: name, value, remark."""
+    """Key numbers of the run: name, value, remark."""
     metrics, parameters = record.get("metrics") or {}, record.get("parameters") or {}
     before, after = metrics.get("before") or {}, metrics.get("after") or {}
     found = []
     for name, words in (("val/loss", "validation loss"), ("val/perplexity", "validation perplexity")):
         if after.get(name) is not None:
-            found.append((words, number(after[name]), f"{number(before[name])} before" if before.get(name) else ""))
+            remark = f"{format_number(before[name])} before training" if before.get(name) else ""
+            found.append((words, format_number(after[name]), remark))
     if parameters.get("total"):
         share = 100 * parameters["trainable"] / parameters["total"]
-        found.append(("trained weights", f"{share:.3g} %", f"{parameters['trainable']:,} of {parameters['total']:,}"))
+        remark = f"{parameters['trainable']:,} of {parameters['total']:,}"
+        found.append(("trainable parameters", f"{share:.3g} %", remark))
     if metrics.get("steps") is not None:
         found.append(("optimizer steps", f"{metrics['steps']:,}", f"best: step {metrics.get('best_step')}"))
     if record.get("seconds") is not None:
@@ -90,25 +102,25 @@ def tiles(record: Mapping[str, Any], config: Any) -> list[tuple[str, str, str]]:
 
 
 def score_rows(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The metric table, each number as text."""
+    """Rows of the score table, with numbers formatted."""
     return [
         {
             "name": name,
             "definition": entry.get("definition", ""),
-            "base": number(entry.get("base")),
-            "base_interval": interval(entry.get("base_interval")),
-            "tuned": number(entry.get("tuned")),
-            "tuned_interval": interval(entry.get("tuned_interval")),
-            "difference": number(entry.get("difference"), sign=True),
-            "difference_interval": interval(entry.get("difference_interval"), sign=True),
+            "base": format_number(entry.get("base")),
+            "base_interval": format_interval(entry.get("base_interval")),
+            "tuned": format_number(entry.get("tuned")),
+            "tuned_interval": format_interval(entry.get("tuned_interval")),
+            "difference": format_number(entry.get("difference"), sign=True),
+            "difference_interval": format_interval(entry.get("difference_interval"), sign=True),
             "verdict": entry.get("verdict") or "",
         }
         for name, entry in (evaluation or {"scores": {}})["scores"].items()
     ]
 
 
-def account(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What became of the rows."""
+def row_counts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Row counts of the data set: read, kept, dropped by reason, split, truncated."""
     found = [
         ("source", data.get("source")),
         ("SHA-256", data.get("sha256")),
@@ -120,17 +132,17 @@ def account(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     found += [(f"{name}s trimmed", count) for name, count in (data.get("truncated") or {}).items() if count]
     found += [("supervised tokens", data.get("supervised_tokens"))]
     lost = data.get("lost_characters") or {}
-    found += [("rows that the tokenizer cannot give back whole", lost["rows"])] if lost.get("rows") else []
+    found += [("rows that the tokenizer cannot reproduce exactly", lost["rows"])] if lost.get("rows") else []
     return [(name, f"{v:,}" if isinstance(v, int) else str(v)) for name, v in found if v is not None]
 
 
 def steps_per_epoch(files: Mapping[str, Any]) -> int:
-    """Optimizer steps of one epoch of a run; 1 where it did not get so far as to know."""
+    """Optimizer steps per epoch of a run; 1 if it stopped before this was known."""
     batches = ((files["record"].get("data") or {}).get("batching") or {}).get("batches") or 1
     return -(-batches // (OmegaConf.select(files["config"], "trainer.accumulate_grad_batches") or 1))
 
 
-def own_curve(files: Mapping[str, Any]) -> str | None:
-    """The published curve that a run was trained beside, where it still is."""
+def config_reference_curve(files: Mapping[str, Any]) -> str | None:
+    """The run's ``report.reference_curve``, if the file exists."""
     curve = OmegaConf.select(files["config"], "report.reference_curve")
     return curve if curve and curve_file(curve).is_file() else None

@@ -1,10 +1,10 @@
-"""Stored predictions and samples -> what a page shows of them."""
+"""Prepare stored predictions and samples for the report."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmft.metrics.format import number
-from llmft.report.word_diff import marked
+from llmft.metrics.format import format_number
+from llmft.report.word_diff import diff_words
 from llmft.utils.text import printable
 
 SHOWN_CHARACTERS = 4000
@@ -12,9 +12,9 @@ SAMPLE_STEPS = 6
 
 
 def example(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A prediction as it is shown: what differs between base and tuned answer is marked."""
+    """A prediction for the template, with the word differences between base and tuned answer marked."""
     tuned, base = _cut(row.get("answer")), row.get("base_answer")
-    left, right = marked(_cut(base), tuned) if base is not None else ([], [(printable(tuned), False)])
+    left, right = diff_words(_cut(base), tuned) if base is not None else ([], [(printable(tuned), False)])
     return {
         "id": str(row.get("id", "")),
         "place": str(row.get("place", "")),
@@ -29,7 +29,7 @@ def example(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def extremes(rows: Sequence[Mapping[str, Any]], number_of: int) -> dict[str, list[dict[str, Any]]]:
-    """The rows that the tuned model does best and worst, by chrF (which every script and length has)."""
+    """The best and worst predictions of the tuned model by chrF, which is defined for any script and length."""
     scored = [row for row in rows if isinstance((row.get("scores") or {}).get("chrf"), int | float)]
     ordered = sorted(scored, key=lambda row: row["scores"]["chrf"])
     if len(ordered) < 2 * number_of or not number_of:
@@ -41,7 +41,7 @@ def extremes(rows: Sequence[Mapping[str, Any]], number_of: int) -> dict[str, lis
 
 
 def samples(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each sample question with its answers over time; of many validations the first, the last and some between."""
+    """Each sample question with its answers over training; at most ``SAMPLE_STEPS`` evenly spaced validations."""
     by_question: dict[str, dict[str, Any]] = {}
     for row in rows:
         entry = by_question.setdefault(
@@ -65,7 +65,9 @@ def samples(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _row_scores(scores: Any) -> str:
     shown = ("chrf", "f1", "rougeL", "judge")
     values = scores if isinstance(scores, dict) else {}
-    return ", ".join(f"{name} {number(values[name])}" for name in shown if isinstance(values.get(name), int | float))
+    return ", ".join(
+        f"{name} {format_number(values[name])}" for name in shown if isinstance(values.get(name), int | float)
+    )
 
 
 def _cut(text: Any) -> str:

@@ -1,4 +1,4 @@
-"""Series -> pictures: SVG that takes the page's colours, and PNG for slides."""
+"""Draw figures with matplotlib: SVG in the page's CSS colors, and PNG for slides."""
 
 import io
 import re
@@ -8,24 +8,32 @@ from typing import Any
 
 from llmft.report.curves import Series
 
-# For the page, colours stand for CSS variables, so that a figure is readable in light and dark; for slides they are colours.
+# On the page, placeholder colors are replaced by CSS variables, so that a figure is readable in light and dark mode.
 ROLES: tuple[str, ...] = ("ink", "muted", "grid", "first", "second", "third")
 ON_PAGE = {role: f"#0a0b{10 + i:02d}" for i, role in enumerate(ROLES)}
 ON_SLIDE: dict[str, str] = dict(
     zip(ROLES, ("#1b1f24", "#59636e", "#d1d9e0", "#0b63ce", "#c2410c", "#6e7781"), strict=True)
 )
-SIZE = (5.2, 3.1)  # inches; as wide as a phone's screen at 72 points an inch
+SIZE = (5.2, 3.1)  # inches; 374 points wide, the width of a phone's screen
 Draw = Callable[[Any, Mapping[str, str]], None]
 
 
 class Figure:
-    """Something to draw, with its name, title and a sentence for those who cannot see it."""
+    """A figure.
+
+    Args:
+        name: File name without suffix.
+        title: Caption.
+        alt: Text alternative for screen readers.
+        draw: Draws onto matplotlib axes with the given colors.
+        size: Width and height in inches.
+    """
 
     def __init__(self, name: str, title: str, alt: str, draw: Draw, size: tuple[float, float] = SIZE) -> None:
         self.name, self.title, self.alt, self.draw, self.size = name, title, alt, draw, size
 
     def svg(self) -> str:
-        """SVG text without scripts, sized by its viewBox; drawn with text as text."""
+        """SVG without scripts, sized by its viewBox, with text as text elements."""
         out = io.StringIO()
         self._save(out, ON_PAGE, transparent=True, format="svg", metadata={"Date": None, "Creator": None})
         text = out.getvalue()
@@ -39,7 +47,7 @@ class Figure:
         return re.sub(r"<svg ", '<svg aria-hidden="true" focusable="false" ', text, count=1)
 
     def png(self, file: Path) -> None:
-        """1,560 pixels wide, on white."""
+        """Write a PNG at 300 dpi (1,560 pixels wide by default) on white."""
         self._save(file, ON_SLIDE, transparent=False, format="png", dpi=300)
 
     def _save(self, to: Any, colors: Mapping[str, str], *, transparent: bool, **options: Any) -> None:
@@ -51,7 +59,7 @@ class Figure:
             "svg.hashsalt": self.name,
             "font.family": ["DejaVu Sans"],
             "font.size": 10.5,
-            "text.parse_math": False,  # names with $ are names
+            "text.parse_math": False,  # a name may hold $
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.edgecolor": colors["grid"],
@@ -74,7 +82,7 @@ class Figure:
 
 
 def curves(found: Mapping[str, Series], published: Mapping[str, Series]) -> list[Figure]:
-    """Loss, perplexity, learning rate, gradient norm and throughput, where they were logged; a published curve dashed."""
+    """Loss, perplexity, learning rate, gradient norm and throughput, if logged; published curves are dashed."""
     plans = [
         ("loss", "Loss (nats per token)", ("train/loss", "val/loss"), False),
         ("perplexity", "Perplexity", ("train/perplexity", "val/perplexity"), True),
@@ -121,12 +129,12 @@ def _wide(shown: Mapping[str, Series]) -> bool:
 
 
 def _described(title: str, shown: Mapping[str, Series]) -> str:
-    said = [f"{name} from {series.values[0]:.4g} to {series.values[-1]:.4g}" for name, series in shown.items()]
-    return f"{title} over optimizer steps: {'; '.join(said)}"
+    ranges = [f"{name} from {series.values[0]:.4g} to {series.values[-1]:.4g}" for name, series in shown.items()]
+    return f"{title} over optimizer steps: {'; '.join(ranges)}"
 
 
 def lengths(histogram: Mapping[str, Any]) -> Figure:
-    """How long prompts and answers are.
+    """Histogram of prompt and answer lengths.
 
     Args:
         histogram: ``edges`` in tokens, [bins + 1], and counts of rows for ``prompt`` and ``answer``, [bins].
@@ -146,7 +154,7 @@ def lengths(histogram: Mapping[str, Any]) -> Figure:
 
 
 def differences(scores: Mapping[str, Any]) -> Figure | None:
-    """Tuned less base of every score in per cent, with its interval; None where there is none."""
+    """Difference (tuned minus base) of each score in per cent, with its interval; None if there are no intervals."""
     shown = {
         n: e for n, e in scores.items() if e.get("difference_interval") and n not in ("loss", "perplexity", "words")
     }
@@ -155,23 +163,29 @@ def differences(scores: Mapping[str, Any]) -> Figure | None:
 
     def draw(axes: Any, colors: Mapping[str, str]) -> None:
         names = list(shown)[::-1]
-        for place, name in enumerate(names):
+        for y, name in enumerate(names):
             low, high = shown[name]["difference_interval"]
             color = colors[{"better": "first", "worse": "second"}.get(shown[name]["verdict"], "third")]
-            axes.plot([low, high], [place, place], color=color, linewidth=2.4, solid_capstyle="round")
-            axes.plot([shown[name]["difference"]], [place], marker="o", markersize=6, color=color)
+            axes.plot([low, high], [y, y], color=color, linewidth=2.4, solid_capstyle="round")
+            axes.plot([shown[name]["difference"]], [y], marker="o", markersize=6, color=color)
         axes.axvline(0, color=colors["muted"], linewidth=1)
         axes.set_yticks(range(len(names)), names)
-        axes.set_xlabel("tuned less base, points; 95 % interval")
+        axes.set_xlabel("tuned - base, points; 95 % interval")
         axes.grid(visible=False, axis="y")
 
-    said = "; ".join(f"{n} {e['difference']:+.1f} ({e['verdict']})" for n, e in shown.items())
+    values = "; ".join(f"{n} {e['difference']:+.1f} ({e['verdict']})" for n, e in shown.items())
     size = (SIZE[0], 1.0 + 0.27 * len(shown))
-    return Figure("differences", "Tuned against base", f"Differences of scores: {said}", draw, size)
+    return Figure("differences", "Tuned against base", f"Differences of scores: {values}", draw, size)
 
 
 def scatter(points: Sequence[tuple[str, float, float, float]], x_label: str, y_label: str) -> Figure:
-    """Groups of runs as points (name, x, y, spread of y)."""
+    """Scatter plot of groups of runs.
+
+    Args:
+        points: Name, x, y and standard deviation of y of each group, in order of rank.
+        x_label: Label of the x axis.
+        y_label: Label of the y axis.
+    """
 
     def draw(axes: Any, colors: Mapping[str, str]) -> None:
         for number, (_, x, y, spread) in enumerate(points, start=1):
@@ -183,5 +197,5 @@ def scatter(points: Sequence[tuple[str, float, float, float]], x_label: str, y_l
         axes.set_ylabel(y_label)
         axes.margins(0.12)
 
-    said = "; ".join(f"{i}: {name} {y:.4g}" for i, (name, _, y, _) in enumerate(points, start=1))
-    return Figure("leaderboard", f"{y_label} and {x_label}; numbers are ranks", said, draw)
+    values = "; ".join(f"{i}: {name} {y:.4g}" for i, (name, _, y, _) in enumerate(points, start=1))
+    return Figure("leaderboard", f"{y_label} and {x_label}; numbers are ranks", values, draw)

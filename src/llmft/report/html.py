@@ -1,4 +1,4 @@
-"""A run -> ``report.html``, one file without network or scripts, and ``report/`` with pictures and tables."""
+"""Write a run's ``report.html`` (self-contained, without scripts) and ``report/`` with figures and tables."""
 
 import logging
 from collections.abc import Mapping
@@ -18,60 +18,60 @@ from llmft.utils.text import printable
 log = logging.getLogger(__name__)
 
 
-def write(run: Path, settings: Any) -> Path:
-    """Write a run's page; works for a run that failed too.
+def write_report(run: Path, settings: Any) -> Path:
+    """Write a run's report; works for failed runs too.
 
     Args:
         run: The run directory.
         settings: The ``report`` keys.
 
     Returns:
-        ``report.html``.
+        Path of ``report.html``.
 
     Raises:
-        UserError: There is no run, or the published curve cannot be read.
+        UserError: There is no run, or the reference curve cannot be read.
     """
     files = read.load(run)
-    found = curves.read(run / "metrics.csv")
-    curve = settings.reference_curve or content.own_curve(files)
-    drawn = figures.curves(found, curves.reference(curve, content.steps_per_epoch(files)))
+    found = curves.read_metrics(run / "metrics.csv")
+    curve = settings.reference_curve or content.config_reference_curve(files)
+    drawn = figures.curves(found, curves.reference_curve(curve, content.steps_per_epoch(files)))
     histogram = (files["record"].get("data") or {}).get("lengths")
     lengths = figures.lengths(histogram) if histogram else None
     compared = figures.differences(files["evaluation"]["scores"]) if files["evaluation"] else None
     folder = run / "report"
     folder.mkdir(exist_ok=True)
-    curves.write_each({name: one for name, one in found.items() if not name.startswith("test/")}, folder)
+    curves.write_csv_files({name: series for name, series in found.items() if not name.startswith("test/")}, folder)
     if files["evaluation"]:
         _write_scores(files["evaluation"]["scores"], folder / "scores.csv")
     shown = [figure for figure in (*drawn, lengths, compared) if figure]
     for figure in shown:
         figure.png(folder / f"{figure.name}.png")
-    page = content.page(files, found, settings) | {"curves": drawn, "lengths": lengths, "differences": compared}
-    return save(run / "report.html", "run.html", page)
+    page = content.page_context(files, found, settings) | {"curves": drawn, "lengths": lengths, "differences": compared}
+    return render(run / "report.html", "run.html", page)
 
 
-def write_or_say(run: Path, settings: Any) -> None:
-    """``write``; what goes wrong with a picture must not turn a finished training into a failed one."""
+def write_or_warn(run: Path, settings: Any) -> None:
+    """``write_report``, but errors are only logged, so that a finished training does not fail because of its report."""
     try:
-        write(run, settings)
+        write_report(run, settings)
     except Exception as error:
         log.warning("report.html was not written (%s); `report run=%s` tries again", error, run)
 
 
-def write_if_due(run: Path, settings: Any) -> None:
-    """Write the page of a finished run that was killed before it had one (or the one of its longer training)."""
+def write_if_outdated(run: Path, settings: Any) -> None:
+    """Write the report of a finished run if it is missing or older than ``run.json``."""
     page = run / "report.html"
     if settings.write and not (page.exists() and page.stat().st_mtime >= (run / "run.json").stat().st_mtime):
-        write_or_say(run, settings)
+        write_or_warn(run, settings)
 
 
-def save(file: Path, template: str, page: Mapping[str, Any]) -> Path:
-    """Render a template, all text escaped; written whole or not at all."""
+def render(file: Path, template: str, page: Mapping[str, Any]) -> Path:
+    """Render a template with autoescaping and write it atomically; returns ``file``."""
     environment = Environment(
         loader=PackageLoader("llmft.report"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_harmless,
+        finalize=_printable_text,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -90,13 +90,13 @@ def _write_scores(scores: Mapping[str, Any], file: Path) -> None:
     csv_files.write(file, [["score", *columns], *rows])
 
 
-def _harmless(value: Any) -> Any:
-    """Text without control characters and changes of direction."""
+def _printable_text(value: Any) -> Any:
+    """Remove control characters and bidirectional overrides from text."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _figure(figure: Figure) -> Markup:
-    """Matplotlib's SVG as it is: it escapes the texts that it draws."""
+    """Embed the SVG without escaping; matplotlib escapes the text in it."""
     caption = Markup("<figcaption>{}</figcaption>").format(figure.title)
     hidden = Markup('<p class="hidden">{}</p>').format(figure.alt)
     drawn = Markup(figure.svg())  # noqa: S704 (matplotlib escapes; tests/tiny/test_pages.py puts a script into every text)

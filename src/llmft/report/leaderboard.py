@@ -1,4 +1,4 @@
-"""Runs below a folder -> ``leaderboard.md``, ``.csv``, ``.html`` and ``.png``: which to keep, and which differences are luck."""
+"""Rank the runs below a folder: ``leaderboard.md``, ``.csv``, ``.html`` and ``.png``, with significance of differences."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -7,11 +7,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from llmft.config.metric_names import BETTER, mode_of
-from llmft.metrics.format import number
+from llmft.config.metric_names import BETTER, monitor_mode
+from llmft.config.tree import walk
+from llmft.metrics.format import format_number
 from llmft.report import content, curves, significance
 from llmft.report.figures import Figure, scatter
-from llmft.report.html import save
+from llmft.report.html import render
 from llmft.runs import read
 from llmft.utils import csv as csv_files
 from llmft.utils import files
@@ -19,63 +20,66 @@ from llmft.utils.errors import UserError
 from llmft.utils.text import duration, first_line, in_markdown, markdown
 
 SCORES = ("loss", "f1", "bleu", "chrf", "rougeL", "keyword_f1", "judge")
-# Settings that say where, by which chance and how it is shown, not what was done.
+# Settings that do not distinguish runs: seeds, output paths and display.
 NOT_A_SETTING = ("seed", "data.seed", "generation.seed", "output_dir", "show_traceback")
 NOT_SETTINGS = ("logger.", "report.", "callbacks.progress.")
 
 
-def write(folder: Path) -> str:
-    """Compare all runs below a folder; runs that differ by their seed alone are one line.
+def write_leaderboard(folder: Path) -> str:
+    """Rank all runs below a folder; runs that differ only in their seed form one row.
 
     Returns:
         The table in Markdown.
 
     Raises:
-        UserError: There is no run below it.
+        UserError: The folder contains no run.
     """
-    runs = [_run(file) for file in sorted(folder.rglob("run.json"), key=lambda f: [_natural(p) for p in f.parts])]
+    runs = [_run(file) for file in sorted(folder.rglob("run.json"), key=lambda f: [_natural_key(p) for p in f.parts])]
     if not runs:
-        raise UserError(f"runs={folder}: no run directory below it (one would hold run.json)")
+        raise UserError(f"runs={folder}: contains no run directory (a folder with run.json)")
     finished = [run for run in runs if run["status"] == "finished" and run["objective"] is not None]
     objective = max((r["monitor"] for r in finished), key=[r["monitor"] for r in finished].count, default="val/loss")
     differing = _differing(finished)
     groups = _ranked([r for r in finished if r["monitor"] == objective], differing, objective)
-    others = [run for run in runs if run not in [r for g in groups for r in g["runs"]]]
-    rows = [_row(rank, group, groups[0], differing, objective) for rank, group in enumerate(groups, start=1)]
-    columns = [c for c in dict.fromkeys(c for row in rows for c in row) if any(row.get(c) for row in rows)]
-    table = [columns, *([row.get(column, "") for column in columns] for row in rows)]
-    left = [f"{run['name']}: {run['status']}{', ' + run['reason'] if run['reason'] else ''}" for run in others]
-    text = (markdown(table) if rows else "no finished run has an objective\n") + "".join(
-        f"\nnot ranked: {in_markdown(line)}\n" for line in left
+    table = _table(groups, differing, objective)
+    ranked = [run for group in groups for run in group["runs"]]
+    not_ranked = [_status(run) for run in runs if run not in ranked]
+    text = (markdown(table) if groups else "no finished run has an objective\n") + "".join(
+        f"\nnot ranked: {in_markdown(line)}\n" for line in not_ranked
     )
     files.write(folder / "leaderboard.md", text)
     csv_files.write(folder / "leaderboard.csv", table)
-    shown = {
-        "folder": str(folder),
-        "objective": objective,
-        "columns": columns,
-        "rows": table[1:],
-        "left": left,
-        "best": _named(groups[0], differing) if groups else "",
-    }
-    picture = _picture(groups, differing, objective)
-    if picture:
-        picture.png(folder / "leaderboard.png")
-    save(folder / "leaderboard.html", "leaderboard.html", {**shown, "figure": picture, "runs": len(runs)})
+    figure = _figure(groups, differing, objective)
+    if figure:
+        figure.png(folder / "leaderboard.png")
+    page = {"folder": str(folder), "objective": objective, "columns": table[0], "rows": table[1:], "left": not_ranked}
+    best = _group_label(groups[0], differing) if groups else ""
+    render(folder / "leaderboard.html", "leaderboard.html", page | {"best": best, "figure": figure, "runs": len(runs)})
     return text
+
+
+def _table(groups: Sequence[Mapping[str, Any]], differing: Sequence[str], objective: str) -> list[list[str]]:
+    """Header and one row per group, without columns that are empty in all rows."""
+    rows = [_row(rank, group, groups[0], differing, objective) for rank, group in enumerate(groups, start=1)]
+    columns = [c for c in dict.fromkeys(c for row in rows for c in row) if any(row.get(c) for row in rows)]
+    return [columns, *([row.get(column, "") for column in columns] for row in rows)]
+
+
+def _status(run: Mapping[str, Any]) -> str:
+    return f"{run['name']}: {run['status']}{', ' + run['reason'] if run['reason'] else ''}"
 
 
 def _run(file: Path) -> dict[str, Any]:
     loaded = read.load(file.parent)
     record, config = loaded["record"], loaded["config"]
     metrics = record.get("metrics") or {}
-    speeds = curves.read(file.parent / "metrics.csv").get("train/tokens_per_second")
+    speeds = curves.read_metrics(file.parent / "metrics.csv").get("train/tokens_per_second")
     parameters = record.get("parameters") or {}
     return {
         "name": str(file.parent.name),
         "status": str(record.get("status", "unknown")),
         "reason": first_line(record.get("reason") or ""),
-        "settings": _flat(OmegaConf.to_container(config)),
+        "settings": _flat_settings(config),
         "monitor": content.record_objective(config),
         "objective": record.get("objective"),
         "seed": record.get("seed"),
@@ -88,14 +92,13 @@ def _run(file: Path) -> dict[str, Any]:
     }
 
 
-def _flat(node: Any, path: str = "") -> dict[str, str]:
-    if not isinstance(node, dict):
-        return {path: str(node)}
-    return {k: v for key, child in node.items() for k, v in _flat(child, f"{path}.{key}" if path else str(key)).items()}
+def _flat_settings(config: Any) -> dict[str, str]:
+    nodes = walk(OmegaConf.to_container(config))
+    return {path: str(value) for path, value in nodes if "[" not in path and not isinstance(value, dict)}
 
 
 def _differing(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Settings that are not the same in all runs; of a group that differs as a whole, its name alone."""
+    """Settings that differ between runs; for a group with another option, only its name."""
     keys = dict.fromkeys(key for run in runs for key in run["settings"])
     found = [key for key in keys if not _is_incidental(key) and len({run["settings"].get(key) for run in runs}) > 1]
     named = {key.partition(".")[0] for key in found if key.endswith(".name") and key.count(".") == 1}
@@ -118,7 +121,7 @@ def _ranked(runs: Sequence[Mapping[str, Any]], differing: Sequence[str], objecti
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for run in runs:
         groups.setdefault(tuple(run["settings"].get(key) for key in differing), []).append(run)
-    sign = 1 if mode_of(objective) == "min" else -1
+    sign = 1 if monitor_mode(objective) == "min" else -1
     found = [{"runs": of, "values": [run["objective"] for run in of]} for of in groups.values()]
     return sorted(found, key=lambda group: sign * statistics.mean(group["values"]))
 
@@ -130,7 +133,7 @@ def _row(
     row = {"rank": str(rank), "run": ", ".join(run["name"] for run in runs)}
     row |= {key.removesuffix(".name"): runs[0]["settings"].get(key, "") for key in differing}
     row |= {"seeds": ", ".join(str(run["seed"]) for run in runs), objective: _mean(group["values"])}
-    row["against the best"] = "the best" if group is best else _against(group, best, objective)
+    row["against the best"] = "the best" if group is best else _compare_with_best(group, best, objective)
     for name in SCORES:
         row[f"test {name}"] = _mean([run["test"].get(name) for run in runs])
     row |= {
@@ -142,37 +145,37 @@ def _row(
     return row
 
 
-def _against(group: Mapping[str, Any], best: Mapping[str, Any], objective: str) -> str:
+def _compare_with_best(group: Mapping[str, Any], best: Mapping[str, Any], objective: str) -> str:
     better = BETTER.get(objective.rpartition("/")[2]) or "lower"
-    found = significance.over_seeds(group["values"], best["values"], better)
-    found = found or significance.over_rows(group["runs"][0]["predictions"], best["runs"][0]["predictions"])
-    return f"{found[0]}: {found[1]}" if found else "not known: one seed each, and no shared test rows"
+    found = significance.compare_seeds(group["values"], best["values"], better)
+    found = found or significance.compare_rows(group["runs"][0]["predictions"], best["runs"][0]["predictions"])
+    return f"{found[0]}: {found[1]}" if found else "unknown: one seed each, and no shared test rows"
 
 
-def _named(group: Mapping[str, Any], differing: Sequence[str]) -> str:
-    """What sets a group apart, in words; its runs."""
+def _group_label(group: Mapping[str, Any], differing: Sequence[str]) -> str:
+    """The settings in which a group differs, and its runs."""
     settings = group["runs"][0]["settings"]
-    said = ", ".join(f"{key.removesuffix('.name')}={settings.get(key, '')}" for key in differing)
+    label = ", ".join(f"{key.removesuffix('.name')}={settings.get(key, '')}" for key in differing)
     runs = ", ".join(run["name"] for run in group["runs"])
-    return f"{said} (run {runs})" if said else f"run {runs}"
+    return f"{label} (run {runs})" if label else f"run {runs}"
 
 
 def _mean(values: Sequence[float | None], *, spread: bool = True) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return ""
-    text = number(statistics.mean(known))
-    return f"{text} ± {number(statistics.stdev(known))}" if spread and len(known) > 1 else text
+    text = format_number(statistics.mean(known))
+    return f"{text} ± {format_number(statistics.stdev(known))}" if spread and len(known) > 1 else text
 
 
-def _picture(groups: Sequence[Mapping[str, Any]], differing: Sequence[str], objective: str) -> Figure | None:
+def _figure(groups: Sequence[Mapping[str, Any]], differing: Sequence[str], objective: str) -> Figure | None:
     points = []
     for group in groups:
         seconds = statistics.mean(run["seconds"] or 0 for run in group["runs"])
         spread = statistics.stdev(group["values"]) if len(group["values"]) > 1 else 0.0
-        points.append((_named(group, differing), seconds, statistics.mean(group["values"]), spread))
+        points.append((_group_label(group, differing), seconds, statistics.mean(group["values"]), spread))
     return scatter(points, "seconds", objective) if len(points) > 1 else None
 
 
-def _natural(part: str) -> tuple[int, int, str]:
+def _natural_key(part: str) -> tuple[int, int, str]:
     return (0, int(part), "") if part.isdigit() else (1, 0, part)

@@ -1,4 +1,4 @@
-"""Two groups of runs -> whether what lies between them is larger than their noise."""
+"""Test whether the difference between two groups of runs is significant: over seeds, or over test rows."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from llmft.metrics import bootstrap
-from llmft.metrics.builtin import metrics
+from llmft.metrics.builtin import builtin_metrics
 from llmft.metrics.metric import ScoredAnswer
 
-# Two-sided 95 % points of Student's t for 1, 2, ... degrees of freedom; beyond 30 the normal's.
+# Two-sided 95 % quantiles of Student's t for 1, 2, ..., 30 degrees of freedom; beyond that the normal distribution's.
 T95 = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
@@ -18,16 +18,16 @@ T95 = (
 )
 
 
-def over_seeds(ours: Sequence[float], best: Sequence[float], better: str) -> tuple[str, str] | None:
-    """Welch's t-test of two groups of seeds, two-sided at 5 %.
+def compare_seeds(ours: Sequence[float], best: Sequence[float], better: str) -> tuple[str, str] | None:
+    """Welch's t-test of the objectives of two groups of seeds, two-sided at 5 %.
 
     Args:
-        ours: The objective of each seed.
-        best: Of the other group.
+        ours: The objective for each seed.
+        best: The objective for each seed of the best group.
         better: ``lower`` or ``higher``.
 
     Returns:
-        A verdict on ``ours`` and the numbers behind it; None where a group has less than two seeds.
+        The verdict on ``ours``, and the difference with its interval; None if a group has fewer than two seeds.
     """
     if min(len(ours), len(best)) < 2:
         return None
@@ -42,17 +42,17 @@ def over_seeds(ours: Sequence[float], best: Sequence[float], better: str) -> tup
     return str(bootstrap.verdict((low, high), better)), f"{difference:+.4g} ({low:+.4g} to {high:+.4g}), seeds"
 
 
-def over_rows(ours: Sequence[Mapping[str, Any]], best: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
-    """Paired bootstrap of the test loss of two runs over the rows that both were asked (chrF where a loss is missing).
+def compare_rows(ours: Sequence[Mapping[str, Any]], best: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """Paired bootstrap of the test loss of two runs over their shared test rows (chrF if a loss is missing).
 
     Returns:
-        A verdict on ``ours`` and the numbers behind it; None where they share too few rows.
+        The verdict on ``ours``, and the difference with its interval; None if they share too few rows.
     """
     pairs = _shared(ours, best)
     with_loss = all(isinstance(row.get("nats"), int | float) for pair in pairs for row in pair)
-    metric = next(m for m in metrics() if m.name == ("loss" if with_loss else "chrf"))
+    metric = next(m for m in builtin_metrics() if m.name == ("loss" if with_loss else "chrf"))
     tables = [np.array([metric.row(_answered(pair[side])) for pair in pairs], dtype=float) for side in (0, 1)]
-    if len(pairs) < bootstrap.FEWEST:
+    if len(pairs) < bootstrap.MIN_ROWS:
         return None
     entry = bootstrap.compare([metric], tables[0], tables[1], resamples=1000, seed=0)[metric.name]
     if entry["verdict"] is None:

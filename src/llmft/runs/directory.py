@@ -62,8 +62,8 @@ class RunDirectory:
             run.update(
                 status="running",
                 started=datetime.now(UTC).isoformat(timespec="seconds"),
-                command=["llmft", "train", *map(redact.safe_argument, sys.argv[1:])],
-                overrides=[redact.safe_argument(override) for override in overrides],
+                command=["llmft", "train", *map(redact.redact_argument, sys.argv[1:])],
+                overrides=[redact.redact_argument(override) for override in overrides],
                 seed=cfg.seed,
                 versions=installed_versions(),
                 git=git_revision(),
@@ -144,7 +144,7 @@ class RunDirectory:
     def save_config(self, cfg: DictConfig) -> None:
         """``config.yaml``: resolved, without secrets."""
         if is_first():
-            redact.save(cfg, self.path / "config.yaml")
+            redact.save_config(cfg, self.path / "config.yaml")
 
     @property
     def model(self) -> Path:

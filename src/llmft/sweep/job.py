@@ -75,9 +75,9 @@ def swept(cfg: DictConfig) -> Any:
         say(f"job {folder.name}: {past.why}, nothing to do", style="green")
         tidy(folder)
         if past.why.startswith("was finished") and cfg.get("report"):
-            from llmft.report.html import write_if_due
+            from llmft.report.html import write_if_outdated
 
-            write_if_due(folder, cfg.report)
+            write_if_outdated(folder, cfg.report)
         _record(folder, past.code)
         return past.value
     if past.resume:

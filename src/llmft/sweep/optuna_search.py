@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from llmft.callbacks.pruning import NAME, STUDY, storage_of
-from llmft.config.metric_names import mode_of
+from llmft.config.metric_names import monitor_mode
 from llmft.runs.directory import status_of
 from llmft.sweep.results import finished_value
 from llmft.utils.errors import UserError
@@ -46,7 +46,7 @@ class OptunaSearch:
         self.fixed, self.space = split(arguments)
         self.n_trials, self.n_jobs = n_trials, n_jobs
         modes = {"min": "minimize", "max": "maximize"}
-        self.direction = modes[mode_of(config.objective)] if direction == "auto" else direction
+        self.direction = modes[monitor_mode(config.objective)] if direction == "auto" else direction
         self.sampler, self.seed = sampler, seed
         faults = {
             "n_trials": n_trials >= 1,

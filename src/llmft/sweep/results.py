@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.config.redact import safe_argument
+from llmft.config.redact import redact_argument
 from llmft.utils import csv as csv_files
 from llmft.utils import files
 from llmft.utils.console import say
@@ -84,7 +84,7 @@ def previous_status(folder: Path, overrides: list[str]) -> JobStatus:
 
 def settings_of(overrides: Sequence[str]) -> dict[str, str]:
     """Key and value of overrides, the same however they were quoted; without where the job is."""
-    pairs = (safe_argument(override).split("=", 1) for override in overrides if "=" in override)
+    pairs = (redact_argument(override).split("=", 1) for override in overrides if "=" in override)
     found = {key: value.strip("'\"") for key, value in pairs if key not in ("output_dir", "resume")}
     return {key: value.lower() if value.lower() in ("true", "false") else value for key, value in found.items()}
 
@@ -122,7 +122,7 @@ def _tables(folder: Path, files: list[Path]) -> None:
         for file, record, setting in zip(files, records, settings, strict=True)
     ]
     write(folder, rows)
-    leaderboard.write(folder)
+    leaderboard.write_leaderboard(folder)
     show(
         folder,
         rows,

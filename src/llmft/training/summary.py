@@ -8,9 +8,9 @@ from rich.text import Text
 
 from llmft.data.records import Example
 from llmft.generation.generator import Answer
-from llmft.metrics.format import show as show_scores
+from llmft.metrics.format import print_scores as show_scores
 from llmft.report import curves
-from llmft.report.curves import when_to_stop
+from llmft.report.curves import training_length_advice
 from llmft.runs.directory import RunDirectory
 from llmft.utils.console import Console
 from llmft.utils.text import printable
@@ -33,7 +33,7 @@ def show(
         console.print(_question(example, before[number] if before else None, after[number]))
     if scores:
         show_scores(scores, console)
-    if advice := when_to_stop(curves.read(run.path / "metrics.csv"), *decided_by):
+    if advice := training_length_advice(curves.read_metrics(run.path / "metrics.csv"), *decided_by):
         console.print(Text(advice), soft_wrap=True)
     console.print(Text.assemble(("run directory: ", "bold"), str(run.path)), soft_wrap=True)
     if (run.path / "report.html").is_file():

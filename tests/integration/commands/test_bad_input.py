@@ -147,7 +147,7 @@ def test_invalid_drop_keeps_the_good_rows_and_lists_the_others(llmft, tmp_path):
         (["input=chat.jsonl"], "chat.jsonl:1: messages[0].role: must be user here"),
         (["questions=5"], "questions=5: must be samples"),
         (["question=a", "output=answers.xlsx"], "output=answers.xlsx: must end in .jsonl, .csv, .txt"),
-        (["question=a", "compare=true"], "compare=true: a plain model has no other to be compared with; pass run=RUN"),
+        (["question=a", "compare=true"], "compare=true: compares a run with its base model; pass run=RUN"),
         (["run=~nobodyhere/x", "question=a"], "~nobodyhere/x: "),
         (["run=broken", "question=a", "prompt=plain"], "prompt=plain: a run has its own model and prompt"),
         (["run=broken", "question=a"], "run=broken: config.yaml cannot be used"),

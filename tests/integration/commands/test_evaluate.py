@@ -177,14 +177,14 @@ def test_other_rows_and_changed_rows(llmft, tmp_path):
     ("arguments", "message"),
     [
         ((), "pass either run=RUN or input=FILE"),
-        (("input=none.jsonl",), "must be a .jsonl or .json file of predictions that is there"),
+        (("input=none.jsonl",), "must be an existing .jsonl or .json file of predictions"),
         (("input=bad.jsonl",), "bad.jsonl:1: answer: is missing"),
         (("input=bad.jsonl",), "bad.jsonl:2: row: broken JSON"),
         (("input=bad.jsonl",), "bad.jsonl:3: ended: must be true, false or null"),
         (("input=good.jsonl", "evaluate.resamples=3"), "evaluate.resamples=3: must be a whole number of at least 100"),
         (
             ("input=good.jsonl", "evaluate.seeds=[1,2]"),
-            "evaluate.seeds=[1, 2]: greedy and beam answers are the same for each",
+            "evaluate.seeds=[1, 2]: greedy and beam search give the same answers for each seed",
         ),
         (("input=good.jsonl", "judge=openai", "judge.url=ftp://x"), "judge.url=ftp://x: must be http"),
         (("input=good.jsonl", "output=/nowhere/x.jsonl"), "there is no folder /nowhere"),
@@ -298,7 +298,7 @@ def test_any_logged_metric_stops_early_and_chooses_the_best(llmft, tmp_path):
 
 def test_objectives_are_checked(llmft):
     code, _, err = llmft("model=tiny_gpt2", "objective=val/bleu")
-    assert (code, "val/bleu: is measured in training with evaluate.in_training=true alone" in err) == (2, True)
+    assert (code, "val/bleu: is only logged with evaluate.in_training=true" in err) == (2, True)
     code, _, err = llmft("model=tiny_gpt2", "objective=val/blue", "evaluate.in_training=true")
     assert (code, "Did you mean val/bleu?" in err) == (2, True)
 

@@ -39,7 +39,7 @@ def files(folder):
 def test_merged_weights_in_shards_with_all_that_belongs_to_them(lora_run, llmft, tmp_path):
     code, out, err = llmft("export", f"run={lora_run}", "to=out", "shard_size=700KB")
     assert code == 0, err
-    assert "loaded again: the largest difference of a logit is " in out
+    assert "verified: the largest difference of a logit is " in out
     shards = {name for name in files(tmp_path / "out") if name.endswith(".safetensors")}
     assert len(shards) > 1
     assert files(tmp_path / "out") == TRAVEL | shards | {"config.json", "model.safetensors.index.json"}
@@ -103,7 +103,7 @@ def test_another_prompt_is_noticed(lora_run, tmp_path, monkeypatch):
         (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
 
     monkeypatch.setattr(weights, "_copy_rest", copy)
-    with pytest.raises(UserError, match="the chat template gives other ids than were trained"):
+    with pytest.raises(UserError, match="the chat template gives other ids than in training"):
         load_run(lora_run).export(tmp_path / "out")
     assert files(tmp_path) == set()
 
@@ -130,7 +130,7 @@ def test_a_logit_that_is_no_number_is_over_any_tolerance(lora_run, tmp_path, mon
         (["run=full", "to=out", "shard_size=4"], "shard_size=4: must be a size such as 500MB or 4GB"),
         (["run=full", "hub=a"], "hub=a: must be owner/name"),
         (["run=full", "hub=a/../b"], "hub=a/../b: must be owner/name"),
-        (["run=full", "hub=a/b"], "in the environment variable HF_TOKEN (nowhere else)"),
+        (["run=full", "hub=a/b"], "in the environment variable HF_TOKEN (only there)"),
         (["run=full", "to=out", "tolerance=-1"], "tolerance=-1: must be"),
     ],
 )
@@ -148,7 +148,7 @@ def test_export_says_what_it_needs(arguments, message, full_run, llmft, tmp_path
     [
         (["to=x"], "restore: pass archive=FILE and to=FOLDER"),
         (["archive=nowhere.zip", "to=x"], "archive=nowhere.zip: no such file"),
-        (["archive=notes.zip", "to=x"], "archive=notes.zip: is no whole zip archive"),
+        (["archive=notes.zip", "to=x"], "archive=notes.zip: is not a valid zip archive"),
         (["archive=notes.zip", "to=notes.zip"], "to=notes.zip: is there and is no folder"),
         (["archive=notes.zip", "to=x", "restore.max_files=0"], "restore.max_files=0: must be"),
     ],
@@ -173,17 +173,17 @@ def test_the_card_says_what_is_known(lora_run):
         assert said in text
     assert "somebody" not in text
     unknown = model_card.card(run.config, {}, None, "adapter")
-    assert "Nobody has measured its answers." in unknown
+    assert "Its answers have not been evaluated." in unknown
 
 
 def test_the_licence_of_a_base(tmp_path, load):
-    assert license.of_base(load("model=gemma_2b_it").model) == "gemma"
-    assert license.of_base(load("model=tiny_t5").model) is None
+    assert license.base_model_license(load("model=gemma_2b_it").model) == "gemma"
+    assert license.base_model_license(load("model=tiny_t5").model) is None
     (tmp_path / "README.md").write_text("---\nlanguage: en\nlicense: 'mit'\n---\n# x\n")
-    assert license.of_base(load("model=gpt2", f"model.path={tmp_path}").model) == "mit"
-    assert license.of_base(load("model=gpt2", "model.path=somebody/else").model) is None
+    assert license.base_model_license(load("model=gpt2", f"model.path={tmp_path}").model) == "mit"
+    assert license.base_model_license(load("model=gpt2", "model.path=somebody/else").model) is None
     (tmp_path / "README.md").write_text("license: mit")
-    assert license.of_base(load("model=gpt2", f"model.path={tmp_path}").model) is None
+    assert license.base_model_license(load("model=gpt2", f"model.path={tmp_path}").model) is None
 
 
 @pytest.fixture
@@ -207,13 +207,13 @@ def test_pushing_to_the_hub(stub, tmp_path, monkeypatch):
     assert stub.commits == ["Upload by llmft"]
     monkeypatch.setenv("HF_TOKEN", "hf_wrongToken")
     with pytest.raises(
-        UserError, match=r"hub=me/model: the Hub at http://127.0.0.1:.* did not take it: .*401"
+        UserError, match=r"hub=me/model: upload to the Hub at http://127.0.0.1:.* failed: .*401"
     ) as error:
         hub_of.push(tmp_path, "me/model", private=True)
     assert "hf_wrongToken" not in str(error.value)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
-        hub_of.check("me/model")
+        hub_of.check_access("me/model")
 
 
 @pytest.mark.slow
@@ -239,7 +239,7 @@ def test_a_command_pushes_what_it_checked(lora_run, tmp_path):
 
         wrong = push("hf_wrongToken")
         assert wrong.returncode == 2
-        assert "did not take it" in wrong.stderr
+        assert "upload to the Hub" in wrong.stderr
         assert "hf_wrongToken" not in wrong.stdout + wrong.stderr
         assert files(tmp_path) == set()
         done = push(TOKEN)

@@ -130,10 +130,10 @@ def test_no_cell_of_any_csv_file_is_a_formula(tmp_path):
     results.write(tmp_path, [{"run": f, "reason": f, "=head": f} for f in FORMULAS])
     write(tmp_path / "cells.csv", [FORMULAS])
     getattr(page, "_write_scores")({f: {"tuned": 1, "verdict": f} for f in FORMULAS}, tmp_path / "scores.csv")  # noqa: B009
-    curves.write_each({"=1+1": curves.Series([1], [1.0], [-0.5])}, tmp_path)
+    curves.write_csv_files({"=1+1": curves.Series([1], [1.0], [-0.5])}, tmp_path)
     for n, formula in enumerate(FORMULAS):
         run(tmp_path / "runs" / str(n), formula)
-    leaderboard.write(tmp_path / "runs")
+    leaderboard.write_leaderboard(tmp_path / "runs")
     files = sorted(tmp_path.rglob("*.csv"))
     assert len(files) >= 6
     for file in files:

@@ -147,7 +147,7 @@ def test_what_a_stream_needs_is_said_at_once(llmft):
     code, _, err = llmft("data=mix", "model=tiny_t5", "data.streaming=true")
     assert code == 2
     assert "trainer.max_steps" in err
-    assert "a mix of sets cannot be streamed" in err
+    assert "a mix of data sets cannot be streamed" in err
 
 
 def test_a_streamed_run_goes_on_as_if_it_had_not_stopped(llmft, tmp_path):

@@ -44,7 +44,7 @@ def test_scores_stand_beside_the_others_and_the_key_nowhere(judge_server, llmft,
     )
     assert code == 0, err
     assert len(judge_server.log) == asked
-    assert "6 from before" in out
+    assert "6 reused from an earlier run" in out
 
 
 @pytest.mark.slow

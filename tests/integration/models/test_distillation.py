@@ -88,7 +88,7 @@ def test_a_run_with_a_teacher(llmft, tmp_path):
     ("overrides", "message"),
     [
         (("peft.distill_from=tiny_llama",), "its vocabulary is not that of tiny_gpt2"),
-        (("peft.distill_from=tiny_gpt2",), "is the model that learns"),
+        (("peft.distill_from=tiny_gpt2",), "is the student itself"),
         (("peft.distill_from=./nowhere/at_all",), "model.path=./nowhere/at_all: no such folder"),
         (("peft.distill_from=tiny:bert",), "no such tiny model"),
     ],

@@ -142,7 +142,7 @@ def test_a_run_that_says_itself_that_its_code_is_trusted_is_refused(lora_run, ll
     OmegaConf.save(cfg, run / "config.yaml")
     code, _, err = llmft("answer", f"run={run}", "question=x")
     assert code == 2
-    assert "model.trust_remote_code=true: stands in a file" in err
+    assert "model.trust_remote_code=true: set in a config file" in err
 
 
 def test_a_run_that_names_a_class_of_elsewhere_is_refused(lora_run, llmft, tmp_path):

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from llmft.report import leaderboard
-from llmft.report.html import write
+from llmft.report.html import write_report
 from tests.support.browser import browser, needs_browser  # noqa: F401 (a fixture)
 from tests.support.report_runs import SETTINGS, make_run
 
@@ -26,8 +26,8 @@ def test_stored_script_does_not_run_in_any_page(policy, browser, tmp_path):  # n
     failed = make_run(tmp_path / "runs" / "failed", words=SCRIPTS, status="failed")
     record = json.loads((failed / "run.json").read_text())
     (failed / "run.json").write_text(json.dumps({**record, "reason": SCRIPTS}))
-    made = [write(run, SETTINGS)]
-    leaderboard.write(tmp_path / "runs")
+    made = [write_report(run, SETTINGS)]
+    leaderboard.write_leaderboard(tmp_path / "runs")
     made += list((tmp_path / "runs").glob("*.html"))
     assert len(made) == 2
     for file in made:

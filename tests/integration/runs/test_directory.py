@@ -173,7 +173,9 @@ def test_the_card_says_what_was_scored_and_no_path_of_this_machine(run):
     found = json.loads((folder / "evaluation.json").read_text())
     assert f"{found['rows']} of {found['of']} {found['split']} rows" in text
     assert all(f"| {name} | " in text for name in found["scores"])
-    assert f"| weights are of step | {json.loads((folder / 'run.json').read_text())['metrics']['best_step']} |" in text
+    assert (
+        f"| best checkpoint (step) | {json.loads((folder / 'run.json').read_text())['metrics']['best_step']} |" in text
+    )
     assert "/tmp" not in text
     assert str(folder.parents[1]) not in text
     assert "`tiny:" in text

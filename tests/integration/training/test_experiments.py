@@ -125,7 +125,7 @@ def test_an_experiment_trains_what_was_published(name, load):
 
 def test_the_published_curve_is_placed_by_the_runs_own_epochs(load):
     path = experiment("academic_flan_t5_base", load).report.reference_curve
-    published = curves.reference(path, steps_per_epoch=45)["val/loss"]
+    published = curves.reference_curve(path, steps_per_epoch=45)["val/loss"]
     assert published.steps == [45, 90, 135, 180, 225, 270]
     assert published.values == [2.9902, 2.8599, 2.7987, 2.7623, 2.7407, 2.7353]
 

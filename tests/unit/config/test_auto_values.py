@@ -11,7 +11,7 @@ KEYS = ("model.dtype", "model.attention", "optim.fused", "model.padding")
 
 def settled(load, *overrides):
     cfg = load("model=smollm2_135m", *overrides)
-    choices = auto_values.settle(cfg)
+    choices = auto_values.resolve_auto(cfg)
     assert all(choice.why for choice in choices)
     assert {choice.key: choice.value for choice in choices}.items() <= {
         k: OmegaConf.select(cfg, k) for k in KEYS
@@ -52,7 +52,7 @@ def test_what_would_lose_updates_or_cannot_be_half_stays_float32(load, overrides
 @pytest.mark.usefixtures("units")
 def test_full_fine_tuning_says_what_would_be_faster(load):
     cfg = load("model=smollm2_135m", "peft=none")
-    (dtype, *_) = auto_values.settle(cfg)
+    (dtype, *_) = auto_values.resolve_auto(cfg)
     assert "trainer.precision=bf16-mixed is faster, it has units" in dtype.why
 
 
@@ -90,8 +90,8 @@ def test_the_users_own_type_decides_attention_too(load):
 @pytest.mark.usefixtures("units")
 def test_settling_twice_changes_nothing(load):
     cfg = load("model=smollm2_135m", "peft=lora")
-    assert auto_values.settle(cfg)
-    assert auto_values.settle(cfg) == []
+    assert auto_values.resolve_auto(cfg)
+    assert auto_values.resolve_auto(cfg) == []
 
 
 def test_this_machine_says_what_it_has_or_nothing():

@@ -2,7 +2,7 @@
 
 from omegaconf import OmegaConf
 
-from llmft.config.redact import safe_argument, save
+from llmft.config.redact import redact_argument, save_config
 
 
 def test_secrets_do_not_reach_a_file(tmp_path, monkeypatch):
@@ -16,7 +16,7 @@ def test_secrets_do_not_reach_a_file(tmp_path, monkeypatch):
             "plain": ["${oc.env:LLMFT_TEST_KEY}", "kept", "${hub.max_tokens}"],
         }
     )
-    save(cfg, tmp_path / "config.yaml")
+    save_config(cfg, tmp_path / "config.yaml")
     text = (tmp_path / "config.yaml").read_text()
     assert not any(secret in text for secret in ("hunter2", "sk-1", "hf_1"))
     again = OmegaConf.load(tmp_path / "config.yaml")
@@ -28,5 +28,5 @@ def test_secrets_do_not_reach_a_file(tmp_path, monkeypatch):
         "plain": ["${oc.env:LLMFT_TEST_KEY}", "kept", 4],
     }
     assert again.hop == "http://x/hunter2/more"  # it still means the same, where the variable is set
-    assert safe_argument("model.hf_token=tok") == "model.hf_token=***"
-    assert safe_argument("data.max_prompt_tokens=5") == "data.max_prompt_tokens=5"
+    assert redact_argument("model.hf_token=tok") == "model.hf_token=***"
+    assert redact_argument("data.max_prompt_tokens=5") == "data.max_prompt_tokens=5"

@@ -9,7 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from llmft.config.cli_args import check_command_line, check_flags
-from llmft.config.redact import safe
+from llmft.config.redact import redact_config
 from llmft.config.target_allowlist import hydra_faults
 from llmft.config.validate import check
 from llmft.runs.resume import resumed
@@ -33,27 +33,27 @@ def experiment(folder: Path, **keys: object) -> str:
         # what a module of ours imports, its functions, and what belongs elsewhere
         ("+callbacks.x._target_=llmft.runs.directory.shutil.rmtree", "callbacks.x._target_=llmft.runs.directory.shutil.rmtree: not allowed"),
         ("+callbacks.x._target_=llmft.callbacks.checkpoints.os.system", "cannot be imported"),
-        ("+callbacks.x._target_=llmft.runs.checkpoint_io.link", "not allowed; classes come from llmft.callbacks."),
-        ("optim._target_=llmft.models.backbone.gguf.from_wheel", "not allowed; classes come from torch.optim."),
+        ("+callbacks.x._target_=llmft.runs.checkpoint_io.link", "not allowed; classes here must come from llmft.callbacks."),
+        ("optim._target_=llmft.models.backbone.gguf.from_wheel", "not allowed; classes here must come from torch.optim."),
         ("trainer._target_=lightning.pytorch.cli.LightningCLI", "trainer._target_=lightning.pytorch.cli.LightningCLI"),
         ("+callbacks.x=[{_target_:shutil.rmtree}]", "callbacks.x[0]._target_=shutil.rmtree: not allowed"),
         ("+callbacks.x={a:{b:[[{_target_:os.remove}]]}}", "callbacks.x.a.b[0][0]._target_=os.remove: not"),
         ("callbacks.progress._target_=${seed}", "callbacks.progress._target_=${seed}: not allowed"),
-        ("data.system=${oc.decode:x}", "data.system=${oc.decode:x}: ${oc.decode:...} is not allowed; there are now, "),
+        ("data.system=${oc.decode:x}", "data.system=${oc.decode:x}: ${oc.decode:...} is not allowed; use one of now, "),
         ("data.system=${oc.create:x}", "${oc.create:...} is not allowed"),
-        ("data.system=${oc.env:HOME}", "the environment may only say where something is"),
-        ("objective=${oc.env:HOME}/loss", "the environment may only say where something is"),
+        ("data.system=${oc.env:HOME}", "only paths and secrets may come from the environment"),
+        ("objective=${oc.env:HOME}/loss", "only paths and secrets may come from the environment"),
         ("+foo=1", "foo: no such key."),
         ("+peft.ranks=1", "peft.ranks: no such key."),
         ("+evaluate.rowz=1", "evaluate.rowz: no such key. Did you mean evaluate.rows?"),
         ("+model.trust_remote=true", "no such key. Did you mean model.trust_remote_code?"),
-        ("model.trust_remote_code=true", "model.trust_remote_code=true: stands in a file; it runs code"),
+        ("model.trust_remote_code=true", "model.trust_remote_code=true: set in a config file; it runs code"),
         ("data.name=../../x", "data.name=../../x: must be a name of at most 100 bytes without /"),
         (f"model.name={'x' * 300}", "must be a name of at most 100 bytes"),
         ("peft.name=..", "peft.name=..: must be a name"),
-        ("logger.tensorboard.save_dir=/tmp/elsewhere", "logger.tensorboard.save_dir=/tmp/elsewhere: leads out of output_"),
-        ("logger.tensorboard.version=../../x", "leads out of output_dir"),
-        ("logger=mlflow logger.mlflow.tracking_uri=file:///etc/x", "leads out of output_dir"),
+        ("logger.tensorboard.save_dir=/tmp/elsewhere", "logger.tensorboard.save_dir=/tmp/elsewhere: is outside of output_"),
+        ("logger.tensorboard.version=../../x", "is outside of output_dir"),
+        ("logger=mlflow logger.mlflow.tracking_uri=file:///etc/x", "is outside of output_dir"),
         ("+trainer.profiler._target_=lightning.pytorch.profilers.SimpleProfiler +trainer.profiler.dirpath=/etc", "trainer.pr"),
     ],
 )  # fmt: skip
@@ -103,7 +103,7 @@ HYDRA = [
     ({"hydra_logging": {"handlers": {"x": ["cfg://root"]}}}, "cfg://root: would be imported"),
     ({"launcher": {"_target_": "os.mkdir"}}, "hydra.launcher._target_=os.mkdir: not allowed"),
     ({"sweeper": {"_target_": "os.mkdir"}}, "hydra.sweeper._target_=os.mkdir: not allowed"),
-    ({"job": {"env_set": {"LD_PRELOAD": "x.so"}}}, "hydra.job.env_set: stands in a file and would be run or set"),
+    ({"job": {"env_set": {"LD_PRELOAD": "x.so"}}}, "hydra.job.env_set: set in a config file and would be executed"),
 ]  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def test_hydras_own_config_calls_nothing(hydra, message, tmp_path):
 
 def test_a_launchers_setup_in_a_file_is_not_run():
     node = OmegaConf.create({"launcher": {"setup": ["reboot"]}, "job_logging": {}, "hydra_logging": {}})
-    assert "hydra.launcher.setup: stands in a file" in next(hydra_faults(node, []))
+    assert "hydra.launcher.setup: set in a config file" in next(hydra_faults(node, []))
     assert not list(hydra_faults(node, ["hydra.launcher.setup=[reboot]"]))
 
 
@@ -153,13 +153,13 @@ def test_awkward_paths_are_refused(key, path, llmft):
 
 def test_a_run_of_somebody_else_goes_on_where_it_lies(load, tmp_path):
     cfg = load("model=tiny_gpt2", "output_dir=/somewhere/else")
-    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(safe(cfg))))
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(redact_config(cfg))))
     again = resumed(load(f"resume={tmp_path}", f"output_dir={tmp_path}"), [f"resume={tmp_path}"])
     assert again.output_dir == again.logger.tensorboard.save_dir == str(tmp_path)
 
 
 def test_a_value_of_the_environment_reaches_no_file(load, monkeypatch):
     monkeypatch.setenv("LLMFT_TEST_PLACE", "/a/secret/place")
-    kept = safe(load("model=tiny_gpt2", "output_dir=${oc.env:LLMFT_TEST_PLACE}/run"))
+    kept = redact_config(load("model=tiny_gpt2", "output_dir=${oc.env:LLMFT_TEST_PLACE}/run"))
     assert "/a/secret/place" not in json.dumps(kept)
     assert os.environ["LLMFT_TEST_PLACE"] == "/a/secret/place"

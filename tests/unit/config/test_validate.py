@@ -67,8 +67,11 @@ def test_every_rule_of_chat_and_serve_is_about_a_key_that_is_there_and_every_key
         ("optim.lr=abc", "optim.lr=abc: must be a number above 0"),
         ("optim.lr=nan", "optim.lr=nan: must be a number above 0"),
         ("optim.lr=1e39", "optim.lr=1e+39: must be a number above 0 that float32 can hold"),
-        ("optim.lr=1e38", "optim.lr=1e+38: with optim.betas=[0.9, 0.999] and optim.weight_decay=0.0 a step is larger"),
-        ("optim.lr=1e20 optim.weight_decay=1e20", "optim.weight_decay=1e+20 a step is larger than float32 can hold"),
+        (
+            "optim.lr=1e38",
+            "optim.lr=1e+38: with optim.betas=[0.9, 0.999] and optim.weight_decay=0.0 a step overflows float32",
+        ),
+        ("optim.lr=1e20 optim.weight_decay=1e20", "optim.weight_decay=1e+20 a step overflows float32"),
         ("seed=-1", "seed=-1: must be a whole number from 0"),
         ("data.batch_size=0", "data.batch_size=0: must be a whole number of at least 1"),
         ("data.batch_size=true", "data.batch_size=True: must be"),
@@ -76,7 +79,7 @@ def test_every_rule_of_chat_and_serve_is_about_a_key_that_is_there_and_every_key
         ("data.split.val=1.5", "data.split.val=1.5: must be a number from 0 to 1"),
         (
             "data.split={train:0.9,val:0.2,test:0}",
-            "data.split: the shares add up to more than 1: train 0.9, val 0.2, test 0",
+            "data.split: the fractions add up to more than 1: train 0.9, val 0.2, test 0",
         ),
         ("peft.dropout=1", "peft.dropout=1: must be a number from 0 to below 1"),
         ("trainer.devices=0", "trainer.devices=0: must be a whole number of at least 1"),
@@ -93,29 +96,32 @@ def test_every_rule_of_chat_and_serve_is_about_a_key_that_is_there_and_every_key
         ("trainer.precision=bf16-true", "trainer.precision=bf16-true: must be one of 32-true, bf16-mixed, 16-mixed"),
         (
             "model.dtype=bfloat16 peft=none",
-            "model.dtype=bfloat16: it would lose small updates of full fine-tuning; use float32",
+            "model.dtype=bfloat16: would lose small updates with full fine-tuning; use float32",
         ),
         (
             "model.dtype=bfloat16 peft=head",
-            "model.dtype=bfloat16: it would lose small updates of peft=head; use float32",
+            "model.dtype=bfloat16: would lose small updates with peft=head; use float32",
         ),
-        ("model.dtype=bfloat16 model.new_tokens=[x]", "it would lose small updates of model.new_tokens"),
-        ("data.train_on=all model=tiny_t5", "data.train_on=all: a seq2seq model trains on the answer alone"),
+        ("model.dtype=bfloat16 model.new_tokens=[x]", "would lose small updates of model.new_tokens"),
+        ("data.train_on=all model=tiny_t5", "data.train_on=all: a seq2seq model can only train on the answer"),
         ("trainer.precision=16-mixed trainer=cpu", "trainer.precision=16-mixed: float16 needs a GPU"),
         ("peft.method=foo", "peft.method=foo: must be one of none, lora, head, unfreeze"),
         ("peft.quantise=int4", "peft.quantise=int4: must be nf4, fp4, int8 or null"),
-        ("peft=unfreeze peft.schedule=[[1,2]]", "peft.schedule=[[1, 2]]: must be a list of [from, blocks], from 0 on"),
+        (
+            "peft=unfreeze peft.schedule=[[1,2]]",
+            "peft.schedule=[[1, 2]]: must be a list of [start, blocks], the first start 0",
+        ),
         ("peft=unfreeze peft.schedule=[[0,2],[3,1]]", "peft.schedule=[[0, 2], [3, 1]]: must be"),
         ("peft=unfreeze peft.schedule=[[0,all],[1,all]]", "peft.schedule=[[0, 'all'], [1, 'all']]: must be"),
-        ("peft=unfreeze trainer=ddp", "peft=unfreeze: trains in one process, but trainer.devices is 2"),
+        ("peft=unfreeze trainer=ddp", "peft=unfreeze: only trains in one process, but trainer.devices is 2"),
         ("peft.distill_weight=0", "peft.distill_weight=0: must be a number above 0, up to 1"),
         ("scheduler=plateau scheduler.factor=1", "scheduler.factor=1: must be a number between 0 and 1"),
-        ("peft=qlora peft.method=none", "peft.quantise=nf4: quantised weights cannot be trained, and peft.method=none"),
-        ("peft=none +peft.quantise=int8", "peft.quantise=int8: quantised weights cannot be trained"),
+        ("peft=qlora peft.method=none", "peft.quantise=nf4: quantized weights cannot be trained, but peft.method=none"),
+        ("peft=none +peft.quantise=int8", "peft.quantise=int8: quantized weights cannot be trained"),
         ("optim=adamw_8bit optim.bits=16", "optim.bits=16: must be 8 or 32"),
-        ("model.family=seq2seq", "model.family=seq2seq: llmft.models.causal.CausalForward is of the other family"),
-        ("prompt.template=x", "prompt.template: prompt=auto would not use it"),
-        ("data.split=0.1", "data.split=0.1: must hold keys"),
+        ("model.family=seq2seq", "model.family=seq2seq: does not match llmft.models.causal.CausalForward"),
+        ("prompt.template=x", "prompt.template: is ignored by prompt=auto"),
+        ("data.split=0.1", "data.split=0.1: must be a mapping"),
         ("optim.betas=[2,3]", "optim.betas=[2, 3]: must be two numbers from 0 to below 1"),
         ("scheduler.name=foo", "scheduler.name=foo: must be one of linear, cosine"),
         ("scheduler.warmup_steps=1.0", "scheduler.warmup_steps=1.0: must be a whole number of steps"),
@@ -125,10 +131,10 @@ def test_every_rule_of_chat_and_serve_is_about_a_key_that_is_there_and_every_key
             "callbacks.early_stopping.patience=1: needs a validation set",
         ),
         ("model=_causal", "Missing mandatory value: model.name"),
-        ("trainer.max_epochs=-1", "trainer.max_epochs=-1: needs an end; set trainer.max_steps"),
+        ("trainer.max_epochs=-1", "trainer.max_epochs=-1: the training would never end; set trainer.max_steps"),
         (
             "optim._target_=os.system",
-            "optim._target_=os.system: not allowed; classes come from torch.optim., llmft.models.optimizer.",
+            "optim._target_=os.system: not allowed; classes here must come from torch.optim., llmft.models.optimizer.",
         ),
         ("+callbacks.evil._target_=subprocess.run", "callbacks.evil._target_=subprocess.run: not allowed"),
         ("optim._target_=torch.optim.AdamV", "optim._target_=torch.optim.AdamV: cannot be imported"),
@@ -156,12 +162,12 @@ def test_all_faults_of_all_groups_come_in_one_message_before_anything_is_loaded(
         "trainer.precision=16-mixed": "trainer.precision=16-mixed: float16 needs a GPU",
         "trainer=cpu": "",
         "callbacks.early_stopping.patience=1": "callbacks.early_stopping.patience=1: needs a validation set",
-        "data.split={val:0,test:0.6,train:0.6}": "data.split: the shares add up to more than 1",
+        "data.split={val:0,test:0.6,train:0.6}": "data.split: the fractions add up to more than 1",
         "objective=val/rouge": "objective=val/rouge: no such metric",
-        "callbacks.checkpoints.monitor=loss": "callbacks.checkpoints.monitor=loss: must be a metric as it is logged, val/... or train/...",
+        "callbacks.checkpoints.monitor=loss": "callbacks.checkpoints.monitor=loss: must be a logged metric, val/... or train/...",
         "trainer.max_steps=20": "",
         "scheduler.warmup_steps=20": "scheduler.warmup_steps=20: trainer.max_steps is 20, so the learning rate would never reach optim.lr",
-        "model.family=seq2seq": "model.family=seq2seq: llmft.models.causal.CausalForward is of the other family",
+        "model.family=seq2seq": "model.family=seq2seq: does not match llmft.models.causal.CausalForward",
         # targets
         "+optim.beta=0.9": "optim.beta: torch.optim.AdamW has no such argument. Did you mean betas?",
         # the model
@@ -184,7 +190,7 @@ def test_a_rule_between_keys_is_not_asked_when_one_of_them_is_broken(load):
     text = str(error.value)
     assert text.startswith("config: 2 faults\n")
     assert "data.split.val=2: must be a number from 0 to 1" in text
-    assert "model.dtype=float16: must be one of auto, float32, bfloat16 (in float16 T5 overflows" in text
+    assert "model.dtype=float16: must be one of auto, float32, bfloat16 (T5 overflows in float16" in text
 
 
 def test_a_users_package_may_be_allowed(load):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from llmft.data.batching.collate import training_batch
-from llmft.estimate.memory import MALLOC_BYTES, MetaModel, fullest, predict
+from llmft.estimate.memory import MALLOC_BYTES, MetaModel, largest_batch, predict_memory
 from llmft.estimate.memory_tracker import MemoryTracker
-from llmft.estimate.suggestions import Suggestion, changes
+from llmft.estimate.suggestions import Suggestion, suggest
 from llmft.models.backbone.open import Backbone
 from llmft.utils.oom import is_shortage
 
@@ -58,7 +58,7 @@ def test_activations_are_what_torch_makes(model, load, built):
     outline = outlined(load, *overrides)
     data, module = built(*overrides)
     rows = data.encoded["train"]
-    batch = training_batch([[rows[row] for row in line] for line in fullest(data, outline.cfg)], data.pad_id)
+    batch = training_batch([[rows[row] for row in line] for line in largest_batch(data, outline.cfg)], data.pad_id)
     predicted = outline.activations(batch)
     weights = list(module.model.parameters())
     for weight in weights:
@@ -73,7 +73,7 @@ def test_checkpointing_and_small_batches_show(load, built):
     def activations(*more):
         outline = outlined(load, *ROWS, "model=tiny_llama", "peft=none", *more)
         data, _ = built(*ROWS, "model=tiny_llama", "peft=none", *more)
-        return predict(outline, data).activations - MALLOC_BYTES
+        return predict_memory(outline, data).activations - MALLOC_BYTES
 
     most = activations()
     assert activations("model.gradient_checkpointing=true") < 0.8 * most
@@ -84,7 +84,7 @@ def test_processes_share_what_fsdp_shares(load, built):
     def parts(*more):
         outline = outlined(load, *ROWS, "model=tiny_gpt2", "peft=none", "trainer.accelerator=cpu", *more)
         data, _ = built(*ROWS, "model=tiny_gpt2", "peft=none")
-        return predict(outline, data)
+        return predict_memory(outline, data)
 
     one, two = parts(), parts("trainer.strategy=fsdp", "trainer.devices=2")
     assert (two.weights, two.gradients) == (one.weights // 2, one.gradients // 2)
@@ -95,22 +95,22 @@ def test_processes_share_what_fsdp_shares(load, built):
 
 def test_changes_come_cheapest_first_and_keep_the_window(load):
     cfg = load(*ROWS, "model=tiny_gpt2", "peft=none", "trainer.accumulate_grad_batches=3")
-    found = list(changes(cfg))
+    found = list(suggest(cfg))
     assert found[0].overrides == "data.batch_size=2 trainer.accumulate_grad_batches=6"
     assert found[2].overrides == "model.gradient_checkpointing=true"
     assert "peft=lora" in [change.overrides for change in found]
     for change in found:
-        changed = change.of(cfg)
+        changed = change.apply(cfg)
         assert changed.data.batch_size * changed.trainer.accumulate_grad_batches == 12
-    lora = next(change for change in found if change.overrides == "peft=lora").of(cfg)
+    lora = next(change for change in found if change.overrides == "peft=lora").apply(cfg)
     assert (lora.peft.method, cfg.peft.method) == ("lora", "none")
 
 
 def test_the_first_change_that_fits_is_taken_else_the_smallest():
     a, b, c = (Suggestion({name: 1}, "") for name in "abc")
-    assert Suggestion.first_within([(a, 30), (b, 10), (c, 5)], 10) == replace(b, peak=10, fits=True)
-    assert Suggestion.first_within([(a, 30), (b, 20), (c, 25)], 10) == replace(b, peak=20, fits=False)
-    assert Suggestion.first_within([], 10) is None
+    assert Suggestion.first_that_fits([(a, 30), (b, 10), (c, 5)], 10) == replace(b, peak=10, fits=True)
+    assert Suggestion.first_that_fits([(a, 30), (b, 20), (c, 25)], 10) == replace(b, peak=20, fits=False)
+    assert Suggestion.first_that_fits([], 10) is None
 
 
 @pytest.mark.parametrize(

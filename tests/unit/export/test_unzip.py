@@ -53,7 +53,7 @@ def refused(archive, to, caps=CAPS):
 
 def test_what_was_packed_comes_back(packed, tmp_path):
     names = restore(packed, "a.zip", tmp_path / "back", CAPS)
-    assert names == sorted([*FILES, "SHA256SUMS"]) == checksums.files_of(tmp_path / "back")
+    assert names == sorted([*FILES, "SHA256SUMS"]) == checksums.list_files(tmp_path / "back")
     assert all((tmp_path / "back" / name).read_bytes() == data for name, data in FILES.items())
     pack(tmp_path / "back", tmp_path / "b.zip")
     assert (tmp_path / "b.zip").read_bytes() == packed.read_bytes()
@@ -64,7 +64,7 @@ def test_what_was_packed_comes_back(packed, tmp_path):
     ["../out.txt", "/etc/out.txt", "a/../../out.txt", "a/./b", "a//b", "..", ".", "C:/x", "a\\..\\..\\x", "x\n", "a/ /b", "n" * 256, "d/" * 600 + "x", "\x1b[2J", "tab\t", "a:b", "\u202etxt"],
 )  # fmt: skip
 def test_a_name_that_is_no_plain_path_is_refused(name, tmp_path):
-    assert "is no plain path inside a folder" in refused(zipped(tmp_path / "a.zip", (name, b"x")), tmp_path / "to")
+    assert "is not a plain relative path" in refused(zipped(tmp_path / "a.zip", (name, b"x")), tmp_path / "to")
 
 
 def test_a_nul_in_a_name_is_refused(tmp_path):
@@ -86,9 +86,9 @@ def test_links_and_devices_are_refused(mode, message, tmp_path):
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ([("a", b"x"), ("A", b"y")], "'A': is in it twice"),
-        ([("e\u0301", b"x"), ("\u00e9", b"y")], "is in it twice"),
-        ([("a", b"x"), ("a/b", b"y")], "'a/b': stands inside a file"),
+        ([("a", b"x"), ("A", b"y")], "'A': occurs twice"),
+        ([("e\u0301", b"x"), ("\u00e9", b"y")], "occurs twice"),
+        ([("a", b"x"), ("a/b", b"y")], "'a/b': is inside a file"),
         ([(f"f{number}", b"x") for number in range(10)], "holds 11 files; restore.max_files is 10"),
         ([("big", b"x" * 100_001)], "restore.max_size is 100,000"),
     ],
@@ -151,7 +151,7 @@ def test_encrypted_and_oddly_compressed_are_refused(tmp_path):
     data[at + 8] |= 1
     file.write_bytes(data)
     assert "is encrypted" in refused(file, tmp_path / "to")
-    assert "compressed in a way" in refused(
+    assert "unsupported compression" in refused(
         zipped(tmp_path / "b.zip", ("x", b"x"), compression=zipfile.ZIP_LZMA), tmp_path / "to"
     )
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmft.metrics import bootstrap
-from llmft.metrics.metric import Metric, mean, ratio
+from llmft.metrics.metric import Metric, mean_metric, ratio
 
 LOSS = Metric("loss", 2, lambda _: (0, 0), ratio, "not known", "")
-F1 = mean("f1", lambda _: None, "")
+F1 = mean_metric("f1", lambda _: None, "")
 
 
 def column(values):

@@ -6,22 +6,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmft.config.metric_names import BETTER, mode_of
+from llmft.config.metric_names import BETTER, monitor_mode
 from llmft.metrics import compare
-from llmft.metrics.builtin import metrics
+from llmft.metrics.builtin import builtin_metrics
 from llmft.metrics.metric import ScoredAnswer
-from llmft.metrics.text_normalization import keywords, normal, words
+from llmft.metrics.text_normalization import keywords, normalize, words
 
 HYPOTHESES = ["the cat sat on the mat", "a quick brown fox", "hello there my friend"]
 REFERENCES = ["the cat sat on a mat", "the quick brown fox jumps", "hello my friend"]
-ALL = metrics(keywords=True)
+ALL = builtin_metrics(keywords=True)
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=40) | st.sampled_from(
     ["", "yes", "Да, конечно", "你好 世界", "a b a b", "x, y\nz"]
 )
 
 
 def scores(*pairs, **known):
-    return compare.corpus(ALL, [ScoredAnswer(answer, reference, **known) for answer, reference in pairs])
+    return compare.corpus_scores(ALL, [ScoredAnswer(answer, reference, **known) for answer, reference in pairs])
 
 
 def test_the_goldens():
@@ -74,7 +74,7 @@ def test_lengths_repetition_and_endings_by_hand():
         ScoredAnswer("one two", "x", ended=True),
         ScoredAnswer("", "x", ended=True),
     ]
-    found = compare.corpus(ALL, rows)
+    found = compare.corpus_scores(ALL, rows)
     assert found["words"] == pytest.approx((4 + 2 + 0) / 3)
     assert found["distinct1"] == pytest.approx(100 * (1 / 4 + 1) / 2)  # the empty answer has no words to repeat
     assert found["distinct2"] == pytest.approx(100 * (1 / 3 + 1) / 2)
@@ -82,7 +82,7 @@ def test_lengths_repetition_and_endings_by_hand():
 
 
 def test_perplexity_is_weighted_by_tokens():
-    found = compare.corpus(
+    found = compare.corpus_scores(
         ALL, [ScoredAnswer("", "x", nats=2.0, tokens=2), ScoredAnswer("", "x", nats=150.0, tokens=50)]
     )
     assert found["loss"] == pytest.approx(152 / 52)
@@ -117,7 +117,7 @@ def test_an_empty_answer_to_a_long_reference_is_zero():
 
 
 def test_text_of_punctuation_alone_is_compared_as_it_is():
-    assert normal("+") != normal("-")
+    assert normalize("+") != normalize("-")
     assert scores(("+", "-"))["exact_match"] == 0
     assert keywords("the Sun, , !; Wind") == {"sun", "!", "wind"}
 
@@ -159,5 +159,5 @@ def test_row_statistics_have_their_width():
 
 
 def test_which_way_is_better():
-    assert mode_of("val/loss") == mode_of("val/perplexity") == mode_of("val/of_my_own") == "min"
-    assert mode_of("val/bleu") == mode_of("val/keyword_f1") == "max"
+    assert monitor_mode("val/loss") == monitor_mode("val/perplexity") == monitor_mode("val/of_my_own") == "min"
+    assert monitor_mode("val/bleu") == monitor_mode("val/keyword_f1") == "max"

@@ -5,20 +5,20 @@ import re
 import pytest
 
 from llmft.report import content
-from llmft.report.html import write
+from llmft.report.html import write_report
 from llmft.utils.errors import UserError
 from tests.support.report_runs import EVIL, SETTINGS, Tags, make_run
 
 
 def test_a_page_says_what_there_is(tmp_path):
     run = make_run(tmp_path / "run")
-    text = write(run, SETTINGS).read_text()
+    text = write_report(run, SETTINGS).read_text()
     for said in (
-        "Better than its base",
+        "Better than the base model",
         "8 of 8 val rows",
         "d on m",
-        "val rows stand in",
-        "more steps would have hurt",
+        "val rows are used instead",
+        "train for fewer steps",
         "Best rows",
         "Worst rows",
         "Step 2",
@@ -47,7 +47,7 @@ def test_a_page_says_what_there_is(tmp_path):
 
 def test_nothing_in_a_row_can_act(tmp_path):
     run = make_run(tmp_path / "run", words=EVIL, status="halted")
-    text = write(run, SETTINGS).read_text()
+    text = write_report(run, SETTINGS).read_text()
     found = Tags(text)
     assert not {"script", "img", "iframe", "object", "link", "base", "form"} & set(found.tags)
     assert not [name for name, _ in found.attributes if name.startswith("on")]
@@ -59,7 +59,7 @@ def test_nothing_in_a_row_can_act(tmp_path):
 
 
 def test_a_page_needs_no_network(tmp_path):
-    text = write(make_run(tmp_path / "run"), SETTINGS).read_text()
+    text = write_report(make_run(tmp_path / "run"), SETTINGS).read_text()
     found = Tags(text)
     assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in found.attributes
     links = [
@@ -73,7 +73,7 @@ def test_a_page_needs_no_network(tmp_path):
 
 
 def test_colors_of_figures_are_the_pages(tmp_path):
-    text = write(make_run(tmp_path / "run"), SETTINGS).read_text()
+    text = write_report(make_run(tmp_path / "run"), SETTINGS).read_text()
     svg = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
     assert "var(--ink)" in svg
     assert "#0a0b" not in svg
@@ -84,11 +84,11 @@ def test_colors_of_figures_are_the_pages(tmp_path):
 
 def test_a_run_that_failed_early_has_a_page_too(tmp_path):
     (tmp_path / "run.json").write_text('{"status": "failed", "reason": "no rows"}')
-    text = write(tmp_path, SETTINGS).read_text()
+    text = write_report(tmp_path, SETTINGS).read_text()
     assert "This run is failed" in text
     assert "no rows" in text
     with pytest.raises(UserError, match="no run directory"):
-        write(tmp_path / "nowhere", SETTINGS)
+        write_report(tmp_path / "nowhere", SETTINGS)
 
 
 def test_the_verdict_of_a_page():
@@ -97,9 +97,9 @@ def test_the_verdict_of_a_page():
         return content.verdict({"scores": scores, "headline": "x rougeL"})
 
     assert said("better", "no difference seen")["kind"] == "good"
-    assert said("worse")["words"] == "Worse than its base"
-    assert said("better", "worse", "worse")["words"] == "Better than its base on 1 scores, worse on 2"
-    assert said("no difference seen")["words"] == "No difference from its base seen"
-    assert said(None)["words"] == "Not compared with a base"
+    assert said("worse")["heading"] == "Worse than the base model"
+    assert said("better", "worse", "worse")["heading"] == "Better than the base model on 1 scores, worse on 2"
+    assert said("no difference seen")["heading"] == "No difference from the base model"
+    assert said(None)["heading"] == "Not compared with a base model"
     assert said("better")["sentence"] == "X rougeL."
-    assert content.verdict(None)["words"] == "Not evaluated"
+    assert content.verdict(None)["heading"] == "Not evaluated"

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from llmft.report import curves
 from llmft.report.curves import Series
-from llmft.report.html import write
+from llmft.report.html import write_report
 from llmft.training import summary
 from llmft.utils.errors import UserError
 from tests.support.report_runs import SETTINGS, make_run
@@ -17,29 +17,31 @@ from tests.support.report_runs import SETTINGS, make_run
 def test_a_published_curve_stands_beside_ours(tmp_path):
     run = make_run(tmp_path / "run")
     (tmp_path / "published.csv").write_text("step,train/loss,val/loss\n0,2.6,2.7\n4,0.9,1.1\n")
-    text = write(run, OmegaConf.merge(SETTINGS, {"reference_curve": str(tmp_path / "published.csv")})).read_text()
+    text = write_report(
+        run, OmegaConf.merge(SETTINGS, {"reference_curve": str(tmp_path / "published.csv")})
+    ).read_text()
     assert "published val/loss" in text
     (tmp_path / "published.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match="not a table of step and numbers"):
-        curves.reference(str(tmp_path / "published.csv"))
+    with pytest.raises(UserError, match="not a table with step and numbers"):
+        curves.reference_curve(str(tmp_path / "published.csv"))
     with pytest.raises(UserError, match="no such file"):
-        curves.reference(str(tmp_path / "none.csv"))
+        curves.reference_curve(str(tmp_path / "none.csv"))
 
 
 @pytest.mark.parametrize(
     ("values", "objective", "said"),
     [
-        ([3.0, 2.0, 2.5], "val/loss", "best with 2 at step 1 and had become worse by the end (2.5 at step 2)"),
-        ([3.0, 2.5, 2.0], "val/loss", "best at the end (2 at step 2): more steps could help"),
-        ([1.0, 2.5, 2.0], "val/loss", "best before the training (1 at step 0)"),
+        ([3.0, 2.0, 2.5], "val/loss", "best with 2 at step 1 and got worse by the end (2.5 at step 2)"),
+        ([3.0, 2.5, 2.0], "val/loss", "best at the end (2 at step 2): more steps may help"),
+        ([1.0, 2.5, 2.0], "val/loss", "best before training (1 at step 0)"),
         ([1.0, 30.0, 20.0], "val/bleu", "best with 30 at step 1"),
-        ([1.0, 20.0, 30.0], "val/bleu", "more steps could help"),
+        ([1.0, 20.0, 30.0], "val/bleu", "more steps may help"),
     ],
 )
 def test_when_more_would_have_hurt(values, objective, said):
-    found = curves.when_to_stop({objective: Series([0, 1, 2], values, [0, 0, 0])}, objective)
+    found = curves.training_length_advice({objective: Series([0, 1, 2], values, [0, 0, 0])}, objective)
     assert said in str(found)
-    assert curves.when_to_stop({objective: Series([0], values[:1], [0])}, objective) is None
+    assert curves.training_length_advice({objective: Series([0], values[:1], [0])}, objective) is None
 
 
 def test_the_advice_goes_by_what_chose_the_checkpoint(load, tmp_path, capsys):
@@ -54,13 +56,13 @@ def test_the_advice_goes_by_what_chose_the_checkpoint(load, tmp_path, capsys):
         (
             "objective=val/agreement",
             "callbacks.checkpoints=null",
-        ): "val/agreement was best before the training",  # as a loss
+        ): "val/agreement was best before training",  # as a loss
     }.items():
         cfg = load("model=tiny_gpt2", "data=alpaca", *overrides)
         (run / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
-        text = write(run, SETTINGS).read_text()
+        text = write_report(run, SETTINGS).read_text()
         metrics = {"before": {}, "after": {}, "steps": 4, "best_step": 2}
-        summary.show(directory, metrics, (), (), (), None, curves.decisive(cfg))
+        summary.show(directory, metrics, (), (), (), None, curves.checkpoint_monitor(cfg))
         for shown in (text, capsys.readouterr().out):
             assert said in shown
             assert sum(one in shown for one in (by_loss, by_agreement)) == (said in (by_loss, by_agreement))

@@ -3,7 +3,7 @@
 import pytest
 
 from llmft.report import leaderboard
-from llmft.report.html import write
+from llmft.report.html import write_report
 from tests.support.browser import browser, needs_browser, violations  # noqa: F401  (a fixture)
 from tests.support.report_runs import EVIL, SETTINGS, make_run
 
@@ -19,9 +19,9 @@ def pages(tmp_path_factory):
         make_run(folder / f"a{seed}", seed=seed, model="good", loss=1.0 + seed / 50, test={"chrf": 50.0}, words="words")
         make_run(folder / f"b{seed}", seed=seed, model="bad", loss=1.5 + seed / 50, words="words")
     make_run(folder / "halted", words=f"{EVIL} {LONG}", status="halted")
-    leaderboard.write(folder)
+    leaderboard.write_leaderboard(folder)
     made = {"leaderboard": folder / "leaderboard.html"}
-    return made | {name: write(folder / name, SETTINGS) for name in ("a0", "halted")}
+    return made | {name: write_report(folder / name, SETTINGS) for name in ("a0", "halted")}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ def test_nothing_in_a_leaderboard_in_markdown_can_act(tmp_path):
     make_run(tmp_path / "a", model=MARKED, loss=1.0)
     make_run(tmp_path / "b", model="other", loss=1.5)
     make_run(tmp_path / "dead", status="failed", words=MARKED)
-    found = shown(leaderboard.write(tmp_path))
+    found = shown(leaderboard.write_leaderboard(tmp_path))
     assert set(found.tags) == {"table", "thead", "tbody", "tr", "th", "td", "p"}
     assert found.tags.count("td") == 2 * found.tags.count("th")
     for text in ("<script>alert(1)</script>", "[a](javascript:alert(3)) ![b]", "`d` | e", "&amp;"):
@@ -28,7 +28,7 @@ def test_a_leaderboard_joins_seeds_and_says_what_is_noise(tmp_path):
     for seed, loss in enumerate((1.50, 1.55, 1.45)):
         make_run(tmp_path / f"c{seed}", seed=seed, model="bad", loss=loss)
     make_run(tmp_path / "dead", status="failed", words="out | of luck")
-    text = leaderboard.write(tmp_path)
+    text = leaderboard.write_leaderboard(tmp_path)
     rows = list(csv.DictReader((tmp_path / "leaderboard.csv").open()))
     assert [row["model"] for row in rows] == ["good", "like", "bad"]
     assert rows[0]["val/loss"] == "1.000 ± 0.020"
@@ -51,9 +51,9 @@ def test_a_leaderboard_joins_seeds_and_says_what_is_noise(tmp_path):
 def test_single_runs_are_compared_on_shared_rows(tmp_path):
     make_run(tmp_path / "a", model="good", loss=1.0)
     make_run(tmp_path / "b", model="bad", loss=1.5)
-    leaderboard.write(tmp_path)
+    leaderboard.write_leaderboard(tmp_path)
     rows = list(csv.DictReader((tmp_path / "leaderboard.csv").open()))
     assert rows[1]["against the best"].startswith("worse: +")
     assert "test loss over 8 rows" in rows[1]["against the best"]
-    with pytest.raises(UserError, match="no run directory below it"):
-        leaderboard.write(tmp_path / "a" / "report")
+    with pytest.raises(UserError, match="contains no run directory"):
+        leaderboard.write_leaderboard(tmp_path / "a" / "report")

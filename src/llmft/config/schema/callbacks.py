@@ -1,23 +1,23 @@
-"""What watches a training and what it writes: ``callbacks``, ``logger``, the metric that decides."""
+"""Schema of ``callbacks``, ``logger`` and the monitored metrics."""
 
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.config.metric_names import BETTER, LOGGED
+from llmft.config.metric_names import BETTER, TRAIN_METRICS
 from llmft.config.schema.cross_field import Faults, cross_field
 from llmft.config.schema.types import COUNT, COUNT_OR_NULL, FLAG, FROM_ZERO, NOT_NEGATIVE, POSITIVE, Rule, one_of
 from llmft.utils.text import did_you_mean
 
 SCORES = [f"val/{name}" for name, better in BETTER.items() if better and name != "judge"]
-TRAINED = [f"train/{name}" for name in LOGGED]
+TRAINED = [f"train/{name}" for name in TRAIN_METRICS]
 
 RULES: dict[str, Rule] = {
     "callbacks.gradient_clipping.max_norm": POSITIVE,
     "callbacks.nan_guard.zero_steps": COUNT,
-    "callbacks.nan_guard.explode_factor": Rule("a number above 1", lambda v: POSITIVE.holds(v) and v > 1),
+    "callbacks.nan_guard.explode_factor": Rule("a number above 1", lambda v: POSITIVE.accepts(v) and v > 1),
     "callbacks.nan_guard.explode_steps": COUNT,
-    "callbacks.nan_guard.idle_steps": Rule("a whole number of at least 2", lambda v: COUNT.holds(v) and v >= 2),
+    "callbacks.nan_guard.idle_steps": Rule("a whole number of at least 2", lambda v: COUNT.accepts(v) and v >= 2),
     "callbacks.nan_guard.history": COUNT,
     "callbacks.samples.number": FROM_ZERO,
     "callbacks.samples.max_new_tokens": COUNT,
@@ -54,7 +54,7 @@ def _loggers(cfg: DictConfig) -> Faults:
 def _without_class(cfg: DictConfig, group: str) -> Faults:
     for name, node in cfg[group].items():
         if node is not None and not (isinstance(node, DictConfig) and "_target_" in node):
-            yield f"{group}.{name}: must be null, or keys with _target_ among them"
+            yield f"{group}.{name}: must be null or a mapping with _target_"
 
 
 @cross_field("objective", "callbacks")
@@ -83,8 +83,8 @@ def _monitored(cfg: DictConfig, key: str, metric: Any) -> Faults:
         if isinstance(node, DictConfig) and not str(node.get("_target_")).startswith("llmft.")
     ]
     if not str(metric).startswith(("val/", "train/")):
-        yield f"{key}={metric}: must be a metric as it is logged, val/... or train/...; {', '.join(logged)}"
+        yield f"{key}={metric}: must be a logged metric, val/... or train/...; logged are {', '.join(logged)}"
     elif metric in SCORES and metric not in logged:
-        yield f"{key}={metric}: is measured in training with evaluate.in_training=true alone"
-    elif metric not in logged and not own:  # a callback of the user's may log anything
-        yield f"{key}={metric}: no such metric.{did_you_mean(metric, [*SCORES, *TRAINED])} {', '.join(logged)} are logged"
+        yield f"{key}={metric}: is only logged with evaluate.in_training=true"
+    elif metric not in logged and not own:  # a user's callback may log anything
+        yield f"{key}={metric}: no such metric.{did_you_mean(metric, [*SCORES, *TRAINED])} Logged are {', '.join(logged)}"

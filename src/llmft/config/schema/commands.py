@@ -1,4 +1,4 @@
-"""Keys of the commands themselves: where they write, what they ask."""
+"""Schema of the top-level keys of the commands."""
 
 from omegaconf import DictConfig
 
@@ -15,13 +15,13 @@ from llmft.config.schema.types import (
     TEXT,
     TEXT_OR_NULL,
     Rule,
-    listed,
+    is_list,
     one_of,
 )
 
 RULES: dict[str, Rule] = {
     "seed": SEED,
-    "allow_targets": Rule("a list of packages", lambda v: listed(v)),
+    "allow_targets": Rule("a list of packages", lambda v: is_list(v)),
     "objective": TEXT,
     "baseline": FLAG,
     "resume": TEXT_OR_NULL,
@@ -65,4 +65,4 @@ def _samples(cfg: DictConfig) -> Faults:
 @cross_field("compare", "run")
 def _compared(cfg: DictConfig) -> Faults:
     if cfg.compare and cfg.run is None:
-        yield "compare=true: a plain model has no other to be compared with; pass run=RUN"
+        yield "compare=true: compares a run with its base model; pass run=RUN"

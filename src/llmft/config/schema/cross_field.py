@@ -1,4 +1,4 @@
-"""A rule between keys, and the list of them: each part of the config adds its own."""
+"""Cross-field rules; each schema module registers its own with ``@cross_field``."""
 
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
@@ -9,12 +9,12 @@ Faults = Iterator[str]
 
 
 class CrossFieldRule(NamedTuple):
-    """A rule between keys: it applies where the config has all of them, and each of them is fine alone.
+    """A rule between keys; it applies if the config has all of them and each is valid by itself.
 
     Attributes:
-        keys: Between which it is.
-        faults: What is wrong.
-        imports: Whether it asks a library, which takes seconds to import.
+        keys: The keys that it reads.
+        faults: Yields an error message for each violation.
+        imports: Whether it imports a library, which takes seconds.
     """
 
     keys: tuple[str, ...]
@@ -23,26 +23,28 @@ class CrossFieldRule(NamedTuple):
 
     def applies(self, cfg: DictConfig, broken: Collection[str]) -> bool:
         """Whether the rule can be asked: a broken key (or one above or below it) has its own fault already."""
-        return not any(within(key, bad) for key in self.keys for bad in broken) and all(_has(cfg, k) for k in self.keys)
+        return not any(overlaps(key, bad) for key in self.keys for bad in broken) and all(
+            _has(cfg, k) for k in self.keys
+        )
 
 
-TOGETHER: list[CrossFieldRule] = []
+CROSS_FIELD_RULES: list[CrossFieldRule] = []
 
 
 def cross_field(
     *keys: str, imports: bool = False
 ) -> Callable[[Callable[[DictConfig], Faults]], Callable[[DictConfig], Faults]]:
-    """Add a rule between these keys to the list."""
+    """Register a function that yields error messages as a rule between these keys."""
 
     def add(faults: Callable[[DictConfig], Faults]) -> Callable[[DictConfig], Faults]:
-        TOGETHER.append(CrossFieldRule(keys, faults, imports))
+        CROSS_FIELD_RULES.append(CrossFieldRule(keys, faults, imports))
         return faults
 
     return add
 
 
-def within(key: str, bad: str) -> bool:
-    """Whether one key is the other, or above or below it."""
+def overlaps(key: str, bad: str) -> bool:
+    """Whether two keys are equal, or one is a parent of the other."""
     return key == bad or key.startswith(f"{bad}.") or bad.startswith(f"{key}.")
 
 

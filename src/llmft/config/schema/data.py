@@ -1,4 +1,4 @@
-"""The rows: where they come from, how they are cut and batched."""
+"""Schema of ``data``: sources, truncation, splits and batching."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,18 +17,18 @@ from llmft.config.schema.types import (
     TEXT,
     TEXT_OR_NULL,
     Rule,
-    listed,
+    is_list,
+    is_text_list,
     one_of,
-    texts,
 )
 
 
 def _mappings(value: Any, key: str) -> bool:
-    return listed(value) and all(isinstance(entry, Mapping | DictConfig) and key in entry for entry in value)
+    return is_list(value) and all(isinstance(entry, Mapping | DictConfig) and key in entry for entry in value)
 
 
 def _metrics(value: Any) -> bool:
-    return listed(value) and all(entry == "keywords" or _mappings([entry], "_target_") for entry in value)
+    return is_list(value) and all(entry == "keywords" or _mappings([entry], "_target_") for entry in value)
 
 
 def _digest(value: Any) -> bool:
@@ -36,7 +36,7 @@ def _digest(value: Any) -> bool:
 
 
 RULES: dict[str, Rule] = {
-    "data.path": Rule("text, a list of files, or null", lambda v: TEXT_OR_NULL.holds(v) or texts(v)),
+    "data.path": Rule("a string, a list of files, or null", lambda v: TEXT_OR_NULL.accepts(v) or is_text_list(v)),
     "data.sha256": Rule("a SHA-256 (64 hexadecimal digits) or null", lambda v: v is None or _digest(v)),
     "data.revision": TEXT_OR_NULL,
     "data.subset": TEXT_OR_NULL,
@@ -50,9 +50,11 @@ RULES: dict[str, Rule] = {
     "data.invalid": one_of("error", "drop"),
     "data.duplicates": one_of("keep", "drop", "error"),
     "data.leakage": one_of("warn", "drop", "error"),
-    "data.cache": Rule("off, a folder, or null for llmft's own", lambda v: v is None or v is False or TEXT.holds(v)),
+    "data.cache": Rule("off, a folder, or null for llmft's own", lambda v: v is None or v is False or TEXT.accepts(v)),
     "data.processes": COUNT_OR_NULL,
-    "data.split.train": Rule("a number from 0 to 1, or null for the rest", lambda v: v is None or SHARE.holds(v)),
+    "data.split.train": Rule(
+        "a number from 0 to 1, or null for the remaining rows", lambda v: v is None or SHARE.accepts(v)
+    ),
     "data.split.val": SHARE,
     "data.split.test": SHARE,
     "data.split_by": one_of("shuffle", "position"),
@@ -79,13 +81,13 @@ def _shares(cfg: DictConfig) -> Faults:
     split = cfg.data.split
     if (split.train or 0) + split.val + split.test > 1 + 1e-9:
         shares = f"train {split.train}, val {split.val}, test {split.test}"
-        yield f"data.split: the shares add up to more than 1: {shares}; data.split.train=null takes the rest"
+        yield f"data.split: the fractions add up to more than 1: {shares}; data.split.train=null takes the rest"
 
 
 @cross_field("data.train_on", "model.family")
 def _seq2seq_answers(cfg: DictConfig) -> Faults:
     if cfg.data.train_on == "all" and cfg.model.family == "seq2seq":
-        yield "data.train_on=all: a seq2seq model trains on the answer alone; use data.train_on=answer"
+        yield "data.train_on=all: a seq2seq model can only train on the answer; use data.train_on=answer"
 
 
 @cross_field("data.streaming", "data.name", "trainer.max_steps")
@@ -93,12 +95,12 @@ def _stream(cfg: DictConfig) -> Faults:
     if not cfg.data.streaming:
         return
     if cfg.trainer.max_steps == -1:
-        yield "data.streaming=true: how long an epoch is shows only at its end; say how long to train with trainer.max_steps"
+        yield "data.streaming=true: the length of an epoch is not known in advance; set trainer.max_steps"
     if "sets" in cfg.data:
-        yield "data.streaming=true: a mix of sets cannot be streamed; take one set, or streaming=false"
+        yield "data.streaming=true: a mix of data sets cannot be streamed; use one data set, or streaming=false"
 
 
 @cross_field("data.path", "data.split")
 def _no_rows(cfg: DictConfig) -> Faults:
     if cfg.data.path is None:
-        yield "data.path=None: must be text; data.path=sample for the shipped rows"
+        yield "data.path=None: must be a string; data.path=sample for the shipped rows"

@@ -1,4 +1,4 @@
-"""How answers are scored and shown: ``evaluate``, ``judge``, ``report``."""
+"""Schema of ``evaluate``, ``judge`` and ``report``."""
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,26 +15,26 @@ from llmft.config.schema.types import (
     TEXT_OR_NULL,
     Rule,
     is_int,
-    listed,
+    is_list,
+    is_text_list,
     one_of,
-    texts,
 )
 
 RULES: dict[str, Rule] = {
-    "evaluate.rows": Rule("a whole number of at least 0, or null for all", lambda v: v is None or FROM_ZERO.holds(v)),
+    "evaluate.rows": Rule("a whole number of at least 0, or null for all", lambda v: v is None or FROM_ZERO.accepts(v)),
     "evaluate.base": FLAG,
     "evaluate.in_training": FLAG,
     "evaluate.resamples": Rule("a whole number of at least 100", lambda v: is_int(v) and v >= 100),
     "evaluate.batch_tokens": COUNT,
     "evaluate.bleu_tokenizer": one_of("13a", "zh", "char", "intl"),
-    "evaluate.keywords": Rule("true, false or auto", lambda v: FLAG.holds(v) or v == "auto"),
+    "evaluate.keywords": Rule("true, false or auto", lambda v: FLAG.accepts(v) or v == "auto"),
     "evaluate.seeds": Rule(
-        "a list of seeds, or null", lambda v: v is None or (listed(v) and v and all(map(SEED.holds, v)))
+        "a list of seeds, or null", lambda v: v is None or (is_list(v) and v and all(map(SEED.accepts, v)))
     ),
-    "evaluate.response_file": Rule("a file name, or null", lambda v: v is None or (TEXT.holds(v) and "/" not in v)),
+    "evaluate.response_file": Rule("a file name, or null", lambda v: v is None or (TEXT.accepts(v) and "/" not in v)),
     "judge.mode": one_of("score", "pairwise"),
-    "judge.models": Rule("a list of names", lambda v: texts(v)),
-    "judge.seeds": Rule("a list of seeds", lambda v: listed(v) and len(v) > 0 and all(map(SEED.holds, v))),
+    "judge.models": Rule("a list of names", lambda v: is_text_list(v)),
+    "judge.seeds": Rule("a list of seeds", lambda v: is_list(v) and len(v) > 0 and all(map(SEED.accepts, v))),
     "judge.max_new_tokens": COUNT,
     "judge.max_characters": COUNT,
     "judge.prompt": TEXT,
@@ -64,10 +64,10 @@ def _judge(cfg: DictConfig) -> Faults:
 def _seeds(cfg: DictConfig) -> Faults:
     if cfg.evaluate.seeds and not cfg.generation.do_sample and cfg.get("run") is None:
         seeds = list(cfg.evaluate.seeds)
-        yield f"evaluate.seeds={seeds}: greedy and beam answers are the same for each; use generation=sample"
+        yield f"evaluate.seeds={seeds}: greedy and beam search give the same answers for each seed; use generation=sample"
 
 
 @cross_field("evaluate.in_training", "evaluate.rows")
 def _answers_in_training(cfg: DictConfig) -> Faults:
     if cfg.evaluate.in_training and cfg.evaluate.rows == 0:
-        yield "evaluate.in_training=true: needs rows to answer, but evaluate.rows is 0"
+        yield "evaluate.in_training=true: needs rows to evaluate, but evaluate.rows is 0"

@@ -1,4 +1,4 @@
-"""How a model answers: ``generation``, ``chat``, ``serve``, ``safety``."""
+"""Schema of ``generation``, ``chat``, ``serve`` and ``safety``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ from llmft.config.schema.types import (
 )
 from llmft.utils.text import one_line
 
-# Keys of the generation group that are ours and not of GenerationConfig.
+# Keys of the generation group that are not settings of transformers' GenerationConfig.
 OURS = ("batch_size", "batch_tokens", "samples", "seed")
 
 RULES: dict[str, Rule] = {
@@ -62,7 +62,7 @@ RULES: dict[str, Rule] = {
     "generation.do_sample": FLAG,
     "generation.seed": SEED,
     "generation.temperature": POSITIVE,
-    "generation.top_p": Rule("a number above 0, up to 1", lambda v: POSITIVE.holds(v) and v <= 1),
+    "generation.top_p": Rule("a number above 0, up to 1", lambda v: POSITIVE.accepts(v) and v <= 1),
     "generation.repetition_penalty": POSITIVE,
     "generation.no_repeat_ngram_size": FROM_ZERO,
 }
@@ -75,7 +75,7 @@ def _generation(cfg: DictConfig) -> Faults:
 
 
 def settings_fault(settings: Mapping[str, Any]) -> str | None:
-    """What is wrong with these keys of GenerationConfig: unknown, or one against another."""
+    """Error message for settings that GenerationConfig does not know or that contradict each other; None if valid."""
     from transformers import GenerationConfig
 
     if unknown := [name for name in settings if name not in vars(GenerationConfig())]:

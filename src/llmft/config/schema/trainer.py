@@ -1,4 +1,4 @@
-"""The steps: ``optim``, ``scheduler``, ``trainer``."""
+"""Schema of ``optim``, ``scheduler`` and ``trainer``."""
 
 from omegaconf import DictConfig
 
@@ -15,7 +15,7 @@ from llmft.config.schema.types import (
     RATE,
     Rule,
     is_int,
-    listed,
+    is_list,
     one_of,
 )
 
@@ -23,30 +23,30 @@ RULES: dict[str, Rule] = {
     "optim.lr": RATE,
     "optim.weight_decay": NOT_NEGATIVE,
     "optim.betas": Rule(
-        "two numbers from 0 to below 1", lambda v: listed(v) and len(v) == 2 and all(map(DROPOUT.holds, v))
+        "two numbers from 0 to below 1", lambda v: is_list(v) and len(v) == 2 and all(map(DROPOUT.accepts, v))
     ),
     "optim.fused": Rule("auto, true or false", lambda v: v == "auto" or isinstance(v, bool)),
     "optim.bits": Rule("8 or 32", lambda v: is_int(v) and v in (8, 32)),
     "optim.paged": FLAG,
     "optim.fallback": FLAG,
     "scheduler.name": one_of("linear", "cosine", "constant_with_warmup", "plateau"),
-    "scheduler.factor": Rule("a number between 0 and 1", lambda v: POSITIVE.holds(v) and v < 1),
+    "scheduler.factor": Rule("a number between 0 and 1", lambda v: POSITIVE.accepts(v) and v < 1),
     "scheduler.patience": FROM_ZERO,
     "scheduler.warmup_steps": Rule(
-        "a whole number of steps, or a fraction below 1", lambda v: FROM_ZERO.holds(v) or DROPOUT.holds(v)
+        "a whole number of steps, or a fraction below 1", lambda v: FROM_ZERO.accepts(v) or DROPOUT.accepts(v)
     ),
     "trainer.devices": COUNT,
     "trainer.num_nodes": COUNT,
     "trainer.precision": one_of(
         "32-true", "bf16-mixed", "16-mixed"
-    ),  # others would make trainable weights less than float32
+    ),  # the others would store trainable parameters in less than float32
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
     "trainer.strategy": one_of("auto", "ddp", "fsdp"),
     "trainer.fast_dev_run": FLAG,
-    "trainer.deterministic": Rule("true, false or warn", lambda v: FLAG.holds(v) or v == "warn"),
+    "trainer.deterministic": Rule("true, false or warn", lambda v: FLAG.accepts(v) or v == "warn"),
     "trainer.val_check_interval": Rule(
-        "a whole number of batches, or a share of the epoch up to 1.0",
-        lambda v: COUNT.holds(v) or (POSITIVE.holds(v) and v <= 1),
+        "a whole number of batches, or a fraction of the epoch up to 1.0",
+        lambda v: COUNT.accepts(v) or (POSITIVE.accepts(v) and v <= 1),
     ),
     "trainer.check_val_every_n_epoch": COUNT,
     "trainer.max_epochs": COUNT_OR_OFF,
@@ -60,7 +60,7 @@ RULES: dict[str, Rule] = {
 def _float16(cfg: DictConfig) -> Faults:
     precision = str(cfg.trainer.precision)
     if precision.startswith("16") and cfg.model.family == "seq2seq":
-        # a feed-forward layer of T5 reaches 66,246; float16 ends at 65,504 (transformers #5651)
+        # a feed-forward layer of T5 reaches 66,246; the float16 maximum is 65,504 (transformers #5651)
         yield f"trainer.precision={precision}: T5 overflows in float16; use bf16-mixed or 32-true"
 
 
@@ -73,10 +73,10 @@ def _float16_needs_a_gpu(cfg: DictConfig) -> Faults:
 @cross_field("optim.lr", "optim.betas", "optim.weight_decay")
 def _step_size(cfg: DictConfig) -> Faults:
     lr, beta = cfg.optim.lr, cfg.optim.betas[0]
-    # Adam's first step divides by what is left of the first beta; decoupled decay multiplies
+    # Adam's bias correction divides lr by 1 - beta1 in the first step; decoupled decay multiplies it by weight_decay
     if lr / (1 - beta) > FLOAT32 or lr * cfg.optim.weight_decay > FLOAT32:
         others = f"optim.betas={list(cfg.optim.betas)} and optim.weight_decay={cfg.optim.weight_decay}"
-        yield f"optim.lr={lr}: with {others} a step is larger than float32 can hold; lower it"
+        yield f"optim.lr={lr}: with {others} a step overflows float32; lower it"
 
 
 @cross_field("optim.paged", "optim.fallback", "trainer.accelerator", imports=True)
@@ -84,20 +84,20 @@ def _paging(cfg: DictConfig) -> Faults:
     from llmft.utils.device import cannot_page
 
     if cfg.optim.paged and not cfg.optim.fallback and (why := cannot_page(cfg.trainer.accelerator)):
-        yield f"optim.paged=true: {why}; use optim=adamw_8bit, or optim.fallback=true to go on without paging"
+        yield f"optim.paged=true: {why}; use optim=adamw_8bit, or optim.fallback=true to train without paging"
 
 
 @cross_field("peft.method", "trainer.devices")
 def _unfreezing_alone(cfg: DictConfig) -> Faults:
     if cfg.peft.method == "unfreeze" and cfg.trainer.devices != 1:
-        # DDP decides at its start which gradients it waits for
-        yield f"peft=unfreeze: trains in one process, but trainer.devices is {cfg.trainer.devices}"
+        # DDP fixes the set of parameters that it reduces when it wraps the model
+        yield f"peft=unfreeze: only trains in one process, but trainer.devices is {cfg.trainer.devices}"
 
 
 @cross_field("trainer.max_epochs", "trainer.max_steps")
 def _end(cfg: DictConfig) -> Faults:
     if cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1:
-        yield "trainer.max_epochs=-1: needs an end; set trainer.max_steps"
+        yield "trainer.max_epochs=-1: the training would never end; set trainer.max_steps"
 
 
 @cross_field("trainer.val_check_interval", "trainer.accumulate_grad_batches")
@@ -122,29 +122,29 @@ def _nodes(cfg: DictConfig) -> Faults:
     if nodes > 1 and strategy == "auto":
         yield f"trainer.num_nodes={nodes}: several nodes need a strategy; use trainer=ddp, fsdp or slurm"
     if devices * nodes == 1 and strategy == "fsdp":
-        yield "trainer.strategy=fsdp: shares the weights out among processes, but there is one; set trainer.devices=N"
+        yield "trainer.strategy=fsdp: shards the weights over several processes, but there is one; set trainer.devices=N"
 
 
 @cross_field("trainer.strategy", "evaluate.in_training")
 def _no_whole_model(cfg: DictConfig) -> Faults:
     if cfg.trainer.strategy == "fsdp" and cfg.evaluate.in_training:
-        yield "evaluate.in_training=true: answers need the whole model, which trainer=fsdp shares out; use trainer=ddp"
+        yield "evaluate.in_training=true: generation needs the full model, which trainer=fsdp shards; use trainer=ddp"
 
 
 @cross_field("trainer.strategy", "data.batching", "model.family")
 def _shared_and_packed(cfg: DictConfig) -> Faults:
     if cfg.trainer.strategy == "fsdp" and cfg.data.batching == "packed" and cfg.model.family == "seq2seq":
-        yield "data.batching=packed: calls the encoder of a seq2seq model alone, which trainer=fsdp cannot; use tokens"
+        yield "data.batching=packed: calls the encoder separately for a seq2seq model, which trainer=fsdp cannot; use tokens"
 
 
 @cross_field("scheduler.warmup_steps", "trainer.max_steps")
 def _warm_up(cfg: DictConfig) -> Faults:
     warmup, steps = cfg.scheduler.warmup_steps, cfg.trainer.max_steps
     if warmup >= 1 and steps != -1 and warmup >= steps:
-        yield endless_warm_up(warmup, f"trainer.max_steps is {steps}")
+        yield warmup_too_long(warmup, f"trainer.max_steps is {steps}")
 
 
-def endless_warm_up(warmup: int, why: str) -> str:
-    """The fault of a warm-up that is longer than the training."""
+def warmup_too_long(warmup: int, why: str) -> str:
+    """Error message for a warm-up that is as long as the training."""
     key = f"scheduler.warmup_steps={warmup}"
-    return f"{key}: {why}, so the learning rate would never reach optim.lr; take fewer steps, or a share such as 0.1"
+    return f"{key}: {why}, so the learning rate would never reach optim.lr; use fewer steps, or a fraction such as 0.1"

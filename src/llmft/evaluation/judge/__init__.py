@@ -1,1 +1,1 @@
-"""A language model that scores answers: what it is asked, how its reply is read, and what is kept."""
+"""LLM-as-a-judge: prompts, backends, reply parsing and aggregation."""

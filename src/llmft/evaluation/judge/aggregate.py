@@ -1,4 +1,4 @@
-"""Finished requests -> the scores of rows, counts, and an entry beside the other metrics."""
+"""Aggregate judge requests to row scores, counts, and an entry next to the other metrics."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ import numpy as np
 
 from llmft.evaluation.judge.requests import Request
 from llmft.metrics import bootstrap
-from llmft.metrics.builtin import judged
+from llmft.metrics.builtin import judge_metric
 
 
-def counts(asked: Sequence[Request]) -> dict[str, Any]:
-    """Requests, valid ones, those with a text cut, and why there is no result, most frequent first."""
+def request_counts(asked: Sequence[Request]) -> dict[str, Any]:
+    """Number of requests, of valid replies and of truncated texts, and the ten most frequent reasons for no result."""
     reasons = Counter(request.reason for request in asked if request.result is None)
     return {
         "asked": len(asked),
@@ -22,8 +22,8 @@ def counts(asked: Sequence[Request]) -> dict[str, Any]:
     }
 
 
-def mean_values(asked: Sequence[Request]) -> dict[str, dict[int, float]]:
-    """Mean over judges and seeds of the valid scores of each row: by ``tuned`` and ``base``, by row."""
+def mean_scores(asked: Sequence[Request]) -> dict[str, dict[int, float]]:
+    """Mean of the valid scores over judges and seeds: by system (``tuned``, ``base``), then by row."""
     lists: dict[str, dict[int, list[float]]] = {"tuned": {}, "base": {}}
     for request in asked:
         if isinstance(request.result, int):
@@ -31,25 +31,28 @@ def mean_values(asked: Sequence[Request]) -> dict[str, dict[int, float]]:
     return {which: {row: float(np.mean(of)) for row, of in rows.items()} for which, rows in lists.items()}
 
 
-def pair_values(asked: Sequence[Request]) -> dict[str, dict[int, float]]:
-    """100 for the one that wins in both orders, 50 each where the orders disagree or tie; rows with an invalid reply out."""
+def pairwise_scores(asked: Sequence[Request]) -> dict[str, dict[int, float]]:
+    """Pairwise scores by system and row: 100 for a win in both orders, 50 for a tie or if the orders disagree.
+
+    A pair with an invalid reply in either order is skipped. Means are over judges and seeds.
+    """
     wins: dict[tuple[int, str, int], dict[str, float]] = {}
     for request in asked:
         first = {"A": 1.0, "B": -1.0, "TIE": 0.0}.get(str(request.result))
         if first is not None:
-            place = wins.setdefault((request.row, request.model, request.seed), {})
-            place[request.which] = first if request.which == "tuned" else -first
+            orders = wins.setdefault((request.row, request.model, request.seed), {})
+            orders[request.which] = first if request.which == "tuned" else -first
     lists: dict[int, list[float]] = {}
     for (row, _, _), orders in wins.items():
         if len(orders) == 2:
-            same = orders["tuned"] == orders["base"]
-            lists.setdefault(row, []).append(orders["tuned"] if same else 0.0)
+            agree = orders["tuned"] == orders["base"]
+            lists.setdefault(row, []).append(orders["tuned"] if agree else 0.0)
     tuned = {row: 50 + 50 * float(np.mean(of)) for row, of in lists.items()}
     return {"tuned": tuned, "base": {row: 100 - value for row, value in tuned.items()}}
 
 
-def pairs(values: dict[str, dict[int, float]], mode: str, rows: int) -> dict[str, Any]:
-    """How many of the rows have a valid score; of pairs, who won."""
+def outcome_counts(values: dict[str, dict[int, float]], mode: str, rows: int) -> dict[str, Any]:
+    """Number of rows with a valid score; in pairwise mode also wins and ties."""
     counts = {"n": rows, "n_valid": len(values["tuned"])}
     if mode == "score":
         return counts | ({"n_valid_base": len(values["base"])} if values["base"] else {})
@@ -61,23 +64,33 @@ def pairs(values: dict[str, dict[int, float]], mode: str, rows: int) -> dict[str
     }
 
 
-def entry(values: dict[str, dict[int, float]], rows: int, resamples: int, seed: int) -> dict[str, Any]:
-    """Means over each system's valid rows; their difference over the rows that are valid for both."""
+def score_entry(values: dict[str, dict[int, float]], rows: int, resamples: int, seed: int) -> dict[str, Any]:
+    """Mean score of each system over its valid rows, and their difference over rows that are valid for both.
+
+    Args:
+        values: Scores by system and row.
+        rows: Number of all rows.
+        resamples: Bootstrap resamples.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        An entry as of ``bootstrap.compare``, with ``rows`` and ``of``.
+    """
 
     def found(tuned: dict[int, float], base: dict[int, float] | None) -> dict[str, Any]:
         tables = [
             np.array([[value, 1.0] for value in v.values()]).reshape(-1, 2) for v in (tuned, base) if v is not None
         ]
         both = tables[1] if base is not None else None
-        return bootstrap.compare([judged()], tables[0], both, resamples=resamples, seed=seed)["judge"]
+        return bootstrap.compare([judge_metric()], tables[0], both, resamples=resamples, seed=seed)["judge"]
 
     entry = {**found(values["tuned"], None), "rows": len(values["tuned"]), "of": rows}
     if entry["tuned"] is None:
-        entry["reason"] = judged().undefined
+        entry["reason"] = judge_metric().undefined
     if not values["base"]:
         return entry
     shared = sorted(values["tuned"].keys() & values["base"].keys())
     pair = found(*({row: values[which][row] for row in shared} for which in ("tuned", "base")))
-    alone = found(values["base"], None)
-    entry |= {"base": alone["tuned"], "base_interval": alone["tuned_interval"]}
+    base = found(values["base"], None)
+    entry |= {"base": base["tuned"], "base_interval": base["tuned_interval"]}
     return entry | {name: pair[name] for name in ("difference", "difference_interval", "verdict")}

@@ -1,4 +1,4 @@
-"""Prompts -> replies of an HTTP server (Ollama's or OpenAI's interface) that is not trusted."""
+"""Judge backend for HTTP servers with the Ollama or OpenAI API; the server is not trusted."""
 
 import asyncio
 import json
@@ -9,86 +9,93 @@ from typing import Any
 import aiohttp
 
 from llmft.evaluation.judge.requests import Request
-from llmft.evaluation.judge.url_policy import CheckedResolver, checked_url, is_this_machine
+from llmft.evaluation.judge.url_policy import CheckedResolver, checked_url, is_localhost
 from llmft.utils.errors import UserError
 from llmft.utils.text import printable
 
-BUSY = (408, 425, 429, 500, 502, 503, 504)
+RETRY_STATUS = (408, 425, 429, 500, 502, 503, 504)
 PATHS = {"ollama": "/api/chat", "openai": "/chat/completions"}
-IN_A_ROW = 5  # failures after which the server is given up
-LONGEST_WAIT = 60.0
+MAX_CONSECUTIVE_FAILURES = 5
+MAX_BACKOFF = 60.0  # seconds
 
 
-class Failed(Exception):
-    """One request has no reply; others may have."""
+class RequestFailed(Exception):
+    """A single request failed."""
 
 
-class Endpoint:
-    """A judge behind HTTP.
+class HttpJudge:
+    """A judge behind an HTTP API.
 
     Args:
         settings: The config of the judge group.
 
     Raises:
-        UserError: The URL may not be asked, or the key is missing.
+        UserError: The URL is not allowed, or the API key is missing.
     """
 
     def __init__(self, settings: Any) -> None:
         self.settings, self.kind = settings, settings.kind
         self.key = os.environ.get(settings.key_env, "").strip() if self.kind == "openai" else ""
         self.url = checked_url(settings.url, allow_private=settings.allow_private, has_key=bool(self.key))
-        if self.kind == "openai" and not self.key and not is_this_machine(self.url.hostname or ""):
+        if self.kind == "openai" and not self.key and not is_localhost(self.url.hostname or ""):
             raise UserError(
                 f"judge=openai: the environment variable {settings.key_env} holds no key for {settings.url}"
             )
         self.failures = 0
 
     def identity(self) -> dict[str, Any]:
-        """What of this judge its scores depend on, besides model, seed and prompt."""
+        """What the scores depend on besides model, seed and prompt; part of the key of stored replies."""
         return {"kind": self.kind, "url": self.settings.url}
 
     def check(self) -> None:
-        """Find out before any work whether the server is there and has the models.
+        """Check that an Ollama server is reachable and has the models.
 
         Raises:
-            UserError: It is not, or it lacks one.
+            UserError: It is not reachable, or lacks a model.
         """
         if self.kind == "ollama":
             asyncio.run(self._check_ollama())
 
-    def ask(
-        self, requests: Sequence[Request], prompts: Sequence[str], seeds: Sequence[int], took: Callable[..., None]
+    def query(
+        self, requests: Sequence[Request], prompts: Sequence[str], seeds: Sequence[int], on_reply: Callable[..., None]
     ) -> None:
-        """Ask some at once; ``took(request, reply, reason)`` is called as each is done, with a reply or the reason for none.
+        """Send the prompts concurrently.
+
+        Args:
+            requests: The requests.
+            prompts: One prompt per request.
+            seeds: One seed per request.
+            on_reply: Called as ``on_reply(request, reply, reason)`` when a request is done, with the reply or the reason why
+                there is none.
 
         Raises:
-            UserError: The server refuses, redirects, or fails again and again.
+            UserError: The server refuses, redirects, or fails repeatedly.
         """
-        asyncio.run(self._ask_all(requests, prompts, seeds, took))
+        asyncio.run(self._query_all(requests, prompts, seeds, on_reply))
 
-    async def _ask_all(self, requests: Any, prompts: Any, seeds: Any, took: Callable[..., None]) -> None:
+    async def _query_all(self, requests: Any, prompts: Any, seeds: Any, on_reply: Callable[..., None]) -> None:
         gate = asyncio.Semaphore(self.settings.concurrency)
 
         async def one(request: Request, prompt: str, seed: int) -> None:
             async with gate:
                 try:
-                    took(request, await self._reply(session, request.model, prompt, seed), None)
+                    on_reply(request, await self._reply(session, request.model, prompt, seed), None)
                     self.failures = 0
-                except Failed as error:
-                    took(request, None, str(error))
+                except RequestFailed as error:
+                    on_reply(request, None, str(error))
                     self.failures += 1
-                    if self.failures >= IN_A_ROW:
+                    if self.failures >= MAX_CONSECUTIVE_FAILURES:
                         raise UserError(f"judge: {self.failures} requests in a row failed, the last: {error}") from None
 
         try:
             async with self._session() as session, asyncio.TaskGroup() as group:
                 for request, prompt, seed in zip(requests, prompts, seeds, strict=True):
                     group.create_task(one(request, prompt, seed))
-        except ExceptionGroup as errors:  # `except*` would put what it raises into a group again, on Python 3.11.2
-            ours, others = errors.split(UserError)
-            if ours is None or others is not None:
+        except ExceptionGroup as errors:  # `except*` would wrap what it raises in a group again on Python 3.11.2
+            user_errors, others = errors.split(UserError)
+            if user_errors is None or others is not None:
                 raise
-            raise ours.exceptions[0] from None
+            raise user_errors.exceptions[0] from None
 
     def _session(self) -> aiohttp.ClientSession:
         resolver = CheckedResolver(allow_private=self.settings.allow_private)
@@ -97,7 +104,7 @@ class Endpoint:
             timeout=aiohttp.ClientTimeout(total=self.settings.timeout),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {}),
-            auto_decompress=False,  # a small compressed reply could be a very large one
+            auto_decompress=False,  # a small compressed reply could expand to a very large one
             trust_env=False,
         )
 
@@ -105,32 +112,32 @@ class Endpoint:
         body, wait, reason = self._body(model, prompt, seed), self.settings.backoff, ""
         for attempt in range(self.settings.attempts):
             if attempt:
-                await asyncio.sleep(min(wait * 2 ** (attempt - 1), LONGEST_WAIT))
+                await asyncio.sleep(min(wait * 2 ** (attempt - 1), MAX_BACKOFF))
             try:
                 status, data = await self._post(session, body)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                reason = self._said(str(error) or type(error).__name__)
+                reason = self._excerpt(str(error) or type(error).__name__)
                 continue
-            if status not in BUSY:
+            if status not in RETRY_STATUS:
                 return self._text(status, data)
-            reason = f"HTTP {status}: {self._said(data)}"
-        raise Failed(f"{reason} ({self.settings.attempts} attempts)")
+            reason = f"HTTP {status}: {self._excerpt(data)}"
+        raise RequestFailed(f"{reason} ({self.settings.attempts} attempts)")
 
     async def _post(self, session: aiohttp.ClientSession, body: Any) -> tuple[int, str]:
         url = self.url.geturl().rstrip("/") + PATHS[self.kind]
         async with session.post(url, json=body, allow_redirects=False) as response:
             if 300 <= response.status < 400:
-                place = self._said(response.headers.get("Location", "nowhere"))
-                raise UserError(f"judge.url={self.settings.url}: redirects to {place}, which is not followed")
+                location = self._excerpt(response.headers.get("Location", "nowhere"))
+                raise UserError(f"judge.url={self.settings.url}: redirects to {location}, which is not followed")
             return response.status, await self._read(response)
 
     async def _read(self, response: aiohttp.ClientResponse) -> str:
-        data, most = bytearray(), self.settings.max_bytes
+        data, max_bytes = bytearray(), self.settings.max_bytes
         async for chunk in response.content.iter_any():
             data += chunk
-            if len(data) > most:
+            if len(data) > max_bytes:
                 response.close()
-                raise Failed(f"the reply is larger than judge.max_bytes={most}")
+                raise RequestFailed(f"the reply is larger than judge.max_bytes={max_bytes}")
         return data.decode("utf-8", "replace")
 
     def _body(self, model: str, prompt: str, seed: int) -> dict[str, Any]:
@@ -138,19 +145,19 @@ class Endpoint:
         tokens = self.settings.max_new_tokens
         if self.kind == "openai":
             return {**body, "temperature": 0, "seed": seed, "max_tokens": tokens}
-        options = {"temperature": 0, "seed": seed, "num_predict": tokens, "num_ctx": _room(prompt, tokens)}
+        options = {"temperature": 0, "seed": seed, "num_predict": tokens, "num_ctx": _context_length(prompt, tokens)}
         return {**body, "options": options}
 
     def _text(self, status: int, data: str) -> str:
         if status != 200:
-            raise UserError(f"judge.url={self.settings.url}: HTTP {status}: {self._said(data)}")
+            raise UserError(f"judge.url={self.settings.url}: HTTP {status}: {self._excerpt(data)}")
         try:
             reply = json.loads(data)
             text = reply["message"]["content"] if self.kind == "ollama" else reply["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-            raise Failed(f"not the JSON of {self.kind}'s interface: {self._said(data)}") from None
+            raise RequestFailed(f"not a JSON reply of the {self.kind} API: {self._excerpt(data)}") from None
         if not isinstance(text, str):
-            raise Failed(f"a reply without text: {self._said(data)}")
+            raise RequestFailed(f"a reply without text: {self._excerpt(data)}")
         return text[:10_000].replace(self.key, "***") if self.key else text[:10_000]
 
     async def _check_ollama(self) -> None:
@@ -163,26 +170,28 @@ class Endpoint:
                 known = [model["name"] for model in json.loads(await self._read(response))["models"]]
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise UserError(
-                f"judge=ollama: no server answers at {self.settings.url} ({self._said(str(error))}); {start}"
+                f"judge=ollama: no server answers at {self.settings.url} ({self._excerpt(str(error))}); {start}"
             ) from None
-        except (Failed, ValueError, KeyError, TypeError):
-            raise UserError(f"judge=ollama: what answers at {self.settings.url} is no Ollama server; {start}") from None
+        except (RequestFailed, ValueError, KeyError, TypeError):
+            raise UserError(
+                f"judge=ollama: the server at {self.settings.url} is not an Ollama server; {start}"
+            ) from None
         missing = [m for m in self.settings.models if m not in known and f"{m}:latest" not in known]
         if missing:
             has = ", ".join(map(str, known)) or "none"
             raise UserError(
-                f"judge=ollama: has no model {missing[0]} (`ollama pull {missing[0]}`); there are: {self._said(has)}"
+                f"judge=ollama: has no model {missing[0]} (`ollama pull {missing[0]}`); available: {self._excerpt(has)}"
             )
 
-    def _said(self, text: str) -> str:
-        """What a server says, to be shown: one line, short, without the key."""
+    def _excerpt(self, text: str) -> str:
+        """Text from the server for a message: one line, at most 200 characters, without the API key."""
         text = printable(" ".join(text.split()))
         return (text.replace(self.key, "***") if self.key else text)[:200]
 
 
-def _room(prompt: str, tokens: int) -> int:
-    """Positions for Ollama, which cuts a longer prompt without a word; few different values, as each reloads its model."""
-    room = 4096
-    while room < tokens + len(prompt.encode("utf-8", "replace")) // 2:
-        room *= 2
-    return room
+def _context_length(prompt: str, tokens: int) -> int:
+    """``num_ctx`` for Ollama, which silently truncates longer prompts; a power of two, since each new value reloads the model."""
+    length = 4096
+    while length < tokens + len(prompt.encode("utf-8", "replace")) // 2:
+        length *= 2
+    return length

@@ -1,4 +1,4 @@
-"""Predictions -> a judge's scores: asked, read strictly, kept in ``judge.jsonl``, and summed up."""
+"""Score predictions with an LLM judge; finished requests are stored in ``judge.jsonl`` and reused."""
 
 import json
 import logging
@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from llmft.evaluation.judge import aggregate
-from llmft.evaluation.judge.parse_reply import InvalidReply, choice_in, score_in
-from llmft.evaluation.judge.requests import REMINDER, Request, requests
+from llmft.evaluation.judge.parse_reply import InvalidReply, parse_choice, parse_score
+from llmft.evaluation.judge.requests import REMINDER, Request, build_requests
 from llmft.metrics.predictions import Prediction
 from llmft.utils.errors import UserError
 
 log = logging.getLogger(__name__)
-READ: dict[str, Callable[[str], int | str]] = {"score": score_in, "pairwise": choice_in}
+PARSERS: dict[str, Callable[[str], int | str]] = {"score": parse_score, "pairwise": parse_choice}
 
 
 class Judge:
-    """A judge and the file that keeps what it said.
+    """An LLM judge and the file of its replies.
 
     Args:
         settings: The config of the judge group; ``kind`` is not ``none``.
-        file: ``judge.jsonl``; grows by a line for every finished request.
+        file: ``judge.jsonl``; one line is appended per finished request.
 
     Raises:
-        UserError: The judge's address or key is not what it should be.
+        UserError: The judge's URL is not allowed, or its API key is missing.
     """
 
     def __init__(self, settings: Any, file: Path) -> None:
@@ -34,60 +34,62 @@ class Judge:
 
             self.backend: Any = LocalModel(settings)
         else:
-            from llmft.evaluation.judge.http_client import Endpoint
+            from llmft.evaluation.judge.http_client import HttpJudge
 
-            self.backend = Endpoint(settings)
+            self.backend = HttpJudge(settings)
 
     def judge(self, predictions: Sequence[Prediction], *, resamples: int, seed: int) -> dict[str, Any]:
-        """Judge every row; finished scores of the same judge are taken from the file.
+        """Judge all predictions and set their row scores; finished requests of the same judge are reused from the file.
 
         Returns:
-            ``summary`` (counts, reasons) and ``score``, an entry as of ``bootstrap.compare``. Row scores go into the predictions.
+            ``summary`` (counts, reasons) and ``score``, an entry as of ``bootstrap.compare``.
 
         Raises:
-            UserError: The judge cannot be asked any more; what is finished is kept.
+            UserError: The judge failed; finished requests are kept.
         """
-        if self.settings.mode == "pairwise" and any(p.base_answer is None for p in predictions):
-            raise UserError("judge.mode=pairwise: needs answers of the base model; evaluate.base=true makes them")
-        asked = requests(predictions, self.settings, self.backend.identity())
-        known = _known(self.file)
-        open_ = [request for request in asked if not _recall(request, known)]
-        log.info("judge %s: %d of %d scores to ask for", ", ".join(self.settings.models), len(open_), len(asked))
-        self._ask(open_, [p.id for p in predictions])
-        summary = {"kind": self.settings.kind, "mode": self.settings.mode, "models": list(self.settings.models)}
-        summary |= {"seeds": list(self.settings.seeds), "reused": len(asked) - len(open_), **aggregate.counts(asked)}
-        values = aggregate.pair_values(asked) if self.settings.mode == "pairwise" else aggregate.mean_values(asked)
-        entry = aggregate.entry(values, len(predictions), resamples, seed)
+        mode, models = self.settings.mode, list(self.settings.models)
+        if mode == "pairwise" and any(p.base_answer is None for p in predictions):
+            raise UserError("judge.mode=pairwise: needs answers of the base model; set evaluate.base=true")
+        all_requests = build_requests(predictions, self.settings, self.backend.identity())
+        finished = _read_finished(self.file)
+        pending = [request for request in all_requests if not _reuse(request, finished)]
+        log.info("judge %s: %d of %d requests to send", ", ".join(models), len(pending), len(all_requests))
+        self._query(pending, [p.id for p in predictions])
+        values = (aggregate.pairwise_scores if mode == "pairwise" else aggregate.mean_scores)(all_requests)
         for row, prediction in enumerate(predictions):
             prediction.scores["judge"] = values["tuned"].get(row)
             if prediction.base_answer is not None:
                 prediction.base_scores["judge"] = values["base"].get(row)
-        return {"summary": summary | aggregate.pairs(values, self.settings.mode, len(predictions)), "score": entry}
+        summary = {"kind": self.settings.kind, "mode": mode, "models": models, "seeds": list(self.settings.seeds)}
+        summary |= {"reused": len(all_requests) - len(pending), **aggregate.request_counts(all_requests)}
+        summary |= aggregate.outcome_counts(values, mode, len(predictions))
+        return {"summary": summary, "score": aggregate.score_entry(values, len(predictions), resamples, seed)}
 
-    def _ask(self, open_: list[Request], ids: Sequence[str]) -> None:
+    def _query(self, pending: list[Request], ids: Sequence[str]) -> None:
+        """Send the requests; those with an invalid reply once more with a reminder and another seed."""
         for attempt, reminder in enumerate(("", REMINDER[self.settings.mode])):
-            left = [request for request in open_ if not request.finished]
-            prompts, seeds = [r.prompt + reminder for r in left], [r.seed + attempt for r in left]
+            unfinished = [request for request in pending if not request.finished]
+            prompts, seeds = [r.prompt + reminder for r in unfinished], [r.seed + attempt for r in unfinished]
 
-            def took(request: Request, reply: str | None, reason: str | None, *, last: bool = attempt == 1) -> None:
-                self._take(request, reply, reason, last=last)
+            def on_reply(request: Request, reply: str | None, reason: str | None, *, last: bool = attempt == 1) -> None:
+                self._record(request, reply, reason, last=last)
                 if request.finished:
-                    self._keep(request, ids[request.row])
+                    self._append(request, ids[request.row])
 
-            if left:
-                self.backend.ask(left, prompts, seeds, took)
+            if unfinished:
+                self.backend.query(unfinished, prompts, seeds, on_reply)
 
-    def _take(self, request: Request, reply: str | None, reason: str | None, *, last: bool) -> None:
+    def _record(self, request: Request, reply: str | None, reason: str | None, *, last: bool) -> None:
         if reply is None:
             request.reason = f"failed: {reason}"
             return
         request.replies.append(reply)
         try:
-            request.result, request.reason, request.finished = READ[self.settings.mode](reply), None, True
+            request.result, request.reason, request.finished = PARSERS[self.settings.mode](reply), None, True
         except InvalidReply as error:
             request.reason, request.finished = f"invalid: {error}", last
 
-    def _keep(self, request: Request, row_id: str) -> None:
+    def _append(self, request: Request, row_id: str) -> None:
         line = {
             "id": row_id,
             "which": request.which,
@@ -100,8 +102,8 @@ class Judge:
             out.write(json.dumps({**line, "key": request.key}, ensure_ascii=True) + "\n")
 
 
-def _known(file: Path) -> dict[str, dict[str, Any]]:
-    """Finished requests by key; a line that was cut off by a kill is no fault."""
+def _read_finished(file: Path) -> dict[str, dict[str, Any]]:
+    """Stored requests by key; a line truncated by a killed process is skipped."""
     found = {}
     for line in file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else []:
         try:
@@ -112,8 +114,8 @@ def _known(file: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _recall(request: Request, known: dict[str, dict[str, Any]]) -> bool:
-    line = known.get(request.key)
+def _reuse(request: Request, finished: dict[str, dict[str, Any]]) -> bool:
+    line = finished.get(request.key)
     if line is None:
         return False
     request.result, request.reason, request.finished = line.get("score"), line.get("reason"), True
@@ -121,11 +123,11 @@ def _recall(request: Request, known: dict[str, dict[str, Any]]) -> bool:
     return True
 
 
-def judge_of(settings: Any, file: Path) -> Judge | None:
-    """The judge that a config asks for, found to be there; None for ``judge=none``.
+def open_judge(settings: Any, file: Path) -> Judge | None:
+    """Create and check the judge of a config; None for ``judge=none``.
 
     Raises:
-        UserError: It is not there, or may not be asked.
+        UserError: The judge is not reachable, or not allowed.
     """
     if settings.kind == "none":
         return None
@@ -137,28 +139,28 @@ def judge_of(settings: Any, file: Path) -> Judge | None:
 def add_judgement(
     judge: Judge, predictions: Sequence[Prediction], found: dict[str, Any], settings: Any, *, or_fail: bool
 ) -> None:
-    """Put a judge's scores beside the others of an evaluation.
+    """Add a judge's scores to an evaluation.
 
     Args:
-        judge: Who is asked.
-        predictions: What is judged; row scores are written into them.
-        found: The content of ``evaluation.json``.
+        judge: The judge.
+        predictions: The predictions to judge; their row scores are set.
+        found: The content of ``evaluation.json``; modified in place.
         settings: The ``evaluate`` keys.
-        or_fail: Whether a judge that gives up is an error; else it is said, so that a finished training stays one.
+        or_fail: Whether a failing judge raises; otherwise it is logged, so that a finished training does not fail.
 
     Raises:
-        UserError: The judge gave up.
+        UserError: The judge failed and ``or_fail`` is set.
     """
     from llmft.metrics.compare import headline
 
     try:
-        said = judge.judge(predictions, resamples=settings.resamples, seed=found["seed"])
+        judgement = judge.judge(predictions, resamples=settings.resamples, seed=found["seed"])
     except UserError as error:
         if or_fail:
             raise
-        log.error("%s; the answers are in predictions.jsonl: `evaluate input=` judges them later", error)
+        log.error("%s; the answers are in predictions.jsonl, judge them later with `evaluate input=`", error)
         found["judge"] = {"error": str(error)}
         return
-    found["judge"] = said["summary"]
-    found["scores"]["judge"] = said["score"]
+    found["judge"] = judgement["summary"]
+    found["scores"]["judge"] = judgement["score"]
     found["headline"] = headline(found["scores"])

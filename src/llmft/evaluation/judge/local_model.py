@@ -1,4 +1,4 @@
-"""Prompts -> replies of a local model, through llmft itself."""
+"""Judge backend that runs a local model in this process."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from llmft.evaluation.judge.requests import Request
 
 
 class LocalModel:
-    """A judge in this process; loaded when it is first asked.
+    """A local model as a judge, loaded at the first query.
 
     Args:
         settings: The config of the judge group; ``model`` is one of the model group.
@@ -17,27 +17,27 @@ class LocalModel:
         self.settings, self.generator = settings, None
 
     def identity(self) -> dict[str, Any]:
-        """What of this judge its scores depend on."""
+        """What the scores depend on besides seed and prompt; part of the key of stored replies."""
         model = self.settings.model
         return {"kind": "model", "path": model.path, "revision": model.revision, "gguf_file": model.gguf_file}
 
     def check(self) -> None:
-        """Nothing to find out: the model is a local one."""
+        """Do nothing; a local model needs no server."""
 
-    def ask(
+    def query(
         self,
         requests: Sequence[Request],
         prompts: Sequence[str],
         _: Sequence[int],
-        took: Callable[..., None],
+        on_reply: Callable[..., None],
     ) -> None:
-        """Ask all; greedy, so that the seed changes nothing."""
+        """Generate greedily for all prompts, so that the seed has no effect, and call ``on_reply`` for each."""
         from llmft.data.records import Turn
 
         self.generator = self.generator or self._load()
         answers = self.generator.answers([(Turn("user", prompt),) for prompt in prompts])
         for request, answer in zip(requests, answers, strict=True):
-            took(request, answer.text, None)
+            on_reply(request, answer.text, None)
 
     def _load(self) -> Any:
         from llmft.config.paths import prompt_config

@@ -1,4 +1,4 @@
-"""A judge's reply -> the score or choice in it; anything that is not exactly that is invalid."""
+"""Strictly parse a judge's reply to a score or a choice."""
 
 import json
 import re
@@ -11,16 +11,16 @@ CHOICES = ("A", "B", "TIE")
 
 
 class InvalidReply(ValueError):
-    """A reply that is no score; says why."""
+    """A reply without a valid score or choice; the message says why."""
 
 
-def score_in(reply: str) -> int:
-    """The score: the whole reply is an integer, ``Score: n`` (on every line), or a JSON object with one ``score``.
+def parse_score(reply: str) -> int:
+    """Parse a score from 0 to 100: the complete reply is an integer, ``Score: n`` on each line, or JSON with one ``score``.
 
-    A number inside prose does not count: it may be the candidate's own words repeated.
+    A number within prose is invalid, since the judge may quote the answer that it judges.
 
     Raises:
-        InvalidReply: It is none of these, says two things, or is outside 0 to 100.
+        InvalidReply: The reply has another form, holds different scores, or a score outside of 0 to 100.
     """
     text = reply.strip()
     if fenced := FENCE.fullmatch(text):
@@ -36,11 +36,11 @@ def score_in(reply: str) -> int:
     return score
 
 
-def choice_in(reply: str) -> str:
-    """``A``, ``B`` or ``TIE``: the whole reply.
+def parse_choice(reply: str) -> str:
+    """Parse a choice: the complete reply is ``A``, ``B`` or ``TIE``.
 
     Raises:
-        InvalidReply: It is something else.
+        InvalidReply: The reply is anything else.
     """
     text = reply.strip().rstrip(".").upper()
     if text not in CHOICES:
@@ -54,8 +54,8 @@ def _in_line(line: str) -> int:
     digits = match.group(1) if match else line if INTEGER.fullmatch(line) else ""
     if not digits:
         raise InvalidReply("prose, not an integer")
-    if len(digits) > 9:  # int() of a long one would take minutes
-        raise InvalidReply("a number beyond all scales")
+    if len(digits) > 9:  # int() takes quadratic time
+        raise InvalidReply("a number with more than 9 digits")
     return int(digits)
 
 
@@ -67,11 +67,11 @@ def _in_json(text: str) -> set[int]:
         return dict(found)
 
     try:
-        whole = json.loads(text, object_pairs_hook=keep, parse_int=lambda digits: digits)
+        parsed = json.loads(text, object_pairs_hook=keep, parse_int=lambda digits: digits)
     except (ValueError, RecursionError):
-        raise InvalidReply("broken JSON") from None
-    scores = [value for key, value in pairs if key.lower() == "score"]  # of inner objects and repeated keys too
-    if not isinstance(whole, dict) or not scores:
+        raise InvalidReply("invalid JSON") from None
+    scores = [value for key, value in pairs if key.lower() == "score"]  # nested objects and repeated keys included
+    if not isinstance(parsed, dict) or not scores:
         raise InvalidReply("JSON without a score")
     if not all(isinstance(value, str) and INTEGER.fullmatch(value.strip()) for value in scores):
         raise InvalidReply("a score that is not an integer")

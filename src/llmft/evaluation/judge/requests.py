@@ -1,4 +1,4 @@
-"""A prediction -> what the judge is asked about it."""
+"""Build judge requests (prompts) from predictions."""
 
 import hashlib
 import re
@@ -17,16 +17,20 @@ CUT = " [cut]"
 
 @dataclass
 class Request:
-    """One question to one judge, and what came of it.
+    """A request to a judge, and its result.
 
     Attributes:
-        row: Which prediction.
-        which: ``tuned`` or ``base``; of a pair, which of them stands as response A.
-        key: What makes two requests the same: judge, seed and prompt.
-        result: The score, or ``A``, ``B``, ``TIE``; None where there is none.
-        replies: As they came.
+        row: Index of the prediction.
+        which: ``tuned`` or ``base``; in pairwise mode, the system that is response A.
+        model: Name of the judge's model.
+        seed: Seed of the judge.
+        prompt: The complete prompt.
+        key: Hash of judge, seed and prompt; requests with the same key are the same.
+        cut: Whether a text in the prompt was truncated.
+        result: The score, or ``A``, ``B``, ``TIE``; None if there is none.
+        replies: The raw replies.
         reason: Why there is no result.
-        finished: Whether the judge has spoken, be it nonsense; a request that failed on the way is asked again.
+        finished: Whether a final reply, valid or not, was received; failed requests are sent again in the next run.
     """
 
     row: int
@@ -42,35 +46,36 @@ class Request:
     finished: bool = False
 
 
-def requests(predictions: Sequence[Prediction], settings: Any, identity: Mapping[str, Any]) -> list[Request]:
-    """Every question there is to ask: each row, tuned and base (or both orders of them), each judge and seed.
+def build_requests(predictions: Sequence[Prediction], settings: Any, identity: Mapping[str, Any]) -> list[Request]:
+    """Build the requests for all predictions, systems (or both orders of a pair), judge models and seeds.
 
     Args:
-        predictions: What is judged.
+        predictions: The predictions to judge.
         settings: The config of the judge group.
-        identity: What of the judge makes its scores its own, besides model, seed and prompt.
+        identity: What the scores depend on besides model, seed and prompt.
     """
     found = []
     for row, prediction in enumerate(predictions):
         for which, template, texts in _questions(prediction, settings):
-            prompt, cut = fenced(template, texts, settings.max_characters)
+            prompt, cut = fill_template(template, texts, settings.max_characters)
             for model in settings.models:
                 for seed in settings.seeds:
-                    said = (*sorted(identity.items()), model, seed, settings.max_new_tokens, prompt)
-                    key = hashlib.sha256(repr(said).encode()).hexdigest()
+                    parts = (*sorted(identity.items()), model, seed, settings.max_new_tokens, prompt)
+                    key = hashlib.sha256(repr(parts).encode()).hexdigest()
                     found.append(Request(row, which, model, seed, prompt, key, cut))
     return found
 
 
-def fenced(template: str, texts: Mapping[str, str], max_characters: int) -> tuple[str, bool]:
-    """The prompt, each text between marks that no text can hold, and whether a text was cut.
+def fill_template(template: str, texts: Mapping[str, str], max_characters: int) -> tuple[str, bool]:
+    """Fill in a prompt template; returns the prompt, and whether a text was truncated to ``max_characters``.
 
-    The mark is derived from the texts, so it is the same each time and cannot be known to who wrote them.
+    The template puts each text between marks against prompt injection. A mark is a hash of the texts, so it is
+    deterministic, but the author of a text cannot know it.
     """
     kept = {n: t if len(t) <= max_characters else t[:max_characters] + CUT for n, t in texts.items()}
     mark = "===" + hashlib.sha256("\0".join([template, *kept.values()]).encode("utf-8", "replace")).hexdigest()[:12]
     fields = {**kept, "mark": mark}
-    # all at once: a text that holds "{answer}" stays as it is
+    # in one pass, so that a text that holds "{answer}" is not substituted again
     prompt = re.sub(r"\{(\w+)\}", lambda match: fields.get(match.group(1), match.group()), template)
     return prompt, kept != dict(texts)
 

@@ -1,4 +1,4 @@
-"""A judge's URL -> whether it may be asked: which schemes, which addresses, with a key or without."""
+"""Policy for a judge's URL: allowed schemes and addresses, and no API key over plain HTTP."""
 
 import errno
 import ipaddress
@@ -13,11 +13,11 @@ from llmft.utils.errors import UserError
 
 
 def checked_url(url: str, *, allow_private: bool, has_key: bool) -> SplitResult:
-    """The parts of a URL that may be asked.
+    """Split and check a URL.
 
     Raises:
-        UserError: Another scheme than http and https, credentials in it, an address that is not allowed, or a key would
-            travel in the clear.
+        UserError: A scheme other than http and https, credentials in the URL, an address that is not allowed, or a key would
+            be sent unencrypted.
     """
     try:
         parts = urlsplit(url)
@@ -26,33 +26,33 @@ def checked_url(url: str, *, allow_private: bool, has_key: bool) -> SplitResult:
         raise UserError(f"judge.url={url}: {error}") from None
     if parts.username or parts.password:
         raise UserError(
-            "judge.url: must hold no user name or password; a key comes from the environment (judge.key_env)"
+            "judge.url: must not contain a user name or password; the key comes from the environment (judge.key_env)"
         )
     if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
         raise UserError(f"judge.url={url}: must be http(s)://HOST[:PORT][/PATH]")
     if reason := _refused_literal(host, allow_private=allow_private):
         raise UserError(f"judge.url={url}: {reason}")
-    if has_key and parts.scheme == "http" and not is_this_machine(host):
-        raise UserError(f"judge.url={url}: the key would travel unencrypted; use https")
+    if has_key and parts.scheme == "http" and not is_localhost(host):
+        raise UserError(f"judge.url={url}: the key would be sent unencrypted; use https")
     return parts
 
 
-def is_this_machine(host: str) -> bool:
-    """Whether a host name says that it is this machine (a name that merely resolves to it does not)."""
+def is_localhost(host: str) -> bool:
+    """Whether a host is ``localhost`` or a loopback address (not a name that only resolves to one)."""
     address = _literal(host)
     return host.rstrip(".").lower() == "localhost" or (address is not None and address.is_loopback)
 
 
-def refusal(address: str, *, allow_private: bool, this_machine: bool) -> str | None:
-    """Why an address is not asked, or None.
+def refusal_reason(address: str, *, allow_private: bool, this_machine: bool) -> str | None:
+    """Why an address may not be contacted, or None.
 
-    Never: link-local (cloud metadata), multicast, unspecified, reserved. Private ones where allowed. Loopback where the URL
-    itself names this machine.
+    Link-local (cloud metadata), multicast, unspecified and reserved addresses are never allowed; private ones only with
+    ``allow_private``; loopback only if the URL itself names this machine.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     ip = getattr(ip, "ipv4_mapped", None) or ip
     if ip.is_loopback:
-        return None if this_machine else f"{ip} is this machine; write localhost if that is meant"
+        return None if this_machine else f"{ip} is this machine; use localhost if that is intended"
     if ip.is_link_local or ip.is_multicast or ip.is_unspecified:
         return f"{ip} is a link-local, multicast or unspecified address"
     if not ip.is_global and not allow_private:
@@ -61,7 +61,7 @@ def refusal(address: str, *, allow_private: bool, this_machine: bool) -> str | N
 
 
 class CheckedResolver(AbstractResolver):
-    """Resolves names and hands on the addresses that may be asked, so that what was checked is what is connected to."""
+    """DNS resolver that only returns allowed addresses, so that the checked address is the one connected to."""
 
     def __init__(self, *, allow_private: bool) -> None:
         self.inner, self.allow_private = ThreadedResolver(), allow_private
@@ -70,18 +70,18 @@ class CheckedResolver(AbstractResolver):
         """The allowed addresses of a host.
 
         Raises:
-            OSError: There is none.
+            OSError: The host has none.
         """
         found = await self.inner.resolve(host, port, family)
-        here = is_this_machine(host)
-        refused = [refusal(a["host"], allow_private=self.allow_private, this_machine=here) for a in found]
+        here = is_localhost(host)
+        refused = [refusal_reason(a["host"], allow_private=self.allow_private, this_machine=here) for a in found]
         allowed = [address for address, reason in zip(found, refused, strict=True) if reason is None]
         if not allowed:
             raise OSError(errno.EACCES, str(refused[0] if refused else "it has no address"))
         return allowed
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Close the inner resolver."""
         await self.inner.close()
 
 
@@ -94,5 +94,5 @@ def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 def _refused_literal(host: str, *, allow_private: bool) -> str | None:
     if _literal(host) is None:
-        return None  # a name: the resolver looks at what it stands for
-    return refusal(host, allow_private=allow_private, this_machine=is_this_machine(host))
+        return None  # a name: CheckedResolver checks its addresses
+    return refusal_reason(host, allow_private=allow_private, this_machine=is_localhost(host))

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import pytest
 
-from llmft.evaluation.judge.http_client import Endpoint
-from llmft.evaluation.judge.judge import Judge, judge_of
-from llmft.evaluation.judge.url_policy import checked_url, refusal
+from llmft.evaluation.judge.http_client import HttpJudge
+from llmft.evaluation.judge.judge import Judge, open_judge
+from llmft.evaluation.judge.url_policy import checked_url, refusal_reason
 from llmft.metrics.predictions import Prediction
 from llmft.utils.errors import UserError
 from tests.conftest import read_json_lines
@@ -200,11 +200,11 @@ def test_finished_scores_are_reused_by_the_same_judge_alone(server, judge):
     ("action", "reason"),
     [
         (status(500), "HTTP 500"),
-        (status(200, "<html><b>hello</b></html>"), "not the JSON of ollama's interface: <html>"),
-        (status(200, '{"message": {"cont'), "not the JSON of ollama's interface"),
-        (status(200, "[]"), "not the JSON of ollama's interface"),
+        (status(200, "<html><b>hello</b></html>"), "not a JSON reply of the ollama API: <html>"),
+        (status(200, '{"message": {"cont'), "not a JSON reply of the ollama API"),
+        (status(200, "[]"), "not a JSON reply of the ollama API"),
         (status(200, '{"message": {"content": 5}}'), "a reply without text"),
-        (status(200, "\x1b[2J{}"), "not the JSON"),
+        (status(200, "\x1b[2J{}"), "not a JSON reply"),
         (stream, "the reply is larger than judge.max_bytes=20000"),
         (drip, "attempts"),
         (silence, "attempts"),
@@ -321,16 +321,16 @@ def test_an_ollama_server_is_looked_for_before_any_work(server, load, tmp_path):
     def settings(*overrides):
         return load("judge=ollama", *overrides, command="evaluate").judge
 
-    assert judge_of(settings(f"judge.url={server.url}"), tmp_path / "j")
+    assert open_judge(settings(f"judge.url={server.url}"), tmp_path / "j")
     with pytest.raises(
-        UserError, match=r"has no model phi3 \(`ollama pull phi3`\); there are: llama3:latest, mistral:7b"
+        UserError, match=r"has no model phi3 \(`ollama pull phi3`\); available: llama3:latest, mistral:7b"
     ):
-        judge_of(settings(f"judge.url={server.url}", "judge.models=[phi3]"), tmp_path / "j")
+        open_judge(settings(f"judge.url={server.url}", "judge.models=[phi3]"), tmp_path / "j")
     with pytest.raises(UserError, match=r"no server answers at http://127.0.0.1:9 .*ollama serve"):
-        judge_of(settings("judge.url=http://127.0.0.1:9"), tmp_path / "j")
-    with pytest.raises(UserError, match="is no Ollama server"):
-        judge_of(settings(f"judge.url={server.url}/v1"), tmp_path / "j")
-    assert judge_of(load(command="evaluate").judge, tmp_path / "j") is None
+        open_judge(settings("judge.url=http://127.0.0.1:9"), tmp_path / "j")
+    with pytest.raises(UserError, match="is not an Ollama server"):
+        open_judge(settings(f"judge.url={server.url}/v1"), tmp_path / "j")
+    assert open_judge(load(command="evaluate").judge, tmp_path / "j") is None
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_an_ollama_server_is_looked_for_before_any_work(server, load, tmp_path):
     [
         ("ftp://localhost/x", "must be http"),
         ("file:///etc/passwd", "must be http"),
-        ("http://user:secret@localhost", "no user name or password"),
+        ("http://user:secret@localhost", "must not contain a user name or password"),
         ("http://localhost?x=1", "must be http"),
         ("http://169.254.169.254/latest", "link-local"),
         ("http://[::ffff:169.254.169.254]", "link-local"),
@@ -360,7 +360,7 @@ def test_addresses_that_are_asked():
     for url in ("http://localhost:11434", "http://127.0.0.1:1", "http://[::1]:1", "https://api.openai.com/v1"):
         checked_url(url, allow_private=False, has_key=True)
     checked_url("http://10.0.0.5", allow_private=True, has_key=False)
-    with pytest.raises(UserError, match="the key would travel unencrypted"):
+    with pytest.raises(UserError, match="the key would be sent unencrypted"):
         checked_url("http://10.0.0.5", allow_private=True, has_key=True)
     with pytest.raises(UserError, match="link-local"):
         checked_url("http://169.254.169.254", allow_private=True, has_key=False)
@@ -368,7 +368,7 @@ def test_addresses_that_are_asked():
 
 def test_a_name_that_stands_for_this_machine_is_not_asked(server, judge, monkeypatch):
     """DNS rebinding: what a name resolves to is looked at, and that address is connected to."""
-    assert refusal("127.0.0.1", allow_private=False, this_machine=False)
+    assert refusal_reason("127.0.0.1", allow_private=False, this_machine=False)
     import socket
 
     real = socket.getaddrinfo
@@ -387,6 +387,6 @@ def test_a_key_is_needed_elsewhere_than_here(load, monkeypatch):
     with pytest.raises(
         UserError, match=r"the environment variable OPENAI_API_KEY holds no key for https://api.openai.com/v1"
     ):
-        Endpoint(cfg)
+        HttpJudge(cfg)
     cfg.url = "http://localhost:8000/v1"
-    Endpoint(cfg)
+    HttpJudge(cfg)
