@@ -62,11 +62,11 @@ def measure(cfg: Any, data: InstructionDataModule, backbone: Backbone, *, steps:
 
 def _step(forward: Forward, optimizer: Any, batches: list[dict[str, Any]], cfg: Any, device: torch.device) -> None:
     mixed = autocast_dtype(cfg.trainer.precision)
-    for batch in batches:
+    for number, batch in enumerate(batches):
         moved = to_device(batch, device)
         with torch.autocast(device.type, dtype=mixed, enabled=mixed is not None):
             total, tokens = forward.loss_sum(moved)
-        if len(batches) == 1 or moved is batches[0]:
+        if number == 0:
             optimizer.zero_grad()  # after the forward pass, as Lightning does
         (total / tokens).backward()
     optimizer.step()

@@ -1,1 +1,1 @@
-"""Backbones: loading them, choosing what is trained, and the loss."""
+"""Models: loading them, their trainable parameters, the forward pass, the loss, and the LightningModule."""

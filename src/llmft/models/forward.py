@@ -17,6 +17,7 @@ from llmft.data.tokenization.codec import EncodedExample
 from llmft.models.attention.kernels import Kernels
 from llmft.models.attention.packing import LogitDifference, is_full, logit_difference, unpad
 from llmft.models.loss import TokenLoss, capture_hidden, chunked_cross_entropy_sum, supervised, token_loss_sum
+from llmft.utils.device import to_device
 from llmft.utils.errors import UserError
 from llmft.utils.text import first_line
 
@@ -177,7 +178,6 @@ class Forward(ABC):
 
     def _difference(self, first: list[Any], second: list[Any]) -> LogitDifference:
         def logits(batch: dict[str, Any]) -> Tensor:
-            on_device = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-            return self.forward_targets(on_device)[0]
+            return self.forward_targets(to_device(batch, self.device))[0]
 
         return logit_difference(self.model, logits, first, second)

@@ -1,4 +1,4 @@
-"""FSDP2: the weights of a model shared out among processes, layer by layer, and what differs then."""
+"""FSDP2: shard the parameters of a model over all processes, layer by layer."""
 
 from typing import Any
 
@@ -7,25 +7,25 @@ from torch import Tensor
 
 
 def strategy_of(trainer: Any) -> Any:
-    """Lightning's strategy for a ``trainer`` config: a name of its own, or FSDP2 over all processes for ``fsdp``."""
+    """Lightning's strategy of a ``trainer`` config: its name, or FSDP2 over all processes for ``fsdp``."""
     if trainer.strategy != "fsdp":
         return trainer.strategy
     ranks = trainer.devices * trainer.num_nodes
-    # one file for a checkpoint, as every other strategy writes it, so that a run can go on anywhere
+    # a checkpoint is one file, as with every other strategy, so that a run can be resumed with any of them
     return ModelParallelStrategy(data_parallel_size=ranks, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
 
 def is_sharded(strategy: Any) -> bool:
-    """Whether no process holds the whole model."""
+    """Whether no process holds all parameters."""
     return isinstance(strategy, ModelParallelStrategy)
 
 
 def shard(model: Any, mesh: Any) -> None:
-    """Share out the weights of each layer, and what is left of the model; does nothing the second time.
+    """Shard the parameters of each layer, and the remaining ones; a sharded model is left as it is.
 
     Args:
         model: A transformers or peft model.
-        mesh: The processes.
+        mesh: The device mesh of the processes.
     """
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
@@ -39,5 +39,5 @@ def shard(model: Any, mesh: Any) -> None:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """A tensor, put together from its shares if it has any; then all processes must call this."""
+    """A tensor, gathered from all processes if it is sharded (then all must call this)."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # pyright: ignore

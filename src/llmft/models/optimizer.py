@@ -1,4 +1,4 @@
-"""Trainable weights -> AdamW with a state in 8 bits, or with one that is paged out of GPU memory (bitsandbytes)."""
+"""AdamW of bitsandbytes: states in 8 bits, or paged out of GPU memory."""
 
 import logging
 from collections.abc import Iterable
@@ -22,13 +22,16 @@ def bnb_adamw(
     """AdamW of bitsandbytes.
 
     Args:
-        params: Weights that are trained.
+        params: Trainable parameters.
         lr: Learning rate.
         weight_decay: Decoupled, as in AdamW.
-        betas: Two decays.
-        bits: 8 or 32, of each of both moments; tensors of fewer than 4,096 weights keep 32.
-        paged: Whether the state may move to the CPU's memory when the GPU's runs short.
-        fallback: Whether to go on, unpaged, where that cannot be; ``check`` has refused it otherwise.
+        betas: Decay rates of both moments.
+        bits: 8 or 32, of each moment; tensors of fewer than 4,096 weights keep 32.
+        paged: Whether the states may move to CPU memory when GPU memory runs out.
+        fallback: Whether to train unpaged on a device that cannot page; without it, the config check refuses that.
+
+    Raises:
+        ValueError: The device cannot page, and ``fallback`` is false.
     """
     from bitsandbytes.optim.adamw import AdamW
 

@@ -7,10 +7,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 
 def planned_steps(batches: int | None, accumulate: int, max_epochs: int, max_steps: int) -> int:
-    """Optimizer steps of a run; a short last window of an epoch is a step too.
+    """Optimizer steps of a run; a short last accumulation window of an epoch is a step too.
 
     Args:
-        batches: Batches of one epoch; None where there is no end to it.
+        batches: Batches of one epoch; None for a stream, which has no epochs.
         accumulate: Batches of one optimizer step.
         max_epochs: Epochs, -1 for no limit.
         max_steps: Optimizer steps, -1 for no limit.
@@ -22,13 +22,13 @@ def planned_steps(batches: int | None, accumulate: int, max_epochs: int, max_ste
 
 
 def warmup_schedule(optimizer: Optimizer, *, name: str, warmup_steps: float, total_steps: int) -> Any:
-    """A schedule of transformers with linear warm-up, one call per optimizer step.
+    """A schedule of transformers with linear warm-up, stepped once per optimizer step.
 
     Args:
-        optimizer: Whose learning rate is scheduled.
+        optimizer: The optimizer.
         name: ``constant_with_warmup``, ``linear`` or ``cosine``.
         warmup_steps: Optimizer steps, or below 1 a fraction of ``total_steps``.
-        total_steps: Where linear and cosine reach 0.
+        total_steps: Optimizer step at which linear and cosine reach 0.
     """
     from transformers import get_scheduler
 
@@ -44,9 +44,9 @@ def plateau_schedule(
     patience: int,
     total_steps: int,  # noqa: ARG001
 ) -> Any:
-    """A learning rate that is multiplied by ``factor`` after ``patience`` optimizer steps without a better training loss.
+    """Multiply the learning rate by ``factor`` after ``patience`` optimizer steps without a better training loss.
 
-    The loss is ``train/loss``, of a window; steps are counted from the best one, or from the last change. Nothing depends on
-    ``name`` and ``total_steps``, which the other schedules have too.
+    The loss is ``train/loss``, of an accumulation window; steps count from the best one, or from the last change. ``name``
+    and ``total_steps`` are unused; the other schedules take them.
     """
     return ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=0.0)

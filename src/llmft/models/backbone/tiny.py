@@ -1,35 +1,35 @@
-"""Small random models with byte tokenizers, made on the spot: to try llmft, and to test it, without a download."""
+"""Tiny randomly initialized models with byte tokenizers, to try and to test llmft without a download."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# Zephyr's turns, as TinyLlama-Chat writes them: no BOS, the EOS ends every turn.
+# Zephyr's chat template, as TinyLlama-Chat has it: no BOS, the EOS ends every turn.
 LLAMA_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message.role + '|>\n' + message.content + eos_token + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
-# Gemma's turns: the BOS is the template's, a token of its own ends every turn.
+# Gemma's chat template: the BOS is in the template, and ``<end_of_turn>`` ends every turn.
 GEMMA_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<start_of_turn>' + ('model' if message.role == 'assistant' else 'user')"
     " + '\n' + message.content + '<end_of_turn>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
-# Five times the usual spread: with it, a frozen random head can still tell tokens apart (LoRA learns), and leaks between
-# rows of a batch show in the logits instead of drowning in rounding.
-SPREAD = 0.1
+# Five times the usual: with it, a frozen random head still separates tokens (LoRA learns), and leaks between examples of a
+# batch show in the logits above rounding.
+INITIALIZER_RANGE = 0.1
 SIZE = {"hidden": 64, "layers": 2, "heads": 4, "positions": 4096}
 INIT_SEED = 20261122
 KINDS = ("t5", "gpt2", "llama", "gemma")
 
 
 def byte_tokenizer(specials: dict[str, str], *, more: Sequence[str] = (), ends_with_eos: bool = False) -> Any:
-    """One id per special token (in order, from 0) and per byte; gives every text back.
+    """A tokenizer with one id per special token (in order, from 0) and per byte; decoding is lossless.
 
     Args:
         specials: Tokens by role: ``pad_token``, ``eos_token``, ``bos_token``; two roles may share a token.
         more: Control tokens without a role.
-        ends_with_eos: Whether raw text gets the EOS behind it, as T5's does.
+        ends_with_eos: Whether an EOS is appended to raw text, as by T5's tokenizer.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -50,7 +50,11 @@ def byte_tokenizer(specials: dict[str, str], *, more: Sequence[str] = (), ends_w
 
 
 def build(kind: str, folder: Path) -> None:
-    """Write config, weights and tokenizer of a tiny model, one of ``KINDS``, into a folder.
+    """Write config, weights and tokenizer of a tiny model into a folder.
+
+    Args:
+        kind: One of ``KINDS``.
+        folder: It is created if it does not exist.
 
     Raises:
         KeyError: There is no tiny model of this kind.
@@ -86,7 +90,7 @@ def _t5() -> tuple[Any, Any, Any]:
 def _gpt2() -> tuple[Any, Any, Any]:
     from transformers import AutoModelForCausalLM, GPT2Config
 
-    end = "<|endoftext|>"  # GPT-2 has this one special token, for everything
+    end = "<|endoftext|>"  # the only special token of GPT-2
     tokenizer = byte_tokenizer({"bos_token": end, "eos_token": end, "unk_token": end})
     config = GPT2Config(
         vocab_size=len(tokenizer),
@@ -94,7 +98,7 @@ def _gpt2() -> tuple[Any, Any, Any]:
         n_embd=SIZE["hidden"],
         n_layer=SIZE["layers"],
         n_head=SIZE["heads"],
-        initializer_range=SPREAD,
+        initializer_range=INITIALIZER_RANGE,
         bos_token_id=0,
         eos_token_id=0,
     )
@@ -114,7 +118,7 @@ def _llama() -> tuple[Any, Any, Any]:
         num_attention_heads=SIZE["heads"],
         num_key_value_heads=SIZE["heads"] // 2,
         max_position_embeddings=SIZE["positions"],
-        initializer_range=SPREAD,
+        initializer_range=INITIALIZER_RANGE,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,
@@ -140,7 +144,7 @@ def _gemma() -> tuple[Any, Any, Any]:
         max_position_embeddings=SIZE["positions"],
         sliding_window=32,
         layer_types=["sliding_attention", "full_attention"],
-        initializer_range=SPREAD,
+        initializer_range=INITIALIZER_RANGE,
         pad_token_id=0,
         eos_token_id=1,
         bos_token_id=2,

@@ -1,4 +1,4 @@
-"""A folder with a model or an adapter, perhaps somebody else's -> loaded, or one line that says what is wrong with it."""
+"""Checks of models and adapters from untrusted sources, before and after loading; faults are one-line UserErrors."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,22 +10,22 @@ from llmft.utils.text import one_line
 
 MAX_JSON = 2**26  # bytes of a config; those of published models have thousands
 INDEX = "model.safetensors.index.json"
-# What an adapter may choose. Other settings of peft's would load further files, call other libraries, or change the base.
-CHOSEN = {
+# Settings that an adapter may have. Others of peft would load more files, call other libraries, or change the base.
+ALLOWED = {
     *("r", "lora_alpha", "lora_dropout", "target_modules", "task_type", "fan_in_fan_out", "use_dora", "use_rslora"),
     *("trainable_token_indices", "base_model_name_or_path", "revision", "inference_mode", "peft_type", "peft_version"),
 }
 
 
 def check_model(folder: Path, *, code: bool) -> None:
-    """Refuse a model that brings code, or whose weights are not safetensors of its own folder.
+    """Refuse a model with code of its own, or whose weights are not safetensors in its own folder.
 
     Args:
         folder: With ``config.json``.
-        code: Whether the user lets it run code of its own (``model.trust_remote_code``).
+        code: Whether the user allows code of its own (``model.trust_remote_code``).
 
     Raises:
-        UserError: It does, or a config is no JSON object.
+        UserError: It has either, or a config is no JSON object.
     """
     for name in ("config.json", "tokenizer_config.json"):
         if "auto_map" in _object(folder / name) and not code:
@@ -41,37 +41,41 @@ def check_model(folder: Path, *, code: bool) -> None:
             raise UserError(f"{folder / INDEX}: {part[:100]!a} is no safetensors file of this folder")
 
 
-def check_loaded(place: str, info: Mapping[str, Any]) -> None:
-    """Refuse a model of which some weights were not in its files; transformers would draw them at random.
+def check_loaded(path: str, info: Mapping[str, Any]) -> None:
+    """Refuse a model whose files lack weights; transformers initializes those at random.
+
+    Args:
+        path: Of the model.
+        info: The loading info of ``from_pretrained``.
 
     Raises:
-        UserError: Weights are missing, or of other shapes.
+        UserError: Weights are missing, or have other shapes.
     """
     missing = sorted(map(str, info["missing_keys"]))
     if missing or info["mismatched_keys"]:
         wrong = missing or sorted(str(key) for key in info["mismatched_keys"])
         raise UserError(
-            f"model.path={place}: its files lack {len(wrong)} weights of this architecture, the first {wrong[0]}"
+            f"model.path={path}: its files lack {len(wrong)} weights of this architecture, the first {wrong[0]}"
         )
 
 
 def load_adapter(base: Any, folder: Path, tokens: int) -> Any:
-    """A model with the LoRA adapter of a folder on it, frozen.
+    """Load the LoRA adapter of a folder on its base, frozen.
 
     Args:
         base: The model that it was trained on.
         folder: With ``adapter_config.json`` and ``adapter_model.safetensors``.
-        tokens: In the vocabulary of the tokenizer beside it.
+        tokens: Vocabulary size of the tokenizer in that folder.
 
     Raises:
-        UserError: It is no plain LoRA, or its base, rank or vocabulary does not fit.
+        UserError: It is not plain LoRA, or its base, rank or vocabulary does not match.
     """
     from peft import PeftModel, get_peft_model_state_dict
 
     rows = base.get_input_embeddings().weight.shape[0]
     if tokens > rows:
         raise UserError(
-            f"{folder}: its tokenizer has {tokens} tokens, its base {rows}; the vocabulary is another base's"
+            f"{folder}: its tokenizer has {tokens} tokens, its base {rows}; the vocabulary belongs to another base"
         )
     config = adapter_config(folder)
     weights = adapter_weights(folder)
@@ -87,10 +91,10 @@ def load_adapter(base: Any, folder: Path, tokens: int) -> Any:
 
 
 def adapter_config(folder: Path) -> Any:
-    """The LoRA settings of a folder; nothing that they name is opened.
+    """The LoRA config of a folder; no file that it names is opened.
 
     Raises:
-        UserError: It holds other settings than those of plain LoRA.
+        UserError: It has settings other than those of plain LoRA.
     """
     from peft import LoraConfig
 
@@ -99,7 +103,7 @@ def adapter_config(folder: Path) -> Any:
         raise UserError(f"{folder}: adapter_config.json must be of LoRA, got {given.get('peft_type')!r:.60}")
     plain = LoraConfig(task_type="CAUSAL_LM").to_dict()
     for name, value in given.items():
-        if name not in CHOSEN and value not in (plain.get(name), None, [], {}, False):
+        if name not in ALLOWED and value not in (plain.get(name), None, [], {}, False):
             raise UserError(f"{folder}: adapter_config.json sets {name[:60]!a}, which is not taken; only plain LoRA is")
     rank, layers = given.get("r"), given.get("target_modules")
     if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= 65536:
@@ -108,17 +112,17 @@ def adapter_config(folder: Path) -> Any:
         raise UserError(f"{folder}: adapter_config.json: target_modules must be a list of names")
     try:
         return LoraConfig(
-            **{name: value for name, value in given.items() if name in CHOSEN - {"peft_type", "peft_version"}}
+            **{name: value for name, value in given.items() if name in ALLOWED - {"peft_type", "peft_version"}}
         )
     except (TypeError, ValueError) as error:
         raise UserError(f"{folder}: adapter_config.json cannot be used ({one_line(error)})") from None
 
 
 def adapter_weights(folder: Path) -> dict[str, Any]:
-    """The weights of an adapter, safetensors alone.
+    """The weights of an adapter, from safetensors only.
 
     Raises:
-        UserError: There are none, or the file is broken.
+        UserError: There is no such file, or it is broken.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -136,7 +140,11 @@ def _rank_faults(config: Any, weights: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _object(file: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no such file."""
+    """The JSON object in a file; empty if there is no such file.
+
+    Raises:
+        UserError: The file is too large, no JSON, or no object.
+    """
     try:
         if file.stat().st_size > MAX_JSON:
             raise ValueError(f"it has more than {MAX_JSON:,} bytes")

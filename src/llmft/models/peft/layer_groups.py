@@ -1,4 +1,4 @@
-"""A model -> its weights from the top down, block by block: the order in which gradual unfreezing takes them."""
+"""Parameters of a model from the top down, block by block, in the order of gradual unfreezing."""
 
 from typing import Any
 
@@ -6,16 +6,16 @@ from torch.nn import Embedding, ModuleList, Parameter
 
 
 def upper(model: Any, blocks: int | str) -> list[Parameter]:
-    """The weights of so many blocks from the top, and of what stands above them; ``all`` takes the embeddings too."""
+    """Parameters of the top ``blocks`` blocks and of the layers above them; ``all`` adds the embeddings."""
     groups = from_the_top(model)
     return [p for group in (groups if blocks == "all" else groups[:-1][: int(blocks) + 1]) for p in group]
 
 
 def from_the_top(model: Any) -> list[list[Parameter]]:
-    """Groups of weights: what stands above the blocks (norms, a head of its own), the blocks, and the embeddings.
+    """Groups of parameters: the layers above the blocks (norms, an untied head), each block, and the embeddings.
 
-    The block nearest to the answer is first: a seq2seq model has its decoder's blocks before its encoder's. A head that is
-    the input embeddings too belongs to those, and so to the last group.
+    The block nearest to the output is first: a seq2seq model has the blocks of its decoder before those of its encoder. A
+    tied head belongs to the embeddings, and so to the last group.
     """
     stacks = _stacks(model)
     blocks = [list(block.parameters()) for stack in stacks for block in reversed(stack)]
@@ -36,7 +36,7 @@ def from_the_top(model: Any) -> list[list[Parameter]]:
 
 
 def _stacks(model: Any) -> list[ModuleList]:
-    """The lists of blocks, the one nearest to the answer first; lists inside of blocks are no stacks."""
+    """The lists of blocks, the one nearest to the output first; lists inside a block are not counted."""
     lists = [part for part in model.modules() if isinstance(part, ModuleList)]
     inner = {id(part) for outer in lists for part in outer.modules() if part is not outer}
     return [stack for stack in lists if id(stack) not in inner][::-1]

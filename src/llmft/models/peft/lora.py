@@ -1,20 +1,20 @@
-"""LoRA matrices beside a model's layers: new ones, or those of an adapter that is trained on."""
+"""LoRA matrices next to a model's layers: new ones, or those of an adapter that is trained further."""
 
 from pathlib import Path
 from typing import Any
 
 from llmft.models.backbone import new_tokens, quantization, untrusted
-from llmft.models.peft.lora_recompute import keep_narrow
+from llmft.models.peft.lora_recompute import recompute_lora_inputs
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
 from llmft.utils.text import one_line
 
-# What an adapter that is trained on must share with the config, by the names of both.
+# Settings that an adapter to continue from must share with the config: name in peft, name in the config.
 SHARED = {"r": "r", "lora_alpha": "alpha", "use_dora": "dora", "use_rslora": "rslora"}
 
 
 def attach(model: Any, peft: Any, auto_targets: list[str]) -> Any:
-    """The model with LoRA matrices, trainable, beside its frozen layers.
+    """Freeze a model and add trainable LoRA matrices to its layers.
 
     Raises:
         UserError: A name in ``peft.targets`` matches no layer, or ``peft.adapter`` does not fit.
@@ -41,12 +41,12 @@ def attach(model: Any, peft: Any, auto_targets: list[str]) -> Any:
     adapted = get_peft_model(model, config).train()
     if peft.adapter:
         _load(adapted, adapter_folder(peft.adapter))
-    keep_narrow(adapted)
+    recompute_lora_inputs(adapted)
     return adapted
 
 
 def adapter_folder(path: str) -> Path:
-    """Where the adapter of a run, or of a folder, lies.
+    """The folder of an adapter, given as a run or as that folder.
 
     Raises:
         UserError: There is none.
@@ -59,27 +59,28 @@ def adapter_folder(path: str) -> Path:
 
 
 def check_adapter(peft: Any, names: list[str]) -> None:
-    """Refuse to train an adapter on as something that it is not.
+    """Refuse an adapter to continue from whose settings differ from the config's.
 
     Args:
         peft: The config of the peft group.
         names: The layers that get LoRA matrices by the config.
 
     Raises:
-        UserError: Rank, scale or layers differ; names the keys that would fit.
+        UserError: Rank, scale or layers differ; the message has the keys that fit.
     """
     try:
         found = untrusted.adapter_config(adapter_folder(peft.adapter))
     except UserError as error:
-        raise UserError(f"peft.adapter={peft.adapter}: cannot be trained on ({error})") from None
-    ours = {name: peft[key] for name, key in SHARED.items()}
-    trained = {name: getattr(found, name) for name in SHARED}
-    different = [f"peft.{SHARED[name]}={_typed(trained[name])}" for name in SHARED if ours[name] != trained[name]]
+        raise UserError(f"peft.adapter={peft.adapter}: training cannot continue from it ({error})") from None
+    settings = {name: getattr(found, name) for name in SHARED}
+    different = [f"peft.{key}={_typed(settings[name])}" for name, key in SHARED.items() if peft[key] != settings[name]]
     layers = set(found.target_modules)
     if layers != set(names):
         different.append(f"peft.targets=[{','.join(sorted(layers))}]")
     if different:
-        raise UserError(f"peft.adapter={peft.adapter}: was trained otherwise; to go on with it: {' '.join(different)}")
+        raise UserError(
+            f"peft.adapter={peft.adapter}: was trained with other settings; to continue from it: {' '.join(different)}"
+        )
 
 
 def targets(model: Any, wanted: Any, auto_targets: list[str]) -> list[str]:
@@ -104,7 +105,7 @@ def targets(model: Any, wanted: Any, auto_targets: list[str]) -> list[str]:
 
 
 def _load(model: Any, folder: Path) -> None:
-    """Put an adapter's weights into the matrices that are there, each into its own, none left over.
+    """Load the weights of an adapter into the model's LoRA matrices; names must match exactly.
 
     Raises:
         UserError: Names or shapes differ, or the file is broken.

@@ -1,4 +1,4 @@
-"""LoRA beside bfloat16 weights: what its first matrix needs again is kept as it came, and not in float32 for each layer anew."""
+"""LoRA on bfloat16 weights: recompute the float32 input of A in the backward pass instead of saving it."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 
 
-def keep_narrow(model: Any) -> None:
-    """Let the LoRA matrices beside frozen bfloat16 weights share the input that they keep for the backward pass.
+def recompute_lora_inputs(model: Any) -> None:
+    """Save the bfloat16 input of LoRA layers for the backward pass, once, instead of float32 copies of it.
 
-    peft makes a float32 copy of the input for each of them (q, k and v have the same one), and with dropout torch keeps the
-    noise and the product in float32 too: a third to a half of all that a LoRA training of SmolLM2 keeps. The copy is made
-    again in the backward pass instead; from the same bits come the same bits.
+    peft makes a float32 copy of the input for each layer (q, k and v have the same input), and with dropout torch saves the
+    mask and the product in float32 too: a third to a half of the activation memory of a LoRA training of SmolLM2. Here the
+    copy is recomputed in the backward pass, with the same result to the bit.
 
     Args:
-        model: A peft model; of its layers those that are not vanilla LoRA, or not in bfloat16, stay as they are.
+        model: A peft model; layers that are not vanilla LoRA, or not in bfloat16, are not changed.
     """
     from peft.tuners.lora import Linear
 
@@ -32,11 +32,11 @@ def keep_narrow(model: Any) -> None:
 
 
 class LoraARecompute(nn.Linear):
-    """The first matrix of a LoRA pair, and the dropout before it.
+    """LoRA's A matrix with the dropout before it.
 
     Args:
-        linear: Whose weight [r, D], float32, it takes over.
-        dropout: The share of its input that is left out in train mode.
+        linear: The A matrix; its weight [r, D], float32, is taken over.
+        dropout: Dropout probability of its input, in train mode.
     """
 
     def __init__(self, linear: Any, dropout: float) -> None:
@@ -45,46 +45,48 @@ class LoraARecompute(nn.Linear):
         self.train(linear.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        """[B, T, D], of any type, to [B, T, r] in float32 (under autocast in its type)."""
-        share = self.dropout if self.training else 0.0
+        """[B, T, D], of any dtype, to [B, T, r] in float32 (in the dtype of autocast)."""
+        p = self.dropout if self.training else 0.0
         if input.is_meta or not torch.is_autocast_enabled(input.device.type):
-            made: Any = _Narrow.apply(input, self.weight, share)
-            return made
-        return super().forward(nn.functional.dropout(input.to(self.weight.dtype), share))
+            out: Any = _DropoutLinear.apply(input, self.weight, p)
+            return out
+        return super().forward(nn.functional.dropout(input.to(self.weight.dtype), p))
 
 
-class _Narrow(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, narrow: Tensor, weight: Tensor, share: float) -> Tensor:
-        wide, mask = narrow.to(weight.dtype), None
-        if share:
-            wide, mask = _dropped(wide, share)
-        ctx.share = share
-        ctx.save_for_backward(narrow, weight, mask)
-        return nn.functional.linear(wide, weight)
+class _DropoutLinear(torch.autograd.Function):
+    """Dropout and matrix product in the dtype of the weight; saves the input as it came, and the mask as bool."""
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Any) -> Any:
-        """The gradients of the input, in its type, and of the weight."""
-        narrow, weight, mask = ctx.saved_tensors
-        noise = None if mask is None else _scaled(mask.to(weight.dtype), ctx.share)
-        wide = narrow.to(weight.dtype)
-        wide = wide if noise is None else wide * noise
-        of_weight = slopes[0].flatten(0, -2).T @ wide.flatten(0, -2)
+    def forward(ctx: Any, input: Tensor, weight: Tensor, p: float) -> Tensor:
+        cast, mask = input.to(weight.dtype), None
+        if p:
+            cast, mask = _dropout(cast, p)
+        ctx.p = p
+        ctx.save_for_backward(input, weight, mask)
+        return nn.functional.linear(cast, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        """The gradients of the input, in its dtype, and of the weight."""
+        input, weight, mask = ctx.saved_tensors
+        noise = None if mask is None else _scaled(mask.to(weight.dtype), ctx.p)
+        cast = input.to(weight.dtype)
+        cast = cast if noise is None else cast * noise
+        weight_grad = grads[0].flatten(0, -2).T @ cast.flatten(0, -2)
         if not ctx.needs_input_grad[0]:
-            return None, of_weight, None
-        of_input = slopes[0] @ weight
-        return (of_input if noise is None else of_input * noise).to(narrow.dtype), of_weight, None
+            return None, weight_grad, None
+        input_grad = grads[0] @ weight
+        return (input_grad if noise is None else input_grad * noise).to(input.dtype), weight_grad, None
 
 
-def _dropped(wide: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """What dropout leaves, with the same random numbers as torch's own, and what it left in, as bool."""
-    if wide.is_cuda:
-        return torch.native_dropout(wide, share, True)
-    noise = _scaled(torch.empty_like(wide).bernoulli_(1 - share), share)
-    return wide * noise, noise != 0
+def _dropout(x: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    """The output of dropout, with the random numbers of torch's own, and the mask of what it keeps, bool."""
+    if x.is_cuda:
+        return torch.native_dropout(x, p, True)
+    noise = _scaled(torch.empty_like(x).bernoulli_(1 - p), p)
+    return x * noise, noise != 0
 
 
-def _scaled(ones: Tensor, share: float) -> Tensor:
-    """As much larger as fewer are left in; with all left out there is nothing to scale."""
-    return ones.div_((1 - share) or 1)
+def _scaled(mask: Tensor, p: float) -> Tensor:
+    """The mask divided by the keep probability, in place; with p = 1 all of it is 0 already."""
+    return mask.div_((1 - p) or 1)

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llmft.models.peft.lora_recompute import LoraARecompute, keep_narrow
+from llmft.models.peft.lora_recompute import LoraARecompute, recompute_lora_inputs
 
 NUMBERS: dict[str, Any] = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 
@@ -49,7 +49,7 @@ def trained(model: Any, *, autocast: bool = False) -> tuple[dict[str, torch.Tens
 def test_the_same_bits_from_less(dropout, autocast):
     theirs, much = trained(adapted(lora_dropout=dropout), autocast=autocast)
     model = adapted(lora_dropout=dropout)
-    keep_narrow(model)
+    recompute_lora_inputs(model)
     ours, less = trained(model, autocast=autocast)
     assert len(ours) == 1 + 2 * 2 * 4
     assert ours.keys() == theirs.keys()
@@ -60,7 +60,7 @@ def test_the_same_bits_from_less(dropout, autocast):
 def test_answers_and_saved_weights_are_the_same():
     """No dropout outside of training; names, and what is left when the adapter is taken off, are peft's."""
     plain, narrow = adapted(lora_dropout=0.3).eval(), adapted(lora_dropout=0.3).eval()
-    keep_narrow(narrow)
+    recompute_lora_inputs(narrow)
     ids = torch.arange(10)[None]
     assert torch.equal(plain(ids).logits, narrow(ids).logits)
     assert plain.state_dict().keys() == narrow.state_dict().keys()
@@ -73,7 +73,7 @@ def test_answers_and_saved_weights_are_the_same():
 def test_all_left_out_is_zero_and_not_nan():
     """As of torch's own dropout."""
     model = adapted(lora_dropout=0.3)
-    keep_narrow(model)
+    recompute_lora_inputs(model)
     for layer in model.modules():
         if isinstance(layer, LoraARecompute):
             layer.dropout = 1.0
@@ -83,5 +83,5 @@ def test_all_left_out_is_zero_and_not_nan():
 @pytest.mark.parametrize("options", [{"dtype": torch.float32}, {"use_dora": True}])
 def test_others_stay_as_they_are(options):
     model = adapted(**options)
-    keep_narrow(model)
+    recompute_lora_inputs(model)
     assert not any(isinstance(module, LoraARecompute) for module in model.modules())
