@@ -1,1 +1,1 @@
-"""A conversation in the terminal."""
+"""Conversations in the terminal."""

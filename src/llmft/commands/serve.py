@@ -1,4 +1,4 @@
-"""``serve``: an HTTP API in OpenAI's shape and a chat page, over a run or a plain model."""
+"""``serve``: an OpenAI-compatible HTTP API and a chat page for a run or a plain model."""
 
 import ipaddress
 import logging
@@ -21,7 +21,7 @@ from llmft.utils.errors import UserError
 from llmft.utils.logging import log_to, quiet
 
 log = logging.getLogger(__name__)
-HERE = ("localhost", "127.0.0.1", "[::1]")
+LOCALHOST = ("localhost", "127.0.0.1", "[::1]")
 
 
 def main(cfg: DictConfig) -> None:
@@ -29,42 +29,42 @@ def main(cfg: DictConfig) -> None:
     quiet()
     log_to(None)
     check(cfg)
-    needs("fastapi", "uvicorn", "prometheus_client")
+    require("fastapi", "uvicorn", "prometheus_client")
     key = api_key(cfg.serve)
     with listening(cfg.serve.host, cfg.serve.port) as sock:
         generators, system, notice = load(cfg)
         serve(cfg, generators, system, notice, key, sock)
 
 
-def needs(*modules: str) -> None:
-    """Find out before a model is loaded that an extra is missing.
+def require(*modules: str) -> None:
+    """Check, before a model is loaded, that optional packages are installed.
 
     Raises:
-        UserError: It is.
+        UserError: One is missing.
     """
     if missing := [module for module in modules if find_spec(module) is None]:
         raise UserError(f"serve: needs {', '.join(missing)}; pip install 'llmft[serve]'")
 
 
 def api_key(settings: Any) -> str | None:
-    """The key that clients must bring.
+    """The API key that clients must send, or None.
 
     Raises:
-        UserError: It is blank, or other machines could ask without one.
+        UserError: The key is blank, or other machines could connect without one.
     """
     key = os.environ.get(settings.key_env)
     if key is not None and (not key.strip() or not key.isascii()):
-        raise UserError(f"{settings.key_env}: is set but blank or not ASCII; unset it, or put a key in it")
+        raise UserError(f"{settings.key_env}: is set, but blank or not ASCII; set it to a key, or unset it")
     if key is None and not loopback(settings.host) and not settings.allow_no_key:
         raise UserError(
-            f"serve.host={settings.host}: other machines could ask without a key; set {settings.key_env} in the environment,"
+            f"serve.host={settings.host}: other machines could connect without a key; set {settings.key_env} in the environment,"
             " or pass serve.allow_no_key=true"
         )
     return key and key.strip()
 
 
 def loopback(host: str) -> bool:
-    """Whether a host to bind is this machine alone."""
+    """Whether a host to bind to is only reachable from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -72,10 +72,10 @@ def loopback(host: str) -> bool:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A bound socket, before the time is spent on a model.
+    """A bound socket; it is bound before a model is loaded.
 
     Raises:
-        UserError: It cannot be bound.
+        UserError: The address cannot be bound.
     """
     sock = None
     try:
@@ -87,7 +87,7 @@ def listening(host: str, port: int) -> socket.socket:
         if sock:
             sock.close()
         raise UserError(
-            f"serve.host={host} serve.port={port}: cannot listen there ({error.strerror}); port 0 takes a free one"
+            f"serve.host={host} serve.port={port}: cannot listen there ({error.strerror}); port 0 picks a free one"
         ) from None
     return sock
 
@@ -96,7 +96,7 @@ def load(cfg: DictConfig) -> tuple[dict[str, Generator], str | None, str | None]
     """The models by the names that clients use (the run's own first), its system prompt, and the notice of its data set.
 
     Raises:
-        UserError: There is no such run or model, or it cannot be served under its settings.
+        UserError: The run or model does not exist.
     """
     tuned, system = load_generator(cfg)
     if cfg.run is None:
@@ -114,7 +114,7 @@ def load(cfg: DictConfig) -> tuple[dict[str, Generator], str | None, str | None]
         try:
             generators[base] = load_base(cfg, tuned)
         except UserError as error:
-            raise UserError(f"{error}; or leave the base model away: serve.base=false") from None
+            raise UserError(f"{error}; or do not serve the base model: serve.base=false") from None
     return generators, cfg.system or system, notice
 
 
@@ -126,25 +126,25 @@ def serve(
     key: str | None,
     sock: socket.socket,
 ) -> None:
-    """Answer requests until a signal ends it."""
+    """Handle requests until a signal stops the server."""
     from llmft.serving.app import build
 
-    hosts = [*cfg.serve.hosts, *(HERE if loopback(cfg.serve.host) else ())]
+    hosts = [*cfg.serve.hosts, *(LOCALHOST if loopback(cfg.serve.host) else ())]
     app = build(cfg.serve, generators, system, instantiate(cfg.safety), key, hosts, notice)
     host, port = sock.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     log.info("%s at http://%s:%d%s", ", ".join(generators), shown, port, "" if key is None else " (with an API key)")
-    log.info("Ctrl-C or SIGTERM ends it")
+    log.info("Ctrl-C or SIGTERM stops the server")
     try:
         server_of(app, cfg.serve.shutdown_seconds).run(sockets=[sock])
-    except KeyboardInterrupt:  # uvicorn ends cleanly, then raises the signal again for whoever started it
+    except KeyboardInterrupt:  # uvicorn shuts down, then raises the signal again
         log.info("stopped")
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def server_of(app: Any, shutdown_seconds: int) -> Any:
-    """uvicorn, which says nothing by itself and lets answers end when it is stopped."""
+    """A uvicorn server that logs nothing itself and waits for running answers at shutdown."""
     import uvicorn
 
     quiet: Any = {"log_config": None, "access_log": False, "server_header": False}

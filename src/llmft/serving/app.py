@@ -1,4 +1,4 @@
-"""Models, limits, filter and key -> the application."""
+"""Build the ASGI application from models, limits, safety filter and API key."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -24,31 +24,29 @@ def build(
     hosts: Sequence[str],
     notice: str | None = None,
 ) -> Any:
-    """The application, with its engine running.
+    """The ASGI application, with its engine running.
 
     Args:
         limits: The ``serve`` keys.
-        generators: By the name that clients use; the first is the run's own.
-        system: The system line of conversations that bring none.
-        safety: The filter.
+        generators: Models by the name that clients use; the run's own first.
+        system: System prompt of conversations that have none.
+        safety: The safety filter.
         key: The API key, or None.
-        hosts: Names that it answers to; empty for all.
-        notice: The data set's, for the chat page.
+        hosts: Accepted host names; empty for all.
+        notice: The notice of the data set, for the chat page.
 
     Raises:
         UserError: A model cannot be served under its settings.
     """
     decoders = {name: generator.stream_decoder() for name, generator in generators.items()}
-    for (
-        decoder
-    ) in decoders.values():  # what is imported and set up at the first token is not the first client's to wait for
-        codec = decoder.codec
-        decoder.run([decoder.stream(codec.prompt_ids(codec.template.render([Turn("user", "Hi")])), seed=0, limit=1)])
+    for decoder in decoders.values():  # warm up: the first client does not wait for lazy imports
+        prompt = decoder.codec.prompt_ids(decoder.codec.template.render([Turn("user", "Hi")]))
+        decoder.run([decoder.stream(prompt, seed=0, limit=1)])
     metrics = Metrics(limits.max_batch)
     engine = Engine(decoders, limits.max_batch, limits.max_waiting, metrics.batch.observe)
     metrics.watch(lambda: len(engine.waiting), engine.busy)
-    asking = RequestBuilder(decoders, system, limits, safety)
-    gate = partial(
+    builder = RequestBuilder(decoders, system, limits, safety)
+    middleware = partial(
         SecurityMiddleware,
         key=key,
         hosts=hosts,
@@ -57,4 +55,4 @@ def build(
         body_seconds=limits.body_seconds,
         metrics=metrics,
     )
-    return application(Api(asking, engine, limits, metrics, Page(generators, system, limits, notice)), gate)
+    return application(Api(builder, engine, limits, metrics, Page(generators, system, limits, notice)), middleware)

@@ -1,4 +1,4 @@
-"""The chat page: one file, and the policy under which it runs only its own script."""
+"""The chat page: one HTML file, and a Content-Security-Policy that allows only its own script."""
 
 import base64
 import hashlib
@@ -12,11 +12,11 @@ from llmft.generation.generator import Generator
 
 
 class Page:
-    """The page and what it needs to know.
+    """The page and its settings.
 
     Args:
-        generators: By the name that clients use; the first is the run's own.
-        system: The run's system line.
+        generators: Models by the name that clients use; the run's own first.
+        system: The run's system prompt.
         limits: The ``serve`` keys.
         notice: A sentence that is shown above the conversation.
     """
@@ -24,10 +24,10 @@ class Page:
     def __init__(
         self, generators: Mapping[str, Generator], system: str | None, limits: Any, notice: str | None = None
     ) -> None:
-        self.shown = limits.page
+        self.enabled = limits.page
         first = next(iter(generators.values()))
         own = first.settings
-        drawn = bool(own.get("do_sample"))
+        sampled = bool(own.get("do_sample"))
         self.settings = {
             "models": list(generators),
             "single_turn": bool(first.model.config.is_encoder_decoder),
@@ -35,8 +35,8 @@ class Page:
             "notice": notice,
             "max_answer_tokens": limits.max_answer_tokens,
             "defaults": {
-                "temperature": own.get("temperature", 1.0) if drawn else 0,
-                "top_p": own.get("top_p", 1.0) if drawn else 1,
+                "temperature": own.get("temperature", 1.0) if sampled else 0,
+                "top_p": own.get("top_p", 1.0) if sampled else 1,
                 "max_tokens": min(own.get("max_new_tokens", limits.max_answer_tokens), limits.max_answer_tokens),
                 "seed": None,
             },
@@ -44,12 +44,12 @@ class Page:
 
     @cached_property
     def html(self) -> str:
-        """The file."""
+        """Content of the HTML file."""
         return Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 
     @cached_property
     def policy(self) -> str:
-        """Content-Security-Policy: this script and this style by their digests, requests to this server, nothing else."""
+        """Content-Security-Policy: this script and style by their digests, and requests to this server."""
         script, style = (self._digest(tag) for tag in ("script", "style"))
         return (
             f"default-src 'none'; script-src '{script}'; style-src '{style}'; "

@@ -1,4 +1,4 @@
-"""Streams that wait -> streams that are answered: one thread that keeps the model busy with full batches."""
+"""Scheduler: one thread decodes the queued streams in continuous batches."""
 
 import logging
 import threading
@@ -12,12 +12,12 @@ from llmft.generation.stream import Stream
 log = logging.getLogger(__name__)
 
 
-class Full(Exception):
-    """No more streams may wait."""
+class QueueFull(Exception):
+    """The queue has no room for these streams."""
 
 
-class Closed(Exception):
-    """The server is going down."""
+class EngineClosed(Exception):
+    """The server is shutting down."""
 
 
 class _Waiting(NamedTuple):
@@ -26,13 +26,13 @@ class _Waiting(NamedTuple):
 
 
 class Engine:
-    """Asks several models, which may share weights, so one after the other; each as many streams at once as may be.
+    """Decodes the streams of several models. Models may share weights, so only one runs at a time.
 
     Args:
         decoders: The models by name.
-        max_batch: How many streams are answered at once.
-        max_waiting: How many more may wait.
-        watch: Told the size of a batch whenever it grows.
+        max_batch: Max streams that are decoded at once.
+        max_waiting: Max streams in the queue.
+        on_batch_size: Called with the batch size whenever it grows.
     """
 
     def __init__(
@@ -40,9 +40,10 @@ class Engine:
         decoders: Mapping[str, Decoder],
         max_batch: int,
         max_waiting: int,
-        watch: Callable[[int], None] = lambda _: None,
+        on_batch_size: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self.decoders, self.max_batch, self.max_waiting, self.watch = decoders, max_batch, max_waiting, watch
+        self.decoders, self.max_batch, self.max_waiting = decoders, max_batch, max_waiting
+        self.on_batch_size = on_batch_size
         self.waiting: deque[_Waiting] = deque()
         self.running: list[Stream] = []
         self.open = True
@@ -51,34 +52,34 @@ class Engine:
         self.thread.start()
 
     def submit(self, model: str, streams: Sequence[Stream]) -> None:
-        """Put streams in the queue, all or none.
+        """Queue all of the streams, or none.
 
         Raises:
-            Full: They would be too many.
-            Closed: The server is going down.
+            QueueFull: There is no room for all of them.
+            EngineClosed: The server is shutting down.
         """
         with self.changed:
             if not self.open:
-                raise Closed
-            # what will be taken at once does not wait
+                raise EngineClosed
+            # streams that fit into the running batch do not wait
             if len(self.waiting) + self.busy() + len(streams) > self.max_waiting + self.max_batch:
-                raise Full
+                raise QueueFull
             self.waiting.extend(_Waiting(model, stream) for stream in streams)
             self.changed.notify()
 
     def cancel(self, streams: Sequence[Stream]) -> None:
-        """Nobody waits for these any more: those in the queue leave it now, the others at their next token."""
+        """Cancel streams: queued ones leave at once, running ones at their next token."""
         for stream in streams:
             stream.cancelled = True
         with self.changed:
-            self.waiting = deque(one for one in self.waiting if not one.stream.cancelled)
+            self.waiting = deque(entry for entry in self.waiting if not entry.stream.cancelled)
 
     def busy(self) -> int:
-        """How many streams are being answered."""
+        """Number of running streams."""
         return sum(stream.reason is None for stream in self.running)
 
     def close(self, seconds: float) -> None:
-        """Take no more, and end when what is being answered has ended, or after that time."""
+        """Accept no more streams, and wait up to ``seconds`` for the running ones to end."""
         with self.changed:
             self.open = False
             self.changed.notify()
@@ -92,38 +93,41 @@ class Engine:
                 if not self.waiting:
                     return
                 model = self.waiting[0].model
-                streams = self._taken(model, self.max_batch, in_order=False)
+                streams = self._pop(model, self.max_batch, in_order=False)
                 self.running = streams
-            self._answer(model, streams)
+            self._decode(model, streams)
 
-    def _answer(self, model: str, streams: list[Stream]) -> None:
-        def more(running: int) -> list[Stream]:
+    def _decode(self, model: str, streams: list[Stream]) -> None:
+        def admit(running: int) -> list[Stream]:
             with self.changed:
-                new = self._taken(model, self.max_batch - running, in_order=True)
+                new = self._pop(model, self.max_batch - running, in_order=True)
                 self.running = (
                     [stream for stream in self.running if stream.reason is None] + new if new else self.running
                 )
             if new:
-                self.watch(running + len(new))
+                self.on_batch_size(running + len(new))
             return new
 
-        self.watch(len(streams))
+        self.on_batch_size(len(streams))
         try:
-            self.decoders[model].run(streams, more)
+            self.decoders[model].run(streams, admit)
         except Exception:
-            log.exception("the model failed while it answered %d requests", len(self.running))
+            log.exception("generation failed for %d running answers", len(self.running))
         finally:
-            for stream in self.running:  # none is left without an end
+            for stream in self.running:  # no stream is left open
                 stream.fail()
             self.running = []
 
-    def _taken(self, model: str, most: int, *, in_order: bool) -> list[Stream]:
-        """Streams of a model out of the queue; in order, so that a stream of another model is not passed for ever."""
+    def _pop(self, model: str, limit: int, *, in_order: bool) -> list[Stream]:
+        """Take up to ``limit`` streams of a model from the queue.
+
+        With ``in_order`` it stops at the first stream of another model, so that this one cannot starve.
+        """
         taken: list[_Waiting] = []
-        for one in self.waiting:
-            if len(taken) == most or (in_order and one.model != model):
+        for entry in self.waiting:
+            if len(taken) == limit or (in_order and entry.model != model):
                 break
-            if one.model == model:
-                taken.append(one)
-        self.waiting = deque(one for one in self.waiting if one not in taken)
-        return [one.stream for one in taken]
+            if entry.model == model:
+                taken.append(entry)
+        self.waiting = deque(entry for entry in self.waiting if entry not in taken)
+        return [entry.stream for entry in taken]

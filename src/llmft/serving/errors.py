@@ -1,4 +1,4 @@
-"""What a client did wrong, or the server cannot do now -> an answer in OpenAI's shape."""
+"""Errors -> responses with OpenAI's error object."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +10,11 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
-SHOWN = 5
+MAX_FAULTS = 5
 
 
 class ErrorDetail(BaseModel):
-    """What is wrong."""
+    """Content of an error."""
 
     message: str
     type: str
@@ -23,13 +23,13 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """OpenAI's error object, for the description of the API."""
+    """OpenAI's error object, for the OpenAPI schema."""
 
     error: ErrorDetail
 
 
 class ApiError(Exception):
-    """An answer that is an error; the message is for the client, so it holds no path and no stack."""
+    """An error response; its message goes to the client, so it contains no path and no stack trace."""
 
     def __init__(
         self,
@@ -49,52 +49,52 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        """The whole answer."""
+        """The HTTP response."""
         return JSONResponse(self.body(), self.status, headers=self.headers)
 
 
 async def api_error(_: Request, error: Exception) -> JSONResponse:
-    """Of an ApiError."""
+    """Handler of ApiError."""
     assert isinstance(error, ApiError)
     return error.response()
 
 
 async def http_error(_: Request, error: Exception) -> JSONResponse:
-    """Of a wrong path or method, or a body that is no JSON."""
+    """Handler of a wrong path or method, or a body that is not JSON."""
     assert isinstance(error, HTTPException)
     return ApiError(error.status_code, str(error.detail), headers=error.headers).response()
 
 
-async def invalid(_: Request, error: Exception) -> JSONResponse:
-    """Of a body that does not fit: the first few faults, each with its place; never what was sent."""
+async def validation_error(_: Request, error: Exception) -> JSONResponse:
+    """Handler of an invalid body: names the first few fields, and never repeats their values."""
     assert isinstance(error, RequestValidationError)
     faults = list(error.errors())
-    places = [_place(fault) for fault in faults]
-    told = [f"{place or 'body'}: {_told(fault)}" for place, fault in zip(places, faults, strict=True)]
-    message = "; ".join(_plain(fault) for fault in dict.fromkeys(told[:SHOWN]))
-    return ApiError(400, message, param=_plain(places[0]) or None if places else None).response()
+    fields = [_field(fault) for fault in faults]
+    messages = [f"{field or 'body'}: {_message(fault)}" for field, fault in zip(fields, faults, strict=True)]
+    message = "; ".join(_plain(fault) for fault in dict.fromkeys(messages[:MAX_FAULTS]))
+    return ApiError(400, message, param=_plain(fields[0]) or None if fields else None).response()
 
 
-async def left(_: Request, __: Exception) -> JSONResponse:
-    """Of a client that is not there any more (nginx calls it 499)."""
-    return ApiError(499, "the client has left").response()
+async def client_disconnected(_: Request, __: Exception) -> JSONResponse:
+    """Handler of a client that has disconnected (499 in nginx)."""
+    return ApiError(499, "the client has disconnected").response()
 
 
-async def broken(_: Request, __: Exception) -> JSONResponse:
-    """Of a fault of ours: the log has it."""
-    return ApiError(500, "the server failed; its log says more").response()
+async def internal_error(_: Request, __: Exception) -> JSONResponse:
+    """Handler of any other exception, which is logged."""
+    return ApiError(500, "internal server error; see the server's log").response()
 
 
-def _place(fault: Mapping[str, Any]) -> str:
+def _field(fault: Mapping[str, Any]) -> str:
     parts = () if fault["type"] == "json_invalid" else fault["loc"][1:]
-    # of a union pydantic also names the kind that it tried
+    # for a union pydantic also names the member that it tried
     return ".".join(str(part) for part in parts if isinstance(part, int) or (part.isidentifier() and part != "str"))
 
 
-def _told(fault: Mapping[str, Any]) -> str:
+def _message(fault: Mapping[str, Any]) -> str:
     if fault["type"] == "json_invalid":
         return f"broken JSON at character {fault['loc'][-1]}"
-    return "is not known, or not supported here" if fault["type"] == "extra_forbidden" else fault["msg"]
+    return "is unknown or not supported" if fault["type"] == "extra_forbidden" else fault["msg"]
 
 
 def _plain(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What every request passes: host, origin, key, size; and what every answer carries."""
+"""Security middleware: checks host, origin, API key and size of every request; adds headers to every response."""
 
 import asyncio
 import hmac
@@ -31,7 +31,7 @@ PATHS = (
     "/v1/chat/completions",
     "/v1/completions",
 )
-OPEN = ("/", "/health")  # nothing of the model's is there
+OPEN = ("/", "/health")  # need no key: they reveal nothing of the model
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -46,14 +46,14 @@ class SecurityMiddleware:
     """ASGI middleware.
 
     Args:
-        app: What stands behind it.
+        app: The wrapped application.
         key: The API key, or None.
-        hosts: Names that the server answers to; empty for all. Keeps a page elsewhere from reaching a server on this
-            machine under a name of its own (DNS rebinding).
-        origins: Of pages elsewhere that may ask, e.g. ``https://example.org``.
-        max_body_bytes: Of a request.
-        body_seconds: For a request to arrive.
-        metrics: Counts.
+        hosts: Accepted host names; empty for all. They keep other web pages from reaching a server on this machine by DNS
+            rebinding.
+        origins: Origins of other web pages that may send requests, e.g. ``https://example.org``.
+        max_body_bytes: Max size of a request body.
+        body_seconds: Time limit for a request body to arrive.
+        metrics: Counters.
     """
 
     def __init__(
@@ -71,10 +71,10 @@ class SecurityMiddleware:
         self.max_body_bytes, self.body_seconds, self.metrics = max_body_bytes, body_seconds, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        begun, status = time.perf_counter(), 0
+        start, status = time.perf_counter(), 0
 
         async def finish(message: Message) -> None:
             nonlocal status
@@ -87,25 +87,29 @@ class SecurityMiddleware:
 
         try:
             self._check(scope["method"], scope["path"], Headers(scope=scope))
-            await self.app(scope, self._counted(receive), finish)
+            await self.app(scope, self._limited(receive), finish)
         except ApiError as error:
             await error.response()(scope, receive, finish)
-        except asyncio.CancelledError:  # the time that answers get to end is over
+        except asyncio.CancelledError:  # the shutdown time has passed
             if not status:
-                await ApiError(503, "the server is going down", code="shutting_down").response()(scope, receive, finish)
+                await ApiError(503, "the server is shutting down", code="shutting_down").response()(
+                    scope, receive, finish
+                )
         finally:
             path = scope["path"] if scope["path"] in PATHS else "other"
-            self.metrics.requests.labels(path, status or "left").inc()
-            told = printable(scope["path"]).replace("\n", " ")[:80]
-            log.info("%s %s %s %.2fs", scope["method"], told, status or "client left", time.perf_counter() - begun)
+            self.metrics.requests.labels(path, status or "disconnected").inc()
+            shown = printable(scope["path"]).replace("\n", " ")[:80]
+            log.info(
+                "%s %s %s %.2fs", scope["method"], shown, status or "client disconnected", time.perf_counter() - start
+            )
 
     def _check(self, method: str, path: str, headers: Headers) -> None:
         host = headers.get("host", "").lower()
         if self.hosts and _name(host) not in self.hosts:
-            raise ApiError(403, "this server does not answer to that host name (serve.hosts)", code="host")
+            raise ApiError(403, "this host name is not allowed (serve.hosts)", code="host")
         origin = headers.get("origin")
-        if origin is not None and not self._is_ours(origin, host):
-            raise ApiError(403, "pages of that origin may not ask this server (serve.origins)", code="origin")
+        if origin is not None and not self._is_allowed(origin, host):
+            raise ApiError(403, "this origin is not allowed (serve.origins)", code="origin")
         if self.key is not None and path not in OPEN and method != "OPTIONS":
             kind, _, given = headers.get("authorization", "").partition(" ")
             if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.key.encode()):
@@ -119,28 +123,28 @@ class SecurityMiddleware:
         if not length.isdecimal() or int(length) > self.max_body_bytes:
             raise self._too_large()
 
-    def _is_ours(self, origin: str, host: str) -> bool:
+    def _is_allowed(self, origin: str, host: str) -> bool:
         return origin in self.origins or (urlsplit(origin).netloc.lower() == host and bool(host))
 
-    def _counted(self, receive: Receive) -> Receive:
-        """``receive`` that ends a body which is too large, or too slow."""
-        size, whole = 0, False
+    def _limited(self, receive: Receive) -> Receive:
+        """``receive`` that rejects a body that is too large or too slow."""
+        size, complete = 0, False
 
-        async def counted() -> Message:
-            nonlocal size, whole
-            if whole:
+        async def limited() -> Message:
+            nonlocal size, complete
+            if complete:
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), self.body_seconds)
             except TimeoutError:
                 raise HTTPException(408, f"the request took more than {self.body_seconds:g} s to arrive") from None
             size += len(message.get("body", b""))
-            whole = not message.get("more_body")
+            complete = not message.get("more_body")
             if size > self.max_body_bytes:
                 raise HTTPException(413, str(self._too_large()))
             return message
 
-        return counted
+        return limited
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the request is larger than {self.max_body_bytes} bytes", code="too_large")

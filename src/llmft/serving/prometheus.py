@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus."""
+"""Metrics of the server in Prometheus' format."""
 
 import time
 from collections.abc import Callable
@@ -11,41 +11,49 @@ SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 class Metrics:
-    """Counters of one server.
+    """Metrics of one server.
 
     Args:
-        max_batch: The largest batch, for the buckets.
+        max_batch: Largest batch size, for the histogram's buckets.
     """
 
     def __init__(self, max_batch: int) -> None:
         self.registry = registry = CollectorRegistry()
         self.requests = Counter("llmft_requests", "HTTP requests", ["path", "status"], registry=registry)
-        self.prompt = Counter("llmft_prompt_tokens", "Tokens of prompts", ["model"], registry=registry)
-        self.tokens = Counter("llmft_answer_tokens", "Tokens of answers", ["model"], registry=registry)
-        self.answers = Counter("llmft_answers", "Answers, by why they ended", ["model", "reason"], registry=registry)
-        self.first = Histogram("llmft_first_token_seconds", "Until the first token", registry=registry, buckets=SECONDS)
-        self.whole = Histogram("llmft_answer_seconds", "Until the whole answer", registry=registry, buckets=SECONDS)
+        self.prompt = Counter("llmft_prompt_tokens", "Prompt tokens", ["model"], registry=registry)
+        self.tokens = Counter("llmft_answer_tokens", "Answer tokens", ["model"], registry=registry)
+        self.answers = Counter("llmft_answers", "Answers by finish reason", ["model", "reason"], registry=registry)
+        self.first = Histogram(
+            "llmft_first_token_seconds", "Time to the first token", registry=registry, buckets=SECONDS
+        )
+        self.full = Histogram("llmft_answer_seconds", "Time to the full answer", registry=registry, buckets=SECONDS)
         sizes = sorted({size for size in (1, 2, 4, 8, 16, 32, 64, 128) if size < max_batch} | {max_batch})
-        self.batch = Histogram("llmft_batch_size", "Answers made at once", registry=registry, buckets=sizes)
+        self.batch = Histogram("llmft_batch_size", "Answers decoded at once", registry=registry, buckets=sizes)
 
     def watch(self, waiting: Callable[[], float], running: Callable[[], float]) -> None:
-        """Ask the engine when somebody looks."""
-        names = {"llmft_waiting": ("Answers that wait", waiting), "llmft_running": ("Answers being made", running)}
-        for name, (words, ask) in names.items():
-            Gauge(name, words, registry=self.registry).set_function(ask)
+        """Add gauges that read the queue and the running batch at each scrape."""
+        gauges = {"llmft_waiting": ("Queued answers", waiting), "llmft_running": ("Running answers", running)}
+        for name, (description, read) in gauges.items():
+            Gauge(name, description, registry=self.registry).set_function(read)
 
-    def answered(self, prepared: GenerationJob, begun: float, *, cancelled: int) -> None:
-        """Count a request that has ended, one way or another."""
-        model = prepared.model
-        self.prompt.labels(model).inc(prepared.prompt_tokens)
-        for stream in prepared.streams:
+    def record(self, job: GenerationJob, start: float, *, cancelled: int) -> None:
+        """Record a request that has ended.
+
+        Args:
+            job: The request.
+            start: Time of its arrival, by ``time.perf_counter``.
+            cancelled: How many of its answers were cancelled.
+        """
+        model = job.model
+        self.prompt.labels(model).inc(job.prompt_tokens)
+        for stream in job.streams:
             self.tokens.labels(model).inc(len(stream.ids))
             self.answers.labels(model, stream.reason or "cancelled").inc()
             if stream.started:
-                self.first.observe(stream.started - begun)
+                self.first.observe(stream.started - start)
         if not cancelled:
-            self.whole.observe(time.perf_counter() - begun)
+            self.full.observe(time.perf_counter() - start)
 
     def text(self) -> bytes:
-        """In Prometheus' format."""
+        """All metrics in the text format."""
         return generate_latest(self.registry)

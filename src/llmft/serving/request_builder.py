@@ -1,4 +1,4 @@
-"""A request -> the streams that answer it: which model, which prompt, which tokens, drawn how."""
+"""A request -> the streams to decode: model, prompt, limits and sampling."""
 
 import copy
 import secrets
@@ -19,7 +19,7 @@ from llmft.utils.errors import UserError
 
 @dataclass
 class GenerationJob:
-    """What is to be submitted: a stream for each choice, and what is put before each answer."""
+    """A request that is ready for the engine: one stream per choice, and the notice that precedes each answer."""
 
     model: str
     streams: list[Stream]
@@ -28,25 +28,25 @@ class GenerationJob:
 
 
 class RequestBuilder:
-    """Knows the models, the limits and the filter.
+    """Builds jobs under the models, limits and safety filter of a server.
 
     Args:
-        decoders: By the name that clients use; the first is the run's own.
-        system: The system line under which a conversation stands that brings none.
+        decoders: Decoders by the name that clients use; the run's own first.
+        system: System prompt of conversations that have none.
         limits: The ``serve`` keys.
-        safety: The filter.
+        safety: The safety filter.
     """
 
     def __init__(self, decoders: Mapping[str, Decoder], system: str | None, limits: Any, safety: Safety) -> None:
         self.decoders, self.system, self.limits, self.safety = decoders, system, limits, safety
-        # a tokenizer that is read while another thread sets an option of it fails, so this thread has its own
+        # tokenizers are not thread-safe: this thread has copies of its own
         self.codecs = copy.deepcopy({name: decoder.codec for name, decoder in decoders.items()})
 
     def chat(self, request: ChatRequest) -> GenerationJob:
-        """A conversation, under the template that was trained.
+        """A conversation, rendered with the trained prompt template.
 
         Raises:
-            ApiError: It cannot be answered.
+            ApiError: The request is invalid.
         """
         decoder = self._decoder(request.model)
         context = self._context(request.messages)
@@ -56,22 +56,22 @@ class RequestBuilder:
         try:
             codec = self.codecs[request.model]
             ids = codec.prompt_ids(codec.template.render(context))
-        except UserError as error:  # a template of Llama 2 or Gemma that does not take these turns
+        except UserError as error:  # templates of Llama 2 or Gemma reject some turns
             raise ApiError(400, f"messages: {error}", param="messages") from None
-        return self._prepared(request, decoder, [ids], limit, context[-1].content)
+        return self._job(request, decoder, [ids], limit, context[-1].content)
 
     def completion(self, request: CompletionRequest) -> GenerationJob:
-        """Raw text, or ids, without a template.
+        """Raw text or token ids, without a template.
 
         Raises:
-            ApiError: It cannot be answered.
+            ApiError: The request is invalid.
         """
         decoder, given = self._decoder(request.model), request.prompt
         prompts: Sequence[Any] = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
         tokenizer = self.codecs[request.model].tokenizer
         ids = [self._ids(prompt, tokenizer) for prompt in prompts]
-        asked = "\n".join(prompt if isinstance(prompt, str) else tokenizer.decode(prompt) for prompt in prompts)
-        return self._prepared(request, decoder, ids, request.max_tokens, asked)
+        text = "\n".join(prompt if isinstance(prompt, str) else tokenizer.decode(prompt) for prompt in prompts)
+        return self._job(request, decoder, ids, request.max_tokens, text)
 
     def _decoder(self, model: str) -> Decoder:
         if model not in self.decoders:
@@ -82,17 +82,17 @@ class RequestBuilder:
         return self.decoders[model]
 
     def _context(self, messages: Sequence[Message]) -> tuple[Turn, ...]:
-        """Turns as they were trained: a system turn or none, then user and assistant in turn, a user's last."""
+        """The turns: an optional system turn, then user and assistant alternate, and the last one is the user's."""
         turns = [Turn("system" if m.role == "developer" else m.role, m.text()) for m in messages]
         first = turns[0].role == "system"
         for number, turn in enumerate(turns[first:], start=first):
             wanted = ("user", "assistant")[(number - first) % 2]
             if turn.role != wanted:
                 place = f"messages.{number}.role"
-                raise ApiError(400, f"{place}: must be {wanted} here, user and assistant in turn", param=place)
+                raise ApiError(400, f"{place}: must be {wanted} here; user and assistant alternate", param=place)
         if turns[-1].role != "user" or not turns[-1].content.strip():
             place = f"messages.{len(turns) - 1}"
-            raise ApiError(400, f"{place}: the last one must be the user's, and not blank", param=place)
+            raise ApiError(400, f"{place}: the last message must be the user's, and not blank", param=place)
         turns = [Turn(t.role, self.safety.without_notice(t.content)) if t.role == "assistant" else t for t in turns]
         return tuple(turns) if first or not self.system else (Turn("system", self.system), *turns)
 
@@ -107,38 +107,38 @@ class RequestBuilder:
             raise ApiError(400, "prompt: must not be empty", param="prompt")
         return ids
 
-    def _prepared(
-        self, request: Request, decoder: Decoder, prompts: list[list[int]], limit: int | None, asked: str
+    def _job(
+        self, request: Request, decoder: Decoder, prompts: list[list[int]], limit: int | None, question: str
     ) -> GenerationJob:
         choices = request.n or 1
         if choices * len(prompts) > self.limits.max_choices:
             raise ApiError(400, f"n: at most {self.limits.max_choices} answers to a request", param="n")
-        if refusal := self.safety.refusal(asked):
+        if refusal := self.safety.refusal(question):
             raise ApiError(400, refusal, param="messages", code="content_filter")
         seed = secrets.randbits(62) if request.seed is None else request.seed % 2**63
         streams = []
         for ids in prompts:
-            most = self._limit(decoder, len(ids), limit)
+            max_tokens = self._limit(decoder, len(ids), limit)
             for choice in range(choices):
-                drawn = sampling(decoder.settings, request)
+                settings = sampling(decoder.settings, request)
                 streams.append(
                     decoder.stream(
                         ids,
                         seed=seed,
-                        limit=most,
+                        limit=max_tokens,
                         stops=request.stops(),
                         banned=self.safety.banned,
                         max_characters=self.safety.max_answer_characters,
-                        sampling=Sampling(drawn, seed, sample=choice, prompt=ids) if drawn else None,
+                        sampling=Sampling(settings, seed, sample=choice, prompt=ids) if settings else None,
                     )
                 )
-        return GenerationJob(request.model, streams, sum(map(len, prompts)), self.safety.notice(asked))
+        return GenerationJob(request.model, streams, sum(map(len, prompts)), self.safety.notice(question))
 
     def _limit(self, decoder: Decoder, prompt: int, limit: int | None) -> int:
-        """The most tokens of an answer: what was asked for, or the run's own setting as far as there is room.
+        """Max tokens of an answer: as requested, or the run's own setting as far as it fits.
 
         Raises:
-            ApiError: There is no room.
+            ApiError: The prompt or the answer is too long.
         """
         if prompt > self.limits.max_prompt_tokens:
             raise _too_long(f"the prompt has {prompt} tokens; {self.limits.max_prompt_tokens} are allowed")
@@ -152,12 +152,12 @@ class RequestBuilder:
 
 
 def sampling(settings: Mapping[str, Any], request: Request) -> dict[str, Any] | None:
-    """How tokens are drawn: as the run's own settings say, changed by the request; None is the most likely token."""
+    """Sampling settings: the run's own, overridden by the request; None is greedy."""
     if request.temperature == 0:
         return None
     own = sampling_settings(settings)
-    given = {"temperature": request.temperature, "top_p": request.top_p}
-    changes = {name: value for name, value in given.items() if value is not None}
+    requested = {"temperature": request.temperature, "top_p": request.top_p}
+    changes = {name: value for name, value in requested.items() if value is not None}
     return {**(own or {}), **changes} if changes else own
 
 

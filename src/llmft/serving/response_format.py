@@ -1,4 +1,4 @@
-"""Pieces of answers -> OpenAI's response bodies, whole or as server-sent events."""
+"""Pieces of answers -> OpenAI's response bodies, as one JSON object or as server-sent events."""
 
 import json
 import time
@@ -11,11 +11,11 @@ from llmft.serving.response_stream import Piece, ResponseStream, finish_reason
 
 
 class ResponseFormat:
-    """The shape of one response: of chat completions, or of completions.
+    """The format of one response: of chat completions, or of completions.
 
     Args:
-        model: As the client named it.
-        chat: Which of the two.
+        model: The model's name in the request.
+        chat: Whether it is a chat completion.
     """
 
     def __init__(self, model: str, *, chat: bool) -> None:
@@ -24,30 +24,30 @@ class ResponseFormat:
         self.head = {"id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}", "object": kind}
         self.tail = {"created": int(time.time()), "model": model}
 
-    def whole(self, texts: list[str], reply: ResponseStream) -> dict[str, Any]:
-        """The response to a request that does not stream."""
+    def full(self, texts: list[str], response: ResponseStream) -> dict[str, Any]:
+        """The response body without streaming."""
         choices = [
             self._choice(number, text, finish_reason(stream))
-            for number, (text, stream) in enumerate(zip(texts, reply.streams, strict=True))
+            for number, (text, stream) in enumerate(zip(texts, response.streams, strict=True))
         ]
-        return {**self.head, **self.tail, "choices": choices, "usage": reply.usage()}
+        return {**self.head, **self.tail, "choices": choices, "usage": response.usage()}
 
-    async def events(self, reply: ResponseStream, *, usage: bool) -> AsyncIterator[str]:
-        """The response as server-sent events; an error on the way is one of them."""
+    async def events(self, response: ResponseStream, *, usage: bool) -> AsyncIterator[str]:
+        """The response as server-sent events; an error during generation is an event too."""
         try:
             if self.chat:
-                for number in range(len(reply.streams)):
+                for number in range(len(response.streams)):
                     yield self._event([self._delta(number, {"role": "assistant", "content": ""}, None)], usage=usage)
-            async for piece in reply:
-                yield self._event([self._of(piece, reply)], usage=usage)
+            async for piece in response:
+                yield self._event([self._chunk(piece, response)], usage=usage)
             if usage:
-                yield self._event([], usage=usage, counts=reply.usage())
+                yield self._event([], usage=usage, counts=response.usage())
             yield "data: [DONE]\n\n"
         except ApiError as error:
             yield f"data: {json.dumps(error.body())}\n\n"
 
-    def _of(self, piece: Piece, reply: ResponseStream) -> dict[str, Any]:
-        reason = finish_reason(reply.streams[piece.choice]) if piece.reason else None
+    def _chunk(self, piece: Piece, response: ResponseStream) -> dict[str, Any]:
+        reason = finish_reason(response.streams[piece.choice]) if piece.reason else None
         if self.chat:
             return self._delta(piece.choice, {} if piece.reason else {"content": piece.text}, reason)
         return {"index": piece.choice, "text": piece.text, "logprobs": None, "finish_reason": reason}
@@ -68,9 +68,9 @@ class ResponseFormat:
         return {"index": number, "delta": delta, "logprobs": None, "finish_reason": reason}
 
 
-async def texts(reply: ResponseStream) -> list[str]:
-    """The whole text of each choice."""
-    found = [""] * len(reply.streams)
-    async for piece in reply:
+async def texts(response: ResponseStream) -> list[str]:
+    """The full text of each choice."""
+    found = [""] * len(response.streams)
+    async for piece in response:
         found[piece.choice] += piece.text
     return found

@@ -1,22 +1,22 @@
-"""A simple filter for what is asked and answered; the place to hook in a better one."""
+"""A simple safety filter for questions and answers, and the interface for your own."""
 
 import re
 from collections.abc import Sequence
 
 
 class Safety:
-    """A block-list, the most characters, and a notice for people in a crisis. A hook, not a protection.
+    """A block-list, length limits, and a notice for people in a crisis. A hook, not a protection.
 
-    A class of your own with these three methods takes its place: ``safety._target_=yourpackage.YourFilter
-    allow_targets=[yourpackage]``.
+    Your own class with these methods and the attributes ``banned`` and ``max_answer_characters`` replaces it:
+    ``safety._target_=yourpackage.YourFilter allow_targets=[yourpackage]``.
 
     Args:
-        blocked: Words and phrases, in any case, that no question and no answer may hold.
-        max_question_characters: Of the last question.
-        max_answer_characters: A longer answer is cut there.
-        notice: What is put before the answer to a question that holds one of ``notice_words``.
-        notice_link: Put behind the notice.
-        notice_words: Words and phrases of a crisis, in any case.
+        blocked: Words and phrases that no question and no answer may contain, case-insensitive.
+        max_question_characters: Max characters of the last question.
+        max_answer_characters: Max characters of an answer; a longer one is truncated.
+        notice: Text that precedes the answer to a question that contains one of ``notice_words``.
+        notice_link: Appended to the notice.
+        notice_words: Words and phrases of a crisis, case-insensitive.
     """
 
     def __init__(
@@ -34,22 +34,23 @@ class Safety:
         self.notice_words = list(notice_words)
 
     def refusal(self, question: str) -> str | None:
-        """Why a question is not answered, or None."""
-        most = self.max_question_characters
-        if most is not None and len(question) > most:
-            return f"the question has {len(question)} characters; {most} are allowed"
-        return "the question holds what this server's operator has blocked" if holds(question, self.banned) else None
+        """Why a question is refused, or None."""
+        limit = self.max_question_characters
+        if limit is not None and len(question) > limit:
+            return f"the question has {len(question)} characters; {limit} are allowed"
+        blocked = contains(question, self.banned)
+        return "the question contains a phrase that this server's operator has blocked" if blocked else None
 
     def notice(self, question: str) -> str | None:
-        """What to put before the answer, or None."""
-        return self.notice_text if self.notice_text and holds(question, self.notice_words) else None
+        """The text that precedes the answer, or None."""
+        return self.notice_text if self.notice_text and contains(question, self.notice_words) else None
 
     def without_notice(self, answer: str) -> str:
-        """An earlier answer as the model gave it."""
+        """An earlier answer without the notice, as the model generated it."""
         return answer.removeprefix(f"{self.notice_text}\n\n") if self.notice_text else answer
 
 
-def holds(text: str, phrases: Sequence[str]) -> bool:
-    """Whether a text holds one of these as whole words, in any case and with any white space in it."""
+def contains(text: str, phrases: Sequence[str]) -> bool:
+    """Whether a text contains one of the phrases as whole words, case-insensitive and with any white space."""
     words = ["\\s+".join(re.escape(word) for word in phrase.split()) for phrase in phrases]
     return any(re.search(rf"(?<!\w){pattern}(?!\w)", text, re.IGNORECASE) for pattern in words)

@@ -1,4 +1,4 @@
-"""The requests that are understood: OpenAI's chat completions and completions."""
+"""The request bodies: OpenAI's chat completions and completions."""
 
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from llmft.data.records import HALF
 
-# Fields of OpenAI's API that change no answer: accepted, and nothing is done with them.
+# Fields of OpenAI's API that change no answer: accepted and ignored.
 IGNORED = {
     "user",
     "metadata",
@@ -19,7 +19,7 @@ IGNORED = {
     "prompt_cache_retention",
     "parallel_tool_calls",
 }
-# Fields that would change the answer: accepted where they ask for what is done anyway.
+# Fields that would change the answer: accepted only with their neutral value.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (None, 0),
     "presence_penalty": (None, 0),
@@ -37,7 +37,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "modalities": (None, ["text"]),
     "reasoning_effort": (None, "none"),
 }
-OF_MESSAGES: dict[str, tuple[Any, ...]] = {
+MESSAGE_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "refusal": (None,),
     "annotations": (None, []),
     "audio": (None,),
@@ -46,30 +46,30 @@ OF_MESSAGES: dict[str, tuple[Any, ...]] = {
 }
 
 
-def _whole(text: str) -> str:
+def _no_surrogates(text: str) -> str:
     if HALF.search(text):
-        raise PydanticCustomError("surrogate", "holds half of a surrogate pair, which is no character")
+        raise PydanticCustomError("surrogate", "contains a lone surrogate, which is not a character")
     return text
 
 
-Text = Annotated[str, AfterValidator(_whole)]
+Text = Annotated[str, AfterValidator(_no_surrogates)]
 
 
 class Strict(BaseModel):
-    """A number is a number, a text is a text, and a field that is not known is a fault."""
+    """No type coercion, and unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ContentPart(Strict):
-    """A piece of text in a message."""
+    """A text part of a message."""
 
     type: Literal["text"]
     text: Text
 
 
 class Message(Strict):
-    """A turn of the conversation."""
+    """A message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | list[ContentPart]
@@ -77,16 +77,16 @@ class Message(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _known(cls, data: Any) -> Any:
-        return _without(data, (), OF_MESSAGES)
+    def _drop_neutral(cls, data: Any) -> Any:
+        return _without(data, (), MESSAGE_NEUTRAL)
 
     def text(self) -> str:
-        """The content as one text."""
+        """The content as one string."""
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
 class StreamOptions(Strict):
-    """What a stream holds besides the answer."""
+    """Options of a streamed response."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
@@ -96,7 +96,7 @@ Stop = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
 
 
 class Request(Strict):
-    """What both kinds of request share."""
+    """Fields of both kinds of request."""
 
     model: Text
     max_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -110,15 +110,15 @@ class Request(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _known(cls, data: Any) -> Any:
+    def _drop_neutral(cls, data: Any) -> Any:
         return _without(data, IGNORED, NEUTRAL)
 
     def stops(self) -> list[str]:
-        """The texts that end the answer."""
+        """The stop strings."""
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
 
     def with_usage(self) -> bool:
-        """Whether a stream ends with the counts."""
+        """Whether a stream ends with the token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
@@ -133,13 +133,13 @@ Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
 class CompletionRequest(Request):
-    """``POST /v1/completions``: the prompt as it is, without a template."""
+    """``POST /v1/completions``: the raw prompt, without a template."""
 
     prompt: Text | Ids | Annotated[list[Text], Field(min_length=1)] | Annotated[list[Ids], Field(min_length=1)]
 
 
 def _without(data: Any, ignored: Collection[str], neutral: Mapping[str, tuple[Any, ...]]) -> Any:
-    """A body without the fields that change nothing; those that would are left in, to be refused by name."""
+    """The body without ignored and neutral fields; other unknown fields stay, and validation rejects them by name."""
     if not isinstance(data, dict):
         return data
     return {
@@ -150,5 +150,5 @@ def _without(data: Any, ignored: Collection[str], neutral: Mapping[str, tuple[An
 
 
 def _same(value: Any, off: Any) -> bool:
-    """Whether a value is the neutral one: false is not 0, but 0.0 is."""
+    """Whether a value is the neutral one: 0.0 equals 0, but False does not."""
     return value == off and isinstance(value, bool) == isinstance(off, bool)

@@ -46,7 +46,7 @@ class Started:
         self.reading = threading.Thread(target=self._read, daemon=True)
         self.reading.start()
         end = time.monotonic() + 60
-        while "ends it" not in self.said:
+        while "stops the server" not in self.said:
             assert time.monotonic() < end, self.said
             assert self.process.poll() is None, self.said
             time.sleep(0.05)
@@ -156,7 +156,7 @@ def no_model(monkeypatch):
 FAULTS = {
     "serve.port=70000": "serve.port=70000: must be a whole number from 0 to 65535",
     "serve.max_batch=0": "serve.max_batch=0: must be a whole number of at least 1",
-    "serve.host=0.0.0.0": "other machines could ask without a key; set LLMFT_API_KEY in the environment",
+    "serve.host=0.0.0.0": "other machines could connect without a key; set LLMFT_API_KEY in the environment",
     "serve.host=256.1.1.1 serve.allow_no_key=true": "serve.host=256.1.1.1 serve.port=8000: cannot listen there",
     "serve.key_env=a-b": "serve.key_env=a-b: must be the name of an environment variable",
     "serve.prot=1": "serve.prot: no such key. Did you mean serve.port?",
@@ -192,7 +192,7 @@ def test_a_blank_key_is_no_key(llmft, monkeypatch):
     monkeypatch.setenv("LLMFT_API_KEY", " ")
     code, _, err = llmft("serve", "model=tiny_gpt2")
     assert code == 2
-    assert "LLMFT_API_KEY: is set but blank" in err
+    assert "LLMFT_API_KEY: is set, but blank" in err
 
 
 @pytest.mark.usefixtures("no_model")

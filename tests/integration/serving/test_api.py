@@ -67,7 +67,7 @@ def test_a_conversation_is_answered_as_answer_does(client, served):
     assert found.usage.total_tokens == len(prompt) + 16
 
 
-def test_a_system_line_of_the_request_takes_the_place_of_the_runs(client, served):
+def test_a_system_prompt_of_the_request_replaces_the_runs(client, served):
     messages = [
         {"role": "developer", "content": "Be rude."},
         {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
@@ -105,15 +105,15 @@ def test_stop_and_max_tokens(client, served):
     assert whole.startswith(found.choices[0].message.content.rstrip("\ufffd"))
 
 
-def test_draws_are_repeated_by_their_seed(client, served):
-    def drawn(**more):
+def test_the_seed_repeats_a_sampled_answer(client, served):
+    def sampled(**more):
         found = client.chat.completions.create(**asked("Hi"), temperature=1.9, top_p=0.99, n=3, **more)
         return [choice.message.content for choice in found.choices]
 
-    first = drawn(seed=7)
+    first = sampled(seed=7)
     assert len(set(first)) == 3
-    assert drawn(seed=7) == first != drawn(seed=-8)
-    assert drawn() != drawn()
+    assert sampled(seed=7) == first != sampled(seed=-8)
+    assert sampled() != sampled()
     found = client.chat.completions.create(**asked("Hi"), temperature=0, n=2)
     assert [choice.message.content for choice in found.choices] == wanted(served, "Hi") * 2
 
@@ -131,8 +131,8 @@ def test_completions_continue_raw_text(client, served):
 
 BAD = {
     "no such model": ({"model": "gpt-4o"}, 404, "there is tuned, base"),
-    "unknown field": ({"temprature": 1}, 400, "temprature: is not known"),
-    "tools": ({"tools": [{"type": "function"}]}, 400, "tools: is not known, or not supported"),
+    "unknown field": ({"temprature": 1}, 400, "temprature: is unknown"),
+    "tools": ({"tools": [{"type": "function"}]}, 400, "tools: is unknown or not supported"),
     "penalty": ({"frequency_penalty": 0.5}, 400, "frequency_penalty"),
     "temperature": ({"temperature": 2.1}, 400, "temperature: Input should be less than or equal to 2"),
     "text for a number": ({"temperature": "1"}, 400, "temperature: Input should be a valid number"),
@@ -145,7 +145,7 @@ BAD = {
     "the last is not the user's": (
         {"messages": [{"role": "system", "content": "x"}]},
         400,
-        "messages.0: the last one must be",
+        "messages.0: the last message must be",
     ),
     "a blank question": ({"messages": [{"role": "user", "content": " "}]}, 400, "not blank"),
     "two users": ({"messages": [{"role": "user", "content": "a"}] * 2}, 400, "messages.1.role: must be assistant here"),
@@ -178,7 +178,7 @@ def test_fields_that_change_nothing_are_taken(client, served):
     assert client.chat.completions.create(model="tuned", messages=history).choices[0].message.content
 
 
-def test_a_client_that_hangs_up_frees_its_place(served):
+def test_a_client_that_disconnects_frees_its_slot(served):
     for stream in (True, False):
         body = json.dumps(asked("Hi", stream=stream, max_tokens=1000)).encode()
         address = served.url.removeprefix("http://")
@@ -205,7 +205,7 @@ def test_every_one_of_200_at_once_gets_its_own_answer(served):
         assert list(pool.map(ask, questions)) == texts
 
 
-def test_too_many_are_told_to_come_back_and_the_time_is_limited():
+def test_a_full_queue_answers_429_and_the_time_is_limited():
     one = generator("tiny_llama")
     with serving({"tuned": one}, max_batch=1, max_waiting=1, max_seconds=1.0) as small:
         release = threading.Event()
@@ -226,7 +226,7 @@ def test_too_many_are_told_to_come_back_and_the_time_is_limited():
         assert httpx.post(f"{small.url}{CHAT}", json=asked("Hi")).status_code == 200
 
 
-def test_a_model_that_fails_fails_its_requests_and_no_others(monkeypatch):
+def test_a_failing_model_fails_only_its_own_requests(monkeypatch):
     one = generator("tiny_llama")
     with serving({"tuned": one}) as made:
         monkeypatch.setattr(one.model, "generate", None)
@@ -237,7 +237,7 @@ def test_a_model_that_fails_fails_its_requests_and_no_others(monkeypatch):
         assert httpx.post(f"{made.url}{CHAT}", json=asked("Hi")).status_code == 200
 
 
-def test_two_models_on_the_same_weights_are_asked_in_turn():
+def test_two_models_on_the_same_weights_take_turns():
     from peft import LoraConfig, get_peft_model
 
     plain = generator("tiny_llama")
@@ -291,7 +291,7 @@ def test_the_filter():
 
 
 @pytest.mark.parametrize("name", ["tiny_t5", "tiny_gpt2"])
-def test_beams_come_whole_and_are_those_of_answer(name):
+def test_beam_search_gives_the_answers_of_answer(name):
     one = generator(name, num_beams=3, repetition_penalty=1.3, no_repeat_ngram_size=3)
     questions = ["Hi", "What is a llama?", "Why?"]
     texts = [answer.text for answer in one.answers([(Turn("user", question),) for question in questions])]

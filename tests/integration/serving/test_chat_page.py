@@ -1,4 +1,4 @@
-"""The chat page in a real browser: asked, compared, copied, stopped; nothing that a model says can act in it."""
+"""The chat page in a real browser: answers, comparison, copy, stop; model output stays text."""
 
 import time
 
@@ -12,13 +12,13 @@ HTML = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'
 
 
 def answering(text, name="tiny_llama"):
-    """A model that always says this."""
+    """A model that always generates this text."""
     made = generator(name, max_new_tokens=len(text.encode()) + 5)
     ids = [*made.codec.tokenizer(text, add_special_tokens=False)["input_ids"], made.codec.stop_id]
     plain = made.model.generate
 
     def scripted(**inputs):
-        """The true loop, with one possible token at each step."""
+        """The real decoding loop, with one possible token at each step."""
         streams = inputs["stopping_criteria"][0].streams
 
         def force(_, scores):
@@ -87,7 +87,7 @@ def test_both_models_answer_side_by_side(opened):
     assert page.locator(".who").all_text_contents() == ["mine (tuned)", "plain (base)"]
     assert page.locator("#status").text_content().startswith("Answer: ")
     assert page.evaluate("document.activeElement.id") == "question"
-    # the next question goes under what was said, each model's own words
+    # the next question continues each model's own answers
     ask(page, "More")
     until(page, "document.querySelectorAll('.sides').length == 2 && !document.querySelector('.busy')")
     said = page.locator(".sides .text").all_text_contents()
@@ -97,7 +97,7 @@ def test_both_models_answer_side_by_side(opened):
     assert page.faults == []
 
 
-def test_what_a_model_or_a_user_says_is_text(opened):
+def test_model_output_and_questions_are_text(opened):
     page, _ = opened({"<b>mine</b>": answering(HTML)}, system=HTML)
     ask(page, HTML)
     assert answers(page) == [HTML]
@@ -116,7 +116,7 @@ def test_parameters_stop_copy_and_a_new_conversation(opened):
     page.fill("#max_tokens", "3")
     ask(page, "Hi")
     first = answers(page)[0]
-    assert "cut at its most tokens. 3 tokens" in page.locator(".foot span").text_content()
+    assert "cut at max tokens. 3 tokens" in page.locator(".foot span").text_content()
     page.click("button:has-text('Copy')")
     page.wait_for_selector("button:has-text('Copied')")
     assert page.evaluate("navigator.clipboard.readText()") == first
@@ -135,7 +135,7 @@ def test_parameters_stop_copy_and_a_new_conversation(opened):
     assert page.faults == []
 
 
-def test_the_key_is_asked_for_and_forgotten_with_the_tab(opened):
+def test_the_key_is_requested_and_kept_in_the_tab_only(opened):
     page, _ = opened({"mine": generator("tiny_llama")}, key="sk-test")
     page.wait_for_selector("#locked[open]")
     page.fill("#key", "wrong")
@@ -149,11 +149,11 @@ def test_the_key_is_asked_for_and_forgotten_with_the_tab(opened):
     assert page.evaluate("Object.keys(localStorage).length") == 0
 
 
-def test_a_single_turn_model_says_so_and_is_asked_alone(opened):
+def test_a_single_turn_model_gets_only_the_question_and_a_note_says_so(opened):
     from llmft.data.records import Turn
 
     page, made = opened({"mine": generator("tiny_t5")})
-    assert "each one is asked alone" in page.locator(".note").text_content()
+    assert "each is answered without the earlier turns" in page.locator(".note").text_content()
     ask(page, "Hi")
     answers(page)
     ask(page, "Why?")
@@ -164,12 +164,12 @@ def test_a_single_turn_model_says_so_and_is_asked_alone(opened):
     )
 
 
-def test_the_oldest_turns_are_left_out_and_it_says_so(opened):
+def test_the_oldest_turns_are_dropped_and_a_note_says_so(opened):
     page, _ = opened({"mine": generator("tiny_llama")}, max_prompt_tokens=160)
     for number in range(3):
         ask(page, "x" * 60)
         until(page, f"document.querySelectorAll('.sides').length == {number + 1} && !document.querySelector('.busy')")
-    assert "left out: no room" in page.locator(".foot span").all_text_contents()[-1]
+    assert "dropped: context limit" in page.locator(".foot span").all_text_contents()[-1]
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(320, "light"), (390, "dark"), (1200, "light")])
