@@ -2,16 +2,16 @@
 
 import os
 import re
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from llmft.config.cli_args import check_command_line, check_flags, quoted, resumed_dir
+from llmft.config.cli_args import check_command_line, check_flags, quoted, resumed_dir, split_flags
 from llmft.config.paths import conf_dir
 from llmft.utils.console import complain
 from llmft.utils.errors import INTERRUPTED, UserError
+from llmft.utils.signals import on_terminate, terminate
 from llmft.utils.text import did_you_mean
 
 COMMANDS = {
@@ -50,7 +50,9 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run a command line; returns the exit code (0 done, 2 wrong input, 3 halted, 130 interrupted)."""
     try:
-        command, rest = split_command(arguments)
+        flags, others = split_flags(arguments)
+        command, overrides = split_command(others)
+        rest = [*flags, *overrides]
         multirun = any(argument in ("-m", "--multirun") for argument in rest)
         rest = [quoted(argument, multirun=multirun) for argument in rest]
         check_flags(rest)
@@ -105,9 +107,9 @@ def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
         given = [rule for rule in os.environ.get("PYTHONWARNINGS", "").split(",") if rule]
         ours = "ignore::UserWarning:multiprocessing.process"
         os.environ["PYTHONWARNINGS"] = ",".join(dict.fromkeys([*given, ours]))
-    signal.signal(signal.SIGTERM, interrupt)
+    on_terminate()
     if os.environ.get(distributed.FOLLOWS) == str(os.getppid()):
-        distributed.follow(os.getppid(), lambda: os.kill(os.getpid(), signal.SIGTERM))
+        distributed.follow(os.getppid(), terminate)
     # Hydra's completion script is named after the program; Lightning starts it again for the other processes
     sys.argv = ["llmft" if sys.argv[0].endswith("__main__.py") else sys.argv[0], *arguments]
     try:
@@ -117,11 +119,6 @@ def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
     except SystemExit as stop:  # Hydra's end after an error of its own, or of a launcher
         codes.append(stop.code if isinstance(stop.code, int) else 1)
     return max([*codes, *(results.end() if multirun else ())], default=0)
-
-
-def interrupt(*_: Any) -> None:
-    """SIGTERM is what Ctrl-C is."""
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.cli_args import composed
 from llmft.config.validate import check
-from llmft.runs.directory import RunDirectory
 from llmft.runs.open import open_run
+from llmft.runs.record import read_record
 from llmft.utils.errors import UserError
+from llmft.utils.signals import restored
 
 if TYPE_CHECKING:
     from llmft.export.export import Exported
@@ -41,7 +42,7 @@ class Run:
             UserError: There is no run at ``path``, or no model in it.
         """
         self.path, self.config = open_run(fspath(path), allow=allow_targets)
-        self.record: dict[str, Any] = RunDirectory.read(self.path)
+        self.record: dict[str, Any] = read_record(self.path)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -156,7 +157,7 @@ def train(overrides: Sequence[str] = ()) -> Run:
     cfg: DictConfig = composed("train", overrides)
     from llmft.commands import train as command
 
-    with _command_line("llmft", *overrides):
+    with _command_line("llmft", *overrides), restored():
         command.main(cfg)
     return Run(cfg.output_dir)
 

@@ -13,7 +13,7 @@ def main() -> None:
 
     def fsync(handle: int) -> None:
         file = Path(f"/proc/self/fd/{handle}").readlink()
-        if file.suffix == ".tmp" and file.with_suffix(".ckpt").exists():
+        if file.name == "last.ckpt.tmp" and file.with_suffix("").exists():
             raise OSError(errno.ENOSPC, "No space left on device")
         real(handle)
 

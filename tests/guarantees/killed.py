@@ -13,21 +13,22 @@ def at(where: str, number: int) -> None:
     """Make the ``number``-th call of the function that ``where`` names the last thing that happens."""
     import torch
 
+    from llmft.callbacks import checkpoints
     from llmft.models.module import InstructionModule
-    from llmft.runs import checkpoint_io
+    from llmft.utils import files
 
     owner, name = {
         "batch": (InstructionModule, "training_step"),
         "validation": (InstructionModule, "validation_step"),
         "write": (torch, "save"),
-        "rename": (checkpoint_io, "sync_folder"),
-        "best": (checkpoint_io, "link"),
+        "rename": (files, "sync_folder"),
+        "best": (checkpoints, "atomic_link"),
     }[where]
     real, calls = getattr(owner, name), 0
 
     def call(*given: Any, **named: Any) -> Any:
         nonlocal calls
-        calls += 1
+        calls += where != "rename" or given[0].name == "checkpoints"
         if calls == number:
             if where == "write":
                 given[1].write(b"half a checkpoint")
@@ -36,7 +37,3 @@ def at(where: str, number: int) -> None:
         return real(*given, **named)
 
     setattr(owner, name, call)
-    if where == "best":  # under the name by which its caller knows it
-        from llmft.callbacks import checkpoints
-
-        checkpoints.link = call

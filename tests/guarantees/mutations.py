@@ -29,6 +29,7 @@ SAME = f"{HERE}/test_answers_are_the_same_everywhere.py"
 SHIP = "tests/integration/commands/test_export.py"
 SPEED = f"{HERE}/test_speed_changes_no_number.py"
 HEAD = "tests/unit/models/test_chunked_loss.py"
+ATOMIC = "tests/robustness/test_atomic_writes.py"
 EXPORT = f"{HERE}/test_the_exported_model_is_the_trained_one.py::test_tokenizer_prompt_and_generation_settings_travel_along[tiny_gpt2]"
 
 FAULTS = [
@@ -75,7 +76,9 @@ FAULTS = [
     # 6 resume
     Fault("dropout draws anew after a resume", "callbacks/checkpoints.py", "            set_randomness(", "            (lambda state: None)(", RESUME, 9),
     Fault("a resumed epoch starts at its first batch", "training/trainer.py", "resume_at(epoch, batches)", "resume_at(epoch, 0)", RESUME, 9),
-    Fault("a checkpoint is written in place", "runs/checkpoint_io.py", 'unfinished = final.with_suffix(".tmp")\n        try', "unfinished = final\n        try", f"{HERE}/test_resume_is_exact.py -k full_disk"),
+    Fault("a checkpoint is written in place", "utils/files.py", "    unfinished = _temporary(file, shared=shared)\n", "    unfinished = file\n", f"{HERE}/test_resume_is_exact.py -k full_disk"),
+    Fault("model/ is not flushed before it has its name", "utils/files.py", "            _sync_tree(unfinished)\n", "            pass\n", ATOMIC),
+    Fault("model/ is removed before the new one is in place", "utils/files.py", "    if _exchange(unfinished, folder):\n        return\n", "    shutil.rmtree(folder)\n    unfinished.rename(folder)\n    return\n", ATOMIC),
     Fault("a signal stops without saving", "callbacks/interruption.py", "            self.checkpoints.save(trainer)\n", "", f"{HERE}/test_resume_is_exact.py -k between_two_steps"),
     Fault("loader workers outlive a run that was killed", "data/datamodule.py", "worker_init_fn=end_with_parent,", "worker_init_fn=None,", "tests/robustness/faults/test_left_alone.py", 12),
     Fault("metrics of the lost steps remain", "callbacks/metrics_log.py", 'if int(row["step"]) <= self.last_step', "if row", RESUME, 9),

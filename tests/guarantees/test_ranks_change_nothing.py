@@ -137,7 +137,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_all_processes(tmp_path):
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
-    assert done.stderr.count("could not be written (No space left on device); the one before it is kept") == 1
+    assert done.stderr.count("could not be written (No space left on device); the previous one is kept") == 1
     assert "Traceback" not in done.stderr
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()

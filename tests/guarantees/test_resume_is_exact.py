@@ -257,7 +257,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_says_so(tmp_path, llmft):
     assert code == 2
     assert "could not be written" in err
     assert os.strerror(27) in err
-    assert "the one before it is kept" in err
+    assert "the previous one is kept" in err
     assert digest(tmp_path / "run" / "checkpoints" / "last.ckpt") == kept
     assert not list((tmp_path / "run").rglob("*.tmp"))
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"

@@ -62,8 +62,8 @@ def test_from_outside(llmft, tmp_path, monkeypatch):
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     own = (
-        "--config-dir=own",
         "data=mine",
+        "--config-dir=own",
         "data.path=rows.jsonl",
         "callbacks=mine",
         "model=tiny_gpt2",

@@ -8,10 +8,10 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from llmft.config.metric_names import monitor_mode
 from llmft.data.preprocessing.streaming import StreamingDataset
-from llmft.runs.checkpoint_io import link
 from llmft.runs.directory import RunDirectory
 from llmft.utils.distributed import agree
 from llmft.utils.errors import Halted, UserError
+from llmft.utils.files import atomic_link
 from llmft.utils.rng import gathered, randomness, set_randomness
 
 
@@ -37,7 +37,7 @@ class Checkpoints(Checkpoint):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Finish what a killed run had begun: ``last.ckpt`` says that it is the best."""
         if self.randomness is not None and self.best_step == self.saved_step and trainer.is_global_zero:
-            link(self.last, self.best)
+            atomic_link(self.last, self.best)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Draw on from where the checkpoint was taken."""
@@ -89,7 +89,7 @@ class Checkpoints(Checkpoint):
         """Make ``last.ckpt`` the best."""
         self.best_step = trainer.global_step
         if trainer.is_global_zero and self.last.exists():
-            link(self.last, self.best)
+            atomic_link(self.last, self.best)
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write ``last.ckpt``.

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 
 from llmft.runs.directory import RunDirectory
 from llmft.utils.csv import cell
-from llmft.utils.files import atomic_open, lines_of
+from llmft.utils.files import atomic_open, complete_lines
 from llmft.utils.text import first_line
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class MetricsLog(pl.Callback):
         self.resumed = True
 
     def _read(self) -> list[dict[str, Any]]:
-        return list(csv.DictReader(lines_of(self.file)))
+        return list(csv.DictReader(complete_lines(self.file)))
 
 
 def _safe(row: dict[str, Any]) -> dict[str, str]:

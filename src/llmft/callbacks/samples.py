@@ -10,7 +10,7 @@ from llmft.data.datamodule import InstructionDataModule
 from llmft.generation.generator import Generator
 from llmft.models.fsdp import is_sharded
 from llmft.runs.directory import RunDirectory
-from llmft.utils.files import lines_of, write
+from llmft.utils.files import atomic_write, complete_lines
 from llmft.utils.text import json_line
 
 
@@ -42,8 +42,8 @@ class Samples(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Take back what an interrupted run wrote after the checkpoint that goes on now."""
         if self.last_step >= 0 and self.file.exists() and not trainer.global_rank:
-            kept = [line for line in lines_of(self.file) if line and json.loads(line)["step"] <= self.last_step]
-            write(self.file, "".join(f"{line}\n" for line in kept))
+            kept = [line for line in complete_lines(self.file) if line and json.loads(line)["step"] <= self.last_step]
+            atomic_write(self.file, "".join(f"{line}\n" for line in kept))
 
     def state_dict(self) -> dict[str, int]:
         """The step of the last samples."""

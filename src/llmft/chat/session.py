@@ -14,6 +14,7 @@ from llmft.generation.load import load_base
 from llmft.generation.stream import Stream
 from llmft.models.backbone.load import max_positions
 from llmft.utils.errors import UserError
+from llmft.utils.signals import graceful
 from llmft.utils.text import printable
 
 TUNED, BASE = "tuned", "base"
@@ -113,13 +114,8 @@ class ChatSession:
 def _stoppable(stream: Stream) -> Iterator[None]:
     """Ctrl-C stops the answer at its next token; a second Ctrl-C raises KeyboardInterrupt."""
 
-    def stop(*_: Any) -> None:
-        if stream.cancelled:
-            raise KeyboardInterrupt
+    def stop() -> None:
         stream.cancelled = True
 
-    before = signal.signal(signal.SIGINT, stop)
-    try:
+    with graceful(stop, signal.SIGINT):
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)

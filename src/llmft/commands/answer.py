@@ -12,8 +12,8 @@ from llmft.generation.answer_file import ENDINGS, AnswerFile, as_text, check_out
 from llmft.generation.generator import Generator
 from llmft.generation.load import load_base, load_generator
 from llmft.generation.questions import read_questions, sample_questions
-from llmft.runs.directory import RunDirectory
 from llmft.runs.open import open_run
+from llmft.runs.record import read_record
 from llmft.utils.console import Console
 from llmft.utils.errors import UserError
 from llmft.utils.logging import log_to, quiet
@@ -115,7 +115,7 @@ def _model(cfg: DictConfig) -> Any:
     """What tells one model from another: of a run its start and steps, of a plain model its path."""
     if cfg.run is None:
         return [cfg.model.path, cfg.model.revision, cfg.model.gguf_file, OmegaConf.to_container(cfg.prompt)]
-    record = RunDirectory.read(open_run(cfg.run)[0])
+    record = read_record(open_run(cfg.run)[0])
     return [record.get("started"), record.get("resumed"), record.get("metrics", {}).get("best_step")]
 
 

@@ -1,6 +1,5 @@
 """``chat``: a conversation in the terminal with a run or a plain model."""
 
-import signal
 from typing import Any
 
 from omegaconf import DictConfig
@@ -10,7 +9,9 @@ from llmft.chat.session import ChatSession
 from llmft.chat.slash_commands import SlashCommands
 from llmft.config.validate import check
 from llmft.generation.load import load_generator
+from llmft.utils.errors import INTERRUPTED
 from llmft.utils.logging import log_to, quiet
+from llmft.utils.signals import on_terminate
 
 
 def main(cfg: DictConfig) -> None:
@@ -18,7 +19,7 @@ def main(cfg: DictConfig) -> None:
     quiet()
     log_to(None)
     check(cfg)
-    signal.signal(signal.SIGTERM, _exit)
+    on_terminate(_exit)
     tuned, system = load_generator(cfg)
     session = ChatSession(cfg, tuned, cfg.system or system)
     if cfg.chat.compare:
@@ -38,4 +39,4 @@ def main(cfg: DictConfig) -> None:
 
 def _exit(*_: Any) -> None:
     """Exit at SIGTERM."""
-    raise SystemExit(130)
+    raise SystemExit(INTERRUPTED)

@@ -1,6 +1,5 @@
 """``evaluate``: a run's test rows (or others, or stored answers) scored, tuned model beside base."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from llmft.metrics import compare, predictions
 from llmft.metrics.format import print_scores
 from llmft.report.html import write_report
 from llmft.runs.open import open_run
+from llmft.runs.record import read_record
 from llmft.utils import device as devices
 from llmft.utils.console import Console
 from llmft.utils.errors import UserError
@@ -117,8 +117,7 @@ def _rows(cfg: DictConfig, folder: Path, trained: DictConfig) -> InstructionData
         raise UserError(
             f"run={cfg.run}: its rows are not there ({error}); start where they are, or pass data.path"
         ) from None
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    before = (record.get("data") or {}).get("sha256")
+    before = (read_record(folder).get("data") or {}).get("sha256")
     if cfg.data.path is None and data.source.sha256 != before:
         raise UserError(
             f"run={cfg.run}: {data.source.given} has changed since the training, so that test rows could be rows that were"

@@ -7,7 +7,7 @@ from llmft.config.validate import check
 from llmft.export.unzip import ArchiveLimits, restore
 from llmft.utils.console import Console
 from llmft.utils.errors import UserError
-from llmft.utils.folders import new_folder
+from llmft.utils.files import new_folder
 from llmft.utils.logging import log_to
 from llmft.utils.paths import user_path
 

@@ -3,7 +3,6 @@
 import ipaddress
 import logging
 import os
-import signal
 import socket
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -19,6 +18,7 @@ from llmft.generation.load import load_base, load_generator
 from llmft.runs.open import open_run
 from llmft.utils.errors import UserError
 from llmft.utils.logging import log_to, quiet
+from llmft.utils.signals import restored
 
 log = logging.getLogger(__name__)
 LOCALHOST = ("localhost", "127.0.0.1", "[::1]")
@@ -135,12 +135,11 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     log.info("%s at http://%s:%d%s", ", ".join(generators), shown, port, "" if key is None else " (with an API key)")
     log.info("Ctrl-C or SIGTERM stops the server")
-    try:
-        server_of(app, cfg.serve.shutdown_seconds).run(sockets=[sock])
-    except KeyboardInterrupt:  # uvicorn shuts down, then raises the signal again
-        log.info("stopped")
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    with restored():
+        try:
+            server_of(app, cfg.serve.shutdown_seconds).run(sockets=[sock])
+        except KeyboardInterrupt:  # uvicorn shuts down, then sends the signal again
+            log.info("stopped")
 
 
 def server_of(app: Any, shutdown_seconds: int) -> Any:

@@ -34,6 +34,7 @@ from llmft.report import curves
 from llmft.report.html import write_if_outdated, write_or_warn
 from llmft.runs import failure_message
 from llmft.runs.directory import RunDirectory, tidy
+from llmft.runs.record import read_record
 from llmft.runs.resume import check_data, is_done, resumed
 from llmft.training import startup_log, summary
 from llmft.training.loggers import log_lengths, log_outcome
@@ -71,7 +72,7 @@ def main(cfg: DictConfig) -> float | None:
             tidy(Path(cfg.output_dir))
             remove_stale()
             write_if_outdated(Path(cfg.output_dir), cfg.report)
-            return RunDirectory.read(Path(cfg.output_dir))["objective"]
+            return read_record(Path(cfg.output_dir))["objective"]
         run = RunDirectory.resume(Path(cfg.output_dir), cfg)
     else:
         for group, key in PLACES:  # so that the run can be used from any folder

@@ -1,6 +1,7 @@
 """Arguments as people type them -> arguments as Hydra takes them, or all that is wrong with them."""
 
 import re
+from collections import deque
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,6 +48,25 @@ def quoted(argument: str, *, multirun: bool) -> str:
     if trailing := len(escaped) - len(escaped.rstrip("\\")):
         escaped += "\\" * trailing
     return f"{key}='{escaped}'"
+
+
+def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags (with their values, as ``--flag=value``) and the other arguments; Hydra takes flags before overrides only."""
+    from hydra._internal.utils import get_args_parser
+
+    actions = {name: action for action in get_args_parser()._actions for name in action.option_strings}
+    flags, others, waiting = [], [], deque(arguments)
+    while waiting:
+        argument = waiting.popleft()
+        action = actions.get(argument)
+        if action is None or action.nargs == 0:
+            (flags if argument.startswith("-") else others).append(argument)
+            continue
+        optional = action.nargs == "?"
+        has_value = waiting and not waiting[0].startswith("-") and not (optional and "=" in waiting[0])
+        value = waiting.popleft() if has_value else action.const if optional else None
+        flags.append(argument if value is None else f"{action.option_strings[0]}={value}")
+    return flags, others
 
 
 def check_flags(arguments: list[str]) -> None:

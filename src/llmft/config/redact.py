@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.utils.files import write
+from llmft.utils.files import atomic_write
 
 SECRET = re.compile(r"(^|_)(api_?key|token|secret|password|credentials?)$", re.IGNORECASE)
 REDACTED = "***"
@@ -14,7 +14,7 @@ REDACTED = "***"
 
 def save_config(cfg: DictConfig, file: Path) -> None:
     """Write ``config.yaml``: resolved and redacted."""
-    write(file, OmegaConf.to_yaml(OmegaConf.create(redact_config(cfg))))
+    atomic_write(file, OmegaConf.to_yaml(OmegaConf.create(redact_config(cfg))))
 
 
 def redact_config(cfg: DictConfig) -> dict[str, Any]:

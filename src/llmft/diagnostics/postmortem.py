@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,8 @@ from torch import Tensor
 from llmft.diagnostics import forward_trace
 from llmft.models.module import InstructionModule
 from llmft.utils.errors import UserError
-from llmft.utils.json import finite
+from llmft.utils.files import atomic_folder
+from llmft.utils.json import write as write_json
 from llmft.utils.text import first_line
 
 MAX_SHOWN = 8  # rows and steps in the message; the report has all
@@ -85,17 +85,12 @@ def write(folder: Path, report: dict[str, Any], window: StepBatches, module: Ins
     """
     from safetensors.torch import save_file
 
-    unfinished = folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    text = json.dumps(finite(report), indent=2, ensure_ascii=False, allow_nan=False)
-    (unfinished / "report.json").write_text(text + "\n", encoding="utf-8")
-    torch.save(_to_plain({"batches": window.batches, "states": window.states}), unfinished / "window.pt")
     trainable = module.trainable_names()
-    weights = {name: p for name, p in module.named_parameters() if name in trainable}
-    save_file({name: p.detach().cpu().contiguous() for name, p in weights.items()}, unfinished / "weights.safetensors")
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
+    weights = {name: p.detach().cpu().contiguous() for name, p in module.named_parameters() if name in trainable}
+    with atomic_folder(folder) as unfinished:
+        write_json(unfinished / "report.json", report)
+        torch.save(_to_plain({"batches": window.batches, "states": window.states}), unfinished / "window.pt")
+        save_file(weights, unfinished / "weights.safetensors")
 
 
 def read(folder: Path) -> tuple[dict[str, Any], StepBatches, dict[str, Tensor]]:

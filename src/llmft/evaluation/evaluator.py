@@ -1,6 +1,5 @@
 """Evaluate a run: generate and score answers of the tuned and the base model for test rows, and write the results."""
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -17,8 +16,7 @@ from llmft.metrics.metric import ScoredAnswer
 from llmft.models.forward import Forward
 from llmft.models.peft import trainable
 from llmft.utils.device import on_device
-from llmft.utils.files import write
-from llmft.utils.json import finite
+from llmft.utils.json import write as write_json
 
 log = logging.getLogger(__name__)
 
@@ -114,4 +112,4 @@ def score_predictions(
 
 def save_evaluation(file: Path, found: dict[str, Any]) -> None:
     """Write ``evaluation.json`` atomically; NaN and infinity become null."""
-    write(file, json.dumps(finite(found), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+    write_json(file, found, default=str)

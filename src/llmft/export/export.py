@@ -17,7 +17,7 @@ from llmft.models.backbone.open import TrainedBackbone
 from llmft.models.peft import trainable
 from llmft.utils import device as devices
 from llmft.utils.errors import UserError
-from llmft.utils.folders import new_folder, whole_or_nothing
+from llmft.utils.files import atomic_folder, new_folder
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def _target(to: str | None, *, zipped: bool) -> Iterator[tuple[Path, Path | None
     """Yield the folder to write into, and the final path (None if the export is only pushed to the Hub)."""
     if to is not None and not zipped:
         final = new_folder("to", to)
-        with whole_or_nothing(final) as folder:
+        with atomic_folder(final, new=True) as folder:
             yield folder, final
         return
     final = None

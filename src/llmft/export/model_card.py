@@ -11,7 +11,7 @@ from llmft.data.notice import notices
 from llmft.export import license
 from llmft.metrics.format import format_interval, format_number
 from llmft.models.peft.trainable import is_adapter
-from llmft.runs.directory import RunDirectory
+from llmft.runs.record import read_record
 from llmft.utils import files
 from llmft.utils.text import in_markdown
 
@@ -46,13 +46,13 @@ def run_card(run: Path, cfg: DictConfig, form: str, checked: str = "") -> str:
     """
     file = run / "evaluation.json"
     scores = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    return card(cfg, RunDirectory.read(run), scores, form, checked)
+    return card(cfg, read_record(run), scores, form, checked)
 
 
 def write(run: Path, cfg: DictConfig) -> None:
     """Write the card of ``model/``; called when the weights are saved, and again when they have been evaluated."""
     form = "adapter" if is_adapter(cfg.peft) else "merged"
-    files.write(run / "model" / "README.md", run_card(run, cfg, form))
+    files.atomic_write(run / "model" / "README.md", run_card(run, cfg, form))
 
 
 def card(

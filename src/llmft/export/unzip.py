@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from llmft.export import checksums
 from llmft.utils.errors import UserError
-from llmft.utils.folders import whole_or_nothing
+from llmft.utils.files import atomic_folder
 
 BLOCK = 2**20
 MAX_SUMS = 2**24  # bytes of SHA256SUMS
@@ -61,7 +61,7 @@ def restore(archive: Path, given: str, to: Path, limits: ArchiveLimits) -> list[
             if faults:
                 raise UserError.from_faults(f"archive={given}", faults)
             sums = _sums(packed, given, {info.filename for info in members})
-            with whole_or_nothing(to) as folder:
+            with atomic_folder(to, new=True) as folder:
                 for info in members:
                     _extract(packed, info, folder, sums.get(info.filename), given)
     except BROKEN as error:

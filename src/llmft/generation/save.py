@@ -1,30 +1,22 @@
 """The trained weights -> ``model/``: what transformers and peft load, with prompt and generation settings."""
 
-import shutil
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from llmft.generation.generator import Generator
 from llmft.models.peft import trainable
+from llmft.utils.files import atomic_folder
 
 
 def save_model(folder: Path, generator: Generator, cfg: DictConfig) -> None:
-    """Write the weights (an adapter alone for LoRA), tokenizer, prompt template and generation config, all or nothing.
+    """Write the weights (for LoRA the adapter only), tokenizer, prompt template and generation config as one atomic folder.
 
     The prompt that was trained is saved as the tokenizer's chat template, so that ``apply_chat_template`` gives the trained
     prompt's ids to every other tool too.
     """
-    unfinished = folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed here
-    try:
+    with atomic_folder(folder) as unfinished:
         _write(unfinished, generator, cfg)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a full disk
-        raise
-    if folder.exists():  # of a run that was resumed to train for longer
-        shutil.rmtree(folder)
-    unfinished.rename(folder)
 
 
 def _write(folder: Path, generator: Generator, cfg: DictConfig) -> None:

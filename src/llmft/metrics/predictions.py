@@ -10,7 +10,7 @@ from llmft.data.records import Example, Row, RowError, checked_text, value_of
 from llmft.data.sources import read_file
 from llmft.metrics.metric import Metric, ScoredAnswer
 from llmft.utils.errors import UserError
-from llmft.utils.files import atomic_open, write
+from llmft.utils.files import atomic_open, atomic_write
 from llmft.utils.json import finite
 from llmft.utils.paths import user_path
 from llmft.utils.text import json_line
@@ -104,7 +104,7 @@ def save_responses(file: Path, examples: Sequence[Example], answers: Sequence[st
         }
         for e, answer in zip(examples, answers, strict=True)
     ]
-    write(file, json.dumps(rows, indent=4, ensure_ascii=False) + "\n")
+    atomic_write(file, json.dumps(rows, indent=4, ensure_ascii=False) + "\n")
 
 
 def _parsed(row: Row, number: str, place: str) -> Prediction:

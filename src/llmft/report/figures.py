@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmft.report.curves import Series
+from llmft.utils.files import atomic_open
 
 # On the page, placeholder colors are replaced by CSS variables, so that a figure is readable in light and dark mode.
 ROLES: tuple[str, ...] = ("ink", "muted", "grid", "first", "second", "third")
@@ -48,7 +49,8 @@ class Figure:
 
     def png(self, file: Path) -> None:
         """Write a PNG at 300 dpi (1,560 pixels wide by default) on white."""
-        self._save(file, ON_SLIDE, transparent=False, format="png", dpi=300)
+        with atomic_open(file, "wb") as out:
+            self._save(out, ON_SLIDE, transparent=False, format="png", dpi=300)
 
     def _save(self, to: Any, colors: Mapping[str, str], *, transparent: bool, **options: Any) -> None:
         import matplotlib as mpl

@@ -77,7 +77,7 @@ def render(file: Path, template: str, page: Mapping[str, Any]) -> Path:
     )
     environment.filters["figure"] = _figure
     text = environment.get_template(template).render(**page)
-    files.write(file, text, errors="replace")
+    files.atomic_write(file, text, errors="replace")
     return file
 
 

@@ -47,7 +47,7 @@ def write_leaderboard(folder: Path) -> str:
     text = (markdown(table) if groups else "no finished run has an objective\n") + "".join(
         f"\nnot ranked: {in_markdown(line)}\n" for line in not_ranked
     )
-    files.write(folder / "leaderboard.md", text)
+    files.atomic_write(folder / "leaderboard.md", text)
     csv_files.write(folder / "leaderboard.csv", table)
     figure = _figure(groups, differing, objective)
     if figure:
@@ -75,12 +75,14 @@ def _run(file: Path) -> dict[str, Any]:
     metrics = record.get("metrics") or {}
     speeds = curves.read_metrics(file.parent / "metrics.csv").get("train/tokens_per_second")
     parameters = record.get("parameters") or {}
+    monitor = content.record_objective(config)
     return {
         "name": str(file.parent.name),
         "status": str(record.get("status", "unknown")),
         "reason": first_line(record.get("reason") or ""),
         "settings": _flat_settings(config),
-        "monitor": content.record_objective(config),
+        "monitor": monitor,
+        "before": (metrics.get("before") or {}).get(monitor),
         "objective": record.get("objective"),
         "seed": record.get("seed"),
         "test": metrics.get("test") or {},
@@ -133,6 +135,7 @@ def _row(
     row = {"rank": str(rank), "run": ", ".join(run["name"] for run in runs)}
     row |= {key.removesuffix(".name"): runs[0]["settings"].get(key, "") for key in differing}
     row |= {"seeds": ", ".join(str(run["seed"]) for run in runs), objective: _mean(group["values"])}
+    row[f"{objective} before"] = _mean([run["before"] for run in runs], spread=False)
     row["against the best"] = "the best" if group is best else _compare_with_best(group, best, objective)
     for name in SCORES:
         row[f"test {name}"] = _mean([run["test"].get(name) for run in runs])

@@ -1,6 +1,5 @@
 """A run directory: its files, run.json and its status."""
 
-import json
 import logging
 import shutil
 import sys
@@ -14,18 +13,17 @@ from typing import Any
 from omegaconf import DictConfig
 
 from llmft.config import redact
+from llmft.runs.record import has_record, read_record, run_status, write_record
 from llmft.utils.errors import UserError
-from llmft.utils.files import write
-from llmft.utils.json import finite
+from llmft.utils.files import remove_unfinished
 from llmft.utils.lock import DirectoryLock
 from llmft.utils.rank import is_first
-from llmft.utils.text import escaped
 from llmft.utils.versions import git_revision
 from llmft.utils.versions import versions as installed_versions
 
 log = logging.getLogger(__name__)
 
-# folders of a run with files that take their name when they are whole
+# Folders of a run with atomically written files, where a killed process may leave temporary names.
 WRITTEN = (".", "checkpoints", "model", "report")
 
 
@@ -50,11 +48,7 @@ class RunDirectory:
         """
         run = cls(path)
         run.acquire()
-        if (
-            is_first()
-            and (path / "run.json").exists()
-            and (status_of(path) != "failed" or (path / "checkpoints").exists())
-        ):
+        if is_first() and has_record(path) and (run_status(path) != "failed" or (path / "checkpoints").exists()):
             run.release()
             raise UserError(f"output_dir={path}: holds a run already; choose another or remove it")
         with run.given_back_after_an_error():
@@ -77,7 +71,7 @@ class RunDirectory:
         Raises:
             UserError: Its ``run.json`` cannot be read, or another process is writing there.
         """
-        if is_first() and not (path / "run.json").exists():  # it was killed when it had hardly begun
+        if is_first() and not has_record(path):  # it was killed when it had hardly begun
             return cls.start(path, cfg, [])
         run = cls(path)
         run.acquire()
@@ -86,7 +80,7 @@ class RunDirectory:
         return run
 
     def _take_up(self, cfg: DictConfig) -> None:
-        self.record = self.read(self.path)
+        self.record = read_record(self.path)
         self.seconds = self.record.get("seconds") or 0.0
         self.save_config(cfg)
         versions, now = self.record.get("versions", {}), installed_versions()
@@ -111,8 +105,8 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"output_dir={self.path}: cannot be made ({error.strerror})") from None
         self.claim = DirectoryLock(self.path)
-        for unfinished in (file for part in WRITTEN for file in self.path.joinpath(part).glob("*.tmp")):
-            shutil.rmtree(unfinished, ignore_errors=True) if unfinished.is_dir() else unfinished.unlink(missing_ok=True)
+        for part in WRITTEN:
+            remove_unfinished(self.path / part)
 
     @contextmanager
     def given_back_after_an_error(self) -> Iterator[None]:
@@ -128,18 +122,6 @@ class RunDirectory:
         if self.claim:
             self.claim.release()
             self.claim = None
-
-    @staticmethod
-    def read(path: Path) -> dict[str, Any]:
-        """What ``run.json`` of a run holds.
-
-        Raises:
-            UserError: It cannot be read.
-        """
-        try:
-            return json.loads((path / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: run.json cannot be read ({error})") from None
 
     def save_config(self, cfg: DictConfig) -> None:
         """``config.yaml``: resolved, without secrets."""
@@ -174,8 +156,7 @@ class RunDirectory:
         self.record |= values
         if not is_first():
             return
-        text = escaped(json.dumps(finite(self.record), indent=2, ensure_ascii=False, allow_nan=False))
-        write(self.path / "run.json", text + "\n")
+        write_record(self.path, self.record)
 
     def finish(self, status: str, **values: Any) -> None:
         """Set the final status and the wall-clock seconds of training (of a resumed run: of all its ended legs)."""
@@ -195,11 +176,3 @@ def tidy(path: Path) -> None:
     with suppress(UserError):
         run.acquire()
         run.release()
-
-
-def status_of(folder: Path) -> str:
-    """The status of a run, ``unknown`` where run.json cannot be read."""
-    try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return "unknown"

@@ -35,7 +35,7 @@ def explain_failure(error: BaseException, run: RunDirectory, cfg: Any) -> UserEr
     file, reason = found.filename or run.path, found.strerror
     if found.errno in NO_ROOM:
         return UserError(
-            f"{file}: could not be written ({reason}); {kept(run)}. Make room and go on with {way_on(run)}"
+            f"{file}: could not be written ({reason}); {kept(run)}. Free some space and continue with {way_on(run)}"
         )
     return UserError(f"{file}: {reason}; {kept(run)}. Mend that and go on with {way_on(run)}")
 

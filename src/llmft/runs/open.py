@@ -1,6 +1,7 @@
 """The folder of a run that somebody made -> its config, checked before anything of it is used."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from omegaconf.errors import OmegaConfBaseException
 from llmft.config.paths import conf_dir
 from llmft.config.stored import stored_config
 from llmft.config.validate import check
-from llmft.runs.directory import status_of
+from llmft.runs.record import run_status
 from llmft.utils.errors import UserError
+from llmft.utils.files import restore_folder
+from llmft.utils.lock import is_claimed
 from llmft.utils.paths import user_path
 
 GROUPS = ("model", "data", "peft", "generation", "prompt")
@@ -31,8 +34,11 @@ def open_run(path: str, part: str = "model", allow: Sequence[str] = ()) -> tuple
     folder = user_path(path)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"run={path}: no run directory (it would hold config.yaml, run.json and model/)")
+    if not is_claimed(folder):
+        with suppress(OSError):
+            restore_folder(folder / part)
     if not (folder / part).is_dir():
-        raise UserError(f"run={path}: has no {part}/; its status is {status_of(folder)!r}")
+        raise UserError(f"run={path}: has no {part}/; its status is {run_status(folder)!r}")
     try:
         cfg = stored_config(folder / "config.yaml")
         if not all(isinstance(cfg.get(name), DictConfig) for name in GROUPS):

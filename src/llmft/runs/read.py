@@ -1,4 +1,4 @@
-"""A run directory -> the content of its files, as far as they are there and whole."""
+"""Load the files of a run directory that reports and tables are made of."""
 
 import json
 from pathlib import Path
@@ -7,60 +7,33 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from llmft.config.stored import stored_config
+from llmft.runs.record import has_record, read_record
 from llmft.utils.errors import UserError
-
-NUMBER = (int, float)
-# What of run.json others may have changed, and pages and tables would stumble over.
-KINDS = {"status": str, "reason": str, "objective": NUMBER, "seed": int, "seconds": NUMBER, "data": dict}
-NUMBERS = ("parameters", "peak_memory_mib")
 
 
 def load(run: Path) -> dict[str, Any]:
-    """The files of a run: ``record``, ``config`` (as text and as values), ``evaluation``, ``predictions``, ``samples``.
+    """The files of a run: ``record``, ``config`` (text and values), ``evaluation``, ``predictions``, ``samples``.
+
+    A file that is missing or incomplete is empty or None.
 
     Raises:
-        UserError: There is no run.
+        UserError: This is no run directory, or somebody changed its record or config.
     """
-    if not (run / "run.json").is_file():
+    if not has_record(run):
         raise UserError(f"run={run}: no run directory (it would hold run.json)")
-    record = _json(run / "run.json")
-    record = {} if record is None else record
-    if odd := _odd(record):
-        raise UserError(f"{run / 'run.json'}: {odd}; llmft did not write it so")
     config = run / "config.yaml"
     try:
         values = stored_config(config) if config.is_file() else OmegaConf.create()
     except ValueError as error:
         raise UserError(f"{config}: cannot be read ({error})") from None
     return {
-        "record": record,
+        "record": read_record(run, default={}),
         "config_text": _text(config),
         "config": values,
         "evaluation": _json(run / "evaluation.json"),
         "predictions": _json_lines(run / "predictions.jsonl"),
         "samples": _json_lines(run / "samples.jsonl"),
     }
-
-
-def _odd(record: Any) -> str | None:
-    """What of a record is of another kind than ours are."""
-    if not isinstance(record, dict):
-        return "must be an object"
-    for name, kind in KINDS.items():
-        if not isinstance(record.get(name), kind | None if isinstance(kind, type) else (*kind, type(None))):
-            return f"{name} must not be {str(record[name])[:60]!a}"
-    metrics = record.get("metrics") or {}
-    counted = {name: record.get(name) for name in NUMBERS}
-    if isinstance(metrics, dict):
-        counted |= {f"metrics.{name}": metrics.get(name) for name in ("before", "after", "test")}
-    else:
-        return "metrics must be an object"
-    for name, values in counted.items():
-        if not isinstance(values or {}, dict) or not all(
-            isinstance(v, (*NUMBER, type(None))) for v in (values or {}).values()
-        ):
-            return f"{name} must hold numbers"
-    return None
 
 
 def _text(file: Path) -> str:
@@ -82,6 +55,6 @@ def _json_lines(file: Path) -> list[Any]:
     for line in _text(file).split("\n"):
         try:
             found.append(json.loads(line))
-        except ValueError:  # the end of a file, or of a run that was killed
+        except ValueError:  # the incomplete last line of a killed run
             continue
     return found

@@ -9,11 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llmft.config.stored import stored_config
-from llmft.runs.directory import status_of
 from llmft.runs.open import GROUPS, completed
+from llmft.runs.record import NAME, has_record, read_record, run_status, write_record
 from llmft.utils import lock
 from llmft.utils.errors import UserError, checked
-from llmft.utils.files import write
 from llmft.utils.paths import user_path
 from llmft.utils.rank import is_first
 from llmft.utils.text import first_line
@@ -60,16 +59,16 @@ def is_done(cfg: DictConfig) -> bool:
     """Whether the run has finished and shall not train for longer than it did."""
     folder = Path(cfg.output_dir)
     saved = _saved(folder)
-    return status_of(folder) == "finished" and all(_plain(cfg, key) == _plain(saved, key) for key in LENGTHS)
+    return run_status(folder) == "finished" and all(_plain(cfg, key) == _plain(saved, key) for key in LENGTHS)
 
 
-def check_data(given: str, sha256: str | None, record: dict[str, Any]) -> None:
+def check_data(given: str, sha256: str | None, trained: dict[str, Any]) -> None:
     """Refuse to go on with other rows.
 
     Raises:
         UserError: The data file's digest is not the run's.
     """
-    before = record.get("data", {}).get("sha256")
+    before = trained.get("data", {}).get("sha256")
     if before and sha256 and before != sha256:
         raise UserError(
             f"data.path={given}: has changed since the run began (SHA-256 {sha256[:12]}..., then {before[:12]}...); "
@@ -122,9 +121,9 @@ def _plain(cfg: DictConfig, key: str) -> Any:
 
 
 def _copy(folder: Path, target: Path) -> None:
-    if (target / "run.json").exists():
+    if has_record(target):
         raise UserError(f"output_dir={target}: holds a run already; leave it away to go on in {folder}")
     # run.json last: without it a copy that a kill cut short is no run
-    left_out = shutil.ignore_patterns("run.json", "*.tmp", lock.NAME)
+    left_out = shutil.ignore_patterns(NAME, "*.tmp", lock.NAME)
     shutil.copytree(folder, target, dirs_exist_ok=True, ignore=left_out)
-    write(target / "run.json", (folder / "run.json").read_text(encoding="utf-8"))
+    write_record(target, read_record(folder))

@@ -4,7 +4,6 @@ import importlib
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import traceback
@@ -19,7 +18,7 @@ from llmft.config.cli_args import quoted
 from llmft.config.validate import check_early
 from llmft.runs.directory import tidy
 from llmft.sweep.results import finished_value, previous_status
-from llmft.utils import distributed, files
+from llmft.utils import distributed, files, signals
 from llmft.utils.console import complain, say
 from llmft.utils.errors import INTERRUPTED, Halted, Pruned, UserError
 from llmft.utils.rank import is_first, processes_to_start
@@ -64,8 +63,7 @@ def swept(cfg: DictConfig) -> Any:
     """
     job = HydraConfig.get()
     folder, overrides = Path(job.runtime.output_dir), list(job.overrides.task)
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # of a worker; a cluster's launcher has its own
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signals.on_terminate(unless_set=True)  # in a worker; a cluster's launcher has its own handler
     try:
         past = previous_status(folder, overrides)
     except UserError as error:
@@ -118,7 +116,7 @@ def _in_a_process(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> tu
     environment = {**os.environ, distributed.FOLLOWS: str(os.getpid())}
     code = subprocess.run(command, env=environment, check=False).returncode  # noqa: S603 (this program, with the user's own overrides)
     if code < 0:
-        say(f"job {folder.name}: was killed by {signal.Signals(-code).name}")
+        say(f"job {folder.name}: was killed by {signals.name_of(code)}")
         return 1, float("nan")
     return code, finished_value(folder) if code == 0 else float("nan")
 
@@ -126,4 +124,4 @@ def _in_a_process(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> tu
 def _record(folder: Path, code: int | None, message: str | None = None) -> None:
     """Write ``job.json``; a message in it is said at the end of the sweep, where a job's own output may not be seen."""
     if is_first():
-        files.write(folder / RECORD, json.dumps({"code": code, "message": message}) + "\n")
+        files.atomic_write(folder / RECORD, json.dumps({"code": code, "message": message}) + "\n")

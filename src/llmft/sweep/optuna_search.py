@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from llmft.callbacks.pruning import NAME, STUDY, storage_of
 from llmft.config.metric_names import monitor_mode
-from llmft.runs.directory import status_of
+from llmft.runs.record import run_status
 from llmft.sweep.results import finished_value
 from llmft.utils.errors import UserError
 
@@ -100,9 +100,9 @@ class OptunaSearch:
         for number, _ in trials:
             folder = self.folder / str(number)
             value = finished_value(folder)
-            if status_of(folder) == "pruned":
+            if run_status(folder) == "pruned":
                 study.tell(number, state=TrialState.PRUNED)
-            elif value == value and status_of(folder) == "finished":
+            elif value == value and run_status(folder) == "finished":
                 study.tell(number, value)
             else:
                 study.tell(number, state=TrialState.FAIL)

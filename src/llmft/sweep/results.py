@@ -9,6 +9,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.redact import redact_argument
+from llmft.runs.record import has_record, read_record
 from llmft.utils import csv as csv_files
 from llmft.utils import files
 from llmft.utils.console import say
@@ -60,9 +61,9 @@ def previous_status(folder: Path, overrides: list[str]) -> JobStatus:
     Raises:
         UserError: The folder holds another job, or another process is running it.
     """
-    if not (folder / "run.json").is_file():
+    if not has_record(folder):
         return JobStatus()
-    record = _read(folder / "run.json")
+    record = read_record(folder)
     ours, theirs = settings_of(overrides), settings_of(record.get("overrides") or [])
     if ours != theirs:
         differ = [f"{key}={value}" for key, value in theirs.items() if ours.get(key) != value]
@@ -91,7 +92,7 @@ def settings_of(overrides: Sequence[str]) -> dict[str, str]:
 
 def finished_value(folder: Path) -> float:
     """The objective of a job that ran in another process."""
-    value = _read(folder / "run.json").get("objective") if (folder / "run.json").is_file() else None
+    value = read_record(folder).get("objective") if has_record(folder) else None
     return float("nan") if value is None else float(value)
 
 
@@ -113,7 +114,7 @@ def end() -> list[int]:
 def _tables(folder: Path, files: list[Path]) -> None:
     from llmft.report import leaderboard
 
-    records = [_read(file) for file in files]
+    records = [read_record(file.parent) for file in files]
     settings = [settings_of(record["overrides"]) for record in records]
     differ = [key for key in dict.fromkeys(k for s in settings for k in s) if len({s.get(key) for s in settings}) > 1]
     shown = [key for key in differ if key not in OWN_COLUMN]
@@ -165,7 +166,7 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> None:
     ]
     csv_files.write(folder / "sweep.csv", [columns, *([row.get(name) for name in columns] for row in rows)])
     text = markdown([columns, *([_cell(row.get(name)) for name in columns] for row in rows)])
-    files.write(folder / "sweep.md", text)
+    files.atomic_write(folder / "sweep.md", text)
 
 
 def _row(file: Path, record: dict[str, Any], differing: dict[str, Any]) -> dict[str, Any]:

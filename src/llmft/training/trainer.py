@@ -2,8 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from llmft.runs.directory import RunDirectory
 from llmft.training.callbacks import build_callbacks
 from llmft.training.loggers import loggers_of
 from llmft.utils.errors import UserError
+from llmft.utils.signals import as_interrupt
 from llmft.utils.text import first_line
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class TrainingRun:
         """Metrics of the validation set with the weights as they are; empty where there is no validation."""
         if self.cfg.trainer.fast_dev_run or not self.data.encoded["val"]:
             return {}
-        with interruptible():
+        with as_interrupt():
             self.trainer.validate(self.module, self.data.val_dataloader(), verbose=False)
         metrics = self.trainer.callback_metrics
         return {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
@@ -138,7 +138,7 @@ class TrainingRun:
                 loader.batch_sampler.resume_at(epoch, batches)
             if self.is_sharded:
                 self._restore_callbacks(state)
-        with interruptible():
+        with as_interrupt():
             checkpoint = str(self.checkpoint) if self.checkpoint else None
             validation = self.data.val_dataloader() or None
             try:
@@ -197,12 +197,3 @@ class TrainingRun:
 def _cluster() -> list[Any]:
     """SLURM without Lightning's own way to go on (a checkpoint and a command line of its own): ``resume=`` does that."""
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C as KeyboardInterrupt; Lightning ends the process with SystemExit instead."""
-    try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt from None

@@ -1,29 +1,33 @@
-"""Folders that are made once and kept: tiny models, and GGUF files converted to safetensors."""
+"""Cached folders, built once: tiny models, GGUF files converted to safetensors, preprocessed data sets."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
 
+from llmft.utils.files import atomic_folder
+
 
 def cache_root() -> Path:
     """``$LLMFT_CACHE``, else ``llmft`` in ``$XDG_CACHE_HOME``, else ``~/.cache/llmft``."""
-    given = os.environ.get("LLMFT_CACHE")
+    own = os.environ.get("LLMFT_CACHE")
     return (
-        Path(given).expanduser()
-        if given
-        else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "llmft"
+        Path(own).expanduser() if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "llmft"
     )
 
 
-def cached_folder(name: str, build: Callable[[Path], None], root: Path | None = None) -> Path:
-    """The folder ``name`` of the cache (or of ``root``); ``build`` fills it if it is not there.
+def cached_folder(name: str, build: Callable[[Path], None], root: Path | None = None, *, durable: bool = True) -> Path:
+    """The folder ``name`` in the cache; ``build`` fills it if it is not there.
 
-    It is filled under another name and renamed when whole, behind a lock, so that neither a kill nor a second process
-    leaves or sees half a folder. What a killed process left of it is removed by the next that fills it.
+    A lock and ``atomic_folder`` make sure that no other process sees it incomplete, and that a killed process leaves no part of
+    it that the next build does not remove.
+
+    Args:
+        name: Of the folder.
+        build: Called with the folder to fill.
+        root: In place of ``cache_root()``.
+        durable: Flush it to the disk, for a folder that outlives this process.
     """
     root = root or cache_root()
     folder = root / name
@@ -32,14 +36,6 @@ def cached_folder(name: str, build: Callable[[Path], None], root: Path | None = 
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / f"{name}.lock"):
         if not folder.is_dir():
-            for left in root.iterdir():
-                if left.name.startswith(f"{name}.tmp-"):
-                    shutil.rmtree(left, ignore_errors=True)
-            unfinished = Path(tempfile.mkdtemp(prefix=f"{name}.tmp-", dir=root))
-            try:
+            with atomic_folder(folder, durable=durable) as unfinished:
                 build(unfinished)
-                unfinished.chmod(0o755)
-                unfinished.rename(folder)
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
     return folder

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from llmft.utils import signals
 from llmft.utils.console import say
 from llmft.utils.errors import UserError
 from llmft.utils.rank import is_first, started_outside
@@ -124,7 +125,7 @@ class WorkerProcesses:
         """The first that ended with an error."""
         for number, process in enumerate(self.processes, start=2):
             if code := process.poll():
-                how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+                how = f"was killed by {signals.name_of(code)}" if code < 0 else f"ended with exit code {code}"
                 why = ", mostly for want of memory" if code == -signal.SIGKILL else "; what it said stands above"
                 return WorkerLost(f"process {number} of {self.expected + 1} {how}{why}", code)
         return None

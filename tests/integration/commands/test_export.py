@@ -72,7 +72,7 @@ def test_the_adapter_alone_and_an_archive_that_comes_back(lora_run, llmft, tmp_p
         if f.suffix in (".md", ".json", ".jinja")
     )
     code, _, err = llmft("restore", "archive=out.zip", "to=back")
-    assert (code, "holds something already" in err) == (2, True)
+    assert (code, "is not empty" in err) == (2, True)
     code, _, err = llmft("restore", "archive=out.zip", "to=more", "restore.max_size=10KB")
     assert (code, "restore.max_size is 10,000" in err) == (2, True)
     assert files(tmp_path) == {"out.zip", "back"}
@@ -121,7 +121,7 @@ def test_a_logit_that_is_no_number_is_over_any_tolerance(lora_run, tmp_path, mon
         (["run=full", "to=out", "form=adapter"], "form=adapter: this run trained all weights"),
         (["run=full"], "export: pass to=FOLDER, hub=owner/name or both"),
         (["to=out"], "export: pass run=RUN"),
-        (["run=full", "to=full"], "to=full: is there and is no folder"),
+        (["run=full", "to=full"], "to=full: exists and is not a folder"),
         (["run=full", "to=no/such/out"], "to=no/such/out: there is no folder"),
         (
             ["run=full", "to=out", "form=gguf"],
@@ -149,7 +149,7 @@ def test_export_says_what_it_needs(arguments, message, full_run, llmft, tmp_path
         (["to=x"], "restore: pass archive=FILE and to=FOLDER"),
         (["archive=nowhere.zip", "to=x"], "archive=nowhere.zip: no such file"),
         (["archive=notes.zip", "to=x"], "archive=notes.zip: is not a valid zip archive"),
-        (["archive=notes.zip", "to=notes.zip"], "to=notes.zip: is there and is no folder"),
+        (["archive=notes.zip", "to=notes.zip"], "to=notes.zip: exists and is not a folder"),
         (["archive=notes.zip", "to=x", "restore.max_files=0"], "restore.max_files=0: must be"),
     ],
 )

@@ -61,11 +61,11 @@ def at_call(monkeypatch, number, what):
 # --- disks --------------------------------------------------------------------------------------------------------------
 
 FULL = {
-    ("checkpointing", 2): "checkpoints/last.ckpt: the checkpoint of step 4 could not be written (No space left on device); the one before it is kept. Make room and go on with resume=",
+    ("checkpointing", 2): "checkpoints/last.ckpt: the checkpoint of step 4 could not be written (No space left on device); the previous one is kept. Free some space and continue with resume=",
     ("metrics", 2): "could not be written (No space left on device); ",
     ("encoding", 1): "data.cache=disk/cache: cannot be used ([Errno 28] Error writing bytes to file. Detail: [errno 28] No space left on device); data.cache=DIR or data.cache=off",
-    ("model/", 1): "could not be written (No space left on device); the checkpoint of step 12 is kept. Make room and go on with resume=",
-    ("training", 20): "could not be written (No space left on device); there is no checkpoint yet. Make room and go on with resume=",
+    ("model/", 1): "could not be written (No space left on device); the checkpoint of step 12 is kept. Free some space and continue with resume=",
+    ("training", 20): "could not be written (No space left on device); there is no checkpoint yet. Free some space and continue with resume=",
     ("config.yaml", 1): "run/config.yaml",
 }  # fmt: skip
 

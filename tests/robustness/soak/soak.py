@@ -243,7 +243,6 @@ def compare(straight: Straight, folder: Path) -> None:
     """
     left = [
         *folder.rglob("*.tmp"),
-        *folder.rglob("*.tmp-*"),
         *folder.rglob("in_use"),
         *(folder / "tmp").glob("llmft-*"),
     ]

@@ -19,7 +19,7 @@ STAGES = {
     "baseline": ("llmft.training.trainer", "TrainingRun.validate"),
     "training": ("llmft.models.module", "InstructionModule.training_step"),
     "checkpointing": ("llmft.runs.checkpoint_io", "AtomicCheckpointIO.save_checkpoint"),
-    "best checkpoint": ("llmft.callbacks.checkpoints", "link"),
+    "best checkpoint": ("llmft.callbacks.checkpoints", "atomic_link"),
     "validation": ("llmft.models.module", "InstructionModule.validation_step"),
     "samples": ("llmft.callbacks.samples", "Samples.on_validation_epoch_end"),
     "metrics": ("llmft.callbacks.metrics_log", "MetricsLog._append"),

@@ -1,8 +1,8 @@
-"""Free text on a command line: quoted for Hydra's grammar, never an interpolation."""
+"""A command line: free text is quoted for Hydra's grammar and never an interpolation, and flags may stand anywhere."""
 
 import pytest
 
-from llmft.config.cli_args import quoted
+from llmft.config.cli_args import quoted, split_flags
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,22 @@ def test_free_text_is_never_an_interpolation(text, load):
 
 def test_a_swept_path_stays_a_list():
     assert quoted("data.path=a,b", multirun=True) == "data.path=a,b"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flags"),
+    [
+        ("answer --config-dir=own run=x", ["--config-dir=own"]),
+        ("answer run=x --config-dir own", ["--config-dir=own"]),
+        ("--config-dir own answer run=x", ["--config-dir=own"]),
+        ("answer run=x -cd own -m", ["--config-dir=own", "-m"]),
+        ("answer -c job run=x", ["--cfg=job"]),
+        ("answer run=x --info", ["--info=all"]),
+        ("answer --info run=x", ["--info=all"]),
+        ("answer --info defaults run=x", ["--info=defaults"]),
+        ("answer run=x --nonsense", ["--nonsense"]),
+        ("answer run=x --cfg", ["--cfg"]),
+    ],
+)
+def test_flags_go_before_overrides_wherever_they_are_written(arguments, flags):
+    assert split_flags(arguments.split()) == (flags, ["answer", "run=x"])

@@ -10,13 +10,13 @@ from llmft.utils import files
 
 def test_a_file_that_finds_no_room_stays_as_it_was(tmp_path):
     file = tmp_path / "run.json"
-    files.write(file, "old\n")
+    files.atomic_write(file, "old\n")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
         with pytest.raises(OSError, match="File too large") as raised:
-            files.write(file, "new" * 1000)
+            files.atomic_write(file, "new" * 1000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
@@ -27,5 +27,5 @@ def test_a_file_that_finds_no_room_stays_as_it_was(tmp_path):
 
 def test_a_torn_last_line_is_no_line(tmp_path):
     (tmp_path / "metrics.csv").write_text("step,loss\n1,2\n1")
-    assert files.lines_of(tmp_path / "metrics.csv") == ["step,loss", "1,2"]
-    assert files.lines_of(tmp_path / "none") == []
+    assert files.complete_lines(tmp_path / "metrics.csv") == ["step,loss", "1,2"]
+    assert files.complete_lines(tmp_path / "none") == []

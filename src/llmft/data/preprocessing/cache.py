@@ -24,6 +24,7 @@ from llmft.utils.paths import user_path
 log = logging.getLogger(__name__)
 OWN = "llmft.data"
 LIBRARIES = ("transformers", "tokenizers", "jinja2", "pyarrow", "datasets")
+OFF = ("off", False)
 
 
 class Cache:
@@ -42,7 +43,7 @@ class Cache:
     @cached_property
     def root(self) -> Path:
         """The folder of all folders."""
-        if self.where in ("off", False):
+        if self.where in OFF:
             self._temporary = TemporaryFolder()
             return Path(self._temporary.name)
         return user_path(self.where) if isinstance(self.where, str) else cache_root() / "data"
@@ -61,7 +62,7 @@ class Cache:
 
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            found = cached_folder(f"{name}-{key}", counted, self.root)
+            found = cached_folder(f"{name}-{key}", counted, self.root, durable=self.where not in OFF)
         except OSError as error:
             raise UserError(
                 f"data.cache={self.root}: cannot be used ({error}); data.cache=DIR or data.cache=off"

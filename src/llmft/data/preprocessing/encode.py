@@ -9,7 +9,6 @@ import hashlib
 import multiprocessing
 import os
 import re
-import signal
 import sys
 import unicodedata
 from collections import deque
@@ -40,6 +39,7 @@ from llmft.data.tokenization.codec import Codec, EncodedExample
 from llmft.data.tokenization.template import Prompt
 from llmft.utils.distributed import end_with_parent
 from llmft.utils.errors import UserError
+from llmft.utils.signals import ignored_in_worker
 
 W = TypeVar("W")
 
@@ -248,8 +248,7 @@ def _init_worker(preprocessor: Preprocessor) -> None:
     _preprocessor = preprocessor
     gc.freeze()  # objects of the parent are neither collected nor copied on write
     gc.set_threshold(50_000, 20, 100)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ignored_in_worker()
     end_with_parent()
 
 
