@@ -104,8 +104,8 @@ def cached(folder, version):
 # by name: how it is written, and whether there can be an old one
 USERS = {
     "run.json": (lambda f, v: RunDirectory(f).update(status=v), True),
-    "config.yaml": (lambda f, v: redact.save(OmegaConf.create({"seed": v}), f / "config.yaml"), True),
-    "evaluation.json": (lambda f, v: evaluator.save(f / "evaluation.json", {"headline": v}), True),
+    "config.yaml": (lambda f, v: redact.save_config(OmegaConf.create({"seed": v}), f / "config.yaml"), True),
+    "evaluation.json": (lambda f, v: evaluator.save_evaluation(f / "evaluation.json", {"headline": v}), True),
     "report.html": (lambda f, v: files.atomic_write(f / "report.html", v, errors="replace"), True),
     "loss.csv": (lambda f, v: csv.write(f / "loss.csv", [["step"], [v]]), True),
     "loss.png": (lambda f, v: Drawn("loss", v, "", lambda *_: None).png(f / "loss.png"), True),
