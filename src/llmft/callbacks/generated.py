@@ -5,7 +5,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from llmft.data.datamodule import InstructionDataModule
-from llmft.data.eval_rows import asked_rows
+from llmft.data.eval_rows import first_rows
 from llmft.generation.generator import Generator
 from llmft.metrics.compare import chosen_metrics, corpus_scores
 from llmft.metrics.metric import ScoredAnswer
@@ -25,7 +25,7 @@ class GenerationMetrics(pl.Callback):
         self.rows, self.metrics = None, []
         self.generator = generator.with_settings(batch_tokens=cfg.evaluate.batch_tokens)
         if enabled and datamodule.encoded["val"]:
-            self.rows = asked_rows(datamodule, cfg.evaluate.rows, "val")
+            self.rows = first_rows(datamodule, cfg.evaluate.rows, "val")
             chosen = chosen_metrics(cfg.evaluate, datamodule.metrics)
             self.metrics = [metric for metric in chosen if metric.name not in ("loss", "perplexity")]
 

@@ -100,7 +100,7 @@ def _asked(one: Evaluation, base: Any, device: Any) -> Any:
 
 
 def _rows(cfg: DictConfig, folder: Path, trained: DictConfig) -> InstructionDataModule:
-    """The run's rows, dealt out as in training, or all rows of another file.
+    """The run's rows, split as in training, or all rows of another file.
 
     Raises:
         UserError: The rows are not there, or are others than those trained on.
@@ -113,14 +113,15 @@ def _rows(cfg: DictConfig, folder: Path, trained: DictConfig) -> InstructionData
         raise UserError(f"data.limit={cfg.data.limit}: goes with data.path; of the run's own rows choose evaluate.rows")
     try:
         data = instantiate(trained.data)()
+        source = data.source
     except UserError as error:
         raise UserError(
             f"run={cfg.run}: its rows are not there ({error}); start where they are, or pass data.path"
         ) from None
     before = (read_record(folder).get("data") or {}).get("sha256")
-    if cfg.data.path is None and data.source.sha256 != before:
+    if cfg.data.path is None and source.sha256 != before:
         raise UserError(
-            f"run={cfg.run}: {data.source.given} has changed since the training, so that test rows could be rows that were"
+            f"run={cfg.run}: {source.given} has changed since the training, so that test rows could be rows that were"
             " trained on; bring the old rows back, or pass data.path for rows to be scored as they are"
         )
     data.read()

@@ -1,15 +1,17 @@
-"""Rows that are generated for."""
+"""The examples of a split that are generated for and scored."""
 
-from itertools import islice
 from typing import NamedTuple
 
+import numpy as np
+
 from llmft.data.datamodule import InstructionDataModule
+from llmft.data.preprocessing.arrow_store import Examples, Rows
 from llmft.data.records import Example
 from llmft.data.tokenization.codec import EncodedExample
 
 
 class EvalRows(NamedTuple):
-    """Rows to be asked: ``split`` they come from, and ``total`` of that split."""
+    """Examples with their encoded rows, the ``split`` they come from, and the ``total`` number of its rows."""
 
     split: str
     total: int
@@ -17,11 +19,18 @@ class EvalRows(NamedTuple):
     encoded: list[EncodedExample]
 
 
-def asked_rows(data: InstructionDataModule, limit: int | None, split: str) -> EvalRows:
-    """The first rows of a split; of ``val``, or else ``train``, where that has none."""
-    split = next(name for name in (split, "val", "train") if data.encoded[name])
-    # of a conversation that became several rows, the last: its answer is the example's
-    encoded = list({row.place: row for row in islice(data.encoded[split], limit)}.values())
-    wanted = {row.place for row in encoded}
-    examples = {example.place: example for example in data.examples if example.place in wanted}
-    return EvalRows(split, len(data.encoded[split]), [examples[row.place] for row in encoded], encoded)
+def first_rows(data: InstructionDataModule, limit: int | None, split: str) -> EvalRows:
+    """The first rows of a split; of ``val``, or else ``train``, if it is empty.
+
+    Args:
+        data: After ``setup``.
+        limit: Maximum number of rows; None for all.
+        split: ``train``, ``val`` or ``test``.
+    """
+    split = next(name for name in (split, "val", "train") if len(data.indices[name]))
+    rows = data.indices[split][:limit]
+    # of a conversation that became several rows, the last one: its answer is the example's
+    last = dict(zip(data.row_columns["example"][rows].tolist(), rows.tolist(), strict=True))
+    examples = Examples(data.examples.table, np.array([*last]))
+    encoded = Rows(data.table, np.array([*last.values()]))
+    return EvalRows(split, len(data.indices[split]), list(examples), list(encoded))

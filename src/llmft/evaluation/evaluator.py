@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llmft.data import eval_rows
 from llmft.data.datamodule import InstructionDataModule
+from llmft.data.eval_rows import first_rows
 from llmft.evaluation import inference
 from llmft.evaluation.inference import RowResult
 from llmft.generation.generator import Generator
@@ -44,7 +44,7 @@ class Evaluation:
         split: str,
     ) -> None:
         self.settings, self.forward, self.generator, self.seed = settings, forward, generator, seed
-        self.rows = eval_rows.asked_rows(data, settings.rows, split)
+        self.rows = first_rows(data, settings.rows, split)
         self.source, self.metrics = data.source.given, compare.chosen_metrics(settings, data.metrics)
         self.base: list[RowResult] | None = None
 

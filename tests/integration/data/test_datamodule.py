@@ -11,7 +11,9 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from llmft.data.datamodule import InstructionDataModule
+from llmft.data.eval_rows import first_rows
 from llmft.data.preprocessing import encode, read_examples
+from llmft.data.preprocessing.arrow_store import ArrowTable
 from llmft.utils.errors import UserError
 from tests.conftest import chat_row, write_rows
 
@@ -144,3 +146,15 @@ def test_a_process_that_encodes_imports_neither_torch_nor_lightning(fresh):
         modules = pool.submit(eval, "set(__import__('sys').modules)").result()
     assert "llmft.data.preprocessing.encode" in modules
     assert modules.isdisjoint(HEAVY), sorted(modules & set(HEAVY))
+
+
+def test_evaluation_decodes_only_the_rows_that_it_uses(fresh, monkeypatch):
+    data = fresh("data.split.test=0.5")
+    data.setup()
+    wanted = [row.place for row in data.encoded["test"]][:3]
+    decoded, real = [], ArrowTable.row
+    monkeypatch.setattr(ArrowTable, "row", lambda self, number: decoded.append(number) or real(self, number))
+    rows = first_rows(data, 3, "test")
+    assert (rows.split, rows.total) == ("test", 10)
+    assert [example.place for example in rows.examples] == [row.place for row in rows.encoded] == wanted
+    assert len(decoded) == 6  # three examples, three encoded rows

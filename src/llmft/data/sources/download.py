@@ -1,8 +1,7 @@
-"""An https URL with its SHA-256 -> a file in the cache."""
+"""Download a file from an https URL into the cache, and check its SHA-256."""
 
 import hashlib
 import http.client
-import ipaddress
 import socket
 import ssl
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from llmft.data.sources.decompress import kind
+from llmft.utils.addresses import is_public
 from llmft.utils.cache import cached_folder
 from llmft.utils.errors import UserError
 
@@ -20,14 +20,14 @@ SECONDS = 30.0
 
 
 def fetch(url: str, sha256: str | None, connect: Callable[[SplitResult], Any] | None = None) -> Path:
-    """The file of a URL, fetched once and kept under its digest.
+    """Download a file once; it is cached under its digest.
 
-    Only https, to public addresses alone, also behind redirects; no proxy is asked.
+    Only https and only public addresses are allowed, also for redirects; proxies are not used.
 
     Args:
-        url: Where it is.
-        sha256: What it must have.
-        connect: For tests: opens the connection to a host.
+        url: Of the file.
+        sha256: Expected digest; required.
+        connect: Opens the connection to a host (for tests).
 
     Raises:
         UserError: Not https, no digest given, another digest, too large, an address inside a private network, or no answer.
@@ -40,53 +40,53 @@ def fetch(url: str, sha256: str | None, connect: Callable[[SplitResult], Any] | 
 
     def build(folder: Path) -> None:
         try:
-            found = _download(url, folder / name, connect or _connect)
+            digest = _download(url, folder / name, connect or _connect)
         except (OSError, http.client.HTTPException) as error:
             raise UserError(
                 f"data.path={url}: cannot be fetched ({str(error) or type(error).__name__}). "
                 "Offline: download it elsewhere and pass data.path=FILE, or use data.path=sample."
             ) from None
-        if found != sha256:
-            raise UserError(f"data.path={url}: has the SHA-256 {found}, but data.sha256 is {sha256}")
+        if digest != sha256:
+            raise UserError(f"data.path={url}: has the SHA-256 {digest}, but data.sha256 is {sha256}")
 
     return cached_folder(f"download-{sha256}", build) / name
 
 
 def _download(url: str, file: Path, connect: Callable[[SplitResult], Any]) -> str:
     for _ in range(REDIRECTS + 1):
-        where = _allowed(url)
-        connection = connect(where)
+        parts = _checked_url(url)
+        connection = connect(parts)
         try:
-            target = f"{where.path or '/'}?{where.query}" if where.query else where.path or "/"
+            target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
             connection.request("GET", target, headers={"User-Agent": "llmft", "Accept-Encoding": "identity"})
-            answer = connection.getresponse()
-            if answer.status in (301, 302, 303, 307, 308):
-                url = urljoin(url, answer.headers.get("Location") or "")
+            response = connection.getresponse()
+            if response.status in (301, 302, 303, 307, 308):
+                url = urljoin(url, response.headers.get("Location") or "")
                 continue
-            if answer.status != 200:
-                raise OSError(f"the server says {answer.status} {answer.reason}")
-            return _save(answer, file)
+            if response.status != 200:
+                raise OSError(f"the server answers {response.status} {response.reason}")
+            return _save(response, file)
         finally:
             connection.close()
     raise OSError(f"more than {REDIRECTS} redirects")
 
 
-def _allowed(url: str) -> SplitResult:
-    where = urlsplit(url)
-    if where.scheme != "https" or not where.hostname:
+def _checked_url(url: str) -> SplitResult:
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname:
         raise UserError(f"data.path={url}: only https is fetched, also behind a redirect")
-    if where.username or where.password:
+    if parts.username or parts.password:
         raise UserError("data.path: a URL must not hold a user name or password")
-    return where
+    return parts
 
 
-def _save(answer: Any, file: Path) -> str:
-    announced = answer.headers.get("Content-Length")
+def _save(response: Any, file: Path) -> str:
+    announced = response.headers.get("Content-Length")
     if announced and announced.isdigit() and int(announced) > MAX_BYTES:
         raise OSError(f"it has {int(announced):,} bytes, at most {MAX_BYTES:,} are fetched")
     digest, size = hashlib.sha256(), 0
     with file.open("wb") as handle:
-        while chunk := answer.read(2**20):
+        while chunk := response.read(2**20):
             size += len(chunk)
             if size > MAX_BYTES:
                 raise OSError(f"it has more than {MAX_BYTES:,} bytes")
@@ -96,23 +96,23 @@ def _save(answer: Any, file: Path) -> str:
 
 
 def public_address(host: str, port: int) -> tuple[str, int]:
-    """An address of a host that is on the public internet, as are all its others.
+    """An address of a host whose addresses are all on the public internet.
 
     Raises:
-        OSError: There is none, or one is private, local or reserved.
+        OSError: It has none, or one of them is private, local or reserved.
     """
     found = [entry[4][:2] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     for address, _ in found:
-        if not ipaddress.ip_address(str(address).partition("%")[0]).is_global:
+        if not is_public(str(address)):
             raise OSError(f"{host} is {address}, an address that is not on the public internet")
     return str(found[0][0]), int(found[0][1])
 
 
-def _connect(where: SplitResult) -> http.client.HTTPSConnection:
-    """A connection to the very address that was looked at, so that a second look-up cannot answer otherwise."""
-    host, port = where.hostname or "", where.port or 443
+def _connect(parts: SplitResult) -> http.client.HTTPSConnection:
+    """Connect to the address that was checked: a second look-up of the name could give another one (DNS rebinding)."""
+    host, port = parts.hostname or "", parts.port or 443
     context = ssl.create_default_context()
     connection = http.client.HTTPSConnection(host, port, timeout=SECONDS, context=context)
-    plain = socket.create_connection(public_address(host, port), timeout=SECONDS)
-    connection.sock = context.wrap_socket(plain, server_hostname=host)
+    raw = socket.create_connection(public_address(host, port), timeout=SECONDS)
+    connection.sock = context.wrap_socket(raw, server_hostname=host)
     return connection

@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
+from llmft.utils.addresses import is_public, parse_address
 from llmft.utils.errors import UserError
 
 
@@ -49,13 +50,12 @@ def refusal_reason(address: str, *, allow_private: bool, this_machine: bool) -> 
     Link-local (cloud metadata), multicast, unspecified and reserved addresses are never allowed; private ones only with
     ``allow_private``; loopback only if the URL itself names this machine.
     """
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    ip = getattr(ip, "ipv4_mapped", None) or ip
+    ip = parse_address(address)
     if ip.is_loopback:
         return None if this_machine else f"{ip} is this machine; use localhost if that is intended"
     if ip.is_link_local or ip.is_multicast or ip.is_unspecified:
         return f"{ip} is a link-local, multicast or unspecified address"
-    if not ip.is_global and not allow_private:
+    if not is_public(address) and not allow_private:
         return f"{ip} is a private address; allow it with judge.allow_private=true"
     return None
 

@@ -56,7 +56,7 @@ def test_fetched_once_and_kept(served):
     [
         ((200, {}, b"other"), "has the SHA-256"),
         ((200, {"Content-Length": "99999999999"}, b""), "at most"),
-        ((404, {}, b""), "the server says 404"),
+        ((404, {}, b""), "the server answers 404"),
         ((302, {"Location": "http://example.org/rows.jsonl"}, b""), "only https is fetched, also behind a redirect"),
         ((302, {"Location": "/rows.jsonl"}, b""), "more than 5 redirects"),
     ],
