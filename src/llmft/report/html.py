@@ -99,5 +99,5 @@ def _figure(figure: Figure) -> Markup:
     """Embed the SVG without escaping; matplotlib escapes the text in it."""
     caption = Markup("<figcaption>{}</figcaption>").format(figure.title)
     hidden = Markup('<p class="hidden">{}</p>').format(figure.alt)
-    drawn = Markup(figure.svg())  # noqa: S704 (matplotlib escapes; tests/tiny/test_pages.py puts a script into every text)
+    drawn = Markup(figure.svg())  # noqa: S704 (matplotlib escapes; tests/unit/report/test_content.py puts a script into every text)
     return Markup('<figure class="{}">{}{}{}</figure>').format(figure.name, caption, drawn, hidden)
