@@ -124,9 +124,9 @@ class Run:
 
     @cached_property
     def _base(self) -> "Generator":
-        from llmft.generation.load import base_beside
+        from llmft.generation.load import base_of_run
 
-        return base_beside(self.config, self._tuned)
+        return base_of_run(self.config, self._tuned)
 
 
 def load_run(path: str | PathLike[str], allow_targets: Sequence[str] = ()) -> Run:

@@ -108,7 +108,7 @@ FAULTS = [
     Fault("the run's system prompt is not used", "commands/answer.py", "with_system(cfg.system or system)", "with_system(cfg.system)", f"{SAME} -k psychology"),
     Fault("random numbers follow the place in a batch", "generation/generator.py", "[decoder.stream(prompt, seed=self.seed, sample=sample) for prompt in prompts]",
           "[decoder.stream(p, seed=self.seed + n, sample=sample) for n, p in enumerate(prompts)]", f"{HERE}/test_one_seed_one_answer.py -k t5"),
-    Fault("answers are assigned to other questions", "commands/answer.py", "asked[max(start, done) : start + size]", "asked[max(start, done) : start + size][::-1]", SAME),
+    Fault("answers are assigned to other questions", "commands/answer.py", "examples[max(start, done) : start + size]", "examples[max(start, done) : start + size][::-1]", SAME),
    # 11 speed
     Fault("the last chunk of positions is dropped", "models/loss.py", "range(0, len(hidden), CHUNK)", "range(0, len(hidden) - CHUNK + 1, CHUNK)", HEAD),
     Fault("the head gets no gradient", "models/loss.py", "weight_grad += (grad.T @ states).to(weight_grad.dtype)", "pass", f"{SPEED} -k none"),

@@ -1,4 +1,4 @@
-"""``answer``: ask a run (or a plain model) one question, a file of them, or the built-in samples."""
+"""``answer``: inference with a run or a plain model, on one question, a file, or the built-in samples."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ from llmft.utils.logging import log_to, quiet
 from llmft.utils.paths import user_path
 from llmft.utils.text import json_line, printable
 
-BATCHES = 4  # are asked between two writes; within them questions of like length share a batch
+BATCHES = 4  # batches between two writes to the file; questions of similar length share a batch
 
 
 def main(cfg: DictConfig) -> None:
@@ -37,60 +37,64 @@ def main(cfg: DictConfig) -> None:
     if not all(turn.content.strip() for example in questions for turn in example.context):
         raise UserError("question: must not be blank")
     generator, system = load_generator(cfg)
-    asked = [example.with_system(cfg.system or system) for example in questions]
-    generator.check_positions([generator.codec.prompt_ids(generator.codec.template.render(e.context)) for e in asked])
-    tell = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    examples = [example.with_system(cfg.system or system) for example in questions]
+    codec = generator.codec
+    generator.check_positions([codec.prompt_ids(codec.template.render(example.context)) for example in examples])
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     if cfg.output:
-        _into_file(cfg, generator, asked, tell)
+        _write_file(cfg, generator, examples, console)
         return
-    for rows in _answered(cfg, generator, asked, 0):
+    for rows in _rows(cfg, generator, examples, 0):
         for row in rows:
             if cfg.format == "json":
-                tell.file.write(json_line(row) + "\n")
+                console.file.write(json_line(row) + "\n")
             else:
-                tell.print(printable(as_text(row, several=len(asked) > 1)))
-        tell.file.flush()
+                console.print(printable(as_text(row, several=len(examples) > 1)))
+        console.file.flush()
 
 
-def _into_file(cfg: DictConfig, generator: Generator, asked: Sequence[Example], tell: Console) -> None:
-    """Write answers as they come; those that are there are not asked again."""
-    keys = [key_of(_model(cfg), _settings(generator), cfg.compare, [t.message() for t in e.context]) for e in asked]
+def _write_file(cfg: DictConfig, generator: Generator, examples: Sequence[Example], console: Console) -> None:
+    """Write answers while they are generated; existing ones are kept."""
+    model, settings = _model(cfg), _settings(generator)
+    keys = [key_of(model, settings, cfg.compare, [turn.message() for turn in e.context]) for e in examples]
     bases = ("base_answer", "base_ended") if cfg.compare else ()
     file = AnswerFile(cfg.output, ("id", "question", "answer", "ended", *bases, "key"))
     done = file.finished(keys)
     if done:
-        tell.print(f"{done} of {len(asked)} were answered before")
+        console.print(f"resuming: {done} of {len(examples)} answers exist")
     try:
-        for rows in _answered(cfg, generator, asked, done):
+        for rows in _rows(cfg, generator, examples, done):
             file.append([{**row, "key": key} for row, key in zip(rows, keys[done:], strict=False)])
             done += len(rows)
     except KeyboardInterrupt:
         if file.kind != ".txt":
-            tell.print(f"{done} of {len(asked)} answers are in {cfg.output}; the same command goes on")
+            console.print(f"{done} of {len(examples)} answers are in {cfg.output}; the same command resumes")
         raise
-    tell.print(f"{len(asked)} answers: {cfg.output}")
+    console.print(f"{len(examples)} answers: {cfg.output}")
 
 
-def _answered(
-    cfg: DictConfig, generator: Generator, asked: Sequence[Example], done: int
+def _rows(
+    cfg: DictConfig, generator: Generator, examples: Sequence[Example], done: int
 ) -> Iterator[list[dict[str, Any]]]:
-    """Rows of answers, some batches at a time, from question ``done`` on."""
+    """Rows of answers from question ``done`` on, ``BATCHES`` batches at a time."""
     base = load_base(cfg, generator) if cfg.compare else None
     size = generator.batch_size * BATCHES
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal or len(asked) <= size) as progress:
-        bar = progress.add_task("answering", total=len(asked), completed=done)
-        for start in range(done - done % size, len(asked), size):  # the same batches as in an uninterrupted run
-            chunk = asked[max(start, done) : start + size]
-            rows = _ask(generator, chunk)
+    with Progress(
+        console=console, transient=True, disable=not console.is_terminal or len(examples) <= size
+    ) as progress:
+        bar = progress.add_task("answering", total=len(examples), completed=done)
+        for start in range(done - done % size, len(examples), size):  # the same batches as in an uninterrupted run
+            chunk = examples[max(start, done) : start + size]
+            rows = _generate(generator, chunk)
             if base:
-                for row, other in zip(rows, _ask(base, chunk), strict=True):
+                for row, other in zip(rows, _generate(base, chunk), strict=True):
                     row |= {"base_answer": other["answer"], "base_ended": other["ended"]}
             yield rows
             progress.advance(bar, len(chunk))
 
 
-def _ask(generator: Generator, chunk: Sequence[Example]) -> list[dict[str, Any]]:
+def _generate(generator: Generator, chunk: Sequence[Example]) -> list[dict[str, Any]]:
     answers = generator.answers([example.context for example in chunk])
     return [
         {
@@ -112,7 +116,7 @@ def _questions(cfg: DictConfig) -> list[Example]:
 
 
 def _model(cfg: DictConfig) -> Any:
-    """What tells one model from another: of a run its start and steps, of a plain model its path."""
+    """What identifies a model: start and best step of a run, or path and prompt of a plain model."""
     if cfg.run is None:
         return [cfg.model.path, cfg.model.revision, cfg.model.gguf_file, OmegaConf.to_container(cfg.prompt)]
     record = read_record(open_run(cfg.run)[0])
@@ -120,5 +124,5 @@ def _model(cfg: DictConfig) -> Any:
 
 
 def _settings(generator: Generator) -> dict[str, Any]:
-    """What changes answers; how many share a batch does not."""
+    """The settings that change answers; the batch size does not."""
     return {key: value for key, value in generator.given.items() if key not in ("batch_size", "batch_tokens")}

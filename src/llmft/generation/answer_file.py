@@ -1,4 +1,4 @@
-"""Answers -> a file that can be gone on with: JSON lines or CSV (or plain text), written as the answers come."""
+"""A resumable file of answers: JSON lines or CSV (or plain text, which cannot be resumed)."""
 
 import csv
 import hashlib
@@ -18,19 +18,19 @@ ENDINGS = (".jsonl", ".csv", ".txt")
 KEY = re.compile("[0-9a-f]{16}")
 
 
-def key_of(*what: Any) -> str:
-    """What an answer is an answer to (model, settings, question), in 16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
+def key_of(*parts: Any) -> str:
+    """A hash of model, settings and question, 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 class AnswerFile:
-    """The file that ``output`` names.
+    """The file at ``output``.
 
-    Each row ends in ``key``, which says what it is an answer to: a row with the right key is finished and not asked again.
+    Each row ends with ``key``, a hash of what it answers; a row with the expected key is kept when the file is resumed.
 
     Args:
-        output: As the user wrote it; its ending says how it is written.
-        columns: The names of the fields, ``key`` last.
+        output: Path as the user wrote it; its suffix is the format.
+        columns: Names of the fields, ``key`` last.
     """
 
     def __init__(self, output: str, columns: Sequence[str]) -> None:
@@ -38,22 +38,25 @@ class AnswerFile:
         self.kind = self.file.suffix
 
     def finished(self, keys: Sequence[str]) -> int:
-        """How many of the questions with these keys are answered already; half a row at the end is cut off.
+        """How many questions are already answered; a partial row at the end is removed.
+
+        Args:
+            keys: Expected keys, in order.
 
         Raises:
-            UserError: The file holds something else than answers to the first of these questions.
+            UserError: The file contains anything but answers to the first of these questions.
         """
         if not self.file.exists():
             return 0
         if self.kind == ".txt":
-            raise UserError(f"output={self.output}: is there already, and text cannot be gone on with; choose another")
+            raise UserError(f"output={self.output}: exists, and a text file cannot be resumed; choose another")
         rows = self._rows()
         if rows and not KEY.fullmatch(rows[-1].get("key") or ""):
-            rows.pop()  # of a process that was killed in the middle of it
+            rows.pop()  # partial: the process was killed while it was written
         wrong = next((n for n, row in enumerate(rows) if n >= len(keys) or row.get("key") != keys[n]), None)
         if wrong is not None or (not rows and self.file.stat().st_size > 0 and not self._torn()):
             raise UserError(
-                f"output={self.output}: row {(wrong or 0) + 1} is no answer of this model, so set, to that question;"
+                f"output={self.output}: row {(wrong or 0) + 1} does not answer that question with this model and these settings;"
                 " choose another output or remove it"
             )
         with atomic_open(self.file, newline="") as out:
@@ -61,7 +64,7 @@ class AnswerFile:
         return len(rows)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write rows behind the others, at once."""
+        """Append rows."""
         first = not self.file.exists()
         safe = [{name: harmless(row[name]) for name in self.columns} for row in rows] if self.kind == ".csv" else rows
         with self.file.open("ab") as out:
@@ -80,7 +83,7 @@ class AnswerFile:
         return text.getvalue()
 
     def _rows(self) -> list[dict[str, Any]]:
-        """The rows as they stand there, the last one perhaps cut short."""
+        """The rows of the file; the last one may be partial."""
         text = self.file.read_bytes().decode("utf-8", errors="replace")
         if self.kind == ".csv":
             return list(csv.DictReader(io.StringIO(text, newline="")))
@@ -95,14 +98,14 @@ class AnswerFile:
         return found
 
     def _torn(self) -> bool:
-        """Whether all that is there is the beginning of a file of ours."""
+        """Whether the content is the start of a file of ours."""
         start = f"{','.join(self.columns)}\r\n" if self.kind == ".csv" else '{"id": '
         text = self.file.read_bytes().decode("utf-8", errors="replace")
         return text.startswith(start) or start.startswith(text)
 
 
 def as_text(row: Mapping[str, Any], *, several: bool) -> str:
-    """An answer for people: alone, under its question where there are several, beside the base model's where that was asked."""
+    """An answer as text: with its question if there are several, and with the base model's answer if it was generated."""
     question = f"{row['question']}\n" if several else ""
     if "base_answer" not in row:
         return question + row["answer"]
@@ -110,10 +113,10 @@ def as_text(row: Mapping[str, Any], *, several: bool) -> str:
 
 
 def check_output(output: str | None) -> None:
-    """Find out before any work that a file cannot be written.
+    """Check, before any work, that a file can be written.
 
     Raises:
-        UserError: It is a folder, or in none that there is.
+        UserError: It is a folder, or its folder does not exist.
     """
     if output is None:
         return

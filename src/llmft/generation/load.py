@@ -1,4 +1,4 @@
-"""A model that is ready to be asked, from a run directory or plain, and the base model of a run."""
+"""Load a model for generation: of a run, a plain one, or the base model of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from llmft.utils.errors import UserError
 
 
 def load_generator(cfg: DictConfig) -> tuple[Generator, str | None]:
-    """The model to ask (``run=RUN``, or a plain ``model=``), and the system line that its data set used.
+    """The model of ``run=RUN`` with the system prompt of its data set, or a plain ``model=``.
 
     Raises:
-        UserError: A run and a model of its own at once, or a run that holds no model.
+        UserError: Both a run and a model are given, or the run has no model.
     """
     if cfg.run is None:
         backbone = Backbone.open(cfg)
@@ -27,7 +27,7 @@ def load_generator(cfg: DictConfig) -> tuple[Generator, str | None]:
     chosen = [o for o in HydraConfig.get().overrides.task if o.startswith(("model", "prompt")) and REMOTE_CODE not in o]
     if chosen:
         raise UserError(
-            f"{chosen[0]}: a run has its own model and prompt; leave it away, or ask a plain model without run="
+            f"{chosen[0]}: a run has its own model and prompt; drop the override, or use a plain model without run="
         )
     folder, trained = open_run(cfg.run)
     return load_tuned(folder, trained, own_generation(cfg, trained)), trained.data.system
@@ -46,28 +46,28 @@ def load_tuned(folder: Path, trained: DictConfig, settings: Any) -> Generator:
 
 
 def load_base(cfg: DictConfig, tuned: Generator) -> Generator:
-    """The base model of a run, under the prompt and settings that the tuned one is asked with.
+    """The base model of a run, with the prompt template and generation settings of the tuned model.
 
-    Beside an adapter it is the same weights in memory with the adapter switched off, so the two are asked one after the
-    other; a fully trained run's base is loaded.
+    With an adapter these are the same weights with the adapter switched off, so the two models cannot generate at the same
+    time; the base model of a full fine-tuning is loaded.
 
     Raises:
-        UserError: There is no run, or its base model is not at hand.
+        UserError: There is no run, or its base model cannot be loaded.
     """
     if cfg.run is None:
-        raise UserError("compare: a plain model has no other to be compared with; pass run=RUN")
-    return base_beside(open_run(cfg.run)[1], tuned)
+        raise UserError("compare: a plain model has no base model; pass run=RUN")
+    return base_of_run(open_run(cfg.run)[1], tuned)
 
 
-def base_beside(trained: DictConfig, tuned: Generator) -> Generator:
-    """The same, by the run's config."""
+def base_of_run(trained: DictConfig, tuned: Generator) -> Generator:
+    """The base model of a run, by the run's config."""
     if has_adapter(tuned.model):
         return Generator(tuned.model, tuned.codec, tuned.given, adapter=False)
     return Generator(Backbone(trained.model).load().to(device.default_device()), tuned.codec, tuned.given)
 
 
 def own_generation(cfg: DictConfig, trained: DictConfig) -> Any:
-    """A run's own generation settings, but for what the command line sets."""
+    """A run's own generation settings, with the overrides of the command line."""
     given = [override for override in HydraConfig.get().overrides.task if override.startswith("generation")]
     if any(override.startswith("generation=") for override in given):
         return cfg.generation

@@ -1,4 +1,4 @@
-"""A file, standard input or the built-in samples -> questions to be asked."""
+"""A file, standard input or the built-in samples -> questions."""
 
 import json
 import sys
@@ -23,37 +23,33 @@ def sample_questions(own: Sequence[Any] = ()) -> list[Example]:
 
 
 def read_questions(given: str, kind: str) -> list[Example]:
-    """The questions of a file, whose ending says how it is read, or of standard input (``-``), read as ``kind``.
+    """The questions of a file, in the format of its suffix, or of standard input (``-``) in the format ``kind``.
 
     Raises:
-        UserError: There is no such file, it holds no question, or rows are wrong; names each with its place.
+        UserError: The file does not exist, has no question, or has invalid rows, which are named.
     """
     if given != STANDARD_INPUT:
         file = user_path(given)
         if not file.is_file() or file.suffix not in ENDINGS:
-            raise UserError(
-                f"input={given}: must be a {', '.join(ENDINGS)} file that is there, or - for standard input"
-            )
+            raise UserError(f"input={given}: must be an existing {', '.join(ENDINGS)} file, or - for standard input")
         found = list(_questions(given, file))
     else:
-        with (
-            tempfile.TemporaryDirectory() as folder
-        ):  # so that it is read, and its faults are named, as those of a file
+        with tempfile.TemporaryDirectory() as folder:  # the readers need a file
             file = Path(folder) / f"input.{kind}"
             file.write_bytes(sys.stdin.buffer.read())
             found = list(_questions("standard input", file))
     if not found:
-        raise UserError(f"input={given}: holds no question")
+        raise UserError(f"input={given}: has no question")
     return found
 
 
 def to_question(row: Any, place: str) -> Example:
-    """A row's question: ``messages``, or ``question`` (or ``instruction``) with ``input``, ``system`` and ``id`` if there.
+    """The question of a row: ``messages``, or ``question`` (or ``instruction``) with optional ``input``, ``system``, ``id``.
 
-    An assistant turn at the end of ``messages`` is the reference that the row was made with; it is not shown to the model.
+    An assistant turn at the end of ``messages`` is the reference answer; it is not part of the prompt.
 
     Raises:
-        RowError: The row means no question.
+        RowError: The row has no question.
     """
     number = place.rpartition(":")[2]
     if isinstance(row, Mapping) and "messages" in row:
@@ -71,7 +67,7 @@ def _context(messages: Any) -> tuple[Turn, ...]:
     if isinstance(messages, list) and messages and isinstance(messages[-1], Mapping):
         if messages[-1].get("role") == "assistant":
             messages = messages[:-1]
-        # the order is that of a row, whose answer is still to come
+        # turns_of checks complete rows, so an answer is added and removed again
         return turns_of([*messages, {"role": "assistant", "content": "?"}])[:-1]
     raise RowError("messages", f"must be a list of turns that ends in a user turn, got {shown(messages)}")
 

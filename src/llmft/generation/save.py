@@ -1,4 +1,4 @@
-"""The trained weights -> ``model/``: what transformers and peft load, with prompt and generation settings."""
+"""Save the trained model to ``model/``, for transformers and peft, with prompt template and generation settings."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from llmft.utils.files import atomic_folder
 def save_model(folder: Path, generator: Generator, cfg: DictConfig) -> None:
     """Write the weights (for LoRA the adapter only), tokenizer, prompt template and generation config as one atomic folder.
 
-    The prompt that was trained is saved as the tokenizer's chat template, so that ``apply_chat_template`` gives the trained
-    prompt's ids to every other tool too.
+    The trained prompt template is saved as the tokenizer's chat template, so that ``apply_chat_template`` gives the same
+    token ids in other tools.
     """
     with atomic_folder(folder) as unfinished:
         _write(unfinished, generator, cfg)
@@ -25,7 +25,7 @@ def _write(folder: Path, generator: Generator, cfg: DictConfig) -> None:
     settings = generator.config()
     kept, model.generation_config = model.generation_config, settings
     try:
-        # "auto" may add the whole embedding to an adapter, and asks the hub for it; rows that were trained are saved anyway
+        # "auto" may add the full embedding to an adapter, and contacts the hub; trained rows are saved in any case
         model.save_pretrained(folder, **({} if full else {"save_embedding_layers": False}))
     finally:
         model.generation_config = kept

@@ -1,4 +1,4 @@
-"""``answer``: every way in and out, and a file that is gone on with holds what a straight run gives."""
+"""``answer``: every input and output, and a resumed file equals that of an uninterrupted run."""
 
 import csv
 import io
@@ -33,7 +33,7 @@ def ask(llmft, lora_run, tmp_path):
     return lambda *arguments: llmft("answer", f"run={lora_run}", *arguments)
 
 
-def test_ways_in_and_out_give_the_same_answers(ask, tmp_path, monkeypatch):
+def test_every_input_and_output_gives_the_same_answers(ask, tmp_path, monkeypatch):
     code, out, err = ask("input=q.jsonl", "format=json", "compare=true")
     assert code == 0, err
     printed = [json.loads(line) for line in out.splitlines()]
@@ -58,10 +58,10 @@ def test_ways_in_and_out_give_the_same_answers(ask, tmp_path, monkeypatch):
     assert json.loads(single)["answer"] == printed[4]["answer"]
 
 
-def test_a_file_is_gone_on_with_and_ends_as_a_straight_one(ask, tmp_path, monkeypatch):
+def test_a_resumed_file_equals_that_of_an_uninterrupted_run(ask, tmp_path, monkeypatch):
     monkeypatch.setattr(answer, "BATCHES", 1)
-    real, asked = answer._ask, []
-    monkeypatch.setattr(answer, "_ask", lambda generator, chunk: (asked.extend(chunk), real(generator, chunk))[1])
+    real, asked = answer._generate, []
+    monkeypatch.setattr(answer, "_generate", lambda generator, chunk: (asked.extend(chunk), real(generator, chunk))[1])
     small = ("input=q.jsonl", "generation.batch_size=2", "output=a.csv")
     assert ask(*small)[0] == 0
     whole = (tmp_path / "a.csv").read_bytes()
@@ -81,7 +81,7 @@ TEXTS = ("plain", '=a, "b"\nc\r\n', "Ω\n", "")
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_a_file_that_was_cut_anywhere_keeps_its_whole_rows(kind, tmp_path):
+def test_a_file_cut_anywhere_keeps_its_complete_rows(kind, tmp_path):
     def made(name):
         return AnswerFile(str(tmp_path / f"{name}.{kind}"), ("id", "question", "answer", "ended", "key"))
 
@@ -106,12 +106,12 @@ def test_answers_under_other_settings_are_not_mixed_in(ask, tmp_path):
     kept = (tmp_path / "a.jsonl").read_bytes()
     code, _, err = ask("question=Hi", "generation.max_new_tokens=3", "output=a.jsonl")
     assert code == 2
-    assert "row 1 is no answer of this model" in err
+    assert "row 1 does not answer that question" in err
     assert (tmp_path / "a.jsonl").read_bytes() == kept
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_what_is_no_file_of_these_answers_is_not_touched(kind, tmp_path):
+def test_a_file_of_anything_else_is_left_untouched(kind, tmp_path):
     def made():
         return AnswerFile(str(tmp_path / f"a.{kind}"), ("id", "answer", "key"))
 
@@ -119,24 +119,24 @@ def test_what_is_no_file_of_these_answers_is_not_touched(kind, tmp_path):
     rows = made().file.read_bytes()
     for content in (rows, b"precious\nnotes\n", b"a,b\n1,2\n", b'{"a": 1}\n', b"\xff\xfe"):
         made().file.write_bytes(content)
-        with pytest.raises(UserError, match="row 1 is no answer of this model"):
+        with pytest.raises(UserError, match="row 1 does not answer that question"):
             made().finished(KEYS[1:])
         assert made().file.read_bytes() == content
 
 
 @pytest.mark.slow
-def test_text_is_written_and_not_gone_on_with(ask, tmp_path):
+def test_text_cannot_be_resumed(ask, tmp_path):
     assert ask("input=q.jsonl", "output=a.txt", "compare=true")[0] == 0
     assert (tmp_path / "a.txt").read_text().count("\nbase:  ") == len(ROWS)
     code, _, err = ask("input=q.jsonl", "output=a.txt")
     assert code == 2
-    assert "text cannot be gone on with" in err
+    assert "a text file cannot be resumed" in err
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_answered(ask, monkeypatch):
+def test_ctrl_c_keeps_the_answers_so_far(ask, monkeypatch):
     monkeypatch.setattr(answer, "BATCHES", 1)
-    real, calls = answer._ask, []
+    real, calls = answer._generate, []
 
     def interrupted(generator, chunk):
         calls.append(len(chunk))
@@ -144,13 +144,13 @@ def test_ctrl_c_keeps_what_is_answered(ask, monkeypatch):
             raise KeyboardInterrupt
         return real(generator, chunk)
 
-    monkeypatch.setattr(answer, "_ask", interrupted)
+    monkeypatch.setattr(answer, "_generate", interrupted)
     code, out, _ = ask("input=q.jsonl", "generation.batch_size=2", "output=a.jsonl")
     assert code == 130
-    assert "2 of 6 answers are in a.jsonl; the same command goes on" in out
+    assert "2 of 6 answers are in a.jsonl; the same command resumes" in out
     code, out, _ = ask("input=q.jsonl", "generation.batch_size=2", "output=a.jsonl")
     assert code == 0
-    assert "2 of 6 were answered before" in out
+    assert "resuming: 2 of 6 answers exist" in out
     assert calls == [2, 2, 2, 2]
 
 
@@ -194,7 +194,7 @@ def test_a_row_is_a_question(row, context):
 
 @pytest.mark.parametrize("row", [[], 3, {}, {"question": 1}, {"messages": []}, {"messages": 3}, {"messages": [3]}, {"messages": [{"role": "assistant", "content": "A"}]},
                                  {"question": "Q", "system": 5}, {"question": "Q", "input": 5}, {"question": "\ud800"}])  # fmt: skip
-def test_a_row_that_is_none_is_refused(row):
+def test_a_row_without_a_question_is_refused(row):
     with pytest.raises(RowError):
         to_question(row, "f:1")
 
@@ -202,7 +202,7 @@ def test_a_row_that_is_none_is_refused(row):
 @pytest.mark.parametrize(
     "text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", "  =1", '=HYPERLINK("http://x")', "\uff1d1", "\uff0b1"]
 )
-def test_formulas_are_neutralised(text):
+def test_formulas_are_neutralized(text):
     assert harmless(text) == f"'{text}"
 
 

@@ -140,10 +140,10 @@ def test_invalid_drop_keeps_the_good_rows_and_lists_the_others(llmft, tmp_path):
         (["question=a", "output=."], "output=.: is a folder"),
         (
             ["input=nowhere.jsonl"],
-            "input=nowhere.jsonl: must be a .jsonl, .json, .csv, .tsv, .txt file that is there, or - for standard input",
+            "input=nowhere.jsonl: must be an existing .jsonl, .json, .csv, .tsv, .txt file, or - for standard input",
         ),
         (["input=latin.txt"], "latin.txt:1: not UTF-8"),
-        (["input=empty.txt"], "input=empty.txt: holds no question"),
+        (["input=empty.txt"], "input=empty.txt: has no question"),
         (["input=chat.jsonl"], "chat.jsonl:1: messages[0].role: must be user here"),
         (["questions=5"], "questions=5: must be samples"),
         (["question=a", "output=answers.xlsx"], "output=answers.xlsx: must end in .jsonl, .csv, .txt"),
