@@ -1,0 +1,74 @@
+"""The forward pass of a model: its kernels, what NaN weights say about them, and names of stored runs."""
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from llmft.data.batching.collate import training_batch
+from llmft.data.tokenization.codec import IGNORED, EncodedExample
+from llmft.models.attention.kernels import Kernels
+from llmft.models.causal import Causal, CausalForward
+from llmft.models.peft.trainable import load_weights, trainable_names
+from llmft.models.seq2seq import Seq2Seq, Seq2SeqForward
+from llmft.utils.errors import UserError
+
+EXAMPLES = [EncodedExample([5, 6, 7], [IGNORED, 6, 7], 1, 2, 2), EncodedExample([8, 9, 3, 4, 2], [IGNORED, 9, 3, 4, 2], 1, 4, 4)]  # fmt: skip
+
+
+def tiny_llama(**more):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    numbers = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=11, num_key_value_heads=1, **numbers, **more))
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"attention": "by_length", "padding": "skipped"}, Kernels(by_length=True, varlen=True)),
+        ({"attention": "sdpa", "padding": "kept"}, Kernels()),
+    ],
+)
+def test_kernels_of_a_config(config, expected):
+    assert Kernels.from_config(OmegaConf.create({"model": config})) == expected
+    plain = Kernels.from_config(OmegaConf.create({"model": config, "performance": "plain"}))
+    assert plain.plain
+
+
+def test_each_verdict_is_reached_once_and_kept():
+    forward = CausalForward(tiny_llama(), Kernels(varlen=True))
+    batch = training_batch([[example] for example in EXAMPLES], pad_id=0)
+    total, tokens = forward.loss_sum(batch)
+    assert (forward.kernels.packing_is_equivalent, forward.kernels.head_is_last) == (True, True)
+    assert int(tokens) == 6
+    plain, _ = CausalForward(forward.model, Kernels(plain=True)).loss_sum(batch)
+    torch.testing.assert_close(total, plain)
+
+
+def test_weights_that_are_not_finite_say_nothing_about_packing(caplog):
+    forward = CausalForward(tiny_llama(), Kernels(varlen=True))
+    with torch.no_grad():
+        forward.model.get_output_embeddings().weight.fill_(float("nan"))
+    with caplog.at_level("INFO"):
+        total, _ = forward.loss_sum(training_batch([[example] for example in EXAMPLES], pad_id=0))
+    assert bool(total.isnan())
+    assert forward.kernels.packing_is_equivalent is None
+    assert "padding is kept" not in caplog.text
+    with pytest.raises(UserError, match="its logits are not finite"):
+        forward.check_packing(EXAMPLES, 0)
+
+
+def test_stored_runs_name_the_families_by_their_former_names():
+    assert Causal is CausalForward
+    assert Seq2Seq is Seq2SeqForward
+
+
+def test_weights_are_loaded_by_the_names_of_a_checkpoint_or_refused():
+    model, other = tiny_llama(), tiny_llama(tie_word_embeddings=True)
+    weights = {f"model.{name}": torch.full_like(p, 0.5) for name, p in model.named_parameters()}
+    assert weights.keys() == trainable_names(model)
+    load_weights(model, weights)
+    assert all(bool((p == 0.5).all()) for p in model.parameters())
+    with pytest.raises(UserError, match=r"unknown \['model.lm_head.weight'\]"):
+        load_weights(other, weights)
