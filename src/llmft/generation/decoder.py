@@ -84,12 +84,12 @@ class Decoder:
         Args:
             prompt: Token ids to continue.
             seed: Seed of a sampled answer.
-            sample: Index of the sample, if several are drawn for one prompt.
+            sample: Index of the sample, if there are several for one prompt.
             options: Other fields of the stream.
         """
-        drawn = self.sampling
         options.setdefault("limit", self.settings.get("max_new_tokens", 1))
-        options.setdefault("sampling", Sampling(drawn, seed, sample=sample, prompt=prompt) if drawn else None)
+        sampling = self.sampling and Sampling(self.sampling, seed, sample=sample, prompt=prompt)
+        options.setdefault("sampling", sampling)
         return Stream(prompt, codec=self.codec, stop_ids=self.stop_ids, **options)
 
     def run(self, streams: Sequence[Stream], admit: Admit = lambda _: ()) -> None:
@@ -144,7 +144,7 @@ class Decoder:
             **inputs,
             generation_config=config,
             logits_processor=LogitsProcessorList([_Sample(streams)] if any(s.sampling for s in streams) else []),
-            stopping_criteria=StoppingCriteriaList([_Take(streams, pause)]),
+            stopping_criteria=StoppingCriteriaList([_Take(streams, self._start(inputs), pause)]),
         )
 
     def _beam_search(self, streams: Sequence[Stream], limit: int) -> None:
@@ -154,13 +154,15 @@ class Decoder:
         inputs = self._inputs(streams)
         stop = StoppingCriteriaList([_Cancelled(streams)])
         out = self.model.generate(**inputs, generation_config=config, stopping_criteria=stop)
-        # a causal model returns the prompt first, an encoder-decoder its start token
-        start = 1 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
-        for stream, ids in zip(streams, out[:, start:].tolist(), strict=True):
+        for stream, ids in zip(streams, out[:, self._start(inputs) :].tolist(), strict=True):
             for token in ids:
                 if stream.reason is None:
                     stream.take(token)
             stream.end("length")
+
+    def _start(self, inputs: dict[str, Any]) -> int:
+        """Where new tokens begin in the output: after the prompt, or after the start token of an encoder-decoder."""
+        return 1 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
 
     def _inputs(self, streams: Sequence[Stream]) -> dict[str, Any]:
         pad_left = not self.model.config.is_encoder_decoder
@@ -182,15 +184,17 @@ class _Sample(LogitsProcessor):
 
 
 class _Take(StoppingCriteria):
-    """Passes each sequence its new token; stops when all have ended, or for a pause."""
+    """Passes each sequence its new tokens (one, but for speculative decoding); stops when all have ended, or for a pause."""
 
-    def __init__(self, streams: Sequence[Stream], pause: Callable[[], bool]) -> None:
-        self.streams, self.pause = streams, pause
+    def __init__(self, streams: Sequence[Stream], start: int, pause: Callable[[], bool]) -> None:
+        self.streams, self.taken, self.pause = streams, start, pause
 
     def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> Any:
-        for stream, token in zip(self.streams, input_ids[:, -1].tolist(), strict=True):
-            if stream.reason is None:
-                stream.take(token)
+        for stream, tokens in zip(self.streams, input_ids[:, self.taken :].tolist(), strict=True):
+            for token in tokens:
+                if stream.reason is None:
+                    stream.take(token)
+        self.taken = input_ids.shape[1]
         ended = [stream.reason is not None for stream in self.streams]
         stop = all(ended) or self.pause()
         return torch.tensor([stop or one for one in ended], device=input_ids.device)

@@ -1,4 +1,4 @@
-"""Next-token sampling with one random number generator per sequence, so that a draw does not depend on the batch."""
+"""Next-token sampling with one random number generator per sequence, so that a token does not depend on the batch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Answers a token at a time are the answers of plain generate, whoever joins and leaves the batch meanwhile."""
+"""Continuous batching gives the answers of transformers' generate, whichever sequences join and leave the batch."""
 
 import random
 
@@ -50,19 +50,19 @@ def plain(made):
     return answers
 
 
-def answer_all(made, asked, most=5):
-    """Some at first, others whenever there is room and chance wants it."""
-    waiting, chance = list(asked), random.Random(0)
+def answer_all(made, sequences, max_batch=5):
+    """Start with some sequences, and admit others at random when there is room."""
+    waiting, chance = list(sequences), random.Random(0)
 
-    def more(running):
+    def admit(running):
         new = []
-        while waiting and running + len(new) < most and chance.random() < 0.4:
+        while waiting and running + len(new) < max_batch and chance.random() < 0.4:
             new.append(waiting.pop(0))
         return new
 
     while waiting:
-        made.run([waiting.pop(0) for _ in range(min(2, len(waiting)))], more)
-    return [stream.answer() for stream in asked]
+        made.run([waiting.pop(0) for _ in range(min(2, max_batch, len(waiting)))], admit)
+    return [stream.answer() for stream in sequences]
 
 
 @pytest.mark.parametrize(
@@ -80,19 +80,19 @@ def test_the_answers_are_those_of_generate(name, joins, settings, load, models):
 
 
 @pytest.mark.parametrize("name", ["tiny_t5", "tiny_llama"])
-def test_a_drawn_answer_is_its_seeds_and_not_its_batchs(name, load, models):
+def test_a_sampled_answer_depends_on_its_seed_and_not_on_its_batch(name, load, models):
     made = decoder(name, load, models)
 
-    def drawn(most):
+    def sampled(max_batch):
         asked = streams(made)
         for stream in asked:
             stream.sampling = Sampling({"temperature": 4.0, "top_p": 0.95}, 7, prompt=stream.prompt)
-        return answer_all(made, asked, most)
+        return answer_all(made, asked, max_batch)
 
-    assert drawn(1) == drawn(5) != plain(made)
+    assert sampled(1) == sampled(5) != plain(made)
 
 
-def test_greedy_and_drawn_rows_share_a_batch(load, models):
+def test_greedy_and_sampled_sequences_share_a_batch(load, models):
     made = decoder("tiny_gpt2", load, models)
     asked = streams(made)
     for stream in asked[::2]:
@@ -101,7 +101,7 @@ def test_greedy_and_drawn_rows_share_a_batch(load, models):
 
 
 @pytest.mark.parametrize("name", ["tiny_t5", "tiny_gpt2"])
-def test_who_leaves_frees_the_batch_and_changes_no_other(name, load, models):
+def test_a_cancelled_sequence_leaves_the_batch_and_changes_no_other(name, load, models):
     made = decoder(name, load, models, max_new_tokens=30)
     asked = streams(made)[:4]
     said = []
@@ -117,7 +117,7 @@ def test_who_leaves_frees_the_batch_and_changes_no_other(name, load, models):
     assert [stream.answer() for stream in asked[1:]] == plain(made)[1:4]
 
 
-def test_nothing_is_asked_for_streams_that_left(load, models, monkeypatch):
+def test_cancelled_streams_are_not_decoded(load, models, monkeypatch):
     made = decoder("tiny_gpt2", load, models)
     asked = streams(made)
     for stream in asked:
@@ -136,13 +136,19 @@ def test_settings_that_are_not_supported_are_refused(load, models):
         several.stream_decoder()
 
 
-def test_settings_that_count_positions_keep_a_row_in_its_batch(load, models):
+def test_settings_that_count_positions_keep_a_sequence_in_its_batch(load, models):
     made = decoder("tiny_gpt2", load, models, min_new_tokens=12)
     assert not made.can_join
     assert answer_all(made, streams(made)) == plain(made)
 
 
-def test_the_modes_of_the_model_are_put_back(load, models):
+def test_speculative_decoding_takes_every_token(load, models):
+    made = decoder("tiny_gpt2", load, models, prompt_lookup_num_tokens=3, max_new_tokens=40)
+    wanted = plain(decoder("tiny_gpt2", load, models, max_new_tokens=40))[:3]
+    assert answer_all(made, streams(made)[:3], max_batch=1) == wanted
+
+
+def test_the_models_modes_are_restored(load, models):
     made = decoder("tiny_gpt2", load, models)
     made.model.train()
     made.run(streams(made)[:1])

@@ -1,4 +1,4 @@
-"""Answers: a batch gives what single questions give, and the prompt is the one that was trained."""
+"""Batched generation equals single generation, and the prompt is the trained one."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,7 @@ CONTEXTS = [(Turn("user", "word " * length),) for length in (1, 30, 3, 12, 7)]
 
 
 def sharpened(name, load):
-    """A tiny model whose weights are four times as large, so that its logits are not all alike."""
+    """A tiny model with weights four times as large, so that its logits differ."""
     backbone = Backbone(load(f"model={name}").model, prompt=prompt_config("auto"))
     model = backbone.load()
     with torch.no_grad():
@@ -29,7 +29,7 @@ def sharpened(name, load):
 
 @pytest.mark.parametrize("settings", ["greedy", "beam", "sample"])
 @pytest.mark.parametrize("name", TINY)
-def test_batches_answer_as_single_questions_do(name, settings, load):
+def test_batched_answers_equal_single_ones(name, settings, load):
     model, codec = sharpened(name, load)
     generation = OmegaConf.to_container(
         load(f"generation={settings}", "generation.max_new_tokens=12").generation, resolve=True

@@ -1,4 +1,4 @@
-"""Pieces of an answer: their sum is the answer, nothing that ends it is ever emitted, and draws are a row's own."""
+"""Streaming: the pieces add up to the answer, stop strings are never emitted; sampling depends on seed and prompt only."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -108,7 +108,7 @@ def test_a_cancelled_stream_takes_nothing_more():
     assert ("".join(pieces), made.reason, closed, made.ids) == ("a", "cancelled", [True], [ord("a")])
 
 
-def test_draws_follow_the_distribution_and_the_seed():
+def test_sampling_follows_the_distribution_and_the_seed():
     scores = torch.tensor([[2.0, 1.0, 0.0, -5.0]])
     draw = Sampling({"temperature": 2.0, "top_k": 3}, seed=1)
     drawn = torch.tensor([sampled(draw, scores) for _ in range(4000)])
@@ -123,7 +123,7 @@ def sampled(draw, scores):
     return int(sample_tokens({0: draw}, torch.zeros(1, 1).long(), scores).argmax())
 
 
-def test_seed_sample_and_prompt_each_change_the_draws():
+def test_seed_sample_and_prompt_each_change_the_tokens():
     scores = torch.zeros(1, 1000)
 
     def draws(*arguments, **options):
