@@ -68,7 +68,7 @@ def test_tokens_that_would_not_be_trained_are_refused(peft, load):
         check(load("model=tiny_t5", TOKENS, *peft.split()))
 
 
-def test_rows_are_never_taken_away(load):
+def test_embedding_rows_are_never_removed(load):
     from llmft.models.backbone import new_tokens
 
     cfg = load("model=tiny_gpt2").model

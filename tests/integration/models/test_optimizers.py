@@ -57,7 +57,7 @@ def test_a_gpu_can_page(load, monkeypatch):
         check(load("optim=paged_adamw", "trainer=cpu"))
 
 
-def test_a_fallback_is_said(load, monkeypatch, caplog):
+def test_a_fallback_is_logged(load, monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with caplog.at_level(logging.WARNING, logger=optimizer.log.name):
         made = instantiate(load("optim=paged_adamw", "optim.fallback=true").optim)([torch.nn.Parameter(torch.ones(2))])

@@ -27,7 +27,7 @@ TRAINED = {
 
 
 @pytest.mark.parametrize("overrides", TRAINED)
-def test_so_many_weights_are_trained(overrides, built):
+def test_number_of_trainable_parameters(overrides, built):
     _, module = built("model=tiny_llama", *overrides.split(), *RUN)
     counts = trainable.parameter_counts(module.model)
     added = 0 if "head" in overrides or "unfreeze" in overrides or "none" in overrides else TRAINED[overrides]
@@ -44,7 +44,7 @@ def test_rslora_scales_by_the_root_of_the_rank(built):
 
 
 @pytest.mark.parametrize("model", ["tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma"])
-def test_the_head_alone(model, built):
+def test_only_the_head_is_trained(model, built):
     data, module = built(f"model={model}", "peft=head", *RUN)
     head = module.model.get_output_embeddings().weight
     assert [id(p) for p in module.parameters() if p.requires_grad] == [id(head)]
@@ -55,7 +55,7 @@ def test_the_head_alone(model, built):
 
 
 @pytest.mark.parametrize("model", ["tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma"])
-def test_unfreezing_goes_from_the_answer_down(model, built):
+def test_unfreezing_goes_from_the_output_down(model, built):
     _, module = built(f"model={model}", "peft=unfreeze", *RUN)
     names = {id(p): name.removeprefix("model.") for name, p in module.named_parameters()}
     groups = [[names[id(p)] for p in group] for group in layer_groups.from_the_top(module.model)]
@@ -110,7 +110,7 @@ FITS = ("model=tiny_gpt2", "peft.r=4", "peft.alpha=8", *RUN)
 
 
 @pytest.mark.parametrize("peft", ["lora", "qlora", "lora_8bit"])
-def test_an_adapter_is_trained_on(peft, adapter, built):
+def test_training_continues_from_an_adapter(peft, adapter, built):
     from safetensors.torch import load_file
 
     _, module = built(f"peft={peft}", *FITS, f"peft.adapter={adapter}")
@@ -129,7 +129,7 @@ def test_an_adapter_is_trained_on(peft, adapter, built):
         ("peft=rslora peft.r=4 peft.alpha=8", "peft.rslora=false"),
     ],
 )
-def test_an_adapter_that_was_trained_otherwise_is_refused_with_the_way_out(overrides, way_out, adapter, load):
+def test_an_adapter_with_other_settings_is_refused_with_a_way_out(overrides, way_out, adapter, load):
     from llmft.config.validate import check
 
     with pytest.raises(UserError) as error:

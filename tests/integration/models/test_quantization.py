@@ -70,7 +70,7 @@ def test_an_evaluation_cuts_no_gradient_off(model, peft, built):
 
 
 @pytest.mark.parametrize("peft", [pytest.param("qlora", marks=pytest.mark.slow), "lora_8bit"])
-def test_the_loss_of_a_row_does_not_hang_on_its_batch(peft, built):
+def test_the_loss_of_an_example_does_not_depend_on_its_batch(peft, built):
     data, module = built("model=tiny_llama", f"peft={peft}", *RUN)
     rows = data.encoded["train"][:4]
     single = sum(evaluated(module, training_batch([[row]], data.pad_id)) for row in rows)
@@ -112,7 +112,7 @@ def test_parameters_are_counted_as_weights_and_not_as_bytes(peft, built):
 
 
 @pytest.mark.parametrize("peft", ["qlora", pytest.param("lora_8bit", marks=pytest.mark.slow)])
-def test_a_checkpoint_holds_the_adapter_alone(peft, built):
+def test_a_checkpoint_holds_only_the_adapter(peft, built):
     _, module = built("model=tiny_llama", f"peft={peft}", *RUN)
     checkpoint = {"state_dict": module.state_dict()}
     assert any("base_layer" in name for name in checkpoint["state_dict"])
@@ -129,7 +129,7 @@ def test_a_checkpoint_holds_the_adapter_alone(peft, built):
 
 
 @pytest.mark.slow
-def test_a_packed_line_is_its_rows_on_a_quantised_base(built):
+def test_packing_changes_nothing_on_a_quantized_base(built):
     for model in ("tiny_llama", "tiny_t5"):
         data, module = built(f"model={model}", "peft=qlora", "data.batching=packed", "data.batch_size=1", *RUN)
         assert module.forward_pass.check_packing(data.encoded["train"][:3], data.pad_id) < 1e-4

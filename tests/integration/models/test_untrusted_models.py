@@ -234,7 +234,7 @@ def header(tensors: int, pairs: int) -> bytes:
         header(0, 1) + struct.pack("<Q", 20) + b"general.architecture" + struct.pack("<IQ", 8, 4) + b"evil",
     ],
 )
-def test_a_gguf_file_that_is_none_is_one_line(content, tmp_path, monkeypatch):
+def test_a_file_that_is_not_gguf_is_a_one_line_error(content, tmp_path, monkeypatch):
     from transformers import AutoModelForCausalLM
 
     monkeypatch.setenv("LLMFT_CACHE", str(tmp_path / "cache"))

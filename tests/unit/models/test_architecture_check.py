@@ -19,7 +19,7 @@ from llmft.utils.errors import UserError
         ("+generation.foo=1", "generation.foo: transformers' GenerationConfig has no such setting"),
     ],
 )
-def test_what_the_model_cannot_do_is_found_without_its_weights(override, message, load, monkeypatch):
+def test_faults_of_the_architecture_are_found_without_weights(override, message, load, monkeypatch):
     monkeypatch.setattr(backbone, "load_model", None)
     with pytest.raises(UserError) as error:
         check(load("model=tiny_gpt2", override), architecture=architecture_faults)
@@ -44,7 +44,7 @@ def test_a_right_model_has_no_faults_and_one_that_is_not_here_is_not_fetched(mod
         ("flan_t5_small", "T5Config", ""),
     ],
 )
-def test_packing_with_a_model_that_cannot_is_found_without_its_weights(model, config, said, load, tmp_path):
+def test_a_model_that_cannot_pack_is_found_without_weights(model, config, said, load, tmp_path):
     import transformers
 
     getattr(transformers, config)().save_pretrained(tmp_path)

@@ -51,7 +51,7 @@ def test_perplexity_beyond_a_float_is_infinite():
     assert perplexity(1e4) == math.inf
 
 
-def test_the_head_sees_the_chosen_positions_alone():
+def test_the_head_is_applied_at_the_chosen_positions_only():
     class Model:
         head = torch.nn.Linear(3, 7)
 
@@ -117,7 +117,7 @@ def test_under_autocast_it_multiplies_in_bfloat16_and_keeps_float32_weights():
     assert weight.grad.dtype == hidden.grad.dtype == torch.float32  # pyright: ignore
 
 
-def test_without_gradients_none_are_worked_out():
+def test_under_no_grad_no_gradient_is_computed():
     hidden, weight = torch.randn(5, 6, requires_grad=True), torch.randn(11, 6, requires_grad=True)
     with torch.no_grad():
         total, tokens = chunked_cross_entropy_sum(hidden, weight, None, torch.zeros(5, dtype=torch.long))
@@ -133,7 +133,7 @@ def test_what_is_frozen_gets_no_gradient():
 
 
 @pytest.mark.parametrize("outer_first", [True, False])
-def test_the_head_sees_one_of_the_chosen_positions_and_the_rest_is_kept(outer_first):
+def test_the_head_is_applied_once_and_its_input_is_captured(outer_first):
     class Model:
         head = torch.nn.Linear(3, 7)
 

@@ -68,7 +68,9 @@ class Kernels:
 
     def uses_varlen(self, model: Any, batch: dict[str, Any]) -> bool:
         """Whether a packed batch runs with varlen attention; without it, a packed batch needs positions or block masks."""
-        return "rows" in batch and self.can_unpad(model, batch, max(map(max, lengths(batch["rows"]))))
+        if not self.varlen or "rows" not in batch:
+            return False
+        return self.can_unpad(model, batch, max(map(max, lengths(batch["rows"]))))
 
     @contextmanager
     def enabled(self, model: Any, batch: dict[str, Any], chosen: Tensor, *, varlen: bool) -> Iterator[None]:

@@ -16,12 +16,12 @@ from llmft.models.seq2seq import Seq2SeqForward
 ROWS = torch.tensor([[0, 0, 0, 1, 1, 2], [0, 0, 1, -1, -1, -1]])
 
 
-def test_positions_start_again_in_each_row():
+def test_positions_restart_in_each_example():
     assert positions_in_rows(ROWS).tolist() == [[0, 1, 2, 0, 1, 0], [0, 1, 0, 0, 1, 2]]
     assert row_starts(ROWS).int().tolist() == [[1, 0, 0, 1, 0, 1], [1, 0, 1, 1, 0, 0]]
 
 
-def test_a_token_sees_its_own_row():
+def test_a_token_attends_to_its_own_example():
     mask = block_mask(ROWS[:1], ROWS[:1], torch.float32)
     assert mask.shape == (1, 1, 6, 6)
     assert (mask[0, 0] == 0).int().tolist() == [
@@ -35,12 +35,12 @@ def test_a_token_sees_its_own_row():
     assert mask.min() == torch.finfo(torch.float32).min
 
 
-def test_a_causal_token_sees_nothing_later():
+def test_a_causal_token_attends_to_nothing_later():
     mask = block_mask(ROWS[:1, :3], ROWS[:1, :3], torch.float32, causal=True)
     assert (mask[0, 0] == 0).int().tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
 
 
-def test_cross_attention_goes_to_the_own_source_and_padding_sees_something():
+def test_cross_attention_goes_to_the_own_source_and_padding_attends_to_something():
     targets, sources = torch.tensor([[0, 1, 1, -1]]), torch.tensor([[0, 0, 1]])
     mask = block_mask(targets, sources, torch.bfloat16)
     assert mask.dtype == torch.bfloat16
@@ -64,7 +64,7 @@ def unpadded(family: Any, lines: list[list[EncodedExample]]) -> dict[str, Any]:
     return unpad(batch, *tokens(family, batch))
 
 
-def test_rows_of_a_seq2seq_model():
+def test_unpadded_examples_of_a_seq2seq_model():
     line = unpadded(Seq2SeqForward, [[row] for row in SEQ2SEQ])
     assert line["input_ids"].tolist() == [[3, 4, 1, 3, 1, 9]]
     assert line["attention_mask"].tolist() == [[1] * 6]
@@ -74,7 +74,7 @@ def test_rows_of_a_seq2seq_model():
     assert lengths(line["label_rows"]) == [[2, 4, 1]]
 
 
-def test_packed_lines_of_a_seq2seq_model():
+def test_unpadded_packed_sequences_of_a_seq2seq_model():
     line = unpadded(Seq2SeqForward, [[SEQ2SEQ[1], SEQ2SEQ[0]], [SEQ2SEQ[0], SEQ2SEQ[2]]])
     assert line["input_ids"].tolist() == [[3, 1, 3, 4, 1, 3, 4, 1, 9]]
     assert line["labels"].tolist() == [[5, 6, 7, 1, 5, 1, 5, 1, N, N]]
@@ -82,7 +82,7 @@ def test_packed_lines_of_a_seq2seq_model():
     assert lengths(line["label_rows"]) == [[4, 2, 2, 2]]
 
 
-def test_a_row_of_a_causal_model_keeps_its_untrained_end():
+def test_an_example_of_a_causal_model_keeps_its_untrained_end():
     line = unpadded(
         CausalForward,
         [[EncodedExample([5, 6, 7], [N, 6, N], 1, 2, 1)], [EncodedExample([8, 0, 0, 0], [N, 0, 0, 0], 1, 3, 3)]],
@@ -93,7 +93,7 @@ def test_a_row_of_a_causal_model_keeps_its_untrained_end():
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=8), st.integers(1, 4))
-def test_nothing_is_lost_whatever_the_rows(sizes, line_of):
+def test_unpadding_loses_nothing_whatever_the_lengths(sizes, line_of):
     rows = [EncodedExample([n + 1] * a, [n + 1] * b, 0, b, b) for n, (a, b) in enumerate(sizes)]
     lines = [rows[start : start + line_of] for start in range(0, len(rows), line_of)]
     line = unpadded(Seq2SeqForward, lines)
@@ -116,7 +116,7 @@ def test_a_batch_with_little_padding_is_full():
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8))
-def test_short_rows_side_by_side_lose_no_token(sizes):
+def test_the_padded_layout_of_short_examples_loses_no_token(sizes):
     layout = padded_layout([sizes])
     assert layout
     tokens = torch.arange(sum(sizes))
@@ -130,5 +130,5 @@ def test_short_rows_side_by_side_lose_no_token(sizes):
     assert (~layout.copies).sum(-1).flatten().tolist() == sizes
 
 
-def test_long_rows_do_not_stand_side_by_side():
+def test_long_examples_have_no_padded_layout():
     assert padded_layout([[3, SHORT + 1]]) is None
