@@ -1,4 +1,4 @@
-"""``estimate``: what a training will need, before its weights are loaded."""
+"""``estimate``: memory, steps and time of a training, before its weights are loaded."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ from llmft.utils.logging import log_to, quiet
 
 
 def main(cfg: DictConfig) -> None:
-    """Read and encode the rows, outline the model, and print what is known."""
+    """Encode the data, build the model on the meta device, and print the estimate."""
     quiet()
     log_to(None)
     check(cfg, architecture=architecture_faults)
@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> None:
     for line in found.summary_lines():
         console.print(line, soft_wrap=True)
     if measured:
-        console.print(_told(measured))
+        console.print(_measured_table(measured))
 
 
 def _probe(cfg: DictConfig, data: Any, backbone: Any, found: Estimate) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def _probe(cfg: DictConfig, data: Any, backbone: Any, found: Estimate) -> dict[s
     return benchmark_steps.measure(cfg, data, backbone, steps=found.steps)
 
 
-def _told(measured: dict[str, Any]) -> Table:
+def _measured_table(measured: dict[str, Any]) -> Table:
     table = Table(title=f"measured, {measured['probe_steps']} steps")
     table.add_column("what")
     table.add_column("value", justify="right")

@@ -1,4 +1,4 @@
-"""``evaluate``: a run's test rows (or others, or stored answers) scored, tuned model beside base."""
+"""``evaluate``: score a run on its test rows (or other rows) next to its base model, or score stored answers."""
 
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def _stored(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
 
 
 def _judge_file(cfg: DictConfig) -> Path:
-    """``judge.jsonl``: in the run, or beside the output (without one, the input)."""
+    """Path of ``judge.jsonl``: in the run, or next to the output (the input if there is none)."""
     return user_path(cfg.run) / "judge.jsonl" if cfg.run else user_path(cfg.output or cfg.input).parent / "judge.jsonl"
 
 
@@ -78,61 +78,62 @@ def _run(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
     if cfg.evaluate.seeds and not settings.do_sample:
         raise UserError("evaluate.seeds: this run's answers are the same for each seed; add generation=sample")
     split = "test" if cfg.data.path is None else "train"
-    one = Evaluation(cfg.evaluate, backbone.family(model), data, generator, seed=cfg.seed, split=split)
+    evaluation = Evaluation(cfg.evaluate, backbone.family(model), data, generator, seed=cfg.seed, split=split)
     device = devices.default_device()
     if not trainable.is_adapter(trained.peft) and cfg.evaluate.base:
-        one.base = _asked(one, backbone.family(backbone.load_base()), device)
-    found = one.evaluate_tuned(device) | ({"split": "given"} if cfg.data.path is not None else {})
+        evaluation.base = _evaluate_base(evaluation, backbone.family(backbone.load_base()), device)
+    found = evaluation.evaluate_tuned(device) | ({"split": "given"} if cfg.data.path is not None else {})
     if judge:
-        add_judgement(judge, one.predictions, found, cfg.evaluate, or_fail=True)
-    _write(cfg, folder, trained, one, found)
+        add_judgement(judge, evaluation.predictions, found, cfg.evaluate, or_fail=True)
+    _write(cfg, folder, trained, evaluation, found)
     return found
 
 
-def _asked(one: Evaluation, base: Any, device: Any) -> Any:
-    """What a base model of its own says, in memory for no longer than that."""
-    tuned, one.forward, one.generator.model = (one.forward, one.generator.model), base, base.model
+def _evaluate_base(evaluation: Evaluation, base: Any, device: Any) -> Any:
+    """Evaluate a separate base model (after full fine-tuning), which is freed afterwards."""
+    tuned = evaluation.forward, evaluation.generator.model
+    evaluation.forward, evaluation.generator.model = base, base.model
     try:
-        one.evaluate_base(device)
+        evaluation.evaluate_base(device)
     finally:
-        one.forward, one.generator.model = tuned
-    return one.base
+        evaluation.forward, evaluation.generator.model = tuned
+    return evaluation.base
 
 
 def _rows(cfg: DictConfig, folder: Path, trained: DictConfig) -> InstructionDataModule:
     """The run's rows, split as in training, or all rows of another file.
 
     Raises:
-        UserError: The rows are not there, or are others than those trained on.
+        UserError: The rows do not exist, or have changed since the training.
     """
     if cfg.data.path is not None:
         split = {"train": None, "val": 0, "test": 0}
         other = {"path": cfg.data.path, "limit": cfg.data.limit, "split": split, "split_by": "position"}
         trained.data = OmegaConf.merge(trained.data, other)
     elif cfg.data.limit is not None:
-        raise UserError(f"data.limit={cfg.data.limit}: goes with data.path; of the run's own rows choose evaluate.rows")
+        raise UserError(f"data.limit={cfg.data.limit}: needs data.path; use evaluate.rows for the run's own rows")
     try:
         data = instantiate(trained.data)()
         source = data.source
     except UserError as error:
         raise UserError(
-            f"run={cfg.run}: its rows are not there ({error}); start where they are, or pass data.path"
+            f"run={cfg.run}: its data cannot be read ({error}); start in the folder of the training, or pass data.path"
         ) from None
     before = (read_record(folder).get("data") or {}).get("sha256")
     if cfg.data.path is None and source.sha256 != before:
         raise UserError(
-            f"run={cfg.run}: {source.given} has changed since the training, so that test rows could be rows that were"
-            " trained on; bring the old rows back, or pass data.path for rows to be scored as they are"
+            f"run={cfg.run}: {source.given} has changed since the training, so test rows may have been trained on;"
+            " restore the old file, or pass data.path to score other rows"
         )
     data.read()
     return data
 
 
-def _write(cfg: DictConfig, folder: Path, trained: DictConfig, one: Evaluation, found: dict[str, Any]) -> None:
+def _write(cfg: DictConfig, folder: Path, trained: DictConfig, evaluation: Evaluation, found: dict[str, Any]) -> None:
     if cfg.output:
-        predictions.save(user_path(cfg.output), one.predictions)
+        predictions.save(user_path(cfg.output), evaluation.predictions)
     elif cfg.data.path is None:
-        one.save(folder, found)
+        evaluation.save(folder, found)
         model_card.write(folder, trained)
         if cfg.report.write:
             write_report(folder, cfg.report)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from llmft.config.paths import conf_dir
 from llmft.config.tree import walk
@@ -48,6 +49,8 @@ def composition_faults(command: str, overrides: Sequence[str], config_dir: str |
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from yaml import YAMLError
 
     if config_dir and not Path(config_dir).is_dir():
         return [f"--config-dir={config_dir}: no such folder"]
@@ -57,7 +60,7 @@ def composition_faults(command: str, overrides: Sequence[str], config_dir: str |
     def compose_error(given: Sequence[str]) -> str | None:
         try:
             compose(command, overrides=[*search, *given], return_hydra_config=True)
-        except Exception as error:  # Hydra's and OmegaConf's errors have no common base
+        except (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
             return str(error) or type(error).__name__
         return None
 

@@ -1,1 +1,1 @@
-"""What a training will need, before anything is loaded: memory, steps, time."""
+"""Estimate memory, steps and time of a training before its model is loaded."""

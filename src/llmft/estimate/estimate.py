@@ -1,4 +1,4 @@
-"""A config and its encoded rows -> what the training needs, in numbers, as a table, and as advice."""
+"""Estimate what a training needs: memory by part, parameters, tokens, steps, and the cheapest change that makes it fit."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -18,26 +18,26 @@ WORDS = {
     "weights": "weights",
     "gradients": "gradients",
     "optimizer": "optimizer states",
-    "activations": "activations, fullest batch",
+    "activations": "activations, largest batch",
 }
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is known before the training.
+    """Estimate of a training.
 
     Attributes:
-        memory: Of one process.
-        total: Parameters.
-        trainable: Parameters that are trained.
-        rows: Training rows.
-        tokens: Of an epoch's rows, prompts and answers, without padding.
-        supervised: Of these, those that are trained.
-        batches: Of an epoch, for each process; None for a stream, whose first rows are looked at alone.
+        memory: Bytes of one process by part.
+        total: Number of parameters.
+        trainable: Number of trainable parameters.
+        rows: Number of training rows.
+        tokens: Tokens of an epoch (prompts and answers) without padding.
+        supervised: Supervised tokens of an epoch.
+        batches: Batches per epoch and process; None for a stream, of which only the first rows are read.
         steps: Optimizer steps of the training.
-        on_gpu: Where it runs.
-        available: Bytes of the device (for a CPU: of the machine, or of what this process may use); None if not known.
-        cheapest: The cheapest change that would make it fit, if it does not.
+        on_gpu: Whether it runs on a GPU.
+        available: Bytes of GPU memory, or of memory that this process may use; None if unknown.
+        cheapest: The cheapest change that makes it fit, if it does not fit.
     """
 
     memory: memory.Memory
@@ -53,14 +53,14 @@ class Estimate:
     cheapest: Suggestion | None
 
     def as_json(self) -> dict[str, Any]:
-        """All numbers, in bytes, tokens and steps."""
+        """All values as plain data, in bytes, tokens and steps."""
         found = asdict(self) | {"peak": self.memory.peak}
         found["cheapest"] = self.cheapest.as_json() if self.cheapest else None
         return found
 
     def table(self) -> Table:
-        """The memory, part by part."""
-        table = Table(title=f"memory of one process on the {'GPU' if self.on_gpu else 'CPU'}, at its fullest")
+        """Table of the memory by part."""
+        table = Table(title=f"peak memory of one process on the {'GPU' if self.on_gpu else 'CPU'}")
         table.add_column("part")
         table.add_column("MiB", justify="right")
         for name, size in asdict(self.memory).items():
@@ -70,23 +70,23 @@ class Estimate:
         return table
 
     def summary_lines(self) -> list[str]:
-        """The rest, in sentences."""
-        tokens = f"{self.tokens:,} tokens, {self.supervised:,} of them trained"
-        said = [
+        """Everything but the memory table, one line each."""
+        tokens = f"{self.tokens:,} tokens, {self.supervised:,} of them supervised"
+        lines = [
             f"parameters: {self.total:,}, of them {self.trainable:,} trainable ({100 * self.trainable / self.total:.2f} %)",
-            f"an epoch: {self.rows:,} rows, {tokens}; {self.batches:,} batches"
+            f"epoch: {self.rows:,} rows, {tokens}; {self.batches:,} batches"
             if self.batches
-            else f"the first {self.rows:,} rows of the stream: {tokens}",
-            f"the training: {self.steps:,} optimizer steps",
+            else f"first {self.rows:,} rows of the stream: {tokens}",
+            f"training: {self.steps:,} optimizer steps",
         ]
         if self.available and (not self.cheapest or self.memory.peak > self.available):
             fits = "fits into" if self.memory.peak <= self.available else "does not fit into"
-            said.append(f"it {fits} {self.available / MIB:,.0f} MiB")
-        return [*said, f"cheapest change: {self.cheapest}"] if self.cheapest else said
+            lines.append(f"it {fits} {self.available / MIB:,.0f} MiB")
+        return [*lines, f"cheapest change: {self.cheapest}"] if self.cheapest else lines
 
 
 def load_encoded(cfg: Any) -> tuple[InstructionDataModule, Backbone]:
-    """The rows of a training, encoded, and its backbone."""
+    """Read and encode the data of a training config; returns the data module and the backbone."""
     backbone = Backbone.open(cfg)
     data = instantiate(cfg.data)()
     data.read()
@@ -98,10 +98,10 @@ def estimate(cfg: Any, data: InstructionDataModule, backbone: Backbone, *, too_m
     """Estimate a training.
 
     Args:
-        cfg: Of a training.
-        data: Encoded rows.
-        backbone: Its backbone.
-        too_much: Whether it ran out of memory already, so that it must become smaller whatever there seems to be.
+        cfg: A training config.
+        data: Encoded data module.
+        backbone: The backbone of the config.
+        too_much: Whether the training ran out of memory, so that it must be made smaller whatever the estimate says.
     """
     outline, found = _memory(cfg, data, backbone)
     limit = memory.available_bytes(on_gpu=outline.on_gpu)
@@ -112,11 +112,11 @@ def estimate(cfg: Any, data: InstructionDataModule, backbone: Backbone, *, too_m
     answers = columns["answer_tokens"][train].clip(max=cfg.data.max_answer_tokens)
     cheapest = None
     if too_much or (limit is not None and found.peak > limit):
-        # how much was missing is not known: a fifth of what the training itself takes is worth a new start
-        less = found.peak - 0.2 * (found.peak - found.process) if too_much else found.peak
+        # by how much memory fell short is unknown; saving a fifth of what the training itself takes is worth a restart
+        goal = found.peak - 0.2 * (found.peak - found.process) if too_much else found.peak
         tried = ((change, _memory(change.apply(cfg), data, backbone)[1]) for change in suggest(cfg))
         peaks = ((change, replace(m, process=found.process).peak) for change, m in tried)
-        cheapest = Suggestion.first_that_fits(peaks, min(limit or less, less))
+        cheapest = Suggestion.first_that_fits(peaks, min(limit or goal, goal))
     return Estimate(
         memory=found,
         **outline.counts,

@@ -1,4 +1,4 @@
-"""A config and its rows -> the bytes of its training, part by part, from a model without weights."""
+"""Predict the memory of a training by part, from a model on the meta device."""
 
 import math
 from collections.abc import Iterator
@@ -22,31 +22,31 @@ from llmft.models.backbone.open import Backbone
 from llmft.models.peft import trainable
 from llmft.utils.device import autocast_dtype, runs_on_gpu
 
-# Bytes of a weight in fewer bits, with the scale of its block of 64 (NF4: double quantisation, Dettmers et al. 2023, 2).
+# Bytes of a quantized weight with the scale of its block of 64 (NF4: double quantization, Dettmers et al. 2023, section 3).
 BYTES_PER_WEIGHT = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "fp4": 0.5 + 4 / 64, "int8": 1.0}
 MAX_EPOCHS_SCANNED = 3
-# The C library's malloc holds more than was asked for, in holes between tensors of many sizes: a quarter more and 64 MiB, fitted
-# to the runs of benchmarks/estimate.py.
+# Fragmentation of the C library's malloc between tensors of many sizes: a quarter more and 64 MiB, fitted to the runs of
+# benchmarks/estimate.py.
 MALLOC_SHARE, MALLOC_BYTES = 1.25, 64 * 2**20
-# What a training loads later than this; without them the process would look smaller than it will be.
+# Modules that a training imports later; they are imported here so that their memory counts.
 LOADED_LATER = (
     *("torch._dynamo", "torch._inductor.config", "torch.utils.tensorboard", "lightning.pytorch", "peft", "networkx"),
     *("sacrebleu", "rouge_score.rouge_scorer", "matplotlib.figure", "llmft.commands.train"),
 )
-# Which parts each process of a strategy holds a share of.
+# Parts that a strategy shards over its processes.
 SHARDED_PARTS = {"fsdp": ("weights", "gradients", "optimizer")}
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process at the fullest moment of a training step.
+    """Peak memory of one process in a training step, in bytes.
 
     Attributes:
-        process: Python, libraries and rows (on the CPU; a GPU holds none of them).
-        weights: Of the model, trained or not.
-        gradients: Of the trained weights.
-        optimizer: Its states.
-        activations: What the fullest batch leaves for the backward pass, and what both passes need besides.
+        process: Python, libraries and rows (CPU only; 0 on a GPU).
+        weights: All weights and buffers of the model, and of a teacher.
+        gradients: Gradients of the trainable parameters.
+        optimizer: Optimizer states.
+        activations: Activations of the largest batch, and temporary tensors of both passes.
     """
 
     process: int
@@ -57,16 +57,16 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """All of it."""
+        """Sum of all parts."""
         return sum(asdict(self).values())
 
 
 class MetaModel:
-    """A model without weights, and its parts' sizes.
+    """A model on the meta device, and the memory of its parts.
 
     Args:
-        cfg: Of a training.
-        backbone: Of the same config.
+        cfg: A training config.
+        backbone: The backbone of the config.
     """
 
     def __init__(self, cfg: Any, backbone: Backbone) -> None:
@@ -85,7 +85,7 @@ class MetaModel:
         self.teacher = _teacher(cfg)
 
     def weights(self) -> int:
-        """Bytes of all weights and buffers, a teacher's too."""
+        """Bytes of all weights and buffers, including a teacher's."""
         quantization = BYTES_PER_WEIGHT.get(self.cfg.peft.get("quantise"))
         head = self.model.get_output_embeddings()
         linear = {
@@ -102,20 +102,20 @@ class MetaModel:
         )
 
     def gradients(self) -> int:
-        """Bytes of the gradients."""
+        """Bytes of the gradients of the trainable parameters."""
         return sum(p.numel() * p.element_size() for p in self.trained)
 
     def optimizer(self) -> tuple[int, int]:
-        """Bytes of the optimizer's states, and what an update needs besides."""
+        """Bytes of the optimizer states, and of temporary tensors in an update."""
         optimizer = instantiate(self.cfg.optim)([nn.Parameter(torch.empty_like(p)) for p in self.trained])
-        if type(optimizer).__module__.startswith("bitsandbytes"):  # two states of a byte each, in blocks of 256
+        if type(optimizer).__module__.startswith("bitsandbytes"):  # two 8-bit states, in blocks of 256
             return 2 * sum(p.numel() for p in self.trained), 0
         held = [p for group in optimizer.param_groups for p in group["params"]]
         for p in held:
             p.grad = torch.empty_like(p)
         fused = any(group.get("fused") for group in optimizer.param_groups)
         for group in optimizer.param_groups:
-            if group.get("fused"):  # needs nothing besides, and knows no tensors without numbers
+            if group.get("fused"):  # needs no temporary tensors, and does not support meta tensors
                 group |= {"fused": False, "foreach": False}
             elif group.get("foreach", False) is None:  # torch's choice by device
                 group["foreach"] = self.on_gpu
@@ -126,11 +126,11 @@ class MetaModel:
         return size, 0 if fused else max(0, ledger.peak - size)
 
     def activations(self, batch: dict[str, Any]) -> int:
-        """The most that forward and backward pass of a batch hold, weights and gradients left out."""
+        """Peak bytes of the forward and backward pass of a batch, without weights and gradients."""
         mixed = autocast_dtype(self.cfg.trainer.precision)
         kept = {p: p.data for p in self.model.parameters()}
         casts = 0
-        if mixed:  # autocast works in half precision, and keeps half-precision copies of what is trained
+        if mixed:  # autocast computes in half precision, and caches half-precision copies of trainable weights
             casts = sum(p.numel() * 2 for p in self.trained if p.dim() > 1)
             self.model.to(mixed)
         for p in self.trained:
@@ -138,7 +138,7 @@ class MetaModel:
         gradients = [p.grad for p in self.trained if p.grad is not None]
         eager = self.cfg.model.attention == "eager"
         fused = nullcontext() if eager else fused_attention(on_gpu=self.on_gpu)
-        # causal models get no mask for padding, only one for rows that share a line
+        # causal models get no padding mask, only a block mask for packed sequences
         masked = "rows" in batch or self.model.config.is_encoder_decoder or self.forward.kernels.plain
         with fused, MemoryTracker(*self.model.parameters(), *self.model.buffers(), *gradients, masked=masked) as ledger:
             total, _ = self.forward.loss_sum(batch)
@@ -149,7 +149,7 @@ class MetaModel:
 
 
 def _teacher(cfg: Any) -> int:
-    """Bytes of the weights of the model that is learnt from."""
+    """Bytes of the teacher's weights; 0 without distillation."""
     if not cfg.peft.get("distill_from"):
         return 0
     backbone = Backbone(distillation.config_of(cfg))
@@ -160,29 +160,28 @@ def _teacher(cfg: Any) -> int:
 
 
 def predict_memory(outline: MetaModel, data: InstructionDataModule) -> Memory:
-    """The parts of a training's memory, for the fullest of its batches.
+    """Predict the memory of a training for its largest batch.
 
     Args:
-        outline: The model.
-        data: Encoded rows.
-        process: Bytes that Python, libraries and rows take now.
+        outline: The model on the meta device.
+        data: Encoded data module.
     """
     trainer = outline.cfg.trainer
     batch = training_batch(
-        [[data.encoded["train"][row] for row in line] for line in largest_batch(data, outline.cfg)], data.pad_id
+        [[data.encoded["train"][row] for row in pack] for pack in largest_batch(data, outline.cfg)], data.pad_id
     )
     states, update = outline.optimizer()
     parts = {"weights": outline.weights(), "gradients": outline.gradients(), "optimizer": states}
     activations = max(outline.activations(batch), update)
     ranks = trainer.devices * trainer.num_nodes
     if ranks > 1 and trainer.strategy == "ddp":
-        activations += parts["gradients"]  # the buckets that travel
+        activations += parts["gradients"]  # DDP's buckets
     shared = {
         name: size // ranks if name in SHARDED_PARTS.get(trainer.strategy, ()) else size for name, size in parts.items()
     }
     if outline.on_gpu:
         return Memory(process=0, activations=activations, **shared)
-    with quantization.deferred_compile():  # as a training imports peft
+    with quantization.deferred_compile():  # as in a training
         for name in LOADED_LATER:
             import_module(name)
     return Memory(process=resident_bytes(), activations=int(MALLOC_SHARE * activations) + MALLOC_BYTES, **shared)

@@ -1,4 +1,4 @@
-"""A training step without numbers -> the memory that it would hold at most, byte for byte as torch would ask for it."""
+"""Peak memory of a training step on the meta device, by tracking storages under ``__torch_dispatch__``."""
 
 import weakref
 from collections.abc import Iterator
@@ -14,35 +14,38 @@ ITEM = torch.ops.aten._local_scalar_dense.default
 
 
 class MemoryTracker(TorchDispatchMode):
-    """Counts the bytes of tensors that operations make, while it is on; those that were there before are free.
+    """Dispatch mode that counts the bytes of new tensors; tensors that existed before do not count.
 
     Args:
-        known: Those.
-        masked: What a question to a mask without numbers, whether it masks anything, is answered with.
+        known: Tensors that existed before.
+        masked: Whether attention masks count as masking something. Transformers asks this of a mask's values, which a meta
+            tensor does not have.
 
     Attributes:
-        live: Bytes that are held now.
-        peak: The most that were held at once.
+        live: Bytes that are allocated now.
+        peak: Maximum of ``live``.
     """
 
     def __init__(self, *known: Tensor, masked: bool = True) -> None:
         super().__init__()
         self.masked = masked
         self.live = self.peak = 0
-        self.kept = [tensor.untyped_storage() for tensor in known]  # alive, so that no other gets their address
+        self.kept = [
+            tensor.untyped_storage() for tensor in known
+        ]  # kept alive, so that no new storage gets the same address
         self.seen = {storage._cdata for storage in self.kept}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and book what it made."""
+        """Run an operation and track the storages of its results."""
         if func is ITEM and args[0].is_meta:
-            return not self.masked  # asked is whether a mask masks nothing
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+            return not self.masked  # the check whether a mask masks nothing
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
-                self._book(tensor.untyped_storage())
-        return made
+                self._track(tensor.untyped_storage())
+        return result
 
-    def _book(self, storage: Any) -> None:
+    def _track(self, storage: Any) -> None:
         key, size = storage._cdata, storage.nbytes()
         if key in self.seen:
             return
@@ -58,22 +61,22 @@ class MemoryTracker(TorchDispatchMode):
 
 @contextmanager
 def fused_attention(*, on_gpu: bool) -> Iterator[None]:
-    """Attention without its matrix of weights, where the device has a kernel for that; tensors without numbers know none.
+    """Count attention as a fused kernel does, without the matrix of attention weights; the meta device has no such kernel.
 
     Args:
-        on_gpu: A GPU's kernels drop weights out as well; the CPU's do not.
+        on_gpu: Whether it runs on a GPU, whose fused kernels support dropout (the CPU's do not).
     """
     real = torch.nn.functional.scaled_dot_product_attention
 
     def attention(
         query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, **more: Any
     ) -> Any:
-        learnt = attn_mask is not None and attn_mask.requires_grad  # T5's position bias
-        if learnt or (dropout_p and not on_gpu) or not query.is_meta:
+        trainable = attn_mask is not None and attn_mask.requires_grad  # T5's position bias
+        if trainable or (dropout_p and not on_gpu) or not query.is_meta:
             return real(query, key, value, attn_mask, dropout_p, **more)
         return _Fused.apply(query, key, value, attn_mask)
 
-    # the function itself: a mode of torch's is not on where checkpointing runs a layer again
+    # replaces the function: a TorchFunctionMode is not active when checkpointing recomputes a layer
     torch.nn.functional.scaled_dot_product_attention = attention  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
@@ -82,13 +85,13 @@ def fused_attention(*, on_gpu: bool) -> Iterator[None]:
 
 
 class _Fused(torch.autograd.Function):
-    """Keeps query, key, value, the result, a number per query, and a mask of numbers: what the fused kernels keep."""
+    """Saves for backward what fused kernels save: query, key, value, output, log-sum-exp per query, and the mask."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         out = query.new_empty((*query.shape[:-1], value.shape[-1]))
         kept = [query, key, value, out, query.new_empty(query.shape[:-1], dtype=torch.float32)]
-        if mask is not None and mask.dtype is torch.bool:  # torch makes one of numbers from it, for each layer again
+        if mask is not None and mask.dtype is torch.bool:  # torch converts it to a float mask in each layer
             kept.append(query.new_empty(mask.shape))
         ctx.save_for_backward(*kept)
         return out

@@ -1,4 +1,4 @@
-"""Out of memory -> one message: what the training would need, and the cheapest change."""
+"""Error message for a training that ran out of memory: what it needs, and the cheapest change."""
 
 from typing import Any
 
@@ -8,20 +8,22 @@ from llmft.utils.errors import UserError
 
 
 def out_of_memory_error(cfg: Any, reason: str, where: int = 0, kept: str = "") -> UserError:
-    """The message; call it where the training's tensors are gone already.
+    """Build the error; call it after the training's tensors are freed.
 
     Args:
-        cfg: Of the training.
-        reason: What was said when memory ran out.
-        where: The optimizer step in which it did; 0 where it was in none.
-        kept: What is left of the training.
+        cfg: The training config.
+        reason: The message of the original error.
+        where: The optimizer step in which it occurred; 0 if outside of a step.
+        kept: What is kept of the training.
     """
     head = f"out of memory{f' in step {where}' if where else ''}: {reason}" + (f"\n{kept}" if kept else "")
     try:
         found = estimate(cfg, *load_encoded(cfg), too_much=True)
-    except Exception as error:  # there may be too little memory for this, too
-        ways = "halve data.batch_size and double trainer.accumulate_grad_batches, or take model.gradient_checkpointing=true"
-        return UserError(f"{head}\nwhat it would need could not be estimated ({type(error).__name__}); {ways}")
+    except (MemoryError, RuntimeError, OSError, UserError) as error:  # mostly too little memory for the estimate, too
+        ways = (
+            "halve data.batch_size and double trainer.accumulate_grad_batches, or set model.gradient_checkpointing=true"
+        )
+        return UserError(f"{head}\nits memory could not be estimated ({type(error).__name__}); {ways}")
     console = Console(width=60)
     with console.capture() as printed:
         console.print(found.table())

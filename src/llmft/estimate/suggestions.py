@@ -1,4 +1,4 @@
-"""What makes a training smaller, the cheapest change first."""
+"""Changes that reduce the memory of a training, the cheapest first."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -13,13 +13,13 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Overrides, and what they cost.
+    """Overrides that reduce memory, and their cost.
 
     Attributes:
-        keys: Key to value; a group (``peft``) takes a name.
-        price: In words.
-        peak: Bytes that it leads to, once known.
-        fits: Whether that is little enough.
+        keys: Config keys and values; a group (``peft``) takes the name of an option.
+        price: The cost in words.
+        peak: Predicted peak in bytes, once known.
+        fits: Whether the peak is low enough.
     """
 
     keys: dict[str, Any]
@@ -28,21 +28,21 @@ class Suggestion:
     fits: bool = True
 
     def __str__(self) -> str:
-        """As overrides, with what they lead to and cost."""
-        enough = "" if self.fits else "; still too much, take a smaller model or shorter rows as well"
+        """The overrides with their predicted peak and cost."""
+        enough = "" if self.fits else "; still too much, also use a smaller model or shorter rows"
         return f"{self.overrides} ({self.peak / MIB:,.0f} MiB; {self.price}{enough})"
 
     @property
     def overrides(self) -> str:
-        """As on a command line."""
+        """The overrides as on a command line."""
         return " ".join(f"{key}={str(v).lower() if isinstance(v, bool) else v}" for key, v in self.keys.items())
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """All values as plain data."""
         return {"overrides": self.overrides, "peak": self.peak, "price": self.price, "fits": self.fits}
 
     def apply(self, cfg: DictConfig) -> DictConfig:
-        """The config with it."""
+        """A copy of the config with the overrides applied."""
         changed = cfg.copy()
         for key, value in self.keys.items():
             if key == "peft":
@@ -54,7 +54,7 @@ class Suggestion:
 
     @staticmethod
     def first_that_fits(tried: Iterable[tuple["Suggestion", int]], goal: float) -> "Suggestion | None":
-        """The first change whose peak is within the goal; without one, that of the smallest peak."""
+        """The first suggestion with a peak of at most ``goal`` bytes; if there is none, the one with the lowest peak."""
         seen = []
         for change, peak in tried:
             seen.append(replace(change, peak=peak, fits=peak <= goal))
@@ -64,15 +64,15 @@ class Suggestion:
 
 
 def suggest(cfg: DictConfig) -> Iterator[Suggestion]:
-    """Suggestions to a training, from those that cost a little time to those that change what is trained."""
+    """Yield suggestions, from those that cost some time to those that change what is trained."""
     smaller = list(_smaller_batches(cfg))
     checkpointing = {"model.gradient_checkpointing": True}
     for keys in smaller:
-        yield Suggestion(keys, "the same numbers, a little slower")
+        yield Suggestion(keys, "same results, slightly slower")
     if not cfg.model.gradient_checkpointing:
-        yield Suggestion(checkpointing, "the same numbers, about a third more time")
+        yield Suggestion(checkpointing, "same results, about a third slower")
         for keys in smaller[-1:]:
-            yield Suggestion(checkpointing | keys, "the same numbers, about a third more time")
+            yield Suggestion(checkpointing | keys, "same results, about a third slower")
     else:
         checkpointing = {}
     least = (smaller[-1] if smaller else {}) | checkpointing
@@ -82,12 +82,12 @@ def suggest(cfg: DictConfig) -> Iterator[Suggestion]:
             and name != cfg.peft.name
             and (conf_dir() / "peft" / f"{name}.yaml").exists()
         ):
-            yield Suggestion({"peft": name}, "trains other weights: a little less is learnt")
-            yield Suggestion({"peft": name} | least, "trains other weights: a little less is learnt, and slower")
+            yield Suggestion({"peft": name}, "trains fewer parameters, slightly lower quality")
+            yield Suggestion({"peft": name} | least, "trains fewer parameters, slightly lower quality, and slower")
 
 
 def _smaller_batches(cfg: DictConfig) -> Iterator[dict[str, Any]]:
-    """Half the batch and twice the window compute the same, down to a line."""
+    """Half the batch size with twice the gradient accumulation, which gives the same result, down to a batch of one."""
     size, window = cfg.data.batch_size, cfg.trainer.accumulate_grad_batches
     if cfg.data.batching == "tokens":
         if cfg.data.tokens_per_batch >= 2:
@@ -102,7 +102,7 @@ def _smaller_batches(cfg: DictConfig) -> Iterator[dict[str, Any]]:
 
 
 def load_group(name: str, option: str) -> DictConfig:
-    """An option of a group, with those that it is made of."""
+    """Load an option of a group with its defaults list resolved."""
     cfg = OmegaConf.load(conf_dir() / name / f"{option}.yaml")
     assert isinstance(cfg, DictConfig)
     parents = [load_group(name, parent) for parent in cfg.pop("defaults", []) if parent != "_self_"]

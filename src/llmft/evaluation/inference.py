@@ -1,4 +1,4 @@
-"""A model and test rows -> what it says about them, tuned and base."""
+"""Run a model on test examples: generate answers, and compute the loss of the references."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from llmft.models.forward import Forward
 
 
 class RowResult(NamedTuple):
-    """A model's answer to a row, and its loss on the reference: nats, summed over ``tokens`` supervised tokens."""
+    """A model's answer to an example, and the loss of its reference in nats, summed over ``tokens`` supervised tokens."""
 
     answer: Answer
     nats: float
@@ -22,9 +22,9 @@ class RowResult(NamedTuple):
 def evaluate_rows(
     forward: Forward, generator: Generator, rows: Sequence[EncodedExample], batch_tokens: int
 ) -> list[RowResult]:
-    """Answers and losses, in the order of the rows.
+    """Generate an answer and compute the reference's loss for each example, in order.
 
-    Generation starts from the very ids that the row was (or would have been) trained with, a trimmed prompt included.
+    Generation starts from the same prompt ids as in training, including truncation.
     """
     generator = generator.with_settings(batch_tokens=batch_tokens)
     answers = generator.continued([row.input_ids[: row.prompt_length] for row in rows])
@@ -35,20 +35,20 @@ def evaluate_rows(
 def to_predictions(
     rows: EvalRows, codec: Any, tuned: Sequence[RowResult], base: Sequence[RowResult] | None
 ) -> list[Prediction]:
-    """One per row, not scored yet."""
+    """Build one unscored prediction per example."""
     found = []
-    for i, (example, encoded, told) in enumerate(zip(rows.examples, rows.encoded, tuned, strict=True)):
+    for i, (example, encoded, result) in enumerate(zip(rows.examples, rows.encoded, tuned, strict=True)):
         prompt = codec.tokenizer.decode(encoded.input_ids[: encoded.prompt_length], clean_up_tokenization_spaces=False)
         prediction = Prediction(
             id=example.id,
             prompt=prompt,
             reference=example.answer,
-            answer=told.answer.text,
+            answer=result.answer.text,
             question=example.context[-1].message()["content"],
             place=example.place,
-            ended=told.answer.ended,
-            supervised=told.tokens,
-            nats=told.nats,
+            ended=result.answer.ended,
+            supervised=result.tokens,
+            nats=result.nats,
         )
         if base is not None:
             prediction.base_answer, prediction.base_ended = base[i].answer.text, base[i].answer.ended

@@ -1,4 +1,4 @@
-"""Encoded rows -> the loss of each row's answer, without holding logits of more than one batch."""
+"""Loss of each example's answer, with the logits of only one batch in memory."""
 
 from collections.abc import Sequence
 
@@ -15,13 +15,13 @@ from llmft.utils.modules import eval_mode
 def row_losses(
     forward: Forward, rows: Sequence[EncodedExample], pad_id: int, batch_tokens: int
 ) -> list[tuple[float, int]]:
-    """Nats of each row's supervised tokens, summed, and their number; in the order of the rows.
+    """Cross-entropy in nats summed over each example's supervised tokens, and their number; in order.
 
     Args:
         forward: The model.
-        rows: Unpadded.
-        pad_id: Fills up short rows of a batch.
-        batch_tokens: rows x longest row of a batch.
+        rows: Encoded examples, unpadded.
+        pad_id: Padding token id.
+        batch_tokens: Maximum size of a batch, examples times the longest example.
     """
     found: dict[int, tuple[float, int]] = {}
     with eval_mode(forward.model), torch.inference_mode():

@@ -170,7 +170,7 @@ def test_other_rows_and_changed_rows(llmft, tmp_path):
     assert (code, "has changed since the training" in err) == (2, True)
     file.unlink()
     code, _, err = llmft("evaluate", "run=run")
-    assert (code, "its rows are not there" in err) == (2, True)
+    assert (code, "its data cannot be read" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
