@@ -166,25 +166,34 @@ def llmft(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.Capture
     return run
 
 
+def _encoded(cfg: Any) -> tuple[Any, Any]:
+    """The encoded data of a config, and its backbone (no weights are loaded)."""
+    from hydra.utils import instantiate
+
+    from llmft.models.backbone.open import Backbone
+
+    backbone = Backbone.open(cfg)
+    data = instantiate(cfg.data)()
+    data.read()
+    data.encode(backbone.codec)
+    return data, backbone
+
+
 @pytest.fixture
 def built(load: Callable[..., Any]) -> Callable[..., Any]:
-    """Rows and module of a config, as training builds them: ``data, module = built("model=tiny_t5", "peft=lora")``."""
+    """Encoded data and module of a config, as in training: ``data, module = built("model=tiny_t5", "peft=lora")``."""
 
     def build(*overrides: str) -> tuple[Any, Any]:
         from hydra.utils import instantiate
 
         from llmft.config import auto_values
         from llmft.models.attention.kernels import Kernels
-        from llmft.models.backbone.open import Backbone
         from llmft.models.module import InstructionModule
         from llmft.models.peft import trainable
 
         cfg = load(*overrides)
         auto_values.resolve_auto(cfg)
-        backbone = Backbone.open(cfg)
-        data = instantiate(cfg.data)()
-        data.read()
-        data.encode(backbone.codec)
+        data, backbone = _encoded(cfg)
         model = backbone.load()
         torch.manual_seed(cfg.seed)
         model = trainable.adapt(model, cfg.peft, cfg.model.lora_targets)
@@ -195,22 +204,24 @@ def built(load: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.fixture
+def encoded(load: Callable[..., Any]) -> Callable[..., Any]:
+    """The data of ``built`` without a model: ``data = encoded("model=tiny_t5", "data=alpaca", "data.path=sample")``."""
+
+    def encode(*overrides: str) -> Any:
+        from llmft.config import auto_values
+
+        cfg = load(*overrides)
+        auto_values.resolve_auto(cfg)
+        return _encoded(cfg)[0]
+
+    return encode
+
+
+@pytest.fixture
 def module(load: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Encoded data of a config, of ``rows.jsonl`` in ``tmp_path``: ``data = module("model=tiny_t5")``."""
-    from hydra.utils import instantiate
-
-    from llmft.models.backbone.open import Backbone
-
     monkeypatch.chdir(tmp_path)
-
-    def make(*overrides: str) -> Any:
-        cfg = load("data.path=rows.jsonl", "prompt=plain", *overrides)
-        data = instantiate(cfg.data)()
-        data.read()
-        data.encode(Backbone.open(cfg).codec)
-        return data
-
-    return make
+    return lambda *overrides: _encoded(load("data.path=rows.jsonl", "prompt=plain", *overrides))[0]
 
 
 @pytest.fixture(scope="session")

@@ -89,14 +89,14 @@ def test_a_mix_keeps_where_each_row_is_from(llmft, tmp_path):
     assert (account["rows"], account["kept"]) == (7, 7)
 
 
-def test_weights_say_how_often_a_row_is_trained(built, tmp_path):
+def test_weights_say_how_often_a_row_is_trained(encoded, tmp_path):
     write_rows(tmp_path / "a.jsonl", *(chat_row(f"Q{n}", f"A{n}") for n in range(200)))
     write_rows(tmp_path / "b.jsonl", *({"question": f"Q{n}", "answer_keywords": ["k"]} for n in range(10)))
     options = (
         "model=tiny_gpt2", "data=mix", f"data.sets.academic.path={tmp_path / 'a.jsonl'}", f"data.sets.keyword_qa.path={tmp_path / 'b.jsonl'}",
         "+data.weights.academic=0.25", "+data.weights.keyword_qa=3", "data.split={val: 0.1, test: 0}",
     )  # fmt: skip
-    data, _ = built(*options)
+    data = encoded(*options)
     val = Counter(row.place for row in data.encoded["val"])
     train = Counter(row.place for row in data.encoded["train"])
     assert set(val.values()) == {1}
@@ -106,7 +106,7 @@ def test_weights_say_how_often_a_row_is_trained(built, tmp_path):
     chosen = sum("a.jsonl" in place for place in train)
     there = 200 - sum("a.jsonl" in place for place in val)
     assert 0.1 * there < chosen < 0.4 * there
-    again, _ = built(*options)
+    again = encoded(*options)
     assert [row.place for row in again.encoded["train"]] == [row.place for row in data.encoded["train"]]
 
 

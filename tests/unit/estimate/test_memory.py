@@ -69,10 +69,10 @@ def test_activations_are_what_torch_makes(model, load, built):
     assert predicted == pytest.approx(ledger.peak, rel=0.05)
 
 
-def test_checkpointing_and_small_batches_show(load, built):
+def test_checkpointing_and_small_batches_show(load, encoded):
     def activations(*more):
         outline = outlined(load, *ROWS, "model=tiny_llama", "peft=none", *more)
-        data, _ = built(*ROWS, "model=tiny_llama", "peft=none", *more)
+        data = encoded(*ROWS, "model=tiny_llama", "peft=none", *more)
         return predict_memory(outline, data).activations - MALLOC_BYTES
 
     most = activations()
@@ -80,10 +80,10 @@ def test_checkpointing_and_small_batches_show(load, built):
     assert activations("data.batch_size=2") < 0.7 * most
 
 
-def test_processes_share_what_fsdp_shares(load, built):
+def test_processes_share_what_fsdp_shares(load, encoded):
     def parts(*more):
         outline = outlined(load, *ROWS, "model=tiny_gpt2", "peft=none", "trainer.accelerator=cpu", *more)
-        data, _ = built(*ROWS, "model=tiny_gpt2", "peft=none")
+        data = encoded(*ROWS, "model=tiny_gpt2", "peft=none")
         return predict_memory(outline, data)
 
     one, two = parts(), parts("trainer.strategy=fsdp", "trainer.devices=2")
