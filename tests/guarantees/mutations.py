@@ -41,7 +41,7 @@ FAULTS = [
     Fault("the schedule counts micro-batches", "models/schedule.py", "-(-batches // accumulate) * max_epochs", "batches * max_epochs",
           ACCUMULATION),
     # 2 ranks
-    Fault("a filler's labels are trained", "data/batching/collate.py", "self.rows[row] if row >= 0 else _unlabelled(self.rows[~row])", "self.rows[max(row, ~row)]",
+    Fault("a filler's labels are trained", "data/batching/collate.py", "self.rows[row] if row >= 0 else _without_labels(self.rows[~row])", "self.rows[max(row, ~row)]",
           f"{HERE}/test_ranks_change_nothing.py", 16),
     Fault("all ranks take the same rows", "data/batching/sampler.py", "range(self.start * self.ranks + self.rank,", "range(self.start * self.ranks,",
           "tests/unit/data/batching/test_sampler.py"),
@@ -63,7 +63,7 @@ FAULTS = [
     # 5 labels
     Fault("labels are shifted twice", "models/causal.py", 'targets[:, :-1] = batch["labels"][:, 1:]', 'targets[:, :-2] = batch["labels"][:, 2:]', f"{BATCHING}[tiny_gpt2]"),
     Fault("pads are trained", "data/batching/collate.py", '"labels": _pad(labels, IGNORED)', '"labels": _pad(labels, pad_id)', "tests/unit/data/batching/test_collate.py"),
-    Fault("padding is found by id", "data/batching/collate.py", '_mask([len(line) for line in ids], padded.shape[1])', "(padded != pad_id).long()", "tests/unit/data/batching/test_collate.py"),
+    Fault("padding is found by id", "data/batching/collate.py", '_mask([len(ids_) for ids_ in ids], padded.shape[1])', "(padded != pad_id).long()", "tests/unit/data/batching/test_collate.py"),
     Fault("no stop token", "data/tokenization/codec.py", "whole = [*answer_ids, self.stop_id]", "whole = [*answer_ids]", f"{LABELS}[byte-gpt2-plain]"),
     Fault("the prompt is trained too", "data/tokenization/codec.py", 'if self.train_on == "all" else', 'if self.train_on != "" else', f"{LABELS}[byte-gpt2-plain]"),
     Fault("control tokens in text are control tokens", "data/tokenization/tokenizer.py", "        if not split_controls or not self._names_control(text):\n",

@@ -1,4 +1,4 @@
-"""Encoded rows -> a batch to train on; prompts -> a batch to generate from."""
+"""Collate functions: encoded examples -> a training batch, prompts -> a generation batch."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -12,53 +12,56 @@ from llmft.data.tokenization.codec import IGNORED, EncodedExample
 
 
 class PackedDataset(Dataset[list[EncodedExample]]):
-    """Rows by the lines that a batch sampler gives; a filler line ``(~row,)`` is that row without labels."""
+    """The examples of a (packed) sequence, as the batch sampler gives it; a filler ``(~row,)`` is a row without labels."""
 
     def __init__(self, rows: Sequence[EncodedExample]) -> None:
         self.rows = rows
 
-    def __getitem__(self, line: Pack) -> list[EncodedExample]:
-        return [self.rows[row] if row >= 0 else _unlabelled(self.rows[~row]) for row in line]
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, pack: Pack) -> list[EncodedExample]:
+        return [self.rows[row] if row >= 0 else _without_labels(self.rows[~row]) for row in pack]
 
 
-def _unlabelled(row: EncodedExample) -> EncodedExample:
+def _without_labels(row: EncodedExample) -> EncodedExample:
     return replace(row, labels=[IGNORED] * len(row.labels), supervised=0, place="")
 
 
-def training_batch(lines: Sequence[Sequence[EncodedExample]], pad_id: int) -> dict[str, Any]:
-    """Right-padded lines of one row each; where a line holds several, also where in it each of them stands.
+def training_batch(sequences: Sequence[Sequence[EncodedExample]], pad_id: int) -> dict[str, Any]:
+    """Collate sequences of one example each, or of several (packed), with right padding.
 
-    The attention mask comes from lengths, so a pad id that equals the stop token harms nothing.
+    The attention mask is made from the lengths, so the pad token may equal the stop token.
 
-    Example: rows with ids ``[5, 6, E]`` (labels ``[-100, 6, E]``) and ``[7, E]`` (labels ``[-100, E]``), pad id E::
+    Example: ids ``[5, 6, E]`` (labels ``[-100, 6, E]``) and ``[7, E]`` (labels ``[-100, E]``), pad id E::
 
-        two lines   input_ids       [[5, 6, E], [7, E, E]]
-                    attention_mask  [[1, 1, 1], [1, 1, 0]]
-                    labels          [[-100, 6, E], [-100, E, -100]]
+        two sequences        input_ids       [[5, 6, E], [7, E, E]]
+                             attention_mask  [[1, 1, 1], [1, 1, 0]]
+                             labels          [[-100, 6, E], [-100, E, -100]]
 
-        one line    input_ids       [[5, 6, E, 7, E]]
-                    attention_mask  [[1, 1, 1, 1, 1]]
-                    labels          [[-100, 6, E, -100, E]]
-                    rows            [[0, 0, 0, 1, 1]]
-                    label_rows      [[0, 0, 0, 1, 1]]
+        one packed sequence  input_ids       [[5, 6, E, 7, E]]
+                             attention_mask  [[1, 1, 1, 1, 1]]
+                             labels          [[-100, 6, E, -100, E]]
+                             rows            [[0, 0, 0, 1, 1]]
+                             label_rows      [[0, 0, 0, 1, 1]]
 
     Returns:
         ``input_ids`` [B, S], ``attention_mask`` [B, S], ``labels`` [B, S] (causal) or [B, T] (seq2seq), all int64;
-        ``rows`` [B, S] and ``label_rows`` (as ``labels``), which row of its line a token belongs to and -1 for padding, int64,
-        only where rows are packed; ``places``, a list of strings, one for each row.
+        ``rows`` [B, S] and ``label_rows`` (as ``labels``), int64, only if a sequence is packed: the number of each token's
+        example within its sequence, -1 for padding; ``places``, a list of strings, one for each example.
     """
-    ids = [[i for row in line for i in row.input_ids] for line in lines]
-    labels = [[i for row in line for i in row.labels] for line in lines]
+    ids = [[i for row in pack for i in row.input_ids] for pack in sequences]
+    labels = [[i for row in pack for i in row.labels] for pack in sequences]
     padded = _pad(ids, pad_id)
     batch = {
         "input_ids": padded,
-        "attention_mask": _mask([len(line) for line in ids], padded.shape[1]),
+        "attention_mask": _mask([len(ids_) for ids_ in ids], padded.shape[1]),
         "labels": _pad(labels, IGNORED),
-        "places": [row.place for line in lines for row in line if row.place],
+        "places": [row.place for pack in sequences for row in pack if row.place],
     }
-    if any(len(line) > 1 for line in lines):
-        batch["rows"] = _pad([_numbers(len(row.input_ids) for row in line) for line in lines], -1)
-        batch["label_rows"] = _pad([_numbers(len(row.labels) for row in line) for line in lines], -1)
+    if any(len(pack) > 1 for pack in sequences):
+        batch["rows"] = _pad([_numbers(len(row.input_ids) for row in pack) for pack in sequences], -1)
+        batch["label_rows"] = _pad([_numbers(len(row.labels) for row in pack) for pack in sequences], -1)
     return batch
 
 
@@ -67,7 +70,7 @@ def _numbers(lengths: Iterable[int]) -> list[int]:
 
 
 def generation_batch(prompts: Sequence[Sequence[int]], pad_id: int, *, pad_left: bool) -> dict[str, torch.Tensor]:
-    """Prompts to continue: padded on the left for a causal model (it goes on at the right end), on the right for an encoder.
+    """Collate prompts: left padding for a causal model (it continues at the right end), right padding for an encoder.
 
     Returns:
         ``input_ids`` [B, S] and ``attention_mask`` [B, S], int64.
