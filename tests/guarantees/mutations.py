@@ -64,7 +64,7 @@ FAULTS = [
     Fault("labels are shifted twice", "models/causal.py", 'targets[:, :-1] = batch["labels"][:, 1:]', 'targets[:, :-2] = batch["labels"][:, 2:]', f"{BATCHING}[tiny_gpt2]"),
     Fault("pads are trained", "data/batching/collate.py", '"labels": _pad(labels, IGNORED)', '"labels": _pad(labels, pad_id)', "tests/unit/data/batching/test_collate.py"),
     Fault("padding is found by id", "data/batching/collate.py", '_mask([len(ids_) for ids_ in ids], padded.shape[1])', "(padded != pad_id).long()", "tests/unit/data/batching/test_collate.py"),
-    Fault("no stop token", "data/tokenization/codec.py", "whole = [*answer_ids, self.stop_id]", "whole = [*answer_ids]", f"{LABELS}[byte-gpt2-plain]"),
+    Fault("no stop token", "data/tokenization/codec.py", "ids = [*answer_ids, self.stop_id]", "ids = [*answer_ids]", f"{LABELS}[byte-gpt2-plain]"),
     Fault("the prompt is trained too", "data/tokenization/codec.py", 'if self.train_on == "all" else', 'if self.train_on != "" else', f"{LABELS}[byte-gpt2-plain]"),
     Fault("control tokens in text are control tokens", "data/tokenization/tokenizer.py", "        if not split_controls or not self._names_control(text):\n",
           "        if True:\n            return self._tokenized([text], split_controls=False)[0]\n        if not split_controls or not self._names_control(text):\n", f"{LABELS}[byte-gpt2-plain]"),

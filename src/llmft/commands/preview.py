@@ -1,4 +1,4 @@
-"""``preview``: what the rows become: prompt, ids, tokens, and which of them are trained."""
+"""``preview``: show encoded examples: prompt, ids, tokens, and which of them are trained."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from llmft.utils.text import json_line, printable
 
 
 def main(cfg: DictConfig) -> None:
-    """Encode the rows as training does, and print the first ones and a summary."""
+    """Encode the rows as training does, and print the first examples and a summary."""
     quiet()
     log_to(None)
     check(cfg, models=False)
@@ -40,7 +40,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def as_json(row: EncodedExample, codec: Codec, answer: str) -> dict[str, Any]:
-    """One row as contracted; ``tokens`` and ``trained`` stand beside ``labels`` (for seq2seq: of the target)."""
+    """An example as JSON; ``tokens`` and ``trained`` are aligned with ``labels`` (for seq2seq: of the target)."""
     ids = row.input_ids if row.joined else row.labels
     return {
         "place": row.place,
@@ -66,27 +66,27 @@ def _print_text(
     data: InstructionDataModule, codec: Codec, rows: list[EncodedExample], about: dict[str, str], *, ids: bool
 ) -> None:
     console = Console(highlight=False)
-    whole = not console.is_terminal  # in a file lines stay whole; in a terminal they break between words
+    soft_wrap = not console.is_terminal  # a file keeps long lines; a terminal wraps them between words
     for row in rows:
         console.rule(Text(printable(row.place)), align="left")
-        console.print(Text(_about(row), style="italic"), soft_wrap=whole)
-        console.print(render_spans(trained_spans(row), codec), soft_wrap=whole)
+        console.print(Text(_about(row), style="italic"), soft_wrap=soft_wrap)
+        console.print(render_spans(trained_spans(row), codec), soft_wrap=soft_wrap)
         if ids:
             console.print(_tokens(row, codec))
     console.rule()
     legend = Text.assemble(f"{about['model']}, prompt {about['prompt_name']}; ", ("⟦trained⟧", TRAINED))
-    console.print(legend.append(": loss is taken there, and nowhere else"), soft_wrap=whole)
+    console.print(legend.append(": the tokens with labels"), soft_wrap=soft_wrap)
     for line in data.row_counts.lines():
-        console.print(Text(printable(line)), soft_wrap=whole)
+        console.print(Text(printable(line)), soft_wrap=soft_wrap)
     for line in data.audit.lines() if data.audit else []:
-        console.print(Text(line), soft_wrap=whole)
+        console.print(Text(line), soft_wrap=soft_wrap)
     show_audit(data.audit)
 
 
 def _about(row: EncodedExample) -> str:
     parts = [f"{row.prompt_length} tokens of prompt, {row.answer_length} of answer, {row.supervised} trained"]
-    parts += ["answer cut, no stop token"] * row.cut
-    parts += ["tokens would merge at the answer, which was encoded alone"] * row.merged
+    parts += ["answer truncated, no stop token"] * row.cut
+    parts += ["tokens would merge at the answer, which was encoded separately"] * row.merged
     parts += [f"{len(row.lost)} characters lost"] * bool(row.lost)
     return "; ".join(parts)
 

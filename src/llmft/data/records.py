@@ -1,4 +1,4 @@
-"""What a row means: the neutral record between a data set's rows and a model's prompts."""
+"""``Example``: what a data set makes of a raw row, before any prompt template; and helpers that read and check fields."""
 
 import json
 import re
@@ -12,7 +12,7 @@ ROLES = ("system", "user", "assistant")
 
 
 class RowError(ValueError):
-    """A row that does not mean what its data set says; knows the field, not the place."""
+    """An invalid row: the field and the reason (its place is added by the reader)."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -22,21 +22,21 @@ class RowError(ValueError):
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a conversation; ``input`` is material that the content talks about (Alpaca's input)."""
+    """One turn of a conversation; ``input`` is additional material of an instruction (Alpaca's input)."""
 
     role: str
     content: str
     input: str = ""
 
     def message(self) -> dict[str, str]:
-        """The turn as chat templates take it: ``content`` holds everything, the parts stand beside it."""
-        whole = f"{self.content}\n\n{self.input}" if self.input else self.content
-        return {"role": self.role, "content": whole, "instruction": self.content, "input": self.input}
+        """The turn as a message for a chat template: ``content`` has all of it, ``instruction`` and ``input`` its parts."""
+        full = f"{self.content}\n\n{self.input}" if self.input else self.content
+        return {"role": self.role, "content": full, "instruction": self.content, "input": self.input}
 
 
 @dataclass(frozen=True)
 class Example:
-    """What the model is given (``context``, ends in a user turn) and the answer it shall learn."""
+    """A training example: the context, which ends in a user turn, and the answer to be learned."""
 
     context: tuple[Turn, ...]
     answer: str
@@ -45,14 +45,14 @@ class Example:
     source: str = ""
 
     def with_system(self, system: str | None) -> "Example":
-        """The same example under a system line, unless it brings its own."""
+        """The example with a system prompt, unless it has its own."""
         if not system or self.context[0].role == "system":
             return self
         return replace(self, context=(Turn("system", system), *self.context))
 
 
 def shown(value: object, width: int = 60) -> str:
-    """A value as an error message shows it: JSON where it is JSON, cut at ``width`` characters."""
+    """A value for an error message: as JSON if possible, cut at ``width`` characters."""
     try:
         text = json.dumps(value, ensure_ascii=True)
     except (TypeError, ValueError):
@@ -64,7 +64,7 @@ def value_of(row: Row, field: str, place: str = "") -> Any:
     """The value in a field of a row (or of an object inside it, at ``place``).
 
     Raises:
-        RowError: The row is no object, or the field is missing.
+        RowError: The row is not an object, or the field is missing.
     """
     if not isinstance(row, Mapping):
         raise RowError(place or "row", f"must be an object, got {shown(row)}")
@@ -80,16 +80,20 @@ def text_of(row: Row, field: str, *, blank: bool = False) -> str:
     Args:
         row: The row.
         field: The field's name.
-        blank: Whether empty or whitespace text is allowed.
+        blank: Whether empty text or white space is allowed.
 
     Raises:
-        RowError: The field is missing, not a string, or blank where it must not be.
+        RowError: The field is missing, not a string, or blank and ``blank`` is false.
     """
     return checked_text(value_of(row, field), field, blank=blank)
 
 
 def checked_text(value: object, field: str, *, blank: bool = False) -> str:
-    """``value`` if it is text that can be encoded, else a RowError about ``field``."""
+    """``value`` if it is text that can be encoded.
+
+    Raises:
+        RowError: It is not, or it is blank and ``blank`` is false.
+    """
     if not isinstance(value, str):
         raise RowError(field, f"must be text, got {shown(value)}")
     if not blank and not value.strip():
@@ -100,7 +104,7 @@ def checked_text(value: object, field: str, *, blank: bool = False) -> str:
 
 
 def turns_of(messages: object, field: str = "messages") -> tuple[Turn, ...]:
-    """Chat messages as turns: an optional system turn, then user and assistant in turn, assistant last.
+    """Chat messages as turns: an optional system turn, then user and assistant alternating, assistant last.
 
     Raises:
         RowError: The list, an entry, a role or the order is wrong; names the entry.

@@ -173,7 +173,7 @@ class Preprocessor:
             _drop(counts, example, "answer", why, "nothing to learn", only=only)
             return None
         if self.codec.names_control(example):
-            counts.look(example, self.codec.template.controls)
+            counts.count_controls(example, self.codec.template.controls)
         if not (fitted.trimmed or row.cut):
             return row, {**_columns(example, row), "prompt_tokens": fitted.prompt_tokens}
         counts.over["prompt"] += bool(fitted.trimmed)

@@ -1,4 +1,4 @@
-"""What became of the rows: read, kept, dropped and why, trimmed, and what the tokenizer did to them."""
+"""Row counts: how many rows were read, kept, dropped and why, trimmed, and what the tokenizer did to them."""
 
 import json
 import shutil
@@ -14,21 +14,21 @@ from llmft.data.records import Example
 from llmft.data.tokenization.codec import EncodedExample
 from llmft.utils.text import json_line
 
-SHOWN = 6  # lost characters and control tokens in a line
+SHOWN = 6  # lost characters and control tokens per line
 NAMES = {"\n": "newline", "\t": "tab", "\r": "carriage return", " ": "space"}
 
 
 @dataclass
 class RowCounts:
-    """Counts over one data set; goes to the terminal, ``run.json`` and ``rejected.jsonl``.
+    """Row counts of a data set, for the terminal, ``run.json`` and ``rejected.jsonl``.
 
     Attributes:
-        source: The file or data set as the user named it.
-        sha256: Of the file.
-        budgets: The most tokens of a ``prompt`` and of an ``answer``.
-        kept: Rows of which something is trained; ``read`` is ``kept`` and all of ``dropped``.
-        sequences: What they became: of a conversation each trained turn may be one.
-        files: What was listed before, on disk.
+        source: ``data.path`` as the user wrote it.
+        sha256: Digest of the file.
+        budgets: Max tokens of a ``prompt`` and of an ``answer``.
+        kept: Rows with trained tokens; ``read`` is the sum of ``kept`` and ``dropped``.
+        sequences: Encoded examples; each trained turn of a conversation may be one.
+        files: ``rejected.jsonl`` of saved counts that were added.
     """
 
     source: str
@@ -62,17 +62,17 @@ class RowCounts:
     control_tokens: Counter[str] = field(default_factory=Counter)
 
     def drop(self, place: str, name: str, reason: str, why: str) -> None:
-        """Leave a row out: ``why`` is the short reason that is counted, ``reason`` the whole one."""
+        """Count and list a dropped row: ``why`` is the short reason that is counted, ``reason`` the full one."""
         self.dropped[why] += 1
         self.first = self.first or f"{place}: {name}: {reason}"
         self.note(place, name, reason, "drop")
 
     def note(self, place: str, name: str, reason: str, action: str) -> None:
-        """List what was done to a row for ``rejected.jsonl``."""
+        """List a row for ``rejected.jsonl``."""
         self.rejected.append({"place": place, "field": name, "reason": reason, "action": action})
 
     def trim(self, place: str, parts: Sequence[str], cut: bool, prompt: int, answer: int, budgets: Truncation) -> None:
-        """Count and list what a kept row has lost: the parts of its prompt, and the end of its answer."""
+        """Count and list what was truncated of a kept row: parts of its prompt, and the end of its answer."""
         self.trimmed += bool(parts)
         self.trimmed_parts.update(parts)
         for part in parts:
@@ -83,7 +83,7 @@ class RowCounts:
             self.note(place, "answer", why, "cut")
 
     def add(self, other: "RowCounts") -> None:
-        """Add the counts of other rows (the first place of trouble stays the first)."""
+        """Add the counts of other rows."""
         for entry in fields(self):
             mine, theirs = getattr(self, entry.name), getattr(other, entry.name)
             if isinstance(mine, Counter | list):
@@ -94,17 +94,17 @@ class RowCounts:
         self.longest = {part: max(n, other.longest[part]) for part, n in self.longest.items()}
 
     def save(self, folder: Path) -> None:
-        """Write the counts beside the rows that they are of; what is listed goes to ``rejected.jsonl``."""
+        """Write the counts to a folder; listed rows go to ``rejected.jsonl``."""
         self.write_rejected(folder / "rejected.jsonl")
         counts = {
             entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in ("rejected", "files")
         }
         counts["bos_per_row"] = list(self.bos_per_row.items())
-        (folder / "account.json").write_text(json.dumps(counts, ensure_ascii=True), encoding="utf-8")
+        (folder / "row_counts.json").write_text(json.dumps(counts, ensure_ascii=True), encoding="utf-8")
 
     def add_saved(self, folder: Path) -> None:
-        """Add the counts that ``save`` wrote; the listed rows stay in their file."""
-        counts = json.loads((folder / "account.json").read_text(encoding="utf-8"))
+        """Add the counts that ``save`` has written; the listed rows stay in their file."""
+        counts = json.loads((folder / "row_counts.json").read_text(encoding="utf-8"))
         counts["bos_per_row"] = dict(counts["bos_per_row"])
         other = RowCounts("", None)
         for name, value in counts.items():
@@ -114,15 +114,15 @@ class RowCounts:
         if (folder / "rejected.jsonl").exists():
             self.files.append(folder / "rejected.jsonl")
 
-    def look(self, example: Example, controls: Sequence[str]) -> None:
-        """Count the control tokens that a kept row's text holds (they are encoded as text)."""
+    def count_controls(self, example: Example, controls: Sequence[str]) -> None:
+        """Count the control tokens in the text of a kept row (they are encoded as text)."""
         text = "\0".join([example.answer, *(text for turn in example.context for text in (turn.content, turn.input))])
         found = {token: text.count(token) for token in controls if token in text}
         self.control_tokens.update(found)
         self.control_rows += bool(found)
 
     def count(self, rows: Sequence[EncodedExample], bos_id: int | None, stop_id: int) -> None:
-        """Add what encoding did to the rows that are kept."""
+        """Count what encoding did to kept rows."""
         self.sequences += len(rows)
         for row in rows:
             prompt = row.input_ids[: row.prompt_length]
@@ -168,7 +168,7 @@ class RowCounts:
         }
 
     def lines(self) -> list[str]:
-        """The counts for people; a line about trouble only where there was some."""
+        """The counts as lines of text; a warning line only if its count is not 0."""
         dropped = ", ".join(f"{count} {why}" for why, count in self.dropped.items())
         longest = ", ".join(f"{part} {n} of {self.budgets.get(part)}" for part, n in self.longest.items())
         lines = [
@@ -177,7 +177,9 @@ class RowCounts:
             + f"; {self.supervised_tokens:,} supervised tokens; longest in tokens: {longest}"
         ]
         if over := ", ".join(f"{n:,} {part}s" for part, n in sorted(self.over.items(), reverse=True) if n):
-            lines.append(f"over the budget: {over}, of {self.examples:,} rows; data.too_long says what becomes of them")
+            lines.append(
+                f"over the budget: {over}, of {self.examples:,} rows; data.too_long decides what happens to them"
+            )
         if self.unused:
             lines.append(f"{self.unused} kept rows are in no split (data.split adds up to less than 1)")
         if self.trimmed or self.cut:
@@ -186,10 +188,10 @@ class RowCounts:
                 f"{self.cut} answers (these train no stop token); rejected.jsonl lists them"
             )
         if self.parts_dropped:
-            lines.append(f"{self.parts_dropped.total()} turns of conversations are left out{_of(self.parts_dropped)}")
+            lines.append(f"{self.parts_dropped.total()} turns of conversations are dropped{_of(self.parts_dropped)}")
         if self.merged:
             lines.append(
-                f"{self.merged} rows: tokens would merge across prompt and answer; their answers were encoded alone"
+                f"{self.merged} rows: tokens would merge across prompt and answer; their answers were encoded separately"
             )
         if self.untrained_turns:
             lines.append(
@@ -198,7 +200,9 @@ class RowCounts:
         if self.lost:
             which = ", ".join(f"{_name(char)} {count}" for char, count in self.lost.most_common(SHOWN))
             rest = ", ..." if len(self.lost) > SHOWN else ""
-            lines.append(f"{self.lost_rows} rows: the tokenizer loses {self.lost.total()} characters ({which}{rest})")
+            lines.append(
+                f"{self.lost_rows} rows: the tokenizer cannot represent {self.lost.total()} characters ({which}{rest})"
+            )
         if self.control_rows:
             which = ", ".join(f"{token} {count}" for token, count in self.control_tokens.most_common(SHOWN))
             lines.append(f"{self.control_rows} rows: control tokens in their text stay text ({which})")
@@ -210,7 +214,7 @@ class RowCounts:
         return lines
 
     def faults(self) -> list[str]:
-        """What must not be trained on, whatever the user says."""
+        """Errors that no option allows: rows that do not train their stop token."""
         if not self.without_stop:
             return []
         return [
@@ -219,10 +223,10 @@ class RowCounts:
         ]
 
     def write_rejected(self, file: Path) -> None:
-        """``rejected.jsonl``: place, field, reason and action (``drop``, ``trim``, ``cut``) of every row that lost something."""
+        """``rejected.jsonl``: place, field, reason and action (``drop``, ``trim``, ``cut``) of every affected row."""
         if not (self.rejected or self.files):
             return
-        # text of a row may hold half a character; it is written as JSON writes it
+        # the text of a row may contain half of a surrogate pair, which is escaped
         with file.open("w", encoding="utf-8", errors="backslashreplace") as handle:
             for part in self.files:
                 with part.open(encoding="utf-8") as lines:
@@ -231,13 +235,13 @@ class RowCounts:
 
 
 def _neighbours(ids: list[int], wanted: int) -> bool:
-    """Whether an id stands twice in a row (which list methods find quicker than a loop over all ids)."""
+    """Whether an id occurs twice in succession (list methods find it faster than a loop over all ids)."""
     last = ids.index(wanted)
     for _ in range(ids.count(wanted) - 1):
-        place = ids.index(wanted, last + 1)
-        if place == last + 1:
+        position = ids.index(wanted, last + 1)
+        if position == last + 1:
             return True
-        last = place
+        last = position
     return False
 
 

@@ -1,4 +1,4 @@
-"""An Example and the token budgets -> an encoded row that fits, or the reason why it does not."""
+"""Truncation: encode an example within the token budgets, or report why it does not fit."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ Context = tuple[Turn, ...]
 
 
 class TooLongError(Exception):
-    """A row over a budget that its policy does not bring under it."""
+    """An example over a budget that the policy cannot truncate."""
 
     def __init__(self, part: str, tokens: int, budget: int) -> None:
         super().__init__(f"has {tokens} tokens, data.max_{part}_tokens is {budget}")
@@ -20,7 +20,7 @@ class TooLongError(Exception):
 
 
 class Truncated(NamedTuple):
-    """A row within its budgets, the parts of its prompt that were trimmed, and the prompt's tokens before that."""
+    """An encoded example within the budgets, the truncated parts of its prompt, and the prompt's tokens before truncation."""
 
     row: EncodedExample
     trimmed: tuple[str, ...]
@@ -29,25 +29,25 @@ class Truncated(NamedTuple):
 
 @dataclass(frozen=True)
 class Truncation:
-    """Budgets of prompt and answer in tokens (the answer's with its stop token), and what to do beyond them."""
+    """Max tokens of prompt and answer (the answer with its stop token), and the policy for longer examples."""
 
     max_prompt: int
     max_answer: int
     too_long: str
 
     def fit(self, example: Example, codec: Codec, prompt: Prompt | None = None) -> Truncated:
-        """The encoded row.
+        """Encode an example, truncated by the policy if it is over a budget.
 
-        A prompt loses the end of its system text or of an input, the longest first, never the template's frame nor the
-        question; a cut answer keeps its head and gets no stop token.
+        ``trim_prompt`` cuts the end of the system prompt or of an input, the longest first, never the template or the question;
+        ``trim_answer`` cuts the end of the answer, which then has no stop token.
 
         Args:
-            example: What is encoded.
-            codec: By what.
-            prompt: The example's, where it has been rendered already.
+            example: To be encoded.
+            codec: Encodes it.
+            prompt: Its rendered prompt; None renders it.
 
         Raises:
-            TooLongError: The row is over a budget and the policy is another, or trimming was not enough.
+            TooLongError: The example is over a budget, and the policy does not allow or achieve its truncation.
         """
 
         def excess(context: Context) -> int:
@@ -71,17 +71,17 @@ class Truncation:
 
 
 def shorten(context: Context, excess: Callable[[Context], int], over: int) -> tuple[Context, tuple[str, ...]] | None:
-    """The context with as many tokens of its system text and inputs as fit, and which of them lost something.
+    """Truncate the system prompt and the inputs of a context until it fits.
 
-    The longest is cut first, at its end; a part that is not enough is emptied before the next one is cut.
+    The longest is cut first, at its end; it is emptied before the next one is cut.
 
     Args:
-        context: A context that is too long.
-        excess: The tokens of a context over the budget, at most 0 where it fits.
-        over: Those of ``context``.
+        context: A context over the budget.
+        excess: Tokens of a context over the budget, at most 0 if it fits.
+        over: The excess of ``context``.
 
     Returns:
-        None if the questions alone are too long.
+        The context and the names of its truncated parts; None if the questions are too long by themselves.
     """
     parts = [(i, "content", "system") for i, turn in enumerate(context) if turn.role == "system"]
     parts += [(i, "input", "input") for i, turn in enumerate(context) if turn.input]
@@ -106,7 +106,7 @@ def shorten(context: Context, excess: Callable[[Context], int], over: int) -> tu
 
 
 def _longest(excess: Callable[[int], int], length: int, emptied: int, over: int) -> int:
-    """The most characters whose ``excess`` is at most 0: guessed from the tokens at both ends, and every third time halved."""
+    """The max number of characters whose ``excess`` is at most 0, by interpolation search (every third step bisects)."""
     low, high, steps = 0, length, 0  # low fits with ``emptied`` to spare, high does not by ``over``
     while high - low > 1 and emptied < 0:
         steps += 1

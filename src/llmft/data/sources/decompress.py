@@ -1,4 +1,4 @@
-"""A file, packed or not -> its bytes and lines, read as far as they are needed."""
+"""Stream the bytes and lines of a file, compressed or not."""
 
 import gzip
 from collections.abc import Iterator
@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 from llmft.utils.errors import UserError
 
-# What a file may be, with or without a packer's ending behind it.
+# Formats of files, each also with the suffix of a compression.
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 PACKERS = (".gz", ".zst")
-# No row of text is longer; a file without line ends would fill the memory otherwise.
+# Max bytes of a line: a file without line ends would fill the memory otherwise.
 MAX_LINE = 64 * 2**20
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class ParsedRow(NamedTuple):
-    """A parsed row, or what kept it from being parsed (``fault``), and where it stands."""
+    """A parsed row with its place, or the reason why it could not be parsed (``fault``)."""
 
     place: str
     row: Any
@@ -25,7 +25,7 @@ class ParsedRow(NamedTuple):
 
 
 def kind(file: Path) -> str | None:
-    """The ending that says how a file is read, None where it is not one of ours."""
+    """The suffix of a file's format (of ``KINDS``), None if it is not supported."""
     endings = [ending.lower() for ending in file.suffixes[-2:]]
     packed = bool(endings) and endings[-1] in PACKERS
     ending = endings[-2] if packed and len(endings) == 2 else endings[-1] if endings else ""
@@ -34,10 +34,10 @@ def kind(file: Path) -> str | None:
 
 @contextmanager
 def opened(file: Path) -> Iterator[Any]:
-    """The unpacked bytes of a file, as a buffered binary stream.
+    """Open a file as a buffered binary stream of decompressed bytes.
 
     Raises:
-        OSError, EOFError, zlib.error, pyarrow.ArrowException: It cannot be read or is cut short (while it is read).
+        OSError, EOFError, zlib.error, pyarrow.ArrowException: It cannot be read, or is truncated (raised while reading).
     """
     ending = file.suffix.lower()
     if ending == ".gz":
@@ -56,7 +56,7 @@ def opened(file: Path) -> Iterator[Any]:
 
 
 def byte_lines(given: str, stream: Any) -> Iterator[tuple[int, bytes | None]]:
-    """Lines by newline alone, with their numbers from 1; None in place of one that is too long.
+    """Yield the lines (separated by newline only) with their numbers from 1; None for a line that is too long.
 
     Raises:
         UserError: The file is UTF-16.
@@ -79,5 +79,5 @@ def byte_lines(given: str, stream: Any) -> Iterator[tuple[int, bytes | None]]:
 
 
 def not_utf8(data: bytes, error: UnicodeDecodeError) -> str:
-    """What is wrong with bytes that are no text."""
+    """The error message for bytes that are not UTF-8."""
     return f"not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8"

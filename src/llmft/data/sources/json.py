@@ -1,4 +1,4 @@
-"""JSON lines, and JSON lists or objects of lists -> rows."""
+"""Read rows from JSON Lines, and from a JSON list of rows or object of columns."""
 
 import codecs
 import json
@@ -16,11 +16,11 @@ CHUNK = 2**20
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys differ: of two equal ones Python would keep the last without a word."""
+    """An object without duplicate keys: Python would silently keep the last value."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the field {shown(next(name for name in names if names.count(name) > 1))} stands there twice")
+        raise ValueError(f"the field {shown(next(name for name in names if names.count(name) > 1))} is there twice")
     return found
 
 
@@ -28,10 +28,10 @@ DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def read_jsonl(given: str, file: Path) -> Iterator[ParsedRow]:
-    """One row a line; blank lines are skipped, broken ones come with their fault."""
+    """Yield one row per line; blank lines are skipped, invalid ones have a ``fault``."""
     empty = True
     with opened(file) as stream:
-        # by newline alone: splitlines() would also cut at U+2028 inside a string
+        # by newline only: splitlines() would also split at U+2028 inside a string
         for number, raw in byte_lines(given, stream):
             if raw is not None and not raw.strip():
                 continue
@@ -42,7 +42,7 @@ def read_jsonl(given: str, file: Path) -> Iterator[ParsedRow]:
 
 
 class EmptyFileError(UserError):
-    """A file without a row, and without anything else."""
+    """An empty file."""
 
     def __init__(self, given: str) -> None:
         super().__init__(f"{given}:1: the file is empty")
@@ -62,7 +62,7 @@ def _line(place: str, raw: bytes | None) -> ParsedRow:
 
 
 class _Window:
-    """A text that is read as far as it is needed and forgotten behind that."""
+    """A sliding window over a text file, for parsing a JSON file of any size value by value."""
 
     def __init__(self, given: str, stream: Any) -> None:
         self.given, self.stream = given, stream
@@ -70,7 +70,7 @@ class _Window:
         self.text, self.at, self.line, self.ended = "", 0, 1, False
 
     def more(self) -> bool:
-        """Read on, as much again as is held; False at the end."""
+        """Read more (as much again as the window has); False at the end of the file."""
         if self.ended:
             return False
         data = self.stream.read(max(CHUNK, len(self.text) - self.at))
@@ -90,7 +90,7 @@ class _Window:
         return True
 
     def next(self) -> str:
-        """The next character that is not white, "" at the end."""
+        """The next character that is not white space, "" at the end."""
         while True:
             match = WHITESPACE.match(self.text, self.at)
             self.at = match.end() if match else self.at
@@ -100,10 +100,10 @@ class _Window:
                 return ""
 
     def value(self) -> Any:
-        """The JSON value that begins here.
+        """Parse the JSON value at the position.
 
         Raises:
-            UserError: It is broken; nothing behind it can be read.
+            UserError: It is invalid; nothing after it can be read.
         """
         while True:
             try:
@@ -112,12 +112,12 @@ class _Window:
                 if not self.more():
                     raise self.broken(error) from None
                 continue
-            if end < len(self.text) or not self.more():  # a number at the end of what was read may go on
+            if end < len(self.text) or not self.more():  # a number at the end of the window may continue
                 self.at = end
                 return value
 
     def broken(self, error: Exception | str) -> UserError:
-        """A fault where it was found, behind which nothing can be read."""
+        """The error for invalid JSON, with its line."""
         at = getattr(error, "pos", self.at)
         what = "nested too deep" if isinstance(error, RecursionError) else getattr(error, "msg", error)
         line = self.line + self.text.count("\n", 0, at)
@@ -125,10 +125,10 @@ class _Window:
 
 
 def read_json(given: str, file: Path) -> Iterator[ParsedRow]:
-    """The rows of a list, each at the line where it begins; or of an object of lists, by their number.
+    """Yield the rows of a list, each with the line where it begins; or of an object of lists, by number.
 
     Raises:
-        UserError: The file is broken, empty, or holds something else.
+        UserError: The file is invalid, empty, or has another content.
     """
     with opened(file) as stream:
         window = _Window(given, stream)
@@ -173,7 +173,7 @@ def _columns(given: str, window: _Window) -> Iterator[ParsedRow]:
         raise window.broken("expected nothing behind the object")
     if not columns or not all(isinstance(column, list) for column in columns.values()):
         raise UserError(
-            f"{given}:1: a .json file must hold a list of rows, or an object of lists (one a field), got {shown(columns)}"
+            f"{given}:1: a .json file must hold a list of rows, or an object of lists (one per field), got {shown(columns)}"
         )
     sizes = {name: len(column) for name, column in columns.items()}
     if len(set(sizes.values())) > 1:

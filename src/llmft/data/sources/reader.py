@@ -1,4 +1,4 @@
-"""A source -> its rows in order, each with its place."""
+"""Read the rows of a source in order, each with its place."""
 
 import zlib
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ READERS = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": r
 
 
 def read(source: Source) -> Iterator[ParsedRow]:
-    """The rows of a source in order; a row that cannot be parsed comes with its fault.
+    """Yield the rows of a source in order; a row that cannot be parsed has a ``fault``.
 
     Raises:
-        UserError: A file as a whole cannot be read (cut short, broken beyond a row, empty), or the Hub is out of reach.
+        UserError: A file cannot be read (truncated, invalid beyond a single row, empty), or the Hub cannot be reached.
     """
     if source.hub:
         for number, row in enumerate(source.hub.rows(), start=1):
@@ -30,15 +30,15 @@ def read(source: Source) -> Iterator[ParsedRow]:
             yield from read_file(part.given, part.file)
         except EmptyFileError:
             empty += 1
-            if empty == len(source.parts):  # of several shards, some may be empty
+            if empty == len(source.parts):  # single shards may be empty
                 raise
 
 
 def read_file(given: str, file: Path) -> Iterator[ParsedRow]:
-    """The rows of one file, whose ending says how it is read.
+    """Yield the rows of one file, by the format of its suffix.
 
     Raises:
-        UserError: The file as a whole cannot be read.
+        UserError: The file cannot be read.
     """
     import pyarrow
 
@@ -49,7 +49,7 @@ def read_file(given: str, file: Path) -> Iterator[ParsedRow]:
 
 
 def lines_of(given: str, file: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file with their numbers from 1, without their ends.
+    """Yield the lines of a text file with their numbers from 1, without line ends.
 
     Raises:
         UserError: The file cannot be read, or is not UTF-8.

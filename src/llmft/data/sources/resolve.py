@@ -1,4 +1,4 @@
-"""``data.path`` -> where rows come from: the sample, files, a Hub data set or a URL."""
+"""Resolve ``data.path``: the shipped sample, files, a Hub data set or a URL."""
 
 import glob
 import hashlib
@@ -20,7 +20,7 @@ ENDINGS = f"{', '.join(KINDS[:-1])} (each also .gz or .zst) or {KINDS[-1]}"
 
 
 class SourceFile(NamedTuple):
-    """A file, and its name in the places of its rows."""
+    """A file, and its name in the places of its rows (as the user wrote it)."""
 
     given: str
     file: Path
@@ -28,12 +28,12 @@ class SourceFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from.
+    """The files or the Hub data set of a data set.
 
     Attributes:
-        given: As the user wrote it.
-        parts: The files, in order; none where it is a Hub data set.
-        sha256: Of the one file; of several, the digest of their digests and names.
+        given: ``data.path`` as the user wrote it.
+        parts: The files, in order; empty for a Hub data set.
+        sha256: Digest of the file; of several files, the digest of their digests and names.
         hub: The Hub data set, if it is one.
     """
 
@@ -53,19 +53,19 @@ def find(
     hub_split: str = "train",
     streaming: bool = False,
 ) -> Source:
-    """What ``data.path`` means.
+    """Resolve ``data.path``; a URL is downloaded.
 
     Args:
         path: ``sample``, a file, a folder, a pattern with ``*``, a list of files, an https URL or a Hub data set id.
-        name: The data set's name, which names its shipped sample.
-        sha256: What the file must have; a URL needs it, here or as ``#sha256=...`` behind it.
-        revision: Of a Hub data set: branch, tag or commit.
-        subset: Of a Hub data set.
-        hub_split: Of a Hub data set: which of its splits is read (``data.split`` deals it out).
-        streaming: Of a Hub data set: its rows are not kept on disk.
+        name: Name of the data set, for its shipped sample.
+        sha256: Expected digest of the file; required for a URL, here or as ``#sha256=...`` after it.
+        revision: Branch, tag or commit of a Hub data set.
+        subset: Subset of a Hub data set.
+        hub_split: Split of a Hub data set that is read (``data.split`` splits it further).
+        streaming: Whether a Hub data set is streamed, without a copy on disk.
 
     Raises:
-        UserError: There is no such file, folder or sample, or its kind is unknown.
+        UserError: There is no such file, folder or sample, or its format is not supported.
     """
     if not isinstance(path, str):
         parts = [part for entry in path for part in _files(entry)]

@@ -1,4 +1,4 @@
-"""CSV, TSV and Parquet -> rows, by their number from 1 (the header is none)."""
+"""Read rows from CSV, TSV and Parquet, numbered from 1 (without the header)."""
 
 import csv
 import re
@@ -10,21 +10,21 @@ from llmft.data.sources.decompress import MAX_LINE, ParsedRow, byte_lines, opene
 from llmft.data.sources.json import EmptyFileError
 from llmft.utils.errors import UserError
 
-# What bytes that are no UTF-8 become while a line is cut into fields.
+# Bytes that are not UTF-8, escaped as surrogates.
 ESCAPED = re.compile("[\udc80-\udcff]")
 PARQUET_ROWS = 256
 
 
 def read_csv(given: str, file: Path, delimiter: str = ",") -> Iterator[ParsedRow]:
-    """Fields as text under the names of the first line; a field may be quoted and hold line ends.
+    """Yield the rows as text, with the names of the first line; a quoted field may contain line ends.
 
     Raises:
-        UserError: Quotes are broken (nothing behind them can be read), names are missing or there twice, or it is empty.
+        UserError: Quotes are invalid (nothing after them can be read), names are missing or duplicate, or the file is empty.
     """
     csv.field_size_limit(MAX_LINE)
     number = 0
     with opened(file) as stream:
-        # a line that is too long becomes a field that csv refuses by name
+        # a line that is too long becomes a field that csv refuses
         lines = (
             "x" * (MAX_LINE + 1) if raw is None else raw.decode("utf-8", errors="surrogateescape")
             for _, raw in byte_lines(given, stream)
@@ -71,10 +71,10 @@ def read_tsv(given: str, file: Path) -> Iterator[ParsedRow]:
 
 
 def read_parquet(given: str, file: Path) -> Iterator[ParsedRow]:
-    """The rows of a Parquet file, a few at a time.
+    """Yield the rows of a Parquet file, a batch in memory at a time.
 
     Raises:
-        pyarrow.ArrowException: It is none, or is damaged.
+        pyarrow.ArrowException: The file is not Parquet, or is damaged.
     """
     import pyarrow.parquet
 

@@ -1,4 +1,4 @@
-"""Family, tokenizer and ``prompt=`` -> the codec of a run: which template, framed how, with which control tokens."""
+"""Build the codec of a run from the model family, the tokenizer and ``prompt=``."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from llmft.utils.errors import UserError
 def codec_for(
     family: str, tokenizer: Any, prompt: Any, data_prompt: str | None, train_on: str, train_on_turns: str = "last"
 ) -> tuple[Codec, str]:
-    """The codec of a run and the name of the prompt that ``prompt=auto`` came to.
+    """The codec of a run, and the name of its prompt (which ``prompt=auto`` chooses).
 
     Args:
         family: ``seq2seq`` or ``causal``.
@@ -22,7 +22,7 @@ def codec_for(
         train_on_turns: ``last`` or ``all``.
 
     Raises:
-        UserError: A chat template was asked for and the tokenizer has none, or ``all`` of a seq2seq row.
+        UserError: ``prompt=chat`` and the tokenizer has no chat template, or ``train_on=all`` with a seq2seq model.
     """
     name, source = chosen_prompt(prompt.name, prompt.template, data_prompt, tokenizer.chat_template, family)
     if source is None:
@@ -38,7 +38,7 @@ def codec_for(
 
 
 def _framed(source: str, tokenizer: Any, family: str) -> str:
-    """A text template with the BOS or EOS that the tokenizer puts around raw text, so that ids need no special tokens added."""
+    """A text template with the BOS or EOS that the tokenizer adds to raw text, so that ids need no special tokens added."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     framed = tokenizer("a")["input_ids"]
     if family == "seq2seq":
@@ -49,7 +49,7 @@ def _framed(source: str, tokenizer: Any, family: str) -> str:
 
 
 def _controls(tokenizer: Any, source: str) -> tuple[str, ...]:
-    """Special tokens, and other added tokens that the template writes out (blank ones, as Gemma has, are ordinary text)."""
+    """Special tokens, and other added tokens that the template contains (white space, as in Gemma, is ordinary text)."""
     added = tokenizer.added_tokens_decoder.values()
     return tuple(t.content for t in added if t.special or (t.content in source and not t.content.isspace()))
 
@@ -57,7 +57,7 @@ def _controls(tokenizer: Any, source: str) -> tuple[str, ...]:
 def chosen_prompt(
     name: str, template: str | None, of_data: str | None, of_tokenizer: str | None, family: str
 ) -> tuple[str, str | None]:
-    """Name and source of the prompt: ``auto`` takes the data set's own, then the tokenizer's chat template, then a plain one."""
+    """Name and source of the prompt: ``auto`` takes the data set's, else the tokenizer's chat template, else a text template."""
     if name == "auto":
         name = of_data or ("chat" if of_tokenizer else {"seq2seq": "t5", "causal": "alpaca"}[family])
         template = prompt_config(name)["template"]

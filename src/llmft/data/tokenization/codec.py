@@ -1,7 +1,7 @@
-"""(prompt, answer) -> ids and labels: fork 1 of the two families.
+"""Codecs: encode prompt and answer as input ids and labels, for causal and for seq2seq models.
 
-Both codecs hold label convention A: the answer and its stop token are trained, nothing else; and both encode the prompt of a
-training row by the same ``prompt_ids`` that generation uses.
+Labels are on the answer and its stop token only (unless ``train_on=all``), and the prompt of a training example is encoded by
+the same ``prompt_ids`` as in generation.
 """
 
 import json
@@ -19,19 +19,19 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class EncodedExample:
-    """One training row, unpadded.
+    """An encoded training example, unpadded.
 
     Attributes:
         input_ids: Seq2seq: the source with its EOS. Causal: prompt, answer and stop token.
-        labels: Seq2seq: the target with its stop token. Causal: as long as ``input_ids``, unshifted, -100 where not trained.
-        prompt_length: How many of ``input_ids`` are the prompt.
-        answer_length: Tokens of the answer with its stop token, before any cut.
-        supervised: How many labels enter the loss (a causal model predicts nothing for the first position).
-        cut: The answer was cut and has no stop token.
-        merged: The prompt's ids are no prefix of the ids of prompt and answer, so the answer was tokenised alone.
-        lost: Characters of prompt and answer that the tokenizer cannot give back.
-        untrained_turns: Earlier assistant turns that should be trained, but whose ids are not in the prompt as generation
-            would have continued them.
+        labels: Seq2seq: the target with its stop token. Causal: as long as ``input_ids``, unshifted, -100 on untrained tokens.
+        prompt_length: Number of ``input_ids`` of the prompt.
+        answer_length: Tokens of the answer with its stop token, before truncation.
+        supervised: Number of labels in the loss (a causal model predicts nothing for the first position).
+        cut: Whether the answer was truncated, so that it has no stop token.
+        merged: Whether the answer was tokenized separately, because the ids of prompt and answer do not start with the prompt's.
+        lost: Characters of prompt and answer that decoding the ids does not give back.
+        untrained_turns: Number of earlier assistant turns without labels, because the prompt does not contain their ids as
+            generation would have produced them.
     """
 
     input_ids: list[int]
@@ -47,27 +47,27 @@ class EncodedExample:
 
     @property
     def joined(self) -> bool:
-        """Whether prompt and answer are one sequence (causal), so that labels stand beside ``input_ids``."""
+        """Whether prompt and answer are one sequence (causal), so that labels are aligned with ``input_ids``."""
         return self.prompt_length < len(self.input_ids)
 
     def stops_once(self, stop_id: int) -> bool:
-        """Whether the labels of the answer hold one stop token, at their end."""
+        """Whether the answer's labels contain the stop token exactly once, at the end."""
         answer = self.labels[self.prompt_length :] if self.joined else self.labels
         return answer.count(stop_id) == 1 and answer[-1] == stop_id
 
     @property
     def size(self) -> tuple[int, ...]:
-        """Tokens of the one sequence (causal), or of source and target (seq2seq): what batches are planned by."""
+        """Tokens of the sequence (causal), or of source and target (seq2seq)."""
         return (len(self.input_ids),) if self.joined else (len(self.input_ids), len(self.labels))
 
 
 @dataclass
 class Codec(PromptTokenizer):
-    """How training rows are made of a backbone's tokens.
+    """Encodes training examples for a backbone.
 
     Attributes:
         train_on: ``answer``, or ``all`` for prompt and answer (causal only).
-        train_on_turns: Of a conversation: ``last`` trains its last answer, ``all`` every assistant turn.
+        train_on_turns: ``last`` trains the last answer of a conversation, ``all`` every assistant turn.
     """
 
     train_on: str = "answer"
@@ -76,24 +76,24 @@ class Codec(PromptTokenizer):
 
     @abstractmethod
     def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> EncodedExample:
-        """A training row; an answer over ``max_answer`` tokens is cut there and gets no stop token."""
+        """Encode an example; an answer over ``max_answer`` tokens is truncated and gets no stop token."""
 
     def parts(self, example: Example) -> list[Example]:
-        """The examples that a conversation becomes: one training row each."""
+        """The examples that a conversation is split into, one per encoded example."""
         return [example]
 
     def with_turns(self, row: EncodedExample, context: Sequence[Turn]) -> EncodedExample:  # noqa: ARG002
-        """The row with labels on what else of its context is trained."""
+        """The encoded example with labels on the trained turns of its context."""
         return row
 
     def _stopped(self, answer_ids: list[int], max_answer: int | None) -> tuple[list[int], int]:
-        """The answer's ids with the stop token, cut at ``max_answer``, and their number before the cut."""
-        whole = [*answer_ids, self.stop_id]
-        return whole[:max_answer], len(whole)
+        """The answer's ids with the stop token, truncated to ``max_answer``, and their number before that."""
+        ids = [*answer_ids, self.stop_id]
+        return ids[:max_answer], len(ids)
 
 
 class Seq2SeqCodec(Codec):
-    """Prompt to the encoder, answer to the decoder; the model itself shifts the labels."""
+    """The prompt for the encoder, the answer for the decoder; the model shifts the labels."""
 
     def texts(self, prompt: Prompt, answer: str) -> list[tuple[str, bool]]:
         """The prompt, and the answer as text."""
@@ -108,7 +108,7 @@ class Seq2SeqCodec(Codec):
         return EncodedExample(source, labels, len(source), length, len(labels), len(labels) < length, lost=lost)
 
     def parts(self, example: Example) -> list[Example]:
-        """Each assistant turn that is trained is a target of its own, under the turns before it."""
+        """One example per trained assistant turn, with the turns before it as its context."""
         if self.train_on_turns == "last":
             return [example]
         context = example.context
@@ -117,10 +117,10 @@ class Seq2SeqCodec(Codec):
 
 
 class CausalCodec(Codec):
-    """Prompt and answer in one sequence; labels stand at the position of their own id (the loss shifts them)."""
+    """Prompt and answer in one sequence; labels are unshifted (the loss shifts them)."""
 
     def texts(self, prompt: Prompt, answer: str) -> list[tuple[str, bool]]:
-        """Prompt and answer together; the prompt alone too where its ids do not follow from that."""
+        """Prompt and answer together; also the prompt by itself if its ids do not follow from that."""
         whole = prompt.followed_by(self.template.frame[0] + answer)
         return [(whole.text, False)] if len(prompt.pieces) > 1 else [(whole.text, False), (prompt.text, False)]
 
@@ -140,10 +140,10 @@ class CausalCodec(Codec):
         return EncodedExample(start + tail, labels, len(start), length, supervised, len(tail) < length, merged, lost)
 
     def _start(self, prompt: Prompt, whole: Prompt, ids: list[int]) -> list[int]:
-        """The prompt's own ids, which ``prompt_ids`` gives too, taken from those of prompt and answer where they must agree.
+        """The ids of the prompt, as ``prompt_ids``, but taken from the ids of prompt and answer as far as these must agree.
 
-        A tokenizer cuts a text at its control tokens before anything else, so up to the last one of the prompt both are
-        the same; what the prompt has behind it (``assistant`` and a newline, say) is the same for all rows of a template.
+        A tokenizer first splits a text at its control tokens, so the ids agree up to the last one of the prompt; the text after
+        it (such as ``assistant`` and a newline) is the same for all examples of a template.
         """
         plain = self._control_ids and not any(map(self._names_control, whole.pieces[::2]))
         if len(prompt.pieces) == 1 or not plain:
@@ -161,7 +161,7 @@ class CausalCodec(Codec):
 
     @cached_property
     def _control_ids(self) -> dict[str, int]:
-        """Ids of control tokens that only their own text becomes: none where a normalizer may make it of another text."""
+        """Ids of the control tokens; empty if a normalizer may turn other text into one."""
         if (
             not getattr(self.tokenizer, "is_fast", False)
             or json.loads(self.tokenizer.backend_tokenizer.to_str())["normalizer"]
@@ -170,7 +170,7 @@ class CausalCodec(Codec):
         return {control: self.tokenizer.convert_tokens_to_ids(control) for control in self.template.controls}
 
     def with_turns(self, row: EncodedExample, context: Sequence[Turn]) -> EncodedExample:
-        """Labels on earlier assistant turns and their stop tokens, where they stand as an answer at that turn would."""
+        """Labels on earlier assistant turns and their stop tokens, if their ids are those of an answer at that turn."""
         if self.train_on_turns == "last" or self.train_on == "all":
             return row
         labels, missed = list(row.labels), 0
@@ -189,5 +189,5 @@ class CausalCodec(Codec):
 
 
 def _trained(labels: list[int]) -> int:
-    """How many labels of a causal row enter the loss: all but the first position's."""
+    """The number of labels of a causal example in the loss: all except that of the first position."""
     return len(labels) - labels.count(IGNORED) - (labels[0] != IGNORED)

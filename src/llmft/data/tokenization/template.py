@@ -1,4 +1,4 @@
-"""An Example's context -> prompt text, by one jinja template for training, generation and export."""
+"""Prompt templates: render a context to text, by one Jinja template for training, generation and export."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,13 +8,13 @@ from functools import cached_property
 from llmft.data.records import Turn
 from llmft.utils.errors import UserError
 
-# One private character stands for one control token that a user typed, while the template is rendered.
+# First of the private-use characters that replace control tokens in users' texts while the template is rendered.
 PRIVATE = 0xF0000
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A rendered prompt as ``text, control token, text, ...``: only the template's own control tokens count as such."""
+    """A rendered prompt as ``text, control token, text, ...``; control tokens in users' texts are text."""
 
     pieces: tuple[str, ...]
 
@@ -24,18 +24,18 @@ class Prompt:
         return "".join(self.pieces)
 
     def followed_by(self, answer: str) -> "Prompt":
-        """The prompt and an answer behind it; the answer is text, whatever it holds."""
+        """The prompt followed by an answer, which is text even if it contains control tokens."""
         return Prompt((*self.pieces[:-1], self.pieces[-1] + answer))
 
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """A chat template (jinja over ``messages``) and the control tokens of the tokenizer it is used with.
+    """A chat template (Jinja over ``messages``) with the control tokens of the tokenizer.
 
     Attributes:
         source: The template.
-        controls: Strings that the tokenizer turns into single special ids.
-        variables: What the template may name besides ``messages`` (``bos_token``, ``eos_token``, ...).
+        controls: Strings that the tokenizer encodes as single special ids.
+        variables: Variables of the template besides ``messages`` (``bos_token``, ``eos_token``, ...).
     """
 
     source: str
@@ -48,16 +48,16 @@ class PromptTemplate:
         return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def render(self, context: Sequence[Turn]) -> Prompt:
-        """The prompt that asks for the assistant's next turn.
+        """Render the prompt for the assistant's next turn.
 
         Raises:
-            UserError: The template itself fails on these turns.
+            UserError: The template fails on these turns.
         """
         return self._pieces(context, answer=None)
 
     @cached_property
     def frame(self) -> tuple[str, str | None]:
-        """What stands between prompt and answer (``""`` mostly), and the control token right behind the answer."""
+        """The text between prompt and answer (mostly ``""``), and the control token right after the answer."""
         turns, answer = (Turn("user", "Hi"),), "Yes"
         before, found, after = self._pieces(turns, answer).text.rpartition(answer)
         prompt = self.render(turns).text
@@ -67,7 +67,7 @@ class PromptTemplate:
 
     @cached_property
     def takes_system(self) -> bool:
-        """Whether the template writes a system turn; where not, its text goes before the first user turn."""
+        """Whether the template has a system turn; if not, its text goes before the first user turn."""
         probe = (Turn("system", "Zq system probe"), Turn("user", "Hi"))
         try:
             return "Zq system probe" in self._render([turn.message() for turn in probe], answer=None)

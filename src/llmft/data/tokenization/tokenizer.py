@@ -1,4 +1,4 @@
-"""Texts -> ids, and back: a tokenizer with the control tokens of a template, which are single ids there and text elsewhere."""
+"""Tokenize and decode prompts; control tokens are single ids in the template, and text in users' texts."""
 
 import json
 from abc import ABC, abstractmethod
@@ -14,12 +14,12 @@ from llmft.data.tokenization.template import Prompt, PromptTemplate
 
 @dataclass
 class PromptTokenizer(ABC):
-    """Tokenizer and prompt template of a backbone, joined.
+    """The tokenizer and the prompt template of a backbone.
 
     Attributes:
         tokenizer: A Hugging Face tokenizer.
-        template: The prompt template; its control tokens become single ids, those in users' text stay text.
-        stop_id: The id that ends every trained answer.
+        template: The prompt template; its control tokens become single ids, those in users' texts stay text.
+        stop_id: The stop token, at the end of every trained answer.
     """
 
     tokenizer: Any
@@ -32,7 +32,7 @@ class PromptTokenizer(ABC):
         self.stop_id = self.tokenizer.convert_tokens_to_ids(stop) if stop else self.tokenizer.eos_token_id
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """The ids that generation starts from, and that every training row of this prompt starts with."""
+        """The ids of a prompt: where generation starts, and how every training example with this prompt starts."""
         if not any(map(self._names_control, prompt.pieces[::2])):
             return self._text_ids(prompt.text, split_controls=False)
         ids: list[int] = []
@@ -44,7 +44,7 @@ class PromptTokenizer(ABC):
         return ids
 
     def look_ahead(self, rows: Sequence[tuple[Prompt, str]]) -> None:
-        """Tokenise the texts of many rows in one call, so that ``encode`` finds them done; ``forget`` frees them."""
+        """Tokenize the texts of many examples in one call, ahead of ``encode``; ``forget`` frees them."""
         for split_controls in (False, True):
             texts = {
                 text for prompt, answer in rows for text, split in self.texts(prompt, answer) if split == split_controls
@@ -55,26 +55,26 @@ class PromptTokenizer(ABC):
                 self.ahead.update(((text, split_controls), ids) for text, ids in zip(texts, found, strict=True))
 
     def forget(self) -> None:
-        """Drop what ``look_ahead`` has made."""
+        """Free the ids of ``look_ahead``."""
         self.ahead.clear()
 
     @abstractmethod
     def texts(self, prompt: Prompt, answer: str) -> list[tuple[str, bool]]:
-        """What ``encode`` will tokenise, and whether control tokens in it are split."""
+        """The texts that ``encode`` will tokenize, and whether control tokens in them are split."""
 
     def decode(self, ids: list[int]) -> str:
-        """Generated ids as text: no special tokens, nothing tidied, no lead of the template."""
+        """Decode generated ids, without special tokens, clean-up, or the template's text before the answer."""
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text.removeprefix(self.template.frame[0])
 
     @cached_property
     def missing_bytes(self) -> bytes | None:
-        """The bytes that a byte-level tokenizer does not know; None of one that may lose anything."""
+        """As the function ``missing_bytes``."""
         return missing_bytes(self.tokenizer)
 
     def lost_characters(self, text: str, ids: list[int]) -> str:
-        """The characters of ``text`` that do not come back from its ids (T5 loses newlines, braces, ...), sorted."""
-        if self.missing_bytes is not None:  # all other bytes come back
+        """The characters of ``text`` that decoding its ids does not give back (T5 loses newlines, braces, ...), sorted."""
+        if self.missing_bytes is not None:  # all other bytes are given back
             raw = text.encode()
             if len(raw.translate(None, self.missing_bytes)) == len(raw):
                 return ""
@@ -82,12 +82,12 @@ class PromptTokenizer(ABC):
         return "".join(sorted((Counter(text) - Counter(back)).elements()))
 
     def names_control(self, example: Example) -> bool:
-        """Whether a text of an example holds a control token."""
+        """Whether a text of an example contains a control token."""
         texts = (text for turn in example.context for text in (turn.content, turn.input))
         return self._names_control(example.answer) or any(map(self._names_control, texts))
 
     def _names_control(self, text: str) -> bool:
-        for start in self._control_starts:  # most texts have none, and a plain loop finds that out soonest
+        for start in self._control_starts:  # most texts have none, and a plain loop is fastest
             if start in text:
                 return any(control in text for control in self.template.controls)
         return False
@@ -101,13 +101,13 @@ class PromptTokenizer(ABC):
             return list(self.ahead[text, split_controls])
         if not split_controls or not self._names_control(text):
             return self._tokenized([text], split_controls=split_controls)[0]
-        # a Unigram model (T5's, say) has its control tokens among its pieces, and finds them in plain text
+        # a Unigram model (such as T5's) has its control tokens among its pieces, and finds them in plain text
         found = self.tokenizer(text, **_options(split_controls), return_offsets_mapping=True)
         pieces = zip(found["input_ids"], found["offset_mapping"], strict=True)
         return [part for token, (start, end) in pieces for part in self._as_text(token, text[start:end])]
 
     def _tokenized(self, texts: list[str], *, split_controls: bool) -> list[list[int]]:
-        """The ids that calling the tokenizer gives, without the work for what is not asked (offsets, masks)."""
+        """The same ids as calling the tokenizer, but without computing offsets and masks."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if not getattr(self.tokenizer, "is_fast", False) or backend is None or backend.truncation or backend.padding:
             return self.tokenizer(texts, **_options(split_controls), return_attention_mask=False)["input_ids"]
@@ -117,7 +117,7 @@ class PromptTokenizer(ABC):
         return [encoding.ids for encoding in found]
 
     def _as_text(self, token: int, written: str) -> list[int]:
-        """The id of a piece; a control token that was written out in text is given letter by letter."""
+        """The id of a piece; a control token in a text becomes one id per letter."""
         written = written.strip()
         if written in self.template.controls and self.tokenizer.convert_tokens_to_ids(written) == token:
             return self.tokenizer.convert_tokens_to_ids(list(written))
@@ -129,10 +129,10 @@ def _options(split_controls: bool) -> dict[str, bool]:
 
 
 def missing_bytes(tokenizer: Any) -> bytes | None:
-    """The bytes that have no token in a byte-level BPE tokenizer around which nothing adds, drops or changes characters.
+    """The bytes without a token in a byte-level BPE tokenizer that neither adds, drops nor changes characters.
 
     Returns:
-        None where the tokenizer is of another kind, so that a text may not come back from its ids.
+        None for any other tokenizer, which may lose characters.
     """
     if not getattr(tokenizer, "is_fast", False):
         return None

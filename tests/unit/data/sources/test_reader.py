@@ -229,7 +229,7 @@ def test_a_bad_row_of_a_table_is_its_own_fault(tmp_path):
 def test_a_key_that_stands_twice_is_no_row(tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text('{"a": "1", "a": "2"}\n{"a": {"b": 1}}\n')
-    assert rows_of(file)[0].fault == 'broken JSON: the field "a" stands there twice'
+    assert rows_of(file)[0].fault == 'broken JSON: the field "a" is there twice'
     assert rows_of(file)[1].fault is None
 
 
