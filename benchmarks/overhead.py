@@ -33,7 +33,8 @@ from llmft.generation.generator import Generator
 from llmft.models.backbone.open import Backbone
 from llmft.models.module import InstructionModule
 from llmft.runs.directory import RunDirectory
-from llmft.training.trainer import TrainingRun
+from llmft.training import fit
+from llmft.training.build import Parts
 from llmft.utils.logging import quiet
 
 COMMON = ("data=alpaca", "data.path=sample", "data.batch_size=8", "data.split.val=0", "data.split.test=0", "data.shuffle=false",
@@ -70,7 +71,7 @@ class Material:
         self.cfg = cfg = configured(overrides)
         self.data = instantiate(cfg.data)()
         self.data.read()
-        backbone = Backbone.open(cfg)
+        self.backbone = backbone = Backbone.open(cfg)
         self.codec = backbone.codec
         self.data.encode(self.codec)
         torch.manual_seed(cfg.seed)
@@ -116,14 +117,14 @@ def fitted(material: Material, overrides: list[str], steps: int, spent: dict[str
         cfg = configured([*overrides, f"trainer.max_steps={steps}", f"output_dir={folder}"])  # loggers write there, too
         run = RunDirectory(Path(folder))
         generator = Generator(material.model, material.codec, cfg.generation)
-        fit = TrainingRun(cfg, run, material.module, material.data, generator, None)
-        callbacks: list[pl.Callback] = fit.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        parts = Parts(cfg, run, material.module, material.data, generator, material.backbone)
+        callbacks: list[pl.Callback] = parts.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
         if spent is not None:
             for callback, hook in product(callbacks, HOOKS):
                 if getattr(type(callback), hook) is not getattr(pl.Callback, hook):
                     watch(callback, hook, spent)
         callbacks.append(clocks)
-        fit.run()
+        fit.train(parts)
     return clocks.seen
 
 

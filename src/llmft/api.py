@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from os import PathLike, fspath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,6 +16,7 @@ from llmft.config.validate import check
 from llmft.runs.open import open_run
 from llmft.runs.record import read_record
 from llmft.utils.errors import UserError
+from llmft.utils.files import remove_empty
 from llmft.utils.signals import restored
 
 if TYPE_CHECKING:
@@ -157,8 +159,11 @@ def train(overrides: Sequence[str] = ()) -> Run:
     cfg: DictConfig = composed("train", overrides)
     from llmft.commands import train as command
 
-    with _command_line("llmft", *overrides), restored():
-        command.main(cfg)
+    try:
+        with _command_line("llmft", *overrides), restored():
+            command.main(cfg)
+    finally:
+        remove_empty(Path(cfg.output_dir))  # of a config that was refused
     return Run(cfg.output_dir)
 
 

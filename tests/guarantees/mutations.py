@@ -54,7 +54,7 @@ FAULTS = [
     Fault("decoder starts of packed examples are missing", "models/seq2seq.py", '["decoder_input_ids"][row_starts(batch["label_rows"])]', '["decoder_input_ids"][:0]', f"{PACKING} -k t5"),
     Fault("an example predicts the next example's first token", "models/causal.py", "row_starts(batch[\"rows\"])[:, 1:]", "row_starts(batch[\"rows\"])[:, 1:] & False",
           f"{HERE}/test_packing_changes_nothing.py -k all_trained"),
-    Fault("packing is not checked", "training/trainer.py", "            difference = self.module.forward_pass.check_packing(rows, self.data.pad_id)", "            difference = 0.0",
+    Fault("packing is not checked", "training/fit.py", "        difference = parts.module.forward_pass.check_packing(rows, data.pad_id)", "        difference = 0.0",
           f"{HERE}/test_packing_changes_nothing.py -k refuses", 7),
     # 4 batching
     Fault("means of batches are averaged", "models/loss.py", "        self.nats += nats.detach().cpu().double()\n        self.tokens += tokens.cpu()",
@@ -75,7 +75,7 @@ FAULTS = [
     Fault("the rejected answer is trained", "data/psychology.py", '"response_j"', '"response_k"', f"{HERE}/test_only_answers_are_trained.py -k rejected"),
     # 6 resume
     Fault("dropout draws anew after a resume", "callbacks/checkpoints.py", "            set_randomness(", "            (lambda state: None)(", RESUME, 9),
-    Fault("a resumed epoch starts at its first batch", "training/trainer.py", "resume_at(epoch, batches)", "resume_at(epoch, 0)", RESUME, 9),
+    Fault("a resumed epoch starts at its first batch", "data/datamodule.py", 'resume_at(position["epoch"], position["batches"])', 'resume_at(position["epoch"], 0)', RESUME, 9),
     Fault("a checkpoint is written in place", "utils/files.py", "    unfinished = _temporary(file, shared=shared)\n", "    unfinished = file\n", f"{HERE}/test_resume_is_exact.py -k full_disk"),
     Fault("model/ is not flushed before it has its name", "utils/files.py", "            _sync_tree(unfinished)\n", "            pass\n", ATOMIC),
     Fault("model/ is removed before the new one is in place", "utils/files.py", "    if _exchange(unfinished, folder):\n        return\n", "    shutil.rmtree(folder)\n    unfinished.rename(folder)\n    return\n", ATOMIC),
@@ -83,7 +83,7 @@ FAULTS = [
     Fault("loader workers outlive a run that was killed", "data/datamodule.py", "worker_init_fn=end_with_parent,", "worker_init_fn=None,", "tests/robustness/faults/test_left_alone.py", 12),
     Fault("metrics of the lost steps remain", "callbacks/metrics_log.py", 'if int(row["step"]) <= self.last_step', "if row", RESUME, 9),
     # 7 same seed
-    Fault("the adapter is drawn without a seed", "commands/train.py", "    pl.seed_everything(cfg.seed, workers=True, verbose=False)\n", "",
+    Fault("the adapter is drawn without a seed", "training/build.py", "    pl.seed_everything(cfg.seed, workers=True, verbose=False)\n", "",
           f"{HERE}/test_same_seed_same_bytes.py::test_same_seed_same_bytes", 15),
     # 8 train mode
     Fault("training in eval mode", "models/module.py", "        self.train()\n", "        self.eval()\n", MODES),

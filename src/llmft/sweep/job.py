@@ -21,6 +21,7 @@ from llmft.sweep.results import finished_value, previous_status
 from llmft.utils import distributed, files, signals
 from llmft.utils.console import complain, say
 from llmft.utils.errors import INTERRUPTED, Halted, Pruned, UserError
+from llmft.utils.files import remove_empty
 from llmft.utils.rank import is_first, processes_to_start
 from llmft.utils.text import printable
 
@@ -51,6 +52,9 @@ def attempt(cfg: DictConfig) -> tuple[int, Any]:
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED, float("nan")
+    finally:
+        if is_first():  # Hydra makes the folder before the config is checked
+            remove_empty(Path(HydraConfig.get().runtime.output_dir))
 
 
 def swept(cfg: DictConfig) -> Any:

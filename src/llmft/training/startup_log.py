@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.preprocessing.audit import show_audit
 from llmft.data.preprocessing.length_histogram import histogram
+from llmft.models.backbone.open import Backbone
 from llmft.runs.directory import RunDirectory
 from llmft.utils.errors import UserError
 from llmft.utils.rank import is_first
@@ -14,7 +15,7 @@ from llmft.utils.rank import is_first
 log = logging.getLogger(__name__)
 
 
-def data_of(data: InstructionDataModule, run: RunDirectory) -> None:
+def log_data(data: InstructionDataModule, run: RunDirectory) -> None:
     """What was read, encoded and dealt out.
 
     Raises:
@@ -48,10 +49,11 @@ def data_of(data: InstructionDataModule, run: RunDirectory) -> None:
         raise UserError.from_faults("labels", faults)
 
 
-def model_of(cfg: DictConfig, run: RunDirectory, place: str, prompt: str, counts: dict[str, int]) -> None:
-    """What is trained, of how much, under which prompt."""
+def log_model(cfg: DictConfig, run: RunDirectory, backbone: Backbone, counts: dict[str, int]) -> None:
+    """The model, its prompt and its trainable parameters."""
     trainable, total = counts["trainable"], counts["total"]
-    log.info("model: %s (%s), prompt %s", cfg.model.name, place, prompt)
+    path, prompt = backbone.path, backbone.prompt_name
+    log.info("model: %s (%s), prompt %s", cfg.model.name, path, prompt)
     shares = f"{trainable:,} of {total:,} parameters trainable ({100 * trainable / total:.2f} %)"
     log.info("peft %s: %s", cfg.peft.name, shares)
-    run.update(model={"name": cfg.model.name, "path": place, "prompt": prompt}, parameters=counts)
+    run.update(model={"name": cfg.model.name, "path": path, "prompt": prompt}, parameters=counts)

@@ -214,3 +214,15 @@ def _exchange(one: Path, other: Path) -> bool:
     name, at, flags = EXCHANGE.get(sys.platform, ("", (), ()))
     call = getattr(ctypes.CDLL(None), name, None) if name else None
     return call is not None and call(*at, os.fsencode(one), *at, os.fsencode(other), *flags) == 0
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder if it is empty, and then those of its parents that are, up to the working directory."""
+    here = Path.cwd()
+    for place in (folder, *folder.absolute().parents):
+        if place in (here, *here.parents):
+            return
+        try:
+            place.rmdir()
+        except OSError:  # holds something, is not there, or is not ours
+            return

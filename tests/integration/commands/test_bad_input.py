@@ -88,6 +88,13 @@ def test_a_bad_key_or_value(overrides, llmft, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize("fault", ["optim.lr=-0.1", "peft.targets=[nowhere]"], ids=["value", "architecture"])
+def test_a_refused_run_leaves_nothing_behind(fault, llmft, tmp_path):
+    code, _, err = llmft("model=tiny_gpt2", "peft=lora", fault, "output_dir=a/b")
+    assert (code, fault.partition("=")[0] in err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_first_five_faults_and_their_total(llmft, tmp_path):
     write_rows(tmp_path / "rows.jsonl", *({"text": number} for number in range(9)))
     code, _, err = llmft("model=tiny_gpt2", "data.path=rows.jsonl", "output_dir=run")

@@ -1,0 +1,152 @@
+"""A config -> the parts of a training: data module, Lightning module, generator, callbacks and trainer."""
+
+import functools
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from llmft.callbacks.checkpoints import Checkpoints
+from llmft.config.schema.trainer import warmup_too_long
+from llmft.data.datamodule import InstructionDataModule
+from llmft.evaluation.evaluator import Evaluation
+from llmft.evaluation.judge.judge import Judge, open_judge
+from llmft.generation.generator import Generator
+from llmft.models import schedule
+from llmft.models.architecture_check import check_positions
+from llmft.models.attention.kernels import Kernels
+from llmft.models.backbone.open import Backbone
+from llmft.models.distillation import teacher_of
+from llmft.models.fsdp import is_sharded
+from llmft.models.module import InstructionModule
+from llmft.models.peft import trainable
+from llmft.report import curves
+from llmft.runs.directory import RunDirectory
+from llmft.runs.resume import check_data
+from llmft.training import startup_log
+from llmft.training.callbacks import build_callbacks
+from llmft.training.trainer import build_trainer
+from llmft.utils.distributed import share_cores
+from llmft.utils.errors import UserError
+from llmft.utils.rank import is_first, rank
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Parts:
+    """What a training is made of; callbacks and trainer are built when they are first used.
+
+    Attributes:
+        cfg: The config, resolved.
+        run: The run directory that callbacks write to.
+        module: The LightningModule.
+        datamodule: Read, encoded and split.
+        generator: Generates answers with the module's model.
+        backbone: Loads the pretrained model; has its tokenizer, codec and config.
+        checkpoint: The checkpoint to resume from; None for a new training.
+    """
+
+    cfg: DictConfig
+    run: RunDirectory
+    module: InstructionModule
+    datamodule: InstructionDataModule
+    generator: Generator
+    backbone: Backbone
+    checkpoint: Path | None = None
+
+    @cached_property
+    def named_callbacks(self) -> dict[str, pl.Callback]:
+        """The callbacks of the config by name, in the order in which they are called."""
+        names = ("cfg", "run", "module", "datamodule", "generator")
+        return build_callbacks(self.cfg, {name: getattr(self, name) for name in names})
+
+    @property
+    def callbacks(self) -> list[pl.Callback]:
+        """The callbacks of the config, in the order in which they are called."""
+        return list(self.named_callbacks.values())
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The callback that writes ``last.ckpt`` and ``best.ckpt``."""
+        checkpoints = self.named_callbacks["checkpoints"]
+        assert isinstance(checkpoints, Checkpoints)
+        return checkpoints
+
+    @cached_property
+    def trainer(self) -> pl.Trainer:
+        """Lightning's trainer with the config's settings, callbacks and loggers."""
+        return build_trainer(self.cfg, self.run, self.named_callbacks, self.datamodule, self.checkpoint)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether no process holds the complete model during training (FSDP2)."""
+        return is_sharded(self.trainer.strategy)
+
+    @cached_property
+    def evaluation(self) -> Evaluation | None:
+        """The evaluation on the test rows; None without one, and on all ranks but the first."""
+        if self.cfg.trainer.fast_dev_run or self.cfg.evaluate.rows == 0 or not is_first():
+            return None
+        settings, seed = self.cfg.evaluate, self.cfg.seed
+        return Evaluation(settings, self.module.forward_pass, self.datamodule, self.generator, seed=seed, split="test")
+
+    @cached_property
+    def judge(self) -> Judge | None:
+        """The judge of the evaluation's answers; None without one."""
+        return open_judge(self.cfg.judge, self.run.path / "judge.jsonl")
+
+
+def build(cfg: DictConfig, run: RunDirectory) -> Parts:
+    """Read and encode the data, load the model, and connect them.
+
+    Args:
+        cfg: A checked config, its ``auto`` values resolved.
+        run: The run directory. What the data and the model are is recorded in ``run.json``.
+
+    Raises:
+        UserError: The data or the model is not as the config says.
+    """
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    if threads := share_cores(cfg.trainer):
+        log.info(threads)
+    curves.reference_curve(cfg.report.reference_curve)
+    data = _read_data(cfg, run)
+    backbone = Backbone.open(cfg)
+    check_positions(backbone.config, cfg)  # of a model that has only now been downloaded
+    data.encode(backbone.codec)
+    startup_log.log_data(data, run)
+    model = backbone.load_adapted()
+    startup_log.log_model(cfg, run, backbone, trainable.parameter_counts(model, cfg.peft))
+    forward = backbone.family(model, Kernels.from_config(cfg), teacher_of(cfg, backbone.tokenizer))
+    module = InstructionModule(forward, instantiate(cfg.optim), _schedule(cfg, data))
+    generator = Generator(model, backbone.codec, cfg.generation)
+    return Parts(cfg, run, module, data, generator, backbone, _checkpoint(cfg, run))
+
+
+def _read_data(cfg: DictConfig, run: RunDirectory) -> InstructionDataModule:
+    data = instantiate(cfg.data)()
+    data.share(rank(cfg.trainer.devices), cfg.trainer.devices * cfg.trainer.num_nodes)
+    check_data(data.source.given, data.source.sha256, run.record)
+    data.read()
+    return data
+
+
+def _schedule(cfg: DictConfig, data: InstructionDataModule) -> Any:
+    batches, trainer = data.epoch_batches(), cfg.trainer
+    steps = schedule.planned_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps)
+    if 1 <= steps <= (cfg.scheduler.get("warmup_steps") or 0) and not trainer.fast_dev_run:
+        raise UserError(warmup_too_long(cfg.scheduler.warmup_steps, f"the training has {steps} steps"))
+    return functools.partial(instantiate(cfg.scheduler), total_steps=steps)
+
+
+def _checkpoint(cfg: DictConfig, run: RunDirectory) -> Path | None:
+    if cfg.resume and not run.checkpoint:
+        log.info("resume: the run has no checkpoint yet; it starts from the beginning")
+        run.clear()
+    return run.checkpoint if cfg.resume else None

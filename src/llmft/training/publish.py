@@ -1,0 +1,85 @@
+"""A finished training -> ``model/``, evaluation, model card, report, ``run.json`` and the end table."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from llmft.callbacks.metrics_log import MetricsLog
+from llmft.evaluation.judge.judge import add_judgement
+from llmft.export import model_card
+from llmft.generation import save
+from llmft.report import curves
+from llmft.report.html import write_or_warn
+from llmft.runs.directory import RunDirectory
+from llmft.training import summary
+from llmft.training.build import Parts
+from llmft.training.fit import Outcome
+from llmft.training.loggers import log_outcome
+from llmft.utils.memory import peak_memory_mib
+from llmft.utils.rank import is_first
+
+log = logging.getLogger(__name__)
+
+
+def publish(run: RunDirectory, outcome: Outcome) -> float | None:
+    """Save the model, evaluate it on the test rows, and complete the run directory; returns the objective.
+
+    The model is saved before the evaluation, so that an error there does not lose it. Only the first process does anything.
+    """
+    parts, cfg = outcome.parts, outcome.parts.cfg
+    objective = outcome.after.get(cfg.objective)
+    if not is_first():
+        return objective
+    if stream := parts.datamodule.stream:
+        log.info("stream: %s", stream.describe())
+        run.update(stream=stream.summary())
+    if not cfg.trainer.fast_dev_run:
+        save.save_model(run.model, parts.generator, cfg)
+        model_card.write(run.path, cfg)
+    metrics = {
+        "before": outcome.before,
+        "after": outcome.after,
+        "best_step": parts.checkpoints.best_step,
+        "steps": parts.trainer.global_step,
+    }
+    scores = evaluate(parts, metrics)
+    tests = {f"test/{name}": value for name, value in metrics.get("test", {}).items() if value is not None}
+    log_outcome(parts.trainer.loggers, cfg, outcome.after | tests)
+    run.finish("finished", metrics=metrics, objective=objective, peak_memory_mib=peak_memory_mib())
+    write_report(cfg, run)
+    if not cfg.trainer.fast_dev_run:
+        model_card.write(run.path, cfg)  # again, now with the scores
+    answers = (outcome.answers_before, outcome.answers_after)
+    summary.show(run, metrics, outcome.questions, *answers, scores, curves.checkpoint_monitor(cfg))
+    return objective
+
+
+def evaluate(parts: Parts, metrics: dict[str, Any]) -> dict[str, Any] | None:
+    """Evaluate on the test rows and add the scores to ``metrics``; returns the content of ``evaluation.json``."""
+    evaluation, run = parts.evaluation, parts.run
+    if evaluation is None:
+        return None
+    found = evaluation.evaluate_tuned(parts.trainer.strategy.root_device)
+    evaluation.save(run.path, found)
+    if parts.judge:
+        add_judgement(parts.judge, evaluation.predictions, found, evaluation.settings, or_fail=False)
+        evaluation.save(run.path, found)
+    tuned = {name: entry["tuned"] for name, entry in found["scores"].items()}
+    base = {name: entry["base"] for name, entry in found["scores"].items() if "base" in entry}
+    metrics |= {"test": tuned, "test_base": base, "headline": found["headline"]}
+    _log_test(parts, tuned)
+    return found
+
+
+def _log_test(parts: Parts, scores: Mapping[str, float | None]) -> None:
+    """Scores of the test rows as ``test/...``, to the last row of ``metrics.csv`` and every logger."""
+    values = {f"test/{name}": value for name, value in scores.items() if value is not None}
+    for callback in parts.callbacks:
+        if isinstance(callback, MetricsLog):
+            callback.add(parts.trainer, values)
+
+
+def write_report(cfg: Any, run: RunDirectory) -> None:
+    """``report.html``, if the config wants one."""
+    if not cfg.trainer.fast_dev_run and cfg.report.write:
+        write_or_warn(run.path, cfg.report)
