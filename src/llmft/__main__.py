@@ -1,4 +1,4 @@
-"""``python -m llmft [command] key=value ...``: the table of commands, and what their failures look like."""
+"""``python -m llmft [command] key=value ...``: the table of commands, and how their errors end."""
 
 import os
 import re
@@ -27,8 +27,8 @@ COMMANDS = {
     "chat": "llmft.commands.chat",
     "serve": "llmft.commands.serve",
 }
-# Flags of Hydra's that ask for something else than running the command.
-ASKING = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+# Hydra's flags that print something instead of running the command.
+INFO_FLAGS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe, such as `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     if code == INTERRUPTED:
@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
         multirun = any(argument in ("-m", "--multirun") for argument in rest)
         rest = [quoted(argument, multirun=multirun) for argument in rest]
         check_flags(rest)
-        if not any(argument.partition("=")[0] in ASKING for argument in rest):
+        if not any(argument.partition("=")[0] in INFO_FLAGS for argument in rest):
             check_command_line(command, rest, multirun=multirun)
         rest += resumed_dir(rest)
         if multirun:  # a sweep's output_dir holds its runs
@@ -69,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The command (``train`` if none is named) and the other arguments.
+    """The command (``train`` by default) and the other arguments.
 
     Raises:
         UserError: There is no such command.
@@ -86,7 +86,7 @@ def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
-    """Hand over to Hydra; a job that fails says so and does not end a sweep."""
+    """Run the command with Hydra; a job that fails does not end a sweep."""
     import hydra
 
     from llmft.sweep import job, results
@@ -99,11 +99,11 @@ def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
         codes.append(code)
         return result
 
-    # a job of a sweep may travel to another process, so it is a function that can be found there
+    # a job of a sweep may be pickled for another process, so it is a module-level function
     task = job.swept if multirun else single
-    # conf/hydra has options of plugins under their own names, with all their keys
+    # conf/hydra defines options of plugins under their own names, with all keys
     warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema.*", category=UserWarning)
-    if multirun:  # and in a launcher's workers, where Hydra composes again
+    if multirun:  # also in a launcher's workers, where Hydra composes again
         given = [rule for rule in os.environ.get("PYTHONWARNINGS", "").split(",") if rule]
         ours = "ignore::UserWarning:multiprocessing.process"
         os.environ["PYTHONWARNINGS"] = ",".join(dict.fromkeys([*given, ours]))
@@ -116,7 +116,7 @@ def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task)()
     except KeyboardInterrupt:
         codes.append(INTERRUPTED)
-    except SystemExit as stop:  # Hydra's end after an error of its own, or of a launcher
+    except SystemExit as stop:  # Hydra exits so after an error of its own or of a launcher
         codes.append(stop.code if isinstance(stop.code, int) else 1)
     return max([*codes, *(results.end() if multirun else ())], default=0)
 

@@ -74,7 +74,7 @@ FAULTS = [
           "labels[len(start) : len(whole) - 1] = whole[len(start) : -1]", TURNS),
     Fault("the rejected answer is trained", "data/psychology.py", '"response_j"', '"response_k"', f"{HERE}/test_only_answers_are_trained.py -k rejected"),
     # 6 resume
-    Fault("dropout draws anew after a resume", "callbacks/checkpoints.py", "            set_randomness(", "            (lambda state: None)(", RESUME, 9),
+    Fault("dropout draws anew after a resume", "callbacks/checkpoints.py", "            set_rng_states(", "            (lambda state: None)(", RESUME, 9),
     Fault("a resumed epoch starts at its first batch", "data/datamodule.py", 'resume_at(position["epoch"], position["batches"])', 'resume_at(position["epoch"], 0)', RESUME, 9),
     Fault("a checkpoint is written in place", "utils/files.py", "    unfinished = _temporary(file, shared=shared)\n", "    unfinished = file\n", f"{HERE}/test_resume_is_exact.py -k full_disk"),
     Fault("model/ is not flushed before it has its name", "utils/files.py", "            _sync_tree(unfinished)\n", "            pass\n", ATOMIC),

@@ -1,4 +1,4 @@
-"""``last.ckpt`` after every validation, ``best.ckpt`` for the best monitored value: everything that an exact resume needs."""
+"""``last.ckpt`` after every validation and ``best.ckpt`` for the best monitored value, with all state of an exact resume."""
 
 import math
 from typing import Any
@@ -12,16 +12,16 @@ from llmft.runs.directory import RunDirectory
 from llmft.utils.distributed import agree
 from llmft.utils.errors import Halted, UserError
 from llmft.utils.files import atomic_link
-from llmft.utils.rng import gathered, randomness, set_randomness
+from llmft.utils.rng import gathered, rng_states, set_rng_states
 
 
 class Checkpoints(Checkpoint):
-    """Trainable weights and the state of the training, between two optimizer steps.
+    """Saves trainable weights and the state of the training, between two optimizer steps.
 
     Args:
-        monitor: The metric that decides which is best.
-        mode: ``min``, ``max``, or ``auto`` by what is better of this metric.
-        every_n_steps: Optimizer steps between checkpoints besides those of the validations; None for none.
+        monitor: The metric to compare.
+        mode: ``min``, ``max``, or ``auto`` by the metric.
+        every_n_steps: Optimizer steps between checkpoints, in addition to those after validations; None for none.
         run: The run directory; checkpoints go to its ``checkpoints`` folder.
     """
 
@@ -30,22 +30,22 @@ class Checkpoints(Checkpoint):
         self.every_n_steps = every_n_steps
         self.last, self.best = run.checkpoints / "last.ckpt", run.checkpoints / "best.ckpt"
         self.best_value, self.best_metrics = math.inf, {}
-        self.trained: dict[str, float] = {}  # the monitored value, where it is one of the last training step
+        self.trained: dict[str, float] = {}  # the monitored value, if it is a training metric
         self.best_step = self.saved_step = self.validated_step = -1
         self.randomness: dict[str, Any] | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Finish what a killed run had begun: ``last.ckpt`` says that it is the best."""
+        """Link ``best.ckpt`` if ``last.ckpt`` is the best and the run was killed before the link."""
         if self.randomness is not None and self.best_step == self.saved_step and trainer.is_global_zero:
             atomic_link(self.last, self.best)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Draw on from where the checkpoint was taken."""
+        """Restore the random states of the checkpoint."""
         if self.randomness is not None:
-            set_randomness(self.randomness[str(trainer.global_rank)])
+            set_rng_states(self.randomness[str(trainer.global_rank)])
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Note what the step logged; save every so many steps, but where a validation follows, it saves."""
+        """Keep the monitored training metric; save every ``every_n_steps``, unless a validation follows (it saves)."""
         step = trainer.global_step
         if self.monitor.startswith("train/") and self.monitor in trainer.callback_metrics:
             self.trained = {self.monitor: float(trainer.callback_metrics[self.monitor])}
@@ -54,25 +54,25 @@ class Checkpoints(Checkpoint):
             self.save(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Save what was just measured."""
+        """Save after a validation."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             values = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val/")}
             better = self.is_better(values, trainer.global_step)
-            self.save(trainer)  # with the verdict in it, so that a resumed run knows
+            self.save(trainer)  # includes whether it is the best, for a resumed run
             if better:
                 self.keep_last(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Save the last step, if no validation did."""
+        """Save the last step, unless a validation did."""
         if self.saved_step != trainer.global_step:
             self.save(trainer)
 
     def is_better(self, metrics: dict[str, float], step: int) -> bool:
-        """Whether these are the best metrics so far (the earliest of equal ones stays).
+        """Whether these are the best metrics so far (of equal ones, the first is kept).
 
         Raises:
             UserError: The monitored metric was not logged.
-            Halted: It is not finite, so that nothing could be called best.
+            Halted: It is NaN or infinite.
         """
         metrics = {**metrics, **self.trained}
         if self.monitor not in metrics:
@@ -86,7 +86,7 @@ class Checkpoints(Checkpoint):
         return better
 
     def keep_last(self, trainer: pl.Trainer) -> None:
-        """Make ``last.ckpt`` the best."""
+        """Link ``last.ckpt`` as ``best.ckpt``."""
         self.best_step = trainer.global_step
         if trainer.is_global_zero and self.last.exists():
             atomic_link(self.last, self.best)
@@ -95,7 +95,7 @@ class Checkpoints(Checkpoint):
         """Write ``last.ckpt``.
 
         Raises:
-            UserError: The first process could not; on all of them.
+            UserError: Rank 0 could not write it; raised on every rank.
         """
         if getattr(trainer, "fast_dev_run", False):
             return
@@ -104,28 +104,28 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(self.last)
         except UserError as failed:
             error = failed
-            trainer.strategy.barrier("Trainer.save_checkpoint")  # the others wait there
+            trainer.strategy.barrier("Trainer.save_checkpoint")  # the other ranks wait at this barrier
         agree(trainer.strategy, error)
         self.saved_step = trainer.global_step
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Add the random states of all processes, and the loops as they are between two steps."""
-        checkpoint["randomness"] = gathered(trainer, randomness())
+        """Add the random states of all ranks, and the state of the loops between two steps."""
+        checkpoint["randomness"] = gathered(trainer, rng_states())
         checkpoint["loops"] = between_steps(checkpoint["loops"])
         if isinstance(stream := getattr(trainer.train_dataloader, "dataset", None), StreamingDataset):
             checkpoint["stream"] = stream.state()
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Keep the random states for the start."""
+        """Keep the random states until the training starts."""
         self.randomness, self.saved_step = checkpoint["randomness"], checkpoint["global_step"]
 
     def state_dict(self) -> dict[str, Any]:
-        """The best so far."""
+        """The best metrics so far."""
         names = ("best_value", "best_metrics", "best_step", "validated_step", "trained")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on comparing with it."""
+        """Restore the best metrics."""
         vars(self).update(state_dict)
 
 
@@ -139,9 +139,9 @@ def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
 
 
 def between_steps(loops: dict[str, Any]) -> dict[str, Any]:
-    """Lightning's progress as it is in the middle of an epoch after whole batches: the one form it restarts from right.
+    """Lightning's progress in the middle of an epoch, after complete batches: the only form from which it restarts correctly.
 
-    Validation's own progress is left out: a checkpoint stands after a validation or before the next one is due.
+    The progress of the validation loop is omitted: no checkpoint is taken inside a validation.
     """
     fit = {key: value for key, value in loops["fit_loop"].items() if "val_loop" not in key}
     batches, epochs = fit["epoch_loop.batch_progress"], fit["epoch_progress"]
@@ -153,6 +153,6 @@ def between_steps(loops: dict[str, Any]) -> dict[str, Any]:
 
 
 def position(checkpoint: dict[str, Any]) -> tuple[int, int]:
-    """Epoch, and batches of it (for each process) that a checkpoint has behind it."""
+    """The epoch of a checkpoint, and the number of batches (per rank) already trained in it."""
     fit = checkpoint["loops"]["fit_loop"]
     return fit["epoch_progress"]["current"]["processed"], fit["epoch_loop.batch_progress"]["current"]["completed"]

@@ -25,7 +25,7 @@ from llmft.training.publish import publish, write_report
 from llmft.utils import oom
 from llmft.utils.errors import Halted, Pruned, UserError
 from llmft.utils.logging import log_to, quiet
-from llmft.utils.memory import forget_peak_memory
+from llmft.utils.memory import reset_peak_memory
 from llmft.utils.paths import user_path
 from llmft.utils.rank import started_outside
 from llmft.utils.text import first_line
@@ -39,7 +39,7 @@ PATHS = (("model", "path"), ("peft", "adapter"), ("peft", "distill_from"))
 def main(cfg: DictConfig) -> float | None:
     """Fine-tune; leaves a run directory behind and returns the objective."""
     quiet()
-    forget_peak_memory()
+    reset_peak_memory()
     job = HydraConfig.get()
     cfg.output_dir = job.runtime.output_dir
     overrides = list(job.overrides.task)
@@ -74,12 +74,12 @@ def train_and_record(cfg: DictConfig, run: RunDirectory) -> float | None:
         explained = failure_message.explain_failure(error, run, cfg) or error
         reason = str(explained) if isinstance(explained, UserError) else f"{type(explained).__name__}: {explained}"
         run.fail("failed", reason=reason)
-        if not oom.is_shortage(error):
+        if not oom.is_out_of_memory(error):
             raise explained from (error if explained is not error else error.__cause__)
         reason = first_line(error)
     # here the frames of the training are gone, and with them its tensors
     raise oom_report.out_of_memory_error(
-        cfg, reason, where=run.step, kept=f"{failure_message.kept(run)}; {failure_message.way_on(run)} goes on"
+        cfg, reason, where=run.step, kept=f"{failure_message.kept(run)}; {failure_message.resume_option(run)} continues"
     )
 
 

@@ -1,4 +1,4 @@
-"""Arguments as people type them -> arguments as Hydra takes them, or all that is wrong with them."""
+"""Command-line arguments: quoted for Hydra's grammar, and checked with all faults in one message."""
 
 import re
 from collections import deque
@@ -13,7 +13,7 @@ from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
 from llmft.utils.text import did_you_mean, first_line
 
-# Their values are free text or paths; Hydra's grammar would stumble over commas, quotes and brackets in them.
+# Keys whose values are free text or paths: Hydra's grammar does not accept commas, quotes and brackets in them.
 FREE_TEXT = ("question", "system", "safety.notice", "safety.notice_link")
 PATHS = (
     "run",
@@ -29,12 +29,12 @@ PATHS = (
     "to",
     "archive",
 )
-# What launchers and sweepers of our own are made of.
+# Packages that our own launchers and sweepers need.
 NEEDED = {"ray": ("ray",), "optuna": ("optuna",)}
 
 
 def quoted(argument: str, *, multirun: bool) -> str:
-    """An argument as Hydra's grammar takes it: free text and paths in quotes; ``debug=true`` names an option."""
+    """An argument in Hydra's grammar: free text and paths quoted; ``debug=true`` is the name of an option."""
     key, equals, value = argument.partition("=")
     if argument == "debug=true":
         return "debug='true'"
@@ -42,7 +42,7 @@ def quoted(argument: str, *, multirun: bool) -> str:
     in_quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     if not (equals and is_text) or value == "null" or in_quotes:
         return argument
-    if key in FREE_TEXT:  # text that people type is never an interpolation
+    if key in FREE_TEXT:  # free text is never an interpolation
         value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
     if trailing := len(escaped) - len(escaped.rstrip("\\")):
@@ -70,10 +70,10 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def check_flags(arguments: list[str]) -> None:
-    """Refuse the flags of Hydra's that would put other configs in the place of ours, or load a pickle, also to ask for help.
+    """Refuse Hydra's flags that would replace our configs or load a pickle, with ``--help`` too.
 
     Raises:
-        UserError: There is one.
+        UserError: One of them is given.
     """
     from hydra._internal.utils import get_args_parser
 
@@ -81,11 +81,11 @@ def check_flags(arguments: list[str]) -> None:
     if parsed.config_path or parsed.config_name:
         raise UserError("--config-path and --config-name: the commands have their own; --config-dir=DIR adds yours")
     if parsed.experimental_rerun:
-        raise UserError("--experimental-rerun: would load a pickle; resume=RUN goes on with a run")
+        raise UserError("--experimental-rerun: would load a pickle; resume=RUN continues a run")
 
 
 def check_command_line(command: str, arguments: list[str], *, multirun: bool) -> None:
-    """Find what is wrong with the overrides, in our words, before Hydra sees them.
+    """Check the overrides with our own messages before Hydra parses them.
 
     Raises:
         UserError: All faults in one message.
@@ -99,7 +99,7 @@ def check_command_line(command: str, arguments: list[str], *, multirun: bool) ->
     jobs = swept_jobs(overrides) if multirun else [overrides]
     faults = dict.fromkeys(fault for job in jobs for fault in composition_faults(command, job, parsed.config_dir))
     of_hydra = [o for o in parsed.overrides if o.lstrip("+~").startswith("hydra")]
-    if not faults and (of_hydra or parsed.config_dir):  # nothing else can change what Hydra itself calls
+    if not faults and (of_hydra or parsed.config_dir):  # only these can change what Hydra itself calls
         faults |= dict.fromkeys(
             f for job in jobs for f in _hydras_faults(command, [*job, *of_hydra], parsed.config_dir)
         )
@@ -109,7 +109,7 @@ def check_command_line(command: str, arguments: list[str], *, multirun: bool) ->
 
 
 def _hydras_faults(command: str, overrides: list[str], config_dir: str | None) -> list[str]:
-    """What Hydra would call or import for itself before a job begins."""
+    """Faults in what Hydra itself would call or import before a job begins."""
     from hydra import compose, initialize_config_dir
 
     from llmft.config.target_allowlist import hydra_faults
@@ -124,7 +124,7 @@ def _hydras_faults(command: str, overrides: list[str], config_dir: str | None) -
 
 
 def swept_jobs(overrides: list[str]) -> list[list[str]]:
-    """Overrides of single jobs that together use every swept value once (not every combination: faults lie in values).
+    """Overrides of single jobs that together use every swept value once (not every combination: faults are in the values).
 
     Raises:
         UserError: An override cannot be parsed.
@@ -139,20 +139,20 @@ def swept_jobs(overrides: list[str]) -> list[list[str]]:
     choices = []
     for override in parsed:
         if isinstance(override.value(), Glob):
-            continue  # Hydra finds only options that there are
+            continue  # Hydra expands it to existing options only
         values = [f"{override.get_key_element()}={v}" for v in _swept(override)]
         choices.append(values or [override.input_line or ""])
     return [[c[min(i, len(c) - 1)] for c in choices] for i in range(max(map(len, choices), default=1))]
 
 
 def _swept(override: Any) -> list[str]:
-    if override.is_interval_sweep():  # of a search
+    if override.is_interval_sweep():  # of an Optuna search
         return [str(override.value().start), str(override.value().end)]
     return list(override.sweep_string_iterator()) if override.is_sweep_override() else []
 
 
 def plugin_faults(overrides: list[str]) -> list[str]:
-    """Launchers and sweepers that there are not, or that are not installed."""
+    """Launchers and sweepers that do not exist or are not installed."""
     from omegaconf import OmegaConf
 
     faults = []
@@ -176,14 +176,14 @@ def plugin_faults(overrides: list[str]) -> list[str]:
 
 
 def _of_plugins(group: str) -> list[str]:
-    """Options that plugins bring, the user's own too."""
+    """Options of plugins, including the user's own."""
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
 
-    Plugins.instance()  # finds them
+    Plugins.instance()  # discovers them
     try:
         return [option.removesuffix(".yaml") for option in ConfigStore.instance().list(group)]
-    except OSError:  # there are none
+    except OSError:  # the group has none
         return []
 
 
@@ -195,7 +195,7 @@ def _is_there(module: str) -> bool:
 
 
 def resumed_dir(arguments: Sequence[str]) -> list[str]:
-    """Let ``resume=RUN`` go on inside RUN, unless ``output_dir`` says where.
+    """Let ``resume=RUN`` continue inside RUN, unless ``output_dir`` is given.
 
     Raises:
         UserError: There is no such run.
@@ -210,10 +210,10 @@ def resumed_dir(arguments: Sequence[str]) -> list[str]:
 
 
 def check_output(overrides: list[str]) -> None:
-    """Make the folder that ``output_dir`` names; Hydra would only show a traceback if that fails.
+    """Create the folder ``output_dir``; Hydra would show a traceback if that fails.
 
     Raises:
-        UserError: It cannot be made.
+        UserError: It cannot be created.
     """
     for override in overrides:
         key, _, value = override.partition("=")
@@ -225,14 +225,14 @@ def check_output(overrides: list[str]) -> None:
 
 
 def composed(command: str, arguments: Sequence[str]) -> Any:
-    """The config that a command's ``main`` gets, made in this process; Hydra's own config is set as if it had started it.
+    """Compose the config that a command's ``main`` gets, in this process; Hydra's own config is set as in ``hydra.main``.
 
     Args:
         command: E.g. ``train``.
-        arguments: Overrides as people type them; no flags.
+        arguments: Overrides as on the command line; no flags.
 
     Raises:
-        UserError: Something is wrong with them; all faults in one message.
+        UserError: All faults of the overrides in one message.
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra

@@ -1,1 +1,1 @@
-"""A run directory: write, open, read, resume."""
+"""Run directories: write, open, read, resume."""

@@ -1,4 +1,4 @@
-"""A run directory: its files, run.json and its status."""
+"""A run directory: its files, its record (run.json) and its lock."""
 
 import logging
 import shutil
@@ -28,30 +28,32 @@ WRITTEN = (".", "checkpoints", "model", "report")
 
 
 class RunDirectory:
-    """Where a run leaves everything; ``run.json`` is rewritten whole at every change, so it is valid at any moment."""
+    """The output folder of a run; ``run.json`` is replaced atomically at every change, so it is always valid."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.record: dict[str, Any] = {}
         self.started = time.perf_counter()
-        self.seconds = 0.0  # of earlier legs of a resumed run
-        self.step = 0  # the optimizer step that is being computed; 0 for none
-        self.claim: DirectoryLock | None = None
+        self.seconds = 0.0  # before the run was resumed
+        self.step = 0  # the optimizer step in progress; 0 for none
+        self.lock: DirectoryLock | None = None
 
     @classmethod
     def start(cls, path: Path, cfg: DictConfig, overrides: Sequence[str]) -> "RunDirectory":
-        """Make the directory and write ``config.yaml`` and a first ``run.json``.
+        """Create the directory and write ``config.yaml`` and a first ``run.json``.
 
         Raises:
-            UserError: There is a run in it already (one that failed before it had a checkpoint does not count), or another
-                process is writing there.
+            UserError: It holds a run already (one that failed before its first checkpoint does not count), or another process
+                is writing there.
         """
         run = cls(path)
         run.acquire()
         if is_first() and has_record(path) and (run_status(path) != "failed" or (path / "checkpoints").exists()):
             run.release()
-            raise UserError(f"output_dir={path}: holds a run already; choose another or remove it")
-        with run.given_back_after_an_error():
+            raise UserError(
+                f"output_dir={path}: holds a run already; resume={path} continues it, or choose another output_dir"
+            )
+        with run.released_on_error():
             run.save_config(cfg)
             run.update(
                 status="running",
@@ -66,20 +68,20 @@ class RunDirectory:
 
     @classmethod
     def resume(cls, path: Path, cfg: DictConfig) -> "RunDirectory":
-        """Take up a run that was interrupted, or that shall train for longer.
+        """Open the directory of a run that was interrupted, or that trains for longer.
 
         Raises:
             UserError: Its ``run.json`` cannot be read, or another process is writing there.
         """
-        if is_first() and not has_record(path):  # it was killed when it had hardly begun
+        if is_first() and not has_record(path):  # killed before its first record
             return cls.start(path, cfg, [])
         run = cls(path)
         run.acquire()
-        with run.given_back_after_an_error():
-            run._take_up(cfg)
+        with run.released_on_error():
+            run._continue(cfg)
         return run
 
-    def _take_up(self, cfg: DictConfig) -> None:
+    def _continue(self, cfg: DictConfig) -> None:
         self.record = read_record(self.path)
         self.seconds = self.record.get("seconds") or 0.0
         self.save_config(cfg)
@@ -88,15 +90,15 @@ class RunDirectory:
             f"{name} {versions[name]} -> {now[name]}" for name in now if versions.get(name, now[name]) != now[name]
         ]
         if changed:
-            log.warning("versions have changed since the run began, so numbers may too: %s", ", ".join(changed))
+            log.warning("versions have changed since the run began, so results may differ: %s", ", ".join(changed))
         again = [*self.record.get("resumed", []), datetime.now(UTC).isoformat(timespec="seconds")]
         self.update(status="running", resumed=again, versions=now)
 
     def acquire(self) -> None:
-        """Make the directory this process's own, and remove what a killed one had not finished.
+        """Lock the directory for this process, and clean up after a killed one.
 
         Raises:
-            UserError: Another process is writing there, or nobody can.
+            UserError: Another process is writing there, or the directory cannot be created.
         """
         if not is_first():
             return
@@ -104,13 +106,13 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"output_dir={self.path}: cannot be made ({error.strerror})") from None
-        self.claim = DirectoryLock(self.path)
+        self.lock = DirectoryLock(self.path)
         for part in WRITTEN:
             remove_unfinished(self.path / part)
 
     @contextmanager
-    def given_back_after_an_error(self) -> Iterator[None]:
-        """The directory is this process's own, unless the block fails."""
+    def released_on_error(self) -> Iterator[None]:
+        """Release the lock if the block fails."""
         try:
             yield
         except BaseException:
@@ -118,19 +120,19 @@ class RunDirectory:
             raise
 
     def release(self) -> None:
-        """Let another process have the directory."""
-        if self.claim:
-            self.claim.release()
-            self.claim = None
+        """Release the lock."""
+        if self.lock:
+            self.lock.release()
+            self.lock = None
 
     def save_config(self, cfg: DictConfig) -> None:
-        """``config.yaml``: resolved, without secrets."""
+        """Write ``config.yaml``: resolved, without secrets."""
         if is_first():
             redact.save_config(cfg, self.path / "config.yaml")
 
     @property
     def model(self) -> Path:
-        """The best weights in Hugging Face form."""
+        """The best weights in Hugging Face format."""
         return self.path / "model"
 
     @property
@@ -140,12 +142,12 @@ class RunDirectory:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The last whole checkpoint, if there is one."""
+        """The last checkpoint, if there is one."""
         last = self.checkpoints / "last.ckpt"
         return last if last.is_file() else None
 
     def clear(self) -> None:
-        """Remove what a run left that was stopped before its first checkpoint: it starts anew."""
+        """Remove the logs of a run that was stopped before its first checkpoint and starts from scratch."""
         if is_first():
             for name in ("metrics.csv", "samples.jsonl"):
                 (self.path / name).unlink(missing_ok=True)
@@ -159,11 +161,11 @@ class RunDirectory:
         write_record(self.path, self.record)
 
     def finish(self, status: str, **values: Any) -> None:
-        """Set the final status and the wall-clock seconds of training (of a resumed run: of all its ended legs)."""
+        """Set the final status and the wall-clock seconds of training (of a resumed run: including those before)."""
         self.update(status=status, seconds=round(self.seconds + time.perf_counter() - self.started, 1), **values)
 
     def fail(self, status: str, **values: Any) -> None:
-        """``finish`` after an error, which is told even if nothing can be written any more: then ``run.json`` stays as it is."""
+        """``finish`` after an error; if the disk cannot be written to, ``run.json`` keeps its content."""
         try:
             self.finish(status, **values)
         except OSError as error:
@@ -171,7 +173,7 @@ class RunDirectory:
 
 
 def tidy(path: Path) -> None:
-    """Remove what a process left that was killed when its run had just finished; of one that may not be written to, nothing."""
+    """Clean up after a process that was killed when its run had just finished; skip a directory that cannot be written to."""
     run = RunDirectory(path)
     with suppress(UserError):
         run.acquire()

@@ -1,4 +1,4 @@
-"""The folder of a run that somebody made -> its config, checked before anything of it is used."""
+"""Open a run directory: its config, checked before anything in it is used."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,15 +21,15 @@ GROUPS = ("model", "data", "peft", "generation", "prompt")
 
 
 def open_run(path: str, part: str = "model", allow: Sequence[str] = ()) -> tuple[Path, DictConfig]:
-    """A run and its config.
+    """Open a run directory.
 
     Args:
-        path: As the user wrote it.
+        path: As given by the user.
         part: The folder in it that the command needs: ``model`` or ``halt``.
-        allow: Packages whose classes its config may name besides ours; what it allows itself does not count.
+        allow: Packages whose classes its config may name next to ours; permissions in the config itself do not count.
 
     Raises:
-        UserError: There is no run, or it has no such folder.
+        UserError: This is no run directory, it lacks the folder, or its config is not accepted.
     """
     folder = user_path(path)
     if not (folder / "config.yaml").is_file():

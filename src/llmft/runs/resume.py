@@ -1,4 +1,4 @@
-"""``resume=RUN``: the config of the run that goes on, and the checkpoint from which it does."""
+"""``resume=RUN``: the config of the resumed run, and the check that its data are the same."""
 
 import shutil
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from llmft.utils.paths import user_path
 from llmft.utils.rank import is_first
 from llmft.utils.text import first_line
 
-# What may differ from the run that goes on: how long, and what changes no number.
+# Keys that may differ from the resumed run: its length, and what changes no result.
 LENGTHS = ("trainer.max_epochs", "trainer.max_steps", "callbacks.early_stopping.patience")
 CHANGEABLE = (
     *LENGTHS,
@@ -34,14 +34,14 @@ CHANGEABLE = (
 
 
 def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """The config of the run ``cfg.resume``, with what the command line may change of it.
+    """The config of the run ``cfg.resume``, with the changes of the command line that are allowed.
 
     Args:
-        cfg: As composed from the command line; ``output_dir`` is where the run goes on.
+        cfg: As composed from the command line; the run continues in its ``output_dir``.
         overrides: The command line's overrides.
 
     Raises:
-        UserError: There is no such run, or an override would make it another one.
+        UserError: There is no such run, or an override would change its results.
     """
     folder = user_path(str(cfg.resume))
     saved = _saved(folder)
@@ -50,20 +50,20 @@ def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     target = Path(cfg.output_dir)
     if target.resolve() != folder.resolve() and is_first():
         _copy(folder, target)
-    _move(saved, target)  # whatever its config says of where it once was
+    _move(saved, target)  # wherever it was when it was started
     saved.resume = str(cfg.resume)
     return saved
 
 
 def is_done(cfg: DictConfig) -> bool:
-    """Whether the run has finished and shall not train for longer than it did."""
+    """Whether the run has finished and its length is not increased."""
     folder = Path(cfg.output_dir)
     saved = _saved(folder)
     return run_status(folder) == "finished" and all(_plain(cfg, key) == _plain(saved, key) for key in LENGTHS)
 
 
 def check_data(given: str, sha256: str | None, trained: dict[str, Any]) -> None:
-    """Refuse to go on with other rows.
+    """Refuse to resume with other data.
 
     Raises:
         UserError: The data file's digest is not the run's.
@@ -80,7 +80,7 @@ def _saved(folder: Path) -> DictConfig:
     try:
         saved = stored_config(folder / "config.yaml")
     except ValueError as error:
-        raise UserError(f"resume={folder}: no run directory that could go on ({error})") from None
+        raise UserError(f"resume={folder}: not a run directory that can be resumed ({error})") from None
     if "seed" not in saved or not all(isinstance(saved.get(name), DictConfig) for name in (*GROUPS, "trainer")):
         raise UserError(f"resume={folder}: config.yaml is not the config of a training")
     return completed(saved)
@@ -101,13 +101,13 @@ def _apply(override: str, cfg: DictConfig, saved: DictConfig) -> str | None:
         OmegaConf.update(saved, key, now)
         return None
     if isinstance(then, dict) and value == then.get("name"):
-        return None  # the same choice, repeated; its other keys are the run's
+        return None  # the same option again; its other keys are those of the run
     shown = then.get("name", "its own") if isinstance(then, dict) else then
-    return f"{override}: the run has {key}={shown}; a resumed run goes on as it was (only {', '.join(CHANGEABLE)} may differ)"
+    return f"{override}: the run has {key}={shown}; a resumed run keeps its config (only {', '.join(CHANGEABLE)} may differ)"
 
 
 def _move(saved: DictConfig, target: Path) -> None:
-    """Let a run that was moved or copied write where it is now."""
+    """Adapt the paths of a run directory that was moved or copied."""
     before, saved.output_dir = str(saved.output_dir), str(target)
     for node in (saved.get("logger") or {}).values():
         for key, value in node.items() if isinstance(node, DictConfig) else ():
@@ -122,8 +122,8 @@ def _plain(cfg: DictConfig, key: str) -> Any:
 
 def _copy(folder: Path, target: Path) -> None:
     if has_record(target):
-        raise UserError(f"output_dir={target}: holds a run already; leave it away to go on in {folder}")
-    # run.json last: without it a copy that a kill cut short is no run
+        raise UserError(f"output_dir={target}: holds a run already; omit it to resume in {folder}")
+    # run.json last: an incomplete copy is not a run
     left_out = shutil.ignore_patterns(NAME, "*.tmp", lock.NAME)
     shutil.copytree(folder, target, dirs_exist_ok=True, ignore=left_out)
     write_record(target, read_record(folder))

@@ -1,1 +1,1 @@
-"""Sweeps: jobs, Optuna, tables of results."""
+"""Sweeps: jobs, Optuna search, tables of results."""

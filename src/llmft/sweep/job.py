@@ -1,4 +1,4 @@
-"""One job: a command with its config -> its result and exit code. A sweep's may run in another process or on another machine."""
+"""Run one job (a command with its config), in this process or, in a sweep, in another one."""
 
 import importlib
 import json
@@ -28,15 +28,15 @@ from llmft.utils.text import printable
 log = logging.getLogger(__name__)
 
 RECORD = "job.json"
-# Workers that take one job after the other: a job that is killed would take its worker and the jobs of the others along.
+# Launchers whose workers run several jobs: a job that is killed would end its worker and the jobs of the others.
 SHARED_WORKERS = ("joblib", "ray")
 
 
 def attempt(cfg: DictConfig) -> tuple[int, Any]:
-    """Run the command that the config is of; what goes wrong is said, and becomes an exit code.
+    """Run the command of a config; print an error and turn it into an exit code.
 
     Returns:
-        The exit code (0 done, 1 a fault of ours, 2 wrong input, 3 halted, 130 interrupted), and what a sweep gets.
+        The exit code (0 done, 1 internal error, 2 wrong input, 3 halted, 130 interrupted), and the objective for a sweep.
     """
     command = HydraConfig.get().job.config_name
     try:
@@ -58,9 +58,9 @@ def attempt(cfg: DictConfig) -> tuple[int, Any]:
 
 
 def swept(cfg: DictConfig) -> Any:
-    """A job of a sweep: skip it if it is done, go on where it was interrupted, and never end the sweep.
+    """Run a job of a sweep: skip it if it is done, resume it if it was interrupted; a failed job does not end the sweep.
 
-    ``job.json`` in its folder holds the exit code, null while it runs or if it was killed.
+    ``job.json`` in its folder has the exit code, null while it runs or if it was killed.
 
     Raises:
         KeyboardInterrupt: The user interrupted it, and with it the sweep.
@@ -83,17 +83,17 @@ def swept(cfg: DictConfig) -> Any:
         _record(folder, past.code)
         return past.value
     if past.resume:
-        say(f"job {folder.name}: {past.why}, goes on", style="green")
+        say(f"job {folder.name}: {past.why}, resuming", style="green")
         cfg.resume = str(folder)
     _record(folder, None)
-    code, value = _in_a_process(cfg, folder, overrides) if _needs_a_process(cfg, job) else _guarded(cfg)
+    code, value = _in_a_process(cfg, folder, overrides) if _needs_a_process(cfg, job) else _in_this_process(cfg)
     _record(folder, code)
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     return value
 
 
-def _guarded(cfg: DictConfig) -> tuple[int, Any]:
+def _in_this_process(cfg: DictConfig) -> tuple[int, Any]:
     try:
         return attempt(cfg)
     except Exception as error:
@@ -106,7 +106,7 @@ def _trace() -> None:
 
 
 def _needs_a_process(cfg: DictConfig, job: Any) -> bool:
-    """Whether several processes would have to be started from here, or a worker must survive the job."""
+    """Whether the job starts several processes, or runs in a worker that must survive it."""
     starts_others = cfg.get("trainer") and processes_to_start(cfg.trainer)
     return bool(starts_others) or job.runtime.choices.get("hydra/launcher") in SHARED_WORKERS
 
@@ -126,6 +126,6 @@ def _in_a_process(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> tu
 
 
 def _record(folder: Path, code: int | None, message: str | None = None) -> None:
-    """Write ``job.json``; a message in it is said at the end of the sweep, where a job's own output may not be seen."""
+    """Write ``job.json``; its message is printed at the end of the sweep, since output of other machines may be lost."""
     if is_first():
         files.atomic_write(folder / RECORD, json.dumps({"code": code, "message": message}) + "\n")

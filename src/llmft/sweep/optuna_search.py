@@ -1,4 +1,4 @@
-"""A search with Optuna: swept values of the command line -> jobs, each proposed from what the jobs before it returned."""
+"""Hyperparameter search with Optuna: each job's values are proposed from the results of earlier jobs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,20 +14,20 @@ from llmft.utils.errors import UserError
 
 
 class OptunaSearch:
-    """One study; it lives in the sweep's folder, and the same sweep goes on with it.
+    """One study, stored in the sweep's folder and resumed by the same command.
 
     Args:
         arguments: The overrides of the command line, with ``a,b``, ``choice``, ``range``, ``interval`` and ``tag(log, ...)``.
         config: The sweep's config.
         launcher: Hydra's; runs the jobs.
-        n_trials: Jobs in total.
-        n_jobs: Jobs proposed at once.
-        direction: ``minimize``, ``maximize``, or ``auto`` by what is better of the objective.
-        seed: Of the sampler.
+        n_trials: Total number of trials (jobs).
+        n_jobs: Trials proposed at once.
+        direction: ``minimize``, ``maximize``, or ``auto`` by the objective.
+        seed: Seed of the sampler.
         sampler: ``tpe`` or ``random``.
 
     Raises:
-        UserError: There is nothing to search, or an option is none of these.
+        UserError: There is nothing to search, or an option is invalid.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class OptunaSearch:
             "direction (minimize, maximize, auto)": self.direction in modes.values(),
             "sampler (tpe, random)": sampler in ("tpe", "random"),
         }
-        wrong = [f"hydra.sweeper.{name}: not so" for name, right in faults.items() if not right]
+        wrong = [f"hydra.sweeper.{name}: not allowed" for name, right in faults.items() if not right]
         if not self.space:
             wrong.append(
                 "nothing to search: no key has several values, such as 'optim.lr=tag(log, interval(1e-5, 1e-3))'"
@@ -63,15 +63,15 @@ class OptunaSearch:
             raise UserError.from_faults("hydra/sweeper=optuna", wrong)
 
     def run(self) -> list[Any]:
-        """Run what an interrupted search left, then new jobs up to ``n_trials``."""
+        """Run the trials that an interrupted search left, then new ones up to ``n_trials``."""
         self.folder.mkdir(parents=True, exist_ok=True)
         study, returns = self._study(), []
         left = [trial for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished()]
-        for trial in left:  # one by one: their numbers need not follow each other
+        for trial in left:  # one by one: their numbers need not be consecutive
             returns += self._launch(study, [(trial.number, trial.params)])
         while (done := len(study.get_trials(deepcopy=False))) < self.n_trials:
-            asked = [study.ask(self.space) for _ in range(min(self.n_jobs, self.n_trials - done))]
-            returns += self._launch(study, [(trial.number, trial.params) for trial in asked])
+            trials = [study.ask(self.space) for _ in range(min(self.n_jobs, self.n_trials - done))]
+            returns += self._launch(study, [(trial.number, trial.params) for trial in trials])
         return returns
 
     def _study(self) -> Any:
@@ -81,7 +81,7 @@ class OptunaSearch:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = storage_of(self.folder / STUDY)
         past = [s for s in optuna.get_all_study_summaries(storage) if s.study_name == NAME]
-        # drawn on, not again, where a study goes on
+        # a resumed study continues to sample instead of repeating its first values
         seed = None if self.seed is None else (self.seed + sum(s.n_trials for s in past)) % 2**32
         samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
         return optuna.create_study(
@@ -114,7 +114,7 @@ class OptunaSearch:
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Overrides with one value, and the distributions of the others."""
+    """Split overrides into those with one value and the search space of the others."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     fixed, space = [], {}

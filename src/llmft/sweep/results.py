@@ -1,4 +1,4 @@
-"""A sweep: which of its jobs are done already, and at its end ``sweep.csv``, ``sweep.md`` and a leaderboard beside the runs."""
+"""A sweep: which of its jobs are already done; at its end ``sweep.csv``, ``sweep.md`` and a leaderboard."""
 
 import json
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ OWN_COLUMN = (
     "callbacks.pruning.study",
     "callbacks.pruning.trial",
 )
-SHOWN = ("run", "status", "objective", "steps", "seconds")  # in the terminal, beside what differs
-CODES = {"finished": 0, "pruned": 0, "halted": 3}  # of jobs that would end in the same way again
+SHOWN = ("run", "status", "objective", "steps", "seconds")  # in the terminal, with the settings that differ
+CODES = {"finished": 0, "pruned": 0, "halted": 3}  # of jobs that would end the same way again
 
 
 class JobStatus(NamedTuple):
-    """What an earlier start of the same sweep left of a job."""
+    """The state in which an earlier start of the same sweep left a job."""
 
     done: bool = False
     resume: bool = False
@@ -42,21 +42,21 @@ class JobStatus(NamedTuple):
 
 
 class SweepFolder(Callback):
-    """Remembers the folder of the sweep, in the process that started it."""
+    """Keeps the folder of the sweep, in the process that started it."""
 
     folder: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
-        """Once, before any job."""
+        """Called once, before any job."""
         SweepFolder.folder = Path(config.hydra.sweep.dir)
 
 
 def previous_status(folder: Path, overrides: list[str]) -> JobStatus:
-    """Whether a job is done, or can go on.
+    """Whether a job is done or can be resumed.
 
     Args:
-        folder: Of the job.
-        overrides: Of the job; an earlier one in the same folder must have had the same.
+        folder: The run directory of the job.
+        overrides: Those of the job; an earlier job in the same folder must have had the same ones.
 
     Raises:
         UserError: The folder holds another job, or another process is running it.
@@ -68,7 +68,7 @@ def previous_status(folder: Path, overrides: list[str]) -> JobStatus:
     if ours != theirs:
         differ = [f"{key}={value}" for key, value in theirs.items() if ours.get(key) != value]
         was = " ".join(differ or sorted(set(ours) - set(theirs)))
-        raise UserError(f"{folder}: holds a job of another sweep ({was}); take another output_dir")
+        raise UserError(f"{folder}: holds a job of another sweep ({was}); choose another output_dir")
     status = record.get("status", "unknown")
     if status in CODES:
         value = record.get("objective")
@@ -76,7 +76,9 @@ def previous_status(folder: Path, overrides: list[str]) -> JobStatus:
             done=True, code=CODES[status], value=float("nan") if value is None else value, why=f"was {status} before"
         )
     if is_claimed(folder):
-        raise UserError(f"{folder}: another process is running this job; wait for its end, or take another output_dir")
+        raise UserError(
+            f"{folder}: another process is running this job; wait for its end, or choose another output_dir"
+        )
     resumable = (folder / "config.yaml").is_file() and (
         status != "failed" or (folder / "checkpoints" / "last.ckpt").is_file()
     )
@@ -84,20 +86,20 @@ def previous_status(folder: Path, overrides: list[str]) -> JobStatus:
 
 
 def settings_of(overrides: Sequence[str]) -> dict[str, str]:
-    """Key and value of overrides, the same however they were quoted; without where the job is."""
+    """Keys and values of overrides, independent of their quotes, without ``output_dir`` and ``resume``."""
     pairs = (redact_argument(override).split("=", 1) for override in overrides if "=" in override)
     found = {key: value.strip("'\"") for key, value in pairs if key not in ("output_dir", "resume")}
     return {key: value.lower() if value.lower() in ("true", "false") else value for key, value in found.items()}
 
 
 def finished_value(folder: Path) -> float:
-    """The objective of a job that ran in another process."""
+    """The objective of a job that ran in another process; NaN without one."""
     value = read_record(folder).get("objective") if has_record(folder) else None
     return float("nan") if value is None else float(value)
 
 
 def end() -> list[int]:
-    """Write and print the tables of the sweep that was started here; returns the exit codes of its jobs (1: killed)."""
+    """Write and print the tables of the sweep that this process started; returns the exit codes of its jobs (1: killed)."""
     folder, SweepFolder.folder = SweepFolder.folder, None
     if folder is None:
         return []
@@ -132,7 +134,7 @@ def _tables(folder: Path, files: list[Path]) -> None:
 
 
 def show(folder: Path, rows: list[dict[str, Any]], differing: list[str]) -> None:
-    """Print what differed, and what came out."""
+    """Print the settings that differ and the results."""
     from rich.table import Table
 
     from llmft.utils.console import Console
@@ -156,7 +158,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Both files; columns that are empty everywhere stay away."""
+    """Write ``sweep.csv`` and ``sweep.md``, without empty columns."""
     from llmft.utils.text import markdown
 
     columns = [

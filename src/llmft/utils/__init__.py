@@ -1,1 +1,1 @@
-"""Tools that know nothing of fine-tuning: files, text, console, errors, ranks, locks, memory."""
+"""Utilities without any fine-tuning: files, text, console, errors, ranks, signals, locks, memory."""

@@ -1,4 +1,4 @@
-"""The console and the log: what a terminal shows and is not steered by."""
+"""Terminal and log output without control characters from data."""
 
 import logging
 from collections.abc import Iterable
@@ -13,30 +13,30 @@ from llmft.utils.text import printable
 
 
 class Console(console.Console):
-    """Rich's console, for which every text is only text, whatever it is part of: a table, a message, a path."""
+    """Rich's console; control characters in any text that it prints (table, message, path) are replaced."""
 
     def render(self, *args: Any, **options: Any) -> Iterable[Segment]:
-        """As Rich does, with the control characters of texts replaced; those of Rich's own are styles and stay."""
+        """Render as Rich does; control characters of the text are replaced, those of Rich's own styles stay."""
         for segment in super().render(*args, **options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 class Formatter(logging.Formatter):
-    """Log lines, for the terminal and the file."""
+    """Formatter of the log, for the terminal and for ``log.txt``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """As the library does, without what would steer a terminal."""
+        """Format a record and replace control characters."""
         return printable(super().format(record))
 
 
 def complain(error: Exception) -> int:
-    """Print one clear message, in one process if all met the error; returns the exit code."""
+    """Print the message of an error (once, if every rank raised it) and return the exit code."""
     if is_first() or not getattr(error, "everywhere", False):
         say(str(error))
-    # what the system says of a file (no permission, no space) names it, and is for the user to mend
+    # an OSError (no permission, no space) names the file, and is for the user to fix
     return getattr(error, "exit_code", UserError.exit_code if isinstance(error, OSError) else 1)
 
 
 def say(message: str, style: str = "red") -> None:
-    """Print to standard error, in colour where there is any."""
+    """Print to standard error, in color if the terminal has it."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"llmft: {message}", style=style, markup=False)

@@ -1,4 +1,4 @@
-"""Values -> cells of a CSV file that a spreadsheet shows and does not run."""
+"""CSV files without formulas: a spreadsheet shows their cells and does not run them."""
 
 import csv
 import re
@@ -8,23 +8,23 @@ from typing import Any
 
 from llmft.utils.files import atomic_open
 
-# A spreadsheet takes a cell that begins with one of these for a formula, and runs it.
+# A spreadsheet runs a cell that starts with one of these as a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?(e[+-]?\d+)?|inf|nan)", re.ASCII | re.IGNORECASE)
 
 
 def harmless(value: Any) -> str:
-    """A cell that no spreadsheet takes for a formula: a ``'`` goes before one."""
+    """The text of a value; one that a spreadsheet would run as a formula gets a ``'`` in front."""
     text = "" if value is None else str(value)
     return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
 
 
 def cell(value: Any) -> str:
-    """The same in a table of results, where a negative number is a number."""
+    """As ``harmless``, but a negative number stays a number."""
     return str(value) if NUMBER.fullmatch(str(value)) else harmless(value)
 
 
 def write(file: Path, table: Iterable[Iterable[Any]]) -> None:
-    """A CSV file of a table, the head its first row."""
+    """Write a table, whose first row is the header, to a CSV file, atomically."""
     with atomic_open(file, newline="") as out:
         csv.writer(out).writerows([cell(value) for value in row] for row in table)

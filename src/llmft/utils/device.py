@@ -1,4 +1,4 @@
-"""The device, and what it can do."""
+"""The device and its capabilities."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,22 +20,22 @@ def default_device() -> torch.device:
 
 
 def runs_on_gpu(trainer: Any) -> bool:
-    """Whether a ``trainer`` config means a CUDA GPU; ``auto`` takes one where there is one."""
+    """Whether a ``trainer`` config runs on a CUDA GPU; ``accelerator: auto`` does if there is one."""
     return trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and torch.cuda.is_available())
 
 
 def bfloat16_units(*, gpu: bool) -> str | None:
-    """What of this machine multiplies bfloat16 in hardware, in words; None where nothing does."""
+    """The hardware of this machine that multiplies bfloat16, in words; None without any."""
     if gpu:
         return "this GPU multiplies it in hardware" if torch.cuda.is_bf16_supported(False) else None
-    for name, asked in (("AMX", "_is_amx_tile_supported"), ("AVX512-BF16", "_is_avx512_bf16_supported")):
-        if getattr(torch.cpu, asked, bool)():  # a torch that has no such question is answered with no
+    for name, supported in (("AMX", "_is_amx_tile_supported"), ("AVX512-BF16", "_is_avx512_bf16_supported")):
+        if getattr(torch.cpu, supported, bool)():  # older versions of torch lack the function
             return f"this CPU multiplies it in hardware, by {name}"
     return None
 
 
 def cannot_page(accelerator: str = "auto") -> str | None:
-    """Why an optimizer's state cannot be paged here; None where it can.
+    """Why the optimizer state cannot be paged here; None if it can.
 
     Args:
         accelerator: ``trainer.accelerator``.
@@ -49,7 +49,7 @@ def cannot_page(accelerator: str = "auto") -> str | None:
 
 @contextmanager
 def on_device(model: torch.nn.Module, device: Any) -> Iterator[None]:
-    """The model on a device for as long as it is asked."""
+    """Move a model to a device inside the block, and back afterwards."""
     before = next(model.parameters()).device
     model.to(device)
     try:

@@ -1,4 +1,4 @@
-"""The processes of a run: which one this is, and that they end together. The first one writes files and talks."""
+"""The processes (ranks) of a run: threads of each, errors that all of them raise, and ending together."""
 
 import multiprocessing
 import os
@@ -16,24 +16,25 @@ from llmft.utils.console import say
 from llmft.utils.errors import UserError
 from llmft.utils.rank import is_first, started_outside
 
-# A process that hangs in a collective sees no signal; one that met the same error ends by itself well within this.
+# A process that waits in a collective handles no signal; one that raised the same error exits by itself well within this.
 SECONDS_TO_END = 5.0
 SECONDS_BETWEEN_LOOKS = 0.2
-# Set for a job that a sweep runs in a process of its own, to the process that waits for it: without that it saves and ends.
+# Set for a job that a sweep runs in its own process: the id of the process that waits for it. When that has ended, the job
+# saves a checkpoint and ends too.
 FOLLOWS = "LLMFT_FOLLOWS"
 
 
 def share_cores(trainer: Any) -> str | None:
-    """Give each process of a node its share of the cores as threads, where ``OMP_NUM_THREADS`` does not say how many.
+    """Set the number of threads of each process of a node to its share of the cores, unless ``OMP_NUM_THREADS`` is set.
 
-    Otherwise each would take all of them: two processes with two threads each on two cores wait for each other. (Workers of a
-    loader take one thread each: torch's own doing.)
+    By default each process would use all cores: two processes with two threads each on two cores wait for each other. (torch
+    gives each loader worker one thread.)
 
     Args:
         trainer: The config.
 
     Returns:
-        What was done, for the log; None for a run of one process, which is left as it is.
+        The choice and its reason, for the log; None for a run with one process, which is not changed.
     """
     import torch
 
@@ -41,7 +42,7 @@ def share_cores(trainer: Any) -> str | None:
         return None
     if given := os.environ.get("OMP_NUM_THREADS"):
         return f"threads: {torch.get_num_threads()} for each process, by OMP_NUM_THREADS={given}"
-    # where SLURM was told the cores of a task, no other task has them
+    # cores that SLURM assigned to a task are that task's alone
     own = os.environ.get("SLURM_CPUS_PER_TASK")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(int(own) if own else max(1, cores // trainer.devices))
@@ -50,14 +51,14 @@ def share_cores(trainer: Any) -> str | None:
 
 
 def agree(strategy: Any, error: UserError | None) -> None:
-    """Make an error of the first process one of all, so that none waits for it for ever.
+    """Raise an error of rank 0 on every rank, so that none waits for it in a collective.
 
     Args:
-        strategy: Lightning's; all its processes must call this.
-        error: What the first process met, if anything.
+        strategy: Lightning's; every rank must call this.
+        error: The error of rank 0, if any.
 
     Raises:
-        UserError: On all processes; the first one says it.
+        UserError: On every rank; rank 0 prints it.
     """
     message = strategy.broadcast(str(error) if error else None)
     if message:
@@ -66,14 +67,14 @@ def agree(strategy: Any, error: UserError | None) -> None:
 
 @contextmanager
 def ending_together(strategy: Any, failed: Callable[[str], None]) -> Iterator[None]:
-    """If one process fails, end the others that Lightning started with it: they would wait for it in a collective.
+    """If one rank fails, end the others that Lightning started: they would wait for it in a collective.
 
     Args:
         strategy: Lightning's.
-        failed: Told why, in the first process, before it ends without a way back.
+        failed: Called with the reason in rank 0 just before ``os._exit``.
 
     Raises:
-        UserError: Another process is lost.
+        UserError: Another rank was killed or failed.
     """
     if "LOCAL_RANK" in os.environ and not is_first() and not started_outside():
         follow(os.getppid(), lambda: os._exit(1))
@@ -83,7 +84,7 @@ def ending_together(strategy: Any, failed: Callable[[str], None]) -> Iterator[No
     except BaseException as error:
         others.watched = False
         lost = others.end()
-        # an error of this process's own ends the others, too
+        # only an error of a collective is a consequence of the lost rank
         if lost and isinstance(error, RuntimeError) and any(words in str(error) for words in COLLECTIVE):
             raise lost from error
         raise
@@ -91,15 +92,15 @@ def ending_together(strategy: Any, failed: Callable[[str], None]) -> Iterator[No
         others.watched = False
 
 
-# How a collective fails where another process has gone.
+# How a collective fails when another process has ended.
 COLLECTIVE = ("gloo", "Connection closed", "Connection reset", "Broken pipe", "NCCL")
 
 
 class WorkerProcesses:
-    """The processes that Lightning started for this one, watched for one that is lost.
+    """The processes that Lightning started for this one, watched for one that fails.
 
-    Lightning's own watch kills this process as soon as one of them ends with an error: nobody would be told why, and
-    ``run.json`` would say that it is running. So its list of them is emptied before it looks.
+    Lightning's own watch kills this process as soon as one of them exits with an error: no reason would be printed, and
+    ``run.json`` would keep the status ``running``. So its list of processes is emptied before it looks.
     """
 
     def __init__(self, strategy: Any, failed: Callable[[str], None]) -> None:
@@ -111,7 +112,7 @@ class WorkerProcesses:
             threading.Thread(target=self._watch, daemon=True).start()
 
     def end(self) -> UserError | None:
-        """Wait for them, and kill those that do not end; returns what is to be said of the first that was lost."""
+        """Wait for the processes, kill those that do not end, and return the error of the first that failed."""
         self._take()
         for process in self.processes:
             with suppress(subprocess.TimeoutExpired):
@@ -122,11 +123,11 @@ class WorkerProcesses:
         return lost
 
     def lost(self) -> UserError | None:
-        """The first that ended with an error."""
+        """The error of the first process that failed, if any."""
         for number, process in enumerate(self.processes, start=2):
             if code := process.poll():
                 how = f"was killed by {signals.name_of(code)}" if code < 0 else f"ended with exit code {code}"
-                why = ", mostly for want of memory" if code == -signal.SIGKILL else "; what it said stands above"
+                why = ", probably out of memory" if code == -signal.SIGKILL else "; its own message is above"
                 return WorkerLost(f"process {number} of {self.expected + 1} {how}{why}", code)
         return None
 
@@ -140,7 +141,7 @@ class WorkerProcesses:
         while self.watched:
             self._take()
             if lost := self.lost():
-                time.sleep(SECONDS_TO_END)  # mostly the collective fails, or this process meets the same error
+                time.sleep(SECONDS_TO_END)  # usually the collective fails first, or this process raises the same error
                 if self.watched:
                     self._end_at_once(lost)
             time.sleep(SECONDS_BETWEEN_LOOKS)
@@ -154,11 +155,11 @@ class WorkerProcesses:
 
 
 class WorkerLost(UserError):
-    """Another process of the run is gone.
+    """Another process of the run failed.
 
     Args:
         message: What happened.
-        code: How it ended: its exit code becomes the run's, but for one that was killed.
+        code: Its return code; a positive one becomes the exit code of the run.
     """
 
     def __init__(self, message: str, code: int) -> None:
@@ -167,7 +168,7 @@ class WorkerLost(UserError):
 
 
 def follow(parent: int, then: Callable[[], Any]) -> None:
-    """Call ``then`` when the process ``parent``, which started this one, has ended."""
+    """Call ``then``, in a thread, when the parent process ``parent`` has ended."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -178,13 +179,13 @@ def follow(parent: int, then: Callable[[], Any]) -> None:
 
 
 def end_with_parent(*_: Any) -> None:
-    """In a process that multiprocessing started: end when the process that asked for it has ended.
+    """In a process of multiprocessing: exit when the process that requested it has ended.
 
-    torch's loader workers look whether their parent is another one than when they began to look: one whose parent was killed
-    before that, or a fork server's that outlives it, waits for ever. The pipe that says so here is there from the start.
+    torch's loader workers compare their parent's id with the one at their start: a worker whose parent was killed before that,
+    or the child of a fork server that outlives it, waits forever. The pipe that is watched here exists from the start.
     """
     parent = multiprocessing.parent_process()
-    sys.excepthook = tell_but_lost_readers
+    sys.excepthook = ignore_lost_readers
 
     def watch() -> None:
         if parent:
@@ -194,7 +195,7 @@ def end_with_parent(*_: Any) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def tell_but_lost_readers(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """An excepthook for workers: that a run which ends does not fetch a batch any more is no news."""
+def ignore_lost_readers(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """An excepthook for workers: no traceback when the run ends and fetches no further batch."""
     if not issubclass(kind, ConnectionError):
         sys.__excepthook__(kind, error, trace)

@@ -1,37 +1,37 @@
-"""What can go wrong on the user's side, as exceptions that carry their exit code."""
+"""Exceptions with an exit code: wrong input, a halted or pruned training."""
 
 from collections.abc import Iterator, Sequence
 
 from llmft.utils.text import printable
 
 SHOWN_FAULTS = 5
-INTERRUPTED = 130  # the exit code of a command that Ctrl-C or SIGTERM ended, as a shell would say it
+INTERRUPTED = 130  # exit code after Ctrl-C or SIGTERM, as a shell reports it
 
 
 class UserError(Exception):
-    """The config or the data is wrong; the message says where and what would be right (exit code 2)."""
+    """The config or the data is wrong; the message names the place and what would be right (exit code 2)."""
 
     exit_code = 2
-    everywhere = False  # whether all processes of a run raised it, so that the first one's message is enough
+    everywhere = False  # whether every rank raised it, so that one message is enough
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))  # it may quote a row, a config or a server
 
     @classmethod
     def of_all_ranks(cls, message: str) -> "UserError":
-        """An error that every process of the run raises."""
+        """An error that every rank of the run raises."""
         error = cls(message)
         error.everywhere = True
         return error
 
     @classmethod
     def from_faults(cls, what: str, faults: Sequence[str], shown: int = SHOWN_FAULTS) -> "UserError":
-        """One message for many faults: their total, and the first few.
+        """One message for many faults: how many, and the first few.
 
         Args:
-            what: What was being checked, e.g. ``"config"`` or a file name.
+            what: The subject of the check, e.g. ``"config"`` or a file name.
             faults: One line each, the place first.
-            shown: How many of them; a file may have thousands, of a config all are shown.
+            shown: Number of faults in the message; a file may have thousands.
         """
         lines = "\n".join(f"  - {fault}" for fault in faults[:shown])
         total = f"{len(faults)} fault{'s' if len(faults) != 1 else ''}"
@@ -40,11 +40,11 @@ class UserError(Exception):
 
 
 class Pruned(Exception):
-    """A sweep gave this training up, because others were better at the same point (exit code 0).
+    """A sweep pruned this training: other trials were better at the same validation (exit code 0).
 
     Args:
         message: What happened.
-        value: The objective, as last measured.
+        value: The last value of the objective.
     """
 
     exit_code = 0
@@ -59,11 +59,11 @@ class Halted(Exception):
     """A guard stopped a broken training (exit code 3)."""
 
     exit_code = 3
-    everywhere = True  # guards decide on values that are the same in all processes
+    everywhere = True  # guards decide on values that are the same on every rank
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, what caused it, and what caused that; each once, for an error that is raised again and again can cause itself."""
+    """An error and its causes (``__cause__``, ``__context__``), each once: an error that is raised again can be its own cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -72,10 +72,10 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def checked(faults: Sequence[str]) -> None:
-    """Raise one UserError for all faults of a config.
+    """Raise one UserError with all faults of a config, if there are any.
 
     Raises:
-        UserError: There are faults.
+        UserError: There is at least one fault.
     """
     if faults:
         raise UserError.from_faults("config", faults, shown=len(faults))

@@ -1,4 +1,4 @@
-"""A run directory belongs to one process at a time; the system takes the claim back when that process ends, however it ends."""
+"""A lock on a run directory, held by one process at a time; the system releases it when that process ends, however it ends."""
 
 import errno
 import fcntl
@@ -16,19 +16,19 @@ log = logging.getLogger(__name__)
 NAME = "in_use"
 HELD = (errno.EACCES, errno.EAGAIN)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of some network file systems
-_ours: dict[str, int] = {}  # by which process: one is never in its own way, as the system sees it
+_ours: dict[str, int] = {}  # by which process: POSIX locks never conflict within one process
 
 
 class DirectoryLock:
-    """Held from here to ``release``, or to the end of the process.
+    """Held from the constructor to ``release`` or the end of the process.
 
-    The lock is one of the process (and not of the open file), so that workers that outlive a killed process hold nothing.
+    The lock belongs to the process (not to the open file), so workers that outlive a killed process do not hold it.
 
     Args:
-        folder: Of the run; is there.
+        folder: The run directory; must exist.
 
     Raises:
-        UserError: Another process has it, or it cannot be written to.
+        UserError: Another process holds it, or the folder cannot be written to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,7 +42,7 @@ class DirectoryLock:
         _ours[self.key] = os.getpid()
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         if _ours.get(self.key) == os.getpid():
             del _ours[self.key]
             with suppress(OSError):
@@ -58,25 +58,27 @@ class DirectoryLock:
                 if error.errno in HELD:
                     who = os.pread(handle, 200, 0).decode(errors="replace").strip()
                     os.close(handle)
-                    told = f"output_dir={folder}: another process is writing there ({who or 'it has just begun'})"
-                    raise UserError(f"{told}; wait for its end, or choose another output_dir") from None
+                    message = f"output_dir={folder}: another process is writing there ({who or 'it has just begun'})"
+                    raise UserError(f"{message}; wait for its end, or choose another output_dir") from None
                 if error.errno not in NO_LOCKS:
                     raise
-                log.warning("%s: this file system has no locks; nothing keeps a second run out of it", folder)
-            if _is_there(self.file, handle):
+                log.warning(
+                    "%s: this file system has no locks, so a second run in this folder would not be noticed", folder
+                )
+            if _is_current(self.file, handle):
                 who = (
                     f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
                 )
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, who.encode(), 0)
                 return handle
-            os.close(handle)  # its owner has removed it in between
+            os.close(handle)  # its owner has removed it in the meantime
 
 
 def is_claimed(folder: Path) -> bool:
-    """Whether another process holds it."""
+    """Whether another process holds the lock of a run directory."""
     if _ours.get(str(folder.resolve())) == os.getpid():
-        return False  # and to close the file here would give our own claim up
+        return False  # closing the file here would release our own lock
     try:
         handle = os.open(folder / NAME, os.O_RDWR)
     except OSError:
@@ -90,7 +92,7 @@ def is_claimed(folder: Path) -> bool:
     return False
 
 
-def _is_there(file: Path, handle: int) -> bool:
+def _is_current(file: Path, handle: int) -> bool:
     try:
         return os.path.samestat(file.stat(), os.fstat(handle))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What every command does first: quiet libraries, logging, and a codec for a model and a data set."""
+"""The log of llmft, and silence from the libraries."""
 
 import logging
 import os
@@ -11,46 +11,46 @@ from typing import Any
 from llmft.utils.console import Formatter, say
 from llmft.utils.rank import is_first
 
-# Warnings that say nothing a user could act on here, each with the reason.
+# Warnings that need no action of the user, each with the reason.
 EXPLAINED = {
-    "does not have many workers": "batches are cut from rows that are encoded already",
+    "does not have many workers": "batches are slices of examples that are already encoded",
     "is smaller than the logging interval": "MetricsLog writes the first and the last step in any case",
     "Found .* module\\(s\\) in eval mode": "the module turns train mode on in on_fit_start",
     "GPU available but not used": "trainer.accelerator is the user's choice",
-    "fan_in_fan_out": "adapters.py sets it by the kind of layer",
+    "fan_in_fan_out": "models/peft/lora.py sets it by the type of the layer",
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated": "Lightning 2.6 with torch 2.13; harmless",
-    "is_gradient_checkpointing": "peft 0.21 asks transformers 5.23 by the old name; harmless",
-    "You're resuming from a checkpoint that ended before the epoch ended": "Fit puts the sampler to the next batch",
-    "It is recommended to use `self.log\\(.*sync_dist=True": "what is logged is a sum over all processes already",
+    "is_gradient_checkpointing": "peft 0.21 uses an old name of transformers 5.23; harmless",
+    "You're resuming from a checkpoint that ended before the epoch ended": "TrainingRun sets the sampler to the next batch",
+    "It is recommended to use `self.log\\(.*sync_dist=True": "logged values are already summed over all ranks",
     "have no `val_dataloader`. Skipping val loop": "data.split.val=0 is the user's choice",
     "`max_epochs` was not set": "trainer.max_epochs=-1 is the user's choice",
 }
 
 
 def quiet() -> None:
-    """Keep libraries from writing what is not about this run."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it would warn at every fork of a loader worker
+    """Silence progress bars, advice and known warnings of the libraries."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else a warning at every fork of a loader worker
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # at its import and at each layer it advises on its own kernels
+    # it gives advice on its kernels at import and at each layer
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for message in EXPLAINED:
         warnings.filterwarnings("ignore", message=f".*{message}.*")
-    threading.excepthook = _of_a_thread
+    threading.excepthook = _thread_excepthook
 
 
-def _of_a_thread(told: Any) -> None:
-    """TensorBoard's writer on a full disk: the training ends at its next row, with one message and no traceback beside it."""
-    if not (isinstance(told.exc_value, OSError) and type(told.thread).__module__.startswith("tensorboard.")):
-        threading.__excepthook__(told)
+def _thread_excepthook(failure: Any) -> None:
+    """Print no traceback of TensorBoard's writer on a full disk: the training stops at its next write, with one message."""
+    if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__module__.startswith("tensorboard.")):
+        threading.__excepthook__(failure)
 
 
 class Terminal(logging.StreamHandler):
-    """Writes to what is standard error by then: a notebook or a test takes it away and puts another in its place."""
+    """Writes to the current ``sys.stderr``, which notebooks and tests replace."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -86,10 +86,10 @@ def log_to(file: Path | None) -> None:
 
 
 class KeptLog(logging.FileHandler):
-    """``log.txt``; a full disk is no reason for a traceback at every line of it."""
+    """``log.txt``; on a full disk it stops with one message instead of a traceback per line."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Say it once, and write nothing more."""
+        """Report an OSError once and stop writing."""
         error = sys.exception()
         if not isinstance(error, OSError):
             super().handleError(record)

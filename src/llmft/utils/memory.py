@@ -9,26 +9,26 @@ from pathlib import Path
 
 import torch
 
-# Where Linux lets a process forget its largest resident set.
-FORGET = Path("/proc/self/clear_refs")
+# Writing 5 here resets the peak resident set (VmHWM) of a process on Linux.
+CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
-def forget_peak_memory() -> None:
-    """Start to measure the largest resident set anew, so that each job of a sweep in one process has its own.
+def reset_peak_memory() -> None:
+    """Reset the peak resident set and the peak GPU memory, so that each job of a sweep in one process has its own.
 
-    What the GPU held is measured anew, too. A system without that keeps what was.
+    Does nothing for the resident set on systems other than Linux.
     """
     gc.collect()
     if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system
+        ctypes.CDLL(None).malloc_trim(0)  # return freed memory to the system
     with suppress(OSError):
-        FORGET.write_text("5", encoding="ascii")
+        CLEAR_REFS.write_text("5", encoding="ascii")
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 
 
 def peak_memory_mib() -> dict[str, float]:
-    """The largest resident set so far, and what the GPU held, in MiB."""
+    """Peak resident set (``cpu``) and peak allocated GPU memory (``gpu``), in MiB."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     peak = {"cpu": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Out-of-memory errors: recognise them and give the reason."""
+"""Recognize out-of-memory errors."""
 
 import errno
 
@@ -6,15 +6,15 @@ import torch
 
 from llmft.utils.errors import chain
 
-# What torch and its libraries say where they raise nothing more special than a RuntimeError.
-SAID = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed", "bad_alloc")
+# Messages of torch and its libraries that come as a plain RuntimeError.
+MESSAGES = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed", "bad_alloc")
 
 
-def is_shortage(error: BaseException) -> bool:
-    """Whether an error, or what caused it, is that memory ran out."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error or one of its causes is an out-of-memory error."""
     return any(
         isinstance(e, MemoryError | torch.OutOfMemoryError)
-        or (isinstance(e, RuntimeError) and any(words in str(e).lower() for words in SAID))
+        or (isinstance(e, RuntimeError) and any(words in str(e).lower() for words in MESSAGES))
         or (isinstance(e, OSError) and e.errno == errno.ENOMEM)
         for e in chain(error)
     )

@@ -1,4 +1,4 @@
-"""Paths as the user gave them."""
+"""Paths from the command line or a config."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ from llmft.utils.errors import UserError
 
 
 def user_path(text: str) -> Path:
-    """A path as a user writes it, with ``~``.
+    """A path with ``~`` expanded.
 
     Raises:
-        UserError: It is no path, or names the home of a user whom there is not.
+        UserError: It is not a valid path, or names the home of an unknown user.
     """
     try:
         return Path(text).expanduser()

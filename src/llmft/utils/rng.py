@@ -1,4 +1,4 @@
-"""The random states of a process, as a checkpoint keeps them: tensors and plain values."""
+"""Random states of a process as tensors and plain values, for checkpoints."""
 
 import random
 from typing import Any
@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 
-def randomness() -> dict[str, Any]:
-    """The random states of this process."""
+def rng_states() -> dict[str, Any]:
+    """The states of the random number generators of Python, NumPy, torch and CUDA."""
     kind, keys, *rest = np.random.get_state()  # noqa: NPY002
     state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
     state["numpy"] = (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest)
@@ -18,8 +18,8 @@ def randomness() -> dict[str, Any]:
     return state
 
 
-def set_randomness(state: dict[str, Any]) -> None:
-    """The opposite of ``randomness``."""
+def set_rng_states(state: dict[str, Any]) -> None:
+    """Restore the states that ``rng_states`` returned."""
     random.setstate(state["python"])
     torch.set_rng_state(state["torch"])
     kind, keys, *rest = state["numpy"]
@@ -29,7 +29,7 @@ def set_randomness(state: dict[str, Any]) -> None:
 
 
 def gathered(trainer: pl.Trainer, value: Any) -> dict[str, Any]:
-    """A value of every process, by rank as text."""
+    """Gather a value of every rank, by rank as text; every rank must call it."""
     if trainer.world_size == 1:
         return {"0": value}
     values: list[Any] = [None] * trainer.world_size

@@ -1,4 +1,4 @@
-"""Texts of rows, models and files that others wrote -> text that steers no terminal and is text in JSON and Markdown."""
+"""Untrusted text (rows, models, files) without terminal control characters, safe in JSON and Markdown; small text helpers."""
 
 import difflib
 import html
@@ -9,34 +9,34 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    """Text without what would steer the terminal: control characters but newline and tab, and changes of direction."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if _steers(char) else char for char in text)
+    """Replace control characters (except newline and tab) and bidirectional overrides, which would act on a terminal."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if _is_control(char) else char for char in text)
 
 
 def json_line(value: Any) -> str:
-    """JSON in one line that means the same, with what would steer the terminal escaped.
+    """One line of JSON, with control characters escaped.
 
     Raises:
-        ValueError: It holds a number that JSON cannot.
+        ValueError: It holds NaN or infinity.
     """
     return escaped(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str))
 
 
 def escaped(text: str) -> str:
-    r"""JSON text that means the same, with what would steer the terminal as ``\u009b``."""
-    return "".join(f"\\u{ord(char):04x}" if _steers(char) else char for char in text)
+    r"""Equivalent JSON text with control characters as ``\u009b``."""
+    return "".join(f"\\u{ord(char):04x}" if _is_control(char) else char for char in text)
 
 
 def in_markdown(text: str) -> str:
-    r"""One line that a viewer of Markdown, which renders HTML too, shows as text: no tag, link or picture, no cell's end.
+    r"""One line that a Markdown viewer shows as text: no HTML tag, link, image or end of a table cell.
 
-    A table of whole words stays readable: ``*``, ``_`` and the like keep what they mean.
+    Emphasis (``*``, ``_``) is not escaped.
     """
     text = html.escape(printable(text).replace("\\", "\\\\"), quote=False)
     return text.replace("|", "\\|").replace("](", "]\\(").replace("`", "\\`").replace("\n", " ")
 
 
-def _steers(char: str) -> bool:
+def _is_control(char: str) -> bool:
     if char in "\n\t":
         return False
     return unicodedata.category(char) in ("Cc", "Cs") or "\u202a" <= char <= "\u202e" or "\u2066" <= char <= "\u2069"
@@ -54,20 +54,20 @@ def one_line(error: BaseException, limit: int = 300) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` Did you mean X?`` for the nearest known word, or nothing."""
+    """`` Did you mean X?`` for the closest known word, or an empty text."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" Did you mean {near[0]}?" if near else ""
 
 
 def markdown(rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table, the first row its head; each cell is text."""
+    """A Markdown table whose first row is the header; cells are escaped."""
     lines = [[in_markdown(cell) for cell in row] for row in rows]
     lines.insert(1, ["---"] * len(lines[0]))
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever says most."""
+    """A duration in seconds, minutes or hours, such as ``12 min``."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

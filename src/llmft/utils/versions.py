@@ -1,4 +1,4 @@
-"""What computed the numbers of a run: versions of the libraries, and the revision of this code."""
+"""Versions of the libraries and the git revision of this code, for the record of a run."""
 
 import platform
 import subprocess
@@ -19,12 +19,12 @@ LIBRARIES = (
 
 
 def versions() -> dict[str, str]:
-    """Python and the libraries that decide numbers."""
+    """Versions of Python and of the libraries that affect results."""
     return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
 def git_revision() -> str | None:
-    """The commit of the source, ``-dirty`` behind it where files have changed; None where it is no checkout."""
+    """The commit of the source, with ``-dirty`` if files have changed; None if it is not a git checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         # S603: git, with a path of ours

@@ -137,7 +137,7 @@ def test_the_same_line_again_skips_and_resumes(llmft, tmp_path, monkeypatch):
     assert code == 0, err
     assert started == [(2, True), (3, False)]
     assert "job 0: was finished before, nothing to do" in err
-    assert "job 1: was killed before, goes on" in err
+    assert "job 1: was killed before, resuming" in err
     assert [row["status"] for row in rows_of(tmp_path / "all")] == ["finished"] * 3
     assert json.loads((tmp_path / "all" / "1" / "run.json").read_text())["objective"] == straight["objective"]
     assert "3 jobs in all" in out
@@ -145,7 +145,7 @@ def test_the_same_line_again_skips_and_resumes(llmft, tmp_path, monkeypatch):
     code, _, err = llmft(*line[:4], "seed=1,2,4", *line[5:])
     assert code == 2
     assert not started
-    assert "all/2: holds a job of another sweep (seed=3); take another output_dir" in err
+    assert "all/2: holds a job of another sweep (seed=3); choose another output_dir" in err
 
 
 def test_a_search_proposes_prunes_and_goes_on(llmft, tmp_path):

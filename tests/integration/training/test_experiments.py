@@ -157,14 +157,14 @@ def test_compare_families_ends_with_a_table(llmft, tmp_path):
 
 @pytest.mark.slow
 def test_peak_memory_can_be_forgotten():
-    from llmft.utils.memory import FORGET, forget_peak_memory, peak_memory_mib
+    from llmft.utils.memory import CLEAR_REFS, peak_memory_mib, reset_peak_memory
 
-    if not FORGET.exists():
+    if not CLEAR_REFS.exists():
         pytest.skip("only Linux can")
     held = torch.ones(60 * 2**20)
     with_it = peak_memory_mib()["cpu"]
     assert held.sum() > 0
     del held
     assert peak_memory_mib()["cpu"] >= with_it
-    forget_peak_memory()
+    reset_peak_memory()
     assert peak_memory_mib()["cpu"] < with_it - 150

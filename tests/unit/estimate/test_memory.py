@@ -10,7 +10,7 @@ from llmft.estimate.memory import MALLOC_BYTES, MetaModel, largest_batch, predic
 from llmft.estimate.memory_tracker import MemoryTracker
 from llmft.estimate.suggestions import Suggestion, suggest
 from llmft.models.backbone.open import Backbone
-from llmft.utils.oom import is_shortage
+from llmft.utils.oom import is_out_of_memory
 
 F = 4  # bytes of a float32
 ROWS = ("data=alpaca", "data.path=sample", "data.limit=20", "data.batch_size=4")
@@ -125,4 +125,4 @@ def test_the_first_change_that_fits_is_taken_else_the_smallest():
     ],
 )
 def test_what_is_a_shortage_of_memory(error, is_one):
-    assert is_shortage(error) is is_one
+    assert is_out_of_memory(error) is is_one

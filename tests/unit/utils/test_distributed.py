@@ -63,9 +63,9 @@ def test_cores_that_slurm_gave_a_task_are_not_shared(monkeypatch: pytest.MonkeyP
 
 
 def test_a_worker_says_nothing_of_a_run_that_has_gone(capsys):
-    distributed.tell_but_lost_readers(ConnectionResetError, ConnectionResetError(104, "reset by peer"), None)
+    distributed.ignore_lost_readers(ConnectionResetError, ConnectionResetError(104, "reset by peer"), None)
     assert capsys.readouterr().err == ""
-    distributed.tell_but_lost_readers(ValueError, ValueError("broken"), None)
+    distributed.ignore_lost_readers(ValueError, ValueError("broken"), None)
     assert "ValueError: broken" in capsys.readouterr().err
 
 

@@ -158,7 +158,7 @@ def max_positions(config: Any) -> int | None:
 
 
 def _load(auto_class: Any, path: str, cfg: Any, **options: Any) -> Any:
-    from llmft.utils.oom import is_shortage
+    from llmft.utils.oom import is_out_of_memory
 
     code = bool(cfg.get("trust_remote_code"))
     if Path(path).is_dir():
@@ -167,7 +167,7 @@ def _load(auto_class: Any, path: str, cfg: Any, **options: Any) -> Any:
         # True or False, never None, which prompts on standard input
         return auto_class.from_pretrained(path, revision=cfg.revision, trust_remote_code=code, **options)
     except Exception as error:  # a malformed file can raise anything
-        if is_shortage(error):
+        if is_out_of_memory(error):
             raise
         reason = one_line(error)
         if Path(path).is_dir():
