@@ -18,7 +18,7 @@ def test_every_named_test_is_there():
 def test_every_fault_names_its_test():
     rows = [row.split("|") for row in PAGE.splitlines() if row.startswith("|") and not row.startswith("|---")]
     table = [row for row in rows if len(row) == 7]
-    assert table[0][1:6] == [" fault ", " what the user sees ", " exit code ", " what is kept ", " test "]
+    assert table[0][1:6] == [" fault ", " message ", " exit code ", " what is kept ", " test "]
     assert len(table) > 20
     for row in table[1:]:
         assert NAMED.search(row[5]) or row[5] == " the same ", row[1]
