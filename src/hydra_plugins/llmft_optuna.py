@@ -20,7 +20,7 @@ class OptunaSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep the config and build the launcher."""
-        self.config = config
+        self.searched = config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -29,4 +29,4 @@ class OptunaSweeper(Sweeper):
         """Run the search."""
         from llmft.sweep.optuna_search import OptunaSearch  # Hydra imports this file at every start of any command
 
-        return OptunaSearch(arguments, self.config, self.launcher, **self.options).run()
+        return OptunaSearch(arguments, self.searched, self.launcher, **self.options).run()
