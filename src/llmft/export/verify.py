@@ -67,16 +67,7 @@ def largest_difference(
     Raises:
         UserError: The exported chat template gives other prompt ids than in training.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    for reference in references:
-        messages = [turn.message() for turn in reference.context]
-        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
-        if ids != reference.ids:
-            raise UserError(
-                f"export: the chat template gives other ids than in training for {messages[-1]['content']!r}"
-            )
+    _check_prompt_ids(folder, references)
     safely: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
     model = auto_class.from_pretrained(
         base or folder, revision=revision if base else None, dtype=torch.float32, **safely
@@ -89,3 +80,16 @@ def largest_difference(
     model = model.to(device).eval()
     differences = [(logits(model, reference.ids) - reference.logits).abs().max() for reference in references]
     return float(torch.stack(differences).max())
+
+
+def _check_prompt_ids(folder: Path, references: Sequence[ReferenceLogits]) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    for reference in references:
+        messages = [turn.message() for turn in reference.context]
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+        if ids != reference.ids:
+            raise UserError(
+                f"export: the chat template gives other ids than in training for {messages[-1]['content']!r}"
+            )

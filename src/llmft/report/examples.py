@@ -5,7 +5,6 @@ from typing import Any
 
 from llmft.metrics.format import format_number
 from llmft.report.word_diff import diff_words
-from llmft.utils.text import printable
 
 SHOWN_CHARACTERS = 4000
 SAMPLE_STEPS = 6
@@ -14,12 +13,12 @@ SAMPLE_STEPS = 6
 def example(row: Mapping[str, Any]) -> dict[str, Any]:
     """A prediction for the template, with the word differences between base and tuned answer marked."""
     tuned, base = _cut(row.get("answer")), row.get("base_answer")
-    left, right = diff_words(_cut(base), tuned) if base is not None else ([], [(printable(tuned), False)])
+    left, right = diff_words(_cut(base), tuned) if base is not None else ([], [(tuned, False)])
     return {
         "id": str(row.get("id", "")),
         "place": str(row.get("place", "")),
-        "question": printable(_cut(row.get("question") or row.get("prompt"))),
-        "reference": printable(_cut(row.get("reference"))),
+        "question": _cut(row.get("question") or row.get("prompt")),
+        "reference": _cut(row.get("reference")),
         "base": left if base is not None else None,
         "tuned": right,
         "scores": _row_scores(row.get("scores")),
@@ -47,12 +46,12 @@ def samples(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         entry = by_question.setdefault(
             str(row.get("place")),
             {
-                "question": printable(_cut(row.get("question"))),
-                "reference": printable(_cut(row.get("reference"))),
+                "question": _cut(row.get("question")),
+                "reference": _cut(row.get("reference")),
                 "answers": {},
             },
         )
-        entry["answers"][row.get("step")] = printable(_cut(row.get("answer")))
+        entry["answers"][row.get("step")] = _cut(row.get("answer"))
     for entry in by_question.values():
         steps = list(entry["answers"].items())
         if len(steps) > SAMPLE_STEPS:

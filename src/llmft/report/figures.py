@@ -56,7 +56,18 @@ class Figure:
         import matplotlib as mpl
         from matplotlib.figure import Figure as Canvas
 
-        settings: dict[Any, Any] = {
+        with mpl.rc_context(self._rc_params(colors)):
+            canvas = Canvas(figsize=self.size, layout="constrained")
+            canvas.patch.set_alpha(0 if transparent else 1)
+            axes = canvas.subplots()
+            axes.patch.set_alpha(0)
+            axes.grid(visible=True, linewidth=0.6)
+            axes.set_axisbelow(True)
+            self.draw(axes, colors)
+            canvas.savefig(to, **options)
+
+    def _rc_params(self, colors: Mapping[str, str]) -> dict[Any, Any]:
+        return {
             "svg.fonttype": "none",
             "svg.hashsalt": self.name,
             "font.family": ["DejaVu Sans"],
@@ -72,15 +83,6 @@ class Figure:
             "grid.color": colors["grid"],
             "legend.frameon": False,
         }
-        with mpl.rc_context(settings):
-            canvas = Canvas(figsize=self.size, layout="constrained")
-            canvas.patch.set_alpha(0 if transparent else 1)
-            axes = canvas.subplots()
-            axes.patch.set_alpha(0)
-            axes.grid(visible=True, linewidth=0.6)
-            axes.set_axisbelow(True)
-            self.draw(axes, colors)
-            canvas.savefig(to, **options)
 
 
 def curves(found: Mapping[str, Series], published: Mapping[str, Series]) -> list[Figure]:

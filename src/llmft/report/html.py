@@ -13,6 +13,7 @@ from llmft.report.figures import Figure
 from llmft.runs import read
 from llmft.utils import csv as csv_files
 from llmft.utils import files
+from llmft.utils.errors import UserError
 from llmft.utils.text import printable
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,8 @@ def write_or_warn(run: Path, settings: Any) -> None:
     try:
         write_report(run, settings)
     except Exception as error:
-        log.warning("report.html was not written (%s); `report run=%s` tries again", error, run)
+        expected = isinstance(error, UserError | OSError)  # anything else is a bug, and needs its traceback
+        log.warning("report.html was not written (%s); retry with `report run=%s`", error, run, exc_info=not expected)
 
 
 def write_if_outdated(run: Path, settings: Any) -> None:

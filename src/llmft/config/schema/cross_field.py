@@ -22,7 +22,7 @@ class CrossFieldRule(NamedTuple):
     imports: bool
 
     def applies(self, cfg: DictConfig, broken: Collection[str]) -> bool:
-        """Whether the rule can be asked: a broken key (or one above or below it) has its own fault already."""
+        """Whether all keys exist, and none of them (or a parent or child) is already reported as invalid."""
         return not any(overlaps(key, bad) for key in self.keys for bad in broken) and all(
             _has(cfg, k) for k in self.keys
         )

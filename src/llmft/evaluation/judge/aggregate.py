@@ -11,33 +11,33 @@ from llmft.metrics import bootstrap
 from llmft.metrics.builtin import judge_metric
 
 
-def request_counts(asked: Sequence[Request]) -> dict[str, Any]:
+def request_counts(requests: Sequence[Request]) -> dict[str, Any]:
     """Number of requests, of valid replies and of truncated texts, and the ten most frequent reasons for no result."""
-    reasons = Counter(request.reason for request in asked if request.result is None)
+    reasons = Counter(request.reason for request in requests if request.result is None)
     return {
-        "asked": len(asked),
-        "valid": sum(request.result is not None for request in asked),
-        "cut": sum(request.cut for request in asked),
+        "asked": len(requests),
+        "valid": sum(request.result is not None for request in requests),
+        "cut": sum(request.cut for request in requests),
         "reasons": dict(reasons.most_common(10)),
     }
 
 
-def mean_scores(asked: Sequence[Request]) -> dict[str, dict[int, float]]:
+def mean_scores(requests: Sequence[Request]) -> dict[str, dict[int, float]]:
     """Mean of the valid scores over judges and seeds: by system (``tuned``, ``base``), then by row."""
     lists: dict[str, dict[int, list[float]]] = {"tuned": {}, "base": {}}
-    for request in asked:
+    for request in requests:
         if isinstance(request.result, int):
             lists[request.which].setdefault(request.row, []).append(request.result)
     return {which: {row: float(np.mean(of)) for row, of in rows.items()} for which, rows in lists.items()}
 
 
-def pairwise_scores(asked: Sequence[Request]) -> dict[str, dict[int, float]]:
+def pairwise_scores(requests: Sequence[Request]) -> dict[str, dict[int, float]]:
     """Pairwise scores by system and row: 100 for a win in both orders, 50 for a tie or if the orders disagree.
 
     A pair with an invalid reply in either order is skipped. Means are over judges and seeds.
     """
     wins: dict[tuple[int, str, int], dict[str, float]] = {}
-    for request in asked:
+    for request in requests:
         first = {"A": 1.0, "B": -1.0, "TIE": 0.0}.get(str(request.result))
         if first is not None:
             orders = wins.setdefault((request.row, request.model, request.seed), {})
