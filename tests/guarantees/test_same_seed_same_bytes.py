@@ -12,7 +12,7 @@ def run(llmft, folder, name, *overrides, process=False):
     arguments = (
         "model=tiny_t5", "data=alpaca", "data.path=sample", "peft=lora", "data.limit=40", "trainer.max_steps=7", f"output_dir={name}",
         "trainer.log_every_n_steps=1", "logger=none", "questions=0", "baseline=false", "optim.lr=1e-2", "evaluate.rows=2",
-        "report.write=false", *overrides,
+        "report.write=false", "callbacks.samples.max_new_tokens=12", "generation.max_new_tokens=12", *overrides,
     )  # fmt: skip
     if process:  # one of its own; the others follow each other in this one, whatever the one before drew
         done = forked(*arguments, cwd=folder)
