@@ -13,7 +13,7 @@ PACKAGE = """
 import lightning.pytorch as pl
 
 from llmft.data import Example, InstructionDataModule, Turn, text_of
-from llmft.metrics.metric import mean
+from llmft.metrics.metric import mean_metric
 
 
 class Mine(InstructionDataModule):
@@ -23,7 +23,7 @@ class Mine(InstructionDataModule):
 
 
 def polite():
-    return mean("polite", lambda row: float(row.answer.startswith("A")), "answers that begin with A")
+    return mean_metric("polite", lambda row: float(row.answer.startswith("A")), "answers that begin with A")
 
 
 class Greeter(pl.Callback):
