@@ -52,8 +52,8 @@ class IdleWeights:
         if self.zero:
             names = [name for name in self.weights if name in self.zero]
             gradients = [grad for name in names if (grad := self.weights[name].grad) is not None]
-            some = torch.stack([full_tensor(grad).any() for grad in gradients]).tolist()
-            self.zero = {name for name, any_ in zip(names, some, strict=True) if not any_}
+            has_gradient = torch.stack([full_tensor(grad).any() for grad in gradients]).tolist()
+            self.zero = {name for name, nonzero in zip(names, has_gradient, strict=True) if not nonzero}
         if self.moving:
             self.still = {n: f for n, f in self.still.items() if torch.equal(f, _fingerprint(self.weights[n]))}
 

@@ -39,9 +39,7 @@ def push(folder: Path, name: str, *, private: bool) -> str:
     try:
         api.create_repo(name, private=private, exist_ok=True)
         return api.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload by llmft").commit_url
-    except (
-        Exception
-    ) as error:  # of the Hub's client, of its HTTP library, of what checks the card: they have no common base
+    except Exception as error:  # errors of the Hub client, its HTTP library and its card validation have no common base
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = " ".join(lines[:3]).replace(os.environ["HF_TOKEN"], "***")
         raise UserError(
