@@ -195,6 +195,7 @@ def test_an_error_at_any_call_leaves_the_old_or_the_new(user, disk, tmp_path):
         else:
             assert os.strerror(errno.ENOSPC) in message
             assert ".tmp" not in message
+            assert "None" not in message
             assert tree(folder) in renewed(old, new)
         if disk.count < number:
             break
@@ -254,7 +255,7 @@ def test_a_folder_that_others_may_have_made_is_not_replaced(tmp_path):
 
     with pytest.raises(OSError, match="not empty") as raised:
         slow()
-    assert raised.value.filename == str(tmp_path / "to")
+    assert str(raised.value).endswith(f"'{tmp_path / 'to'}'")
     assert tree(tmp_path) == {"to/theirs": b""}
 
 

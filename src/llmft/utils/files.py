@@ -185,7 +185,9 @@ def _temporary(path: Path, *, shared: bool = False) -> Path:
 def _name_final(error: BaseException, unfinished: Path, final: Path) -> None:
     """Let an error name the final path in place of the temporary one."""
     if isinstance(error, OSError) and error.filename:
-        error.filename, error.filename2 = str(error.filename).replace(str(unfinished), str(final)), None
+        error.filename = str(error.filename).replace(str(unfinished), str(final))
+        if error.filename2:  # of a rename; None in its place would be printed
+            del error.filename2
 
 
 def _sync_tree(folder: Path) -> None:
