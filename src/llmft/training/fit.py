@@ -122,6 +122,8 @@ def train(parts: Parts) -> None:
     pl.seed_everything((parts.cfg.seed + trainer.global_rank) % 2**32, workers=True, verbose=False)
     if parts.checkpoint:
         _resume(parts)
+    if not data.encoded["val"]:
+        trainer.limit_val_batches = 0  # else Lightning counts on a validation, and steps before it would not be saved
     with as_interrupt():
         checkpoint = str(parts.checkpoint) if parts.checkpoint else None
         try:
