@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Any
 from llmft.utils import telemetry
 
 if TYPE_CHECKING:
-    from llmft.api import Run, load_run, train
+    from llmft.api import Run, build, load_run, train
     from llmft.utils.errors import Halted, UserError
 
 telemetry.off()
 __version__ = version("llmft")
-__all__ = ["Halted", "Run", "UserError", "__version__", "load_run", "train"]
-HOME = {"Run": "api", "load_run": "api", "train": "api", "Halted": "utils.errors", "UserError": "utils.errors"}
+__all__ = ["Halted", "Run", "UserError", "__version__", "build", "load_run", "train"]
+HOME = {
+    "Run": "api",
+    "build": "api",
+    "load_run": "api",
+    "train": "api",
+    "Halted": "utils.errors",
+    "UserError": "utils.errors",
+}
 
 
 def __getattr__(name: str) -> Any:

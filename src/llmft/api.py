@@ -22,6 +22,7 @@ from llmft.utils.signals import restored
 if TYPE_CHECKING:
     from llmft.export.export import Exported
     from llmft.generation.generator import Answer, Generator
+    from llmft.training.build import Parts
 
 
 class Run:
@@ -165,6 +166,35 @@ def train(overrides: Sequence[str] = ()) -> Run:
     finally:
         remove_empty(Path(cfg.output_dir))  # of a config that was refused
     return Run(cfg.output_dir)
+
+
+def build(overrides: Sequence[str] = ()) -> "Parts":
+    """The parts of a training, for a ``lightning.Trainer`` of your own: module, data module, callbacks, trainer settings.
+
+    Nothing is written before the callbacks or the trainer are used.
+
+    Args:
+        overrides: As for ``train``.
+
+    Raises:
+        UserError: The config or the data is wrong, or a run is to be resumed.
+    """
+    from llmft.config import auto_values
+    from llmft.models.architecture_check import architecture_faults
+    from llmft.training.build import build as build_parts
+    from llmft.utils.logging import quiet
+
+    if isinstance(overrides, str):
+        raise UserError('overrides: must be a list, e.g. ["model=tiny_t5", "peft=lora"]')
+    cfg: DictConfig = composed("train", overrides)
+    if cfg.resume:
+        raise UserError("resume: only train() and the command line resume a run; pass ckpt_path to Trainer.fit instead")
+    quiet()
+    cfg.output_dir = str(Path(cfg.output_dir).absolute())
+    remove_empty(Path(cfg.output_dir))
+    check(cfg, architecture=architecture_faults)
+    auto_values.resolve_auto(cfg)
+    return build_parts(cfg)
 
 
 @contextmanager

@@ -55,7 +55,12 @@ class Samples(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Ask the questions; not in a dry run, and in the first process alone."""
-        if getattr(trainer, "fast_dev_run", False) or not self.examples or trainer.global_rank:
+        if (
+            getattr(trainer, "fast_dev_run", False)
+            or trainer.sanity_checking
+            or not self.examples
+            or trainer.global_rank
+        ):
             return
         if is_sharded(trainer.strategy):  # one process alone has no whole model to ask; train.py says so
             return

@@ -88,9 +88,12 @@ class InstructionDataModule(DataPreparation, LightningDataModule):
         """Batches of the test rows, grouped by length; an empty list where ``split.test`` is 0."""
         return self._loader("test") if len(self.encoded["test"]) else []
 
-    def predict_dataloader(self) -> DataLoader | list[DataLoader]:
-        """As ``test_dataloader``."""
-        return self.test_dataloader()
+    def predict_dataloader(self) -> DataLoader:
+        """Lists of the prompts' ids that an evaluation answers: of each test row, of a conversation its last turn."""
+        rank, ranks = self.shard
+        rows = list({row.place: row for row in self.encoded["test"]}.values())[rank::ranks]
+        prompts: Any = [row.input_ids[: row.prompt_length] for row in rows]
+        return DataLoader(prompts, batch_size=self.plan.batch_size, collate_fn=list)
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the training: epoch, batches of it that this process has trained on, and the stream's windows."""

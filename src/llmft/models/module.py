@@ -1,8 +1,8 @@
 """InstructionModule: Lightning around a ``Forward``; gradients are normalised by the tokens of the accumulation window."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
 import torch
@@ -15,6 +15,15 @@ from llmft.models.forward import Forward, LossTerm
 from llmft.models.fsdp import full_tensor, shard
 from llmft.models.loss import TokenLoss
 from llmft.models.peft.trainable import check_names, trainable_names
+from llmft.utils.errors import UserError
+
+
+class AnswerGenerator(Protocol):
+    """What ``predict_step`` needs of ``generation.generator.Generator``."""
+
+    def continued(self, prompts: Sequence[Sequence[int]]) -> list[Any]:
+        """An answer for each prompt's ids."""
+        ...
 
 
 class InstructionModule(pl.LightningModule):
@@ -40,6 +49,9 @@ class InstructionModule(pl.LightningModule):
         places: The same of the open window.
         grad_norm: Of the last optimizer step: L2 norm over all trainable parameters, before clipping.
         learning_rate: Of the last optimizer step, of the first parameter group.
+        test_sums: Loss of the running test, of this rank.
+        generator: Generates the answers of ``Trainer.predict``; None before ``llmft.build`` sets it.
+        attached: Callbacks that every trainer of this module gets.
     """
 
     def __init__(self, forward_pass: Forward, optim: Callable[..., Optimizer], schedule: Callable[..., Any]) -> None:
@@ -47,7 +59,9 @@ class InstructionModule(pl.LightningModule):
         self.strict_loading = False  # checkpoints hold trainable parameters only; on_load_checkpoint checks their names
         self.forward_pass, self.model = forward_pass, forward_pass.model
         self.optim, self.schedule = optim, schedule
-        self.train_sums, self.val_sums = TokenLoss(), TokenLoss()
+        self.train_sums, self.val_sums, self.test_sums = TokenLoss(), TokenLoss(), TokenLoss()
+        self.generator: AnswerGenerator | None = None
+        self.attached: list[pl.Callback] = []
         # of all that will be trained: with gradual unfreezing some are frozen at times
         self._trainable_names = trainable_names(self.model)
         self.places: list[str] = []
@@ -63,6 +77,10 @@ class InstructionModule(pl.LightningModule):
     def set_model(self, model: Any) -> None:
         """Replace the model, here and in the forward pass."""
         self.model = self.forward_pass.model = model
+
+    def configure_callbacks(self) -> Sequence[pl.Callback]:
+        """Callbacks that Lightning adds to every trainer of this module."""
+        return self.attached
 
     def on_fit_start(self) -> None:
         """Turn dropout on: from_pretrained returns a model in eval mode, and Lightning keeps the mode."""
@@ -120,6 +138,37 @@ class InstructionModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """``val/loss``: nats per supervised token, over the set."""
         self.log_exact("val/loss", self.val_sums.mean(self.trainer.strategy)[0], prog_bar=True)
+
+    def on_test_epoch_start(self) -> None:
+        """Reset the sums of the last test."""
+        self.test_sums = TokenLoss()
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Add a batch to the sums of the test set."""
+        self.test_sums.add(*self.forward_pass.loss_sum(batch))
+
+    def on_test_epoch_end(self) -> None:
+        """``test/loss``: nats per supervised token, over the set."""
+        self.log("test/loss", self.test_sums.mean(self.trainer.strategy)[0])  # what Trainer.test returns
+
+    def predict_step(self, batch: Sequence[Sequence[int]], batch_idx: int) -> list[Any]:
+        """Generate an answer to each prompt.
+
+        Args:
+            batch: Prompts' ids, as ``predict_dataloader`` gives them.
+            batch_idx: Unused.
+
+        Returns:
+            ``Answer``s with ``text``, ``ended`` and ``tokens``, in order.
+
+        Raises:
+            UserError: The module has no generator.
+        """
+        if self.generator is None:
+            raise UserError(
+                "predict: the module has no generator; set module.generator, or take the parts of llmft.build"
+            )
+        return self.generator.continued(batch)
 
     def log_exact(self, name: str, value: float, *, prog_bar: bool = False) -> None:
         """Log a number in float64; MetricsLog writes it to files and loggers.

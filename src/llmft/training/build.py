@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from llmft.callbacks.checkpoints import Checkpoints
+from llmft.callbacks.trainer_check import TrainerCheck
 from llmft.config.schema.trainer import warmup_too_long
 from llmft.data.datamodule import InstructionDataModule
 from llmft.evaluation.evaluator import Evaluation
@@ -30,7 +31,7 @@ from llmft.runs.directory import RunDirectory
 from llmft.runs.resume import check_data
 from llmft.training import startup_log
 from llmft.training.callbacks import build_callbacks
-from llmft.training.trainer import build_trainer
+from llmft.training.trainer import TrainerSettings, build_trainer, trainer_settings
 from llmft.utils.distributed import share_cores
 from llmft.utils.errors import UserError
 from llmft.utils.rank import is_first, rank
@@ -38,7 +39,7 @@ from llmft.utils.rank import is_first, rank
 log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(repr=False)
 class Parts:
     """What a training is made of; callbacks and trainer are built when they are first used.
 
@@ -63,6 +64,7 @@ class Parts:
     @cached_property
     def named_callbacks(self) -> dict[str, pl.Callback]:
         """The callbacks of the config by name, in the order in which they are called."""
+        self.run.path.mkdir(parents=True, exist_ok=True)
         names = ("cfg", "run", "module", "datamodule", "generator")
         return build_callbacks(self.cfg, {name: getattr(self, name) for name in names})
 
@@ -83,6 +85,17 @@ class Parts:
         """Lightning's trainer with the config's settings, callbacks and loggers."""
         return build_trainer(self.cfg, self.run, self.named_callbacks, self.datamodule, self.checkpoint)
 
+    @cached_property
+    def trainer_settings(self) -> TrainerSettings:
+        """Arguments for a ``lightning.Trainer`` of your own that trains as ``llmft.train`` does; prints as a table."""
+        return TrainerSettings(trainer_settings(self.cfg, self.datamodule))
+
+    def __str__(self) -> str:
+        return f"{self!r}\n\n{self.trainer_settings}"
+
+    def __repr__(self) -> str:
+        return f"Parts(model={self.cfg.model.name}, data={self.cfg.data.name}, peft={self.cfg.peft.name})"
+
     @property
     def is_sharded(self) -> bool:
         """Whether no process holds the complete model during training (FSDP2)."""
@@ -102,12 +115,13 @@ class Parts:
         return open_judge(self.cfg.judge, self.run.path / "judge.jsonl")
 
 
-def build(cfg: DictConfig, run: RunDirectory) -> Parts:
+def build(cfg: DictConfig, run: RunDirectory | None = None) -> Parts:
     """Read and encode the data, load the model, and connect them.
 
     Args:
         cfg: A checked config, its ``auto`` values resolved.
-        run: The run directory. What the data and the model are is recorded in ``run.json``.
+        run: The run directory. What the data and the model are is recorded in its ``run.json``. Without one, callbacks write
+            to ``cfg.output_dir``, and nothing is written before they are used.
 
     Raises:
         UserError: The data or the model is not as the config says.
@@ -116,7 +130,7 @@ def build(cfg: DictConfig, run: RunDirectory) -> Parts:
     if threads := share_cores(cfg.trainer):
         log.info(threads)
     curves.reference_curve(cfg.report.reference_curve)
-    data = _read_data(cfg, run)
+    data = _read_data(cfg, run.record if run else {})
     backbone = Backbone.open(cfg)
     check_positions(backbone.config, cfg)  # of a model that has only now been downloaded
     data.encode(backbone.codec)
@@ -125,14 +139,16 @@ def build(cfg: DictConfig, run: RunDirectory) -> Parts:
     startup_log.log_model(cfg, run, backbone, trainable.parameter_counts(model, cfg.peft))
     forward = backbone.family(model, Kernels.from_config(cfg), teacher_of(cfg, backbone.tokenizer))
     module = InstructionModule(forward, instantiate(cfg.optim), _schedule(cfg, data))
-    generator = Generator(model, backbone.codec, cfg.generation)
-    return Parts(cfg, run, module, data, generator, backbone, _checkpoint(cfg, run))
+    module.generator = generator = Generator(model, backbone.codec, cfg.generation)
+    module.attached = [TrainerCheck(cfg)]
+    directory = run or RunDirectory(Path(cfg.output_dir))
+    return Parts(cfg, directory, module, data, generator, backbone, _checkpoint(cfg, run) if run else None)
 
 
-def _read_data(cfg: DictConfig, run: RunDirectory) -> InstructionDataModule:
+def _read_data(cfg: DictConfig, record: dict[str, Any]) -> InstructionDataModule:
     data = instantiate(cfg.data)()
     data.share(rank(cfg.trainer.devices), cfg.trainer.devices * cfg.trainer.num_nodes)
-    check_data(data.source.given, data.source.sha256, run.record)
+    check_data(data.source.given, data.source.sha256, record)
     data.read()
     return data
 

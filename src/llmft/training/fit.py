@@ -6,8 +6,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-import lightning.pytorch as pl
-
 from llmft.callbacks.checkpoints import position
 from llmft.data.records import Example
 from llmft.generation.generator import Answer
@@ -111,15 +109,13 @@ def validate(parts: Parts) -> dict[str, float]:
 
 
 def train(parts: Parts) -> None:
-    """``Trainer.fit``, from the same random state whether anything was measured before or not.
+    """``Trainer.fit``; TrainerCheck seeds it, so the random state is the same whether anything was measured before or not.
 
     Raises:
         KeyboardInterrupt: The user pressed Ctrl-C, or SIGTERM came.
         Halted: A guard stopped the training.
     """
     trainer, data = parts.trainer, parts.datamodule
-    # processes see different rows, so they draw different dropout
-    pl.seed_everything((parts.cfg.seed + trainer.global_rank) % 2**32, workers=True, verbose=False)
     if parts.checkpoint:
         _resume(parts)
     if not data.encoded["val"]:

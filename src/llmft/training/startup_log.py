@@ -15,7 +15,7 @@ from llmft.utils.rank import is_first
 log = logging.getLogger(__name__)
 
 
-def log_data(data: InstructionDataModule, run: RunDirectory) -> None:
+def log_data(data: InstructionDataModule, run: RunDirectory | None) -> None:
     """What was read, encoded and dealt out.
 
     Raises:
@@ -37,11 +37,13 @@ def log_data(data: InstructionDataModule, run: RunDirectory) -> None:
         "lengths": histogram(data.audit.lengths if data.audit else {}),
         "audit": audit,
     }
-    run.update(data=data.row_counts.summary() | known)
+    if run:
+        run.update(data=data.row_counts.summary() | known)
     for line in data.audit.lines() if data.audit else []:
         log.info(line)
     if is_first():
         show_audit(data.audit)
+    if is_first() and run:
         data.row_counts.write_rejected(run.path / "rejected.jsonl")
         if data.stream:
             data.stream.rejected = run.path / "rejected.jsonl"
@@ -49,11 +51,12 @@ def log_data(data: InstructionDataModule, run: RunDirectory) -> None:
         raise UserError.from_faults("labels", faults)
 
 
-def log_model(cfg: DictConfig, run: RunDirectory, backbone: Backbone, counts: dict[str, int]) -> None:
+def log_model(cfg: DictConfig, run: RunDirectory | None, backbone: Backbone, counts: dict[str, int]) -> None:
     """The model, its prompt and its trainable parameters."""
     trainable, total = counts["trainable"], counts["total"]
     path, prompt = backbone.path, backbone.prompt_name
     log.info("model: %s (%s), prompt %s", cfg.model.name, path, prompt)
     shares = f"{trainable:,} of {total:,} parameters trainable ({100 * trainable / total:.2f} %)"
     log.info("peft %s: %s", cfg.peft.name, shares)
-    run.update(model={"name": cfg.model.name, "path": path, "prompt": prompt}, parameters=counts)
+    if run:
+        run.update(model={"name": cfg.model.name, "path": path, "prompt": prompt}, parameters=counts)

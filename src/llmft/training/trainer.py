@@ -21,6 +21,36 @@ from llmft.utils.errors import UserError
 from llmft.utils.text import first_line
 
 
+class TrainerSettings(dict[str, Any]):
+    """Arguments of ``lightning.Trainer``; prints as a table."""
+
+    def __str__(self) -> str:
+        width = max(map(len, self))
+        lines = [f"{name:<{width}}  {value!r}" for name, value in self.items()]
+        return "\n".join(
+            [f"{'Trainer argument':<{width}}  value", *lines, f"{'callbacks':<{width}}  [*parts.callbacks]"]
+        )
+
+
+def trainer_settings(cfg: DictConfig, data: InstructionDataModule) -> dict[str, Any]:
+    """Arguments of ``lightning.Trainer`` that the numbers of a training depend on.
+
+    Raises:
+        UserError: ``trainer.val_check_interval`` is longer than an epoch.
+    """
+    settings = {str(name): value for name, value in cfg.trainer.items() if name not in ("_target_", "_partial_")}
+    settings["strategy"] = strategy_of(cfg.trainer)
+    if not cfg.trainer.fast_dev_run:
+        settings["val_check_interval"] = validation_interval(cfg.trainer, data)
+    settings |= {
+        "gradient_clip_val": None,  # GradientClipping clips, after the normalization by tokens
+        "use_distributed_sampler": False,  # the data module shards the batches
+        "num_sanity_val_steps": 0,  # the validation before training covers all rows
+        "inference_mode": cfg.trainer.strategy != "fsdp",  # FSDP2 gathers and reshards parameters in place
+    }
+    return settings
+
+
 def build_trainer(
     cfg: DictConfig,
     run: RunDirectory,
@@ -43,23 +73,17 @@ def build_trainer(
     # deterministic mode fills each new tensor with NaN to expose reads of uninitialized memory, which costs time
     deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        trainer = instantiate(cfg.trainer)(
-            strategy=strategy_of(cfg.trainer),
+        return instantiate(cfg.trainer)(
+            **trainer_settings(cfg, data),
             callbacks=list(callbacks.values()),
             logger=list(loggers_of(cfg, checkpoint)),
             plugins=[AtomicCheckpointIO(), *_cluster()],
             default_root_dir=str(run.path),
-            num_sanity_val_steps=0,  # the validation before training covers all rows
             enable_model_summary=False,
             enable_progress_bar="progress" in callbacks,
-            use_distributed_sampler=False,  # the data module shards the batches
-            inference_mode=cfg.trainer.strategy != "fsdp",  # FSDP2 gathers and reshards parameters in place
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {first_line(error)}") from error
-    if not cfg.trainer.fast_dev_run:
-        trainer.val_check_interval = validation_interval(cfg.trainer, data)
-    return trainer
 
 
 def validation_interval(trainer: Any, data: InstructionDataModule) -> int:

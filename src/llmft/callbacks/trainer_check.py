@@ -1,0 +1,73 @@
+"""Plain Lightning: check that a ``Trainer`` has the config's settings, and seed the fit, whoever made the trainer."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from llmft.callbacks.gradient_clipping import GradientClipping
+from llmft.callbacks.unfreezing import Unfreezing
+from llmft.utils.errors import UserError
+
+# Arguments of lightning.Trainer that its attributes of the same name show; each changes the numbers of a training.
+COMPARED = ("precision", "accumulate_grad_batches", "max_epochs", "max_steps")
+
+
+class TrainerCheck(pl.Callback):
+    """Attached by the module to every trainer (``LightningModule.configure_callbacks``).
+
+    With the config's settings, and from the same random state, every trainer trains to the same weights.
+
+    Args:
+        cfg: The run's config.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        self.cfg = cfg
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Check the trainer; seed, so that nothing that was drawn before changes the training.
+
+        Raises:
+            UserError: A setting is missing or another one; all of them in one message, each with the argument to pass.
+        """
+        if not getattr(trainer, "fast_dev_run", False) and (faults := list(self.faults(trainer))):
+            raise UserError.from_faults("trainer", faults)
+        # ranks see different rows, so they draw different dropout
+        pl.seed_everything((self.cfg.seed + trainer.global_rank) % 2**32, workers=True, verbose=False)
+
+    def faults(self, trainer: Any) -> Iterator[str]:
+        """What differs from the config, each with the argument to pass."""
+        wanted = self.cfg.trainer
+        for name in COMPARED:
+            if wanted[name] is not None and wanted[name] != getattr(trainer, name):
+                yield _fault(name, wanted[name], getattr(trainer, name))
+        if wanted.devices * wanted.num_nodes != trainer.world_size:
+            yield f"{trainer.world_size} processes: pass devices={wanted.devices}, num_nodes={wanted.num_nodes}"
+        if trainer.gradient_clip_val is not None:
+            yield _fault("gradient_clip_val", None, trainer.gradient_clip_val)
+        # Lightning has no public attribute for it; with one process it changes nothing
+        sampler = getattr(trainer._accelerator_connector, "use_distributed_sampler", False)
+        if trainer.world_size > 1 and sampler:
+            yield _fault("use_distributed_sampler", False, sampler)
+        if wanted.deterministic and not torch.are_deterministic_algorithms_enabled():
+            yield _fault("deterministic", wanted.deterministic, None)
+        yield from self._missing(trainer)
+
+    def _missing(self, trainer: Any) -> Iterator[str]:
+        """Callbacks that change the weights."""
+        callbacks = self.cfg.callbacks
+        norms = [callback.max_norm for callback in trainer.callbacks if isinstance(callback, GradientClipping)]
+        clipping = callbacks.get("gradient_clipping")
+        if clipping and norms != [clipping.max_norm]:
+            yield f"gradient clipping: pass callbacks=[GradientClipping(max_norm={clipping.max_norm}), ...] (llmft.callbacks)"
+        elif norms and not clipping:
+            yield "gradient clipping: the config has none; leave GradientClipping out of callbacks"
+        unfreezing = callbacks.get("unfreezing")
+        if unfreezing and unfreezing.schedule and not any(isinstance(c, Unfreezing) for c in trainer.callbacks):
+            yield "gradual unfreezing: pass callbacks=[*parts.callbacks]"
+
+
+def _fault(name: str, wanted: Any, found: Any) -> str:
+    return f"{name}={found!r}: pass {name}={wanted!r}"
