@@ -26,6 +26,7 @@ RESUME = f"{HERE}/test_resume_is_exact.py::test_resume_is_exact[llama-full-packe
 MODES = f"{HERE}/test_training_is_in_train_mode.py"
 GUARDS = f"{HERE}/test_a_guard_halts_what_is_broken.py"
 SAME = f"{HERE}/test_answers_are_the_same_everywhere.py"
+PLAIN = f"{HERE}/test_plain_lightning_trains_the_same.py"
 SHIP = "tests/integration/commands/test_export.py"
 SPEED = f"{HERE}/test_speed_changes_no_number.py"
 HEAD = "tests/unit/models/test_loss.py -k plain_formula"
@@ -120,6 +121,11 @@ FAULTS = [
     Fault("short sequences in one call attend to their repeats", "models/attention/varlen.py", "(slot >= size)[:, None, None]", "(slot < 0)[:, None, None]", f"{SPEED} -k tiny_t5"),
     Fault("T5's bias when unpadded is that of the shortest example", "models/attention/varlen.py", "longest = max(map(max,", "longest = min(map(min,", f"{SPEED} -k tiny_t5"),
     Fault("generation keeps the attention of the last batch", "models/attention/kernels.py", "model.set_attn_implementation(before)", "pass", f"{SPEED} -k fast_kernels"),
+    # 12 plain Lightning
+    Fault("a fit goes on with whatever random state there is", "callbacks/trainer_check.py", "        pl.seed_everything((self.cfg.seed + trainer.global_rank) % 2**32, workers=True, verbose=False)\n", "",
+          f"{PLAIN} -k causal"),
+    Fault("a Trainer may accumulate otherwise", "callbacks/trainer_check.py", '"precision", "accumulate_grad_batches", ', '"precision", ', f"{PLAIN} -k refused"),
+    Fault("a Trainer may clip as well", "callbacks/trainer_check.py", "if trainer.gradient_clip_val is not None:", "if False:", f"{PLAIN} -k refused"),
 ]  # fmt: skip
 
 

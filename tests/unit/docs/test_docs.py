@@ -248,3 +248,12 @@ def test_the_python_page_runs(tmp_path, monkeypatch):
     for block in blocks:
         exec(block, {})
     assert (tmp_path / "my-model" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_the_lightning_page_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for language, body in FENCE.findall((ROOT / "docs" / "lightning.md").read_text()):
+        assert language == "python"
+        exec(body, {})
+    assert "Trainer argument" in capsys.readouterr().out
