@@ -33,7 +33,7 @@ class Losses(lightning.Callback):
     def __init__(self) -> None:
         self.seen: list[float] = []
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:  # noqa: ARG002
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         if not pl_module.window_open:
             self.seen.append(pl_module.window_loss)
 
