@@ -8,8 +8,9 @@ import torch
 
 # Keys of GenerationConfig that shape the distribution, in the order in which transformers applies them, and their neutral
 # values. Sequences of one batch may differ in them.
-SAMPLING_KEYS: dict[str, float] = {
+SAMPLING_KEYS: dict[str, float | None] = {
     "temperature": 1.0,
+    "top_h": None,
     "top_k": 0,
     "top_p": 1.0,
     "min_p": 0,
@@ -47,6 +48,7 @@ class Sampling:
             EtaLogitsWarper,
             MinPLogitsWarper,
             TemperatureLogitsWarper,
+            TopHLogitsWarper,
             TopKLogitsWarper,
             TopPLogitsWarper,
             TypicalLogitsWarper,
@@ -54,6 +56,7 @@ class Sampling:
 
         kinds = (
             TemperatureLogitsWarper,
+            TopHLogitsWarper,
             TopKLogitsWarper,
             TopPLogitsWarper,
             MinPLogitsWarper,
