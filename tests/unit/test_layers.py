@@ -81,3 +81,20 @@ def test_no_circle():
     for importer, imported in [*edges(nested=False), *edges(nested=True)]:
         graph.setdefault(importer, set()).add(imported)
     list(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+# Imports inside functions, each of a module whose libraries take a second or more that not every command needs.
+LAZY = {
+    "config.schema.trainer -> utils.device": "torch",
+    "data -> data.datamodule": "torch, Lightning; encoding workers import llmft.data",
+    "data.sources.resolve -> data.sources.download": "http, ssl",
+    "evaluation.judge.judge -> evaluation.judge.http_client": "aiohttp",
+    "evaluation.judge.judge -> evaluation.judge.local_model": "transformers",
+    "sweep.job -> report.html": "matplotlib",
+    "sweep.results -> report.leaderboard": "matplotlib",
+}
+
+
+def test_imports_inside_functions_have_a_reason():
+    lazy = {f"{a} -> {b}" for a, b in edges(nested=True) if package(a) not in {"__main__", "api", "commands"}}
+    assert lazy == set(LAZY)

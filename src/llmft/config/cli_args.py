@@ -9,6 +9,7 @@ from typing import Any
 
 from llmft.config.compose import composition_faults
 from llmft.config.paths import conf_dir
+from llmft.config.target_allowlist import hydra_faults
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
 from llmft.utils.text import did_you_mean, first_line
@@ -111,8 +112,6 @@ def check_command_line(command: str, arguments: list[str], *, multirun: bool) ->
 def _hydras_faults(command: str, overrides: list[str], config_dir: str | None) -> list[str]:
     """Faults in what Hydra itself would call or import before a job begins."""
     from hydra import compose, initialize_config_dir
-
-    from llmft.config.target_allowlist import hydra_faults
 
     search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from llmft.config.redact import SECRET
 from llmft.config.tree import walk
 from llmft.utils.text import did_you_mean, first_line
 
@@ -100,8 +101,6 @@ def target_faults(cfg: DictConfig, allow: Sequence[str], *, models: bool = True)
 
 def resolver_faults(cfg: DictConfig, allow: Sequence[str]) -> Iterator[str]:
     """Interpolations that call a resolver which is not allowed, or read the environment outside of paths and secrets."""
-    from llmft.config.redact import SECRET
-
     for key, text in walk(OmegaConf.to_container(cfg, resolve=False)):
         name = key.rpartition(".")[2].partition("[")[0]
         for resolver in _resolvers(text) if isinstance(text, str) and "${" in text else ():

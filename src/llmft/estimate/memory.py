@@ -21,6 +21,7 @@ from llmft.models.backbone import load, quantization
 from llmft.models.backbone.open import Backbone
 from llmft.models.peft import trainable
 from llmft.utils.device import autocast_dtype, runs_on_gpu
+from llmft.utils.memory import peak_memory_mib
 
 # Bytes of a quantized weight with the scale of its block of 64 (NF4: double quantization, Dettmers et al. 2023, section 3).
 BYTES_PER_WEIGHT = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "fp4": 0.5 + 4 / 64, "int8": 1.0}
@@ -223,6 +224,4 @@ def resident_bytes() -> int:
         import resource
 
         return int(statm.read_text().split()[1]) * resource.getpagesize()
-    from llmft.utils.memory import peak_memory_mib
-
     return int(peak_memory_mib()["cpu"] * 2**20)

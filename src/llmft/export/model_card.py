@@ -8,11 +8,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.data.notice import notices
+from llmft.data.sources import HUB_ID
 from llmft.export import license
 from llmft.metrics.format import format_interval, format_number
 from llmft.models.peft.trainable import is_adapter
 from llmft.runs.record import read_record
 from llmft.utils import files
+from llmft.utils.paths import user_path
 from llmft.utils.text import in_markdown
 
 # Config keys in the table of training settings.
@@ -100,9 +102,6 @@ def base_model_name(cfg: DictConfig) -> str:
 
 def hub_id(cfg: DictConfig) -> str | None:
     """The Hub id of the base model; None if it is not from the Hub."""
-    from llmft.data.sources import HUB_ID
-    from llmft.utils.paths import user_path
-
     path = str(cfg.model.path)
     return path if HUB_ID.match(path) and not user_path(path).is_dir() and ":" not in path else None
 

@@ -4,6 +4,7 @@ import errno
 import re
 from typing import Any
 
+from llmft.runs.checkpoint_io import load
 from llmft.runs.directory import RunDirectory
 from llmft.utils.errors import UserError, chain
 
@@ -44,8 +45,6 @@ def kept(run: RunDirectory) -> str:
     """The last saved state, in words."""
     if run.checkpoint is None:
         return "there is no checkpoint yet"
-    from llmft.runs.checkpoint_io import load
-
     try:
         return f"the checkpoint of step {load(run.checkpoint)['global_step']} is kept"
     except UserError:

@@ -77,7 +77,7 @@ def swept(cfg: DictConfig) -> Any:
         say(f"job {folder.name}: {past.why}, nothing to do", style="green")
         tidy(folder)
         if past.why.startswith("was finished") and cfg.get("report"):
-            from llmft.report.html import write_if_outdated
+            from llmft.report.html import write_if_outdated  # matplotlib
 
             write_if_outdated(folder, cfg.report)
         _record(folder, past.code)

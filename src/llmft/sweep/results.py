@@ -12,10 +12,10 @@ from llmft.config.redact import redact_argument
 from llmft.runs.record import has_record, read_record
 from llmft.utils import csv as csv_files
 from llmft.utils import files
-from llmft.utils.console import say
+from llmft.utils.console import Console, say
 from llmft.utils.errors import UserError
 from llmft.utils.lock import is_claimed
-from llmft.utils.text import first_line
+from llmft.utils.text import first_line, markdown
 
 OWN_COLUMN = (
     "model",
@@ -114,7 +114,7 @@ def end() -> list[int]:
 
 
 def _tables(folder: Path, files: list[Path]) -> None:
-    from llmft.report import leaderboard
+    from llmft.report import leaderboard  # matplotlib
 
     records = [read_record(file.parent) for file in files]
     settings = [settings_of(record["overrides"]) for record in records]
@@ -137,8 +137,6 @@ def show(folder: Path, rows: list[dict[str, Any]], differing: list[str]) -> None
     """Print the settings that differ and the results."""
     from rich.table import Table
 
-    from llmft.utils.console import Console
-
     table = Table(title=f"{len(rows)} jobs in {folder}")
     for name in (*SHOWN[:1], *differing, *SHOWN[1:], "reason"):
         table.add_column(name)
@@ -159,8 +157,6 @@ def _read(file: Path) -> dict[str, Any]:
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Write ``sweep.csv`` and ``sweep.md``, without empty columns."""
-    from llmft.utils.text import markdown
-
     columns = [
         name
         for name in dict.fromkeys(key for row in rows for key in row)

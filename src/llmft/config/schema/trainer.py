@@ -81,7 +81,7 @@ def _step_size(cfg: DictConfig) -> Faults:
 
 @cross_field("optim.paged", "optim.fallback", "trainer.accelerator", imports=True)
 def _paging(cfg: DictConfig) -> Faults:
-    from llmft.utils.device import cannot_page
+    from llmft.utils.device import cannot_page  # imports torch
 
     if cfg.optim.paged and not cfg.optim.fallback and (why := cannot_page(cfg.trainer.accelerator)):
         yield f"optim.paged=true: {why}; use optim=adamw_8bit, or optim.fallback=true to train without paging"

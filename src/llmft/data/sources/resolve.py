@@ -76,7 +76,7 @@ def find(
             raise UserError(f"data.path=sample: no sample is shipped for data={name}; pass data.path=FILE")
         return Source(f"sample:{found[0].name}", (SourceFile(f"sample:{found[0].name}", found[0]),), digest(found[0]))
     if URL.match(path):
-        from llmft.data.sources.download import fetch
+        from llmft.data.sources.download import fetch  # http and ssl
 
         url, _, digest_of_url = path.partition("#sha256=")
         file = fetch(url, sha256 or digest_of_url or None)

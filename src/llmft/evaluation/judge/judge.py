@@ -9,6 +9,7 @@ from typing import Any
 from llmft.evaluation.judge import aggregate
 from llmft.evaluation.judge.parse_reply import InvalidReply, parse_choice, parse_score
 from llmft.evaluation.judge.requests import REMINDER, Request, build_requests
+from llmft.metrics.compare import headline
 from llmft.metrics.predictions import Prediction
 from llmft.utils.errors import UserError
 
@@ -30,11 +31,11 @@ class Judge:
     def __init__(self, settings: Any, file: Path) -> None:
         self.settings, self.file = settings, file
         if settings.kind == "model":
-            from llmft.evaluation.judge.local_model import LocalModel
+            from llmft.evaluation.judge.local_model import LocalModel  # transformers
 
             self.backend: Any = LocalModel(settings)
         else:
-            from llmft.evaluation.judge.http_client import HttpJudge
+            from llmft.evaluation.judge.http_client import HttpJudge  # aiohttp
 
             self.backend = HttpJudge(settings)
 
@@ -151,8 +152,6 @@ def add_judgement(
     Raises:
         UserError: The judge failed and ``or_fail`` is set.
     """
-    from llmft.metrics.compare import headline
-
     try:
         judgement = judge.judge(predictions, resamples=settings.resamples, seed=found["seed"])
     except UserError as error:

@@ -3,7 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from llmft.config.paths import prompt_config
+from llmft.data.records import Turn
 from llmft.evaluation.judge.requests import Request
+from llmft.generation.generator import Generator
+from llmft.models.backbone.open import Backbone
+from llmft.utils import device
 
 
 class LocalModel:
@@ -32,19 +37,12 @@ class LocalModel:
         on_reply: Callable[..., None],
     ) -> None:
         """Generate greedily for all prompts, so that the seed has no effect, and call ``on_reply`` for each."""
-        from llmft.data.records import Turn
-
         self.generator = self.generator or self._load()
         answers = self.generator.answers([(Turn("user", prompt),) for prompt in prompts])
         for request, answer in zip(requests, answers, strict=True):
             on_reply(request, answer.text, None)
 
     def _load(self) -> Any:
-        from llmft.config.paths import prompt_config
-        from llmft.generation.generator import Generator
-        from llmft.models.backbone.open import Backbone
-        from llmft.utils import device
-
         backbone = Backbone(self.settings.model, prompt=prompt_config("auto"))
         settings = {"max_new_tokens": self.settings.max_new_tokens, "batch_size": 8, "seed": 0}
         return Generator(backbone.load().to(device.default_device()), backbone.codec, settings)

@@ -11,6 +11,7 @@ from llmft.data.sources import HUB_ID
 from llmft.models.backbone import gguf, new_tokens, quantization, tiny, untrusted
 from llmft.utils.cache import cached_folder
 from llmft.utils.errors import UserError
+from llmft.utils.oom import is_out_of_memory
 from llmft.utils.paths import user_path
 from llmft.utils.text import one_line
 
@@ -158,8 +159,6 @@ def max_positions(config: Any) -> int | None:
 
 
 def _load(auto_class: Any, path: str, cfg: Any, **options: Any) -> Any:
-    from llmft.utils.oom import is_out_of_memory
-
     code = bool(cfg.get("trust_remote_code"))
     if Path(path).is_dir():
         untrusted.check_model(Path(path), code=code)
