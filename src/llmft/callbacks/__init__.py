@@ -1,1 +1,1 @@
-"""One worry each: what watches, logs or stops a training."""
+"""Lightning callbacks, one topic each: checkpoints, logging, monitoring, early stopping."""

@@ -1,4 +1,4 @@
-"""``last.ckpt`` after every validation and ``best.ckpt`` for the best monitored value, with all state of an exact resume."""
+"""``last.ckpt`` after every validation and ``best.ckpt`` for the best monitored value, with all state for an exact resume."""
 
 import math
 from typing import Any
@@ -16,11 +16,11 @@ from llmft.utils.rng import gathered, rng_states, set_rng_states
 
 
 class Checkpoints(Checkpoint):
-    """Saves trainable weights and the state of the training, between two optimizer steps.
+    """Save the trainable weights and the training state, always between two optimizer steps.
 
     Args:
-        monitor: The metric to compare.
-        mode: ``min``, ``max``, or ``auto`` by the metric.
+        monitor: The metric that selects the best checkpoint.
+        mode: ``min``, ``max``, or ``auto`` (depends on the metric).
         every_n_steps: Optimizer steps between checkpoints, in addition to those after validations; None for none.
         run: The run directory; checkpoints go to its ``checkpoints`` folder.
     """
@@ -68,7 +68,7 @@ class Checkpoints(Checkpoint):
             self.save(trainer)
 
     def is_better(self, metrics: dict[str, float], step: int) -> bool:
-        """Whether these are the best metrics so far (of equal ones, the first is kept).
+        """Whether these are the best metrics so far; a tie keeps the earlier checkpoint.
 
         Raises:
             UserError: The monitored metric was not logged.
@@ -76,7 +76,9 @@ class Checkpoints(Checkpoint):
         """
         metrics = {**metrics, **self.trained}
         if self.monitor not in metrics:
-            raise UserError(f"objective={self.monitor}: was not logged; there are {', '.join(sorted(metrics))}")
+            raise UserError(
+                f"objective={self.monitor}: was not logged; the logged metrics are {', '.join(sorted(metrics))}"
+            )
         if not math.isfinite(metrics[self.monitor]):
             raise Halted(f"halted at step {step}: {self.monitor} is {metrics[self.monitor]}")
         self.validated_step = step
@@ -139,7 +141,7 @@ def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
 
 
 def between_steps(loops: dict[str, Any]) -> dict[str, Any]:
-    """Lightning's progress in the middle of an epoch, after complete batches: the only form from which it restarts correctly.
+    """Lightning's loop state in the middle of an epoch, after complete batches: the only form that it resumes correctly.
 
     The progress of the validation loop is omitted: no checkpoint is taken inside a validation.
     """

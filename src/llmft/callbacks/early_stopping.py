@@ -1,4 +1,4 @@
-"""Stop when the monitored value has not improved for a while; off unless given a patience."""
+"""Early stopping on the monitored metric; off unless a patience is set."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from llmft.config.metric_names import monitor_mode
 
 
 class EarlyStopping(LightningEarlyStopping):
-    """Lightning's, with ``patience=null`` for off.
+    """Lightning's ``EarlyStopping``; ``patience=null`` disables it.
 
     Args:
-        monitor: The metric.
-        mode: ``min``, ``max``, or ``auto`` by what is better of this metric.
-        patience: Validations without improvement before it stops; None never does.
-        min_delta: The least change that counts as improvement, in the metric's unit.
+        monitor: The metric to monitor.
+        mode: ``min``, ``max``, or ``auto`` (depends on the metric).
+        patience: Validations without improvement before the training stops; None for never.
+        min_delta: Minimum change that counts as an improvement, in the metric's unit.
     """
 
     def __init__(self, monitor: str, mode: str, patience: int | None, min_delta: float) -> None:
@@ -27,15 +27,15 @@ class EarlyStopping(LightningEarlyStopping):
         self.off = patience is None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Compare, if on."""
+        """Check for an improvement, if enabled."""
         if not self.off:
             super().on_validation_end(trainer, pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Do not go on with a run that had stopped by itself, unless the patience is longer now."""
+        """Do not continue a resumed run that had stopped early, unless the patience is longer now."""
         if not self.off and self.wait_count >= self.patience:
             trainer.should_stop = True
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting; the patience is the config's."""
+        """Restore the counters; the patience is the config's."""
         super().load_state_dict({**state_dict, "patience": self.patience})

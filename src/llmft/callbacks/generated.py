@@ -1,4 +1,4 @@
-"""Scores of generated answers at every validation: ``val/bleu``, ``val/f1``, ...; off unless asked for."""
+"""Scores of generated answers at every validation: ``val/bleu``, ``val/f1``, ...; off by default."""
 
 from typing import Any
 
@@ -12,13 +12,15 @@ from llmft.metrics.metric import ScoredAnswer
 
 
 class GenerationMetrics(pl.Callback):
-    """Answers the first ``evaluate.rows`` validation rows; on every rank, so that all agree which checkpoint is best.
+    """Generate answers for the first ``evaluate.rows`` validation rows and log their scores.
+
+    Every rank does, so that all ranks agree which checkpoint is best.
 
     Args:
-        enabled: Whether to.
+        enabled: Whether to score generated answers.
         generator: Generates the answers.
-        cfg: The run's config; its ``evaluate`` keys say how many rows, and which metrics.
-        datamodule: Encoded rows.
+        cfg: The run's config; its ``evaluate`` keys set the number of rows and the metrics.
+        datamodule: The encoded rows.
     """
 
     def __init__(self, *, enabled: bool, generator: Generator, cfg: Any, datamodule: InstructionDataModule) -> None:
@@ -30,14 +32,14 @@ class GenerationMetrics(pl.Callback):
             self.metrics = [metric for metric in chosen if metric.name not in ("loss", "perplexity")]
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Ask and score; a score that is not defined on these rows is not logged."""
+        """Generate and score; a metric that is undefined on these rows is not logged."""
         if self.rows is None or trainer.sanity_checking or getattr(trainer, "fast_dev_run", False):
             return
         answers = self.generator.continued([row.input_ids[: row.prompt_length] for row in self.rows.encoded])
-        told = [ScoredAnswer(a.text, e.answer, a.ended) for a, e in zip(answers, self.rows.examples, strict=True)]
-        for name, value in corpus_scores(self.metrics, told).items():
+        scored = [ScoredAnswer(a.text, e.answer, a.ended) for a, e in zip(answers, self.rows.examples, strict=True)]
+        for name, value in corpus_scores(self.metrics, scored).items():
             if value is not None:
                 pl_module.log_exact(f"val/{name}", value)
 
 
-Generated = GenerationMetrics  # the name in the configs of runs made before it was renamed
+Generated = GenerationMetrics  # the old name, which configs of stored runs hold

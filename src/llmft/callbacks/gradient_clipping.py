@@ -1,4 +1,4 @@
-"""Scale gradients down to a largest norm; log how often that was needed."""
+"""Clip gradients by their global norm, and log the share of clipped steps."""
 
 import math
 from typing import Any
@@ -8,10 +8,10 @@ import torch
 
 
 class GradientClipping(pl.Callback):
-    """Clips by the global L2 norm, which the module has measured (``train/grad_norm``, before clipping).
+    """Clip by the global L2 norm, which the module has computed (``train/grad_norm``, before clipping).
 
     Args:
-        max_norm: The largest norm; 1.0 is what the seed experiments use.
+        max_norm: Maximum norm.
     """
 
     def __init__(self, max_norm: float) -> None:
@@ -19,20 +19,20 @@ class GradientClipping(pl.Callback):
         self.steps = self.clipped = 0
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Clip; a norm that is not finite is left as it is, since scaling would only spread it."""
+        """Clip; gradients with a non-finite norm are left unchanged, because scaling would spread the NaNs."""
         norm = pl_module.grad_norm
         self.steps += 1
         if math.isfinite(norm) and norm > self.max_norm:
             self.clipped += 1
-            # torch passes those without a gradient over
-            weights = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grads_with_norm_(weights, self.max_norm, torch.tensor(norm))
+            # torch skips parameters without a gradient
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.max_norm, torch.tensor(norm))
         pl_module.log_exact("train/clipped_share", self.clipped / self.steps)
 
     def state_dict(self) -> dict[str, int]:
-        """Counts, so that the share goes on after a resume."""
+        """The counts, so that a resumed run logs the same share."""
         return {"steps": self.steps, "clipped": self.clipped}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on counting."""
+        """Restore the counts."""
         self.steps, self.clipped = state_dict["steps"], state_dict["clipped"]

@@ -10,8 +10,8 @@ from llmft.callbacks.checkpoints import Checkpoints, validation_follows
 from llmft.utils.signals import graceful
 
 
-class GracefulStop(Checkpoint):  # a Checkpoint to Lightning, so that its hooks come last
-    """Raises KeyboardInterrupt between two optimizer steps, after ``last.ckpt`` is written.
+class GracefulStop(Checkpoint):  # a subclass of Checkpoint, so that Lightning calls its hooks last
+    """Raise KeyboardInterrupt between two optimizer steps, after ``last.ckpt`` is written.
 
     Args:
         checkpoints: Saves ``last.ckpt``.
@@ -59,4 +59,4 @@ class GracefulStop(Checkpoint):  # a Checkpoint to Lightning, so that its hooks 
         return trainer.strategy.reduce_boolean_decision(self.requested, all=False)
 
 
-Interruption = GracefulStop  # the name in the configs of runs made before it was renamed
+Interruption = GracefulStop  # the old name, which configs of stored runs hold

@@ -17,10 +17,10 @@ FIRST = ["step", "epoch", "train/loss", "train/lr", "train/grad_norm", "train/to
 
 
 class MetricsLog(pl.Callback):
-    """Collects what module and callbacks logged; comes last among the callbacks.
+    """Write the values that the module and the other callbacks logged; the last of the callbacks.
 
-    A step's row is held until the next step begins, so that a validation at the same step joins it. The first and the last
-    step are always written, and every ``trainer.log_every_n_steps``-th, and every step that was validated.
+    The row of a step is kept until the next step, so that a validation at the same step is added to it. Rows are written for
+    the first and the last step, every ``trainer.log_every_n_steps``-th step and every step with a validation.
 
     Args:
         run: The run directory; rows are appended to its ``metrics.csv``.
@@ -35,12 +35,12 @@ class MetricsLog(pl.Callback):
         self.resumed = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Take back what an interrupted run wrote after the checkpoint that goes on now."""
+        """Remove the rows that an interrupted run wrote after the checkpoint that is now resumed."""
         if self.resumed and not trainer.global_rank:
             self._write([row for row in self._read() if int(row["step"]) <= self.last_step])
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Take the values of a finished optimizer step."""
+        """Start the row of a finished optimizer step; write the previous one if it is due."""
         step = trainer.global_step
         if step in (0, self.row.get("step")):  # 0: in the first window, before its step
             return
@@ -49,7 +49,7 @@ class MetricsLog(pl.Callback):
         self.due = step == 1 or step % trainer.log_every_n_steps == 0  # pyright: ignore[reportAttributeAccessIssue]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Add the validation to its step's row."""
+        """Add the validation metrics to the row of their step."""
         if trainer.sanity_checking:
             return
         if self.row.get("step") != trainer.global_step:
@@ -66,14 +66,16 @@ class MetricsLog(pl.Callback):
         self._write_if_due(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Write what is known; a signal may have stopped a logger in the middle of a line, but what ended the run is the news."""
+        """Write the last row, if that is possible."""
         try:
             self.on_train_end(trainer, pl_module)
-        except Exception as error:
-            log.warning("metrics: the last step could not be written (%s)", first_line(error))
+        except Exception as error:  # loggers can raise anything, and it must not hide the exception that ended the run
+            log.warning(
+                "metrics: the last step could not be written (%s)", f"{type(error).__name__}: {first_line(error)}"
+            )
 
     def add(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
-        """Add values that were measured after the training to the last row."""
+        """Add values that were computed after the training to the last row."""
         self.row |= values
         self.due = "step" in self.row
         self._write_if_due(trainer)
@@ -91,7 +93,7 @@ class MetricsLog(pl.Callback):
         if step != self.last_step and set(self.row) <= set(self.columns):
             with self.file.open("a", newline="", encoding="utf-8") as out:
                 csv.DictWriter(out, self.columns).writerow(_safe(self.row))
-        else:  # a first row, new columns, or a validation after the last step, which adds to the row that is there already
+        else:  # the first row, new columns, or values to add to the last row (a validation after the last step)
             rows = self._read()
             rows = rows[:-1] if step == self.last_step else rows
             self.columns = list(dict.fromkeys([*(self.columns or FIRST), *self.row]))
@@ -105,11 +107,11 @@ class MetricsLog(pl.Callback):
             writer.writerows(map(_safe, rows))
 
     def state_dict(self) -> dict[str, Any]:
-        """The row that is not written yet, and where the file ends."""
+        """The row that is not written yet, the columns, and the last step in the file."""
         return {name: getattr(self, name) for name in ("row", "due", "columns", "last_step")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with them."""
+        """Restore the pending row."""
         vars(self).update(state_dict)
         self.resumed = True
 
@@ -118,7 +120,7 @@ class MetricsLog(pl.Callback):
 
 
 def _safe(row: dict[str, Any]) -> dict[str, str]:
-    """Of a run that came from elsewhere, the rows that are there already may hold anything."""
+    """Cells that a spreadsheet does not evaluate: the rows of a downloaded run may hold formulas."""
     return {name: cell(value) for name, value in row.items()}
 
 

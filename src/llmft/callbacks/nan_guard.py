@@ -1,4 +1,4 @@
-"""Stop a training that is broken, and leave a post-mortem: what, where, which rows, and how to run them again."""
+"""Halt a broken training (NaN, exploding loss, zero gradients) and write a post-mortem for ``replay``."""
 
 import math
 from collections import deque
@@ -17,26 +17,26 @@ from llmft.utils.errors import Halted
 
 WAYS_OUT = {
     "model": "the model was broken before the first step: check the files of model.path",
-    "float16": "float16 overflows; take trainer.precision=bf16-mixed or 32-true",
-    "update": "lower optim.lr, or lengthen scheduler.warmup_steps; then look at the rows",
+    "float16": "float16 overflows; use trainer.precision=bf16-mixed or 32-true",
+    "update": "lower optim.lr, or increase scheduler.warmup_steps; then look at the rows",
     "zero": "there is nothing left to learn from these rows: look at their labels with `python -m llmft preview`",
-    "labels": "no token of these rows is trained: look at them with `python -m llmft preview`, and at the code that labels them",
-    "idle": "leave these weights frozen (peft.targets), or look for what cuts them off from the loss",
+    "labels": "all labels of these rows are masked: look at them with `python -m llmft preview`, and check your labeling code",
+    "idle": "leave these weights frozen (peft.targets), or find out why the loss does not depend on them",
 }
 
 
 class NanGuard(pl.Callback):
-    """Raises Halted; all values it decides on are the same on every rank, so all ranks stop together.
+    """Raise Halted; the checked values are the same on every rank, so all ranks stop together.
 
-    A healthy training pays for it with one pass over its weights at the start and, per batch, a copy of the random state.
+    Its cost is one pass over the weights at the start and, per batch, a copy of the random state.
 
     Args:
-        zero_steps: Halt after this many optimizer steps in a row whose loss, or whose gradient, is exactly 0.
-        explode_factor: Halt when the loss stays above this many times what it was at first, or what guessing would give
-            (log of the vocabulary), whichever is more.
-        explode_steps: For so many optimizer steps in a row.
-        idle_steps: Halt if a trainable weight has not moved after this many steps with a learning rate above 0.
-        history: Optimizer steps to report.
+        zero_steps: Halt after this many consecutive optimizer steps with a loss, or a gradient, of exactly 0.
+        explode_factor: Halt if the loss stays above this factor times the larger of the first loss and the loss of a uniform
+            guess (log of the vocabulary size).
+        explode_steps: Consecutive optimizer steps above that limit before it halts.
+        idle_steps: Halt if a trainable weight is unchanged after this many steps with a learning rate above 0.
+        history: Optimizer steps in the report.
         monitor: The objective; halt if it is not finite after a validation.
         run: The run directory; the post-mortem goes to its ``halt`` folder.
     """
@@ -61,13 +61,13 @@ class NanGuard(pl.Callback):
         self.limit: float | None = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Remember the micro-batches of the window, by reference."""
+        """Keep references to the micro-batches of the accumulation window."""
         if not pl_module.places:
             self.window = postmortem.StepBatches()
         self.window.add(batch, pl_module.device)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Look at loss and gradient before the optimizer can use them."""
+        """Check loss and gradient before the optimizer step."""
         assert isinstance(pl_module, InstructionModule)
         loss, norm, rate = pl_module.window_loss, pl_module.grad_norm, pl_module.learning_rate
         step = {"step": trainer.global_step + 1, "epoch": trainer.current_epoch, "loss": loss, "grad_norm": norm}
@@ -76,7 +76,7 @@ class NanGuard(pl.Callback):
             self._halt(trainer, pl_module, "no token of the step has a label", "labels")
         if not math.isfinite(loss):
             self._halt(trainer, pl_module, f"the loss is {loss}", self._cause(trainer))
-        # a float16 scaler meets overflow now and then, and skips that step by itself
+        # with float16, the gradient scaler skips steps that overflow; that is normal now and then
         scaled = trainer.precision == "16-mixed"
         if not math.isfinite(norm) and not scaled:
             self._halt(trainer, pl_module, f"the gradient is not finite (its norm is {norm})", self._cause(trainer))
@@ -85,26 +85,26 @@ class NanGuard(pl.Callback):
             self._halt(trainer, pl_module, fault[0], "idle", named=fault[1])
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Keep broken weights out of every checkpoint."""
+        """Never save weights that are not finite."""
         self._check_weights(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """The last step's weights have no next loss to show in."""
+        """Check the weights after the last step, which no further loss depends on."""
         self._check_weights(trainer, pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Forget the last validation."""
+        """Reset the validation batches."""
         self.validation = postmortem.StepBatches()
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Remember the first batch after which the sum is not finite."""
+        """Keep the first batch after which the summed loss is not finite."""
         if not self.validation.batches and not math.isfinite(float(pl_module.val_sums.nats)):
             self.validation.add(batch, pl_module.device)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Look at what was measured, before and during training."""
+        """Check the validation loss and the objective, before and during the training."""
         for name in self.watched:
             value = float(trainer.callback_metrics.get(name, 0.0))
             if not math.isfinite(value) and not trainer.sanity_checking:
@@ -116,11 +116,11 @@ class NanGuard(pl.Callback):
         if self.zeros >= self.zero_steps:
             self._halt(trainer, pl_module, f"the loss was exactly 0 for {self.zeros} steps: it collapsed", "zero")
         if self.dead >= self.zero_steps:
-            what = f"the gradient was exactly 0 for {self.dead} steps: nothing is learnt any more"
+            what = f"the gradient was exactly 0 for {self.dead} steps: the model no longer learns"
             self._halt(trainer, pl_module, what, "update")
         if self.limit is None:
-            guessing = math.log(len(pl_module.model.get_output_embeddings().weight))
-            self.limit = self.explode_factor * max(loss, guessing)
+            uniform = math.log(len(pl_module.model.get_output_embeddings().weight))
+            self.limit = self.explode_factor * max(loss, uniform)
         self.high = self.high + 1 if loss > self.limit else 0
         if self.high >= self.explode_steps:
             what = f"the loss is {loss:.4g}, and was above {self.limit:.4g} for {self.high} steps: it exploded"
@@ -146,7 +146,7 @@ class NanGuard(pl.Callback):
         after: bool = False,
     ) -> None:
         """Write the post-mortem and raise Halted."""
-        if is_sharded(trainer.strategy):  # the first process alone could not run the rows again
+        if is_sharded(trainer.strategy):  # rank 0 does not have the full model to rerun the rows
             raise Halted(
                 f"halted at step {trainer.global_step + (not validating and not after)}: {what}\n  {WAYS_OUT[way_out]}"
             )
@@ -158,7 +158,7 @@ class NanGuard(pl.Callback):
                 "way_out": WAYS_OUT[way_out],
                 "during": "validation" if validating else "the update" if after else "the step",
                 "step": trainer.global_step + (not validating and not after),
-                # Lightning counts on when an epoch has ended
+                # not trainer.current_epoch, which Lightning increments at the end of an epoch
                 "epoch": self.history[-1]["epoch"] if self.history else 0,
                 "rows": window.rows,
                 "loss": pl_module.window_loss,

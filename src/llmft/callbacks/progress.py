@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 
 class Progress(RichProgressBar):
-    """Lightning's rich bar, with the two losses and nothing else, so that it keeps to one line."""
+    """Lightning's ``RichProgressBar`` with only the two losses, so that it fits on one line."""
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
         """Train and validation loss."""

@@ -1,4 +1,4 @@
-"""Give a job of a search up that does worse than others did at the same validation; off outside of a search."""
+"""Prune a trial of a sweep that is worse than others at the same validation; off outside of a sweep."""
 
 import math
 from pathlib import Path
@@ -10,15 +10,15 @@ from llmft.utils.errors import Pruned
 
 
 class Pruning(pl.Callback):
-    """Tells the study each value of the objective, and stops if its pruner says so.
+    """Report each value of the objective to the Optuna study, and stop if its pruner decides so.
 
     Args:
         monitor: The objective.
-        study: The study's file; None outside of a search.
-        trial: The job's number in the study.
+        study: The study's file; None outside of a sweep.
+        trial: The number of the trial in the study.
         pruner: ``none``, ``median`` (worse than half of the others at the same validation) or ``halving``.
-        warmup: Validations before a job may be given up.
-        startup: Jobs that are finished before any is given up.
+        warmup: Validations of a trial before it may be pruned.
+        startup: Finished trials before any trial is pruned.
     """
 
     def __init__(
@@ -29,20 +29,22 @@ class Pruning(pl.Callback):
         self.validations = 0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Report; what the first process finds, all do.
+        """Report the value; rank 0 decides for all ranks.
 
         Raises:
-            Pruned: The study gives the job up.
+            Pruned: The pruner stops this trial.
         """
         if self.study is None or trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self.validations += 1
         value = float(trainer.callback_metrics[self.monitor])
-        if trainer.strategy.broadcast(trainer.is_global_zero and self._is_hopeless(value)):
-            what = f"{self.monitor} was {value:.4g} at validation {self.validations}, worse than others of the search"
-            raise Pruned(f"given up at step {trainer.global_step}: {what}", value)
+        if trainer.strategy.broadcast(trainer.is_global_zero and self._should_prune(value)):
+            what = (
+                f"{self.monitor} was {value:.4g} at validation {self.validations}, worse than other trials of the sweep"
+            )
+            raise Pruned(f"pruned at step {trainer.global_step}: {what}", value)
 
-    def _is_hopeless(self, value: float) -> bool:
+    def _should_prune(self, value: float) -> bool:
         import optuna
 
         pruners = {
@@ -64,7 +66,7 @@ class Pruning(pl.Callback):
         return {"validations": self.validations}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on counting."""
+        """Restore the count."""
         self.validations = state_dict["validations"]
 
 
@@ -74,7 +76,7 @@ NAME = "sweep"
 
 
 def storage_of(file: Path) -> Any:
-    """A study's file, which several processes on several machines may write to."""
+    """Optuna storage in one file, which processes on several machines may write to at the same time."""
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 

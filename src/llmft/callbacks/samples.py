@@ -1,4 +1,4 @@
-"""Answers to the same few questions at every validation: to ``samples.jsonl`` and TensorBoard's text page."""
+"""Generate answers to the same few questions at every validation, for ``samples.jsonl`` and TensorBoard's text page."""
 
 import json
 from typing import Any
@@ -15,11 +15,11 @@ from llmft.utils.text import json_line
 
 
 class Samples(pl.Callback):
-    """Generates as ``answer`` does, greedy or as the run is configured, but shorter.
+    """Generate with the run's generation settings, as ``answer`` does, but shorter.
 
     Args:
-        number: How many questions, the first of the validation rows; 0 for none.
-        max_new_tokens: Longest sample, in tokens.
+        number: Number of questions, taken from the first validation rows; 0 for none.
+        max_new_tokens: Maximum length of a sample, in tokens.
         run: The run directory; answers are appended to its ``samples.jsonl``.
         datamodule: Its validation examples are the questions.
         generator: Generates the answers.
@@ -40,7 +40,7 @@ class Samples(pl.Callback):
         self.last_step = -1
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Take back what an interrupted run wrote after the checkpoint that goes on now."""
+        """Remove the samples that an interrupted run wrote after the checkpoint that is now resumed."""
         if self.last_step >= 0 and self.file.exists() and not trainer.global_rank:
             kept = [line for line in complete_lines(self.file) if line and json.loads(line)["step"] <= self.last_step]
             atomic_write(self.file, "".join(f"{line}\n" for line in kept))
@@ -50,11 +50,11 @@ class Samples(pl.Callback):
         return {"last_step": self.last_step}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on after it."""
+        """Restore the step."""
         self.last_step = state_dict["last_step"]
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Ask the questions; not in a dry run, and in the first process alone."""
+        """Generate the samples, on rank 0 only; not in a dry run."""
         if (
             getattr(trainer, "fast_dev_run", False)
             or trainer.sanity_checking
@@ -62,7 +62,7 @@ class Samples(pl.Callback):
             or trainer.global_rank
         ):
             return
-        if is_sharded(trainer.strategy):  # one process alone has no whole model to ask; train.py says so
+        if is_sharded(trainer.strategy):  # rank 0 does not have the full model; commands/train.py logs that
             return
         self.last_step = trainer.global_step
         answers = self.generator.answers([example.context for example in self.examples])

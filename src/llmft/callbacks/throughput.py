@@ -1,4 +1,4 @@
-"""Tokens and rows per second of training alone, without validation and start-up."""
+"""Training throughput in tokens and rows per second, without validation and start-up."""
 
 import time
 from collections import deque
@@ -8,9 +8,9 @@ import lightning.pytorch as pl
 
 
 class Throughput(pl.Callback):
-    """``train/tokens``: supervised so far. ``train/tokens_per_second`` and ``train/rows_per_second``: over the last steps.
+    """Log ``train/tokens`` (supervised so far), ``train/tokens_per_second`` and ``train/rows_per_second``.
 
-    The last steps are as many as lie between two logged rows (``trainer.log_every_n_steps``).
+    The rates are averages over the last ``trainer.log_every_n_steps`` optimizer steps.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class Throughput(pl.Callback):
         self.steps: deque[tuple[int, int, float]] = deque(maxlen=1)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Look as far back as rows are apart."""
+        """Average over as many steps as lie between two logged rows."""
         self.steps = deque(maxlen=trainer.log_every_n_steps)  # pyright: ignore[reportAttributeAccessIssue]
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -27,12 +27,12 @@ class Throughput(pl.Callback):
         self.started = time.perf_counter()
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Count the window's tokens."""
+        """Count the tokens of the accumulation window."""
         self.tokens += pl_module.window_tokens
         pl_module.log_exact("train/tokens", float(self.tokens))
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Stop the clock; after an optimizer step, divide."""
+        """Stop the clock; after an optimizer step, log the rates."""
         self.seconds += time.perf_counter() - self.started
         if pl_module.window_open:
             return
@@ -47,5 +47,5 @@ class Throughput(pl.Callback):
         return {"tokens": self.tokens}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on counting."""
+        """Restore the count."""
         self.tokens = state_dict["tokens"]

@@ -1,4 +1,4 @@
-"""Plain Lightning: check that a ``Trainer`` has the config's settings, and seed the fit, whoever made the trainer."""
+"""Check that a ``Trainer`` has the config's settings, and seed the fit; also for a ``Trainer`` that llmft did not build."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,14 +10,14 @@ from llmft.callbacks.gradient_clipping import GradientClipping
 from llmft.callbacks.unfreezing import Unfreezing
 from llmft.utils.errors import UserError
 
-# Arguments of lightning.Trainer that its attributes of the same name show; each changes the numbers of a training.
+# Arguments of lightning.Trainer with an attribute of the same name; each of them changes the results of a training.
 COMPARED = ("precision", "accumulate_grad_batches", "max_epochs", "max_steps")
 
 
 class TrainerCheck(pl.Callback):
-    """Attached by the module to every trainer (``LightningModule.configure_callbacks``).
+    """The module attaches it to every trainer (``LightningModule.configure_callbacks``).
 
-    With the config's settings, and from the same random state, every trainer trains to the same weights.
+    With the same settings and random state, every trainer gives the same weights.
 
     Args:
         cfg: The run's config.
@@ -27,18 +27,18 @@ class TrainerCheck(pl.Callback):
         self.cfg = cfg
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Check the trainer; seed, so that nothing that was drawn before changes the training.
+        """Check the trainer, and seed, so that random numbers drawn earlier do not change the training.
 
         Raises:
-            UserError: A setting is missing or another one; all of them in one message, each with the argument to pass.
+            UserError: Settings are missing or differ; one message lists all of them, each with the argument to pass.
         """
         if not getattr(trainer, "fast_dev_run", False) and (faults := list(self.faults(trainer))):
             raise UserError.from_faults("trainer", faults)
-        # ranks see different rows, so they draw different dropout
+        # a seed per rank, for different dropout masks
         pl.seed_everything((self.cfg.seed + trainer.global_rank) % 2**32, workers=True, verbose=False)
 
     def faults(self, trainer: Any) -> Iterator[str]:
-        """What differs from the config, each with the argument to pass."""
+        """Settings that differ from the config, each with the argument to pass."""
         wanted = self.cfg.trainer
         for name in COMPARED:
             if wanted[name] is not None and wanted[name] != getattr(trainer, name):
@@ -47,7 +47,7 @@ class TrainerCheck(pl.Callback):
             yield f"{trainer.world_size} processes: pass devices={wanted.devices}, num_nodes={wanted.num_nodes}"
         if trainer.gradient_clip_val is not None:
             yield _fault("gradient_clip_val", None, trainer.gradient_clip_val)
-        # Lightning has no public attribute for it; with one process it changes nothing
+        # Lightning has no public attribute for it; it has no effect with one process
         sampler = getattr(trainer._accelerator_connector, "use_distributed_sampler", False)
         if trainer.world_size > 1 and sampler:
             yield _fault("use_distributed_sampler", False, sampler)
@@ -56,7 +56,7 @@ class TrainerCheck(pl.Callback):
         yield from self._missing(trainer)
 
     def _missing(self, trainer: Any) -> Iterator[str]:
-        """Callbacks that change the weights."""
+        """Missing callbacks that change the weights."""
         callbacks = self.cfg.callbacks
         norms = [callback.max_norm for callback in trainer.callbacks if isinstance(callback, GradientClipping)]
         clipping = callbacks.get("gradient_clipping")

@@ -1,4 +1,4 @@
-"""Gradual unfreezing: ever more blocks of the model are trained, from the top down; off unless there is a schedule."""
+"""Gradual unfreezing: train more and more blocks of the model, from the top down; off without a schedule."""
 
 import logging
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ log = logging.getLogger(__name__)
 
 
 class Unfreezing(pl.Callback):
-    """What is trained follows from the epoch or step alone, so a resumed run goes on with the same weights.
+    """Set ``requires_grad`` by the epoch or step only, so a resumed run trains the same parameters.
 
-    The optimizer holds all weights from the start; it leaves alone those that have no gradient.
+    The optimizer holds all parameters from the start; it skips those without a gradient.
 
     Args:
-        schedule: Pairs of when, and how many blocks from the top are trained from then on (``all`` for everything); None
-            for no unfreezing.
-        unit: ``epoch`` or ``step`` (optimizer steps): what "when" counts.
+        schedule: Pairs of a start and the number of blocks, from the top, that are trained from then on (``all`` for all
+            parameters); None to disable it.
+        unit: Unit of the start: ``epoch`` or ``step`` (optimizer steps).
     """
 
     def __init__(self, schedule: Sequence[Sequence[Any]] | None, unit: str | None) -> None:
@@ -27,17 +27,17 @@ class Unfreezing(pl.Callback):
         self.blocks: Any = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Unfreeze what is due; all micro-batches of a window see the same."""
+        """Unfreeze the blocks that are due; the same for all micro-batches of an accumulation window."""
         if not self.schedule:
             return
-        now = trainer.global_step if self.unit == "step" else trainer.current_epoch
-        blocks = [blocks for start, blocks in self.schedule if start <= now][-1]
+        current = trainer.global_step if self.unit == "step" else trainer.current_epoch
+        blocks = [blocks for start, blocks in self.schedule if start <= current][-1]
         if blocks == self.blocks:
             return
         self.blocks = blocks
         pl_module.model.requires_grad_(False)
-        chosen = upper(pl_module.model, blocks)
-        for parameter in chosen:
+        trainable = upper(pl_module.model, blocks)
+        for parameter in trainable:
             parameter.requires_grad_(True)
-        count = sum(p.numel() for p in chosen)
-        log.info("unfreeze: %s %d: %s blocks, %s weights are trained", self.unit, now, blocks, f"{count:,}")
+        count = sum(p.numel() for p in trainable)
+        log.info("unfreeze: %s %d: %s blocks, %s trainable parameters", self.unit, current, blocks, f"{count:,}")

@@ -162,7 +162,7 @@ def test_a_search_proposes_prunes_and_goes_on(llmft, tmp_path):
     assert {row["status"] for row in rows} == {"finished", "pruned"}, rows  # the seed makes it so
     pruned = next(row for row in rows if row["status"] == "pruned")
     finished = [row for row in rows if row["status"] == "finished"]
-    assert "worse than others of the search" in pruned["reason"]
+    assert "worse than other trials of the sweep" in pruned["reason"]
     assert float(pruned["objective"]) > min(float(row["objective"]) for row in finished)
     assert "callbacks.pruning.trial" not in rows[0]
     code, _, err = llmft(*line, "hydra.sweeper.n_trials=4")
