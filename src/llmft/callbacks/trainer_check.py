@@ -11,7 +11,7 @@ from llmft.callbacks.unfreezing import Unfreezing
 from llmft.utils.errors import UserError
 
 # Arguments of lightning.Trainer with an attribute of the same name; each of them changes the results of a training.
-COMPARED = ("precision", "accumulate_grad_batches", "max_epochs", "max_steps")
+COMPARED = ("precision", "accumulate_grad_batches")
 
 
 class TrainerCheck(pl.Callback):

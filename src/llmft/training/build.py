@@ -1,7 +1,7 @@
 """A config -> the parts of a training: data module, Lightning module, generator, callbacks and trainer."""
 
-import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from torch.optim import Optimizer
 
 from llmft.callbacks.checkpoints import Checkpoints
 from llmft.callbacks.trainer_check import TrainerCheck
@@ -18,7 +19,6 @@ from llmft.data.datamodule import InstructionDataModule
 from llmft.evaluation.evaluator import Evaluation
 from llmft.evaluation.judge.judge import Judge, open_judge
 from llmft.generation.generator import Generator
-from llmft.models import schedule
 from llmft.models.architecture_check import check_positions
 from llmft.models.attention.kernels import Kernels
 from llmft.models.backbone.open import Backbone
@@ -26,6 +26,7 @@ from llmft.models.distillation import teacher_of
 from llmft.models.fsdp import is_sharded
 from llmft.models.module import InstructionModule
 from llmft.models.peft import trainable
+from llmft.models.schedule import planned_steps
 from llmft.report import curves
 from llmft.runs.directory import RunDirectory
 from llmft.runs.resume import check_data
@@ -153,12 +154,28 @@ def _read_data(cfg: DictConfig, record: dict[str, Any]) -> InstructionDataModule
     return data
 
 
-def _schedule(cfg: DictConfig, data: InstructionDataModule) -> Any:
-    batches, trainer = data.epoch_batches(), cfg.trainer
-    steps = schedule.planned_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps)
-    if 1 <= steps <= (cfg.scheduler.get("warmup_steps") or 0) and not trainer.fast_dev_run:
+def _schedule(cfg: DictConfig, data: InstructionDataModule) -> Callable[[Optimizer], Any]:
+    """Make the learning rate schedule from the optimizer, with as many steps as the attached trainer will take."""
+    _total_steps(cfg, data)  # a warm-up that never ends is refused before the model is loaded
+
+    def schedule_of(optimizer: Optimizer) -> Any:
+        return instantiate(cfg.scheduler)(optimizer, total_steps=_total_steps(cfg, data))
+
+    return schedule_of
+
+
+def _total_steps(cfg: DictConfig, data: InstructionDataModule) -> int:
+    """Optimizer steps of the trainer that the data module is attached to; before that, of the config's.
+
+    Raises:
+        UserError: ``scheduler.warmup_steps`` takes as many.
+    """
+    limits: Any = data.trainer or cfg.trainer
+    batches = data.epoch_batches()
+    steps = planned_steps(batches, limits.accumulate_grad_batches, limits.max_epochs, limits.max_steps)
+    if 1 <= steps <= (cfg.scheduler.get("warmup_steps") or 0) and not cfg.trainer.fast_dev_run:
         raise UserError(warmup_too_long(cfg.scheduler.warmup_steps, f"the training has {steps} steps"))
-    return functools.partial(instantiate(cfg.scheduler), total_steps=steps)
+    return steps
 
 
 def _checkpoint(cfg: DictConfig, run: RunDirectory) -> Path | None:
