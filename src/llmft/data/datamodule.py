@@ -84,14 +84,14 @@ class InstructionDataModule(DataPreparation, LightningDataModule):
         """Batches of the validation rows, grouped by length; an empty list where ``split.val`` is 0."""
         return self._loader("val") if len(self.encoded["val"]) else []
 
-    def test_dataloader(self) -> DataLoader | list[DataLoader]:
-        """Batches of the test rows, grouped by length; an empty list where ``split.test`` is 0."""
-        return self._loader("test") if len(self.encoded["test"]) else []
+    def test_dataloader(self) -> DataLoader:
+        """Batches of the rows that an evaluation scores: test, or val where ``split.test`` is 0; grouped by length."""
+        return self._loader(self.stand_in("test"))
 
     def predict_dataloader(self) -> DataLoader:
-        """Lists of the prompts' ids that an evaluation answers: of each test row, of a conversation its last turn."""
+        """Prompts that an evaluation answers, as lists of token ids: of a row of ``test_dataloader``, its last turn."""
         rank, ranks = self.shard
-        rows = list({row.place: row for row in self.encoded["test"]}.values())[rank::ranks]
+        rows = list({row.place: row for row in self.encoded[self.stand_in("test")]}.values())[rank::ranks]
         prompts: Any = [row.input_ids[: row.prompt_length] for row in rows]
         return DataLoader(prompts, batch_size=self.plan.batch_size, collate_fn=list)
 

@@ -206,10 +206,13 @@ class DataPreparation:
         """The example of each row of ``in_order``."""
         return Examples(self.examples.table, self.row_columns["example"][self.in_order().indices])
 
+    def stand_in(self, split: str) -> str:
+        """The split itself; without rows val, and without a validation set train."""
+        return next(name for name in (split, "val", "train") if len(self.indices[name]))
+
     def examples_of(self, split: str) -> Examples:
-        """The examples of a split (of val if there is no test split; of train if there is no val either), each once."""
-        chosen = next(name for name in (split, "val", "train") if len(self.indices[name]))
-        numbers = self.row_columns["example"][self.indices[chosen]]
+        """The examples of a split, or of the one that stands in for it, each once."""
+        numbers = self.row_columns["example"][self.indices[self.stand_in(split)]]
         _, first = np.unique(numbers, return_index=True)
         return Examples(self.examples.table, numbers[np.sort(first)])
 

@@ -117,11 +117,20 @@ def test_test_and_predict_batches_are_those_of_the_test_split(fresh):
     data.setup()
     wanted = {row.place for row in data.encoded["test"]}
     assert len(wanted) == 5
-    for loader in (data.test_dataloader(), data.predict_dataloader()):
-        assert {place for batch in loader for place in batch["places"]} == wanted
+    assert {place for batch in data.test_dataloader() for place in batch["places"]} == wanted
+    prompts = {tuple(row.input_ids[: row.prompt_length]) for row in data.encoded["test"]}
+    assert {tuple(prompt) for batch in data.predict_dataloader() for prompt in batch} == prompts
     without = fresh("data.split.val=0")
     without.setup()
-    assert (without.val_dataloader(), without.test_dataloader()) == ([], [])
+    assert without.val_dataloader() == []
+
+
+def test_without_a_test_split_the_validation_rows_are_tested(fresh):
+    data = fresh("data.split.test=0")
+    data.setup()
+    wanted = {row.place for row in data.encoded["val"]}
+    assert {place for batch in data.test_dataloader() for place in batch["places"]} == wanted
+    assert sum(len(batch) for batch in data.predict_dataloader()) == len(wanted) > 0
 
 
 def test_batches_are_sharded_by_the_trainer_or_by_hand(fresh):
