@@ -1,4 +1,4 @@
-"""llmft from Python: ``train`` a model, ``load_run`` a run and ask it. The commands are made of the same."""
+"""Python API: ``train`` a model, ``load_run`` to generate with it, evaluate or export it, ``build`` for your own Trainer."""
 
 import json
 import sys
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run directory with a model in it. Nothing is loaded before the first question.
+    """A run directory with a trained model. The model is loaded at the first question.
 
     Attributes:
         path: The run directory.
-        config: Its config, resolved.
-        record: What ``run.json`` holds: status, data, versions, metrics.
+        config: The resolved config.
+        record: The content of ``run.json``: status, data, versions, metrics.
     """
 
     def __init__(self, path: str | PathLike[str], allow_targets: Sequence[str] = ()) -> None:
@@ -52,18 +52,18 @@ class Run:
 
     @property
     def scores(self) -> dict[str, Any] | None:
-        """What ``evaluation.json`` holds, None where the run was not evaluated."""
+        """The content of ``evaluation.json``; None if the run was not evaluated."""
         file = self.path / "evaluation.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def answer(self, question: str, *, system: str | None = None, base: bool = False, **generation: Any) -> str:
-        """The answer to one question.
+        """Generate the answer to one question.
 
         Args:
-            question: Under the prompt that was trained.
-            system: A system line in place of the run's own.
-            base: Ask the base model instead of the tuned one.
-            generation: Keys of the generation group that differ from the run's own, e.g. ``max_new_tokens=50``.
+            question: The user turn, without prompt template.
+            system: System prompt; None for the run's own.
+            base: Whether to generate with the base model instead of the tuned one.
+            generation: Keys of the generation group that override the run's, e.g. ``max_new_tokens=50``.
 
         Raises:
             UserError: The question is blank or too long for the model, or a setting is wrong.
@@ -73,7 +73,7 @@ class Run:
     def answers(
         self, questions: Sequence[str], *, system: str | None = None, base: bool = False, **generation: Any
     ) -> "list[Answer]":
-        """Answers to many questions, in batches and in their order, each with ``text``, ``ended`` and ``tokens``.
+        """Generate answers in batches, in order of the questions; each has ``text``, ``ended`` (finished with EOS), ``tokens``.
 
         Raises:
             UserError: A question is blank or too long for the model, or a setting is wrong.
@@ -81,14 +81,14 @@ class Run:
         from llmft.data.records import Example, Turn
 
         if isinstance(questions, str):
-            raise UserError("questions: must be a list of texts; for a single one there is answer()")
+            raise UserError("questions: must be a list of texts; use answer() for a single question")
         if blank := [number for number, question in enumerate(questions) if not question.strip()]:
             raise UserError(f"questions[{blank[0]}]: must not be blank")
         system = self.config.data.system if system is None else system
-        asked = [Example((Turn("user", question),), "").with_system(system) for question in questions]
+        examples = [Example((Turn("user", question),), "").with_system(system) for question in questions]
         check(OmegaConf.create({"generation": {**self.config.generation, **generation}}))
         generator = self._base if base else self._tuned
-        return generator.with_settings(**generation).answers([example.context for example in asked])
+        return generator.with_settings(**generation).answers([example.context for example in examples])
 
     def export(
         self,
@@ -101,13 +101,13 @@ class Run:
         hub: str | None = None,
         private: bool = True,
     ) -> "Exported":
-        """Write the model for others and check it; the arguments are the keys of ``conf/export.yaml``.
+        """Export the model and verify the export; the arguments are the keys of ``conf/export.yaml``.
 
         Returns:
-            Where it is, and the largest difference of a logit from the trained model.
+            The path, and the largest absolute difference of a logit to the trained model.
 
         Raises:
-            UserError: It cannot be written there, or is not the trained model when loaded again.
+            UserError: It cannot be written there, or the reloaded model differs from the trained one.
         """
         from llmft.export.export import export
 
@@ -133,7 +133,7 @@ class Run:
 
 
 def load_run(path: str | PathLike[str], allow_targets: Sequence[str] = ()) -> Run:
-    """Open the run directory that a training left.
+    """Open the run directory of a training.
 
     Args:
         path: The run directory.
@@ -149,7 +149,7 @@ def train(overrides: Sequence[str] = ()) -> Run:
     """Fine-tune, as ``python -m llmft`` does with the same overrides, e.g. ``train(["model=tiny_t5", "optim.lr=1e-3"])``.
 
     Returns:
-        The run, ready to be asked.
+        The run; its model is loaded at the first question.
 
     Raises:
         UserError: The config or the data is wrong.
@@ -164,14 +164,14 @@ def train(overrides: Sequence[str] = ()) -> Run:
         with _command_line("llmft", *overrides), restored():
             command.main(cfg)
     finally:
-        remove_empty(Path(cfg.output_dir))  # of a config that was refused
+        remove_empty(Path(cfg.output_dir))  # left by a config that was refused
     return Run(cfg.output_dir)
 
 
 def build(overrides: Sequence[str] = ()) -> "Parts":
     """The parts of a training, for a ``lightning.Trainer`` of your own: module, data module, callbacks, trainer settings.
 
-    Nothing is written before the callbacks or the trainer are used.
+    Nothing is written before the callbacks or the trainer are first used.
 
     Args:
         overrides: As for ``train``.
@@ -199,7 +199,7 @@ def build(overrides: Sequence[str] = ()) -> "Parts":
 
 @contextmanager
 def _command_line(*arguments: str) -> Iterator[None]:
-    """What ``run.json`` shall say that was run: not the notebook's or test's own command line."""
+    """Replace ``sys.argv``, which ``run.json`` records, so that it does not hold the notebook's or test's command line."""
     kept, sys.argv = sys.argv, list(arguments)
     try:
         yield

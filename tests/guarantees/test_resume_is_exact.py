@@ -156,7 +156,7 @@ def test_a_run_that_is_resumed_for_longer_equals_the_long_run(tmp_path, llmft):
     assert (tmp_path / "run" / "model").is_dir()
     code, _, err = llmft("resume=run", "trainer.max_epochs=2")
     assert code == 0, err
-    assert "resume: goes on after step 5, epoch 0, batch 9" in err
+    assert "resume: continuing after step 5, epoch 0, batch 9" in err
     ends_as(tmp_path / "straight", tmp_path / "run")
     # and where there is nothing more to do, nothing is done
     before = (tmp_path / "run" / "metrics.csv").stat().st_mtime_ns

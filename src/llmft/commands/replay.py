@@ -1,4 +1,4 @@
-"""``replay``: run the rows again at which a guard halted a training, and look at every module."""
+"""``replay``: rerun the step at which a guard halted a training, and inspect the output of every module."""
 
 import contextlib
 from typing import Any
@@ -25,12 +25,12 @@ from llmft.utils.json import finite
 from llmft.utils.logging import log_to, quiet
 from llmft.utils.text import json_line, printable
 
-SHOWN_CHARACTERS = 600  # of a row; format=json has all
-WHICH = ((False, True), (True,))  # the whole text, and what of it is trained
+SHOWN_CHARACTERS = 600  # of an example; format=json prints all
+PARTS = ((False, True), (True,))  # all tokens; the supervised tokens
 
 
 def main(cfg: DictConfig) -> None:
-    """Load what the run left in ``halt/``, run forward and backward, and print what was found."""
+    """Load the batches and weights in ``halt/``, run forward and backward, and print the diagnosis."""
     quiet()
     log_to(None)
     check(cfg)
@@ -39,19 +39,19 @@ def main(cfg: DictConfig) -> None:
     folder, trained = open_run(cfg.run, "halt")
     report, window, weights = postmortem.read(folder / "halt")
     forward, codec = _forward(trained, weights)
-    forward.kernels.packing_is_equivalent = bool(report.get("rows_agree"))  # broken weights cannot be compared
-    found = _replay(forward, window, report)
+    forward.kernels.packing_is_equivalent = bool(report.get("rows_agree"))  # cannot be checked with broken weights
+    result = _replay(forward, window, report)
     rows = [row for batch in window.batches for row in _rows(forward, batch, codec)]
     if cfg.format == "json":
         for row in rows:
             row.pop("shown")
-        Console(soft_wrap=True).file.write(json_line(finite({**found, "rows": rows})) + "\n")
+        Console(soft_wrap=True).file.write(json_line(finite({**result, "rows": rows})) + "\n")
     else:
-        _show(report, found, rows, cfg.replay.modules)
+        _show(report, result, rows, cfg.replay.modules)
 
 
 def _forward(cfg: DictConfig, weights: dict[str, torch.Tensor]) -> tuple[Forward, Codec]:
-    """The run's model with the weights at the halt, where the run was (CPU or GPU)."""
+    """The run's model with the weights at the halt, on the run's device type (CPU or GPU)."""
     backbone = Backbone.open(cfg)
     model = backbone.load_adapted()
     trainable.load_weights(model, weights)
@@ -61,7 +61,7 @@ def _forward(cfg: DictConfig, weights: dict[str, torch.Tensor]) -> tuple[Forward
 
 
 def _replay(forward: Forward, window: postmortem.StepBatches, report: dict[str, Any]) -> dict[str, Any]:
-    """Forward and backward of the window as it was: same dropout, same precision."""
+    """Rerun forward and backward of the accumulation window with the same dropout masks and precision."""
     training = report["during"] != "validation"
     forward.model.train(training)
     kind = autocast_dtype(report["precision"])
@@ -81,14 +81,14 @@ def _replay(forward: Forward, window: postmortem.StepBatches, report: dict[str, 
         "loss_at_halt": report["loss"],
         "tokens": tokens,
         "first_bad_module": forward_trace.as_json(seen.first_bad),
-        "bad_modules": [forward_trace.as_json(call) for call in _once(bad)],
-        "largest_outputs": [forward_trace.as_json(call) for call in _once(large)],
+        "bad_modules": [forward_trace.as_json(call) for call in _first_calls(bad)],
+        "largest_outputs": [forward_trace.as_json(call) for call in _first_calls(large)],
         "bad_gradients": seen.broken_gradients,
         "gradient_norms": _norms(forward, max(tokens, 1)),
     }
 
 
-def _once(calls: list[forward_trace.ModuleCall]) -> list[forward_trace.ModuleCall]:
+def _first_calls(calls: list[forward_trace.ModuleCall]) -> list[forward_trace.ModuleCall]:
     first: dict[str, forward_trace.ModuleCall] = {}
     for call in calls:
         first.setdefault(call.module, call)
@@ -96,7 +96,7 @@ def _once(calls: list[forward_trace.ModuleCall]) -> list[forward_trace.ModuleCal
 
 
 def _norms(forward: Forward, tokens: int) -> dict[str, float]:
-    """The norm of the gradient of each module's own weights, normalised as the optimizer would see it, largest first."""
+    """Gradient norms of each module's own parameters, per supervised token as in the optimizer step, largest first."""
     squares: dict[str, float] = {}
     for name, p in forward.model.named_parameters():
         if p.grad is not None:
@@ -107,7 +107,7 @@ def _norms(forward: Forward, tokens: int) -> dict[str, float]:
 
 
 def _rows(forward: Forward, batch: dict[str, Any], codec: Codec) -> list[dict[str, Any]]:
-    """Each row as the model saw it, and its own loss (without dropout); a pack of rows is shown as one."""
+    """Each example as the model saw it, with its loss (without dropout); a packed sequence counts as one."""
     places = [place if isinstance(place, str) else ", ".join(place) for place in batch["places"]]
     size = len(batch["input_ids"])
     if len(places) != size:
@@ -121,16 +121,16 @@ def _rows(forward: Forward, batch: dict[str, Any], codec: Codec) -> list[dict[st
         with torch.no_grad():
             nats, tokens = forward.loss_sum(one)
         parts = _parts(forward, batch, number)
-        text, trained = (
-            codec.tokenizer.decode([i for is_, ids in parts if is_ in which for i in ids]) for which in WHICH
+        text, supervised = (
+            codec.tokenizer.decode([i for trained, ids in parts if trained in kinds for i in ids]) for kinds in PARTS
         )
         row = {"place": place, "loss": float(nats) / max(int(tokens), 1), "tokens": int(tokens), "text": text}
-        found.append(row | {"trained": trained, "shown": render_spans(parts, codec)})
+        found.append(row | {"trained": supervised, "shown": render_spans(parts, codec)})
     return found
 
 
 def _parts(forward: Forward, batch: dict[str, Any], number: int) -> list[tuple[bool, list[int]]]:
-    """The ids of one row in runs that are trained or not, without padding."""
+    """Split the ids of one example into supervised and other spans, without padding."""
     ids, labels, mask = batch["input_ids"][number], batch["labels"][number], batch.get("attention_mask")
     real = mask[number].bool() if mask is not None and mask.ndim == 2 else torch.ones_like(ids, dtype=torch.bool)
     if forward.model.config.is_encoder_decoder:
@@ -138,7 +138,7 @@ def _parts(forward: Forward, batch: dict[str, Any], number: int) -> list[tuple[b
     return label_spans(ids[real].tolist(), labels[real].tolist())
 
 
-def _show(report: dict[str, Any], found: dict[str, Any], rows: list[dict[str, Any]], number: int) -> None:
+def _show(report: dict[str, Any], result: dict[str, Any], rows: list[dict[str, Any]], number: int) -> None:
     console = Console(highlight=False)
     for row in rows:
         console.rule(
@@ -146,24 +146,24 @@ def _show(report: dict[str, Any], found: dict[str, Any], rows: list[dict[str, An
         )
         console.print(_clipped(row["shown"]), soft_wrap=True)
     console.rule()
-    bad = found["bad_modules"]
+    bad = result["bad_modules"]
     console.print(
-        _calls("modules with a broken output, in the order of the forward pass", bad, number)
+        _calls("modules with a non-finite output, in the order of the forward pass", bad, number)
         if bad
-        else _calls("all outputs are finite; the largest", found["largest_outputs"], number)
+        else _calls("all outputs are finite; the largest", result["largest_outputs"], number)
     )
-    if found["gradient_norms"]:
+    if result["gradient_norms"]:
         table = Table(Column("module", overflow="fold"), title="gradient norms, largest first", title_justify="left")
         table.add_column("norm", justify="right")
-        for name, norm in list(found["gradient_norms"].items())[:number]:
+        for name, norm in list(result["gradient_norms"].items())[:number]:
             table.add_row(name, f"{norm:.4g}")
         console.print(table)
     at_halt = "not finite" if report["loss"] is None else f"{report['loss']:.6g}"
     facts = {
         "halted": f"step {report['step']}, during {report['during']}: {report['what']}",
-        "loss": f"{found['loss']:.6g} now, {at_halt} then ({found['tokens']} tokens)",
+        "loss": f"{result['loss']:.6g} in the replay, {at_halt} at the halt ({result['tokens']} tokens)",
         "first bad module": forward_trace.describe_call(forward_trace.from_json(bad[0])) if bad else "none",
-        "first bad gradient": f"at the output of {found['bad_gradients'][0]}" if found["bad_gradients"] else "",
+        "first bad gradient": f"at the output of {result['bad_gradients'][0]}" if result["bad_gradients"] else "",
         "way out": report["way_out"],
     }
     for name, text in facts.items():
@@ -185,5 +185,5 @@ def _clipped(text: Text) -> Text:
     if len(text) <= SHOWN_CHARACTERS + 100:
         return text
     half = SHOWN_CHARACTERS // 2
-    left_out = f"\n[... {len(text) - 2 * half:,} characters ...]\n"
-    return Text.assemble(text[:half], (left_out, "italic"), text[-half:])
+    omitted = f"\n[... {len(text) - 2 * half:,} characters ...]\n"
+    return Text.assemble(text[:half], (omitted, "italic"), text[-half:])

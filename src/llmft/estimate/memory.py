@@ -189,7 +189,7 @@ def predict_memory(outline: MetaModel, data: InstructionDataModule) -> Memory:
 
 
 def largest_batch(data: InstructionDataModule, cfg: Any) -> list[Pack]:
-    """The batch of the training with the most tokens, padding included."""
+    """The training batch with the maximum number of tokens, padding included."""
     options = {"batch_size": cfg.data.batch_size, "tokens_per_batch": cfg.data.tokens_per_batch}
     data.plan = replace(data.plan, **options)  # of a change that is tried
     batches = data.batches("train")

@@ -1,10 +1,14 @@
 """Error message for a training that ran out of memory: what it needs, and the cheapest change."""
 
+import logging
 from typing import Any
 
 from llmft.estimate.estimate import estimate, load_encoded
 from llmft.utils.console import Console
 from llmft.utils.errors import UserError
+from llmft.utils.oom import is_out_of_memory
+
+log = logging.getLogger(__name__)
 
 
 def out_of_memory_error(cfg: Any, reason: str, where: int = 0, kept: str = "") -> UserError:
@@ -20,6 +24,8 @@ def out_of_memory_error(cfg: Any, reason: str, where: int = 0, kept: str = "") -
     try:
         found = estimate(cfg, *load_encoded(cfg), too_much=True)
     except (MemoryError, RuntimeError, OSError, UserError) as error:  # mostly too little memory for the estimate, too
+        if not (is_out_of_memory(error) or isinstance(error, OSError | UserError)):  # a bug, which needs its traceback
+            log.warning("the estimate failed", exc_info=True)
         ways = (
             "halve data.batch_size and double trainer.accumulate_grad_batches, or set model.gradient_checkpointing=true"
         )

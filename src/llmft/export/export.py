@@ -95,7 +95,7 @@ def _write(run: Path, cfg: DictConfig, folder: Path, settings: Any) -> float:
         base = backbone.path
     auto_class = backbone.family.auto_class
     difference = verify.largest_difference(folder, base, cfg.model.revision, auto_class, device, references)
-    if not difference <= settings.tolerance:  # also true for NaN
+    if not difference <= settings.tolerance:  # not `>`: NaN must be refused too
         raise UserError(
             f"export: a logit of the reloaded model differs by {difference:.3g}, more than tolerance="
             f"{settings.tolerance:g}; nothing was kept"

@@ -34,7 +34,7 @@ tokenizer = AutoTokenizer.from_pretrained(FOLDER)""",
 model = {auto}.from_pretrained(FOLDER)
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)""",
 }
-ASK = """
+GENERATE = """
 messages = [{system}{{"role": "user", "content": "..."}}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs)[0]{behind}, skip_special_tokens=True))"""
@@ -97,7 +97,7 @@ def base_model_name(cfg: DictConfig) -> str:
     if path.startswith(("pypi:", "tiny:")) or hub_id(cfg):
         file = f", {Path(cfg.model.gguf_file).name}" if cfg.model.gguf_file else ""
         return f"`{path}`{in_markdown(file)}"
-    return f"`{Path(path).name.replace('`', chr(39))}` (a local folder)"  # which would end here
+    return f"`{Path(path).name.replace('`', chr(39))}` (a local folder)"  # a backtick would end the code span
 
 
 def hub_id(cfg: DictConfig) -> str | None:
@@ -126,7 +126,7 @@ def _use(cfg: DictConfig, form: str) -> str:
     system = f'{{"role": "system", "content": {json.dumps(cfg.data.system)}}}, ' if cfg.data.system else ""
     behind = "" if seq2seq else '[inputs["input_ids"].shape[1]:]'
     load = USE[form].format(auto=auto, base=hub_id(cfg) or "THE_BASE_MODEL")
-    return load + ASK.format(system=system, behind=behind)
+    return load + GENERATE.format(system=system, behind=behind)
 
 
 def _data(data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -149,7 +149,7 @@ def _training(cfg: DictConfig, record: Mapping[str, Any]) -> Iterator[tuple[str,
         yield "trainable parameters", f"{parameters['trainable']:,} of {parameters['total']:,}"
     yield (
         "versions",
-        ", ".join(f"{name} {format_number}" for name, format_number in (record.get("versions") or {}).items()),
+        ", ".join(f"{name} {version}" for name, version in (record.get("versions") or {}).items()),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-# Keys of GenerationConfig that shape the distribution, in the order in which transformers applies them, and their neutral
+# Keys of GenerationConfig that shape the distribution, in the order of transformers' warpers, and their neutral
 # values. Sequences of one batch may differ in them.
 SAMPLING_KEYS: dict[str, float | None] = {
     "temperature": 1.0,

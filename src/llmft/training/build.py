@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(repr=False)
 class Parts:
-    """What a training is made of; callbacks and trainer are built when they are first used.
+    """The parts of a training; callbacks and trainer are built when they are first used.
 
     Attributes:
         cfg: The config, resolved.
@@ -64,14 +64,14 @@ class Parts:
 
     @cached_property
     def named_callbacks(self) -> dict[str, pl.Callback]:
-        """The callbacks of the config by name, in the order in which they are called."""
+        """The callbacks of the config by name, in calling order."""
         self.run.path.mkdir(parents=True, exist_ok=True)
         names = ("cfg", "run", "module", "datamodule", "generator")
         return build_callbacks(self.cfg, {name: getattr(self, name) for name in names})
 
     @property
     def callbacks(self) -> list[pl.Callback]:
-        """The callbacks of the config, in the order in which they are called."""
+        """The callbacks of the config, in calling order."""
         return list(self.named_callbacks.values())
 
     @property
@@ -121,11 +121,11 @@ def build(cfg: DictConfig, run: RunDirectory | None = None) -> Parts:
 
     Args:
         cfg: A checked config, its ``auto`` values resolved.
-        run: The run directory. What the data and the model are is recorded in its ``run.json``. Without one, callbacks write
+        run: The run directory; data and model are recorded in its ``run.json``. Without one, callbacks write
             to ``cfg.output_dir``, and nothing is written before they are used.
 
     Raises:
-        UserError: The data or the model is not as the config says.
+        UserError: The data or the model does not match the config.
     """
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     if threads := share_cores(cfg.trainer):
@@ -133,7 +133,7 @@ def build(cfg: DictConfig, run: RunDirectory | None = None) -> Parts:
     curves.reference_curve(cfg.report.reference_curve)
     data = _read_data(cfg, run.record if run else {})
     backbone = Backbone.open(cfg)
-    check_positions(backbone.config, cfg)  # of a model that has only now been downloaded
+    check_positions(backbone.config, cfg)  # here, because the model may have been downloaded just now
     data.encode(backbone.codec)
     startup_log.log_data(data, run)
     model = backbone.load_adapted()

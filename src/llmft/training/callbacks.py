@@ -41,7 +41,7 @@ def build_callbacks(cfg: DictConfig, context: Mapping[str, Any]) -> dict[str, pl
 
 
 def complete(name: str, callback: Any, context: Mapping[str, Any]) -> pl.Callback:
-    """Call a ``functools.partial`` with the objects of the context that its signature names; other callbacks are done.
+    """Call a ``functools.partial`` with the objects of the context that its signature names; return other callbacks unchanged.
 
     Raises:
         UserError: A required parameter is not in the context.

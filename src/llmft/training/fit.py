@@ -42,12 +42,12 @@ class Outcome:
 
 
 def fit(parts: Parts) -> Outcome:
-    """Train, between a validation before and the load of the best weights after.
+    """Validate the untrained model, train, and load the best weights.
 
     Raises:
         KeyboardInterrupt: The user pressed Ctrl-C, or SIGTERM came.
         Halted: A guard stopped the training.
-        UserError: The checkpoint or the data is not as it must be.
+        UserError: The checkpoint or the data is invalid.
     """
     cfg, run, generator = parts.cfg, parts.run, parts.generator
     _prepare(parts)
@@ -83,10 +83,10 @@ def _prepare(parts: Parts) -> None:
 
 
 def prove_packing(parts: Parts) -> None:
-    """With packing: compare the first sequence that holds several examples with these examples one by one.
+    """With packing: check that the logits of one packed sequence equal those of its examples one by one.
 
     Raises:
-        UserError: The model lets them attend to each other.
+        UserError: The examples of a packed sequence attend to each other.
     """
     data = parts.datamodule
     batches = data.batches("train")
@@ -95,7 +95,7 @@ def prove_packing(parts: Parts) -> None:
     if sequence is not None:
         rows = [data.encoded["train"][row] for row in sequence]
         difference = parts.module.forward_pass.check_packing(rows, data.pad_id)
-        log.info("packing: %d rows of a line alone and together, logits differ by %.1g", len(rows), difference)
+        log.info("packing: logits of %d examples, packed and one by one, differ by at most %.1g", len(rows), difference)
 
 
 def validate(parts: Parts) -> dict[str, float]:
@@ -109,7 +109,7 @@ def validate(parts: Parts) -> dict[str, float]:
 
 
 def train(parts: Parts) -> None:
-    """``Trainer.fit``; TrainerCheck seeds it, so the random state is the same whether anything was measured before or not.
+    """``Trainer.fit``; TrainerCheck seeds it, so the random state does not depend on what was computed before.
 
     Raises:
         KeyboardInterrupt: The user pressed Ctrl-C, or SIGTERM came.
@@ -119,7 +119,7 @@ def train(parts: Parts) -> None:
     if parts.checkpoint:
         _resume(parts)
     if not data.encoded["val"]:
-        trainer.limit_val_batches = 0  # else Lightning counts on a validation, and steps before it would not be saved
+        trainer.limit_val_batches = 0  # else Lightning expects a validation, and no step before it is saved
     with as_interrupt():
         checkpoint = str(parts.checkpoint) if parts.checkpoint else None
         try:
@@ -133,15 +133,15 @@ def _resume(parts: Parts) -> None:
     assert parts.checkpoint
     state = load(parts.checkpoint)
     epoch, batches = position(state)
-    log.info("resume: goes on after step %d, epoch %d, batch %d", state["global_step"], epoch, batches)
-    # also of a checkpoint that holds no state of the data module, as those of llmft 0.1
+    log.info("resume: continuing after step %d, epoch %d, batch %d", state["global_step"], epoch, batches)
+    # also for checkpoints without state of the data module (llmft 0.1)
     parts.datamodule.resume_at(epoch, batches, state.get("stream", ()))
     if parts.is_sharded:
         _restore_callbacks(parts, state)
 
 
 def _restore_callbacks(parts: Parts, state: dict[str, Any]) -> None:
-    """Restore callbacks before the start, as Lightning does except with FSDP2; and check the names of the weights."""
+    """Restore the callbacks, which Lightning does not do with FSDP2; check the names of the weights."""
     parts.module.on_load_checkpoint(state)
     for callback in parts.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
         callback.on_load_checkpoint(parts.trainer, parts.module, state)

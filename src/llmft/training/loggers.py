@@ -1,4 +1,4 @@
-"""The ``logger`` group -> Lightning's loggers, and what they are told besides the metrics."""
+"""Instantiate the ``logger`` group; log length histograms and hyperparameters in addition to the metrics."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from llmft.data.preprocessing.audit import Audit
 from llmft.runs.checkpoint_io import load
 from llmft.utils.errors import UserError
 
-# What runs are compared by, on TensorBoard's HParams page.
+# Hyperparameters for the comparison of runs on TensorBoard's HParams page.
 HPARAMS = (
     *("model.name", "data.name", "data.batch_size", "data.batching", "prompt.name", "seed"),
     *("peft.name", "peft.r", "peft.alpha", "peft.dropout", "peft.quantise"),
@@ -29,7 +29,7 @@ def loggers_of(cfg: DictConfig, checkpoint: Path | None) -> Iterator[Any]:
 
     Args:
         cfg: The run's config.
-        checkpoint: Where it goes on; None for a start.
+        checkpoint: The checkpoint to resume from; None for a new training.
 
     Raises:
         UserError: A logger's package is not installed.
@@ -37,16 +37,16 @@ def loggers_of(cfg: DictConfig, checkpoint: Path | None) -> Iterator[Any]:
     for name, node in cfg.logger.items():
         if node is not None:
             resumed = checkpoint and node._target_.endswith("TensorBoardLogger")
-            # hides what an interrupted run wrote after its checkpoint
+            # hide the events that an interrupted run wrote after its checkpoint
             options = {"purge_step": load(checkpoint)["global_step"] + 1} if checkpoint and resumed else {}
             yield _logger(name, node, options)
 
 
 def _logger(name: Any, node: DictConfig, options: Mapping[str, Any]) -> Any:
-    # MLflow 3.10 and later refuse their plain files unless told that they are wanted; a run directory stands alone
+    # MLflow 3.10 and later need this to write plain files, which a self-contained run directory needs
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     wandb = sys.modules.get("wandb")
-    if name == "wandb" and wandb and wandb.run:  # of the job before in a sweep; it would take ours too
+    if name == "wandb" and wandb and wandb.run:  # of the previous job of a sweep; else our metrics would go there
         wandb.finish()
     try:
         return instantiate(node, **options)
@@ -57,7 +57,7 @@ def _logger(name: Any, node: DictConfig, options: Mapping[str, Any]) -> Any:
 
 
 def log_lengths(loggers: list[Any], audit: Audit | None) -> None:
-    """Histograms of the tokens of prompts and answers, for TensorBoard."""
+    """Log histograms of prompt and answer lengths (tokens) to TensorBoard."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger) and audit:
             for part, lengths in audit.lengths.items():
@@ -65,7 +65,7 @@ def log_lengths(loggers: list[Any], audit: Audit | None) -> None:
 
 
 def log_outcome(loggers: list[Any], cfg: DictConfig, metrics: Mapping[str, float]) -> None:
-    """Hyper-parameters beside the final metrics, for TensorBoard's HParams page and other loggers."""
+    """Log the hyperparameters; to TensorBoard together with the final metrics, for its HParams page."""
     settings = {key: OmegaConf.select(cfg, key) for key in HPARAMS}
     settings = {key: value for key, value in settings.items() if value is not None}
     for logger in loggers:

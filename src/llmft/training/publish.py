@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 def publish(run: RunDirectory, outcome: Outcome) -> float | None:
     """Save the model, evaluate it on the test rows, and complete the run directory; returns the objective.
 
-    The model is saved before the evaluation, so that an error there does not lose it. Only the first process does anything.
+    The model is saved before the evaluation, so that an error there does not lose it. Only rank 0 does anything.
     """
     parts, cfg = outcome.parts, outcome.parts.cfg
     objective = outcome.after.get(cfg.objective)
@@ -72,7 +72,7 @@ def evaluate(parts: Parts, metrics: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _log_test(parts: Parts, scores: Mapping[str, float | None]) -> None:
-    """Scores of the test rows as ``test/...``, to the last row of ``metrics.csv`` and every logger."""
+    """Log the test scores as ``test/...``, to the last row of ``metrics.csv`` and every logger."""
     values = {f"test/{name}": value for name, value in scores.items() if value is not None}
     for callback in parts.callbacks:
         if isinstance(callback, MetricsLog):
@@ -80,6 +80,6 @@ def _log_test(parts: Parts, scores: Mapping[str, float | None]) -> None:
 
 
 def write_report(cfg: Any, run: RunDirectory) -> None:
-    """``report.html``, if the config wants one."""
+    """Write ``report.html``, if ``report.write`` is set."""
     if not cfg.trainer.fast_dev_run and cfg.report.write:
         write_or_warn(run.path, cfg.report)

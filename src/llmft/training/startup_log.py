@@ -1,4 +1,4 @@
-"""What a training says before it begins, in its log and in ``run.json``: its data and its model."""
+"""Log the data and the model of a training before it starts, and record them in ``run.json``."""
 
 import logging
 
@@ -16,19 +16,19 @@ log = logging.getLogger(__name__)
 
 
 def log_data(data: InstructionDataModule, run: RunDirectory | None) -> None:
-    """What was read, encoded and dealt out.
+    """Log and record row counts, split, batches and token lengths; write ``rejected.jsonl``.
 
     Raises:
-        UserError: Labels that would be trained are not as they must be.
+        UserError: Labels are invalid.
     """
     sizes = {name: len(rows) for name, rows in data.encoded.items()}
     for line in data.row_counts.lines():
         log.info(line)
     batches, fill = data.epoch_batches(), data.batches("train").fill()
-    told = ", ".join(f"{count} {name}" for name, count in sizes.items())
-    length = f"{batches} batches an epoch" if batches else "the first rows of a stream; it is read while it is trained"
-    log.info("split: %s; %s (%s), %.0f %% of their tokens are rows and not padding",
-             told, length, data.plan.batching, 100 * fill)  # fmt: skip
+    counts = ", ".join(f"{count} {name}" for name, count in sizes.items())
+    length = f"{batches} batches per epoch" if batches else "the first rows of a stream, which is read during training"
+    log.info("split: %s; %s (%s), %.0f %% of their tokens are not padding",
+             counts, length, data.plan.batching, 100 * fill)  # fmt: skip
     batching = {"name": data.plan.batching, "batches": batches, "fill": fill}
     audit = data.audit.summary() if data.audit else {}
     known = {
@@ -52,7 +52,7 @@ def log_data(data: InstructionDataModule, run: RunDirectory | None) -> None:
 
 
 def log_model(cfg: DictConfig, run: RunDirectory | None, backbone: Backbone, counts: dict[str, int]) -> None:
-    """The model, its prompt and its trainable parameters."""
+    """Log and record the model, its prompt template and its number of trainable parameters."""
     trainable, total = counts["trainable"], counts["total"]
     path, prompt = backbone.path, backbone.prompt_name
     log.info("model: %s (%s), prompt %s", cfg.model.name, path, prompt)

@@ -1,4 +1,4 @@
-"""What a run ends with: before and after, three questions, and where everything is."""
+"""Print the result of a run: metrics before and after, a few generated answers, scores, and paths."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from rich.text import Text
 
 from llmft.data.records import Example
 from llmft.generation.generator import Answer
-from llmft.metrics.format import print_scores as show_scores
+from llmft.metrics.format import print_scores
 from llmft.report import curves
 from llmft.report.curves import training_length_advice
 from llmft.runs.directory import RunDirectory
@@ -23,26 +23,36 @@ def show(
     before: Sequence[Answer],
     after: Sequence[Answer],
     scores: dict[str, Any] | None,
-    decided_by: tuple[str, str],
+    monitor: tuple[str, str],
 ) -> None:
-    """Print the end table; ``decided_by`` is the metric that chose the kept weights, and its mode."""
+    """Print the summary.
+
+    Args:
+        run: The finished run's directory.
+        metrics: ``before``, ``after`` (validation), ``steps`` and ``best_step``.
+        questions: Test examples to show.
+        before: The base model's answers to them; empty if there are none.
+        after: The tuned model's answers to them.
+        scores: The content of ``evaluation.json``; None if nothing was evaluated.
+        monitor: The metric that selected the best checkpoint, and its mode.
+    """
     console = Console(highlight=False)
     if metrics["after"]:
-        console.print(_numbers(metrics))
+        console.print(_metrics_table(metrics))
     for number, example in enumerate(questions):
-        console.print(_question(example, before[number] if before else None, after[number]))
+        console.print(_answers_table(example, before[number] if before else None, after[number]))
     if scores:
-        show_scores(scores, console)
-    if advice := training_length_advice(curves.read_metrics(run.path / "metrics.csv"), *decided_by):
+        print_scores(scores, console)
+    if advice := training_length_advice(curves.read_metrics(run.path / "metrics.csv"), *monitor):
         console.print(Text(advice), soft_wrap=True)
     console.print(Text.assemble(("run directory: ", "bold"), str(run.path)), soft_wrap=True)
     if (run.path / "report.html").is_file():
         console.print(Text.assemble(("report: ", "bold"), str(run.path / "report.html")), soft_wrap=True)
     if run.model.is_dir():
-        console.print(Text(f'ask it: python -m llmft answer run={run.path} question="..."'), soft_wrap=True)
+        console.print(Text(f'generate: python -m llmft answer run={run.path} question="..."'), soft_wrap=True)
 
 
-def _numbers(metrics: dict[str, Any]) -> Table:
+def _metrics_table(metrics: dict[str, Any]) -> Table:
     table = Table(title=f"validation, before and after {metrics['steps']} steps (best: step {metrics['best_step']})")
     table.add_column("metric")
     for name in ("before", "after"):
@@ -52,16 +62,16 @@ def _numbers(metrics: dict[str, Any]) -> Table:
     return table
 
 
-def _question(example: Example, before: Answer | None, after: Answer) -> Table:
+def _answers_table(example: Example, before: Answer | None, after: Answer) -> Table:
     table = Table(show_header=False, expand=True)
     table.add_column("what", style="bold", no_wrap=True)
     table.add_column("text", ratio=1, overflow="fold")
     rows = {"question": example.context[-1].message()["content"], "reference": example.answer}
-    rows |= {"base": _told(before)} if before else {}
-    for name, text in (rows | {"tuned": _told(after)}).items():
+    rows |= {"base": _text(before)} if before else {}
+    for name, text in (rows | {"tuned": _text(after)}).items():
         table.add_row(name, Text(printable(text)))
     return table
 
 
-def _told(answer: Answer) -> str:
+def _text(answer: Answer) -> str:
     return answer.text if answer.ended else f"{answer.text} [cut at {answer.tokens} tokens]"
