@@ -1,4 +1,4 @@
-"""Rows with fields of any name: ``data.columns`` says which is what."""
+"""Rows with fields of any name; ``data.columns`` maps them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,7 +50,7 @@ class Custom(InstructionDataModule):
 
 
 def column_faults(columns: Mapping[str, str]) -> list[str]:
-    """What is wrong with ``data.columns``; empty if nothing is."""
+    """Errors in ``data.columns``; empty if it is valid."""
     known = CHAT if "messages" in columns else FLAT
     faults = [
         f"{name}: there is no such column here; there are {', '.join(known)}" for name in columns if name not in known

@@ -1,4 +1,4 @@
-"""What people must know about a model that was trained on a data set."""
+"""Notices for users of a model that was trained on a data set."""
 
 from omegaconf import DictConfig
 

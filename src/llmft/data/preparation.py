@@ -115,7 +115,7 @@ class DataPreparation:
         """The files or the Hub data set of ``data.path``, with their SHA-256; found (and downloaded) on first use.
 
         Raises:
-            UserError: There is no such file, or its digest is another one.
+            UserError: There is no such file, or its SHA-256 differs.
         """
         return find(**self.source_options)
 
@@ -131,7 +131,7 @@ class DataPreparation:
         return [self.reader]
 
     def fingerprint(self) -> dict[str, Any]:
-        """What ``to_example`` depends on, for the cache's key; a set with settings of its own adds them."""
+        """Settings that ``to_example`` depends on, for the cache key; a data set with its own settings adds them."""
         return {"class": type(self).__qualname__, "code": code_fingerprint(type(self))}
 
     def read(self) -> None:

@@ -101,7 +101,7 @@ def estimate(cfg: Any, data: InstructionDataModule, backbone: Backbone, *, too_m
         cfg: A training config.
         data: Encoded data module.
         backbone: The backbone of the config.
-        too_much: Whether the training ran out of memory, so that it must be made smaller whatever the estimate says.
+        too_much: Whether the training ran out of memory, so that it must become smaller even if the estimate fits.
     """
     outline, found = _memory(cfg, data, backbone)
     limit = memory.available_bytes(on_gpu=outline.on_gpu)

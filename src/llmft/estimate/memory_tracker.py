@@ -18,8 +18,8 @@ class MemoryTracker(TorchDispatchMode):
 
     Args:
         known: Tensors that existed before.
-        masked: Whether attention masks count as masking something. Transformers asks this of a mask's values, which a meta
-            tensor does not have.
+        masked: Whether to assume that attention masks mask something. Transformers checks their values, which meta tensors do
+            not have.
 
     Attributes:
         live: Bytes that are allocated now.

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from llmft.models.backbone.open import TrainedBackbone
 
-# Files that are written anew; all others in model/ (tokenizer, chat template, generation config) are copied.
+# Files that the export rewrites; all others in model/ (tokenizer, chat template, generation config) are copied.
 REWRITTEN_FILES = ("README.md", "config.json", "adapter_config.json", "model.safetensors.index.json")
 FULL_PRECISION = {"model": {"dtype": "float32", "gradient_checkpointing": False}, "peft": {"quantise": None}}
 

@@ -54,7 +54,7 @@ class Generator:
         """A decoder for ``chat`` and ``serve``, which stream one answer per prompt.
 
         Raises:
-            UserError: The settings ask for several samples.
+            UserError: ``generation.samples`` is above 1.
         """
         if self.samples > 1:
             raise UserError(

@@ -46,7 +46,7 @@ def print_scores(found: Mapping[str, Any], console: Console) -> None:
 
 
 def title(found: Mapping[str, Any]) -> str:
-    """What was scored: number of rows, split and source."""
+    """Describe the scored rows: number, split and source."""
     return f"{found['rows']} of {found['of']} {found['split']} rows of {found['source']}"
 
 

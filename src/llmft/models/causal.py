@@ -25,7 +25,7 @@ class CausalForward(Forward):
         return targets
 
     def inputs(self, batch: dict[str, Any], *, varlen: bool) -> dict[str, Any]:
-        """Position ids if the batch is packed; no mask, unless everything is to be as transformers does it."""
+        """Position ids if the batch is packed; no mask, except with ``performance=plain``."""
         inputs = {"input_ids": batch["input_ids"]}
         if "rows" in batch:
             # transformers keeps packed examples apart by position ids that restart, if it gets no mask and no cache

@@ -12,7 +12,7 @@ from llmft.models.forward import Forward
 from llmft.models.loss import TokenLoss, divergence_sum
 from llmft.utils.errors import UserError
 
-# A teacher that is no name of conf/model has nothing but its path; these keys are not the student's.
+# A teacher that is not in conf/model is only a path; it does not inherit these keys from the student.
 PATH_ONLY = {"gguf_file": None, "sha256": None, "revision": None, "new_tokens": [], "trust_remote_code": False}
 
 

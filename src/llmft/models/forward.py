@@ -53,7 +53,7 @@ class Forward(ABC):
 
     @abstractmethod
     def targets(self, batch: dict[str, Any]) -> Tensor:
-        """The id that each position predicts, ``IGNORED`` where nothing is trained: [B, T]."""
+        """The target id of each position, [B, T]; ``IGNORED`` at positions without a loss."""
 
     @abstractmethod
     def inputs(self, batch: dict[str, Any], *, varlen: bool) -> dict[str, Any]:
@@ -66,11 +66,11 @@ class Forward(ABC):
 
     @abstractmethod
     def tokens(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """What is no padding: among the ids, [B, S], and among the labels, [B, T], bool."""
+        """Masks of the ids, [B, S], and the labels, [B, T], that are not padding; bool."""
 
     @property
     def device(self) -> torch.device:
-        """Of the model."""
+        """Device of the model."""
         return self.model.device
 
     def forward_targets(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,7 +132,7 @@ class Forward(ABC):
         return unpad(batch, *masks) if self.kernels.packing_is_equivalent and not is_full(*masks) else batch
 
     def _verify_packing(self, batch: dict[str, Any]) -> None:
-        """Find out, with the first batch, whether the model gives an unpadded sequence the logits of its examples alone."""
+        """Check with the first batch whether examples have the same logits in an unpadded sequence as one by one."""
         first = {name: value[:2] for name, value in batch.items()}
         kernels = self.kernels
         if not kernels.varlen or kernels.packing_is_equivalent is not None or not bool((first["labels"] >= 0).any()):
@@ -140,11 +140,11 @@ class Forward(ABC):
         kernels.packing_is_equivalent = True  # for the comparison
         try:
             difference = self._difference([unpad(first, *self.tokens(first))], [first])
-        except Exception as error:  # the model takes no positions, say, or has no attention but its own
+        except Exception as error:  # e.g. the model takes no position ids, or has only its own attention
             log.info("padding is kept: the model cannot run unpadded sequences (%s)", first_line(error))
             kernels.packing_is_equivalent = False
             return
-        kernels.packing_is_equivalent = difference.is_small if difference.finite else None  # NaN weights tell nothing
+        kernels.packing_is_equivalent = difference.is_small if difference.finite else None  # undecided with NaN weights
         if kernels.packing_is_equivalent is False:
             log.info(
                 "padding is kept: examples of an unpadded sequence attend to each other "

@@ -167,7 +167,7 @@ class _HeadLoss(torch.autograd.Function):
 def divergence_sum(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """Kullback-Leibler divergence of the student from its teacher, summed over tokens, times temperature squared.
 
-    The square keeps the size of the gradient whatever the temperature (Hinton et al. 2015, section 2).
+    The square makes the size of the gradient independent of the temperature (Hinton et al. 2015, section 2).
 
     Args:
         logits: Of the student, [N, V].

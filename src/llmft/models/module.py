@@ -19,7 +19,7 @@ from llmft.utils.errors import UserError
 
 
 class AnswerGenerator(Protocol):
-    """What ``predict_step`` needs of ``generation.generator.Generator``."""
+    """The part of ``generation.generator.Generator`` that ``predict_step`` calls."""
 
     def continued(self, prompts: Sequence[Sequence[int]]) -> list[Any]:
         """An answer for each prompt's ids."""
@@ -30,8 +30,8 @@ class InstructionModule(pl.LightningModule):
     """A model under training.
 
     The loss of an optimizer step is the sum of its token losses over the number of its supervised tokens, over all
-    micro-batches of the accumulation window (and all ranks). Lightning would average micro-batches instead, whatever their
-    size, and divide by ``accumulate_grad_batches`` in a short last window too; ``optimizer_step`` undoes both.
+    micro-batches of the accumulation window (and all ranks). Lightning would weight micro-batches equally, and divide by
+    ``accumulate_grad_batches`` in a short last window too; ``optimizer_step`` undoes both.
 
     Args:
         forward_pass: The model with its loss. It is no submodule: the state dict has the names ``model.*``.
@@ -71,7 +71,7 @@ class InstructionModule(pl.LightningModule):
 
     @property
     def teacher(self) -> LossTerm | None:
-        """What the model learns from besides the labels; None for nothing."""
+        """The distillation loss; None without a teacher."""
         return self.forward_pass.teacher
 
     def set_model(self, model: Any) -> None:

@@ -58,7 +58,7 @@ def fit(parts: Parts) -> Outcome:
     if evaluation and not trainable.has_adapter(parts.module.model):  # full fine-tuning overwrites the base weights
         evaluation.evaluate_base(parts.trainer.strategy.root_device)
     before = run.record.get("metrics", {}).get("before") if parts.checkpoint else None
-    # once the model is sharded, no process alone can generate with it
+    # once the model is sharded, no rank can generate with it
     answers_before = generator.answers(contexts) if cfg.baseline and parts.is_sharded else []
     with ending_together(parts.trainer.strategy, lambda reason: run.fail("failed", reason=reason)):
         if before is None:

@@ -42,7 +42,7 @@ def share_cores(trainer: Any) -> str | None:
         return None
     if given := os.environ.get("OMP_NUM_THREADS"):
         return f"threads: {torch.get_num_threads()} for each process, by OMP_NUM_THREADS={given}"
-    # cores that SLURM assigned to a task are that task's alone
+    # SLURM assigns cores to a task exclusively
     own = os.environ.get("SLURM_CPUS_PER_TASK")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(int(own) if own else max(1, cores // trainer.devices))

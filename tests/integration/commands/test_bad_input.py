@@ -50,7 +50,7 @@ KEYS = {
     "model.gguf_file=x.gguf model.path=.": "model.gguf_file=x.gguf: is not in",
     "data.max_answer_tokens=1": "data.path=sample:academic.jsonl: no row is left to train on (",
     "data.path=someone/rows": "data.path=someone/rows: no such local file, and it could not be loaded from the Hub",
-    "model.path=someone/model": "model.path=someone/model: no such local folder, and the model hub did not give it",
+    "model.path=someone/model": "model.path=someone/model: no such local folder, and the download from the Hub failed",
 }
 
 

@@ -27,7 +27,7 @@ class BatchingConfig:
     Attributes:
         batching: ``rows``, ``grouped`` (by length), ``tokens`` (a token budget) or ``packed``.
         batch_size: Sequences per batch (``tokens`` has a budget instead); the last batch may be smaller.
-        tokens_per_batch: ``tokens``: sequences times the longest one, source plus target; a longer example is a batch alone.
+        tokens_per_batch: ``tokens``: sequences times the longest one, source plus target; a longer example is its own batch.
         pack_tokens: ``packed``: tokens per sequence, for source and target each; None for the budgets.
         budgets: Max tokens of a prompt and of an answer.
         shuffle: Whether each epoch has a new order; else the order of the file.

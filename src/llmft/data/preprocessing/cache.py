@@ -130,7 +130,7 @@ def _digest(root: str, cls: type) -> str:
 
 
 def codec_key(codec: Codec) -> dict[str, Any]:
-    """What the ids of a codec depend on: tokenizer, template, trained parts, and the versions of the libraries."""
+    """Everything that a codec's ids depend on: tokenizer, template, trained parts, and the versions of the libraries."""
     tokenizer = codec.tokenizer
     whole = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
     return {

@@ -28,7 +28,7 @@ def leaks(prompts: np.ndarray, indices: Mapping[str, np.ndarray]) -> dict[str, n
 def without_leaks(
     indices: dict[str, np.ndarray], columns: RowColumns, table: ArrowTable, counts: RowCounts, policy: str
 ) -> dict[str, np.ndarray]:
-    """The splits without the examples of val and test whose prompt is also in train (all turns of a conversation go).
+    """The splits without the val and test examples whose prompt is also in train (a conversation is removed as a whole).
 
     Args:
         indices: The row numbers of each split.

@@ -120,7 +120,7 @@ class CausalCodec(Codec):
     """Prompt and answer in one sequence; labels are unshifted (the loss shifts them)."""
 
     def texts(self, prompt: Prompt, answer: str) -> list[tuple[str, bool]]:
-        """Prompt and answer together; also the prompt by itself if its ids do not follow from that."""
+        """Prompt plus answer; also the prompt separately, if its ids are not a prefix of the former's."""
         whole = prompt.followed_by(self.template.frame[0] + answer)
         return [(whole.text, False)] if len(prompt.pieces) > 1 else [(whole.text, False), (prompt.text, False)]
 

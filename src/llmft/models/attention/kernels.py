@@ -19,16 +19,16 @@ from llmft.models.loss import head_at_positions
 
 @dataclass
 class Kernels:
-    """The kernels that a config chooses, and what was found out about the model since.
+    """The kernels of a config, and the results of the checks on the model.
 
     Attributes:
         plain: Compute everything as transformers does: the head at every position, padding masked (``performance=plain``).
         by_length: Eager attention for short sequences, sdpa for long ones (``model.attention=by_length``).
         varlen: Unpad batches and attend per example, if model and device can (``model.padding=skipped``).
-        packing_is_equivalent: Verdict: whether examples of an unpadded sequence have the logits that they have alone; None
-            until a batch was compared.
-        head_is_last: Verdict: whether the logits are the output of the head, nothing after it; None until a batch was
-            compared.
+        packing_is_equivalent: Result of a check: whether the examples of an unpadded sequence have the same logits as one by
+            one; None until a batch was compared.
+        head_is_last: Result of a check: whether the logits are the output of the LM head, with nothing after it; None until a
+            batch was compared.
     """
 
     plain: bool = False

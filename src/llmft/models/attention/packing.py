@@ -112,8 +112,8 @@ class LogitDifference(NamedTuple):
 
     Attributes:
         value: The largest difference, relative to the largest logit.
-        tolerance: For the dtype of the logits.
-        finite: Whether the expected logits are finite; if not, ``value`` tells nothing.
+        tolerance: Maximum difference due to rounding, for the dtype of the logits.
+        finite: Whether the expected logits are finite; if not, ``value`` is meaningless.
     """
 
     value: float

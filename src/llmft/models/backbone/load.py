@@ -172,7 +172,7 @@ def _load(auto_class: Any, path: str, cfg: Any, **options: Any) -> Any:
         if Path(path).is_dir():
             raise UserError(f"model.path={path}: transformers cannot load this folder ({reason})") from error
         raise UserError(
-            f"model.path={path}: no such local folder, and the model hub did not give it ({reason}). Offline: fetch it where "
+            f"model.path={path}: no such local folder, and the download from the Hub failed ({reason}). Offline: fetch it where "
             f"there is a network (`hf download {path} --local-dir FOLDER`), copy the folder here and pass model.path=FOLDER; "
             "or use one that needs no hub: model=smollm2_135m, tiny_t5, tiny_gpt2, tiny_llama or tiny_gemma"
         ) from error

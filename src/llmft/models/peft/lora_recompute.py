@@ -80,7 +80,7 @@ class _DropoutLinear(torch.autograd.Function):
 
 
 def _dropout(x: Tensor, p: float) -> tuple[Tensor, Tensor]:
-    """The output of dropout, with the random numbers of torch's own, and the mask of what it keeps, bool."""
+    """Dropout with the same random numbers as torch's; returns the output and the mask of kept elements, bool."""
     if x.is_cuda:
         return torch.native_dropout(x, p, True)
     noise = _scaled(torch.empty_like(x).bernoulli_(1 - p), p)
