@@ -124,7 +124,7 @@ FAULTS = [
     # 12 plain Lightning
     Fault("a fit goes on with whatever random state there is", "callbacks/trainer_check.py", "        pl.seed_everything((self.cfg.seed + trainer.global_rank) % 2**32, workers=True, verbose=False)\n", "",
           f"{PLAIN} -k causal"),
-    Fault("a Trainer may accumulate otherwise", "callbacks/trainer_check.py", '"precision", "accumulate_grad_batches", ', '"precision", ', f"{PLAIN} -k refused"),
+    Fault("a Trainer may accumulate otherwise", "callbacks/trainer_check.py", '("precision", "accumulate_grad_batches")', '("precision",)', f"{PLAIN} -k refused"),
     Fault("a Trainer may clip as well", "callbacks/trainer_check.py", "if trainer.gradient_clip_val is not None:", "if False:", f"{PLAIN} -k refused"),
 ]  # fmt: skip
 
