@@ -19,6 +19,7 @@ from llmft.models.attention.packing import LogitDifference, is_full, logit_diffe
 from llmft.models.loss import TokenLoss, capture_hidden, chunked_cross_entropy_sum, supervised, token_loss_sum
 from llmft.utils.device import to_device
 from llmft.utils.errors import UserError
+from llmft.utils.oom import is_out_of_memory
 from llmft.utils.text import first_line
 
 log = logging.getLogger(__name__)
@@ -141,6 +142,8 @@ class Forward(ABC):
         try:
             difference = self._difference([unpad(first, *self.tokens(first))], [first])
         except Exception as error:  # e.g. the model takes no position ids, or has only its own attention
+            if is_out_of_memory(error):
+                raise
             log.info("padding is kept: the model cannot run unpadded sequences (%s)", first_line(error))
             kernels.packing_is_equivalent = False
             return

@@ -59,6 +59,17 @@ def test_weights_that_are_not_finite_say_nothing_about_packing(caplog):
         forward.check_packing(EXAMPLES, 0)
 
 
+def test_running_out_of_memory_says_nothing_about_packing(monkeypatch):
+    forward = CausalForward(tiny_llama(), Kernels(varlen=True))
+
+    def exhausted(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(forward.model, "forward", exhausted)
+    with pytest.raises(torch.OutOfMemoryError):
+        forward.loss_sum(training_batch([[example] for example in EXAMPLES], pad_id=0))
+
+
 def test_stored_runs_name_the_families_by_their_former_names():
     assert Causal is CausalForward
     assert Seq2Seq is Seq2SeqForward
