@@ -49,6 +49,8 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line; returns the exit code (0 done, 2 wrong input, 3 halted, 130 interrupted)."""
+    # conf/hydra defines options of plugins under their own names, with all keys
+    warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema.*", category=UserWarning)
     try:
         flags, others = split_flags(arguments)
         command, overrides = split_command(others)
@@ -101,14 +103,12 @@ def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
 
     # a job of a sweep may be pickled for another process, so it is a module-level function
     task = job.swept if multirun else single
-    # conf/hydra defines options of plugins under their own names, with all keys
-    warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema.*", category=UserWarning)
     if multirun:  # also in a launcher's workers, where Hydra composes again
         given = [rule for rule in os.environ.get("PYTHONWARNINGS", "").split(",") if rule]
         ours = "ignore::UserWarning:multiprocessing.process"
         os.environ["PYTHONWARNINGS"] = ",".join(dict.fromkeys([*given, ours]))
     on_terminate()
-    if os.environ.get(distributed.FOLLOWS) == str(os.getppid()):
+    if distributed.follows_parent():
         distributed.follow(os.getppid(), terminate)
     # Hydra's completion script is named after the program; Lightning starts it again for the other processes
     sys.argv = ["llmft" if sys.argv[0].endswith("__main__.py") else sys.argv[0], *arguments]

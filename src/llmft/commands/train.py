@@ -23,6 +23,7 @@ from llmft.training.build import build
 from llmft.training.fit import fit
 from llmft.training.publish import publish, write_report
 from llmft.utils import oom
+from llmft.utils.distributed import follows_parent
 from llmft.utils.errors import Halted, Pruned, UserError
 from llmft.utils.logging import log_to, quiet
 from llmft.utils.memory import reset_peak_memory
@@ -47,7 +48,8 @@ def main(cfg: DictConfig) -> float | None:
         cfg = resumed(cfg, overrides)
         if is_done(cfg):
             return _tidy_finished(cfg)
-    run, choices = _checked(cfg, overrides, is_sweep=job.mode != RunMode.RUN)
+    is_sweep = job.mode != RunMode.RUN or follows_parent()  # a launcher may run its jobs in processes of their own
+    run, choices = _checked(cfg, overrides, is_sweep=is_sweep)
     try:
         log_to(run.path / "log.txt")
         _log_choices(run, choices)

@@ -167,6 +167,11 @@ class WorkerLost(UserError):
         self.exit_code = code if code > 0 else UserError.exit_code
 
 
+def follows_parent() -> bool:
+    """Whether this process is a job that a sweep has started in a process of its own."""
+    return os.environ.get(FOLLOWS) == str(os.getppid())
+
+
 def follow(parent: int, then: Callable[[], Any]) -> None:
     """Call ``then``, in a thread, when the parent process ``parent`` has ended."""
 

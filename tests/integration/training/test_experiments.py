@@ -141,7 +141,7 @@ def test_compare_families_ends_with_a_table(llmft, tmp_path):
     )
     code, out, err = llmft("-m", "experiment=compare_families", *small, "output_dir=all")
     assert code == 0, err
-    assert f"4 jobs in {tmp_path / 'all'}" in out.replace("\n", "")
+    assert "4 jobs in all" in out
     rows = list(csv.DictReader((tmp_path / "all" / "leaderboard.csv").open()))
     assert {(row["model"], row["peft"]) for row in rows} == {(m, p) for m in ("tiny_llama", "tiny_t5") for p in ("none", "lora")}  # fmt: skip
     losses = [float(row["val/loss"]) for row in rows]
