@@ -156,7 +156,7 @@ def _read_data(cfg: DictConfig, record: dict[str, Any]) -> InstructionDataModule
 
 def _schedule(cfg: DictConfig, data: InstructionDataModule) -> Callable[[Optimizer], Any]:
     """Make the learning rate schedule from the optimizer, with as many steps as the attached trainer will take."""
-    _total_steps(cfg, data)  # a warm-up that never ends is refused before the model is loaded
+    _total_steps(cfg, data)  # refuses a warm-up that never ends here, not in the middle of Trainer.fit
 
     def schedule_of(optimizer: Optimizer) -> Any:
         return instantiate(cfg.scheduler)(optimizer, total_steps=_total_steps(cfg, data))
