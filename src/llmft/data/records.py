@@ -22,27 +22,103 @@ class RowError(ValueError):
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a conversation; ``input`` is additional material of an instruction (Alpaca's input)."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: ``system``, ``developer``, ``user``, ``assistant`` or ``tool``.
+        content: The text of the turn.
+        input: Additional material of an instruction (Alpaca's input).
+        reasoning: The reasoning of an assistant turn, without the tags that a template puts around it; None if it has none.
+        tool_calls: Calls of an assistant turn, each as the JSON text of the data, so that no argument is changed by storing it.
+        name: The name of the tool whose result this is, or of the speaker.
+        tool_call_id: The call that a tool turn answers.
+        weight: Factor of the turn's tokens in the loss; 0 is not trained.
+    """
 
     role: str
     content: str
     input: str = ""
+    reasoning: str | None = None
+    tool_calls: tuple[str, ...] = ()
+    name: str = ""
+    tool_call_id: str = ""
+    weight: float = 1.0
 
-    def message(self) -> dict[str, str]:
-        """The turn as a message for a chat template: ``content`` has all of it, ``instruction`` and ``input`` its parts."""
+    def message(self) -> dict[str, Any]:
+        """The turn as a message for a chat template: ``content`` has all of it, ``instruction`` and ``input`` its parts.
+
+        Reasoning is ``reasoning_content``, calls have their arguments parsed, and a turn of calls alone has no content.
+        """
         full = f"{self.content}\n\n{self.input}" if self.input else self.content
-        return {"role": self.role, "content": full, "instruction": self.content, "input": self.input}
+        message: dict[str, Any] = {
+            "role": self.role,
+            "content": full,
+            "instruction": self.content,
+            "input": self.input,
+        }
+        if self.tool_calls:
+            message["tool_calls"] = [parsed_call(call) for call in self.tool_calls]
+            message["content"] = full or None
+        optional = {"reasoning_content": self.reasoning, "name": self.name, "tool_call_id": self.tool_call_id}
+        return message | {key: value for key, value in optional.items() if value}
+
+
+def parsed_call(call: str) -> dict[str, Any]:
+    """A tool call from its JSON text, its arguments as an object (the OpenAI API writes them as a text)."""
+    parsed = json.loads(call)
+    parsed = parsed if "function" in parsed else {"type": "function", "function": parsed}
+    function = dict(parsed["function"])
+    if isinstance(function.get("arguments"), str):
+        function["arguments"] = json.loads(function["arguments"] or "{}")
+    return {**parsed, "function": function}
 
 
 @dataclass(frozen=True)
 class Example:
-    """A training example: the context, which ends in a user turn, and the answer to be learned."""
+    """A training example: the context and the assistant turn to be learned.
+
+    Attributes:
+        context: The turns before the answer.
+        answer: The text of the answer; ``reasoning`` and ``tool_calls`` are those of its turn.
+        tools: The tools that the assistant may call, each as the JSON text of its schema.
+        weight: Factor of the example's tokens in the loss.
+        answer_weight: As ``Turn.weight``, of the answer.
+    """
 
     context: tuple[Turn, ...]
     answer: str
     id: str = ""
     place: str = ""
     source: str = ""
+    reasoning: str | None = None
+    tool_calls: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    weight: float = 1.0
+    answer_weight: float = 1.0
+
+    @classmethod
+    def from_turns(
+        cls, turns: Sequence[Turn], id_: str = "", *, tools: Sequence[str] = (), weight: float = 1.0
+    ) -> "Example":
+        """The example of a conversation whose last turn is the answer."""
+        *context, last = turns
+        return cls(
+            context=tuple(context),
+            answer=last.content,
+            id=id_,
+            reasoning=last.reasoning,
+            tool_calls=last.tool_calls,
+            tools=tuple(tools),
+            weight=weight,
+            answer_weight=last.weight,
+        )
+
+    @property
+    def reply(self) -> Turn:
+        """The answer as a turn."""
+        return Turn(
+            "assistant", self.answer, reasoning=self.reasoning, tool_calls=self.tool_calls, weight=self.answer_weight
+        )
 
     def with_system(self, system: str | None) -> "Example":
         """The example with a system prompt, unless it has its own."""
