@@ -1,11 +1,15 @@
 """Rows with fields of any name; ``data.columns`` maps them."""
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.records import Example, Row, RowError, Turn, checked_text, shown, text_of, turns_of, value_of
+from llmft.data.sources import read
+from llmft.data.sources.format_hint import columns_for
 from llmft.utils.errors import UserError
+from llmft.utils.shell import argument
 
 FLAT = ("instruction", "input", "output", "system", "id")
 CHAT = ("messages", "system", "id")
@@ -14,16 +18,21 @@ ROLES = {"human": "user", **dict.fromkeys(("gpt", "chatgpt", "bard", "bing", "mo
 
 
 class Custom(InstructionDataModule):
-    """``columns={instruction: q, output: a}`` (and ``input``, ``system``, ``id``), or ``columns={messages: conversations}``."""
+    """``data.columns.instruction=q data.columns.output=a`` (and ``input``, ``system``, ``id``), or ``data.columns.messages=m``.
+
+    Raises:
+        UserError: A column is unknown, or one is missing; names the fields of the file.
+    """
 
     def __init__(self, *, columns: Mapping[str, str], **rest: Any) -> None:
         self.column_names = {role: field for role, field in columns.items() if field is not None}
-        if faults := column_faults(self.column_names):
-            raise UserError.from_faults("data.columns", faults, shown=len(faults))
         super().__init__(**rest)
+        if faults := column_faults(self.column_names, self._first_fields):
+            raise UserError.from_faults("data.columns", faults, shown=len(faults))
 
     def to_example(self, row: Row) -> Example:  # pyright: ignore[reportIncompatibleMethodOverride] (it needs the columns)
         """The example of a row, its fields found by ``columns``."""
+        self._check_fields(row)
         system, id_ = self._optional(row, "system"), self._id(row)
         if "messages" in self.column_names:
             field = self.column_names["messages"]
@@ -38,6 +47,28 @@ class Custom(InstructionDataModule):
         """The examples depend on ``columns`` too."""
         return {**super().fingerprint(), "columns": self.column_names}
 
+    def _check_fields(self, row: Row) -> None:
+        """Refuse a row that lacks a named field, with the key of ``data.columns`` that names it.
+
+        Raises:
+            RowError: A field is missing.
+        """
+        if not isinstance(row, Mapping):
+            return  # value_of refuses it
+        for role, field in self.column_names.items():
+            if field not in row:
+                near = difflib.get_close_matches(field, [str(name) for name in row], n=1)
+                meant = f". Did you mean {argument(f'data.columns.{role}', near[0])}?" if near else ""
+                raise RowError(f"data.columns.{role}={field}", f"no such field; there is {_listed(row)}{meant}")
+
+    def _first_fields(self) -> str:
+        """The fields of a file's first row, and the columns that they may be; empty for a Hub data set."""
+        row = None if self.source.hub else next(read(self.source)).row
+        if not isinstance(row, Mapping):
+            return ""
+        columns = columns_for(row)
+        return f"; {self.source.given} has the fields {_listed(row)}" + (f": {columns}" if columns else "")
+
     def _optional(self, row: Row, role: str) -> str:
         """The text of a column that may be empty or null, but must be there if it is named."""
         if role not in self.column_names or value_of(row, self.column_names[role]) is None:
@@ -49,8 +80,8 @@ class Custom(InstructionDataModule):
         return checked_text(str(value), self.column_names.get("id", "id"), blank=True)
 
 
-def column_faults(columns: Mapping[str, str]) -> list[str]:
-    """Errors in ``data.columns``; empty if it is valid."""
+def column_faults(columns: Mapping[str, str], fields: Callable[[], str] = str) -> list[str]:
+    """Errors in ``data.columns``; empty if it is valid. ``fields`` describes the fields of the file, if that is needed."""
     known = CHAT if "messages" in columns else FLAT
     faults = [
         f"{name}: there is no such column here; there are {', '.join(known)}" for name in columns if name not in known
@@ -61,8 +92,12 @@ def column_faults(columns: Mapping[str, str]) -> list[str]:
         if not isinstance(field, str)
     ]
     if "messages" not in columns and not {"instruction", "output"} <= set(columns):
-        faults.append("must name instruction and output, or messages: data.columns={instruction: q, output: a}")
+        faults.append(f"must name instruction and output, or messages{fields() or '; data.columns.ROLE=FIELD'}")
     return faults
+
+
+def _listed(row: Row) -> str:
+    return ", ".join(str(name) if str(name).isprintable() else shown(name) for name in row) or "no fields"
 
 
 def plain_messages(messages: object, field: str) -> object:

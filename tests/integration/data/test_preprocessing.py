@@ -242,11 +242,11 @@ def test_what_was_cut_is_listed_by_place_and_reason(llmft, tmp_path):
             "openorca",
             "this looks like a row of another data set; use data=psychology",
         ),
-        ({"conversations": []}, "academic", "data=custom data.columns={messages: conversations}"),
+        ({"conversations": []}, "academic", "data=custom data.columns.messages=conversations"),
         (
             {"prompt": "a", "completion": "b"},
             "academic",
-            "data=custom data.columns={instruction: prompt, output: completion}",
+            "data=custom data.columns.instruction=prompt data.columns.output=completion",
         ),
     ],
 )

@@ -50,7 +50,7 @@ class ExampleReader:
         Raises:
             UserError: Rows are invalid (``invalid=error``) or repeated (``duplicates=error``), or all are in another format.
         """
-        faults: list[str] = []
+        faults: dict[str, list[str]] = {}  # places by fault
         hint, found = "", 0
         for located in read(self.source):
             if self.limit is not None and found >= self.limit:
@@ -64,18 +64,23 @@ class ExampleReader:
                 if not (faults or counts.dropped):
                     hint = looks_like(located.row, self.name, self.fields)
                 if (self.duplicates if repeated else self.invalid) == "error":
-                    faults.append(f"{located.place}: {error}{hint if not faults else ''}")
+                    faults.setdefault(f"{error}{hint if not faults else ''}", []).append(located.place)
                 counts.drop(located.place, error.field, error.reason, "duplicate" if repeated else "invalid")
                 counts.blank += error.reason.startswith("must not be blank")
-                if (hint and not found and counts.read == ALL_BAD) or (faults and self.first_only):
+                alike = hint or len(faults) == 1
+                if (alike and not found and counts.read == ALL_BAD) or (faults and self.first_only):
                     break
                 continue
             found += 1
             yield example
         if hint and not found:
             raise UserError(f"data.path={self.source.given}: {counts.first}{hint}")
+        if len(faults) == 1 and not found and counts.read > 1 and not self.first_only:
+            raise UserError(
+                f"data.path={self.source.given}: {counts.first} (the same in all of the first {counts.read} rows)"
+            )
         if faults:
-            raise UserError.from_faults(f"data.path={self.source.given}", faults)
+            raise UserError.from_faults(f"data.path={self.source.given}", [_line(*item) for item in faults.items()])
 
     def _example(self, located: ParsedRow) -> Example:
         if located.fault:
@@ -90,6 +95,11 @@ class ExampleReader:
         first = seen.setdefault(_digest(example), example.place)
         if first is not example.place:
             raise RowError("duplicate", f"repeats {first}")
+
+
+def _line(fault: str, places: Sequence[str]) -> str:
+    more = len(places) - 1
+    return f"{places[0]}: {fault}" + (f" (and {more} more row{'s' if more > 1 else ''})" if more else "")
 
 
 def write_examples(

@@ -1,14 +1,16 @@
 """Recognize rows of another format than that of the chosen data set, and name the option that reads them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import yaml
 
 from llmft.config.paths import conf_dir
+from llmft.utils.shell import argument
 
-# Common names of the fields of question and answer.
+# Common names of the fields of conversation, question and answer.
+TURNS = ("messages", "conversations", "conversation", "dialogue", "chat", "turns")
 QUESTION = ("instruction", "prompt", "question", "query", "input", "problem", "q", "text")
 ANSWER = ("output", "completion", "response", "answer", "chosen", "target", "solution", "a")
 
@@ -37,9 +39,18 @@ def looks_like(row: Any, name: str, fields: Sequence[str] = ()) -> str:
     if name == "custom":
         return ""
     if "conversations" in row:
-        return "; this looks like a ShareGPT row; use data=custom data.columns={messages: conversations}"
-    question = next((field for field in QUESTION if field in row), None)
-    answer = next((field for field in ANSWER if field in row and field != question), None)
-    if question and answer:
-        return f"; name the fields: data=custom data.columns={{instruction: {question}, output: {answer}}}"
-    return ""
+        return "; this looks like a ShareGPT row; use data=custom data.columns.messages=conversations"
+    columns = columns_for(row)
+    return f"; name the fields: data=custom {columns}" if columns else ""
+
+
+def columns_for(fields: Iterable[str]) -> str:
+    """The options ``data.columns.ROLE=FIELD`` for fields with common names, ready for a shell; empty if none is recognized."""
+    names = list(fields)
+    if turns := next((field for field in TURNS if field in names), None):
+        return argument("data.columns.messages", turns)
+    question = next((field for field in QUESTION if field in names), None)
+    answer = next((field for field in ANSWER if field in names and field != question), None)
+    if question is None or answer is None:
+        return ""
+    return f"{argument('data.columns.instruction', question)} {argument('data.columns.output', answer)}"

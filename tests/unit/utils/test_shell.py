@@ -1,0 +1,41 @@
+"""Options in messages arrive in the config as they were meant, when they are pasted into bash."""
+
+import subprocess
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from llmft.utils.shell import argument, arguments
+
+VALUES = [
+    "question",
+    "my question",
+    "Question (English)",
+    "it's",
+    'a "quoted" one',
+    "true",
+    "12",
+    "a,b",
+    "$HOME",
+    "x=y",
+    "",
+    "données",
+    "a\\b",
+    ["q_proj", "v_proj"],
+    ["<ROAD>", "a b", "1"],
+    True,
+    None,
+    4,
+    "1e-3",
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_a_pasted_option_has_its_value(value):
+    text = subprocess.run(["bash", "-c", f"printf %s {argument('key', value)}"], capture_output=True, text=True).stdout
+    assert OverridesParser.create().parse_override(text).value() == value
+
+
+def test_plain_values_need_no_quotes():
+    pairs = {"data.columns.instruction": "question", "data.columns.output": "answer", "peft.r": 4}
+    assert arguments(pairs.items()) == "data.columns.instruction=question data.columns.output=answer peft.r=4"
