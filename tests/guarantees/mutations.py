@@ -18,6 +18,7 @@ from tests.support.mutation_runner import LIMIT, Fault, misfit, preload, run_all
 HERE = "tests/guarantees"
 
 ACCUMULATION = f"{HERE}/test_accumulation_changes_nothing.py::test_accumulation_changes_nothing[tiny_t5-lora]"
+WEIGHTS = f"{HERE}/test_a_weight_is_a_count.py"
 PACKING = f"{HERE}/test_packing_changes_nothing.py -k packing_changes_nothing"
 BATCHING = f"{HERE}/test_batching_changes_nothing.py::test_batching_changes_nothing"
 LABELS = f"{HERE}/test_only_answers_are_trained.py::test_the_answer_and_one_stop_token_are_trained_and_nothing_else"
@@ -36,11 +37,12 @@ EXPORT = f"{HERE}/test_the_exported_model_is_the_trained_one.py::test_tokenizer_
 FAULTS = [
     # 1 accumulation
     Fault("micro-batches are averaged", "models/module.py",
-          "self.trainer.accumulate_grad_batches * self.trainer.world_size / max(self.window_tokens, 1)", "1.0", ACCUMULATION),
+          "self.trainer.accumulate_grad_batches * self.trainer.world_size / (self.window_tokens or 1)", "1.0", ACCUMULATION),
     Fault("the last micro-batch is logged", "models/module.py", "        self.train_sums.add(total, tokens)\n",
           "        self.train_sums = TokenLoss()\n        self.train_sums.add(total, tokens)\n", ACCUMULATION),
     Fault("the schedule counts micro-batches", "models/schedule.py", "-(-batches // accumulate) * max_epochs", "batches * max_epochs",
           ACCUMULATION),
+    Fault("weights are ignored", "models/forward.py", 'if "weights" in batch else None', 'if "weight" in batch else None', WEIGHTS),
     # 2 ranks
     Fault("a filler's labels are trained", "data/batching/collate.py", "self.rows[row] if row >= 0 else _without_labels(self.rows[~row])", "self.rows[max(row, ~row)]",
           f"{HERE}/test_ranks_change_nothing.py", 16),

@@ -27,7 +27,7 @@ def step(module, sequences, pad_id):
     total, tokens = module.forward_pass.loss_sum(training_batch(sequences, pad_id))
     (total / tokens).backward()
     gradients = {name: p.grad.clone() for name, p in module.model.named_parameters() if p.grad is not None}
-    return total.item() / int(tokens), int(tokens), gradients
+    return total.item() / tokens.item(), tokens.item(), gradients
 
 
 @pytest.mark.parametrize(("attention", "padding"), [("sdpa", "skipped"), ("sdpa", "kept"), ("eager", "kept")])

@@ -15,7 +15,7 @@ class Perplexity(pl.Callback):
     """Log ``train/perplexity`` over the epoch so far and ``val/perplexity`` over the validation set."""
 
     def __init__(self) -> None:
-        self.nats, self.tokens = 0.0, 0
+        self.nats, self.tokens = 0.0, 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Reset the epoch's sums."""
@@ -27,7 +27,7 @@ class Perplexity(pl.Callback):
             return
         self.nats += pl_module.window_loss * pl_module.window_tokens
         self.tokens += pl_module.window_tokens
-        pl_module.log_exact("train/perplexity", perplexity(self.nats / max(self.tokens, 1)))
+        pl_module.log_exact("train/perplexity", perplexity(self.nats / (self.tokens or 1)))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Log the perplexity of the validation set."""
@@ -39,4 +39,4 @@ class Perplexity(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         """Restore the sums."""
-        self.nats, self.tokens = state_dict["nats"], int(state_dict["tokens"])
+        self.nats, self.tokens = state_dict["nats"], state_dict["tokens"]

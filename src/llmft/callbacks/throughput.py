@@ -10,13 +10,14 @@ import lightning.pytorch as pl
 class Throughput(pl.Callback):
     """Log ``train/tokens`` (supervised so far), ``train/tokens_per_second`` and ``train/rows_per_second``.
 
-    The rates are averages over the last ``trainer.log_every_n_steps`` optimizer steps.
+    A token counts by its weight, if the data set has weights. The rates are averages over the last
+    ``trainer.log_every_n_steps`` optimizer steps.
     """
 
     def __init__(self) -> None:
-        self.tokens = 0
+        self.tokens: float = 0
         self.seconds = self.started = 0.0
-        self.steps: deque[tuple[int, int, float]] = deque(maxlen=1)
+        self.steps: deque[tuple[float, int, float]] = deque(maxlen=1)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Average over as many steps as lie between two logged rows."""
@@ -42,10 +43,10 @@ class Throughput(pl.Callback):
         pl_module.log_exact("train/tokens_per_second", tokens / seconds)
         pl_module.log_exact("train/rows_per_second", rows / seconds)
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, float]:
         """Tokens so far."""
         return {"tokens": self.tokens}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
         """Restore the count."""
         self.tokens = state_dict["tokens"]

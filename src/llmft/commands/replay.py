@@ -77,14 +77,14 @@ def _replay(forward: Forward, window: postmortem.StepBatches, report: dict[str, 
     return {
         "what": report["what"],
         "step": report["step"],
-        "loss": nats / max(tokens, 1),
+        "loss": nats / (tokens or 1),
         "loss_at_halt": report["loss"],
         "tokens": tokens,
         "first_bad_module": forward_trace.as_json(seen.first_bad),
         "bad_modules": [forward_trace.as_json(call) for call in _first_calls(bad)],
         "largest_outputs": [forward_trace.as_json(call) for call in _first_calls(large)],
         "bad_gradients": seen.broken_gradients,
-        "gradient_norms": _norms(forward, max(tokens, 1)),
+        "gradient_norms": _norms(forward, tokens or 1),
     }
 
 
@@ -95,7 +95,7 @@ def _first_calls(calls: list[forward_trace.ModuleCall]) -> list[forward_trace.Mo
     return list(first.values())
 
 
-def _norms(forward: Forward, tokens: int) -> dict[str, float]:
+def _norms(forward: Forward, tokens: float) -> dict[str, float]:
     """Gradient norms of each module's own parameters, per supervised token as in the optimizer step, largest first."""
     squares: dict[str, float] = {}
     for name, p in forward.model.named_parameters():
@@ -124,7 +124,7 @@ def _rows(forward: Forward, batch: dict[str, Any], codec: Codec) -> list[dict[st
         text, supervised = (
             codec.tokenizer.decode([i for trained, ids in parts if trained in kinds for i in ids]) for kinds in PARTS
         )
-        row = {"place": place, "loss": float(nats) / max(int(tokens), 1), "tokens": int(tokens), "text": text}
+        row = {"place": place, "loss": float(nats) / (float(tokens) or 1), "tokens": tokens.item(), "text": text}
         found.append(row | {"trained": supervised, "shown": render_spans(parts, codec)})
     return found
 

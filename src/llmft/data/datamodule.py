@@ -136,7 +136,7 @@ class InstructionDataModule(DataPreparation, LightningDataModule):
         return DataLoader(
             PackedDataset(self.encoded[split]),
             batch_sampler=self.batches(split),  # pyright: ignore[reportArgumentType]
-            collate_fn=partial(training_batch, pad_id=self.pad_id),
+            collate_fn=partial(training_batch, pad_id=self.pad_id, weighted=split == "train"),
             num_workers=self.num_workers,
             worker_init_fn=end_with_parent,
             # a loader that drew its workers' seed from the global generator would change the model's dropout

@@ -137,7 +137,7 @@ def _floats(value: Any) -> Iterator[Tensor]:
 
 def rerun(
     forward: Forward, batches: list[dict[str, Any]], states: list[dict[str, Tensor]], *, context: Any, backward: bool
-) -> tuple[ForwardTrace, float, int]:
+) -> tuple[ForwardTrace, float, float]:
     """Run forward (and backward) of micro-batches again, with their original random states.
 
     Stops after the first batch with a non-finite output. Gradients are accumulated without normalization.
@@ -150,7 +150,7 @@ def rerun(
         backward: Whether to run the backward pass.
 
     Returns:
-        The trace, the sum of the token losses in nats, and the number of tokens.
+        The trace, the sum of the token losses in nats, and the (weighted) number of tokens.
     """
     nats, count = 0.0, 0
     with ForwardTrace(forward.model) as trace, torch.set_grad_enabled(backward):
@@ -159,7 +159,7 @@ def rerun(
                 set_random_state(states[number], forward.device)
             with context():
                 total, tokens = forward.loss_sum(batch)
-            nats, count = nats + float(total.detach()), count + int(tokens)
+            nats, count = nats + float(total.detach()), count + tokens.item()
             if trace.first_bad:
                 break
             if backward and tokens:

@@ -24,6 +24,10 @@ class CausalForward(Forward):
             targets[:, :-1][row_starts(batch["rows"])[:, 1:]] = IGNORED  # the first token of the next example
         return targets
 
+    def target_weights(self, batch: dict[str, Any]) -> Tensor:
+        """Position t has the weight of the label at t + 1."""
+        return batch["weights"].roll(-1, dims=1)
+
     def inputs(self, batch: dict[str, Any], *, varlen: bool) -> dict[str, Any]:
         """Position ids if the batch is packed; no mask, except with ``performance=plain``."""
         inputs = {"input_ids": batch["input_ids"]}

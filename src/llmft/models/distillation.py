@@ -9,7 +9,7 @@ from torch import Tensor
 from llmft.config.paths import conf_dir
 from llmft.models.backbone.open import Backbone
 from llmft.models.forward import Forward
-from llmft.models.loss import TokenLoss, divergence_sum
+from llmft.models.loss import TokenLoss, divergence_sum, token_count
 from llmft.utils.errors import UserError
 
 # A teacher that is not in conf/model is only a path; it does not inherit these keys from the student.
@@ -43,9 +43,10 @@ class Teacher:
         """
         self.forward.model.to(logits.device)
         with torch.no_grad():
-            teacher_logits, targets, _ = self.forward.forward_targets(batch)
-        divergence = divergence_sum(logits, teacher_logits, self.temperature)
-        self.divergence.add(divergence, torch.tensor(targets.numel()))
+            teacher_logits, targets, chosen = self.forward.forward_targets(batch)
+        weights = self.forward.weights(batch, chosen)
+        divergence = divergence_sum(logits, teacher_logits, self.temperature, weights)
+        self.divergence.add(divergence, token_count(targets, weights))
         return (1 - self.weight) * nats + self.weight * divergence
 
 

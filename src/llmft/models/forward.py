@@ -57,6 +57,19 @@ class Forward(ABC):
         """The target id of each position, [B, T]; ``IGNORED`` at positions without a loss."""
 
     @abstractmethod
+    def target_weights(self, batch: dict[str, Any]) -> Tensor:
+        """``batch["weights"]``, aligned with ``targets``: [B, T]."""
+
+    def weights(self, batch: dict[str, Any], chosen: Tensor) -> Tensor | None:
+        """Weights of the supervised tokens, [N]; None if the batch has none, so that each counts once.
+
+        Args:
+            batch: As ``collate.training_batch`` makes it.
+            chosen: [B, T], bool, from ``forward_targets``.
+        """
+        return self.target_weights(batch)[chosen] if "weights" in batch else None
+
+    @abstractmethod
     def inputs(self, batch: dict[str, Any], *, varlen: bool) -> dict[str, Any]:
         """The arguments of the model's forward pass.
 
@@ -97,24 +110,25 @@ class Forward(ABC):
             batch: As ``collate.training_batch`` makes it, on the device of the model.
 
         Returns:
-            The sum in nats, float32 scalar with gradient, and the number of tokens, int64 scalar.
+            The sum in nats, float32 scalar with gradient, and the number of tokens, int64 scalar. If the batch has weights:
+            the sum of weight times loss, and the sum of the weights, float32 scalar.
         """
         if self.teacher:
             return self._distilled_loss_sum(self.teacher, batch)
         batch = self.unpad_if_faster(batch)
         if head := self.kernels.chunked_head(self.model):
             return self._chunked_loss_sum(batch, head)
-        logits, targets, _ = self.forward_targets(batch)
-        return token_loss_sum(logits, targets)
+        logits, targets, chosen = self.forward_targets(batch)
+        return token_loss_sum(logits, targets, self.weights(batch, chosen))
 
     def _distilled_loss_sum(self, teacher: LossTerm, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        logits, targets, _ = self.forward_targets(batch)
-        total, tokens = token_loss_sum(logits, targets)
+        logits, targets, chosen = self.forward_targets(batch)
+        total, tokens = token_loss_sum(logits, targets, self.weights(batch, chosen))
         return teacher.mixed(total, logits, batch) if self.model.training else total, tokens
 
     def _chunked_loss_sum(self, batch: dict[str, Any], head: torch.nn.Linear) -> tuple[Tensor, Tensor]:
         with capture_hidden(self.model) as seen:
-            logits, targets, _ = self.forward_targets(batch)
+            logits, targets, chosen = self.forward_targets(batch)
         if self.kernels.head_is_last is None:  # compared once: a model may scale or cap its logits after the head
             expected = torch.nn.functional.linear(seen.hidden[:1], head.weight, head.bias)
             self.kernels.head_is_last = logits.is_meta or torch.allclose(
@@ -122,7 +136,7 @@ class Forward(ABC):
             )
             if not self.kernels.head_is_last:
                 return self.loss_sum(batch)
-        return chunked_cross_entropy_sum(seen.hidden, head.weight, head.bias, targets)
+        return chunked_cross_entropy_sum(seen.hidden, head.weight, head.bias, targets, self.weights(batch, chosen))
 
     def unpad_if_faster(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch as one sequence without padding if that is faster and computes the same; else the batch itself."""

@@ -17,38 +17,48 @@ CHUNK = 256
 
 
 class TokenLoss:
-    """Running sum of token losses: nats and tokens, divided once at the end."""
+    """Running sum of token losses: nats and (weighted) tokens, divided once at the end."""
 
     def __init__(self) -> None:
         self.nats = torch.zeros((), dtype=torch.float64)
-        self.tokens = torch.zeros((), dtype=torch.long)
+        self.tokens = torch.zeros((), dtype=torch.float64)  # float64 counts exactly up to 2**53
 
     def add(self, nats: Tensor, tokens: Tensor) -> None:
         """Add a batch: scalars on any device."""
         self.nats += nats.detach().cpu().double()
-        self.tokens += tokens.cpu()
+        self.tokens += tokens.cpu().double()
 
-    def mean(self, strategy: Any) -> tuple[float, int]:
-        """Nats per token, and tokens, over all ranks (0 tokens: a mean of 0)."""
-        both = torch.stack([self.nats, self.tokens.double()])  # float64 counts exactly up to 2**53
+    def mean(self, strategy: Any) -> tuple[float, float]:
+        """Nats per token, and tokens, over all ranks (0 tokens: a mean of 0); without weights, tokens are an int."""
+        both = torch.stack([self.nats, self.tokens])
         if getattr(strategy, "world_size", 1) > 1:
             both = strategy.reduce(both.to(strategy.root_device), reduce_op="sum")
         nats, tokens = both.tolist()
-        return nats / max(tokens, 1), int(tokens)
+        return nats / (tokens or 1), int(tokens) if tokens.is_integer() else tokens
 
 
-def token_loss_sum(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def token_loss_sum(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Cross-entropy summed over tokens; sums, because means of batches cannot be averaged.
 
     Args:
         logits: [N, V].
         targets: [N], the ids to predict.
+        weights: [N], of each token's loss; None for 1.
 
     Returns:
-        The sum in nats, float32 scalar with gradient, and the number of tokens N, int64 scalar.
+        The sum in nats, float32 scalar with gradient, and the number of tokens N, int64 scalar; with weights, the sum of
+        weight times loss, and the sum of the weights, float32 scalar.
     """
-    total = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
-    return total, torch.tensor(targets.numel(), device=targets.device)
+    if weights is None:
+        total = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+    else:
+        total = (torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none") * weights).sum()
+    return total, token_count(targets, weights)
+
+
+def token_count(targets: Tensor, weights: Tensor | None) -> Tensor:
+    """What a loss sum is divided by: the number of targets [N], or the sum of their weights [N]; scalar."""
+    return torch.tensor(targets.numel(), device=targets.device) if weights is None else weights.sum()
 
 
 def supervised(targets: Tensor) -> Tensor:
@@ -102,7 +112,7 @@ def capture_hidden(model: Any) -> Iterator[CapturedHidden]:
 
 
 def chunked_cross_entropy_sum(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Fused linear cross-entropy, summed over tokens; never holds the logits of more than ``CHUNK`` positions.
 
@@ -115,6 +125,7 @@ def chunked_cross_entropy_sum(
         weight: Of the head, [V, D].
         bias: Of the head, [V], or None.
         targets: [N], the ids to predict.
+        weights: [N], of each token's loss; None for 1.
 
     Returns:
         As ``token_loss_sum``.
@@ -122,13 +133,15 @@ def chunked_cross_entropy_sum(
     parts = (hidden, weight, bias)
     if not torch.is_grad_enabled():  # needs_input_grad of an autograd function does not depend on it
         parts = tuple(part if part is None else part.detach() for part in parts)
-    total: Any = _HeadLoss.apply(*parts, targets)
-    return total, torch.tensor(targets.numel(), device=targets.device)
+    total: Any = _HeadLoss.apply(*parts, targets, weights)
+    return total, token_count(targets, weights)
 
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, weights: Tensor | None
+    ) -> Tensor:
         """Sum in nats, float32 scalar."""
         device = hidden.device.type
         autocast = not hidden.is_meta and torch.is_autocast_enabled(device)
@@ -144,11 +157,12 @@ class _HeadLoss(torch.autograd.Function):
                 chunk, labels = slice(start, start + CHUNK), targets[start : start + CHUNK, None]
                 states = hidden[chunk].to(dtype)
                 log_p = torch.nn.functional.linear(states, cast_weight, cast_bias).float().log_softmax(-1)
-                total -= log_p.gather(1, labels).sum()
+                each = 1.0 if weights is None else weights[chunk, None]
+                total -= (log_p.gather(1, labels) * each).sum()
                 if not any(needed):
                     continue
                 grad = log_p.exp_().scatter_add_(1, labels, labels.new_full(labels.shape, -1, dtype=log_p.dtype))
-                grad = grad.to(dtype)
+                grad = (grad if weights is None else grad.mul_(each)).to(dtype)
                 if hidden_grad is not None:
                     hidden_grad[chunk] = (grad @ cast_weight).to(hidden_grad.dtype)
                 if weight_grad is not None:
@@ -161,10 +175,10 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         """The gradients of the forward pass, times that of the sum."""
-        return *(None if g is None else g * grads[0].to(g.dtype) for g in ctx.saved_tensors), None
+        return *(None if g is None else g * grads[0].to(g.dtype) for g in ctx.saved_tensors), None, None
 
 
-def divergence_sum(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+def divergence_sum(logits: Tensor, teacher_logits: Tensor, temperature: float, weights: Tensor | None = None) -> Tensor:
     """Kullback-Leibler divergence of the student from its teacher, summed over tokens, times temperature squared.
 
     The square makes the size of the gradient independent of the temperature (Hinton et al. 2015, section 2).
@@ -173,10 +187,12 @@ def divergence_sum(logits: Tensor, teacher_logits: Tensor, temperature: float) -
         logits: Of the student, [N, V].
         teacher_logits: [N, W]. If V and W differ, the wider one is padded with rows that no token uses; they are ignored.
         temperature: Both logits are divided by it.
+        weights: [N], of each token's divergence; None for 1.
 
     Returns:
         Nats, float32 scalar with gradient to ``logits``.
     """
     width = min(logits.shape[-1], teacher_logits.shape[-1])
     student, teacher = ((x[:, :width].float() / temperature).log_softmax(-1) for x in (logits, teacher_logits))
-    return temperature**2 * torch.nn.functional.kl_div(student, teacher, reduction="sum", log_target=True)
+    each = torch.nn.functional.kl_div(student, teacher, reduction="none", log_target=True)
+    return temperature**2 * (each if weights is None else each * weights[:, None]).sum()

@@ -29,9 +29,10 @@ class AnswerGenerator(Protocol):
 class InstructionModule(pl.LightningModule):
     """A model under training.
 
-    The loss of an optimizer step is the sum of its token losses over the number of its supervised tokens, over all
-    micro-batches of the accumulation window (and all ranks). Lightning would weight micro-batches equally, and divide by
-    ``accumulate_grad_batches`` in a short last window too; ``optimizer_step`` undoes both.
+    The loss of an optimizer step is the sum of its token losses over the number of its supervised tokens (if the data set
+    has weights: of weight times loss over the sum of the weights), over all micro-batches of the accumulation window (and all
+    ranks). Lightning would weight micro-batches equally, and divide by ``accumulate_grad_batches`` in a short last window
+    too; ``optimizer_step`` undoes both.
 
     Args:
         forward_pass: The model with its loss. It is no submodule: the state dict has the names ``model.*``.
@@ -44,7 +45,7 @@ class InstructionModule(pl.LightningModule):
         val_sums: Loss of the running validation, of this rank.
         window_open: Whether there are gradients that no optimizer step has used yet.
         window_loss: Of the last optimizer step: nats per supervised token, with a teacher's part.
-        window_tokens: Of the last optimizer step: supervised tokens of all ranks.
+        window_tokens: Of the last optimizer step: supervised tokens of all ranks, each counted by its weight.
         window_places: Of the last optimizer step: the source of each example of this rank (``rows.jsonl:3``).
         places: The same of the open window.
         grad_norm: Of the last optimizer step: L2 norm over all trainable parameters, before clipping.
@@ -66,7 +67,8 @@ class InstructionModule(pl.LightningModule):
         self._trainable_names = trainable_names(self.model)
         self.places: list[str] = []
         self.window_open = False
-        self.window_loss, self.window_tokens, self.grad_norm, self.learning_rate = float("nan"), 0, float("nan"), 0.0
+        self.window_loss, self.grad_norm, self.learning_rate = float("nan"), float("nan"), 0.0
+        self.window_tokens: float = 0
         self.window_places: list[str] = []
 
     @property
@@ -117,7 +119,7 @@ class InstructionModule(pl.LightningModule):
         self.window_loss, self.window_tokens = self.train_sums.mean(self.trainer.strategy)
         self.train_sums = TokenLoss()
         # Lightning divided by accumulate_grad_batches, DDP by the number of ranks
-        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / max(self.window_tokens, 1)
+        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / (self.window_tokens or 1)
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         for gradient in gradients:
             gradient.mul_(scale)

@@ -19,6 +19,10 @@ class Seq2SeqForward(Forward):
         """The labels; the decoder reads them shifted to the right."""
         return batch["labels"]
 
+    def target_weights(self, batch: dict[str, Any]) -> Tensor:
+        """Aligned with the labels."""
+        return batch["weights"]
+
     def inputs(self, batch: dict[str, Any], *, varlen: bool) -> dict[str, Any]:
         """Decoder ids, not labels: the model's own loss is a mean over the batch."""
         decoder = {"decoder_input_ids": self.model.prepare_decoder_input_ids_from_labels(batch["labels"])}

@@ -29,6 +29,26 @@ def test_cross_entropy_of_two_tokens():
     assert float(total) / 2 == pytest.approx(1.1269, abs=1e-4)
 
 
+def test_a_weighted_cross_entropy_by_hand():
+    # the losses are 2.126928 and 0.126928: 2 * 2.126928 + 0.5 * 0.126928
+    logits, targets, weights = torch.tensor([[-1.0, 1.0], [-0.5, 1.5]]), torch.tensor([0, 1]), torch.tensor([2.0, 0.5])
+    for total, tokens in (
+        token_loss_sum(logits, targets, weights),
+        chunked_cross_entropy_sum(torch.eye(2), logits.T, None, targets, weights),
+    ):
+        assert float(total) == pytest.approx(4.317320, abs=1e-5)
+        assert float(tokens) == 2.5
+
+
+def test_a_sum_of_weights_below_one_divides_too():
+    sums = TokenLoss()
+    sums.add(torch.tensor(0.25 * 3.0), torch.tensor(0.25))
+    assert sums.mean(OneProcess()) == (3.0, 0.25)
+    sums.add(torch.tensor(0.75 * 3.0), torch.tensor(0.75))
+    tokens = sums.mean(OneProcess())[1]
+    assert (tokens, type(tokens)) == (1, int)
+
+
 def test_nothing_to_learn_is_zero_and_still_has_a_gradient():
     logits = torch.zeros((0, 5), requires_grad=True)
     total, tokens = token_loss_sum(logits, torch.zeros(0, dtype=torch.long))
@@ -67,8 +87,9 @@ def test_the_head_is_applied_at_the_chosen_positions_only():
     assert torch.equal(few, torch.stack([every[0, 2], every[0, 3], every[1, 1]]))
 
 
-def both(n, dtype, bias):
+def both(n, dtype, bias, weighted=False):
     torch.manual_seed(n)
+    weights = torch.rand(n) if weighted else None
     hidden, weight = torch.randn(n, 6).to(dtype), torch.randn(11, 6).to(dtype)
     offset = torch.randn(11).to(dtype) if bias else None
     targets = torch.randint(0, 11, (n,))
@@ -77,9 +98,9 @@ def both(n, dtype, bias):
         inputs = [t.clone().requires_grad_() for t in (hidden, weight, offset) if t is not None]
         h, w, b = inputs[0], inputs[1], inputs[2] if bias else None
         total = (
-            chunked_cross_entropy_sum(h, w, b, targets)[0]
+            chunked_cross_entropy_sum(h, w, b, targets, weights)[0]
             if chunked
-            else loss.token_loss_sum(torch.nn.functional.linear(h, w, b), targets)[0]
+            else loss.token_loss_sum(torch.nn.functional.linear(h, w, b), targets, weights)[0]
         )
         (3 * total).backward()
         found.append([total.detach(), *(t.grad for t in inputs)])
@@ -87,11 +108,11 @@ def both(n, dtype, bias):
 
 
 @settings(max_examples=30, deadline=None)
-@given(n=st.integers(0, 40), chunk=st.integers(1, 17), bias=st.booleans())
-def test_sum_and_gradients_are_those_of_the_plain_formula(n, chunk, bias):
+@given(n=st.integers(0, 40), chunk=st.integers(1, 17), bias=st.booleans(), weighted=st.booleans())
+def test_sum_and_gradients_are_those_of_the_plain_formula(n, chunk, bias, weighted):
     kept, loss.CHUNK = loss.CHUNK, chunk
     try:
-        for ours, plain in both(n, torch.float32, bias):
+        for ours, plain in both(n, torch.float32, bias, weighted):
             torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
     finally:
         loss.CHUNK = kept

@@ -25,10 +25,12 @@ class PackedDataset(Dataset[list[EncodedExample]]):
 
 
 def _without_labels(row: EncodedExample) -> EncodedExample:
-    return replace(row, labels=[IGNORED] * len(row.labels), supervised=0, place="")
+    return replace(row, labels=[IGNORED] * len(row.labels), supervised=0, place="", weights=None)
 
 
-def training_batch(sequences: Sequence[Sequence[EncodedExample]], pad_id: int) -> dict[str, Any]:
+def training_batch(
+    sequences: Sequence[Sequence[EncodedExample]], pad_id: int, *, weighted: bool = True
+) -> dict[str, Any]:
     """Collate sequences of one example each, or of several (packed), with right padding.
 
     The attention mask is made from the lengths, so the pad token may equal the stop token.
@@ -45,10 +47,16 @@ def training_batch(sequences: Sequence[Sequence[EncodedExample]], pad_id: int) -
                              rows            [[0, 0, 0, 1, 1]]
                              label_rows      [[0, 0, 0, 1, 1]]
 
+    Args:
+        sequences: The examples of each sequence.
+        pad_id: Padding token id.
+        weighted: Whether the examples' weights are used; validation and test count every example once.
+
     Returns:
         ``input_ids`` [B, S], ``attention_mask`` [B, S], ``labels`` [B, S] (causal) or [B, T] (seq2seq), all int64;
         ``rows`` [B, S] and ``label_rows`` (as ``labels``), int64, only if a sequence is packed: the number of each token's
-        example within its sequence, -1 for padding; ``places``, a list of strings, one for each example.
+        example within its sequence, -1 for padding; ``weights`` (as ``labels``), float32, only if an example has some;
+        ``places``, a list of strings, one for each example.
     """
     ids = [[i for row in pack for i in row.input_ids] for pack in sequences]
     labels = [[i for row in pack for i in row.labels] for pack in sequences]
@@ -62,6 +70,9 @@ def training_batch(sequences: Sequence[Sequence[EncodedExample]], pad_id: int) -
     if any(len(pack) > 1 for pack in sequences):
         batch["rows"] = _pad([_numbers(len(row.input_ids) for row in pack) for pack in sequences], -1)
         batch["label_rows"] = _pad([_numbers(len(row.labels) for row in pack) for pack in sequences], -1)
+    if weighted and any(row.weights is not None for pack in sequences for row in pack):
+        weights = [[w for row in pack for w in row.weights or [1.0] * len(row.labels)] for pack in sequences]
+        batch["weights"] = _pad(weights, 0.0)
     return batch
 
 
@@ -79,12 +90,12 @@ def generation_batch(prompts: Sequence[Sequence[int]], pad_id: int, *, pad_left:
     return {"input_ids": ids, "attention_mask": _mask([len(ids_) for ids_ in prompts], ids.shape[1], left=pad_left)}
 
 
-def _pad(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> torch.Tensor:
+def _pad(rows: Sequence[Sequence[float]], value: float, *, left: bool = False) -> torch.Tensor:
     width = max(map(len, rows))
     filled = [
         [value] * (width - len(row)) * left + list(row) + [value] * (width - len(row)) * (not left) for row in rows
     ]
-    return torch.tensor(filled, dtype=torch.long)
+    return torch.tensor(filled, dtype=torch.float32 if isinstance(value, float) else torch.long)
 
 
 def _mask(lengths: Sequence[int], width: int, *, left: bool = False) -> torch.Tensor:

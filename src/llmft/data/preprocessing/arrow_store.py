@@ -21,6 +21,7 @@ ENCODED = pa.schema(
     [("place", pa.string()), ("input_ids", IDS), ("labels", IDS), ("lost", pa.string())]
     + [(name, pa.int32()) for name in ("prompt_length", "answer_length", "supervised", "untrained_turns")]
     + [(name, pa.bool_()) for name in ("cut", "merged")]
+    + [("weights", pa.list_(pa.float32()))]
 )
 # Columns of numbers about the encoded rows, one file each, so that samplers and audit read nothing else.
 COLUMNS: dict[str, Any] = {
@@ -76,7 +77,7 @@ class ArrowTable:
 
 
 def _python(value: Any) -> Any:
-    if isinstance(value, pa.ListScalar):
+    if value.type == IDS:
         return _integers(value.values) if value.is_valid else None
     return value.as_py()
 

@@ -32,6 +32,7 @@ class EncodedExample:
         lost: Characters of prompt and answer that decoding the ids does not give back.
         untrained_turns: Number of earlier assistant turns without labels, because the prompt does not contain their ids as
             generation would have produced them.
+        weights: Of each label's loss, as long as ``labels``; None if all are 1.
     """
 
     input_ids: list[int]
@@ -44,6 +45,7 @@ class EncodedExample:
     lost: str = ""
     untrained_turns: int = 0
     place: str = ""
+    weights: list[float] | None = None
 
     @property
     def joined(self) -> bool:

@@ -95,6 +95,8 @@ def unpad(batch: dict[str, Any], kept: Tensor, targets: Tensor) -> dict[str, Any
         "rows": rows[kept][None],
         "label_rows": label_rows[targets][None],
     }
+    if "weights" in batch:
+        flat["weights"] = batch["weights"][targets][None]
     return {**batch, **flat}
 
 

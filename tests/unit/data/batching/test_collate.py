@@ -1,5 +1,7 @@
 """The worked batch of rows [0,1,2,3,4], [5,6], [7,8,9] with an EOS that is also the pad token."""
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +47,15 @@ def test_packed_sources_and_targets_are_numbered_each():
     batch = training_batch([[SHORT, LONG]], pad_id=0)
     assert batch["rows"].tolist() == [[0, 0, 0, 1, 1]]
     assert batch["label_rows"].tolist() == [[0, 0, 1, 1, 1, 1]]
+
+
+def test_weights_are_batched_only_where_an_example_has_some():
+    row, other = replace(LONG, weights=[2.0, 2.0, 0.5, 0.5]), SHORT
+    assert training_batch([[row], [other]], pad_id=0)["weights"].tolist() == [[2, 2, 0.5, 0.5], [1, 1, 0, 0]]
+    assert training_batch([[row, other]], pad_id=0)["weights"].tolist() == [[2, 2, 0.5, 0.5, 1, 1]]
+    assert training_batch([[row]], pad_id=0)["weights"].dtype == torch.float32
+    assert "weights" not in training_batch([[other]], pad_id=0)
+    assert "weights" not in training_batch([[row]], pad_id=0, weighted=False)
 
 
 def test_a_filler_line_is_a_row_without_labels_and_place():

@@ -52,6 +52,8 @@ def causal(draw):
     prompt, answer = draw(ids), draw(ids)
     labels = draw(st.sampled_from([[IGNORED] * len(prompt) + answer, prompt + answer]))
     flags = {"lost": draw(text), "untrained_turns": draw(st.integers(0, 3)), "place": draw(text)}
+    if draw(st.booleans()):
+        flags["weights"] = [draw(st.sampled_from([0.0, 0.5, 2.0])) for _ in labels]
     return EncodedExample(prompt + answer, labels, len(prompt), len(answer), len(answer), draw(st.booleans()), **flags)
 
 
