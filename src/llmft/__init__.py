@@ -4,7 +4,6 @@
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from llmft.utils import telemetry
@@ -13,8 +12,9 @@ if TYPE_CHECKING:
     from llmft.api import Run, build, load_run, train
     from llmft.utils.errors import Halted, UserError
 
+    __version__: str
+
 telemetry.off()
-__version__ = version("llmft")
 __all__ = ["Halted", "Run", "UserError", "__version__", "build", "load_run", "train"]
 HOME = {
     "Run": "api",
@@ -28,6 +28,10 @@ HOME = {
 
 def __getattr__(name: str) -> Any:
     """The names of the Python API, imported at their first use."""
+    if name == "__version__":
+        from importlib.metadata import version  # start-up time: 20 ms that completion does not need
+
+        return version("llmft")
     if name not in HOME:
         raise AttributeError(f"module 'llmft' has no attribute {name!r}")
     return getattr(import_module(f"llmft.{HOME[name]}"), name)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from llmft.config.cli_args import check_command_line, check_flags, quoted, resumed_dir, split_flags
+from llmft.config.help import answer
 from llmft.config.paths import conf_dir
 from llmft.utils.console import complain
 from llmft.utils.errors import INTERRUPTED, UserError
@@ -17,18 +17,18 @@ from llmft.utils.text import did_you_mean
 COMMANDS = {
     "train": "llmft.commands.train",
     "preview": "llmft.commands.preview",
-    "answer": "llmft.commands.answer",
-    "export": "llmft.commands.export",
-    "restore": "llmft.commands.restore",
-    "replay": "llmft.commands.replay",
-    "evaluate": "llmft.commands.evaluate",
-    "report": "llmft.commands.report",
     "estimate": "llmft.commands.estimate",
+    "answer": "llmft.commands.answer",
     "chat": "llmft.commands.chat",
     "serve": "llmft.commands.serve",
+    "evaluate": "llmft.commands.evaluate",
+    "report": "llmft.commands.report",
+    "replay": "llmft.commands.replay",
+    "export": "llmft.commands.export",
+    "restore": "llmft.commands.restore",
 }
 # Hydra's flags that print something instead of running the command.
-INFO_FLAGS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+INFO_FLAGS = ("--hydra-help", "--cfg", "-c", "--info", "-i")
 
 
 def main() -> None:
@@ -49,6 +49,20 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line; returns the exit code (0 done, 2 wrong input, 3 halted, 130 interrupted)."""
+    try:
+        if (text := answer(arguments, list(COMMANDS))) is not None:
+            sys.stdout.write(text)
+            return 0
+    except UserError as error:
+        return complain(error)
+    return run_command(arguments)
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run a command with Hydra; returns the exit code."""
+    # help and completion need neither Hydra nor OmegaConf
+    from llmft.config.cli_args import check_command_line, check_flags, quoted, resumed_dir, split_flags
+
     # conf/hydra defines options of plugins under their own names, with all keys
     warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema.*", category=UserWarning)
     try:

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 
 def conf_dir() -> Path:
     """Path of ``conf/``: inside the package in an installed wheel, next to ``src`` in a checkout."""
@@ -20,4 +18,6 @@ def parse_size(size: str) -> int:
 
 def prompt_config(name: str) -> Any:
     """Load a shipped config of the prompt group."""
+    from omegaconf import OmegaConf  # start-up time: help and completion need conf_dir alone
+
     return OmegaConf.load(conf_dir() / "prompt" / f"{name}.yaml")

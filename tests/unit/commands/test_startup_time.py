@@ -99,7 +99,7 @@ def test_a_function_is_compiled_when_it_is_first_called(monkeypatch: pytest.Monk
     assert double.__name__ == "double"
 
 
-@pytest.mark.parametrize("where", ["llmft.__main__.check_command_line", "llmft.sweep.results.end"])
+@pytest.mark.parametrize("where", ["llmft.config.cli_args.check_command_line", "llmft.sweep.results.end"])
 def test_a_signal_before_or_after_the_work_ends_with_130(where, tmp_path, monkeypatch):
     """In a sweep the tables are written when Hydra is done."""
 

@@ -128,8 +128,8 @@ def test_a_sweep_over_their_files_is_checked_job_by_job(tmp_path):
 
 
 @pytest.mark.parametrize("flags", [["--experimental-rerun", "x.pickle"], ["--config-path=x"], ["-cn", "x"]])
-def test_flags_that_go_around_are_refused_also_beside_help(flags, llmft):
-    code, _, err = llmft("--help", *flags)
+def test_flags_that_go_around_are_refused_also_beside_cfg(flags, llmft):
+    code, _, err = llmft("--cfg", "job", *flags)
     assert code == 2
     assert err.startswith("llmft: --")
     with pytest.raises(UserError):

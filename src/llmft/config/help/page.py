@@ -1,0 +1,147 @@
+"""Help pages for the terminal: an overview, a command's keys, a group's options and keys."""
+
+import shutil
+import textwrap
+from collections.abc import Iterable, Iterator
+
+from llmft.config.help.catalog import Catalog, Key, first_sentence
+
+WIDTH = 80
+OVERVIEW = """\
+llmft fine-tunes encoder-decoder and decoder-only language models on instruction
+data, and evaluates, serves and exports them.
+
+usage: llmft [COMMAND] [group=option ...] [key=value ...]    or python -m llmft
+
+  llmft model=smollm2_135m data=academic peft=lora
+  llmft answer run=outputs/RUN question="What is label masking?"
+  llmft -m model=gpt2,flan_t5_small peft=none,lora    (every combination)
+
+commands:
+{commands}
+
+more:
+  llmft COMMAND --help    groups and keys of a command, with their defaults
+  llmft help=GROUP        options and keys of a group, such as model or data
+  llmft --cfg job         the config; --config-dir=DIR adds YAML files of yours
+  llmft completion SHELL  a completion script for bash, zsh or fish
+"""
+
+
+def overview(catalog: Catalog, commands: Iterable[str]) -> str:
+    """What llmft does, examples, and its commands."""
+    listed = {name: first_sentence(catalog.command(name).sentence) for name in commands}
+    return OVERVIEW.format(commands=two_columns(listed))
+
+
+def of_command(catalog: Catalog, name: str) -> str:
+    """A command: its keys, and its groups with their options."""
+    command = catalog.command(name)
+    options = " [group=option ...]" if command.groups else ""
+    parts = [textwrap.fill(f"usage: llmft {command.usage}{options} [key=value ...]", columns()), fill(command.sentence)]
+    sections: dict[str, list[Key]] = {"": []}
+    for key in command.keys.values():
+        sections.setdefault(key.name.partition(".")[0] if "." in key.name else "", []).append(key)
+    parts += [f"{section or 'keys'}:\n{key_table(keys)}" for section, keys in sections.items() if keys]
+    if command.groups:
+        groups = {f"{group}={default.option}": group_line(catalog, group) for group, default in command.groups.items()}
+        parts.append(f"groups (llmft {name} help=GROUP: their options and keys):\n{two_columns(groups)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def group_line(catalog: Catalog, group: str) -> str:
+    """A group's sentence and its options."""
+    options, sentence = ", ".join(catalog.groups.get(group, [])), catalog.group_sentence(group)
+    return f"{sentence}: {options}" if sentence else options
+
+
+def of_group(catalog: Catalog, group: str, default: str | None, chosen: str | None) -> str:
+    """A group: its options, and the keys of one of them with its values.
+
+    Args:
+        catalog: Of all configs.
+        group: E.g. ``peft``.
+        default: The option that is used without ``group=option``, if any.
+        chosen: The option that the command line names.
+    """
+    options = {o + " (default)" * (o == default): option_line(catalog, group, o) for o in catalog.groups[group]}
+    parts = [f"{group}=OPTION:\n{two_columns(options)}"]
+    shown = chosen or default or catalog.groups[group][0]
+    file, keys = catalog.file(group, shown), catalog.keys(group, shown)
+    if chosen and file.comment:
+        parts.append(fill(file.comment))
+    if file.overrides:
+        parts.append(f"{group}={shown} sets:\n" + "\n".join(f"  {d.group}={d.option}" for d in file.overrides))
+    if keys:
+        table = key_table(collapsed(catalog, group, shown, keys.values()))
+        parts.append(f"keys, with the values of {group}={shown}:\n{table}")
+    parts += more_keys(catalog, group, set(keys))
+    return "\n\n".join(parts) + "\n"
+
+
+def more_keys(catalog: Catalog, group: str, known: set[str]) -> Iterator[str]:
+    """Tables of the keys that only some options have; of options that set keys of other groups, a pointer."""
+    if any(catalog.file(group, option).is_global for option in catalog.groups[group]):
+        yield fill(f"They set keys of other groups; llmft help={group} {group}=OPTION shows which.")
+        return
+    for option in catalog.groups[group]:
+        more = [key for name, key in catalog.keys(group, option).items() if name not in known]
+        if more:
+            yield f"keys of {group}={option}:\n{key_table(collapsed(catalog, group, option, more))}"
+            known |= {key.name for key in more}
+
+
+def of_section(catalog: Catalog, command: str, section: str) -> str:
+    """The keys of a section of a command, such as ``serve``."""
+    found = [key for name, key in catalog.command(command).keys.items() if name.startswith(f"{section}.")]
+    return f"{section}, keys of llmft {command}:\n{key_table(found)}\n"
+
+
+def option_line(catalog: Catalog, group: str, option: str) -> str:
+    """The first sentence on an option."""
+    return first_sentence(catalog.file(group, option).comment)
+
+
+def collapsed(catalog: Catalog, group: str, option: str, keys: Iterable[Key]) -> Iterator[Key]:
+    """Keys of an option; a complete option that it holds (``data.sets.academic``) is one line."""
+    inside = {f"{group}.{d.package}.": d.group or group for d in catalog.file(group, option).defaults if d.package}
+    seen = set()
+    for key in keys:
+        above = next((prefix for prefix in inside if key.name.startswith(prefix)), None)
+        if above is None:
+            yield key
+        elif above not in seen:
+            seen.add(above)
+            yield Key(f"{above}*", "...", f"the keys of {inside[above]}=")
+
+
+def key_table(keys: Iterable[Key]) -> str:
+    """``key=default`` and the comment, in two columns."""
+    return two_columns({f"{key.name}={key.default}": key.comment for key in keys}, width=32)
+
+
+def two_columns(rows: dict[str, str], width: int = 0) -> str:
+    """Texts behind names, wrapped; a name that is too long stands on a line of its own."""
+    total = columns()
+    width = width or min(max(map(len, rows), default=0), 26) + 2
+    lines = []
+    for name, text in rows.items():
+        wrapped = textwrap.wrap(text, total - width - 2, break_on_hyphens=False) or [""]
+        if len(name) > width - 2:
+            lines += textwrap.wrap(name, total, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+            name = ""
+            if not text:
+                continue
+        lines += [f"  {name:<{width}}{wrapped[0]}".rstrip(), *(" " * (width + 2) + line for line in wrapped[1:])]
+    return "\n".join(lines)
+
+
+def fill(text: str) -> str:
+    """A paragraph that begins with a capital letter."""
+    text = text[:1].upper() + text[1:]
+    return textwrap.fill(text, columns())
+
+
+def columns() -> int:
+    """Width of the page: of the terminal, from 60 to 100; 80 in a file."""
+    return max(60, min(shutil.get_terminal_size((WIDTH, 24)).columns, 100))

@@ -1,0 +1,89 @@
+"""Candidates of the shell completion, and what they import."""
+
+import subprocess
+import sys
+
+import pytest
+
+from llmft.__main__ import COMMANDS
+from llmft.config.help import answer
+
+
+def offered(*words: str) -> list[str]:
+    """The candidates for the last word."""
+    text = answer(["__complete", *words], list(COMMANDS))
+    assert text is not None
+    return [line.partition("\t")[0] for line in text.splitlines() if line]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["tra"], ["train", "trainer=", "trainer."]),
+        (["expo"], ["export"]),
+        (["completion", ""], ["bash", "zsh", "fish"]),
+        (["--cfg", "j"], ["job"]),
+        (["--ver"], ["--version"]),
+        (["data=a"], ["data=academic", "data=alpaca"]),
+        (["hydra/sweeper="], ["hydra/sweeper=optuna"]),
+        (["+data@data.sets.mine=cu"], ["+data@data.sets.mine=custom"]),
+        (["data.too_long=t"], ["data.too_long=trim_prompt", "data.too_long=trim_answer"]),
+        (["data.shuffle="], ["data.shuffle=true", "data.shuffle=false"]),
+        (["data.batching=to"], ["data.batching=tokens"]),
+        (["preview", "preview."], ["preview.rows=", "preview.ids="]),
+        (["export", "z"], ["zip="]),
+        (["answer", "pe"], []),  # not a group of answer
+        (["evaluate", "data."], ["data.path=", "data.limit="]),
+        (["callbacks.nan_guard.ex"], ["callbacks.nan_guard.explode_factor=", "callbacks.nan_guard.explode_steps="]),
+        (["callbacks.nan"], ["callbacks.nan_guard."]),
+        (["peft=unfreeze", "peft.sch"], ["peft.schedule="]),
+        (["peft.sch"], []),
+        (["-m", "model=gpt2,tiny_g"], ["model=gpt2,tiny_gemma", "model=gpt2,tiny_gpt2"]),
+        (["help=op"], ["help=optim"]),
+        (["data.path="], [":files"]),
+        (["export", "run=out"], [":files"]),
+        (["data.sets.academic.path=x"], [":files"]),
+        (["--config-dir="], [":files"]),
+        (["no_such_key=x"], []),
+    ],
+)
+def test_candidates(words: list[str], expected: list[str]):
+    assert offered(*words) == expected
+
+
+def test_an_empty_word_offers_commands_groups_and_keys_without_templates():
+    found = offered("")
+    assert set(COMMANDS) <= set(found)
+    assert {"model=", "seed=", "completion", "help="} <= set(found)
+    assert not [word for word in found if word.startswith("_") or word.endswith(".")]
+    assert "train" not in offered("train", "")
+
+
+def test_a_users_options_are_offered(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("name: mine\n")
+    assert offered(f"--config-dir={tmp_path}", "model=mi") == ["model=mine"]
+    assert offered("--config-dir", str(tmp_path), "model=mi") == ["model=mine"]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("llmft answer inp", ["input=", "input_format="]),
+        ("llmft answer form", ["format="]),
+        ("llmft data=academic ", offered("data=academic", "")),
+        ("llmft answer question='what is t", []),  # inside quotes
+    ],
+)
+def test_a_line_of_bash_is_split_into_words(line: str, expected: list[str]):
+    assert offered("--bash", line) == expected
+
+
+def test_completion_and_version_import_no_library():
+    code = (
+        "import sys; from llmft.__main__ import run\n"
+        "for line in (['__complete', 'data.'], ['--version'], ['--help'], ['train', '--help'], ['help=data']): assert run(line) == 0\n"
+        "sys.exit(str([m for m in ('hydra', 'omegaconf', 'pydantic', 'torch', 'transformers', 'lightning') if m in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr == "[]\n"
