@@ -137,6 +137,7 @@ ELSEWHERE = {
     "hub=": "the Hub's API",
     "judge=": "needs a judge",
     "trainer=": "needs more devices",
+    "peft.distill_from=": "needs a teacher",
     "--config-dir": "needs a package of the reader's",
     "logger=": "an extra",
 }
@@ -194,7 +195,7 @@ def at_hand(desk: Path, words: list[str], llmft: Any) -> None:
     for word in rest:
         key, _, value = word.partition("=")
         place = desk / value
-        if key in ("run", "resume") and not (place / "model").is_dir() and command != "replay":
+        if key in ("run", "resume", "peft.adapter") and not (place / "model").is_dir() and command != "replay":
             shutil.rmtree(place, ignore_errors=True)
             shutil.copytree(desk / "made" / "0", place)
             config = (place / "config.yaml").read_text().replace(str(desk / "made" / "0"), str(place))

@@ -137,6 +137,16 @@ def _shared_and_packed(cfg: DictConfig) -> Faults:
         yield "data.batching=packed: calls the encoder separately for a seq2seq model, which trainer=fsdp cannot; use tokens"
 
 
+@cross_field("trainer.strategy", "peft.quantise")
+def _sharded_int8(cfg: DictConfig) -> Faults:
+    if cfg.trainer.strategy == "fsdp" and cfg.peft.quantise == "int8":
+        # bitsandbytes keeps the scales on the Int8Params object, which fully_shard replaces
+        yield (
+            "peft.quantise=int8: trainer=fsdp would separate the weights from their scales; "
+            "use peft=qlora, or trainer=ddp"
+        )
+
+
 @cross_field("scheduler.warmup_steps", "trainer.max_steps")
 def _warm_up(cfg: DictConfig) -> Faults:
     warmup, steps = cfg.scheduler.warmup_steps, cfg.trainer.max_steps

@@ -1,0 +1,202 @@
+"""The table of docs/support.md: what it calls refused is refused with that message, what it calls tested trains."""
+
+import csv
+import json
+import math
+from collections.abc import Collection
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from llmft import Run, UserError, train
+from llmft.config.validate import check
+from llmft.models.architecture_check import architecture_faults
+from llmft.models.backbone import tiny
+from tests.conftest import cli
+from tests.support.hub_stub import TOKEN, hub
+from tests.support.support_matrix import (
+    ADAPTERS,
+    BATCHING,
+    DEVICE,
+    EXPORT,
+    FAMILY,
+    GPU,
+    METHOD,
+    PRECISION,
+    SEVERAL,
+    Setting,
+    refusals,
+    settings,
+    status,
+)
+
+SHORT = (
+    "data=alpaca", "data.path=sample", "data.limit=40", "data.split={val: 0.2}", "data.max_prompt_tokens=256", "data.max_answer_tokens=128", "trainer.max_steps=2",
+    "trainer.log_every_n_steps=1", "questions=0", "evaluate.rows=0", "report.write=false", "logger=none", "callbacks.samples.number=0",
+    "callbacks.progress.refresh_rate=0", "model.dropout=0", "optim.lr=1e-3", "scheduler=constant",
+)  # fmt: skip
+QUANTIZED = {"QLoRA NF4", "QLoRA FP4", "LoRA on int8"}
+REFUSED = [s for s in settings() if refusals(s) and not s.export]
+TRAINED = [s for s in settings() if status(s) == "tested" and not s.export]
+EXPORTED = [s for s in settings() if s.export and s.device not in GPU]
+# In the default run: every refusal, alone or with others.
+FAST_REFUSED = {str(refusals(s)): s for s in reversed(REFUSED)}.values()
+# In the default run: both families, a method of each kind, four batchings, both precisions, one process.
+FAST = {
+    Setting("seq2seq", "QLoRA NF4", "packed"),
+    Setting("causal", "DoRA", "tokens"),
+    Setting("causal", "distillation", "streaming"),
+}
+
+
+def slow(found: list[Setting], fast: Collection[Setting]) -> list[Any]:
+    return [pytest.param(s, id=str(s), marks=() if s in fast else pytest.mark.slow) for s in found]
+
+
+def line(setting: Setting, teacher: object = "gpt2") -> list[str]:
+    """The command line of a setting, with a batch of 4 examples over all processes and no dropout."""
+    examples = 2 if setting.device in SEVERAL else 4
+    overrides = setting.overrides().format(teacher=teacher).split()
+    lora = ["peft.dropout=0"] if setting.method in ADAPTERS else []
+    return [*overrides, *SHORT, *lora, f"data.batch_size={examples}"]
+
+
+def messages(cfg: Any) -> set[str]:
+    """What the checks before a training say."""
+    try:
+        check(cfg, architecture=architecture_faults)
+    except UserError as error:
+        head, *faults = str(error).split("\n  - ")
+        return set(faults) or {head}
+    return set()
+
+
+def expected(setting: Setting) -> set[str]:
+    return {refusal.message for refusal in refusals(setting)}
+
+
+@pytest.mark.parametrize("setting", slow(REFUSED, fast=FAST_REFUSED))
+def test_a_refused_setting_is_refused_with_its_messages(setting, load):
+    assert messages(load(*line(setting))) == expected(setting)
+
+
+@pytest.mark.slow
+def test_a_combination_is_refused_exactly_where_the_table_says(load, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # or every setting on a GPU would be refused here
+    for chosen in product(FAMILY, METHOD, BATCHING, PRECISION, DEVICE):
+        setting = Setting(*chosen)
+        assert messages(load(*line(setting))) == expected(setting), setting
+
+
+class Trained(NamedTuple):
+    """What a training left behind."""
+
+    path: Path
+    before: float
+    after: float
+    losses: list[float]
+    total: int
+    trainable: int
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """Train a setting, once."""
+    found: dict[Setting, Trained] = {}
+    teachers = {"seq2seq": "t5", "causal": "llama"}
+
+    def teacher(family: str) -> Path:
+        folder = tmp_path_factory.getbasetemp() / f"teacher-{family}"
+        if not folder.exists():
+            tiny.build(teachers[family], folder)
+        return folder
+
+    def run(setting: Setting) -> Trained:
+        setting = setting._replace(export="")
+        if setting not in found:
+            path = tmp_path_factory.mktemp("runs") / "run"
+            words = [*line(setting, teacher(setting.family)), f"output_dir={path}"]
+            if setting.device in SEVERAL:  # Lightning starts the other process with the same command line
+                done = cli(*words, cwd=path.parent)
+                assert done.returncode == 0, done.stderr
+            else:
+                train(words)
+            found[setting] = read(path)
+        return found[setting]
+
+    return run
+
+
+def read(path: Path) -> Trained:
+    record = json.loads((path / "run.json").read_text())
+    assert record["status"] == "finished"
+    rows = list(csv.DictReader((path / "metrics.csv").open()))
+    losses = [float(row["train/loss"]) for row in rows if row.get("train/loss")]
+    before, after = (record["metrics"][when]["val/loss"] for when in ("before", "after"))
+    return Trained(path, before, after, losses, record["parameters"]["total"], record["parameters"]["trainable"])
+
+
+@pytest.mark.parametrize("setting", slow(TRAINED, fast=FAST))
+def test_a_tested_setting_trains(setting, trained):
+    run = trained(setting)
+    assert len(run.losses) == 2
+    assert all(map(math.isfinite, (*run.losses, run.before, run.after)))
+    assert run.after < run.before
+    check_method(setting, run)
+    # the loss before training is that of the plain model, to the rounding of the base and of the precision
+    stream = {"batching": setting.batching} if setting.batching == "streaming" else {}  # splits by another rule
+    plain = trained(Setting(setting.family, "full")._replace(**stream)).before
+    exact = setting.method not in QUANTIZED and setting.precision == "32-true"
+    assert run.before == pytest.approx(plain, rel=1e-5 if exact else 2e-2)
+    assert exact or abs(run.before - plain) > 1e-6 * plain
+    if setting.device not in SEVERAL:
+        return
+    assert "for 2 processes" in (run.path / "log.txt").read_text()
+    if setting.batching == "rows":
+        one = trained(setting._replace(device="CPU"))  # 2 processes x 2 examples against 1 x 4
+        rounding = 1e-4 if setting.precision == "32-true" else 1e-2
+        assert (*run.losses, run.after) == pytest.approx((*one.losses, one.after), rel=rounding)
+
+
+def check_method(setting: Setting, run: Trained) -> None:
+    """The saved weights and the number of trainable parameters are those of the method."""
+    files = {file.name for file in (run.path / "model").iterdir()}
+    if setting.method not in ADAPTERS:
+        assert "model.safetensors" in files
+        assert "adapter_model.safetensors" not in files
+        assert run.trainable == run.total if setting.method != "head" else run.trainable < run.total / 4
+        return
+    assert "adapter_model.safetensors" in files
+    assert run.trainable < run.total / 4
+    adapter = json.loads((run.path / "model" / "adapter_config.json").read_text())
+    assert (adapter["use_dora"], adapter["use_rslora"]) == (setting.method == "DoRA", setting.method == "rsLoRA")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", EXPORTED, ids=str)
+def test_an_export(setting, trained, tmp_path, monkeypatch):
+    """``export`` compares the logits of what it wrote by itself, and keeps nothing that differs."""
+    run = Run(trained(setting).path)
+    words = dict(word.split("=") for word in EXPORT[setting.export].split())
+    wanted: dict[str, Any] = {"form": words["form"], "zip": "zip" in words}
+    if refused := expected(setting):
+        with pytest.raises(UserError) as error:
+            run.export(tmp_path / "out", **wanted)
+        assert {str(error.value)} == refused
+        assert not list(tmp_path.iterdir())
+        return
+    if setting.export != "Hub":
+        run.export(tmp_path / "out", **wanted)
+        held = {path.name for path in (tmp_path / "out").iterdir()} if setting.export != "zip" else set()
+        weights = "adapter_model.safetensors" if setting.export == "adapter" else "model.safetensors"
+        assert weights in held or (tmp_path / "out.zip").stat().st_size > 100_000
+        return
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with hub() as stub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", stub.url)
+        run.export(hub="me/model", **wanted)
+    assert {"model.safetensors", "config.json", "README.md"} <= stub.files.keys()
