@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from llmft.data.records import Example, Row, RowError, Turn, checked_text, shown, text_of, turns_of, value_of
+from llmft.data.messages import turns_of
+from llmft.data.records import Example, NotTrainedError, Row, RowError, Turn, checked_text, shown, text_of, value_of
 
 if TYPE_CHECKING:
     from llmft.data.datamodule import InstructionDataModule
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Example",
     "InstructionDataModule",
+    "NotTrainedError",
     "Row",
     "RowError",
     "Turn",

@@ -1,14 +1,17 @@
-"""Academic question answering: textbook answers in chat JSONL."""
+"""Academic question answering: textbook answers in chat JSONL, and any other file of conversations."""
 
 from llmft.data.datamodule import InstructionDataModule
-from llmft.data.records import Example, Row, turns_of, value_of
+from llmft.data.messages import chat_example
+from llmft.data.records import Example, Row
 
 
 class Academic(InstructionDataModule):
-    """``messages``: an optional system turn, user and assistant in turn; the last assistant turn is the answer."""
+    """``messages``: an optional system turn, user and assistant in turn; the last assistant turn is the answer.
+
+    ``system``, ``tools``, ``weight`` and ``label`` are read where a row has them.
+    """
 
     @staticmethod
     def to_example(row: Row) -> Example:
         """A row's turns but the last, and the last as the answer."""
-        *context, answer = turns_of(value_of(row, "messages"))
-        return Example(tuple(context), answer.content)
+        return chat_example(row)

@@ -1,20 +1,22 @@
 """Rows with fields of any name; ``data.columns`` maps them."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from llmft.data.datamodule import InstructionDataModule
-from llmft.data.records import Example, Row, RowError, Turn, checked_text, shown, text_of, turns_of, value_of
+from llmft.data.messages import chat_example, history_of, row_weight
+from llmft.data.records import Example, Row, RowError, Turn, checked_text, shown, text_of, value_of
 from llmft.data.sources import read
 from llmft.data.sources.format_hint import columns_for
 from llmft.utils.errors import UserError
 from llmft.utils.shell import argument
 
-FLAT = ("instruction", "input", "output", "system", "id")
-CHAT = ("messages", "system", "id")
-# What ShareGPT and its descendants call the roles.
-ROLES = {"human": "user", **dict.fromkeys(("gpt", "chatgpt", "bard", "bing", "model"), "assistant")}
+FLAT = ("instruction", "input", "output", "system", "history", "reasoning", "weight", "id")
+CHAT = ("messages", "system", "tools", "weight", "id")
+# Columns that a chat row has under their own names, unless data.columns says otherwise.
+OPTIONAL = ("system", "tools", "weight")
 
 
 class Custom(InstructionDataModule):
@@ -33,14 +35,22 @@ class Custom(InstructionDataModule):
     def to_example(self, row: Row) -> Example:  # pyright: ignore[reportIncompatibleMethodOverride] (it needs the columns)
         """The example of a row, its fields found by ``columns``."""
         self._check_fields(row)
-        system, id_ = self._optional(row, "system"), self._id(row)
-        if "messages" in self.column_names:
-            field = self.column_names["messages"]
-            *context, answer = turns_of(plain_messages(value_of(row, field), field), field)
-            example = Example(tuple(context), answer.content, id_)
-            return example.with_system(system if system.strip() else None)
-        turn = Turn("user", text_of(row, self.column_names["instruction"]), self._optional(row, "input"))
-        example = Example((turn,), text_of(row, self.column_names["output"]), id_)
+        return replace(self._chat(row) if "messages" in self.column_names else self._flat(row), id=self._id(row))
+
+    def _chat(self, row: Row) -> Example:
+        named = {role: self.column_names.get(role, role) for role in OPTIONAL}
+        return chat_example(row, self.column_names["messages"], **named)
+
+    def _flat(self, row: Row) -> Example:
+        names = self.column_names
+        turn = Turn("user", text_of(row, names["instruction"]), self._optional(row, "input"))
+        example = Example(
+            (*(history_of(row, names["history"]) if "history" in names else ()), turn),
+            text_of(row, names["output"]),
+            reasoning=self._optional(row, "reasoning") or None,
+            weight=row_weight(row, names["weight"]) if "weight" in names else 1.0,
+        )
+        system = self._optional(row, "system")
         return example.with_system(system if system.strip() else None)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -98,36 +108,3 @@ def column_faults(columns: Mapping[str, str], fields: Callable[[], str] = str) -
 
 def _listed(row: Row) -> str:
     return ", ".join(str(name) if str(name).isprintable() else shown(name) for name in row) or "no fields"
-
-
-def plain_messages(messages: object, field: str) -> object:
-    """Messages with ``from`` and ``value``, or with content in parts, as those with ``role`` and a text.
-
-    Raises:
-        RowError: A part is no text; names the entry.
-    """
-    if not isinstance(messages, Sequence) or isinstance(messages, str):
-        return messages  # turns_of says what is wrong
-    return [_plain(message, f"{field}[{number}]") for number, message in enumerate(messages)]
-
-
-def _plain(message: object, place: str) -> object:
-    if not isinstance(message, Mapping):
-        return message
-    if "from" in message and "role" not in message:
-        role = message["from"]
-        message = {
-            "role": ROLES.get(role, role) if isinstance(role, str) else role,
-            "content": value_of(message, "value", place),
-        }
-    content = message.get("content")
-    if isinstance(content, list):
-        texts = [_part(part, f"{place}.content[{number}]") for number, part in enumerate(content)]
-        return {**message, "content": "".join(texts)}
-    return message
-
-
-def _part(part: object, place: str) -> str:
-    if isinstance(part, Mapping) and part.get("type") == "text":
-        return checked_text(part.get("text"), f"{place}.text", blank=True)
-    raise RowError(place, f"must be a part of type text, got {shown(part)}")

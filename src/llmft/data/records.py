@@ -8,7 +8,6 @@ from typing import Any
 
 Row = Mapping[str, Any]
 HALF = re.compile("[\ud800-\udfff]")
-ROLES = ("system", "user", "assistant")
 
 
 class RowError(ValueError):
@@ -18,6 +17,20 @@ class RowError(ValueError):
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
+
+
+class NotTrainedError(RowError):
+    """A valid row that says itself that it is not to be trained; it is dropped and counted, whatever ``data.invalid`` is.
+
+    Args:
+        field: The field that says so.
+        reason: What it says.
+        why: The short reason that is counted.
+    """
+
+    def __init__(self, field: str, reason: str, why: str) -> None:
+        super().__init__(field, reason)
+        self.why = why
 
 
 @dataclass(frozen=True)
@@ -122,7 +135,7 @@ class Example:
 
     def with_system(self, system: str | None) -> "Example":
         """The example with a system prompt, unless it has its own."""
-        if not system or self.context[0].role == "system":
+        if not system or self.context[0].role in ("system", "developer"):
             return self
         return replace(self, context=(Turn("system", system), *self.context))
 
@@ -177,32 +190,3 @@ def checked_text(value: object, field: str, *, blank: bool = False) -> str:
     if HALF.search(value):
         raise RowError(field, f"holds half of a surrogate pair, which is no character: {shown(value)}")
     return value
-
-
-def turns_of(messages: object, field: str = "messages") -> tuple[Turn, ...]:
-    """Chat messages as turns: an optional system turn, then user and assistant alternating, assistant last.
-
-    Raises:
-        RowError: The list, an entry, a role or the order is wrong; names the entry.
-    """
-    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise RowError(field, f"must be a list of turns, got {shown(messages)}")
-    turns = []
-    for number, message in enumerate(messages):
-        place = f"{field}[{number}]"
-        role, content = value_of(message, "role", place), value_of(message, "content", place)
-        if role not in ROLES:
-            raise RowError(f"{place}.role", f"must be one of {', '.join(ROLES)}, got {shown(role)}")
-        turns.append(Turn(role, checked_text(content, f"{place}.content")))
-    _check_order(turns, field)
-    return tuple(turns)
-
-
-def _check_order(turns: Sequence[Turn], field: str) -> None:
-    first = 1 if turns[0].role == "system" else 0
-    for number, turn in enumerate(turns[first:], start=first):
-        wanted = ("user", "assistant")[(number - first) % 2]
-        if turn.role != wanted:
-            raise RowError(f"{field}[{number}].role", f"must be {wanted} here, got {shown(turn.role)}")
-    if turns[-1].role != "assistant":
-        raise RowError(f"{field}[{len(turns) - 1}].role", f"the last turn must be assistant, got {turns[-1].role}")

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmft.data.records import Example, RowError, Turn, shown, text_of, turns_of
+from llmft.data.messages import OTHER_NAMES, turns_of
+from llmft.data.records import Example, RowError, Turn, shown, text_of
 from llmft.data.sources import SAMPLES, lines_of, read_file
+from llmft.data.tool_calls import tool_texts
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
 
@@ -53,7 +55,8 @@ def to_question(row: Any, place: str) -> Example:
     """
     number = place.rpartition(":")[2]
     if isinstance(row, Mapping) and "messages" in row:
-        example = Example(_context(row["messages"]), "", _id(row, number), place)
+        tools = tool_texts(row.get("tools"), "tools")
+        example = Example(_context(row["messages"]), "", _id(row, number), place, tools=tools)
     else:
         name = "instruction" if isinstance(row, Mapping) and "instruction" in row else "question"
         material = text_of(row, "input", blank=True) if isinstance(row, Mapping) and row.get("input") else ""
@@ -65,7 +68,7 @@ def to_question(row: Any, place: str) -> Example:
 
 def _context(messages: Any) -> tuple[Turn, ...]:
     if isinstance(messages, list) and messages and isinstance(messages[-1], Mapping):
-        if messages[-1].get("role") == "assistant":
+        if OTHER_NAMES.get(role := messages[-1].get("role", messages[-1].get("from")), role) == "assistant":
             messages = messages[:-1]
         # turns_of checks complete rows, so an answer is added and removed again
         return turns_of([*messages, {"role": "assistant", "content": "?"}])[:-1]

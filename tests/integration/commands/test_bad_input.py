@@ -23,7 +23,7 @@ FILES = {
     "a number": (row(user="Q", assistant=7), "rows.jsonl:1: messages[1].content: must be text, got 7"),
     "wrong role": (
         row(user="Q", bot="A"),
-        'rows.jsonl:1: messages[1].role: must be one of system, user, assistant, got "bot"',
+        'rows.jsonl:1: messages[1].role: must be one of system, developer, user, assistant, tool, got "bot"',
     ),
     "empty answer": (row(user="Q", assistant=""), 'rows.jsonl:1: messages[1].content: must not be blank, got ""'),
     "not UTF-8": (

@@ -74,7 +74,7 @@ FAULTS = [
     (
         Academic,
         {"messages": [{"role": "bot", "content": "x"}, A]},
-        'messages[0].role: must be one of system, user, assistant, got "bot"',
+        'messages[0].role: must be one of system, developer, user, assistant, tool, got "bot"',
     ),
     (Academic, {"messages": [{"role": ["user"], "content": "x"}, A]}, "messages[0].role: must be one of"),
     (Academic, {"messages": [Q, {"role": "assistant", "content": " "}]}, "messages[1].content: must not be blank"),

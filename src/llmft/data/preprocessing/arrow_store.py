@@ -15,7 +15,10 @@ from llmft.data.tokenization.codec import EncodedExample
 
 T = TypeVar("T")
 
-EXAMPLES = pa.schema([(name, pa.string()) for name in ("place", "id", "source", "context", "answer")])
+EXAMPLES = pa.schema([(name, pa.string()) for name in ("place", "id", "source", "context", "answer", "more")])
+# Attributes that few turns and few examples have; they are stored where they are not the default.
+OF_TURN = ("reasoning", "tool_calls", "name", "tool_call_id", "weight")
+OF_EXAMPLE = ("reasoning", "tool_calls", "tools", "weight", "answer_weight")
 IDS = pa.list_(pa.int32())
 ENCODED = pa.schema(
     [("place", pa.string()), ("input_ids", IDS), ("labels", IDS), ("lost", pa.string())]
@@ -138,19 +141,35 @@ def encoded_of(row: dict[str, Any]) -> EncodedExample:
 
 def example_of(row: dict[str, Any]) -> Example:
     """An example from its stored row."""
-    context = tuple(Turn(*turn) for turn in json.loads(row["context"]))
-    return Example(context, row["answer"], row["id"], row["place"], row["source"])
+    context = tuple(Turn(*texts, **_arguments(more)) for *texts, more in json.loads(row["context"]))
+    more = _arguments(json.loads(row["more"])) if row["more"] else {}
+    return Example(context, row["answer"], row["id"], row["place"], row["source"], **more)
+
+
+def _arguments(more: dict[str, Any]) -> dict[str, Any]:
+    """Stored attributes as arguments: JSON has no tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in more.items()}
+
+
+def _more(of: Turn | Example, names: Sequence[str]) -> dict[str, Any]:
+    """The attributes of a turn or an example that are not the default."""
+    defaults = type(of).__dataclass_fields__
+    return {name: value for name in names if (value := getattr(of, name)) != defaults[name].default}
 
 
 def example_batch(examples: Sequence[Example]) -> pa.RecordBatch:
     """Examples as a record batch."""
-    contexts = [[(turn.role, turn.content, turn.input) for turn in example.context] for example in examples]
+    contexts = [
+        [(turn.role, turn.content, turn.input, _more(turn, OF_TURN)) for turn in example.context]
+        for example in examples
+    ]
     columns = [
         [example.place for example in examples],
         [example.id for example in examples],
         [example.source for example in examples],
         [json.dumps(context, ensure_ascii=False) for context in contexts],
         [example.answer for example in examples],
+        [json.dumps(more, ensure_ascii=False) if more else None for more in (_more(e, OF_EXAMPLE) for e in examples)],
     ]
     return pa.record_batch([pa.array(column, pa.string()) for column in columns], schema=EXAMPLES)
 

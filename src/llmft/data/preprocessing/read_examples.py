@@ -1,7 +1,7 @@
 """The raw rows of a source -> validated examples in a file, and counts of the rows that were dropped."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 from llmft.data.preprocessing.arrow_store import EXAMPLES, example_batch, writing
 from llmft.data.preprocessing.cache import key_of
 from llmft.data.preprocessing.row_counts import RowCounts
-from llmft.data.records import Example, Row, RowError
+from llmft.data.preprocessing.unread_fields import TrackedRow
+from llmft.data.records import Example, NotTrainedError, Row, RowError
 from llmft.data.sources import ParsedRow, Source, read
 from llmft.data.sources.format_hint import looks_like
 from llmft.utils.errors import UserError
@@ -57,8 +58,11 @@ class ExampleReader:
                 break
             counts.read += 1
             try:
-                example = self._example(located)
+                example, ignored = self._example(located)
                 self._check_repeated(example, seen)
+            except NotTrainedError as error:
+                counts.drop(located.place, error.field, error.reason, error.why)
+                continue
             except RowError as error:
                 repeated = error.field == "duplicate"
                 if not (faults or counts.dropped):
@@ -72,6 +76,7 @@ class ExampleReader:
                     break
                 continue
             found += 1
+            counts.ignore(ignored)
             yield example
         if hint and not found:
             raise UserError(f"data.path={self.source.given}: {counts.first}{hint}")
@@ -82,12 +87,15 @@ class ExampleReader:
         if faults:
             raise UserError.from_faults(f"data.path={self.source.given}", [_line(*item) for item in faults.items()])
 
-    def _example(self, located: ParsedRow) -> Example:
+    def _example(self, located: ParsedRow) -> tuple[Example, Collection[str]]:
+        """The example of a row, and the names of the fields that its data set did not read."""
         if located.fault:
             raise RowError("row", located.fault)
-        example = self.to_example(located.row).with_system(self.system)
+        row = TrackedRow(located.row) if type(located.row) is dict else located.row
+        example = self.to_example(row).with_system(self.system)
         number = located.place.rpartition(":")[2]
-        return replace(example, id=example.id or number, place=located.place, source=self.name)
+        example = replace(example, id=example.id or number, place=located.place, source=self.name)
+        return example, row.unread() if isinstance(row, TrackedRow) else ()
 
     def _check_repeated(self, example: Example, seen: dict[bytes, str]) -> None:
         if self.duplicates == "keep":
@@ -134,7 +142,9 @@ def examples_key(readers: Sequence[ExampleReader], fingerprint: dict[str, Any]) 
 
 
 def _digest(example: Example) -> bytes:
-    return hashlib.blake2b(repr((example.context, example.answer)).encode(), digest_size=16).digest()
+    return hashlib.blake2b(
+        repr((example.context, example.reply, example.tools, example.weight)).encode(), digest_size=16
+    ).digest()
 
 
 def _batched(examples: Iterator[Example]) -> Iterator[list[Example]]:

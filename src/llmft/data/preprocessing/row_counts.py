@@ -4,7 +4,7 @@ import json
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,8 @@ class RowCounts:
     files: list[Path] = field(default_factory=list)
     control_rows: int = 0
     control_tokens: Counter[str] = field(default_factory=Counter)
+    ignored_rows: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
 
     def drop(self, place: str, name: str, reason: str, why: str) -> None:
         """Count and list a dropped row: ``why`` is the short reason that is counted, ``reason`` the full one."""
@@ -70,6 +72,11 @@ class RowCounts:
     def note(self, place: str, name: str, reason: str, action: str) -> None:
         """List a row for ``rejected.jsonl``."""
         self.rejected.append({"place": place, "field": name, "reason": reason, "action": action})
+
+    def ignore(self, names: Collection[str]) -> None:
+        """Count the fields of a row that its data set did not read."""
+        self.ignored_rows += bool(names)
+        self.ignored.update(names)
 
     def trim(self, place: str, parts: Sequence[str], cut: bool, prompt: int, answer: int, budgets: Truncation) -> None:
         """Count and list what was truncated of a kept row: parts of its prompt, and the end of its answer."""
@@ -163,6 +170,7 @@ class RowCounts:
             "untrained_turns": self.untrained_turns,
             "lost_characters": lost,
             "without_stop_token": len(self.without_stop),
+            "ignored_fields": {"rows": self.ignored_rows, "fields": dict(self.ignored.most_common())},
             "control_tokens_in_text": {"rows": self.control_rows, "tokens": dict(self.control_tokens)},
             "longest": {part: {"tokens": n, "budget": self.budgets.get(part)} for part, n in self.longest.items()},
         }
@@ -176,6 +184,10 @@ class RowCounts:
             + (f" ({dropped})" if dropped else "")
             + f"; {self.supervised_tokens:,} supervised tokens; longest in tokens: {longest}"
         ]
+        if self.ignored:
+            names = [name for name, _ in self.ignored.most_common(SHOWN)]
+            rest = f" and {len(self.ignored) - SHOWN} more" if len(self.ignored) > SHOWN else ""
+            lines.append(f"ignored fields: {', '.join(names)}{rest} (in {self.ignored_rows:,} rows)")
         if over := ", ".join(f"{n:,} {part}s" for part, n in sorted(self.over.items(), reverse=True) if n):
             lines.append(
                 f"over the budget: {over}, of {self.examples:,} rows; data.too_long decides what happens to them"
