@@ -1,6 +1,6 @@
 """Start-up time: until llmft prints something or finishes its first step. Prints a table of wall and CPU-seconds of complete processes.
 
-    python benchmarks/start.py [rounds=3] [only=WORD]
+    python benchmarks/start.py [rounds=3] [only=WORD,WORD]
 
 Every row is a process of its own, and the rows take turns. `import torch` in a bare interpreter, and the import of everything that a
 training needs, are the lower bounds: on a busy machine only the ratios to them are meaningful. `first step` ends with the first
@@ -30,7 +30,11 @@ LIBRARIES = "import torch, transformers, lightning.pytorch, peft"
 CASES: dict[str, tuple[str, ...]] = {
     "import torch": (sys.executable, "-c", "import torch"),
     LIBRARIES: (sys.executable, "-c", LIBRARIES),
+    "a Tab": (*LLMFT, "__complete", "data."),
+    "--version": (*LLMFT, "--version"),
     "--help": (*LLMFT, "--help"),
+    "train --help": (*LLMFT, "train", "--help"),
+    "help=data": (*LLMFT, "help=data"),
     "--cfg job": (*LLMFT, "--cfg", "job"),
     "a mistyped key": (*LLMFT, "data.batchsize=8"),
     "a wrong value": (*LLMFT, "data.batch_size=0"),
@@ -73,13 +77,13 @@ def timed(command: tuple[str, ...]) -> tuple[float, float]:
 
 def main() -> None:
     given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    rounds, only = int(given.get("rounds", 3)), given.get("only", "")
-    cases = {name: command for name, command in CASES.items() if only in name or name.startswith("import")}
+    rounds, only = int(given.get("rounds", 3)), given.get("only", "").split(",")
+    cases = {name: CASES[name] for name in CASES if name.startswith("import") or any(word in name for word in only)}
     seen: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
     for number in range(rounds + 1):
         for name, command in cases.items():
             found = timed(command)
-            print(f"{name}: {found[0]:.1f} s, {found[1]:.1f} CPU-seconds", file=sys.stderr)
+            print(f"{name}: {found[0]:.2f} s, {found[1]:.2f} CPU-seconds", file=sys.stderr)
             if number:
                 seen[name].append(found)
     table = Table(title=f"start-up, medians of {rounds}", box=None)
@@ -88,7 +92,7 @@ def main() -> None:
     least = statistics.median(cpu for _, cpu in seen[LIBRARIES])
     for name, found in seen.items():
         wall, cpu = (statistics.median(column) for column in zip(*found, strict=True))
-        table.add_row(name, f"{wall:.1f}", f"{cpu:.1f}", f"{cpu / least:.2f}")
+        table.add_row(name, f"{wall:.2f}", f"{cpu:.2f}", f"{cpu / least:.2f}")
     Console(width=110).print(table)
 
 

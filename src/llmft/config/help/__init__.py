@@ -39,12 +39,14 @@ def answer(arguments: Sequence[str], commands: Sequence[str]) -> str | None:
         named = [word for word in arguments[1:2] if "=" not in word] or [""]
     if not named and not {"--help", "-h"} & set(arguments):
         return None
+    if first.isidentifier() and first not in (*commands, "help"):
+        return None  # no such command, which is said elsewhere
     return _help(arguments, commands, named[0] if named else "")
 
 
 def _help(arguments: Sequence[str], commands: Sequence[str], topic: str) -> str:
     catalog = _catalog(arguments)
-    given = arguments[0] if arguments[0] in commands else ""
+    given = next((argument for argument in arguments if argument in commands), "") if arguments[0] != "help" else ""
     if not topic:
         return page.of_command(catalog, given) if given else page.overview(catalog, commands)
     command = catalog.command(given or "train")

@@ -150,7 +150,7 @@ def parse(text: str) -> File:
 
 def first_sentence(text: str) -> str:
     """The first sentence, without its period."""
-    return re.split(r"\. (?=[A-Z`])", text, maxsplit=1)[0].removesuffix(".")
+    return re.split(r"\. (?=[A-Z`]|\w+=)", text, maxsplit=1)[0].removesuffix(".")
 
 
 def _default(item: yaml.Node, lines: list[str]) -> Default:

@@ -31,7 +31,7 @@ ZSH = r"""
 (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
 _llmft() {
     local -a lines complete partial shown_complete shown_partial
-    local line word
+    local line word shown
     lines=("${(@f)$(${(Q)words[1]} __complete "${(@Q)words[2,CURRENT-1]}" "${(Q)PREFIX}" 2>/dev/null)}")
     if [[ "$lines[1]" == ":files" ]]; then
         compset -P '*='
@@ -41,18 +41,24 @@ _llmft() {
     for line in $lines; do
         word="${line%%$'\t'*}"
         [[ -n "$word" ]] || continue
+        shown="${word}  ${line#*$'\t'}"
+        shown="${shown[1,COLUMNS-1]}"
         if [[ "$word" == *[=.,] ]]; then
             partial+=("$word")
-            shown_partial+=("${word}  ${line#*$'\t'}")
+            shown_partial+=("$shown")
         else
             complete+=("$word")
-            shown_complete+=("${word}  ${line#*$'\t'}")
+            shown_complete+=("$shown")
         fi
     done
     (( $#complete )) && compadd -Q -l -d shown_complete -a complete
     (( $#partial )) && compadd -Q -S '' -l -d shown_partial -a partial
 }
-compdef _llmft llmft
+if [[ "$funcstack[1]" == _llmft ]]; then  # a file of $fpath, loaded at the first Tab
+    _llmft
+else
+    compdef _llmft llmft
+fi
 """
 
 FISH = r"""

@@ -54,6 +54,13 @@ def test_a_commands_page_has_its_keys_sections_and_groups():
     assert page("help", "serve") == page("help=serve") == text
 
 
+def test_the_flag_may_stand_first_and_a_wrong_command_is_refused(llmft: Callable[..., Any]):
+    assert page("--help", "serve") == page("serve", "--help")
+    code, _, err = llmft("trian", "--help")
+    assert code == 2
+    assert err.startswith("llmft: trian: no such command. Did you mean train?")
+
+
 def test_a_groups_page_has_options_and_the_keys_of_the_chosen_one():
     text = page("help=peft")
     assert "\n  lora (default)  LoRA matrices on frozen weights\n" in text
