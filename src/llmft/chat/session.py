@@ -48,6 +48,8 @@ class ChatSession:
         if positions is None:
             return limit
         answer = generator.settings.get("max_new_tokens", 1)
+        if generator.model.config.is_encoder_decoder:  # the answer has positions of its own
+            return min(limit, positions)
         if positions <= answer:
             raise UserError(f"generation.max_new_tokens={answer}: the model has {positions} positions; lower it")
         return min(limit, positions - answer)

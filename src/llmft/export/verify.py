@@ -9,6 +9,7 @@ import torch
 from llmft.data.records import Turn
 from llmft.data.tokenization.codec import Codec
 from llmft.models.backbone import quantization
+from llmft.models.backbone.special_ids import decoder_start_id
 from llmft.utils.errors import UserError
 
 POSITIONS = 32  # logits compared per prompt; enough to use all weights, and small for large vocabularies
@@ -36,7 +37,7 @@ def logits(model: Any, ids: Sequence[int]) -> torch.Tensor:
     """Logits [T, V] in float32 on the CPU: at the prompt's last positions, or (seq2seq) with its first ids as decoder input."""
     prompt = torch.tensor([ids], device=model.device)
     if model.config.is_encoder_decoder:
-        start = torch.full((1, 1), model.config.decoder_start_token_id, device=model.device)
+        start = torch.full((1, 1), decoder_start_id(model), device=model.device)
         out = model(input_ids=prompt, decoder_input_ids=torch.cat([start, prompt[:, : POSITIONS - 1]], dim=1))
     else:
         out = model(input_ids=prompt)

@@ -11,7 +11,7 @@ from llmft.generation.decoder import Decoder
 from llmft.generation.settings import generation_config
 from llmft.generation.stream import Answer
 from llmft.metrics.text_normalization import normalize
-from llmft.models.backbone.load import max_positions
+from llmft.models.backbone.load import max_positions, needed_positions
 from llmft.utils.errors import UserError
 
 
@@ -100,8 +100,14 @@ class Generator:
             UserError: They do not.
         """
         positions, longest = max_positions(self.model.config), max(map(len, prompts), default=0)
-        needed = longest + self.settings.get("max_new_tokens", 0)
+        answer = self.settings.get("max_new_tokens", 0)
+        needed = needed_positions(self.model.config, longest, answer)
         if positions is not None and needed > positions:
+            if self.model.config.is_encoder_decoder:
+                raise UserError(
+                    f"the longest prompt has {longest} tokens, and generation.max_new_tokens={answer}; the model has {positions} "
+                    "positions for each"
+                )
             raise UserError(
                 f"the longest prompt has {longest} tokens; with generation.max_new_tokens that makes {needed},"
                 f" but the model has {positions} positions"

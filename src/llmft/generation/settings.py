@@ -31,8 +31,9 @@ def generation_config(model: Any, codec: Codec, settings: Mapping[str, Any]) -> 
     from transformers import GenerationConfig
 
     own = model.generation_config
+    fixed = {"forced_bos_token_id": next(iter(codec.target_frame.forced), None), "bad_words_ids": own.bad_words_ids}
     return GenerationConfig(
-        **settings,
+        **{**fixed, **settings},
         bos_token_id=own.bos_token_id,
         eos_token_id=stop_ids(model, codec),
         pad_token_id=codec.tokenizer.pad_token_id,

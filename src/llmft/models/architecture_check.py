@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from llmft.models import distillation
+from llmft.models.attention.restart_positions import position_modules
 from llmft.models.backbone import load
 from llmft.models.backbone.open import Backbone
 from llmft.models.peft import lora, trainable
 from llmft.utils.errors import UserError
+
+
+NO_RESTART = "has no positions that could restart in each example"
 
 
 def architecture_faults(cfg: Any, broken: Collection[str] = ()) -> list[str]:
@@ -35,6 +39,8 @@ def architecture_faults(cfg: Any, broken: Collection[str] = ()) -> list[str]:
     except UserError as error:
         return [str(error)]
     checks = {
+        ("model",): lambda: check_architecture(config),
+        ("trainer.precision",): lambda: check_precision(config, cfg),
         ("data.max_prompt_tokens", "data.max_answer_tokens", "generation.max_new_tokens"): lambda: check_positions(
             config, cfg
         ),
@@ -53,11 +59,60 @@ def architecture_faults(cfg: Any, broken: Collection[str] = ()) -> list[str]:
     return faults
 
 
+def check_config(config: Any, cfg: Any) -> None:
+    """Check what the model's transformers config shows: positions, precision, and whether llmft trains this architecture.
+
+    Raises:
+        UserError: As the checks.
+    """
+    check_architecture(config)
+    check_precision(config, cfg)
+    check_positions(config, cfg)
+
+
+def check_architecture(config: Any) -> None:
+    """Refuse encoder-decoders whose loss is not that of one example and its next tokens.
+
+    Raises:
+        UserError: ProphetNet predicts several tokens ahead; experts with a capacity (Switch Transformers, NLLB-MoE) drop
+            tokens depending on the other examples of a batch.
+    """
+    if not getattr(config, "is_encoder_decoder", False):
+        return
+    if hasattr(config, "ngram"):
+        raise UserError(
+            f"model: {type(config).__name__} is trained to predict {config.ngram} tokens ahead, with a loss of its own that llmft "
+            "does not compute; use BART or Pegasus"
+        )
+    if hasattr(config, "expert_capacity"):
+        raise UserError(
+            f"model: the experts of {type(config).__name__} have a capacity: which tokens they drop depends on the other examples "
+            "of the batch, so that a loss would too; use a model without experts (T5, NLLB-200 distilled)"
+        )
+
+
+def check_precision(config: Any, cfg: Any) -> None:
+    """Refuse float16 for T5 and its relatives: a feed-forward layer reaches 66,246, float16 65,504 (transformers #5651).
+
+    Raises:
+        UserError: The model overflows in this precision.
+    """
+    precision = str(cfg.trainer.precision)
+    if precision.startswith("16") and is_t5_like(config):
+        raise UserError(f"trainer.precision={precision}: T5 overflows in float16; use bf16-mixed or 32-true")
+
+
+def is_t5_like(config: Any) -> bool:
+    """Whether a config is of T5 or a relative (mT5, UMT5, ByT5, LongT5): an encoder-decoder with a relative attention bias."""
+    return getattr(config, "is_encoder_decoder", False) and hasattr(config, "relative_attention_num_buckets")
+
+
 def check_positions(config: Any, cfg: Any) -> None:
     """Refuse token budgets over the model's positions, which would end in an IndexError inside the model.
 
     Raises:
-        UserError: A prompt with its answer, trained or generated, may be longer than the model's positions.
+        UserError: A prompt with its answer, trained or generated, may be longer than the model's positions; of an
+            encoder-decoder, one of the two.
     """
     answers = {"data.max_answer_tokens": cfg.data.max_answer_tokens}
     answers["generation.max_new_tokens"] = cfg.generation.max_new_tokens
@@ -65,10 +120,17 @@ def check_positions(config: Any, cfg: Any) -> None:
     if samples and samples.get("number"):
         answers["callbacks.samples.max_new_tokens"] = samples.max_new_tokens
     key, answer = max(answers.items(), key=lambda item: item[1])
-    positions, total = load.max_positions(config), cfg.data.max_prompt_tokens + answer
-    if positions is not None and total > positions:
-        parts = f"data.max_prompt_tokens={cfg.data.max_prompt_tokens} + {key}={answer}"
-        raise UserError(f"{parts} = {total} tokens, but the model has {positions} positions; lower one of them")
+    prompt, positions = cfg.data.max_prompt_tokens, load.max_positions(config)
+    total = load.needed_positions(config, prompt, answer)
+    if positions is None or total <= positions:
+        return
+    if config.is_encoder_decoder:
+        parts = {"data.max_prompt_tokens": (prompt, "encoder"), key: (answer, "decoder")}
+        faults = [f"{name}={size}: the model's {side} has {positions} positions" for name, (size, side) in parts.items()
+                  if size > positions]  # fmt: skip
+        raise UserError(f"{'; '.join(faults)}; lower it")
+    parts = f"data.max_prompt_tokens={prompt} + {key}={answer}"
+    raise UserError(f"{parts} = {total} tokens, but the model has {positions} positions; lower one of them")
 
 
 def _check_targets(backbone: Backbone, cfg: Any) -> None:
@@ -84,19 +146,27 @@ def _check_targets(backbone: Backbone, cfg: Any) -> None:
 
 
 def _check_packing(backbone: Backbone, cfg: Any) -> None:
-    """Packed examples are kept apart by position ids that restart (causal), or by masks if positions are relative (T5)."""
-    config, auto_class = backbone.config, backbone.family.auto_class
-    if cfg.data.batching != "packed" or type(config) not in auto_class._model_mapping:
+    kind = load.model_class(backbone.config, backbone.family.auto_class)
+    if cfg.data.batching != "packed" or kind is None:
         return
-    kind = auto_class._model_mapping[type(config)]
     if cfg.model.family == "causal":
-        can = "position_ids" in inspect.signature(kind.forward).parameters
+        why = None if "position_ids" in inspect.signature(kind.forward).parameters else NO_RESTART
     else:
-        can = hasattr(config, "relative_attention_num_buckets")
-    if not can:
-        raise UserError(
-            f"data.batching=packed: {kind.__name__} has no positions that could restart in each example; use tokens or grouped"
-        )
+        why = _keeps_examples_together(backbone.config, kind)
+    if why:
+        raise UserError(f"data.batching=packed: {kind.__name__} {why}; use tokens or grouped")
+
+
+def _keeps_examples_together(config: Any, kind: Any) -> str | None:
+    """Why an encoder-decoder cannot be packed: it takes no mask per example, or its positions cannot restart."""
+    if hasattr(config, "encoder_attention_type") or hasattr(config, "attention_window"):  # LongT5, LED
+        return "attends in blocks of tokens, which no mask keeps apart by example"
+    if hasattr(config, "relative_attention_num_buckets"):
+        return None
+    import torch
+
+    with torch.device("meta"):
+        return None if position_modules(kind(config)) else NO_RESTART
 
 
 def _check_prompt(backbone: Backbone, cfg: Any) -> None:

@@ -7,6 +7,7 @@ vocabulary.
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -16,7 +17,14 @@ from llmft.data.batching.collate import training_batch
 from llmft.data.tokenization.codec import EncodedExample
 from llmft.models.attention.kernels import Kernels
 from llmft.models.attention.packing import LogitDifference, is_full, logit_difference, unpad
-from llmft.models.loss import TokenLoss, capture_hidden, chunked_cross_entropy_sum, supervised, token_loss_sum
+from llmft.models.loss import (
+    TokenLoss,
+    capture_hidden,
+    chunked_cross_entropy_sum,
+    head_bias,
+    supervised,
+    token_loss_sum,
+)
 from llmft.utils.device import to_device
 from llmft.utils.errors import UserError
 from llmft.utils.oom import is_out_of_memory
@@ -82,6 +90,10 @@ class Forward(ABC):
     def tokens(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Masks of the ids, [B, S], and the labels, [B, T], that are not padding; bool."""
 
+    def context(self, batch: dict[str, Any]) -> AbstractContextManager[None]:  # noqa: ARG002
+        """What the model needs around its forward pass, besides its arguments."""
+        return nullcontext()
+
     @property
     def device(self) -> torch.device:
         """Device of the model."""
@@ -99,7 +111,7 @@ class Forward(ABC):
         targets = self.targets(batch)
         chosen = supervised(targets)
         varlen = self.kernels.uses_varlen(self.model, batch)
-        with self.kernels.enabled(self.model, batch, chosen, varlen=varlen):
+        with self.kernels.enabled(self.model, batch, chosen, varlen=varlen), self.context(batch):
             logits = self.model(**self.inputs(batch, varlen=varlen), use_cache=False).logits
         return logits[chosen] if self.kernels.plain else logits, targets[chosen], chosen
 
@@ -129,14 +141,15 @@ class Forward(ABC):
     def _chunked_loss_sum(self, batch: dict[str, Any], head: torch.nn.Linear) -> tuple[Tensor, Tensor]:
         with capture_hidden(self.model) as seen:
             logits, targets, chosen = self.forward_targets(batch)
+        bias = head_bias(self.model, head)
         if self.kernels.head_is_last is None:  # compared once: a model may scale or cap its logits after the head
-            expected = torch.nn.functional.linear(seen.hidden[:1], head.weight, head.bias)
+            expected = torch.nn.functional.linear(seen.hidden[:1], head.weight, bias)
             self.kernels.head_is_last = logits.is_meta or torch.allclose(
                 logits.float(), expected.float(), rtol=1e-2, atol=1e-3, equal_nan=True
             )
             if not self.kernels.head_is_last:
                 return self.loss_sum(batch)
-        return chunked_cross_entropy_sum(seen.hidden, head.weight, head.bias, targets, self.weights(batch, chosen))
+        return chunked_cross_entropy_sum(seen.hidden, head.weight, bias, targets, self.weights(batch, chosen))
 
     def unpad_if_faster(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch as one sequence without padding if that is faster and computes the same; else the batch itself."""

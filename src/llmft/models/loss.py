@@ -111,6 +111,15 @@ def capture_hidden(model: Any) -> Iterator[CapturedHidden]:
         hook.remove()
 
 
+def head_bias(model: Any, head: torch.nn.Linear) -> Tensor | None:
+    """The bias of the logits, [V]: that of the head, or BART's ``final_logits_bias``, a buffer that is added after it."""
+    added = getattr(model, "final_logits_bias", None)
+    if not isinstance(added, Tensor):
+        return head.bias
+    added = added.flatten().to(head.weight.device)
+    return added if head.bias is None else head.bias + added
+
+
 def chunked_cross_entropy_sum(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,15 @@
-"""Seq2seq backbones (T5): the prompt is the encoder's, the answer the decoder's. The other family is in ``causal.py``."""
+"""Seq2seq backbones (T5, BART, ...): the prompt is the encoder's, the answer the decoder's. The other family is in ``causal.py``."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
 
+from llmft.data.tokenization.codec import IGNORED
 from llmft.models.attention.packing import block_mask, row_starts
+from llmft.models.attention.restart_positions import restarted_positions
+from llmft.models.backbone.special_ids import decoder_start_id, pad_id
 from llmft.models.forward import Forward
 from llmft.models.loss import supervised
 
@@ -25,13 +29,31 @@ class Seq2SeqForward(Forward):
 
     def inputs(self, batch: dict[str, Any], *, varlen: bool) -> dict[str, Any]:
         """Decoder ids, not labels: the model's own loss is a mean over the batch."""
-        decoder = {"decoder_input_ids": self.model.prepare_decoder_input_ids_from_labels(batch["labels"])}
-        if "rows" in batch:
-            decoder["decoder_input_ids"][row_starts(batch["label_rows"])] = self.model.config.decoder_start_token_id
+        decoder = {"decoder_input_ids": self.decoder_ids(batch)}
         if "rows" in batch and not varlen:
             return decoder | self._block_masked(batch)
         mask = batch["attention_mask"] if not varlen else None
         return decoder | {"input_ids": batch["input_ids"], "attention_mask": mask}
+
+    def decoder_ids(self, batch: dict[str, Any]) -> Tensor:
+        """The labels shifted to the right, [B, T]: every example begins with the decoder's start token.
+
+        Not the model's own ``prepare_decoder_input_ids_from_labels``: M2M100 has none, and mBART's takes the last label as
+        the start token, which a truncated answer does not end with.
+        """
+        labels = batch["labels"]
+        ids = labels.roll(1, dims=1)
+        start = decoder_start_id(self.model)
+        ids[:, 0] = start
+        if "rows" in batch:
+            ids[row_starts(batch["label_rows"])] = start
+        return ids.masked_fill(ids == IGNORED, pad_id(self.model))
+
+    def context(self, batch: dict[str, Any]) -> AbstractContextManager[None]:
+        """Absolute positions restart in each example of a packed sequence."""
+        if "rows" not in batch or batch["rows"].is_meta:  # an estimate needs the shapes only
+            return nullcontext()
+        return restarted_positions(self.model, batch["rows"], batch["label_rows"])
 
     def tokens(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """An example keeps one label at least, even if it has no supervised one, so that both sides have as many examples."""
@@ -42,7 +64,7 @@ class Seq2SeqForward(Forward):
         return batch["attention_mask"].bool(), targets
 
     def _block_masked(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Encoder, decoder and cross attention each under a block mask; T5's positions are relative, so it takes none."""
+        """Encoder, decoder and cross attention each under a block mask."""
         sources, targets, dtype = batch["rows"], batch["label_rows"], self.model.dtype
         encoder = self.model.get_encoder()
         return {

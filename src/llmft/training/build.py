@@ -19,7 +19,7 @@ from llmft.data.datamodule import InstructionDataModule
 from llmft.evaluation.evaluator import Evaluation
 from llmft.evaluation.judge.judge import Judge, open_judge
 from llmft.generation.generator import Generator
-from llmft.models.architecture_check import check_positions
+from llmft.models.architecture_check import check_config
 from llmft.models.attention.kernels import Kernels
 from llmft.models.backbone.open import Backbone
 from llmft.models.distillation import teacher_of
@@ -133,7 +133,7 @@ def build(cfg: DictConfig, run: RunDirectory | None = None) -> Parts:
     curves.reference_curve(cfg.report.reference_curve)
     data = _read_data(cfg, run.record if run else {})
     backbone = Backbone.open(cfg)
-    check_positions(backbone.config, cfg)  # here, because the model may have been downloaded just now
+    check_config(backbone.config, cfg)  # here, because the model may have been downloaded just now
     data.encode(backbone.codec)
     startup_log.log_data(data, run)
     model = backbone.load_adapted()

@@ -42,6 +42,8 @@ RULES: dict[str, Rule] = {
     "model.new_tokens": Rule("a list of strings", lambda v: is_list(v) and all(map(TEXT.accepts, v))),
     "model.lora_targets": Rule("a list of names", lambda v: is_text_list(v)),
     "model.gguf_file": TEXT_OR_NULL,
+    "model.source_language": TEXT_OR_NULL,
+    "model.target_language": TEXT_OR_NULL,
     "model.dtype": Rule(
         "one of auto, float32, bfloat16 (T5 overflows in float16, and so do gradients of all models)",
         lambda v: v in ("auto", "float32", "bfloat16"),

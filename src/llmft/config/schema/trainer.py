@@ -56,14 +56,6 @@ RULES: dict[str, Rule] = {
 }
 
 
-@cross_field("trainer.precision", "model.family")
-def _float16(cfg: DictConfig) -> Faults:
-    precision = str(cfg.trainer.precision)
-    if precision.startswith("16") and cfg.model.family == "seq2seq":
-        # a feed-forward layer of T5 reaches 66,246; the float16 maximum is 65,504 (transformers #5651)
-        yield f"trainer.precision={precision}: T5 overflows in float16; use bf16-mixed or 32-true"
-
-
 @cross_field("trainer.precision", "trainer.accelerator")
 def _float16_needs_a_gpu(cfg: DictConfig) -> Faults:
     if cfg.trainer.precision == "16-mixed" and cfg.trainer.accelerator == "cpu":

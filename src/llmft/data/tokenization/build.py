@@ -1,9 +1,11 @@
 """Build the codec of a run from the model family, the tokenizer and ``prompt=``."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from llmft.config.paths import prompt_config
 from llmft.data.tokenization.codec import CausalCodec, Codec, Seq2SeqCodec
+from llmft.data.tokenization.frames import source_frame
 from llmft.data.tokenization.template import PromptTemplate
 from llmft.utils.errors import UserError
 
@@ -38,14 +40,21 @@ def codec_for(
 
 
 def _framed(source: str, tokenizer: Any, family: str) -> str:
-    """A text template with the BOS or EOS that the tokenizer adds to raw text, so that ids need no special tokens added."""
-    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-    framed = tokenizer("a")["input_ids"]
+    """A text template with the special tokens that the tokenizer adds to raw text, so that ids need none added."""
+    before, after = source_frame(tokenizer)
     if family == "seq2seq":
-        eos = "{{- eos_token -}}" if framed[-1] == tokenizer.eos_token_id != bare[-1] else ""
-        return "{%- set turn_end = '' -%}" + source + eos
-    bos = "{{- bos_token -}}" if tokenizer.bos_token and framed[0] == tokenizer.bos_token_id != bare[0] else ""
+        code = getattr(tokenizer, "target_code", "")  # of a multilingual Marian model, in the source
+        head = _written(tokenizer, before) + (f"{{{{- {code!r} -}}}}" if code else "")
+        return "{%- set turn_end = '' -%}" + head + source + _written(tokenizer, after)
+    bos = "{{- bos_token -}}" if tokenizer.bos_token and before[:1] == (tokenizer.bos_token_id,) else ""
     return "{%- set turn_end = eos_token -%}" + bos + source
+
+
+def _written(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Special tokens in Jinja."""
+    names = {tokenizer.bos_token_id: "bos_token", tokenizer.eos_token_id: "eos_token"}
+    tokens = [names.get(i) or repr(tokenizer.convert_ids_to_tokens(i)) for i in ids]
+    return "".join(f"{{{{- {token} -}}}}" for token in tokens)
 
 
 def _controls(tokenizer: Any, source: str) -> tuple[str, ...]:

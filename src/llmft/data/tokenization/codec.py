@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from llmft.data.records import Example, Turn
+from llmft.data.tokenization.frames import TargetFrame, target_frame
 from llmft.data.tokenization.template import Prompt
 from llmft.data.tokenization.tokenizer import PromptTokenizer
 
@@ -76,6 +77,11 @@ class Codec(PromptTokenizer):
     train_on_turns: str = "last"
     tails: dict[tuple[str, str], list[int]] = field(default_factory=dict, init=False, repr=False)
 
+    @property
+    def target_frame(self) -> TargetFrame:
+        """What generation forces, and where a decoder starts; a causal model has neither."""
+        return TargetFrame()
+
     @abstractmethod
     def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> EncodedExample:
         """Encode an example; an answer over ``max_answer`` tokens is truncated and gets no stop token."""
@@ -95,19 +101,42 @@ class Codec(PromptTokenizer):
 
 
 class Seq2SeqCodec(Codec):
-    """The prompt for the encoder, the answer for the decoder; the model shifts the labels."""
+    """The prompt for the encoder, the answer for the decoder; the model shifts the labels.
+
+    Labels begin with the token that generation forces, if there is one (``TargetFrame.forced``).
+    """
+
+    @cached_property
+    def target_frame(self) -> TargetFrame:
+        """How labels begin, and where the decoder starts."""
+        return target_frame(self.tokenizer)
+
+    @cached_property
+    def _own_targets(self) -> bool:
+        """Whether the tokenizer has another model for targets (Marian)."""
+        return hasattr(self.tokenizer, "spm_target")
 
     def texts(self, prompt: Prompt, answer: str) -> list[tuple[str, bool]]:
         """The prompt, and the answer as text."""
-        return [(prompt.text, False), (self.template.frame[0] + answer, True)]
+        target = [] if self._own_targets else [(self.template.frame[0] + answer, True)]
+        return [(prompt.text, False), *target]
 
     def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> EncodedExample:
         """``input_ids`` the prompt, ``labels`` the answer and its stop token."""
         source = self.prompt_ids(prompt)
-        target = self._text_ids(self.template.frame[0] + answer, split_controls=True)
+        target = self._target_ids(self.template.frame[0] + answer)
         lost = self.lost_characters(prompt.text, source) + self.lost_characters(answer, target)
-        labels, length = self._stopped(target, max_answer)
+        labels, length = self._stopped([*self.target_frame.forced, *target], max_answer)
         return EncodedExample(source, labels, len(source), length, len(labels), len(labels) < length, lost=lost)
+
+    def _target_ids(self, text: str) -> list[int]:
+        if not self._own_targets:
+            return self._text_ids(text, split_controls=True)
+        self.tokenizer._switch_to_target_mode()
+        try:
+            return self._text_ids(text, split_controls=True)
+        finally:
+            self.tokenizer._switch_to_input_mode()
 
     def parts(self, example: Example) -> list[Example]:
         """One example per trained assistant turn, with the turns before it as its context."""

@@ -101,6 +101,9 @@ class PromptTokenizer(ABC):
             return list(self.ahead[text, split_controls])
         if not split_controls or not self._names_control(text):
             return self._tokenized([text], split_controls=split_controls)[0]
+        if not getattr(self.tokenizer, "is_fast", False):  # no offsets
+            found = self._tokenized([text], split_controls=True)[0]
+            return [part for i in found for part in self._as_text(i, self.tokenizer.convert_ids_to_tokens(i))]
         # a Unigram model (such as T5's) has its control tokens among its pieces, and finds them in plain text
         found = self.tokenizer(text, **_options(split_controls), return_offsets_mapping=True)
         pieces = zip(found["input_ids"], found["offset_mapping"], strict=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from llmft.models.attention.packing import lengths
 from llmft.models.attention.varlen import EAGER_UP_TO, NAME, supports_varlen, varlen_attention
+from llmft.models.backbone.special_ids import part_configs
 from llmft.models.loss import head_at_positions
 
 
@@ -95,7 +96,9 @@ class Kernels:
         """
         head = model.get_output_embeddings()
         is_plain = type(head) is torch.nn.Linear and type(head.weight) is torch.nn.Parameter
-        return head if is_plain and not self.plain and self.head_is_last is not False else None
+        # while logits are small, a soft cap changes them by less than the comparison of the first batch sees
+        capped = any(getattr(part, "final_logit_softcapping", None) for part in part_configs(model.config))
+        return head if is_plain and not capped and not self.plain and self.head_is_last is not False else None
 
     def _varlen_attention(self, model: Any, batch: dict[str, Any]) -> Any:
         sources = batch["rows"] if model.config.is_encoder_decoder else None

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from llmft.models.attention import packing
 from llmft.models.attention.packing import Lengths
+from llmft.models.backbone.special_ids import part_configs
 
 # Tokens of an example up to which eager attention is the faster one in bfloat16 on a CPU (benchmarks/means.py).
 EAGER_UP_TO = 384
@@ -65,6 +66,10 @@ def supports_varlen(config: Any, length: int) -> bool:
         config: A transformers config.
         length: Tokens of the longest example; a window that is longer does not count.
     """
+    return all(_attends_plainly(part, length) for part in part_configs(config))
+
+
+def _attends_plainly(config: Any, length: int) -> bool:
     window = getattr(config, "sliding_window", None)
     capped = getattr(config, "attn_logit_softcapping", None)
     return capped is None and (window is None or window >= length) and not hasattr(config, "attention_chunk_size")

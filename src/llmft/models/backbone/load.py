@@ -8,7 +8,9 @@ from hydra.utils import get_class
 
 from llmft.config.auto_values import PLAIN
 from llmft.data.sources import HUB_ID
-from llmft.models.backbone import gguf, new_tokens, quantization, tiny, untrusted
+from llmft.data.tokenization.frames import target_frame
+from llmft.models.backbone import gguf, languages, new_tokens, quantization, tiny, untrusted
+from llmft.models.backbone.special_ids import decoder_start_id, part_configs
 from llmft.utils.cache import cached_folder
 from llmft.utils.errors import UserError
 from llmft.utils.oom import is_out_of_memory
@@ -17,8 +19,10 @@ from llmft.utils.text import one_line
 
 log = logging.getLogger(__name__)
 
-# What dropout is called in the configs of T5, GPT-2 and the Llama-likes.
-DROPOUTS = ("dropout_rate", "resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout")
+# What dropout is called in the configs of T5, GPT-2, the Llama-likes and BART.
+DROPOUTS = ("dropout_rate", "resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "dropout")
+# Of transformers' GenerationConfig: what a model needs to answer. Marian would predict its padding without ``bad_words_ids``.
+KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "bad_words_ids")
 
 
 def family_of(cfg: Any) -> Any:
@@ -88,6 +92,7 @@ def load_tokenizer(path: str, cfg: Any) -> Any:
     tokenizer = _load(AutoTokenizer, path, cfg)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    languages.set_languages(tokenizer, cfg)
     if new := cfg.get("new_tokens"):
         from transformers import AddedToken
 
@@ -101,9 +106,10 @@ def load_config(path: str, cfg: Any) -> Any:
     from transformers import AutoConfig
 
     config = _load(AutoConfig, path, cfg)
-    for name in DROPOUTS:
-        if cfg.dropout is not None and hasattr(config, name):
-            setattr(config, name, cfg.dropout)
+    for part in part_configs(config):
+        for name in DROPOUTS:
+            if cfg.dropout is not None and hasattr(part, name):
+                setattr(part, name, cfg.dropout)
     return config
 
 
@@ -124,16 +130,17 @@ def load_model(path: str, cfg: Any, peft: Any = None) -> Any:
     from transformers import GenerationConfig
 
     config = load_config(path, cfg)
-    options = {"dtype": dtype_of(cfg), "use_safetensors": True, "attn_implementation": attention_of(cfg)}
+    options = {"dtype": dtype_of(cfg), "use_safetensors": True, "attn_implementation": attention_of(cfg, config)}
     options |= quantization.options(peft)
     model, info = _load(family_of(cfg).auto_class, path, cfg, config=config, output_loading_info=True, **options)
     untrusted.check_loaded(path, info)
     if "quantization_config" in options:
         quantization.keep_training_kernels(model)
-    kept = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     if cfg.get("new_tokens"):
         new_tokens.resize_embeddings(model, load_tokenizer(path, cfg), cfg.new_tokens)
-    model.generation_config = GenerationConfig(**{key: getattr(model.generation_config, key) for key in kept})
+    model.generation_config = GenerationConfig(**{key: getattr(model.generation_config, key) for key in KEPT})
+    if config.is_encoder_decoder:
+        model.generation_config.decoder_start_token_id = _decoder_start(model, path, cfg)
     if cfg.gradient_checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return model.train()
@@ -146,16 +153,45 @@ def dtype_of(cfg: Any) -> Any:
     return getattr(torch, PLAIN["model.dtype"] if cfg.dtype == "auto" else cfg.dtype)
 
 
-def attention_of(cfg: Any) -> str:
-    """``model.attention`` as transformers names it; models are loaded, and generate, with sdpa for ``by_length`` and ``auto``."""
-    return "eager" if cfg.attention == "eager" else "sdpa"
+def _decoder_start(model: Any, path: str, cfg: Any) -> int:
+    """The decoder's start token: mBART's is the target language, and in no config."""
+    if cfg.get("target_language"):
+        language = target_frame(load_tokenizer(path, cfg)).start
+        if language is not None:
+            return language
+    return decoder_start_id(model)
+
+
+def attention_of(cfg: Any, config: Any = None) -> str:
+    """``model.attention`` as transformers names it; models are loaded, and generate, with sdpa for ``by_length`` and ``auto``.
+
+    Args:
+        cfg: The config of the model group.
+        config: The transformers config; a model without sdpa (LongT5, T5Gemma with its soft cap) gets eager attention.
+    """
+    if cfg.attention == "eager":
+        return "eager"
+    kind = config and model_class(config, family_of(cfg).auto_class)
+    return "sdpa" if kind is None or kind._supports_sdpa else "eager"
+
+
+def model_class(config: Any, auto_class: Any) -> Any:
+    """The transformers class of a config; None for a class that comes with the model."""
+    mapping = auto_class._model_mapping
+    return mapping[type(config)] if type(config) in mapping else None
 
 
 def max_positions(config: Any) -> int | None:
-    """The number of positions of a model; None if they are relative (T5)."""
-    if getattr(config, "is_encoder_decoder", False):
+    """The number of positions of a model, of an encoder-decoder on each side; None if they are relative (T5)."""
+    if hasattr(config, "relative_attention_num_buckets"):
         return None
-    return getattr(config, "max_position_embeddings", None)
+    found = (getattr(part, "max_position_embeddings", None) for part in part_configs(config))
+    return min((positions for positions in found if positions is not None), default=None)
+
+
+def needed_positions(config: Any, prompt: int, answer: int) -> int:
+    """The positions that a prompt and its answer take: one after the other, or each on its side of an encoder-decoder."""
+    return max(prompt, answer) if getattr(config, "is_encoder_decoder", False) else prompt + answer
 
 
 def _load(auto_class: Any, path: str, cfg: Any, **options: Any) -> Any:
