@@ -19,6 +19,7 @@ HERE = "tests/guarantees"
 
 ACCUMULATION = f"{HERE}/test_accumulation_changes_nothing.py::test_accumulation_changes_nothing[tiny_t5-lora]"
 WEIGHTS = f"{HERE}/test_a_weight_is_a_count.py"
+ENCODER_DECODERS = "tests/integration/models/test_encoder_decoders.py"
 PACKING = f"{HERE}/test_packing_changes_nothing.py -k packing_changes_nothing"
 BATCHING = f"{HERE}/test_batching_changes_nothing.py::test_batching_changes_nothing"
 LABELS = f"{HERE}/test_only_answers_are_trained.py::test_the_answer_and_one_stop_token_are_trained_and_nothing_else"
@@ -54,7 +55,11 @@ FAULTS = [
           "        seen = torch.ones_like(seen).tril()", f"{PACKING} -k t5"),
     Fault("the cross attention sees all sources", "models/seq2seq.py", "block_mask(targets, sources, dtype)", "block_mask(targets * 0, sources * 0, dtype)",
           f"{PACKING} -k t5"),
-    Fault("decoder starts of packed examples are missing", "models/seq2seq.py", '["decoder_input_ids"][row_starts(batch["label_rows"])]', '["decoder_input_ids"][:0]', f"{PACKING} -k t5"),
+    Fault("decoder starts of packed examples are missing", "models/seq2seq.py", 'ids[row_starts(batch["label_rows"])]', "ids[:0]", f"{PACKING} -k t5"),
+    Fault("absolute positions go on in the next packed example", "models/attention/restart_positions.py", "positions_in_rows(rows).masked_fill(rows < 0, 0)",
+          "torch.arange(rows.shape[1]).expand_as(rows)", f"{ENCODER_DECODERS} -k bart"),
+    Fault("final_logits_bias is left out", "models/loss.py", "    if not isinstance(added, Tensor):", "    if added is not None or head.bias is not None:", f"{ENCODER_DECODERS} -k marian"),
+    Fault("labels do not begin with the language code", "data/tokenization/codec.py", "[*self.target_frame.forced, *target]", "target", f"{ENCODER_DECODERS} -k nllb"),
     Fault("an example predicts the next example's first token", "models/causal.py", "row_starts(batch[\"rows\"])[:, 1:]", "row_starts(batch[\"rows\"])[:, 1:] & False",
           f"{HERE}/test_packing_changes_nothing.py -k all_trained"),
     Fault("packing is not checked", "training/fit.py", "        difference = parts.module.forward_pass.check_packing(rows, data.pad_id)", "        difference = 0.0",

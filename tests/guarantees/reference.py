@@ -8,11 +8,12 @@ import torch
 IGNORED = -100
 
 
-def nats(model: Any, input_ids: list[int], labels: list[int]) -> list[torch.Tensor]:
+def nats(model: Any, input_ids: list[int], labels: list[int], start: int | None = None) -> list[torch.Tensor]:
     """-log p of every supervised token of one row, as plain formulas: log-softmax of the logits, the label picked out."""
     ids = torch.tensor([input_ids])
     if model.config.is_encoder_decoder:
-        decoder = torch.tensor([[model.config.decoder_start_token_id, *labels[:-1]]])
+        start = model.config.decoder_start_token_id if start is None else start
+        decoder = torch.tensor([[start, *labels[:-1]]])
         logits, targets = model(input_ids=ids, decoder_input_ids=decoder, use_cache=False).logits[0], labels
     else:
         logits, targets = model(input_ids=ids, use_cache=False).logits[0, :-1], labels[1:]
@@ -20,10 +21,10 @@ def nats(model: Any, input_ids: list[int], labels: list[int]) -> list[torch.Tens
     return [-log_p[position, label] for position, label in enumerate(targets) if label != IGNORED]
 
 
-def measured(model: Any, rows: list[tuple[list[int], list[int]]]) -> dict[str, Any]:
+def measured(model: Any, rows: list[tuple[list[int], list[int]]], start: int | None = None) -> dict[str, Any]:
     """Of rows ``(input_ids, labels)`` as one step: tokens, loss (nats per token), perplexity, gradients and their norm."""
     model.zero_grad()
-    each = [value for ids, labels in rows for value in nats(model, ids, labels)]
+    each = [value for ids, labels in rows for value in nats(model, ids, labels, start)]
     loss = sum(each[1:], each[0]) / len(each)
     loss.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

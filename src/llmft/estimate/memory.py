@@ -74,7 +74,10 @@ class MetaModel:
         self.cfg = cfg
         self.on_gpu = runs_on_gpu(cfg.trainer)
         config, auto_class = backbone.config, backbone.family.auto_class
-        options = {"dtype": load.dtype_of(cfg.model), "attn_implementation": load.attention_of(cfg.model, backbone.config)}
+        options = {
+            "dtype": load.dtype_of(cfg.model),
+            "attn_implementation": load.attention_of(cfg.model, backbone.config),
+        }
         with torch.device("meta"):
             model = auto_class.from_config(config, **options).train()
             if cfg.model.gradient_checkpointing:

@@ -12,7 +12,6 @@ from llmft.models.backbone.open import Backbone
 from llmft.models.peft import lora, trainable
 from llmft.utils.errors import UserError
 
-
 NO_RESTART = "has no positions that could restart in each example"
 
 
@@ -81,13 +80,13 @@ def check_architecture(config: Any) -> None:
         return
     if hasattr(config, "ngram"):
         raise UserError(
-            f"model: {type(config).__name__} is trained to predict {config.ngram} tokens ahead, with a loss of its own that llmft "
-            "does not compute; use BART or Pegasus"
+            f"model: {type(config).__name__} is trained to predict {config.ngram} tokens ahead, with a loss of its own that "
+            "llmft does not compute; use BART or Pegasus"
         )
     if hasattr(config, "expert_capacity"):
         raise UserError(
-            f"model: the experts of {type(config).__name__} have a capacity: which tokens they drop depends on the other examples "
-            "of the batch, so that a loss would too; use a model without experts (T5, NLLB-200 distilled)"
+            f"model: the experts of {type(config).__name__} have a capacity: which tokens they drop depends on the other "
+            "examples of the batch, and so does the loss; use a model without experts (T5, NLLB-200 distilled)"
         )
 
 

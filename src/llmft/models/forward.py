@@ -90,7 +90,7 @@ class Forward(ABC):
     def tokens(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Masks of the ids, [B, S], and the labels, [B, T], that are not padding; bool."""
 
-    def context(self, batch: dict[str, Any]) -> AbstractContextManager[None]:  # noqa: ARG002
+    def context(self, batch: dict[str, Any]) -> AbstractContextManager[None]:
         """What the model needs around its forward pass, besides its arguments."""
         return nullcontext()
 

@@ -1,4 +1,4 @@
-"""Seq2seq backbones (T5, BART, ...): the prompt is the encoder's, the answer the decoder's. The other family is in ``causal.py``."""
+"""Seq2seq backbones (T5, BART): the prompt is the encoder's, the answer the decoder's. The other family is in ``causal.py``."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any

@@ -3,7 +3,7 @@
 import pytest
 
 from llmft.config.validate import check
-from llmft.models.architecture_check import architecture_faults
+from llmft.models.architecture_check import architecture_faults, check_config
 from llmft.models.backbone import load as backbone
 from llmft.utils.errors import UserError
 
@@ -39,9 +39,11 @@ def test_a_right_model_has_no_faults_and_one_that_is_not_here_is_not_fetched(mod
             "BloomConfig",
             "data.batching=packed: BloomForCausalLM has no positions that could restart in each example",
         ),
-        ("flan_t5_small", "BartConfig", "data.batching=packed: BartForConditionalGeneration has no positions"),
+        ("flan_t5_small", "LongT5Config", "data.batching=packed: LongT5ForConditionalGeneration attends in blocks"),
+        ("flan_t5_small", "T5GemmaConfig", "data.batching=packed: T5GemmaForConditionalGeneration has no positions"),
         ("gpt2", "GPT2Config", ""),
         ("flan_t5_small", "T5Config", ""),
+        ("flan_t5_small", "BartConfig", ""),
     ],
 )
 def test_a_model_that_cannot_pack_is_found_without_weights(model, config, said, load, tmp_path):
@@ -54,3 +56,39 @@ def test_a_model_that_cannot_pack_is_found_without_weights(model, config, said, 
             check(cfg, architecture=architecture_faults)
     else:
         check(cfg, architecture=architecture_faults)
+
+
+@pytest.mark.parametrize(
+    ("config", "override", "said"),
+    [
+        ("T5Config", "trainer.precision=16-mixed", "T5 overflows in float16; use bf16-mixed or 32-true"),
+        ("BartConfig", "trainer.precision=16-mixed", ""),
+        (
+            "BartConfig",
+            "data.max_prompt_tokens=1025",
+            "data.max_prompt_tokens=1025: the model's encoder has 1024 positions",
+        ),
+        (
+            "BartConfig",
+            "generation.max_new_tokens=1025",
+            "generation.max_new_tokens=1025: the model's decoder has 1024",
+        ),
+        ("BartConfig", "data.max_prompt_tokens=1024", ""),
+        ("T5Config", "data.max_prompt_tokens=100000", ""),
+        ("ProphetNetConfig", "seed=1", "ProphetNetConfig is trained to predict 2 tokens ahead, with a loss of its own"),
+        ("NllbMoeConfig", "seed=1", "the experts of NllbMoeConfig have a capacity"),
+        ("SwitchTransformersConfig", "seed=1", "the experts of SwitchTransformersConfig have a capacity"),
+    ],
+)
+def test_what_a_config_of_an_encoder_decoder_shows(config, override, said, load):
+    """Of a model that was downloaded just now, before its weights are loaded."""
+    import transformers
+
+    cfg = load("model=flan_t5_small", "data.max_prompt_tokens=512", override)
+    found = getattr(transformers, config)()
+    if said:
+        with pytest.raises(UserError) as error:
+            check_config(found, cfg)
+        assert said in str(error.value)
+    else:
+        check_config(found, cfg)

@@ -51,7 +51,17 @@ def _framed(source: str, tokenizer: Any, family: str) -> str:
 
 
 def _written(tokenizer: Any, ids: Sequence[int]) -> str:
-    """Special tokens in Jinja."""
+    """Special tokens in Jinja.
+
+    Raises:
+        UserError: The tokenizer would not find one of them in a rendered prompt.
+    """
+    found = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    if unknown := [token for token in tokenizer.convert_ids_to_tokens(list(ids)) if token not in found]:
+        raise UserError(
+            f"model: its tokenizer adds {', '.join(unknown)} to a text, but does not find it in one; its files must list it as "
+            "an added token"
+        )
     names = {tokenizer.bos_token_id: "bos_token", tokenizer.eos_token_id: "eos_token"}
     tokens = [names.get(i) or repr(tokenizer.convert_ids_to_tokens(i)) for i in ids]
     return "".join(f"{{{{- {token} -}}}}" for token in tokens)
@@ -59,8 +69,12 @@ def _written(tokenizer: Any, ids: Sequence[int]) -> str:
 
 def _controls(tokenizer: Any, source: str) -> tuple[str, ...]:
     """Special tokens, and other added tokens that the template contains (white space, as in Gemma, is ordinary text)."""
-    added = tokenizer.added_tokens_decoder.values()
-    return tuple(t.content for t in added if t.special or (t.content in source and not t.content.isspace()))
+    added, special = tokenizer.added_tokens_decoder.values(), set(tokenizer.all_special_tokens)
+    return tuple(
+        t.content
+        for t in added
+        if t.special or t.content in special or (t.content in source and not t.content.isspace())
+    )
 
 
 def chosen_prompt(

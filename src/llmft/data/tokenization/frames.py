@@ -1,4 +1,4 @@
-"""Special tokens that a tokenizer adds to raw text: EOS, BOS, language codes; in the source and in the target of seq2seq models."""
+"""Special tokens that a tokenizer adds to raw text (EOS, BOS, language codes), in the source and the target of seq2seq models."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -30,7 +30,9 @@ def set_languages(tokenizer: Any, cfg: Any) -> None:
 def _set_marian(tokenizer: Any, wanted: dict[str, Any], supported: list[str]) -> None:
     source, target = wanted.values()
     if source:
-        raise UserError(f"model.source_language={source}: a Marian model finds its source language by itself; leave it at null")
+        raise UserError(
+            f"model.source_language={source}: a Marian model finds its source language by itself; leave it at null"
+        )
     if target and f">>{target}<<" not in supported:
         raise UserError(_unknown("model.target_language", target, [code.strip("<>") for code in supported]))
     tokenizer.target_code = f">>{target}<< " if target else ""

@@ -177,8 +177,7 @@ def attention_of(cfg: Any, config: Any = None) -> str:
 
 def model_class(config: Any, auto_class: Any) -> Any:
     """The transformers class of a config; None for a class that comes with the model."""
-    mapping = auto_class._model_mapping
-    return mapping[type(config)] if type(config) in mapping else None
+    return auto_class._model_mapping.get(type(config), None)
 
 
 def max_positions(config: Any) -> int | None:

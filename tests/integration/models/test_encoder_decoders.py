@@ -1,0 +1,67 @@
+"""Encoder-decoders of every kind: loss, gradients, labels, greedy answers and exports are those of plain transformers."""
+
+import pytest
+import torch
+
+from llmft.data.batching.collate import training_batch
+from llmft.data.records import Turn
+from tests.guarantees.reference import measured
+from tests.support.twins import SEQ2SEQ, build
+
+# One twin per code path in the default run; the others differ in their size and their tokenizer.
+FAST = ("bart", "marian", "nllb", "mbart")
+TWINS = [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in SEQ2SEQ]
+DATA = ("data=alpaca", "data.path=sample", "data.limit=16", "data.max_prompt_tokens=700", "data.max_answer_tokens=700")
+CONTEXTS = [(Turn("user", text),) for text in ("Hello there", "Name a color, please; any color.", "x")]
+
+
+@pytest.fixture(scope="session")
+def twin(tmp_path_factory):
+    root = tmp_path_factory.mktemp("twins")
+    return lambda name: build(name, root / name)
+
+
+def adapted(module):
+    for name, p in module.model.named_parameters():
+        if "lora_B" in name:  # zeros would hide the gradient of lora_A
+            torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(1))
+    module.eval()
+    return module
+
+
+def step(module, sequences, pad_id):
+    module.zero_grad()
+    total, tokens = module.forward_pass.loss_sum(training_batch(sequences, pad_id))
+    (total / tokens).backward()
+    gradients = {name: p.grad.clone() for name, p in module.model.named_parameters() if p.grad is not None}
+    return total.item() / int(tokens), int(tokens), gradients
+
+
+def assert_same(found, expected):
+    loss, tokens, gradients = found
+    assert tokens == expected["tokens"]
+    assert loss == pytest.approx(expected["loss"], rel=1e-5)
+    assert gradients.keys() == expected["gradients"].keys()
+    largest = max(float(gradient.abs().max()) for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected["gradients"][name], rtol=1e-4, atol=1e-5 * largest, msg=name)
+
+
+@pytest.mark.parametrize("peft", [pytest.param("none", marks=pytest.mark.slow), "lora"])
+@pytest.mark.parametrize("name", TWINS)
+def test_loss_and_gradients_are_those_of_single_rows(name, peft, twin, built):
+    data, module = built(*twin(name), f"peft={peft}", *DATA)
+    adapted(module)
+    rows = data.encoded["train"][:7]
+    tokenizer = data.codec.tokenizer
+    start = tokenizer.convert_tokens_to_ids(SEQ2SEQ[name].start)
+    if forced := SEQ2SEQ[name].forced:
+        assert {row.labels[0] for row in rows} == {tokenizer.convert_tokens_to_ids(forced)}
+    expected = measured(module.model, [(row.input_ids, row.labels) for row in rows], start)
+    ways = [[[row] for row in rows]] + [[list(rows[:4]), list(rows[4:])]] * SEQ2SEQ[name].packs
+    for varlen in (False, True):
+        module.forward_pass.kernels.varlen = varlen
+        for sequences in ways:
+            assert_same(step(module, sequences, data.pad_id), expected)
+        if varlen:
+            assert bool(module.forward_pass.kernels.packing_is_equivalent) == SEQ2SEQ[name].packs
