@@ -105,7 +105,7 @@ def _t5(kind: str, **options: Any) -> Callable[[Any], Any]:
 def _t5gemma(tokenizer: Any) -> Any:
     from transformers import T5GemmaConfig
 
-    ids = {"vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+    ids: Any = {"vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
     parts = {part: {**GEMMA_SIZE, **ids} for part in ("encoder", "decoder")}
     return T5GemmaConfig(**parts, **ids)
 
@@ -206,7 +206,7 @@ def _byt5(_: Path) -> Any:
     return ByT5Tokenizer(extra_ids=2)
 
 
-T5 = {"start": "<pad>", "targets": "q,v"}
+T5: Any = {"start": "<pad>", "targets": "q,v"}
 SEQ2SEQ = {
     "bart": Twin(_bart("Bart", scale_embedding=True), _roberta, "</s>", "<s>"),
     "pegasus": Twin(_starts_with_pad("Pegasus", scale_embedding=True), _bytes, "<pad>"),

@@ -77,7 +77,7 @@ class Codec(PromptTokenizer):
     train_on_turns: str = "last"
     tails: dict[tuple[str, str], list[int]] = field(default_factory=dict, init=False, repr=False)
 
-    @property
+    @cached_property
     def target_frame(self) -> TargetFrame:
         """What generation forces, and where a decoder starts; a causal model has neither."""
         return TargetFrame()
