@@ -77,7 +77,10 @@ def _default(catalog: Catalog, group: str, commands: Sequence[str]) -> str | Non
 def _candidates(words: Sequence[str], commands: Sequence[str]) -> str:
     if words[:1] == ["--bash"]:
         words = completion.bash_words(words[1])
-    return completion.complete(words, commands, _catalog) + "\n" if words else ""
+    try:
+        return completion.complete(words, commands, _catalog) + "\n" if words else ""
+    except (UserError, OSError):  # a file of the user's that is not valid is no fault of this word
+        return ""
 
 
 def _script(arguments: Sequence[str]) -> str:

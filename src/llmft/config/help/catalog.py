@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from llmft.utils.errors import UserError
+from llmft.utils.text import one_line
+
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is optional, and ten times faster
 # Keys of Hydra and of instantiate, which nobody sets on the command line.
 HIDDEN = ("defaults", "hydra", "_target_", "_partial_", "_convert_")
@@ -72,13 +75,18 @@ class Catalog:
         return {group: sorted(found[group]) for group in sorted(found)}
 
     def file(self, group: str, name: str) -> File:
-        """A file by its group (empty for a command) and name; one without content if it does not exist."""
-        path = f"{group}/{name}.yaml"
+        """A file by its group (empty for a command) and name; one without content if it does not exist.
+
+        Raises:
+            UserError: It is no YAML.
+        """
+        path = f"{group}/{name}.yaml".lstrip("/")
         if path not in self._files:
-            texts = [
-                file.read_text(encoding="utf-8") for root in self.roots if (file := root / path.lstrip("/")).is_file()
-            ]
-            self._files[path] = parse(texts[0] if texts else "")
+            found = next((root / path for root in self.roots if (root / path).is_file()), None)
+            try:
+                self._files[path] = parse(found.read_text(encoding="utf-8") if found else "")
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise UserError(f"{found}: {one_line(error)}") from None
         return self._files[path]
 
     def keys(self, group: str, option: str) -> dict[str, Key]:

@@ -95,13 +95,23 @@ def test_a_section_of_a_command_is_a_topic():
         (["help=dta"], r"help=dta: no such group\. Did you mean data\? There are: callbacks, data, "),
         (["preview", "help=judge"], r"help=judge: no such group of preview\. There are: data, model, preview, prompt$"),
         (["help=peft", "peft=qlor"], r"peft=qlor: no such option\. Did you mean qlora\?"),
+        (["--config-dir=bad", "help=model"], r"bad/model/x\.yaml: while parsing a flow node"),
         (["completion"], r"completion: which shell\? There are: bash, zsh, fish"),
         (["completion", "bsh"], r"completion bsh: which shell\? Did you mean bash\?"),
     ],
 )
-def test_a_wrong_topic_is_refused_with_a_hint(arguments: list[str], message: str):
+def test_a_wrong_topic_is_refused_with_a_hint(arguments: list[str], message: str, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad/model").mkdir(parents=True)
+    (tmp_path / "bad/model/x.yaml").write_text("{")
     with pytest.raises(UserError, match=message):
         answer(arguments, NAMES)
+
+
+def test_a_users_file_that_is_no_yaml_is_no_fault_of_a_word(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/x.yaml").write_text("{")
+    assert answer(["__complete", f"--config-dir={tmp_path}", "model=tiny_t"], NAMES) == ""
 
 
 def test_version_is_that_of_llmft_then_of_what_computes():
