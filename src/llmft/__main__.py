@@ -61,7 +61,9 @@ def run(arguments: Sequence[str]) -> int:
 def run_command(arguments: Sequence[str]) -> int:
     """Run a command with Hydra; returns the exit code."""
     # help and completion need neither Hydra nor OmegaConf
-    from llmft.config.cli_args import check_command_line, check_flags, quoted, resumed_dir, split_flags
+    from llmft.config.cli_args import check_command_line, check_flags, check_output, resumed_dir, split_flags
+    from llmft.config.override_text import quoted
+    from llmft.data.sources.format_hint import options_for
 
     # conf/hydra defines options of plugins under their own names, with all keys
     warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema.*", category=UserWarning)
@@ -72,8 +74,11 @@ def run_command(arguments: Sequence[str]) -> int:
         multirun = any(argument in ("-m", "--multirun") for argument in rest)
         rest = [quoted(argument, multirun=multirun) for argument in rest]
         check_flags(rest)
-        if not any(argument.partition("=")[0] in INFO_FLAGS for argument in rest):
-            check_command_line(command, rest, multirun=multirun)
+        given = {argument.partition("=")[0] for argument in flags}
+        if "--hydra-help" not in given:
+            check_command_line(command, rest, multirun=multirun, data_hint=options_for)
+        if not given & set(INFO_FLAGS):
+            check_output(rest)
         rest += resumed_dir(rest)
         if multirun:  # a sweep's output_dir holds its runs
             rest = [re.sub("^output_dir=", "hydra.sweep.dir=", argument) for argument in rest]

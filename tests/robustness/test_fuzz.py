@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from llmft.config.cli_args import quoted
 from llmft.config.compose import composition_faults
+from llmft.config.override_text import quoted
 from llmft.config.validate import check
 from llmft.evaluation.judge.parse_reply import InvalidReply, parse_choice, parse_score
 from llmft.export import checksums

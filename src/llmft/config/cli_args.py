@@ -1,54 +1,21 @@
-"""Command-line arguments: quoted for Hydra's grammar, and checked with all faults in one message."""
+"""Command-line arguments: flags anywhere on the line, and overrides checked with all faults in one message."""
 
-import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from llmft.config.compose import composition_faults
+from llmft.config.override_text import parse_fault, quoted
 from llmft.config.paths import conf_dir
 from llmft.config.target_allowlist import hydra_faults
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
 from llmft.utils.text import did_you_mean, first_line
 
-# Keys whose values are free text or paths: Hydra's grammar does not accept commas, quotes and brackets in them.
-FREE_TEXT = ("question", "system", "safety.notice", "safety.notice_link")
-PATHS = (
-    "run",
-    "resume",
-    "input",
-    "output",
-    "data.path",
-    "data.system",
-    "model.path",
-    "output_dir",
-    "judge.url",
-    "runs",
-    "to",
-    "archive",
-)
 # Packages that our own launchers and sweepers need.
 NEEDED = {"ray": ("ray",), "optuna": ("optuna",)}
-
-
-def quoted(argument: str, *, multirun: bool) -> str:
-    """An argument in Hydra's grammar: free text and paths quoted; ``debug=true`` is the name of an option."""
-    key, equals, value = argument.partition("=")
-    if argument == "debug=true":
-        return "debug='true'"
-    is_text = key in FREE_TEXT or (key in PATHS and not multirun and not value.startswith(("[", "${")))
-    in_quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    if not (equals and is_text) or value == "null" or in_quotes:
-        return argument
-    if key in FREE_TEXT:  # free text is never an interpolation
-        value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
-    if trailing := len(escaped) - len(escaped.rstrip("\\")):
-        escaped += "\\" * trailing
-    return f"{key}='{escaped}'"
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -85,8 +52,16 @@ def check_flags(arguments: list[str]) -> None:
         raise UserError("--experimental-rerun: would load a pickle; resume=RUN continues a run")
 
 
-def check_command_line(command: str, arguments: list[str], *, multirun: bool) -> None:
+def check_command_line(
+    command: str, arguments: list[str], *, multirun: bool, data_hint: Callable[[str], str] | None = None
+) -> None:
     """Check the overrides with our own messages before Hydra parses them.
+
+    Args:
+        command: E.g. ``train``.
+        arguments: Flags and overrides, as ``quoted`` returns them.
+        multirun: Whether this is a sweep, whose values may be lists.
+        data_hint: The options that read a data file, given its path, for ``data=FILE``.
 
     Raises:
         UserError: All faults in one message.
@@ -98,15 +73,19 @@ def check_command_line(command: str, arguments: list[str], *, multirun: bool) ->
         raise UserError.from_faults("command line", faults)
     overrides = [o for o in parsed.overrides if not o.lstrip("+~").startswith("hydra")]
     jobs = swept_jobs(overrides) if multirun else [overrides]
-    faults = dict.fromkeys(fault for job in jobs for fault in composition_faults(command, job, parsed.config_dir))
+    typed = {key.lstrip("+~"): value for key, _, value in (override.partition("=") for override in overrides)}
+    faults = dict.fromkeys(
+        fault
+        for job in jobs
+        for fault in composition_faults(command, job, parsed.config_dir, typed=typed, data_hint=data_hint)
+    )
     of_hydra = [o for o in parsed.overrides if o.lstrip("+~").startswith("hydra")]
     if not faults and (of_hydra or parsed.config_dir):  # only these can change what Hydra itself calls
         faults |= dict.fromkeys(
             f for job in jobs for f in _hydras_faults(command, [*job, *of_hydra], parsed.config_dir)
         )
     if faults:
-        raise UserError.from_faults("command line", list(faults))
-    check_output(overrides)
+        raise UserError.from_faults("command line", list(faults), shown=len(faults))
 
 
 def _hydras_faults(command: str, overrides: list[str], config_dir: str | None) -> list[str]:
@@ -131,10 +110,9 @@ def swept_jobs(overrides: list[str]) -> list[list[str]]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Glob
 
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except Exception as error:  # the parser's errors have no common base
-        raise UserError(f"command line: {first_line(error)}") from None
+    if faults := [fault for override in overrides if (fault := parse_fault(override))]:
+        raise UserError.from_faults("command line", faults)
+    parsed = OverridesParser.create().parse_overrides(overrides)
     choices = []
     for override in parsed:
         if isinstance(override.value(), Glob):
@@ -242,6 +220,7 @@ def composed(command: str, arguments: Sequence[str]) -> Any:
         raise UserError(f"{flags[0]}: flags are for the command line; pass key=value")
     overrides = [quoted(argument, multirun=False) for argument in arguments]
     check_command_line(command, overrides, multirun=False)
+    check_output(overrides)
     overrides += resumed_dir(overrides)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

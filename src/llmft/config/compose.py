@@ -1,51 +1,36 @@
 """Compose a command's config, and explain overrides that Hydra rejects."""
 
-import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from llmft.config.override_text import parse_fault
 from llmft.config.paths import conf_dir
+from llmft.config.suggest import key_hint, option_hint
 from llmft.config.tree import walk
-from llmft.utils.text import did_you_mean, first_line
-
-# Names of settings in transformers, peft and trl -> their keys here.
-SYNONYMS = {
-    "learning_rate": "optim.lr",
-    "epochs": "trainer.max_epochs",
-    "num_train_epochs": "trainer.max_epochs",
-    "max_epochs": "trainer.max_epochs",
-    "max_steps": "trainer.max_steps",
-    "batch_size": "data.batch_size",
-    "per_device_train_batch_size": "data.batch_size",
-    "gradient_accumulation_steps": "trainer.accumulate_grad_batches",
-    "lora_r": "peft.r",
-    "rank": "peft.r",
-    "lora_alpha": "peft.alpha",
-    "lora_dropout": "peft.dropout",
-    "target_modules": "peft.targets",
-    "load_in_4bit": "peft.quantise",
-    "load_in_8bit": "peft.quantise",
-    "use_dora": "peft.dora",
-    "use_rslora": "peft.rslora",
-    "warmup_ratio": "scheduler.warmup_steps",
-    "fp16": "trainer.precision",
-    "bf16": "trainer.precision",
-    "max_grad_norm": "callbacks.gradient_clipping.max_norm",
-    "max_new_tokens": "generation.max_new_tokens",
-}
+from llmft.utils.text import first_line
 
 
-def composition_faults(command: str, overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
+def composition_faults(
+    command: str,
+    overrides: Sequence[str],
+    config_dir: str | None = None,
+    *,
+    typed: Mapping[str, str] | None = None,
+    data_hint: Callable[[str], str] | None = None,
+) -> list[str]:
     """Errors that Hydra would raise for these overrides, each with a hint; empty if the config composes.
 
     Args:
         command: Name of the command, which is the name of its config in conf/.
         overrides: Hydra overrides from the command line.
         config_dir: The user's ``--config-dir``, if any.
+        typed: Values by key as they were typed, where ``overrides`` is one job of a sweep; hints repeat them.
+        data_hint: The options that read a data file, given its path; None for a general hint.
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -72,8 +57,9 @@ def composition_faults(command: str, overrides: Sequence[str], config_dir: str |
         groups = [o for o in overrides if _is_group(o.partition("=")[0], roots) and compose_error([o]) is None]
         errors = [(o, compose_error([*groups, o])) for o in overrides if o not in groups]
         composes = compose_error(groups) is None
-        known = _config_keys(compose(command, overrides=[*search, *groups])) if composes else []
-    faults = [_explain(override, reason, known, roots) for override, reason in errors if reason]
+        known = config_keys(compose(command, overrides=[*search, *groups])) if composes else []
+    explain = Explanation(known, roots, typed or {}, data_hint)
+    faults = [explain(override, reason) for override, reason in errors if reason]
     return faults or [first_line(error)]
 
 
@@ -81,23 +67,46 @@ def _is_group(key: str, roots: Sequence[Path]) -> bool:
     return any((root / key.lstrip("+~").partition("@")[0]).is_dir() for root in roots)
 
 
-def _config_keys(cfg: DictConfig) -> list[str]:
+def config_keys(cfg: DictConfig) -> list[str]:
     """All keys and sections, as dotted paths without list items and private keys such as ``_target_``."""
     paths = (path for path, _ in walk(OmegaConf.to_container(cfg, resolve=False)))
     return [path for path in paths if path and "[" not in path and not re.search(r"(^|\.)_", path)]
 
 
-def _explain(override: str, reason: str, known: list[str], roots: Sequence[Path]) -> str:
-    key, _, value = override.partition("=")
-    key = key.lstrip("+~")
-    if _is_group(key, roots) and ("Could not find" in reason or "MissingConfig" in reason):
-        options = sorted({f.stem for root in roots for f in (root / key).glob("[!_]*.yaml")})
-        return f"{override}: no such option.{did_you_mean(value, options)} Available: {', '.join(options)}"
-    if "Could not override" in reason or "not in struct" in reason:
-        parent, _, last = key.rpartition(".")
-        synonym = difflib.get_close_matches(last, SYNONYMS, n=1, cutoff=0.85)
-        siblings = [k for k in known if k.rpartition(".")[0] == parent]
-        meant = SYNONYMS[synonym[0]] if synonym else ""
-        hint = f" Did you mean {meant}?" if meant in known else did_you_mean(key, known)
-        return f"{key}: no such key.{hint} Available: {', '.join(siblings) or 'no keys'}"
-    return f"{override}: {' '.join(line.strip() for line in reason.splitlines() if line.strip() and 'See http' not in line)}"
+class Explanation(NamedTuple):
+    """Explains overrides that Hydra refuses; the fields are those of ``composition_faults``, and all keys that exist."""
+
+    known: list[str]
+    roots: Sequence[Path]
+    typed: Mapping[str, str]
+    data_hint: Callable[[str], str] | None
+
+    def __call__(self, override: str, reason: str) -> str:
+        """One line: what is wrong with the override, and what it should be."""
+        if fault := parse_fault(override):
+            return fault
+        given, _, value = override.partition("=")
+        key = given.lstrip("+~")
+        if _is_group(key, self.roots) and ("Could not find" in reason or "MissingConfig" in reason):
+            return self._no_option(override, key, value)
+        if "Could not override" in reason or "not in struct" in reason:
+            return self._no_key(key, self.typed.get(key, value).strip("'"))
+        lines = (line.strip() for line in reason.splitlines() if "See http" not in line)
+        return f"{override}: {' '.join(line for line in lines if line)}"
+
+    def _no_option(self, override: str, group: str, value: str) -> str:
+        options = sorted({f.stem for root in self.roots for f in (root / group).glob("[!_]*.yaml")})
+        value = value.strip("'")
+        hint = option_hint(group, value, options)
+        if self.data_hint and group == "data" and " data.path=" in hint:
+            hint = f" Did you mean {self.data_hint(value)}?"
+        path = f", or {group}.path=..." if group in ("data", "model") else ""
+        return f"{override}: no such option.{hint}" + ("" if hint else f" Available: {', '.join(options)}{path}")
+
+    def _no_key(self, key: str, value: str) -> str:
+        hint = key_hint(key, value, self.known)
+        parent = key.rpartition(".")[0]
+        siblings = [name for name in self.known if name.rpartition(".")[0] == parent]
+        top = [name for name in self.known if "." not in name]
+        listed = f" Available: {', '.join(siblings or top)}" if not hint and self.known else ""
+        return f"{key}: no such key.{hint}{listed}"

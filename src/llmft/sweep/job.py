@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from llmft.config.cli_args import quoted
+from llmft.config.override_text import quoted
 from llmft.config.validate import check_early
 from llmft.runs.directory import tidy
 from llmft.sweep.results import finished_value, previous_status

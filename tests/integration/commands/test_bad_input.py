@@ -33,8 +33,8 @@ FILES = {
     "not a row": (b"[1, 2]", "rows.jsonl:1: row: must be an object, got [1, 2]"),
 }
 KEYS = {
-    "optim.learning_rat=1": "optim.learning_rat: no such key. Did you mean optim.lr?",
-    "model=tiny_gtp2": "model=tiny_gtp2: no such option. Did you mean tiny_gpt2?",
+    "optim.learning_rat=1": "optim.learning_rat: no such key. Did you mean optim.lr=1?",
+    "model=tiny_gtp2": "model=tiny_gtp2: no such option. Did you mean model=tiny_gpt2?",
     "data.batch_size=many": "data.batch_size=many: must be a whole number of at least 1",
     "optim.lr=-0.1": "optim.lr=-0.1: must be a number above 0",
     "data.limit=3,4": "data.limit=3,4: ",

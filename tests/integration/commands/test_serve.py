@@ -159,7 +159,7 @@ FAULTS = {
     "serve.host=0.0.0.0": "other machines could connect without a key; set LLMFT_API_KEY in the environment",
     "serve.host=256.1.1.1 serve.allow_no_key=true": "serve.host=256.1.1.1 serve.port=8000: cannot listen there",
     "serve.key_env=a-b": "serve.key_env=a-b: must be the name of an environment variable",
-    "serve.prot=1": "serve.prot: no such key. Did you mean serve.port?",
+    "serve.prot=1": "serve.prot: no such key. Did you mean serve.port=1?",
     "safety=simple safety.blocked=[1]": "safety.blocked=[1]: must be a list of strings",
     "safety._target_=os.system": "safety._target_=os.system: not allowed",
     "run=nowhere": "run=nowhere: no run directory",

@@ -103,7 +103,7 @@ def test_a_crash_in_one_job_does_not_end_the_sweep_either(llmft, tmp_path, monke
 def test_a_sweep_over_a_wrong_option_does_not_start(llmft, tmp_path):
     code, _, err = llmft("-m", "model=tiny_gpt2,tiny_gpt3", "output_dir=all")
     assert code == 2
-    assert "model=tiny_gpt3: no such option. Did you mean tiny_gpt2?" in err
+    assert "model=tiny_gpt3: no such option. Did you mean model=tiny_gpt2?" in err
     assert not (tmp_path / "all").exists()
 
 

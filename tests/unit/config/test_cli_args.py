@@ -2,7 +2,8 @@
 
 import pytest
 
-from llmft.config.cli_args import quoted, split_flags
+from llmft.config.cli_args import split_flags
+from llmft.config.override_text import quoted
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from llmft.__main__ import COMMANDS, split_command
-from llmft.config.cli_args import quoted, swept_jobs
+from llmft.config.cli_args import swept_jobs
+from llmft.config.override_text import quoted
 from llmft.config.paths import conf_dir
 from llmft.config.validate import check
 from tests.conftest import ROOT, write_rows

@@ -7,6 +7,10 @@ from typing import Any
 import yaml
 
 from llmft.config.paths import conf_dir
+from llmft.data.sources.decompress import kind
+from llmft.data.sources.reader import read_file
+from llmft.utils.errors import UserError
+from llmft.utils.paths import user_path
 from llmft.utils.shell import argument
 
 # Common names of the fields of conversation, question and answer.
@@ -54,3 +58,25 @@ def columns_for(fields: Iterable[str]) -> str:
     if question is None or answer is None:
         return ""
     return f"{argument('data.columns.instruction', question)} {argument('data.columns.output', answer)}"
+
+
+def options_for(path: str) -> str:
+    """The options that read a data file, by the fields of its first row: ``data=custom data.path=FILE data.columns...``."""
+    where, row = argument("data.path", path), _first_row(path)
+    for name, fields in known_fields().items() if isinstance(row, Mapping) else ():
+        if all(field in row for field in fields):
+            return f"data={name} {where}"
+    columns = columns_for(row) if isinstance(row, Mapping) else ""
+    return f"data=custom {where} {columns}".strip()
+
+
+def _first_row(path: str) -> Any:
+    file = user_path(path)
+    if file.is_dir():
+        file = next((f for f in sorted(file.iterdir()) if kind(f)), file)
+    if not (file.is_file() and kind(file)):
+        return None
+    try:
+        return next(read_file(path, file)).row
+    except (UserError, StopIteration):  # the file's own faults are for when it is read
+        return None
