@@ -119,9 +119,7 @@ def test_a_wrong_option_of_ones_own(llmft, tmp_path):
     (tmp_path / "own" / "data" / "mine.yaml").write_text("defaults: [_base]\n")
     code, _, err = llmft("--config-dir=own", "data=min")
     assert code == 2
-    assert (
-        "data=min: no such option. Did you mean data=mine?" in err
-    )
+    assert "data=min: no such option. Did you mean data=mine?" in err
     code, _, err = llmft("--config-dir=nowhere")
     assert code == 2
     assert "--config-dir=nowhere: no such folder" in err
