@@ -41,6 +41,15 @@ DEVICE: Options = {
     "DDP on GPUs": "trainer=ddp trainer.accelerator=gpu",
     "FSDP on GPUs": "trainer=fsdp trainer.accelerator=gpu",
 }
+OPTIMIZER: Options = {
+    "AdamW": "optim=adamw",
+    "8-bit AdamW": "optim=adamw_8bit",
+    "paged AdamW": "optim=paged_adamw",
+}
+ACTIVATIONS: Options = {
+    "stored": "model.gradient_checkpointing=false",
+    "recomputed": "model.gradient_checkpointing=true",
+}
 EXPORT: Options = {
     "adapter": "form=adapter",
     "merged": "form=merged",
@@ -61,15 +70,27 @@ class Setting(NamedTuple):
     batching: str = "rows"
     precision: str = "32-true"
     device: str = "CPU"
+    optimizer: str = "AdamW"
+    activations: str = "stored"
     export: str = ""
 
     def __str__(self) -> str:
-        return " + ".join(option for option in self if option)
+        others = [option for option, default in zip(self[2:], Setting()[2:], strict=True) if option != default]
+        return " + ".join([self.family, self.method, *others])
 
     def overrides(self) -> str:
         """The training of this setting on the command line."""
-        chosen = (FAMILY[self.family], METHOD[self.method], BATCHING[self.batching], DEVICE[self.device])
-        return " ".join((*chosen, PRECISION[self.precision]))
+        data = (FAMILY[self.family], METHOD[self.method], BATCHING[self.batching])
+        # after trainer=, which sets a precision of its own
+        return " ".join(
+            (
+                *data,
+                DEVICE[self.device],
+                PRECISION[self.precision],
+                OPTIMIZER[self.optimizer],
+                ACTIVATIONS[self.activations],
+            )
+        )
 
 
 class Refusal(NamedTuple):
@@ -107,6 +128,15 @@ REFUSALS = (
     Refusal(
         {"method": frozenset({"LoRA on int8"}), "device": FSDP},
         "peft.quantise=int8: trainer=fsdp would separate the weights from their scales; use peft=qlora, or trainer=ddp",
+    ),
+    Refusal(
+        {"optimizer": frozenset({"8-bit AdamW", "paged AdamW"}), "device": FSDP},
+        "optim: AdamW of bitsandbytes cannot update weights that trainer=fsdp shards; use optim=adamw, or trainer=ddp",
+    ),
+    Refusal(
+        {"optimizer": frozenset({"paged AdamW"}), "device": frozenset(DEVICE) - GPU},
+        "optim.paged=true: paging moves memory between a CUDA GPU and the CPU, but trainer.accelerator is cpu; "
+        "use optim=adamw_8bit, or optim.fallback=true to train without paging",
     ),
     Refusal(
         {"export": frozenset({"adapter"}), "method": frozenset(METHOD) - ADAPTERS},
@@ -151,6 +181,12 @@ def axis(name: str, options: Iterable[str]) -> dict[str, dict[str, str]]:
     return {option: {name: option} for option in options}
 
 
+MEMORY = {
+    "gradient checkpointing": {"activations": "recomputed"},
+    "8-bit AdamW": {"optimizer": "8-bit AdamW"},
+    "paged AdamW": {"optimizer": "paged AdamW"},
+    "paged AdamW on a GPU": {"optimizer": "paged AdamW", "device": "one GPU"},
+}
 GUARANTEES, INTEGRATION = "tests/guarantees", "tests/integration"
 RANKS = (
     f"{GUARANTEES}/test_ranks_change_nothing.py::test_ranks_change_nothing",
@@ -203,6 +239,19 @@ TABLES = (
         {"two processes compute what one does, packed and streamed too": RANKS},
     ),
     Table("Batching and precision", axis("batching", BATCHING), axis("precision", PRECISION)),
+    Table(
+        "Method and memory",
+        axis("method", METHOD),
+        MEMORY,
+        {
+            "gradient checkpointing changes no gradient, in 8-bit AdamW only the rounding of its state differs": (
+                f"{GUARANTEES}/test_training_is_in_train_mode.py::test_gradient_checkpointing_keeps_less_and_changes_no_gradient",
+                f"{INTEGRATION}/models/test_optimizers.py::test_32_bits_are_adamw_and_8_bits_nearly",
+            ),
+        },
+    ),
+    Table("Batching and memory", axis("batching", BATCHING), {name: MEMORY[name] for name in list(MEMORY)[:2]}),
+    Table("Device and memory", axis("device", DEVICE), {name: MEMORY[name] for name in list(MEMORY)[:3]}),
     Table("Precision and device", axis("precision", PRECISION), axis("device", DEVICE)),
     Table(
         "Method and export",

@@ -62,6 +62,16 @@ def _float16_needs_a_gpu(cfg: DictConfig) -> Faults:
         yield "trainer.precision=16-mixed: float16 needs a GPU; use bf16-mixed or 32-true"
 
 
+@cross_field("trainer.precision", "trainer.accelerator", imports=True)
+def _float16_without_a_gpu(cfg: DictConfig) -> Faults:
+    if cfg.trainer.precision != "16-mixed" or cfg.trainer.accelerator != "auto":
+        return
+    from llmft.utils.device import runs_on_gpu  # imports torch
+
+    if not runs_on_gpu(cfg.trainer):  # Lightning would take bf16-mixed instead
+        yield "trainer.precision=16-mixed: float16 needs a GPU, and there is none here; use bf16-mixed or 32-true"
+
+
 @cross_field("optim.lr", "optim.betas", "optim.weight_decay")
 def _step_size(cfg: DictConfig) -> Faults:
     lr, beta = cfg.optim.lr, cfg.optim.betas[0]
@@ -137,6 +147,13 @@ def _sharded_int8(cfg: DictConfig) -> Faults:
             "peft.quantise=int8: trainer=fsdp would separate the weights from their scales; "
             "use peft=qlora, or trainer=ddp"
         )
+
+
+@cross_field("trainer.strategy", "optim._target_")
+def _sharded_optimizer(cfg: DictConfig) -> Faults:
+    if cfg.trainer.strategy == "fsdp" and cfg.optim._target_.endswith(".bnb_adamw"):
+        # its kernels take plain tensors, and sharded parameters are DTensors
+        yield "optim: AdamW of bitsandbytes cannot update weights that trainer=fsdp shards; use optim=adamw, or trainer=ddp"
 
 
 @cross_field("scheduler.warmup_steps", "trainer.max_steps")
