@@ -188,9 +188,11 @@ def _files(folder: Path, vocabulary: dict[str, int]) -> tuple[str, str]:
 
 def _m2m100(folder: Path) -> Any:
     from transformers import M2M100Tokenizer
+    from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CODES
 
     model, vocabulary = _files(folder, _vocabulary("<s>", "<pad>", "</s>", "<unk>"))
-    return M2M100Tokenizer(vocabulary, model, additional_special_tokens=["__en__", "__fr__"])
+    codes = [f"__{code}__" for code in FAIRSEQ_LANGUAGE_CODES["m2m100"]]
+    return M2M100Tokenizer(vocabulary, model, additional_special_tokens=codes)
 
 
 def _marian(folder: Path) -> Any:

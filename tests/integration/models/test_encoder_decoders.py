@@ -65,3 +65,45 @@ def test_loss_and_gradients_are_those_of_single_rows(name, peft, twin, built):
             assert_same(step(module, sequences, data.pad_id), expected)
         if varlen:
             assert bool(module.forward_pass.kernels.packing_is_equivalent) == SEQ2SEQ[name].packs
+
+
+def answers(folder, base, contexts, tokenizer, start):
+    """The greedy answers of an exported folder, by plain transformers and peft, one at a time and without padding."""
+    from peft import PeftModel
+    from transformers import AutoModelForSeq2SeqLM, GenerationConfig
+
+    adapter = (folder / "adapter_config.json").is_file()
+    model = AutoModelForSeq2SeqLM.from_pretrained(base if adapter else folder)
+    model = (PeftModel.from_pretrained(model, folder) if adapter else model).eval()
+    settings = GenerationConfig.from_pretrained(folder)
+    assert settings.decoder_start_token_id == start
+    for context in contexts:
+        ids = tokenizer.apply_chat_template([turn.message() for turn in context], add_generation_prompt=True)["input_ids"]
+        out = model.generate(input_ids=torch.tensor([ids]), generation_config=settings)[0].tolist()
+        yield out, tokenizer.decode(out[1:], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+@pytest.mark.parametrize("form", ["merged", pytest.param("adapter", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in ("bart", "mbart") else pytest.mark.slow) for n in SEQ2SEQ])
+def test_a_run_answers_as_plain_transformers_on_its_export(name, form, twin, tmp_path):
+    """Batched greedy answers of the run; of the export with the chat template, generation config and weights that it holds."""
+    from transformers import AutoTokenizer
+
+    from llmft import train
+    from llmft.generation.load import load_tuned
+
+    chosen = twin(name)
+    run = train([*chosen, "peft=lora", *DATA, "data.batching=grouped", "trainer.max_steps=2", "optim.lr=2e-2", "scheduler=constant",
+                 "trainer.accumulate_grad_batches=2", "data.batch_size=4", "questions=0", "evaluate.rows=0", "report.write=false", "logger=none",
+                 "baseline=false", "callbacks.samples.number=0", "generation.max_new_tokens=8", "callbacks.progress.refresh_rate=0",
+                 f"output_dir={tmp_path / 'run'}"])  # fmt: skip
+    found = load_tuned(run.path, run.config, run.config.generation).answers(CONTEXTS)
+    exported = run.export(tmp_path / form, form=form)
+    tokenizer = AutoTokenizer.from_pretrained(exported.path)
+    start = tokenizer.convert_tokens_to_ids(SEQ2SEQ[name].start)
+    plain = list(answers(exported.path, run.config.model.path, CONTEXTS, tokenizer, start))
+    assert [answer.text for answer in found] == [text for _, text in plain]
+    for ids, _ in plain:
+        assert ids[0] == start
+        if SEQ2SEQ[name].forced:
+            assert ids[1] == tokenizer.convert_tokens_to_ids(SEQ2SEQ[name].forced)

@@ -56,8 +56,8 @@ def _written(tokenizer: Any, ids: Sequence[int]) -> str:
     Raises:
         UserError: The tokenizer would not find one of them in a rendered prompt.
     """
-    found = {token.content for token in tokenizer.added_tokens_decoder.values()}
-    if unknown := [token for token in tokenizer.convert_ids_to_tokens(list(ids)) if token not in found]:
+    unknown = tokenizer.convert_ids_to_tokens([i for i in ids if i not in tokenizer.added_tokens_decoder])
+    if unknown:
         raise UserError(
             f"model: its tokenizer adds {', '.join(unknown)} to a text, but does not find it in one; its files must list it as "
             "an added token"
