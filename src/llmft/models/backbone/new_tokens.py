@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from llmft.models.backbone.special_ids import part_configs
 from llmft.utils.errors import UserError
 
 
@@ -18,7 +19,15 @@ def resize_embeddings(model: Any, tokenizer: Any, tokens: Sequence[str]) -> None
         model: A transformers model.
         tokenizer: With the new tokens.
         tokens: ``model.new_tokens``.
+
+    Raises:
+        UserError: Encoder and decoder have embeddings of their own (T5Gemma), of which transformers resizes one.
     """
+    if len(part_configs(model.config)) > 1:
+        raise UserError(
+            "model.new_tokens: encoder and decoder of this model have embeddings of their own, and transformers resizes one of "
+            "them; use tokens that the tokenizer has"
+        )
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
