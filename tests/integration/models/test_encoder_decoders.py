@@ -78,13 +78,17 @@ def answers(folder, base, contexts, tokenizer, start):
     settings = GenerationConfig.from_pretrained(folder)
     assert settings.decoder_start_token_id == start
     for context in contexts:
-        ids = tokenizer.apply_chat_template([turn.message() for turn in context], add_generation_prompt=True)["input_ids"]
+        ids = tokenizer.apply_chat_template([turn.message() for turn in context], add_generation_prompt=True)[
+            "input_ids"
+        ]
         out = model.generate(input_ids=torch.tensor([ids]), generation_config=settings)[0].tolist()
         yield out, tokenizer.decode(out[1:], skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 @pytest.mark.parametrize("form", ["merged", pytest.param("adapter", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in ("bart", "mbart") else pytest.mark.slow) for n in SEQ2SEQ])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in ("bart", "mbart") else pytest.mark.slow) for n in SEQ2SEQ]
+)
 def test_a_run_answers_as_plain_transformers_on_its_export(name, form, twin, tmp_path):
     """Batched greedy answers of the run; of the export with the chat template, generation config and weights that it holds."""
     from transformers import AutoTokenizer
