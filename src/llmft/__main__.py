@@ -9,7 +9,7 @@ from typing import Any
 
 from llmft.config.help import answer
 from llmft.config.paths import conf_dir
-from llmft.utils.console import complain
+from llmft.utils.console import complain, say
 from llmft.utils.errors import INTERRUPTED, UserError
 from llmft.utils.signals import on_terminate, terminate
 from llmft.utils.text import did_you_mean
@@ -72,6 +72,8 @@ def run_command(arguments: Sequence[str]) -> int:
         command, overrides = split_command(others)
         rest = [*flags, *overrides]
         multirun = any(argument in ("-m", "--multirun") for argument in rest)
+        if not multirun:
+            rest = named_runs(command, rest)
         rest = [quoted(argument, multirun=multirun) for argument in rest]
         check_flags(rest)
         given = {argument.partition("=")[0] for argument in flags}
@@ -104,6 +106,17 @@ def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
             f"{first}: no such command.{did_you_mean(first, COMMANDS)} There are: {known}; options are key=value"
         )
     return first, list(arguments[1:])
+
+
+def named_runs(command: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments with ``run=latest``, or a folder that holds one run, as the path of that run; says which it is."""
+    from llmft.runs.find import with_run
+
+    found = [with_run(argument, command) for argument in arguments]
+    for _, which in found:
+        if which:
+            say(which, style="green")
+    return [argument for argument, _ in found]
 
 
 def launch(command: str, arguments: list[str], *, multirun: bool) -> int:

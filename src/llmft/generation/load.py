@@ -1,5 +1,6 @@
 """Load a model for generation: of a run, a plain one, or the base model of a run."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from llmft.runs.open import open_run
 from llmft.utils import device
 from llmft.utils.errors import UserError
 
+log = logging.getLogger(__name__)
+
 
 def load_generator(cfg: DictConfig) -> tuple[Generator, str | None]:
     """The model of ``run=RUN`` with the system prompt of its data set, or a plain ``model=``.
@@ -22,6 +25,8 @@ def load_generator(cfg: DictConfig) -> tuple[Generator, str | None]:
         UserError: Both a run and a model are given, or the run has no model.
     """
     if cfg.run is None:
+        if not any(override.startswith("model") for override in HydraConfig.get().overrides.task):
+            log.info("model: %s, not fine-tuned (no run= given; run=latest takes your newest run)", cfg.model.name)
         backbone = Backbone.open(cfg)
         return Generator(backbone.load().to(device.default_device()), backbone.codec, cfg.generation), None
     chosen = [o for o in HydraConfig.get().overrides.task if o.startswith(("model", "prompt")) and REMOTE_CODE not in o]

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from llmft.config.paths import conf_dir
 from llmft.config.stored import stored_config
 from llmft.config.validate import check
+from llmft.runs.find import HOLDS, find_run
 from llmft.runs.record import run_status
 from llmft.utils.errors import UserError
 from llmft.utils.files import restore_folder
@@ -24,16 +25,16 @@ def open_run(path: str, part: str = "model", allow: Sequence[str] = ()) -> tuple
     """Open a run directory.
 
     Args:
-        path: As given by the user.
+        path: As given by the user; ``latest`` and a folder with one run are accepted too.
         part: The folder in it that the command needs: ``model`` or ``halt``.
         allow: Packages whose classes its config may name next to ours; permissions in the config itself do not count.
 
     Raises:
         UserError: This is no run directory, it lacks the folder, or its config is not accepted.
     """
-    folder = user_path(path)
+    folder = user_path(find_run(path, part=part).path)
     if not (folder / "config.yaml").is_file():
-        raise UserError(f"run={path}: no run directory (it would hold config.yaml, run.json and model/)")
+        raise UserError(f"run={path}: no run directory ({HOLDS})")
     if not is_claimed(folder):
         with suppress(OSError):
             restore_folder(folder / part)

@@ -209,3 +209,13 @@ def test_formulas_are_neutralized(text):
 @pytest.mark.parametrize("text", ["", "1", "a=b", "Ω", "'", "1-2", True, None])
 def test_other_cells_stay(text):
     assert harmless(text) == ("" if text is None else str(text))
+
+
+def test_it_says_whom_it_asks_without_run_and_model(llmft, monkeypatch):
+    def stop(cfg):
+        raise UserError(f"would load {cfg.model.name}")
+
+    monkeypatch.setattr("llmft.generation.load.Backbone.open", stop)
+    line = "model: smollm2_135m, not fine-tuned (no run= given; run=latest takes your newest run)\n"
+    assert llmft("answer", "question=hi") == (2, "", f"{line}llmft: would load smollm2_135m\n")
+    assert llmft("answer", "question=hi", "model=tiny_t5") == (2, "", "llmft: would load tiny_t5\n")
