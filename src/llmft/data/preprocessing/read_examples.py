@@ -52,7 +52,7 @@ class ExampleReader:
             UserError: Rows are invalid (``invalid=error``) or repeated (``duplicates=error``), or all are in another format.
         """
         faults: dict[str, list[str]] = {}  # places by fault
-        hint, found = "", 0
+        hint, found, first_fault = "", 0, True
         for located in read(self.source):
             if self.limit is not None and found >= self.limit:
                 break
@@ -65,8 +65,8 @@ class ExampleReader:
                 continue
             except RowError as error:
                 repeated = error.field == "duplicate"
-                if not (faults or counts.dropped):
-                    hint = looks_like(located.row, self.name, self.fields)
+                if first_fault:
+                    first_fault, hint = False, looks_like(located.row, self.name, self.fields)
                 if (self.duplicates if repeated else self.invalid) == "error":
                     faults.setdefault(f"{error}{hint if not faults else ''}", []).append(located.place)
                 counts.drop(located.place, error.field, error.reason, "duplicate" if repeated else "invalid")

@@ -7,7 +7,7 @@ from pathlib import Path
 from llmft.data.sources.decompress import ParsedRow, byte_lines, kind, not_utf8, opened
 from llmft.data.sources.json import EmptyFileError, read_json, read_jsonl
 from llmft.data.sources.resolve import Source
-from llmft.data.sources.tabular import read_csv, read_parquet, read_tsv
+from llmft.data.sources.tabular import read_csv, read_parquet, read_tsv, without_merged_nulls
 from llmft.utils.errors import UserError
 from llmft.utils.text import first_line
 
@@ -22,7 +22,7 @@ def read(source: Source) -> Iterator[ParsedRow]:
     """
     if source.hub:
         for number, row in enumerate(source.hub.rows(), start=1):
-            yield ParsedRow(f"{source.given}:{number}", row)
+            yield ParsedRow(f"{source.given}:{number}", without_merged_nulls(row))
         return
     empty = 0
     for part in source.parts:

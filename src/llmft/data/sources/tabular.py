@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from llmft.data.records import shown
 from llmft.data.sources.decompress import MAX_LINE, ParsedRow, byte_lines, opened
@@ -82,6 +83,21 @@ def read_parquet(given: str, file: Path) -> Iterator[ParsedRow]:
     with pyarrow.parquet.ParquetFile(file) as parquet:
         for batch in parquet.iter_batches(batch_size=PARQUET_ROWS):
             for number, row in enumerate(batch.to_pylist(), start=number + 1):  # noqa: B020
-                yield ParsedRow(f"{given}:{number}", row)
+                yield ParsedRow(f"{given}:{number}", without_merged_nulls(row))
     if not number:
         raise EmptyFileError(given)
+
+
+def without_merged_nulls(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of an Arrow table without the nulls in its objects, such as the arguments of a call.
+
+    Arrow gives all objects of a column the fields of each other, with null where one has no such field. A null of the data
+    cannot be told from these and goes too; only JSON files and columns of JSON text keep it.
+    """
+    return {name: _without_nulls(value) if isinstance(value, list | dict) else value for name, value in row.items()}
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}
+    return [_without_nulls(entry) for entry in value] if isinstance(value, list) else value

@@ -286,3 +286,15 @@ def test_a_hub_data_set_is_streamed_as_often_as_it_is_read(monkeypatch):
     assert [f.row for f in read(source)] == [f.row for f in read(source)] == [{"a": "1"}, {"a": "2"}]
     assert source.hub is not None
     assert source.hub.fingerprint
+
+
+def test_arguments_of_calls_have_no_nulls_of_other_rows_and_json_keeps_its_own(tmp_path):
+    calls = [{"name": "f", "arguments": {"city": "Bonn"}}, {"name": "g", "arguments": {"deep": [{"n": 1}, {"m": 2}]}}]
+    rows = [{"messages": [{"role": "assistant", "tool_calls": [call]}], "note": None} for call in calls]
+    file = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([*rows, {"note": "x"}]), file)
+    assert [located.row for located in rows_of(file)] == [*rows, {"messages": None, "note": "x"}]
+    file = tmp_path / "rows.jsonl"
+    row = {"messages": [{"tool_calls": [{"arguments": {"city": None}}]}]}
+    file.write_text(json.dumps(row))
+    assert rows_of(file)[0].row == row
