@@ -135,6 +135,8 @@ def _turn(message: object, place: str) -> tuple[Turn, bool]:
         raise RowError(f"{place}.{name}", f"must be one of {', '.join(ROLES)}, got {shown(given)}")
     field = "value" if name == "from" and "content" not in message else "content"
     is_call = given in CALL_ROLES
+    if len(message) == 2 and not is_call and isinstance(text := message.get(field), str):
+        return Turn(role, checked_text(text, f"{place}.{field}", blank=role == "tool")), False
     calls = () if is_call else _calls(message, role, place)
     content, thoughts = ("", "") if calls and message.get(field) is None else _content(message, field, role, place)
     if is_call:

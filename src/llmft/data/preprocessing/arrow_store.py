@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
@@ -16,9 +17,9 @@ from llmft.data.tokenization.codec import EncodedExample
 T = TypeVar("T")
 
 EXAMPLES = pa.schema([(name, pa.string()) for name in ("place", "id", "source", "context", "answer", "more")])
-# Attributes that few turns and few examples have; they are stored where they are not the default.
-OF_TURN = ("reasoning", "tool_calls", "name", "tool_call_id", "weight")
-OF_EXAMPLE = ("reasoning", "tool_calls", "tools", "weight", "answer_weight")
+# Attributes that few turns and few examples have, with their defaults; only other values are stored.
+OF_TURN = {"reasoning": None, "tool_calls": (), "name": "", "tool_call_id": "", "weight": 1.0}
+OF_EXAMPLE = {"reasoning": None, "tool_calls": (), "tools": (), "weight": 1.0, "answer_weight": 1.0}
 IDS = pa.list_(pa.int32())
 ENCODED = pa.schema(
     [("place", pa.string()), ("input_ids", IDS), ("labels", IDS), ("lost", pa.string())]
@@ -151,16 +152,20 @@ def _arguments(more: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in more.items()}
 
 
-def _more(of: Turn | Example, names: Sequence[str]) -> dict[str, Any]:
+def _more(values: Sequence[Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """The attributes of a turn or an example that are not the default."""
-    defaults = type(of).__dataclass_fields__
-    return {name: value for name in names if (value := getattr(of, name)) != defaults[name].default}
+    if values == tuple(defaults.values()):
+        return {}
+    return {name: value for (name, default), value in zip(defaults.items(), values, strict=True) if value != default}
+
+
+_of_turn, _of_example = attrgetter(*OF_TURN), attrgetter(*OF_EXAMPLE)
 
 
 def example_batch(examples: Sequence[Example]) -> pa.RecordBatch:
     """Examples as a record batch."""
     contexts = [
-        [(turn.role, turn.content, turn.input, _more(turn, OF_TURN)) for turn in example.context]
+        [(turn.role, turn.content, turn.input, _more(_of_turn(turn), OF_TURN)) for turn in example.context]
         for example in examples
     ]
     columns = [
@@ -169,7 +174,10 @@ def example_batch(examples: Sequence[Example]) -> pa.RecordBatch:
         [example.source for example in examples],
         [json.dumps(context, ensure_ascii=False) for context in contexts],
         [example.answer for example in examples],
-        [json.dumps(more, ensure_ascii=False) if more else None for more in (_more(e, OF_EXAMPLE) for e in examples)],
+        [
+            json.dumps(more, ensure_ascii=False) if more else None
+            for more in (_more(_of_example(e), OF_EXAMPLE) for e in examples)
+        ],
     ]
     return pa.record_batch([pa.array(column, pa.string()) for column in columns], schema=EXAMPLES)
 

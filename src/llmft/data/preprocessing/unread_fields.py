@@ -43,7 +43,7 @@ class TrackedRow(dict[str, Any]):
 
     def unread(self) -> set[str]:
         """Names of the fields with a value that were not read: ``meta``, ``messages[].meta``."""
-        found = {name for name in self._unread if super(TrackedRow, self).__getitem__(name) not in EMPTY}
+        found = {name for name in self._unread if dict.get(self, name) not in EMPTY}
         for name, entries in self._lists.items():
             for entry in entries:
                 if isinstance(entry, TrackedRow):
