@@ -9,10 +9,12 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from llmft.config.cli_args import composed
-from llmft.config.validate import check
+from llmft.config.schema import ExportConfig, TrainConfig
+from llmft.config.schema.generation import Generation
+from llmft.config.validate import check, check_section
 from llmft.runs.open import open_run
 from llmft.runs.record import read_record
 from llmft.utils.errors import UserError
@@ -86,7 +88,7 @@ class Run:
             raise UserError(f"questions[{blank[0]}]: must not be blank")
         system = self.config.data.system if system is None else system
         examples = [Example((Turn("user", question),), "").with_system(system) for question in questions]
-        check(OmegaConf.create({"generation": {**self.config.generation, **generation}}))
+        check_section({**self.config.generation, **generation}, Generation, "generation")
         generator = self._base if base else self._tuned
         return generator.with_settings(**generation).answers([example.context for example in examples])
 
@@ -111,11 +113,17 @@ class Run:
         """
         from llmft.export.export import export
 
-        settings = OmegaConf.create(
-            {"form": form, "shard_size": shard_size, "tolerance": tolerance, "zip": zip, "hub": hub, "private": private}
-        )
-        check(settings)
-        return export(self.path, self.config, None if to is None else fspath(to), settings)
+        keys = {
+            "form": form,
+            "shard_size": shard_size,
+            "tolerance": tolerance,
+            "zip": zip,
+            "hub": hub,
+            "private": private,
+        }
+        target = None if to is None else fspath(to)
+        settings = check_section({**keys, "run": str(self.path), "to": target, "allow_targets": []}, ExportConfig, "")
+        return export(self.path, self.config, target, settings)
 
     @cached_property
     def _tuned(self) -> "Generator":
@@ -192,7 +200,7 @@ def build(overrides: Sequence[str] = ()) -> "Parts":
     quiet()
     cfg.output_dir = str(Path(cfg.output_dir).absolute())
     remove_empty(Path(cfg.output_dir))
-    check(cfg, architecture=architecture_faults)
+    check(cfg, TrainConfig, architecture=architecture_faults)
     auto_values.resolve_auto(cfg)
     return build_parts(cfg)
 

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from llmft.config.compose import composition_faults
 from llmft.config.override_text import quoted
+from llmft.config.schema import TrainConfig
 from llmft.config.validate import check
 from llmft.evaluation.judge.parse_reply import InvalidReply, parse_choice, parse_score
 from llmft.export import checksums
@@ -250,4 +251,4 @@ def test_rules_about_pairs_are_not_asked_of_what_is_no_config(load):
     OmegaConf.set_struct(cfg, False)
     cfg.callbacks.x = [{"a": 1}]
     with pytest.raises(UserError, match=r"callbacks\.x: must be null or a mapping with _target_"):
-        check(cfg)
+        check(cfg, TrainConfig)

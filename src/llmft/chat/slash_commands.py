@@ -6,7 +6,8 @@ from typing import Any
 import yaml
 
 from llmft.chat.session import TUNED, ChatSession
-from llmft.config.schema import RULES
+from llmft.config.schema.generation import Generation
+from llmft.config.schema.section import accepts, must
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
 from llmft.utils.text import did_you_mean, json_line
@@ -108,13 +109,12 @@ def changes(text: str) -> dict[str, Any]:
             found[name] = yaml.safe_load(value)
         except yaml.YAMLError:
             found[name] = value
-        rule = RULES.get(f"generation.{name}")
+        field = Generation.model_fields.get(name)
         off = name == "temperature" and found[name] == 0
-        if not equals or name in BATCH_KEYS or not (off or rule is None or rule.accepts(found[name])):
-            words = (
-                rule.description if equals and rule and name not in BATCH_KEYS else "KEY=VALUE of a generation setting"
-            )
-            raise UserError(f"/params {part}: must be {words}")
+        if not equals or name in BATCH_KEYS:
+            raise UserError(f"/params {part}: must be KEY=VALUE of a generation setting")
+        if field and not off and not accepts(field, found[name]):
+            raise UserError(f"/params {part}: must be {must(field)}")
     if "temperature" in found or "top_p" in found:
         found.setdefault("do_sample", found.get("temperature") != 0)
         if found["do_sample"]:

@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 
+from llmft.config.schema import AnswerConfig
 from llmft.config.validate import check
 from llmft.data.records import Example, Turn
 from llmft.generation.answer_file import ENDINGS, AnswerFile, as_text, check_output, key_of
@@ -27,7 +28,7 @@ def main(cfg: DictConfig) -> None:
     """Answer ``question``, every row of ``input``, or ``questions=samples``."""
     quiet()
     log_to(None)
-    check(cfg)
+    check(cfg, AnswerConfig)
     if sum(cfg[key] is not None for key in ("question", "questions", "input")) != 1:
         raise UserError('answer: pass one of question="...", input=FILE (- is standard input) and questions=samples')
     check_output(cfg.output)

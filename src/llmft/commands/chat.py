@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from llmft.chat.input import messages
 from llmft.chat.session import ChatSession
 from llmft.chat.slash_commands import SlashCommands
+from llmft.config.schema import ChatConfig
 from llmft.config.validate import check
 from llmft.generation.load import load_generator
 from llmft.utils.errors import INTERRUPTED
@@ -18,7 +19,7 @@ def main(cfg: DictConfig) -> None:
     """Answer messages until the end of the input."""
     quiet()
     log_to(None)
-    check(cfg)
+    check(cfg, ChatConfig)
     on_terminate(_exit)
     tuned, system = load_generator(cfg)
     session = ChatSession(cfg, tuned, cfg.system or system)

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from llmft.config import auto_values
+from llmft.config.schema import EstimateConfig
 from llmft.config.validate import check
 from llmft.estimate.estimate import Estimate, estimate, load_encoded
 from llmft.models.architecture_check import architecture_faults
@@ -18,7 +19,7 @@ def main(cfg: DictConfig) -> None:
     """Encode the data, build the model on the meta device, and print the estimate."""
     quiet()
     log_to(None)
-    check(cfg, architecture=architecture_faults)
+    check(cfg, EstimateConfig, architecture=architecture_faults)
     auto_values.resolve_auto(cfg)
     data, backbone = load_encoded(cfg)
     found = estimate(cfg, data, backbone)

@@ -6,6 +6,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from llmft.config.schema import EvaluateConfig
 from llmft.config.validate import check
 from llmft.data.datamodule import InstructionDataModule
 from llmft.evaluation import evaluator
@@ -32,7 +33,7 @@ def main(cfg: DictConfig) -> None:
     """Score ``run`` or ``input``."""
     quiet()
     log_to(None)
-    check(cfg)
+    check(cfg, EvaluateConfig)
     if (cfg.run is None) == (cfg.input is None):
         raise UserError("evaluate: pass either run=RUN or input=FILE")
     check_output(cfg.output)

@@ -2,6 +2,7 @@
 
 from omegaconf import DictConfig
 
+from llmft.config.schema import ExportConfig
 from llmft.config.validate import check
 from llmft.export.export import export
 from llmft.runs.open import open_run
@@ -14,7 +15,7 @@ def main(cfg: DictConfig) -> None:
     """Export ``run`` to ``to``, ``hub`` or both."""
     quiet()
     log_to(None)
-    check(cfg)
+    check(cfg, ExportConfig)
     if cfg.run is None:
         raise UserError("export: pass run=RUN")
     folder, trained = open_run(cfg.run)

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from rich.columns import Columns
 from rich.text import Text
 
+from llmft.config.schema import PreviewConfig
 from llmft.config.validate import check
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.preprocessing.audit import show_audit
@@ -23,7 +24,7 @@ def main(cfg: DictConfig) -> None:
     """Encode the rows as training does, and print the first examples and a summary."""
     quiet()
     log_to(None)
-    check(cfg, models=False)
+    check(cfg, PreviewConfig, models=False)
     data = instantiate(cfg.data)()
     data.read()
     backbone = Backbone.open(cfg)

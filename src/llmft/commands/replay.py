@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from rich.table import Column, Table
 from rich.text import Text
 
+from llmft.config.schema import ReplayConfig
 from llmft.config.validate import check
 from llmft.data.tokenization.codec import IGNORED, Codec
 from llmft.diagnostics import forward_trace, postmortem
@@ -33,7 +34,7 @@ def main(cfg: DictConfig) -> None:
     """Load the batches and weights in ``halt/``, run forward and backward, and print the diagnosis."""
     quiet()
     log_to(None)
-    check(cfg)
+    check(cfg, ReplayConfig)
     if cfg.run is None:
         raise UserError("replay: pass run=RUN, the directory of a run that a guard halted")
     folder, trained = open_run(cfg.run, "halt")

@@ -2,6 +2,7 @@
 
 from omegaconf import DictConfig
 
+from llmft.config.schema import ReportConfig
 from llmft.config.validate import check
 from llmft.utils.console import Console
 from llmft.utils.errors import UserError
@@ -12,7 +13,7 @@ from llmft.utils.paths import user_path
 def main(cfg: DictConfig) -> None:
     """Write the report of ``run``, or the leaderboard of ``runs``."""
     log_to(None)
-    check(cfg)
+    check(cfg, ReportConfig)
     if (cfg.run is None) == (cfg.runs is None):
         raise UserError("report: pass either run=RUN or runs=DIR")
     console = Console(highlight=False, markup=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from omegaconf import DictConfig
 
 from llmft.config.paths import parse_size
+from llmft.config.schema import RestoreConfig
 from llmft.config.validate import check
 from llmft.export.unzip import ArchiveLimits, restore
 from llmft.utils.console import Console
@@ -15,7 +16,7 @@ from llmft.utils.paths import user_path
 def main(cfg: DictConfig) -> None:
     """Unpack ``archive`` into ``to``."""
     log_to(None)
-    check(cfg)
+    check(cfg, RestoreConfig)
     if cfg.archive is None or cfg.to is None:
         raise UserError("restore: pass archive=FILE and to=FOLDER")
     file = user_path(cfg.archive)

@@ -11,6 +11,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from llmft.config.schema import ServeConfig
 from llmft.config.validate import check
 from llmft.data.notice import notices
 from llmft.generation.generator import Generator
@@ -28,7 +29,7 @@ def main(cfg: DictConfig) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     quiet()
     log_to(None)
-    check(cfg)
+    check(cfg, ServeConfig)
     require("fastapi", "uvicorn", "prometheus_client")
     key = api_key(cfg.serve)
     with listening(cfg.serve.host, cfg.serve.port) as sock:

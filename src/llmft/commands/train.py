@@ -10,6 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from llmft.config import auto_values
+from llmft.config.schema import TrainConfig
 from llmft.config.validate import check
 from llmft.data.preprocessing.cache import remove_stale
 from llmft.estimate import oom_report
@@ -101,7 +102,7 @@ def _checked(cfg: DictConfig, overrides: Sequence[str], *, is_sweep: bool) -> tu
     try:
         _check_shared(cfg, overrides, is_sweep=is_sweep)
         _resolve_paths(cfg)
-        check(cfg, architecture=architecture_faults)
+        check(cfg, TrainConfig, architecture=architecture_faults)
     except UserError as error:
         if is_sweep:
             run = RunDirectory.start(path, cfg, overrides)

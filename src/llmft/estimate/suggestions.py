@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from llmft.config.groups import group_config
 from llmft.config.paths import conf_dir
 
 MIB = 2**20
@@ -46,7 +47,7 @@ class Suggestion:
         changed = cfg.copy()
         for key, value in self.keys.items():
             if key == "peft":
-                rate, changed.peft = cfg.optim.lr, load_group("peft", value)
+                rate, changed.peft = cfg.optim.lr, group_config("peft", value)
                 changed.optim.lr = rate
             else:
                 OmegaConf.update(changed, key, value)
@@ -99,13 +100,3 @@ def _smaller_batches(cfg: DictConfig) -> Iterator[dict[str, Any]]:
     while size % 2 == 0:
         size, window = size // 2, 2 * window
         yield {"data.batch_size": size, "trainer.accumulate_grad_batches": window}
-
-
-def load_group(name: str, option: str) -> DictConfig:
-    """Load an option of a group with its defaults list resolved."""
-    cfg = OmegaConf.load(conf_dir() / name / f"{option}.yaml")
-    assert isinstance(cfg, DictConfig)
-    parents = [load_group(name, parent) for parent in cfg.pop("defaults", []) if parent != "_self_"]
-    merged = OmegaConf.merge(*parents, cfg)
-    assert isinstance(merged, DictConfig)
-    return merged

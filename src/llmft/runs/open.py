@@ -1,6 +1,6 @@
 """Open a run directory: its config, checked before anything in it is used."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from llmft.config.groups import group_config, matching_config
 from llmft.config.paths import conf_dir
+from llmft.config.schema import TrainConfig
 from llmft.config.stored import stored_config
 from llmft.config.validate import check
 from llmft.runs.find import HOLDS, find_run
@@ -44,7 +46,7 @@ def open_run(path: str, part: str = "model", allow: Sequence[str] = ()) -> tuple
         cfg = stored_config(folder / "config.yaml")
         if not all(isinstance(cfg.get(name), DictConfig) for name in GROUPS):
             raise ValueError("it is not the config of a run")
-        check(completed(cfg), allow=allow)
+        check(completed(cfg), TrainConfig, allow=allow)
     except (ValueError, OmegaConfBaseException, UserError) as error:
         raise UserError(f"run={path}: config.yaml cannot be used: {error}") from None
     return folder, cfg
@@ -52,29 +54,52 @@ def open_run(path: str, part: str = "model", allow: Sequence[str] = ()) -> tuple
 
 def completed(cfg: DictConfig) -> DictConfig:
     """The config of a run; keys that have been added since it was trained get their value from ``conf/``."""
-    bases = {"model": f"_{cfg.model.family}", "peft": "_base", "generation": "_base"}
+    for empty in ("experiment", "debug"):  # of runs before both were without keys of their own
+        if not cfg.get(empty):
+            cfg.pop(empty, None)
     sets = cfg.data.get("sets")
     for data in (cfg.data, *(sets.values() if isinstance(sets, DictConfig) else ())):
         if isinstance(data, DictConfig):
-            _add_missing(data, _own_config(data))
-            _add_missing(data, _read("data/_base.yaml"))
-    for group, base in bases.items():
-        _add_missing(cfg[group], _read(f"{group}/{base}.yaml"))
+            _add_missing(data, matching_config("data", "_target_", data.get("_target_")))
+            _add_missing(data, group_config("data", "_base"))
+    for name, defaults in _defaults(cfg):
+        if name not in cfg:
+            cfg[name] = {}
+        if isinstance(cfg[name], DictConfig):
+            _add_missing(cfg[name], defaults)
+    for callback in (cfg.get("callbacks") or {}).values():
+        if isinstance(callback, DictConfig):
+            _add_missing(callback, _callback_config(str(callback.get("_target_"))))
+    # runs of versions without this key computed everything as transformers does
+    _add_missing(cfg, {"performance": "plain", **_read("train.yaml"), "callbacks": {}, "logger": {}})
     return cfg
 
 
-def _own_config(data: DictConfig) -> dict[str, Any]:
-    """The file of ``conf/data`` with the class of this data set; empty for a set from outside."""
-    configs = (_read(f"data/{file.name}") for file in conf_dir().glob("data/*.yaml"))
-    return next((keys for keys in configs if keys.get("_target_") == data.get("_target_")), {})
+def _defaults(cfg: DictConfig) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """The sections of a training config with the keys that they have in ``conf/``, except ``data`` and ``callbacks``."""
+    yield "model", group_config("model", f"_{cfg.model.family}")
+    yield "peft", matching_config("peft", "method", cfg.peft.get("method"))
+    yield "generation", group_config("generation", "_base")
+    yield "trainer", group_config("trainer", "default")
+    yield "judge", matching_config("judge", "kind", OmegaConf.select(cfg, "judge.kind") or "none")
+    for group in ("optim", "scheduler"):
+        yield group, matching_config(group, "_target_", OmegaConf.select(cfg, f"{group}._target_"))
+    for section in ("evaluate", "report"):
+        yield section, _read(f"_{section}.yaml")[section]
+
+
+def _callback_config(target: str) -> Mapping[Any, Any]:
+    """The keys of a callback in ``conf/callbacks``; empty for a callback from outside."""
+    files = (_read(f"callbacks/{file.name}") for file in conf_dir().glob("callbacks/*.yaml") if file.stem != "default")
+    return next((node for keys in files for node in keys.values() if node["_target_"] == target), {})
 
 
 def _read(name: str) -> dict[str, Any]:
     keys: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / name))
-    return {key: value for key, value in keys.items() if key != "defaults" and value != "???"}
+    return {key: value for key, value in keys.items() if key not in ("defaults", "hydra")}
 
 
-def _add_missing(node: DictConfig, defaults: dict[str, Any]) -> None:
-    for key, value in defaults.items():
-        if key not in node:
+def _add_missing(node: DictConfig, defaults: Mapping[Any, Any]) -> None:
+    for key, value in defaults.items_ex(resolve=False) if isinstance(defaults, DictConfig) else defaults.items():
+        if key not in node and value != "???":
             node[key] = value

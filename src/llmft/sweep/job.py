@@ -38,9 +38,9 @@ def attempt(cfg: DictConfig) -> tuple[int, Any]:
     Returns:
         The exit code (0 done, 1 internal error, 2 wrong input, 3 halted, 130 interrupted), and the objective for a sweep.
     """
-    command = HydraConfig.get().job.config_name
+    command = str(HydraConfig.get().job.config_name)
     try:
-        check_early(cfg, HydraConfig.get().overrides.task)
+        check_early(cfg, command, HydraConfig.get().overrides.task)
         return 0, importlib.import_module(f"llmft.commands.{command}").main(cfg)
     except Pruned as error:
         say(str(error))

@@ -94,9 +94,10 @@ def test_a_run_with_a_teacher(llmft, tmp_path):
     ],
 )
 def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_loaded(overrides, message, load):
+    from llmft.config.schema import TrainConfig
     from llmft.config.validate import check
     from llmft.utils.errors import UserError
 
     with pytest.raises(UserError) as error:
-        check(load("model=tiny_gpt2", "peft=lora", *overrides), architecture=architecture_faults)
+        check(load("model=tiny_gpt2", "peft=lora", *overrides), TrainConfig, architecture=architecture_faults)
     assert message in str(error.value)

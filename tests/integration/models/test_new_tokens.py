@@ -61,11 +61,12 @@ def test_new_tokens_are_trained_saved_and_loaded(model, peft, llmft, tmp_path):
 
 @pytest.mark.parametrize("peft", ["peft=head", "peft=unfreeze peft.schedule=[[0,1]]"])
 def test_tokens_that_would_not_be_trained_are_refused(peft, load):
+    from llmft.config.schema import TrainConfig
     from llmft.config.validate import check
     from llmft.utils.errors import UserError
 
     with pytest.raises(UserError, match=r"model.new_tokens: their embeddings must be trained"):
-        check(load("model=tiny_t5", TOKENS, *peft.split()))
+        check(load("model=tiny_t5", TOKENS, *peft.split()), TrainConfig)
 
 
 def test_embedding_rows_are_never_removed(load):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
+from llmft.config.schema import TrainConfig
 from llmft.config.validate import check
 from llmft.models import optimizer
 from llmft.models.schedule import plateau_schedule
@@ -46,15 +47,15 @@ def test_32_bits_are_adamw_and_8_bits_nearly(load):
 def test_paging_is_refused_where_there_is_nothing_to_page(accelerator, load, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"optim.paged=true: paging moves memory between a CUDA GPU and the CPU.*optim.fallback=true"):  # fmt: skip
-        check(load("optim=paged_adamw", f"trainer.accelerator={accelerator}"))
-    check(load("optim=paged_adamw", "optim.fallback=true", f"trainer.accelerator={accelerator}"))
+        check(load("optim=paged_adamw", f"trainer.accelerator={accelerator}"), TrainConfig)
+    check(load("optim=paged_adamw", "optim.fallback=true", f"trainer.accelerator={accelerator}"), TrainConfig)
 
 
 def test_a_gpu_can_page(load, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    check(load("optim=paged_adamw"))
+    check(load("optim=paged_adamw"), TrainConfig)
     with pytest.raises(UserError, match=r"trainer.accelerator is cpu"):
-        check(load("optim=paged_adamw", "trainer=cpu"))
+        check(load("optim=paged_adamw", "trainer=cpu"), TrainConfig)
 
 
 def test_a_fallback_is_logged(load, monkeypatch, caplog):

@@ -130,10 +130,15 @@ def test_training_continues_from_an_adapter(peft, adapter, built):
     ],
 )
 def test_an_adapter_with_other_settings_is_refused_with_a_way_out(overrides, way_out, adapter, load):
+    from llmft.config.schema import TrainConfig
     from llmft.config.validate import check
 
     with pytest.raises(UserError) as error:
-        check(load("peft=lora", *FITS, *overrides.split(), f"peft.adapter={adapter}"), architecture=architecture_faults)
+        check(
+            load("peft=lora", *FITS, *overrides.split(), f"peft.adapter={adapter}"),
+            TrainConfig,
+            architecture=architecture_faults,
+        )
     assert f"was trained with other settings; to continue from it: {way_out}" in str(error.value)
 
 
@@ -162,7 +167,8 @@ def test_an_adapter_whose_weights_do_not_fit_is_refused(fault, adapter, built, t
 
 @pytest.mark.parametrize("path", ["nowhere", "."])
 def test_an_adapter_that_is_not_there(path, load):
+    from llmft.config.schema import TrainConfig
     from llmft.config.validate import check
 
     with pytest.raises(UserError, match=f"peft.adapter={path}: no adapter there"):
-        check(load("peft=lora", *FITS, f"peft.adapter={path}"), architecture=architecture_faults)
+        check(load("peft=lora", *FITS, f"peft.adapter={path}"), TrainConfig, architecture=architecture_faults)

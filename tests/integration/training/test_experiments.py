@@ -10,6 +10,7 @@ from hydra.utils import get_class
 from transformers import AutoConfig
 
 from llmft.config.paths import conf_dir
+from llmft.config.schema import TrainConfig
 from llmft.config.validate import check
 from llmft.models import architecture_check
 from llmft.models.peft import lora, trainable
@@ -102,7 +103,7 @@ def test_an_experiment_trains_what_was_published(name, load):
     from omegaconf import OmegaConf
 
     cfg = experiment(name, load)
-    check(cfg)
+    check(cfg, TrainConfig)
     published = SETTINGS.get(name, {})
     assert {key: OmegaConf.select(cfg, key) for key in published} == published
     numbers = dict(ARCHITECTURES[cfg.model.name])

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from llmft.__main__ import run
+from llmft.config.schema import TrainConfig
 from llmft.config.validate import check, check_early
 from llmft.models.backbone.quantization import deferred_compile
 from llmft.utils.errors import UserError
@@ -58,9 +59,9 @@ def test_values_are_checked_early_with_the_same_words(load: Callable[..., Any]):
     overrides = ["data.batch_size=0", "trainer.max_epochs=-1", "model=tiny_gpt2"]
     cfg = load(*overrides)
     with pytest.raises(UserError) as early:
-        check_early(cfg, overrides)
+        check_early(cfg, "train", overrides)
     with pytest.raises(UserError) as late:
-        check(cfg)
+        check(cfg, TrainConfig)
     assert str(early.value) == str(late.value)
 
 
@@ -70,11 +71,11 @@ def test_values_are_checked_early_with_the_same_words(load: Callable[..., Any]):
 )
 def test_what_needs_a_library_is_told_together_with_the_values(more: str, load: Callable[..., Any]):
     overrides = ["data.batch_size=0", more]
-    check_early(load(*overrides), overrides)  # says nothing; check says all
+    check_early(load(*overrides), "train", overrides)  # says nothing; check says all
 
 
 def test_a_resumed_run_is_checked_by_its_own_config(load: Callable[..., Any]):
-    check_early(load("resume=somewhere", "data.batch_size=0"), [])
+    check_early(load("resume=somewhere", "data.batch_size=0"), "train", [])
 
 
 def test_a_function_is_compiled_when_it_is_first_called(monkeypatch: pytest.MonkeyPatch):

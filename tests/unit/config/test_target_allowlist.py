@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from llmft.config.cli_args import check_command_line, check_flags
 from llmft.config.redact import redact_config
+from llmft.config.schema import TrainConfig
 from llmft.config.target_allowlist import hydra_faults
 from llmft.config.validate import check
 from llmft.runs.resume import resumed
@@ -59,23 +60,26 @@ def experiment(folder: Path, **keys: object) -> str:
 )  # fmt: skip
 def test_a_config_cannot_call_read_or_write_what_it_should_not(override, message, load):
     with pytest.raises(UserError) as error:
-        check(load("model=tiny_gpt2", *override.split()))
+        check(load("model=tiny_gpt2", *override.split()), TrainConfig)
     assert message in str(error.value)
 
 
 def test_what_a_user_may_still_say(load, monkeypatch):
     monkeypatch.setenv("SCRATCH", "/scratch")
-    check(load("model=tiny_gpt2", "data.path=${oc.env:SCRATCH}/rows.jsonl", "output_dir=${oc.env:SCRATCH}/run"))
-    check(load("model=tiny_gpt2", "data.system='\\${oc.decode:x}'"))  # text, not an interpolation
-    check(load("model=tiny_gpt2", "data.system=${oc.decode:x}"), allow=["oc.decode"])
-    check(load("model=tiny_gpt2", "+callbacks.timer._target_=lightning.pytorch.callbacks.Timer"))
+    check(
+        load("model=tiny_gpt2", "data.path=${oc.env:SCRATCH}/rows.jsonl", "output_dir=${oc.env:SCRATCH}/run"),
+        TrainConfig,
+    )
+    check(load("model=tiny_gpt2", "data.system='\\${oc.decode:x}'"), TrainConfig)  # text, not an interpolation
+    check(load("model=tiny_gpt2", "data.system=${oc.decode:x}"), TrainConfig, allow=["oc.decode"])
+    check(load("model=tiny_gpt2", "+callbacks.timer._target_=lightning.pytorch.callbacks.Timer"), TrainConfig)
 
 
 def test_a_name_of_a_resolver_that_is_made_of_others_is_none_of_the_named(load):
     cfg = load("model=tiny_gpt2")
     cfg.data.system = "${${data.name}.env:HOME}"
     with pytest.raises(UserError, match="is not allowed"):
-        check(cfg)
+        check(cfg, TrainConfig)
 
 
 def test_what_a_file_allows_itself_is_no_permission(llmft, tmp_path):

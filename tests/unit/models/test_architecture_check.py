@@ -2,6 +2,7 @@
 
 import pytest
 
+from llmft.config.schema import TrainConfig
 from llmft.config.validate import check
 from llmft.models.architecture_check import architecture_faults, check_config
 from llmft.models.backbone import load as backbone
@@ -22,13 +23,13 @@ from llmft.utils.errors import UserError
 def test_faults_of_the_architecture_are_found_without_weights(override, message, load, monkeypatch):
     monkeypatch.setattr(backbone, "load_model", None)
     with pytest.raises(UserError) as error:
-        check(load("model=tiny_gpt2", override), architecture=architecture_faults)
+        check(load("model=tiny_gpt2", override), TrainConfig, architecture=architecture_faults)
     assert message in str(error.value)
 
 
 @pytest.mark.parametrize("model", ["tiny_t5", "tiny_gpt2", "tiny_llama", "gemma_2b_it", "flan_t5_xl", "gpt2_medium"])
 def test_a_right_model_has_no_faults_and_one_that_is_not_here_is_not_fetched(model, load):
-    check(load(f"model={model}"), architecture=architecture_faults)
+    check(load(f"model={model}"), TrainConfig, architecture=architecture_faults)
 
 
 @pytest.mark.parametrize(
@@ -53,9 +54,9 @@ def test_a_model_that_cannot_pack_is_found_without_weights(model, config, said, 
     cfg = load(f"model={model}", f"model.path={tmp_path}", "data.batching=packed", "peft=none", "prompt=plain")
     if said:
         with pytest.raises(UserError, match=said):
-            check(cfg, architecture=architecture_faults)
+            check(cfg, TrainConfig, architecture=architecture_faults)
     else:
-        check(cfg, architecture=architecture_faults)
+        check(cfg, TrainConfig, architecture=architecture_faults)
 
 
 @pytest.mark.parametrize(

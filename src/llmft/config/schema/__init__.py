@@ -1,10 +1,41 @@
-"""Schema of the config: valid values of each key, and cross-field rules."""
+"""Schema of the config: a pydantic model for each section and command, and rules between keys."""
 
-from llmft.config.schema import callbacks, commands, data, evaluation, generation, model, output_paths, trainer
-from llmft.config.schema.cross_field import CROSS_FIELD_RULES, overlaps
-from llmft.config.schema.types import Rule
+from llmft.config.schema import output_paths  # noqa: F401 (adds its rule)
+from llmft.config.schema.commands import (
+    COMMANDS,
+    AnswerConfig,
+    ChatConfig,
+    Command,
+    EstimateConfig,
+    EvaluateConfig,
+    ExportConfig,
+    PreviewConfig,
+    ReplayConfig,
+    ReportConfig,
+    RestoreConfig,
+    RunOrModel,
+    ServeConfig,
+    TrainConfig,
+)
+from llmft.config.schema.rules import RULES, overlaps
+from llmft.config.schema.section import Section
 
-__all__ = ["CROSS_FIELD_RULES", "RULES", "overlaps"]
-
-PARTS = (commands, output_paths, data, model, trainer, callbacks, evaluation, generation)
-RULES: dict[str, Rule] = {key: rule for part in PARTS for key, rule in part.RULES.items()}
+__all__ = [
+    "COMMANDS",
+    "RULES",
+    "AnswerConfig",
+    "ChatConfig",
+    "Command",
+    "EstimateConfig",
+    "EvaluateConfig",
+    "ExportConfig",
+    "PreviewConfig",
+    "ReplayConfig",
+    "ReportConfig",
+    "RestoreConfig",
+    "RunOrModel",
+    "Section",
+    "ServeConfig",
+    "TrainConfig",
+    "overlaps",
+]

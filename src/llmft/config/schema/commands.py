@@ -1,68 +1,252 @@
-"""Schema of the top-level keys of the commands."""
+"""Schema of the commands: their sections and top-level keys."""
 
-from omegaconf import DictConfig
+from typing import Annotated, Any, Literal, TypeVar
 
-from llmft.config.schema.cross_field import Faults, cross_field
-from llmft.config.schema.types import (
-    COUNT,
-    COUNT_OR_NULL,
-    FLAG,
-    HUB_NAME,
-    NOT_NEGATIVE,
-    POSITIVE,
-    SEED,
-    SIZE,
-    TEXT,
-    TEXT_OR_NULL,
-    Rule,
-    is_list,
-    one_of,
-)
+from pydantic import Field
 
-RULES: dict[str, Rule] = {
-    "seed": SEED,
-    "allow_targets": Rule("a list of packages", lambda v: is_list(v)),
-    "objective": TEXT,
-    "baseline": FLAG,
-    "resume": TEXT_OR_NULL,
-    "format": one_of("text", "json"),
-    "input_format": one_of("txt", "jsonl", "csv"),
-    "compare": FLAG,
-    "to": TEXT_OR_NULL,
-    "form": Rule(
-        "one of adapter, merged (onnx and gguf are not offered: docs/export.md says why)",
-        lambda v: v in ("adapter", "merged"),
-    ),
-    "shard_size": SIZE,
-    "tolerance": NOT_NEGATIVE,
-    "zip": FLAG,
-    "hub": Rule("owner/name, or null", lambda v: v is None or (isinstance(v, str) and bool(HUB_NAME.fullmatch(v)))),
-    "private": FLAG,
-    "archive": TEXT_OR_NULL,
-    "restore.max_files": COUNT,
-    "restore.max_size": SIZE,
-    "restore.max_ratio": POSITIVE,
-    "preview.rows": COUNT_OR_NULL,
-    "preview.ids": FLAG,
-    "replay.modules": COUNT,
-    "estimate.probe": FLAG,
-    "estimate.probe_steps": COUNT,
+from llmft.config.schema.callbacks import Callback, Callbacks, Loggers
+from llmft.config.schema.data import AnyData
+from llmft.config.schema.evaluation import Evaluate, Report
+from llmft.config.schema.generation import Generation
+from llmft.config.schema.judge import AnyJudge
+from llmft.config.schema.model import Model, Performance, Prompt
+from llmft.config.schema.peft import AnyPeft
+from llmft.config.schema.rules import Faults, rule
+from llmft.config.schema.section import Section
+from llmft.config.schema.serving import Chat, Safety, Serve
+from llmft.config.schema.trainer import Optim, Scheduler, Trainer
+from llmft.config.schema.types import Count, FromZero, HubName, Must, NotNegative, Positive, Seed, Size, Text
+
+TextOrJson = Literal["text", "json"]
+RUN = "A run directory; its own model, prompt and generation settings are used."
+SYSTEM = "A system prompt instead of the run's own."
+AnyText = Annotated[str, Must("a string")]
+C = TypeVar("C", bound=Callback)
+
+
+class Command(Section):
+    """Keys of every command."""
+
+    allow_targets: Annotated[list[Any], Must("a list of packages")] = Field(
+        description="Command line only: packages whose classes a config may name, resolvers, trust_remote_code (SECURITY.md)."
+    )
+
+
+class PreviewKeys(Section):
+    """What ``preview`` shows."""
+
+    rows: Count | None = Field(description="Show the first N kept rows; null for all.")
+    ids: bool = Field(description="Show the tokens with their ids too.")
+
+
+class EstimateKeys(Section):
+    """How ``estimate`` measures."""
+
+    probe: bool = Field(description="Load the model and take a few real steps: measured time and memory.")
+    probe_steps: Count = Field(description="Timed optimizer steps, after a warm-up step.")
+
+
+class ReplayKeys(Section):
+    """What ``replay`` shows."""
+
+    modules: Count = Field(description="How many modules and gradients to show.")
+
+
+class RestoreKeys(Section):
+    """Limits beyond which ``restore`` refuses an archive."""
+
+    max_files: Count = Field(description="Maximum number of files.")
+    max_size: Size = Field(description="Maximum total size of the files, unpacked.")
+    max_ratio: Positive = Field(description="Maximum number of unpacked bytes per byte of the archive.")
+
+
+class OtherData(Section):
+    """Other data for ``evaluate``."""
+
+    path: Annotated[
+        Text | Annotated[list[Text], Field(min_length=1)] | None, Must("a string, a list of files, or null")
+    ] = Field(description="Other data of the same format, all of it test data; null is the run's own.")
+    limit: Count | None = Field(description="The first N good rows of data.path.")
+
+
+class TrainConfig(Command):
+    """Fine-tune a model, and write a run directory."""
+
+    model: Model
+    data: AnyData
+    peft: AnyPeft
+    prompt: Prompt
+    optim: Optim
+    scheduler: Scheduler
+    trainer: Trainer
+    generation: Generation
+    judge: AnyJudge
+    logger: Loggers
+    callbacks: Callbacks
+    evaluate: Evaluate
+    report: Report
+    seed: Seed = Field(description="Seed of initial adapter weights, data order, dropout, splits and sampling.")
+    performance: Performance = Field(
+        description="auto: the fastest settings for this machine that compute the same, each logged; plain: the reference."
+    )
+    objective: Text = Field(
+        description="The metric that selects the best checkpoint, and that a sweep optimizes: any logged metric, by its value "
+        "at each validation; val/bleu, ... with evaluate.in_training=true."
+    )
+    baseline: bool = Field(description="Evaluate the untrained model first.")
+    questions: FromZero = Field(description="Test questions answered before and after training, for the summary table.")
+    resume: Text | None = Field(
+        description="A run directory: resume it where it was interrupted, or train it for longer (trainer.max_epochs)."
+    )
+    output_dir: Text = Field(description="The run directory.")
+    show_traceback: bool = Field(description="Show Python's traceback for user errors too.")
+
+    def callback(self, kind: type[C]) -> C | None:
+        """The section of the first callback of a kind, such as ``Samples``; None without one."""
+        return next((node for node in self.callbacks.values() if isinstance(node, kind)), None)
+
+
+class EstimateConfig(TrainConfig):
+    """Estimate memory, steps and time of a training before its model is loaded."""
+
+    format: TextOrJson = Field(description="Output format.")
+    estimate: EstimateKeys
+
+
+class PreviewConfig(Command):
+    """Show prompts, tokens and labels of the data, without loading a model."""
+
+    model: Model
+    data: AnyData
+    prompt: Prompt
+    seed: Seed = Field(description="Seed of the splits.")
+    format: TextOrJson = Field(description="Output format.")
+    preview: PreviewKeys
+
+
+class RunOrModel(Command):
+    """Keys of commands that load a run, or a plain model."""
+
+    model: Model
+    prompt: Prompt
+    generation: Generation
+    seed: Seed = Field(description="Seed of the sampling.")
+    run: Text | None = Field(description=RUN)
+    system: Text | None = Field(description=SYSTEM)
+
+
+class AnswerConfig(RunOrModel):
+    """Answer a question, or every row of a file, with a run or a model."""
+
+    question: AnyText | int | float | None = Field(description="One question.")
+    input: Text | None = Field(
+        description="Many questions: a .jsonl, .json, .csv or .tsv file with question (or instruction, or messages), input, "
+        "system and id in each row; .txt with one per line; - is standard input."
+    )
+    input_format: Literal["txt", "jsonl", "csv"] = Field(description="Format of standard input.")
+    questions: Annotated[Literal["samples"] | None, Must("samples (five built-in questions) or null")] = Field(
+        description="samples: five built-in questions of the run's data set."
+    )
+    compare: bool = Field(description="Add the answers of the run's base model.")
+    output: Text | None = Field(
+        description="A .jsonl, .csv or .txt file; an existing .jsonl or .csv file is resumed. Without it answers are printed."
+    )
+    format: TextOrJson = Field(description="How answers are printed.")
+
+
+class ChatConfig(RunOrModel):
+    """Talk to a run or a model in the terminal."""
+
+    chat: Chat
+
+
+class ServeConfig(RunOrModel):
+    """Serve an OpenAI-compatible HTTP API and a chat page."""
+
+    safety: Safety
+    serve: Serve
+
+
+class EvaluateConfig(Command):
+    """Evaluate a run and its base model on the test set."""
+
+    generation: Generation
+    judge: AnyJudge
+    evaluate: Evaluate
+    report: Report
+    seed: Seed = Field(description="Seed of sampling and bootstrap.")
+    run: Text | None = Field(description=RUN)
+    input: Text | None = Field(
+        description="predictions.jsonl of any run, or rows of instruction, input, output and model_response."
+    )
+    output: Text | None = Field(
+        description="A .jsonl file for the scored predictions; without it those on a run's own data go to the run, others are "
+        "not kept."
+    )
+    format: TextOrJson = Field(description="Output format.")
+    data: OtherData
+
+
+class ReportConfig(Command):
+    """Write a run's report, or the leaderboard of many runs."""
+
+    report: Report
+    run: Text | None = Field(description="A run directory; report.html and report/ are written into it.")
+    runs: Text | None = Field(description="A folder of runs; leaderboard.html, .md, .csv and .png are written into it.")
+
+
+class ExportConfig(Command):
+    """Export a run's model for other tools, verified by loading it again."""
+
+    run: Text | None = Field(description="A run directory.")
+    to: Text | None = Field(description="A folder that does not exist yet (zip=true: the archive).")
+    form: Annotated[
+        Literal["merged", "adapter"],
+        Must("one of adapter, merged (onnx and gguf are not offered: docs/export.md says why)"),
+    ] = Field(
+        description="merged: full weights, which need neither peft nor the base; adapter: the trained adapter, a few MB."
+    )
+    shard_size: Size = Field(description="Maximum size of a weight file, e.g. 500MB.")
+    tolerance: NotNegative = Field(
+        description="Maximum difference of a logit between the trained and the exported model."
+    )
+    zip: bool = Field(description="Write one archive with checksums instead of a folder; restore unpacks it.")
+    hub: HubName | None = Field(description="owner/name: push to the Hugging Face Hub, with the token in HF_TOKEN.")
+    private: bool = Field(description="A newly created Hub repository is visible to its owner only.")
+
+
+class ReplayConfig(Command):
+    """Run the examples of the step again at which a guard halted a training."""
+
+    run: Text | None = Field(description="A run directory with halt/.")
+    format: TextOrJson = Field(description="Output format.")
+    replay: ReplayKeys
+
+
+class RestoreConfig(Command):
+    """Unpack an archive of ``export zip=true`` safely."""
+
+    archive: Text | None = Field(description="A .zip file.")
+    to: Text | None = Field(description="A folder that does not exist yet.")
+    restore: RestoreKeys
+
+
+COMMANDS: dict[str, type[Command]] = {
+    "train": TrainConfig,
+    "preview": PreviewConfig,
+    "estimate": EstimateConfig,
+    "answer": AnswerConfig,
+    "chat": ChatConfig,
+    "serve": ServeConfig,
+    "evaluate": EvaluateConfig,
+    "report": ReportConfig,
+    "export": ExportConfig,
+    "replay": ReplayConfig,
+    "restore": RestoreConfig,
 }
 
 
-@cross_field("questions", "baseline")
-def _questions_of_a_training(cfg: DictConfig) -> Faults:
-    if isinstance(cfg.questions, bool) or not isinstance(cfg.questions, int) or cfg.questions < 0:
-        yield f"questions={cfg.questions}: must be a whole number of at least 0"
-
-
-@cross_field("questions", "question")
-def _samples(cfg: DictConfig) -> Faults:
-    if cfg.questions not in (None, "samples"):
-        yield f"questions={cfg.questions}: must be samples (five built-in questions) or null"
-
-
-@cross_field("compare", "run")
-def _compared(cfg: DictConfig) -> Faults:
-    if cfg.compare and cfg.run is None:
+@rule("compare", "run", "question")
+def _compared(compare: bool, run: str | None, question: object) -> Faults:  # noqa: ARG001 (a key of `answer`)
+    if compare and run is None:
         yield "compare=true: compares a run with its base model; pass run=RUN"

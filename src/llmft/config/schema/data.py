@@ -1,106 +1,189 @@
 """Schema of ``data``: sources, truncation, splits and batching."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig
+from pydantic import Discriminator, Field, Tag
 
-from llmft.config.schema.cross_field import Faults, cross_field
-from llmft.config.schema.types import (
-    COUNT,
-    COUNT_OR_NULL,
-    FLAG,
-    FROM_ZERO,
-    NAME,
-    NAMES,
-    SHARE,
-    TEXT,
-    TEXT_OR_NULL,
-    Rule,
-    is_list,
-    is_text_list,
-    one_of,
-)
+from llmft.config.schema.model import Model
+from llmft.config.schema.rules import Faults, rule
+from llmft.config.schema.section import Section, TargetSection
+from llmft.config.schema.trainer import Trainer
+from llmft.config.schema.types import Count, Digest, Fraction, FromZero, Must, Name, Names, NotNegative, Seed, Text
 
 
-def _mappings(value: Any, key: str) -> bool:
-    return is_list(value) and all(isinstance(entry, Mapping | DictConfig) and key in entry for entry in value)
+class Split(Section):
+    """Fractions of the examples."""
+
+    train: Fraction | None = Field(description="Fraction for training; null takes the rest.")
+    val: Fraction = Field(description="Fraction for validation; 0 for none.")
+    test: Fraction = Field(description="Fraction for the evaluation at the end; 0 evaluates on the validation set.")
 
 
-def _metrics(value: Any) -> bool:
-    return is_list(value) and all(entry == "keywords" or _mappings([entry], "_target_") for entry in value)
+class Question(Section):
+    """A sample question of a data set."""
+
+    question: Text = Field(description="The question or instruction.")
+    input: Annotated[str, Must("a string")] | None = Field(None, description="The input that an instruction refers to.")
+    system: Text | None = Field(None, description="A system prompt for this question.")
 
 
-def _digest(value: Any) -> bool:
-    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+class MetricTarget(TargetSection):
+    """A metric of the user's own."""
 
 
-RULES: dict[str, Rule] = {
-    "data.path": Rule("a string, a list of files, or null", lambda v: TEXT_OR_NULL.accepts(v) or is_text_list(v)),
-    "data.sha256": Rule("a SHA-256 (64 hexadecimal digits) or null", lambda v: v is None or _digest(v)),
-    "data.revision": TEXT_OR_NULL,
-    "data.subset": TEXT_OR_NULL,
-    "data.hub_split": TEXT,
-    "data.system": TEXT_OR_NULL,
-    "data.batch_size": COUNT,
-    "data.limit": COUNT_OR_NULL,
-    "data.max_prompt_tokens": COUNT,
-    "data.max_answer_tokens": COUNT,
-    "data.too_long": one_of("error", "drop", "trim_prompt", "trim_answer"),
-    "data.invalid": one_of("error", "drop"),
-    "data.duplicates": one_of("keep", "drop", "error"),
-    "data.leakage": one_of("warn", "drop", "error"),
-    "data.cache": Rule("off, a folder, or null for llmft's own", lambda v: v is None or v is False or TEXT.accepts(v)),
-    "data.processes": COUNT_OR_NULL,
-    "data.split.train": Rule(
-        "a number from 0 to 1, or null for the remaining rows", lambda v: v is None or SHARE.accepts(v)
-    ),
-    "data.split.val": SHARE,
-    "data.split.test": SHARE,
-    "data.split_by": one_of("shuffle", "position"),
-    "data.shuffle": FLAG,
-    "data.batching": one_of("rows", "grouped", "tokens", "packed"),
-    "data.tokens_per_batch": COUNT,
-    "data.pack_tokens": COUNT_OR_NULL,
-    "data.num_workers": FROM_ZERO,
-    "data.streaming": FLAG,
-    "data.stream_buffer": COUNT,
-    "data.stream_held_out": COUNT,
-    "data.train_on": one_of("answer", "all"),
-    "data.train_on_turns": one_of("last", "all"),
-    "data.name": NAME,
-    "data.metrics": Rule("a list of keywords and {_target_: yourpackage.your_metric}", _metrics),
-    "data.notice": TEXT_OR_NULL,
-    "data.fields": NAMES,
-    "data.questions": Rule("a list of {question: ..., input: ..., system: ...}", lambda v: _mappings(v, "question")),
-}
+class Data(TargetSection):
+    """A data set: its source, how its rows are split and truncated, and how its examples are batched."""
+
+    name: Name = Field(description="Name of the data set; part of the run directory's name.")
+    path: Annotated[
+        Text | Annotated[list[Text], Field(min_length=1)] | None, Must("a string, a list of files, or null")
+    ] = Field(
+        description="A file, folder, pattern or list of files; a Hub id; an https URL; or sample (the shipped rows)."
+    )
+    sha256: Digest | None = Field(description="SHA-256 that the file must have; required for a URL.")
+    revision: Text | None = Field(description="Branch, tag or commit of a Hub data set.")
+    subset: Text | None = Field(description="Subset (configuration) of a Hub data set.")
+    hub_split: Text = Field(description="Split of a Hub data set that is read.")
+    system: Text | None = Field(description="A system prompt for rows that have none.")
+    prompt: Text | None = Field(description="The prompt template of the data set, which prompt=auto uses first.")
+    limit: Count | None = Field(description="Use only the first N good rows.")
+    batch_size: Count = Field(description="Examples per batch and process.")
+    max_prompt_tokens: Count = Field(description="Token budget of the prompt.")
+    max_answer_tokens: Count = Field(description="Token budget of the answer, including the stop token.")
+    too_long: Literal["error", "drop", "trim_prompt", "trim_answer"] = Field(
+        description="What happens to a row that exceeds a token budget."
+    )
+    invalid: Literal["error", "drop"] = Field(description="What happens to a row with a missing or invalid field.")
+    duplicates: Literal["keep", "drop", "error"] = Field(description="What happens to a repeated row.")
+    leakage: Literal["warn", "drop", "error"] = Field(
+        description="What happens to prompts of val or test that occur in train."
+    )
+    cache: Annotated[Text | Literal[False] | None, Must("off, a folder, or null for llmft's own")] = Field(
+        description="Where tokenized examples are cached: off, a folder, or null for llmft's cache folder."
+    )
+    processes: Count | None = Field(description="Processes that tokenize; null uses one per core for large data sets.")
+    split: Split = Field(description="Fractions of the examples for train, val and test.")
+    split_by: Literal["shuffle", "position"] = Field(description="Assign examples to splits at random or by position.")
+    shuffle: bool = Field(description="Shuffle the training examples in every epoch.")
+    batching: Literal["rows", "grouped", "tokens", "packed"] = Field(
+        description="Batches of examples as they come (rows), of similar length (grouped), within a token budget "
+        "(tokens), or several examples per sequence (packed)."
+    )
+    tokens_per_batch: Count = Field(
+        description="With batching=tokens: examples times the longest one, source plus target; batch_size is not used."
+    )
+    pack_tokens: Count | None = Field(
+        description="With batching=packed: tokens per sequence (seq2seq: per side); null uses the budgets of an example."
+    )
+    num_workers: FromZero = Field(description="Processes that load batches; with streaming, that tokenize ahead.")
+    streaming: bool = Field(
+        description="Train from the files as they are read, without tokenizing everything first; needs trainer.max_steps."
+    )
+    stream_buffer: Count = Field(description="With streaming: size of the shuffle buffer, in rows.")
+    stream_held_out: Count = Field(
+        description="With streaming: size of val and of test, the first rows of their fractions (split by a hash of the prompt)."
+    )
+    train_on: Literal["answer", "all"] = Field(description="Compute the loss on the answer only, or on the prompt too.")
+    train_on_turns: Literal["last", "all"] = Field(
+        description="Train on the last answer of a conversation, or on every assistant turn with its stop token."
+    )
+    metrics: Annotated[
+        list[Literal["keywords"] | MetricTarget], Must("a list of keywords and {_target_: yourpackage.your_metric}")
+    ] = Field(
+        description="Metrics of this data set: keywords, or {_target_: yourpackage.your_metric}, which returns a Metric."
+    )
+    notice: Text | None = Field(
+        description="A sentence for the model card and the chat page, such as what the model must not be used as."
+    )
+    fields: Names = Field(description="Fields by which a row of this data set is recognized.")
+    questions: Annotated[list[Question], Must("a list of {question: ..., input: ..., system: ...}")] = Field(
+        description="Sample questions of questions=samples; [] uses general ones."
+    )
+    seed: Seed = Field(description="Seed of the split and the shuffle.")
 
 
-@cross_field("data.split.train", "data.split.val", "data.split.test")
-def _shares(cfg: DictConfig) -> Faults:
-    split = cfg.data.split
+class Columns(Section):
+    """Field names of a file, by their meaning."""
+
+    instruction: Text | None = Field(description="Flat rows: the instruction or question.")
+    input: Text | None = Field(description="Flat rows: the input that the instruction refers to (may be empty).")
+    output: Text | None = Field(description="Flat rows: the answer.")
+    messages: Text | None = Field(description="Chat rows: the list of turns (role/content or from/value).")
+    system: Text | None = Field(description="A system prompt (chat rows: the field system, unless named here).")
+    history: Text | None = Field(description="Flat rows: earlier turns, a list of [question, answer] pairs.")
+    reasoning: Text | None = Field(description="Flat rows: the reasoning before the answer.")
+    tools: Text | None = Field(description="Chat rows: the schemas of the tools (the field tools, unless named here).")
+    weight: Text | None = Field(
+        description="Factor of the row in the loss; 0 is not trained (chat rows: the field weight, unless named here)."
+    )
+    id: Text | None = Field(description="An id of the row.")
+
+
+class CustomData(Data):
+    """Rows with any field names."""
+
+    columns: Columns = Field(description="Names of the fields in your file.")
+
+
+def _kind(data: Any) -> str:
+    """The class of a data section: by the keys that only one option has."""
+    keys = data if isinstance(data, dict) else {}
+    return "<mix>" if "sets" in keys else "<custom>" if "columns" in keys else "<data>"
+
+
+SingleData = Annotated[Annotated[Data, Tag("<data>")] | Annotated[CustomData, Tag("<custom>")], Discriminator(_kind)]
+
+
+class MixData(Data):
+    """Several data sets at once."""
+
+    sets: dict[str, SingleData | None] = Field(
+        description="The data sets by name, each a config of data=; null removes one."
+    )
+    weights: Annotated[dict[str, NotNegative], Must("a mapping of names to numbers of at least 0")] = Field(
+        description="How often the examples of a set occur per epoch; 1 where a set is not named."
+    )
+
+
+AnyData = Annotated[
+    Annotated[Data, Tag("<data>")] | Annotated[CustomData, Tag("<custom>")] | Annotated[MixData, Tag("<mix>")],
+    Discriminator(_kind),
+]
+
+
+@rule("data.split.train", "data.split.val", "data.split.test")
+def _fractions(data: Data) -> Faults:
+    split = data.split
     if (split.train or 0) + split.val + split.test > 1 + 1e-9:
         shares = f"train {split.train}, val {split.val}, test {split.test}"
         yield f"data.split: the fractions add up to more than 1: {shares}; data.split.train=null takes the rest"
 
 
-@cross_field("data.train_on", "model.family")
-def _seq2seq_answers(cfg: DictConfig) -> Faults:
-    if cfg.data.train_on == "all" and cfg.model.family == "seq2seq":
+@rule("data.train_on", "model.family")
+def _seq2seq_answers(data: Data, model: Model) -> Faults:
+    if data.train_on == "all" and model.family == "seq2seq":
         yield "data.train_on=all: a seq2seq model can only train on the answer; use data.train_on=answer"
 
 
-@cross_field("data.streaming", "data.name", "trainer.max_steps")
-def _stream(cfg: DictConfig) -> Faults:
-    if not cfg.data.streaming:
-        return
-    if cfg.trainer.max_steps == -1:
+@rule("data.streaming", "trainer.max_steps")
+def _stream(data: Data, trainer: Trainer) -> Faults:
+    if data.streaming and trainer.max_steps == -1:
         yield "data.streaming=true: the length of an epoch is not known in advance; set trainer.max_steps"
-    if "sets" in cfg.data:
+
+
+@rule("data.streaming", "data.sets")
+def _streamed_mix(data: Data) -> Faults:
+    if data.streaming and isinstance(data, MixData):
         yield "data.streaming=true: a mix of data sets cannot be streamed; use one data set, or streaming=false"
 
 
-@cross_field("data.path", "data.split")
-def _no_rows(cfg: DictConfig) -> Faults:
-    if cfg.data.path is None:
+@rule("data.path", "data.split")
+def _no_rows(data: Data) -> Faults:
+    if data.path is None:
         yield "data.path=None: must be a string; data.path=sample for the shipped rows"
+
+
+@rule("trainer.strategy", "data.batching", "model.family")
+def _sharded_and_packed(trainer: Trainer, data: Data, model: Model) -> Faults:
+    if trainer.strategy == "fsdp" and data.batching == "packed" and model.family == "seq2seq":
+        yield "data.batching=packed: calls the encoder separately for a seq2seq model, which trainer=fsdp cannot; use tokens"

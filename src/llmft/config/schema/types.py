@@ -1,75 +1,72 @@
-"""Value types of config keys: a description for error messages and a predicate."""
+"""Value types of config keys, each with the text that completes "must be ..." in an error message."""
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
 
 
-class Rule(NamedTuple):
-    """A value type.
+@dataclass(frozen=True)
+class Must:
+    """Annotation of a value type: completes "must be ..." in an error message.
 
     Attributes:
-        description: Completes "must be ..." in an error message.
-        accepts: Whether a value is valid.
+        text: The valid values in words, without ", or null", which an optional type adds.
     """
 
-    description: str
-    accepts: Callable[[Any], bool]
+    text: str
 
 
-def is_number(value: Any) -> bool:
-    """Whether a value is an int or float, and not a bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def valid_if(accepts: Callable[[Any], bool]) -> AfterValidator:
+    """A pydantic validator from a predicate; the message of a refused value comes from ``Must``."""
+
+    def check(value: Any) -> Any:
+        if not accepts(value):
+            raise ValueError("not accepted")
+        return value
+
+    return AfterValidator(check)
 
 
-def is_int(value: Any) -> bool:
-    """Whether a value is an int, and not a bool."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_list(value: Any) -> bool:
-    """Whether a value is a list (a string is not)."""
-    return isinstance(value, Sequence) and not isinstance(value, str)
-
-
-def is_text_list(value: Any) -> bool:
-    """Whether a value is a non-empty list of strings."""
-    return is_list(value) and len(value) > 0 and all(map(TEXT.accepts, value))
-
-
-def one_of(*options: str) -> Rule:
-    """One of several strings."""
-    return Rule(f"one of {', '.join(options)}", lambda value: value in options)
-
-
-TEXT = Rule("a string", lambda v: isinstance(v, str) and bool(v) and "\0" not in v)
-TEXT_OR_NULL = Rule("a string or null", lambda v: v is None or TEXT.accepts(v))
-FLAG = Rule("true or false", lambda v: isinstance(v, bool))
-COUNT = Rule("a whole number of at least 1", lambda v: is_int(v) and v >= 1)
-COUNT_OR_NULL = Rule("a whole number of at least 1, or null", lambda v: v is None or COUNT.accepts(v))
-COUNT_OR_OFF = Rule("a whole number of at least 1, or -1 for no limit", lambda v: v == -1 or COUNT.accepts(v))
-FROM_ZERO = Rule("a whole number of at least 0", lambda v: is_int(v) and v >= 0)
-POSITIVE = Rule("a number above 0", lambda v: is_number(v) and 0 < v < float("inf"))
 FLOAT32 = 3.4e38  # just below the largest float32
-RATE = Rule("a number above 0 that float32 can hold", lambda v: is_number(v) and 0 < v < FLOAT32)
-NOT_NEGATIVE = Rule("a number of at least 0", lambda v: is_number(v) and 0 <= v < float("inf"))
-SHARE = Rule("a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1)
-DROPOUT = Rule("a number from 0 to below 1", lambda v: is_number(v) and 0 <= v < 1)
+HUB_NAME = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
+
+Text = Annotated[str, Field(pattern=r"^[^\x00]+$"), Must("a string")]
+Count = Annotated[int, Field(ge=1), Must("a whole number of at least 1")]
+FromZero = Annotated[int, Field(ge=0), Must("a whole number of at least 0")]
+CountOrOff = Annotated[
+    int, Field(ge=-1), valid_if(lambda v: v != 0), Must("a whole number of at least 1, or -1 for no limit")
+]
+# int | float keeps an int as it is; pydantic would convert it to the float of a plain `float` type
+LARGEST = sys.float_info.max
+Positive = Annotated[int | float, Field(gt=0, le=LARGEST), Must("a number above 0")]
+NotNegative = Annotated[int | float, Field(ge=0, le=LARGEST), Must("a number of at least 0")]
+LearningRate = Annotated[int | float, Field(gt=0, lt=FLOAT32), Must("a number above 0 that float32 can hold")]
+Fraction = Annotated[int | float, Field(ge=0, le=1), Must("a number from 0 to 1")]
+PositiveFraction = Annotated[int | float, Field(gt=0, le=1), Must("a number above 0, up to 1")]
+BelowOne = Annotated[int | float, Field(ge=0, lt=1), Must("a number from 0 to below 1")]
+Seed = Annotated[int, Field(ge=0, lt=2**32), Must("a whole number from 0 to 4294967295")]
 
 # Names become part of a folder's name.
-NAME = Rule(
-    "a name of at most 100 bytes without / and control characters, and no dot at its front",
-    lambda v: (
-        TEXT.accepts(v) and v.isprintable() and v[0] != "." and not set("/\\") & set(v) and len(v.encode()) <= 100
+Name = Annotated[
+    str,
+    valid_if(
+        lambda v: (
+            v
+            and v.isprintable()
+            and v[0] != "."
+            and not set("/\\") & set(v)
+            and len(v.encode("utf-8", "replace")) <= 100
+        )
     ),
-)
-ENVIRONMENT = Rule("the name of an environment variable", lambda v: isinstance(v, str) and v.isidentifier())
-NAMES = Rule("a list of strings", lambda v: is_list(v) and all(isinstance(item, str) and item.strip() for item in v))
-
-HUB_NAME = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
-SEED = Rule("a whole number from 0 to 4294967295", lambda v: is_int(v) and 0 <= v < 2**32)
-
-SIZE = Rule(
-    "a size such as 500MB or 4GB",
-    lambda v: isinstance(v, str) and re.fullmatch(r"\d+(\.\d+)?(KB|MB|GB|TB)", v, re.IGNORECASE) is not None,
-)
+    Must("a name of at most 100 bytes without / and control characters, and no dot at its front"),
+]
+EnvironmentVariable = Annotated[str, valid_if(str.isidentifier), Must("the name of an environment variable")]
+Names = Annotated[list[Annotated[str, Field(pattern=r"\S")]], Must("a list of strings")]
+Seeds = Annotated[list[Seed], Field(min_length=1), Must("a list of seeds")]
+Size = Annotated[str, Field(pattern=r"^\d+(\.\d+)?([kK]|[mM]|[gG]|[tT])[bB]$"), Must("a size such as 500MB or 4GB")]
+HubName = Annotated[str, Field(pattern=rf"^{HUB_NAME.pattern}$"), Must("owner/name")]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$"), Must("a SHA-256 (64 hexadecimal digits)")]
