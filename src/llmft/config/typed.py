@@ -11,6 +11,7 @@ from llmft.config.schema.section import Section, fields_by_key, must, section_of
 from llmft.utils.text import did_you_mean, first_line
 
 C = TypeVar("C", bound=Section)
+MISSING = "is missing: "  # prefix of a message until all missing keys of a section are known
 
 
 class Typed(NamedTuple, Generic[C]):
@@ -43,10 +44,9 @@ def typed(cfg: DictConfig, schema: type[C], name: str = "") -> Typed[C]:
     try:
         return Typed(schema.model_validate(plain), faults)
     except ValidationError as error:
-        for detail in error.errors(include_url=False, include_context=False):
-            key, message = _explain(schema, plain, detail["loc"], name)
-            faults.setdefault(key, message)
-    return Typed(_unchecked(schema, plain), faults)
+        explained = [_explain(schema, plain, d["loc"], name) for d in error.errors(include_url=False)]
+        faults = {**dict(explained), **faults}
+    return Typed(_unchecked(schema, plain), _with_missing_keys_in_one(faults))
 
 
 def _resolved(node: DictConfig | ListConfig, path: str, faults: dict[str, str]) -> Any:
@@ -110,7 +110,22 @@ def _missing(names: list[str], words: str) -> tuple[str, str]:
     key = ".".join(names)
     if names[-1] == "_target_":
         return key, f"{key.removesuffix('._target_')}: must be null or a mapping with _target_"
-    return key, f"{key}: is missing; it must be {words}"
+    return key, f"{MISSING}{words}"
+
+
+def _with_missing_keys_in_one(faults: dict[str, str]) -> dict[str, str]:
+    """The faults with one message for all missing keys of a section."""
+    sections: dict[str, list[str]] = {}
+    for key, message in faults.items():
+        if message.startswith(MISSING):
+            sections.setdefault(key.rpartition(".")[0], []).append(key)
+    for above, keys in sections.items():
+        if len(keys) == 1:
+            faults[keys[0]] = f"{keys[0]}: is missing; it must be {faults[keys[0]].removeprefix(MISSING)}"
+        else:
+            names = ", ".join(key.rpartition(".")[2] for key in keys)
+            faults |= dict.fromkeys(keys, "") | {keys[0]: f"{above or 'config'}: keys are missing: {names}"}
+    return faults
 
 
 def _unchecked(schema: type[C], plain: Mapping[str, Any]) -> C:

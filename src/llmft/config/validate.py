@@ -98,7 +98,7 @@ def check_section(values: Mapping[str, Any], schema: type[S], name: str) -> S:
         UserError: All errors in one message.
     """
     found = typed(OmegaConf.create(dict(values)), schema, name)
-    own = [rule for rule in RULES if rule.sections == (name,)]
+    own = [rule for rule in RULES if list(rule.sections) == [name]]
     faults = [f for rule in own if not found.faults for f in rule.function(**{name: found.config})]
     checked([*found.messages, *faults])
     return found.config

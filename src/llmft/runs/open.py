@@ -103,3 +103,5 @@ def _add_missing(node: DictConfig, defaults: Mapping[Any, Any]) -> None:
     for key, value in defaults.items_ex(resolve=False) if isinstance(defaults, DictConfig) else defaults.items():
         if key not in node and value != "???":
             node[key] = value
+        elif isinstance(value, Mapping) and isinstance(node.get(key), DictConfig):
+            _add_missing(node[key], value)

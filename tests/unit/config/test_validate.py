@@ -124,10 +124,10 @@ def test_float16_where_a_gpu_would_be_taken_if_there_were_one(load, monkeypatch)
     for there in (True, False):
         monkeypatch.setattr("torch.cuda.is_available", lambda there=there: there)
         if there:
-            check(load("trainer.precision=16-mixed"))
+            check(load("trainer.precision=16-mixed"), TrainConfig)
         else:
             with pytest.raises(UserError, match="16-mixed: float16 needs a GPU, and there is none here"):
-                check(load("trainer.precision=16-mixed"))
+                check(load("trainer.precision=16-mixed"), TrainConfig)
 
 
 def test_all_faults_of_all_groups_come_in_one_message_before_anything_is_loaded(load, monkeypatch):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llmft.config.cli_args import swept_jobs
+from llmft.config.schema import COMMANDS
 from llmft.config.validate import check
 from tests.conftest import ROOT
 from tests.support.support_goals import GOALS
@@ -70,6 +71,6 @@ def test_the_command_of_a_goal_composes(goal, load):
     command, overrides, multirun = parts(shlex.split(goal.command))
     for job in swept_jobs(overrides) if multirun else [overrides]:
         cfg = load(*job, command=command)
-        check(cfg)
+        check(cfg, COMMANDS[command])
         on_gpu = "trainer" in cfg and cfg.trainer.accelerator == "gpu"
         assert on_gpu == (not goal.test)  # without a GPU nothing shows that it runs

@@ -2,7 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Collection, Iterator
-from typing import NamedTuple
+from types import UnionType
+from typing import Any, NamedTuple
 
 from llmft.config.schema.section import Section
 
@@ -15,13 +16,13 @@ class Rule(NamedTuple):
 
     Attributes:
         keys: The keys that it reads; it is skipped if one of them is invalid by itself.
-        sections: Names of the top-level keys that the function takes; it is skipped in commands that lack one.
+        sections: The top-level keys that the function takes, with their types; it is skipped in commands that lack one.
         function: Yields an error message for each violation.
         imports: Whether it imports a library, which takes seconds.
     """
 
     keys: tuple[str, ...]
-    sections: tuple[str, ...]
+    sections: dict[str, Any]
     function: RuleFunction
     imports: bool
 
@@ -29,8 +30,9 @@ class Rule(NamedTuple):
         """Error messages for a config, some keys of which may be invalid."""
         if any(overlaps(key, bad) for key in self.keys for bad in invalid):
             return
-        if all(name in type(config).model_fields for name in self.sections):
-            yield from self.function(**{name: getattr(config, name) for name in self.sections})
+        values = {name: getattr(config, name) for name in self.sections if name in type(config).model_fields}
+        if all(name in values and _is_of(values[name], kind) for name, kind in self.sections.items()):
+            yield from self.function(**values)
 
 
 RULES: list[Rule] = []
@@ -45,10 +47,17 @@ def rule(*keys: str, imports: bool = False) -> Callable[[RuleFunction], RuleFunc
     """
 
     def add(function: RuleFunction) -> RuleFunction:
-        RULES.append(Rule(keys, tuple(inspect.signature(function).parameters), function, imports))
+        sections = {name: p.annotation for name, p in inspect.signature(function).parameters.items()}
+        RULES.append(Rule(keys, sections, function, imports))
         return function
 
     return add
+
+
+def _is_of(value: object, kind: Any) -> bool:
+    """Whether a value is a section of this type (``data`` of ``evaluate`` is not ``Data``); other types are not checked."""
+    sections = isinstance(kind, UnionType) or (isinstance(kind, type) and issubclass(kind, Section))
+    return not sections or isinstance(value, kind)
 
 
 def overlaps(key: str, bad: str) -> bool:
