@@ -131,11 +131,12 @@ def _with_missing_keys_in_one(faults: dict[str, str]) -> dict[str, str]:
 def _unchecked(schema: type[C], plain: Mapping[str, Any]) -> C:
     """A config as its type, without validation: rules about the keys that are valid can still be checked."""
     values: dict[str, Any] = {}
+    absent: dict[str, Any] = {}
     for name, field in schema.model_fields.items():
         key = field.alias or name
         if key not in plain:
             if not field.is_required():
-                values[name] = field.default
+                absent[name] = field.default
             continue
         value = plain[key]
         if inner := values_of(field.annotation):
@@ -147,4 +148,4 @@ def _unchecked(schema: type[C], plain: Mapping[str, Any]) -> C:
     if schema.model_config.get("extra") == "allow":
         known = fields_by_key(schema)
         values |= {key: value for key, value in plain.items() if key not in known}
-    return schema.model_construct(_fields_set=set(values), **values)
+    return schema.model_construct(_fields_set=set(values), **values, **absent)
