@@ -104,12 +104,13 @@ def test_a_combination_is_refused_exactly_where_the_table_says(family, method, l
 
 
 class Trained(NamedTuple):
-    """What a training left behind."""
+    """What a training left behind: the validation loss before and after, the loss and the tokens of each step, parameters."""
 
     path: Path
     before: float
     after: float
     losses: list[float]
+    tokens: list[float]
     total: int
     trainable: int
 
@@ -146,9 +147,10 @@ def read(path: Path) -> Trained:
     record = json.loads((path / "run.json").read_text())
     assert record["status"] == "finished"
     rows = list(csv.DictReader((path / "metrics.csv").open()))
-    losses = [float(row["train/loss"]) for row in rows if row.get("train/loss")]
+    losses, tokens = ([float(row[name]) for row in rows if row.get(name)] for name in ("train/loss", "train/tokens"))
     before, after = (record["metrics"][when]["val/loss"] for when in ("before", "after"))
-    return Trained(path, before, after, losses, record["parameters"]["total"], record["parameters"]["trainable"])
+    counts = record["parameters"]
+    return Trained(path, before, after, losses, tokens, counts["total"], counts["trainable"])
 
 
 @pytest.mark.parametrize("setting", slow(TRAINED, fast=FAST))
@@ -167,11 +169,9 @@ def test_a_tested_setting_trains(setting, trained):
     if setting.activations == "recomputed":
         stored = trained(setting._replace(activations="stored"))
         assert (*run.losses, run.after) == pytest.approx((*stored.losses, stored.after), rel=1e-5)
-    if setting.device not in SEVERAL:
-        return
-    assert "for 2 processes" in (run.path / "log.txt").read_text()
-    if setting.batching == "rows":
+    if setting.device in SEVERAL and setting.batching == "rows":
         one = trained(setting._replace(device="CPU"))  # 2 processes x 2 examples against 1 x 4
+        assert run.tokens == one.tokens
         rounding = 1e-4 if setting.precision == "32-true" else 1e-2
         assert (*run.losses, run.after) == pytest.approx((*one.losses, one.after), rel=rounding)
 
