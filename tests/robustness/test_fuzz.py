@@ -23,9 +23,14 @@ from llmft.config.compose import composition_faults
 from llmft.config.override_text import quoted
 from llmft.config.schema import TrainConfig
 from llmft.config.validate import check
+from llmft.data.academic import Academic
+from llmft.data.preprocessing.arrow_store import example_batch, example_of
+from llmft.data.preprocessing.unread_fields import TrackedRow
+from llmft.data.records import RowError
 from llmft.evaluation.judge.parse_reply import InvalidReply, parse_choice, parse_score
 from llmft.export import checksums
 from llmft.generation.answer_file import AnswerFile
+from llmft.generation.questions import to_question
 from llmft.metrics import predictions
 from llmft.models.backbone import untrusted
 from llmft.report import leaderboard
@@ -76,6 +81,24 @@ def rows(content: bytes, folder: Path) -> None:
         one_clear_message(error)
     else:
         assert account.read == len(found) + account.dropped.total()
+
+
+def chat_row(changes: list[tuple[int, str, Any]], _: Path) -> None:
+    """A conversation with a tool, some of its keys replaced: an example that is stored whole, or its one error."""
+    row = json.loads(json.dumps(TOOL_ROW))
+    for at, key, value in changes:
+        turn = row["messages"][at : at + 1] if isinstance(row["messages"], list) else []
+        (turn[0] if turn and isinstance(turn[0], dict) else row)[key] = value
+    for read in (Academic.to_example, lambda row: to_question(row, "f:1")):
+        try:
+            example = read(TrackedRow(row))
+        except RowError as error:
+            str(error).encode()
+            continue
+        (back,) = example_batch([example]).to_pylist()
+        assert example_of(back) == example
+        for turn in (*example.context, example.reply):
+            turn.message()
 
 
 def judge_reply(text: str, _: Path) -> None:
@@ -203,8 +226,35 @@ KEYS = (
     "preview.rows",
 )
 RECORD = {"status": "finished", "objective": 1.0, "seed": 1, "metrics": {"after": {"val/loss": 1.0}}, "data": {}}
+MESSAGES = [
+    {"role": "user", "content": "Q"},
+    {"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{}"}}]},
+    {"role": "tool", "content": "R"},
+    {"role": "assistant", "content": "A"},
+]
+TOOL_ROW = {"messages": MESSAGES, "tools": [{"name": "f"}]}
+CHAT_KEYS = (
+    "role",
+    "from",
+    "content",
+    "value",
+    "tool_calls",
+    "function_call",
+    "reasoning",
+    "thinking",
+    "weight",
+    "train",
+    "name",
+    "tool_call_id",
+    "messages",
+    "tools",
+    "system",
+    "label",
+)
+CALLS = st.fixed_dictionaries({"name": texts, "arguments": values | values.map(json.dumps)}) | values
 PARSERS: dict[str, tuple[Any, Any]] = {
     "rows": (rows, st.sampled_from(sorted(n for n in FILES if "ten_m" not in n)).flatmap(lambda n: mutated(FILES[n][0][:5000]).map(lambda c: n.encode() + b"\n" + c))),
+    "chat_row": (chat_row, st.lists(st.tuples(st.integers(0, 4), st.sampled_from(CHAT_KEYS), values | st.lists(CALLS, max_size=2) | values.map(json.dumps)), max_size=3)),
     "judge_reply": (judge_reply, st.lists(st.sampled_from(["{", "}", '"score"', ":", "Score: ", "7", "100", "-1", "\n", "```json\n", "\n```", "A", "TIE", "[" * 2000, "9" * 5000]) | texts, max_size=8).map("".join)),
     "body": (body, mutated(CHAT) | values.map(lambda v: json.dumps({**json.loads(CHAT), "messages": v, "stop": v, "seed": v}).encode())),
     "command_line": (command_line, st.tuples(st.sampled_from(KEYS), texts | st.text(string.punctuation, max_size=8)).map("=".join)),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from llmft.data.records import Example, NotTrainedError, Row, RowError, Turn, checked_text, shown, value_of
 from llmft.data.tool_calls import call_texts, tool_texts
@@ -124,13 +125,18 @@ def check_label(row: Row) -> None:
         raise NotTrainedError("label", "is false: the answer is one that the model must not give", "label false")
 
 
+def standard_role(given: object) -> Any:
+    """The name of a role in ``ROLES``, if it is known by another one."""
+    return OTHER_NAMES.get(given, given) if isinstance(given, str) else given
+
+
 def _turn(message: object, place: str) -> tuple[Turn, bool]:
     """A message as a turn, and whether its role says that it is a call."""
     if not isinstance(message, Mapping):
         raise RowError(place, f"must be an object, got {shown(message)}")
     name = "role" if "role" in message or "from" not in message else "from"
     given = value_of(message, name, place)
-    role = OTHER_NAMES.get(given, given) if isinstance(given, str) else given
+    role = standard_role(given)
     if role not in ROLES:
         raise RowError(f"{place}.{name}", f"must be one of {', '.join(ROLES)}, got {shown(given)}")
     field = "value" if name == "from" and "content" not in message else "content"

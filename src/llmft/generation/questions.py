@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmft.data.messages import OTHER_NAMES, turns_of
+from llmft.data.messages import standard_role, turns_of
 from llmft.data.records import Example, RowError, Turn, shown, text_of
 from llmft.data.sources import SAMPLES, lines_of, read_file
 from llmft.data.tool_calls import tool_texts
@@ -68,7 +68,7 @@ def to_question(row: Any, place: str) -> Example:
 
 def _context(messages: Any) -> tuple[Turn, ...]:
     if isinstance(messages, list) and messages and isinstance(messages[-1], Mapping):
-        if OTHER_NAMES.get(role := messages[-1].get("role", messages[-1].get("from")), role) == "assistant":
+        if standard_role(messages[-1].get("role", messages[-1].get("from"))) == "assistant":
             messages = messages[:-1]
         # turns_of checks complete rows, so an answer is added and removed again
         return turns_of([*messages, {"role": "assistant", "content": "?"}])[:-1]
