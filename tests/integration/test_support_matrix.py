@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from llmft import Run, UserError, train
+from llmft.config.schema import TrainConfig
 from llmft.config.validate import check
 from llmft.models.architecture_check import architecture_faults
 from llmft.models.backbone import tiny
 from tests.conftest import cli
+from tests.support import twins
 from tests.support.hub_stub import TOKEN, hub
 from tests.support.support_matrix import (
     ACTIVATIONS,
@@ -46,9 +48,9 @@ TRAINED = [s for s in settings() if status(s) == "tested" and not s.export]
 EXPORTED = [s for s in settings() if s.export and s.device not in GPU]
 # In the default run: every refusal, alone or with others.
 FAST_REFUSED = {str(refusals(s)): s for s in reversed(REFUSED)}.values()
-# In the default run: both families, a method of each kind, four batchings, both precisions, one process.
+# In the default run: T5, a quantized base, packed; tokens; a teacher and a stream.
 FAST = {
-    Setting("seq2seq", "QLoRA NF4", "packed"),
+    Setting("T5", "QLoRA NF4", "packed"),
     Setting("causal", "DoRA", "tokens"),
     Setting("causal", "distillation", "streaming"),
 }
@@ -58,18 +60,34 @@ def slow(found: list[Setting], fast: Collection[Setting]) -> list[Any]:
     return [pytest.param(s, id=str(s), marks=() if s in fast else pytest.mark.slow) for s in found]
 
 
-def line(setting: Setting, teacher: object = "gpt2") -> list[str]:
+@pytest.fixture(scope="session")
+def line(tmp_path_factory):
     """The command line of a setting, with a batch of 4 examples over all processes and no dropout."""
-    examples = 2 if setting.device in SEVERAL else 4
-    overrides = setting.overrides().format(teacher=teacher).split()
-    lora = ["peft.dropout=0"] if setting.method in ADAPTERS else []
-    return [*overrides, *SHORT, *lora, f"data.batch_size={examples}"]
+    root = tmp_path_factory.mktemp("models")
+
+    def built(family: str, name: str) -> Path:
+        folder = root / name
+        if family == "BART":
+            twins.build("bart", folder)
+        elif not folder.exists():
+            tiny.build({"T5": "t5", "causal": "llama"}[family], folder)
+        return folder
+
+    def words(setting: Setting) -> list[str]:
+        examples = 2 if setting.device in SEVERAL else 4
+        bart = built("BART", "bart") if setting.family == "BART" else ""
+        teacher = built(setting.family, f"teacher-{setting.family}") if setting.method == "distillation" else ""
+        overrides = setting.overrides().format(bart=bart, teacher=teacher).split()
+        lora = ["peft.dropout=0"] if setting.method in ADAPTERS else []
+        return [*overrides, *SHORT, *lora, f"data.batch_size={examples}"]
+
+    return words
 
 
 def messages(cfg: Any) -> set[str]:
     """What the checks before a training say."""
     try:
-        check(cfg, architecture=architecture_faults)
+        check(cfg, TrainConfig, architecture=architecture_faults)
     except UserError as error:
         head, *faults = str(error).split("\n  - ")
         return set(faults) or {head}
@@ -88,7 +106,7 @@ def gpu(monkeypatch):
 
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("setting", slow(REFUSED, fast=FAST_REFUSED))
-def test_a_refused_setting_is_refused_with_its_messages(setting, load):
+def test_a_refused_setting_is_refused_with_its_messages(setting, line, load):
     assert messages(load(*line(setting))) == expected(setting)
 
 
@@ -96,7 +114,7 @@ def test_a_refused_setting_is_refused_with_its_messages(setting, load):
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("method", METHOD)
 @pytest.mark.parametrize("family", FAMILY)
-def test_a_combination_is_refused_exactly_where_the_table_says(family, method, load):
+def test_a_combination_is_refused_exactly_where_the_table_says(family, method, line, load):
     others = random.Random(0)
     for chosen in product(BATCHING, PRECISION, DEVICE):
         setting = Setting(family, method, *chosen, others.choice(list(OPTIMIZER)), others.choice(list(ACTIVATIONS)))
@@ -116,22 +134,15 @@ class Trained(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, line):
     """Train a setting, once."""
     found: dict[Setting, Trained] = {}
-    teachers = {"seq2seq": "t5", "causal": "llama"}
-
-    def teacher(family: str) -> Path:
-        folder = tmp_path_factory.getbasetemp() / f"teacher-{family}"
-        if not folder.exists():
-            tiny.build(teachers[family], folder)
-        return folder
 
     def run(setting: Setting) -> Trained:
         setting = setting._replace(export="")
         if setting not in found:
             path = tmp_path_factory.mktemp("runs") / "run"
-            words = [*line(setting, teacher(setting.family)), f"output_dir={path}"]
+            words = [*line(setting), f"output_dir={path}"]
             if setting.device in SEVERAL:  # Lightning starts the other process with the same command line
                 done = cli(*words, cwd=path.parent)
                 assert done.returncode == 0, done.stderr

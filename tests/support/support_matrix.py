@@ -11,8 +11,12 @@ from typing import Literal, NamedTuple
 Options = Mapping[str, str]
 Status = Literal["tested", "refused", "not run"]
 
-# Option of an axis -> overrides on the command line. ``{teacher}`` is a model with the vocabulary of the student.
-FAMILY: Options = {"seq2seq": "model=tiny_t5", "causal": "model=tiny_llama"}
+# Option of an axis -> overrides on the command line; ``{bart}`` is a folder with a model, ``{teacher}`` one with its vocabulary.
+FAMILY: Options = {
+    "T5": "model=tiny_t5",
+    "BART": "model=tiny_t5 model.path={bart} model.lora_targets=[q_proj,v_proj]",
+    "causal": "model=tiny_llama",
+}
 METHOD: Options = {
     "full": "peft=none",
     "LoRA": "peft=lora",
@@ -110,7 +114,7 @@ class Refusal(NamedTuple):
 
 REFUSALS = (
     Refusal(
-        {"precision": frozenset({"16-mixed"}), "family": frozenset({"seq2seq"})},
+        {"precision": frozenset({"16-mixed"}), "family": frozenset({"T5"})},
         "trainer.precision=16-mixed: T5 overflows in float16; use bf16-mixed or 32-true",
     ),
     Refusal(
@@ -122,7 +126,7 @@ REFUSALS = (
         "peft=unfreeze: only trains in one process, but trainer.devices is 2",
     ),
     Refusal(
-        {"batching": frozenset({"packed"}), "device": FSDP, "family": frozenset({"seq2seq"})},
+        {"batching": frozenset({"packed"}), "device": FSDP, "family": frozenset({"T5", "BART"})},
         "data.batching=packed: calls the encoder separately for a seq2seq model, which trainer=fsdp cannot; use tokens",
     ),
     Refusal(

@@ -32,8 +32,8 @@ def test_the_page_is_up_to_date():
 
 
 def test_a_status_by_hand():
-    assert status(Setting("seq2seq", "QLoRA NF4", "packed")) == "tested"
-    assert status(Setting("seq2seq", "QLoRA NF4", "packed", device="FSDP on CPUs")) == "refused"
+    assert status(Setting("T5", "QLoRA NF4", "packed")) == "tested"
+    assert status(Setting("T5", "QLoRA NF4", "packed", device="FSDP on CPUs")) == "refused"
     assert status(Setting("causal", "QLoRA NF4", "packed", device="FSDP on GPUs")) == "not run"
     assert status(Setting("causal", "full", export="adapter")) == "refused"
 
@@ -42,10 +42,10 @@ def test_every_refusal_is_in_a_table():
     assert all(any(refusal.applies(setting) for setting in settings()) for refusal in REFUSALS)
 
 
-def test_a_cell_shows_both_families_where_they_differ():
+def test_a_cell_shows_the_families_where_they_differ():
     made = maker()
     packed = made.cell([Setting(family, batching="packed", device="FSDP on CPUs") for family in FAMILY])
-    assert packed == "seq2seq: refused [4](#refusals)<br>causal: tested"
+    assert packed == "T5, BART: refused [4](#refusals)<br>causal: tested"
     assert made.cell([Setting(family) for family in FAMILY]) == "tested"
 
 
