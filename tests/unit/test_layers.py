@@ -85,6 +85,8 @@ def test_no_circle():
 
 # Imports inside functions, each of a module whose libraries take a second or more that not every command needs.
 LAZY = {
+    "config.help -> config.help.page": "pydantic",
+    "config.help.index -> config.help.facts": "pydantic",
     "config.schema.trainer -> utils.device": "torch",
     "data -> data.datamodule": "torch, Lightning; encoding workers import llmft.data",
     "data.sources.resolve -> data.sources.download": "http, ssl",

@@ -4,8 +4,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock
-
 from llmft.utils.files import atomic_folder
 
 
@@ -34,6 +32,8 @@ def cached_folder(name: str, build: Callable[[Path], None], root: Path | None = 
     if folder.is_dir():
         return folder
     root.mkdir(parents=True, exist_ok=True)
+    from filelock import FileLock  # start-up time: the completion needs cache_root alone
+
     with FileLock(root / f"{name}.lock"):
         if not folder.is_dir():
             with atomic_folder(folder, durable=durable) as unfinished:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from llmft.config.help import completion, page
+from llmft.config.help import completion
 from llmft.config.help.catalog import Catalog
 from llmft.config.help.scripts import SCRIPTS
 from llmft.config.paths import conf_dir
@@ -45,6 +45,8 @@ def answer(arguments: Sequence[str], commands: Sequence[str]) -> str | None:
 
 
 def _help(arguments: Sequence[str], commands: Sequence[str], topic: str) -> str:
+    from llmft.config.help import page  # start-up time: pydantic
+
     catalog = _catalog(arguments)
     given = next((argument for argument in arguments if argument in commands), "") if arguments[0] != "help" else ""
     if not topic:
@@ -57,7 +59,8 @@ def _help(arguments: Sequence[str], commands: Sequence[str], topic: str) -> str:
         if chosen and chosen not in options:
             hint = did_you_mean(chosen, options)
             raise UserError(f"{topic}={chosen}: no such option.{hint} There are: {', '.join(options)}")
-        return page.of_group(catalog, topic, _default(catalog, topic, [given or "train", *commands]), chosen)
+        owner = next((name for name in [given or "train", *commands] if topic in catalog.command(name).groups), "")
+        return page.of_group(catalog, owner, topic, chosen)
     if topic in commands:
         return page.of_command(catalog, topic)
     sections = {name.partition(".")[0] for name in command.keys if "." in name}
@@ -66,12 +69,6 @@ def _help(arguments: Sequence[str], commands: Sequence[str], topic: str) -> str:
     known, whose = sorted({*groups, *sections}), f" of {given}" if given else ""
     hint = did_you_mean(topic, [*known, *commands])
     raise UserError(f"help={topic}: no such group{whose}.{hint} There are: {', '.join(known)}")
-
-
-def _default(catalog: Catalog, group: str, commands: Sequence[str]) -> str | None:
-    """The default option of a group in the first command that has it."""
-    found = (catalog.command(name).groups[group].option for name in commands if group in catalog.command(name).groups)
-    return next(found, None)
 
 
 def _candidates(words: Sequence[str], commands: Sequence[str]) -> str:

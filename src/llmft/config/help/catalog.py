@@ -12,8 +12,8 @@ from llmft.utils.errors import UserError
 from llmft.utils.text import one_line
 
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is optional, and ten times faster
-# Keys of Hydra and of instantiate, which nobody sets on the command line.
-HIDDEN = ("defaults", "hydra", "_target_", "_partial_", "_convert_")
+# Keys of Hydra's instantiate.
+HIDDEN = ("_target_", "_partial_", "_convert_")
 USAGE = re.compile(r"python -m llmft ([^:]*(?::[^: ]+)*): (.*)", re.DOTALL)
 
 
@@ -91,8 +91,14 @@ class Catalog:
 
     def keys(self, group: str, option: str) -> dict[str, Key]:
         """The keys that an option sets, with those of the files that it builds on; names as on the command line."""
-        prefix = "" if self.file(group, option).is_global else f"{group.replace('/', '.')}."
-        return {prefix + name: key._replace(name=prefix + name) for name, key in self._keys(group, option).items()}
+        hidden = () if group.startswith("hydra/") else ("hydra",)
+        found = {name: (key, name.split(".")) for name, key in self.all_keys(group, option).items()}
+        return {n: key for n, (key, parts) in found.items() if parts[0] not in hidden and not set(parts) & set(HIDDEN)}
+
+    def all_keys(self, group: str, name: str) -> dict[str, Key]:
+        """The keys of an option, or of a command (whose group is empty), with ``_target_`` and its like."""
+        prefix = "" if not group or self.file(group, name).is_global else f"{group.replace('/', '.')}."
+        return {prefix + key: value._replace(name=prefix + key) for key, value in self._keys(group, name).items()}
 
     def group_sentence(self, group: str) -> str:
         """What a group is for: the comment behind its entry in a command's defaults list."""
@@ -105,7 +111,7 @@ class Catalog:
         file = self.file("", name)
         usage = USAGE.fullmatch(file.comment)
         groups = {default.group: default for default in self._defaults(name) if default.group}
-        keys = {name: key for name, key in self._keys("", name).items() if name.partition(".")[0] != "hydra"}
+        keys = self.keys("", name)
         return Command(usage[1] if usage else name, usage[2] if usage else file.comment, groups, keys)
 
     def _defaults(self, name: str) -> Iterator[Default]:
@@ -117,10 +123,8 @@ class Catalog:
 
     def _keys(self, group: str, name: str) -> dict[str, Key]:
         file, found = self.file(group, name), {}
-        for default in [
-            *file.defaults,
-            Default("", "_self_"),
-        ]:  # without _self_ in its list, a file's own keys come last
+        # without _self_ in its list, a file's own keys come last
+        for default in [*file.defaults, Default("", "_self_")]:
             if default.option == "_self_":
                 more = file.keys
             elif group or not default.group:
@@ -150,6 +154,7 @@ def parse(text: str) -> File:
     for name, value in node.value if isinstance(node, yaml.MappingNode) else []:
         if name.value == "defaults":
             defaults = [_default(item, lines) for item in value.value]
+            continue
         keys += _keys(name, value, "", lines)
     mine = [default for default in defaults if not default.group.startswith("override ")]
     others = [d._replace(group=d.group.removeprefix("override ").lstrip("/")) for d in defaults if d not in mine]
@@ -171,8 +176,6 @@ def _default(item: yaml.Node, lines: list[str]) -> Default:
 
 
 def _keys(name: yaml.Node, value: yaml.Node, prefix: str, lines: list[str]) -> Iterator[Key]:
-    if name.value in HIDDEN:
-        return
     dotted = f"{prefix}{name.value}"
     if isinstance(value, yaml.MappingNode) and value.value:
         keys = [key for child, node in value.value for key in _keys(child, node, f"{dotted}.", lines)]

@@ -3,13 +3,13 @@
 A shell calls ``llmft __complete WORDS`` at each Tab, so nothing here imports Hydra, OmegaConf, pydantic or torch.
 """
 
-import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from llmft.config.help.catalog import Catalog, Key, first_sentence
+from llmft.config.help.index import index
 
 FILES = ":files"  # printed instead of candidates: the shell completes file names
 SHELLS = ("bash", "zsh", "fish")
@@ -138,7 +138,12 @@ def _values(current: str, line: Line, catalog: Catalog, commands: Sequence[str])
     elif name in PATHS or name.endswith(".path"):
         return FILES
     else:
-        found = [Candidate(choice) for item in keys(line, catalog) if item.name == name for choice in choices(item)]
+        found = [
+            Candidate(choice)
+            for item in keys(line, catalog)
+            if item.name == name
+            for choice in choices(item, line, catalog)
+        ]
     typed = value[: value.rfind(",") + 1] if {"-m", "--multirun"} & set(line.words) else ""
     return _lines((Candidate(f"{key}={typed}{word}", sentence) for word, sentence in found), current)
 
@@ -151,20 +156,18 @@ def groups(command: str, catalog: Catalog) -> dict[str, str]:
 
 
 def keys(line: Line, catalog: Catalog) -> list[Key]:
-    """The keys of a command, with those of the options that are chosen."""
-    command, chosen = catalog.command(line.command), line.choices()
+    """The keys of a command, with those of the options that are chosen; their sentences as comments."""
+    command, chosen, known = catalog.command(line.command), line.choices(), index(catalog).get(line.command, {})
     found = dict(command.keys)
     for group, default in command.groups.items():
         found |= catalog.keys(group, chosen.get(group, default.option))
-    return list(found.values())
+    return [key._replace(comment=known.get(name, (key.comment,))[0]) for name, key in found.items()]
 
 
-def choices(key: Key) -> list[str]:
+def choices(key: Key, line: Line, catalog: Catalog) -> list[str]:
     """The values of a key that has few."""
-    if key.default in ("true", "false"):
-        return ["true", "false"]
-    listed = re.match(r"[\w-]+(?: \([^)]*\))?(?: \| [\w-]+(?: \([^)]*\))?)+", key.comment)
-    return [word.split()[0] for word in listed[0].split(" | ")] if listed else []
+    _, listed = index(catalog).get(line.command, {}).get(key.name, ("", []))
+    return listed or (["true", "false"] if key.default in ("true", "false") else [])
 
 
 def config_dirs(words: Sequence[str]) -> list[str]:

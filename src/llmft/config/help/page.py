@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from llmft.config.help.catalog import Catalog, Key, first_sentence
+from llmft.config.help.facts import described
 
 WIDTH = 80
 OVERVIEW = """\
@@ -40,7 +41,7 @@ def of_command(catalog: Catalog, name: str) -> str:
     options = " [group=option ...]" if command.groups else ""
     parts = [textwrap.fill(f"usage: llmft {command.usage}{options} [key=value ...]", columns()), fill(command.sentence)]
     sections: dict[str, list[Key]] = {"": []}
-    for key in command.keys.values():
+    for key in described(catalog, name, command.keys.values(), {}, types=False):
         sections.setdefault(key.name.partition(".")[0] if "." in key.name else "", []).append(key)
     parts += [f"{section or 'keys'}:\n{key_table(keys)}" for section, keys in sections.items() if keys]
     if command.groups:
@@ -55,15 +56,17 @@ def group_line(catalog: Catalog, group: str) -> str:
     return f"{sentence}: {options}" if sentence else options
 
 
-def of_group(catalog: Catalog, group: str, default: str | None, chosen: str | None) -> str:
+def of_group(catalog: Catalog, command: str, group: str, chosen: str | None) -> str:
     """A group: its options, and the keys of one of them with its values.
 
     Args:
         catalog: Of all configs.
+        command: That has the group.
         group: E.g. ``peft``.
-        default: The option that is used without ``group=option``, if any.
         chosen: The option that the command line names.
     """
+    groups = catalog.command(command).groups
+    default = groups[group].option if group in groups else None
     options = {o + " (default)" * (o == default): option_line(catalog, group, o) for o in catalog.groups[group]}
     parts = [f"{group}=OPTION:\n{two_columns(options)}"]
     shown = chosen or default or catalog.groups[group][0]
@@ -73,13 +76,13 @@ def of_group(catalog: Catalog, group: str, default: str | None, chosen: str | No
     if file.overrides:
         parts.append(f"{group}={shown} sets:\n" + "\n".join(f"  {d.group}={d.option}" for d in file.overrides))
     if keys:
-        table = key_table(collapsed(catalog, group, shown, keys.values()))
+        table = key_table(collapsed(catalog, command, group, shown, keys.values()))
         parts.append(f"keys, with the values of {group}={shown}:\n{table}")
-    parts += more_keys(catalog, group, set(keys))
+    parts += more_keys(catalog, command, group, set(keys))
     return "\n\n".join(parts) + "\n"
 
 
-def more_keys(catalog: Catalog, group: str, known: set[str]) -> Iterator[str]:
+def more_keys(catalog: Catalog, command: str, group: str, known: set[str]) -> Iterator[str]:
     """Tables of the keys that only some options have; of options that set keys of other groups, a pointer."""
     if any(catalog.file(group, option).is_global for option in catalog.groups[group]):
         yield fill(f"They set keys of other groups; llmft help={group} {group}=OPTION shows which.")
@@ -87,13 +90,14 @@ def more_keys(catalog: Catalog, group: str, known: set[str]) -> Iterator[str]:
     for option in catalog.groups[group]:
         more = [key for name, key in catalog.keys(group, option).items() if name not in known]
         if more:
-            yield f"keys of {group}={option}:\n{key_table(collapsed(catalog, group, option, more))}"
+            yield f"keys of {group}={option}:\n{key_table(collapsed(catalog, command, group, option, more))}"
             known |= {key.name for key in more}
 
 
 def of_section(catalog: Catalog, command: str, section: str) -> str:
     """The keys of a section of a command, such as ``serve``."""
-    found = [key for name, key in catalog.command(command).keys.items() if name.startswith(f"{section}.")]
+    keys = [key for name, key in catalog.command(command).keys.items() if name.startswith(f"{section}.")]
+    found = described(catalog, command, keys, {})
     return f"{section}, keys of llmft {command}:\n{key_table(found)}\n"
 
 
@@ -102,11 +106,11 @@ def option_line(catalog: Catalog, group: str, option: str) -> str:
     return first_sentence(catalog.file(group, option).comment)
 
 
-def collapsed(catalog: Catalog, group: str, option: str, keys: Iterable[Key]) -> Iterator[Key]:
-    """Keys of an option; a complete option that it holds (``data.sets.academic``) is one line."""
+def collapsed(catalog: Catalog, command: str, group: str, option: str, keys: Iterable[Key]) -> Iterator[Key]:
+    """Keys of an option, described; a complete option that it holds (``data.sets.academic``) is one line."""
     inside = {f"{group}.{d.package}.": d.group or group for d in catalog.file(group, option).defaults if d.package}
     seen = set()
-    for key in keys:
+    for key in described(catalog, command, keys, {group: option}):
         above = next((prefix for prefix in inside if key.name.startswith(prefix)), None)
         if above is None:
             yield key

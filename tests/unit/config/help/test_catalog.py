@@ -50,6 +50,7 @@ def test_comments_defaults_and_keys_of_a_file():
         Key("b.d", "[1, 2]", ""),
         Key("text", "...", ""),
         Key("names", "...", "a list"),
+        Key("_target_", "some.where", ""),
         Key("deep.er", "true", ""),
         Key("empty", "null", ""),
     ]

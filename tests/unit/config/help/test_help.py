@@ -48,7 +48,7 @@ def test_a_commands_page_has_its_keys_sections_and_groups():
     text = page("serve", "--help")
     assert text.startswith("usage: llmft serve run=RUN [group=option ...] [key=value ...]\n\nAn OpenAI-compatible")
     assert re.search(r"\nkeys:\n  seed=42", text)
-    assert "\n  serve.port=8000                 0 picks a free port\n" in text
+    assert "\n  serve.port=8000                 Port; 0 picks a free one.\n" in text
     assert re.search(r"\n  safety=none +filters of prompts and answers: none, simple\n", text)
     assert "data=" not in text
     assert page("help", "serve") == page("help=serve") == text
@@ -66,7 +66,8 @@ def test_a_groups_page_has_options_and_the_keys_of_the_chosen_one():
     assert "\n  lora (default)  LoRA matrices on frozen weights\n" in text
     assert "\nkeys, with the values of peft=lora:\n" in text
     assert "  peft.quantise=null " in text
-    assert "\nkeys of peft=unfreeze:\n  peft.unit=epoch" in text
+    assert re.search(r"\n  peft\.r=16 +Rank of the LoRA matrices\. A whole number\s+of\s+at\s+least 1\.\n", text)
+    assert "\nkeys of peft=unfreeze:\n  peft.unit=epoch " in text
     chosen = page("train", "peft=qlora", "help=peft")
     assert "with the values of peft=qlora" in chosen
     assert "  peft.quantise=nf4 " in chosen
@@ -81,7 +82,7 @@ def test_an_option_in_an_option_is_one_line():
 def test_an_experiment_shows_what_it_sets():
     text = page("help=experiment", "experiment=academic_distilgpt2")
     assert "\nexperiment=academic_distilgpt2 sets:\n  model=distilgpt2\n" in text
-    assert "\n  trainer.max_epochs=6\n" in text
+    assert "\n  trainer.max_epochs=6 " in text
 
 
 def test_a_section_of_a_command_is_a_topic():
