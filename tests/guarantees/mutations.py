@@ -24,6 +24,7 @@ PACKING = f"{HERE}/test_packing_changes_nothing.py -k packing_changes_nothing"
 BATCHING = f"{HERE}/test_batching_changes_nothing.py::test_batching_changes_nothing"
 LABELS = f"{HERE}/test_only_answers_are_trained.py::test_the_answer_and_one_stop_token_are_trained_and_nothing_else"
 TURNS = f"{HERE}/test_only_answers_are_trained.py::test_of_a_conversation_the_last_turn_is_trained_or_every_assistant_turn[byte-gpt2-plain]"
+TEMPLATES = f"{HERE}/test_every_chat_template.py"
 RESUME = f"{HERE}/test_resume_is_exact.py::test_resume_is_exact[llama-full-packed]"
 MODES = f"{HERE}/test_training_is_in_train_mode.py"
 GUARDS = f"{HERE}/test_a_guard_halts_what_is_broken.py"
@@ -72,14 +73,19 @@ FAULTS = [
     Fault("labels are shifted twice", "models/causal.py", 'targets[:, :-1] = batch["labels"][:, 1:]', 'targets[:, :-2] = batch["labels"][:, 2:]', f"{BATCHING}[tiny_gpt2]"),
     Fault("pads are trained", "data/batching/collate.py", '"labels": _pad(labels, IGNORED)', '"labels": _pad(labels, pad_id)', "tests/unit/data/batching/test_collate.py"),
     Fault("padding is found by id", "data/batching/collate.py", '_mask([len(ids_) for ids_ in ids], padded.shape[1])', "(padded != pad_id).long()", "tests/unit/data/batching/test_collate.py"),
-    Fault("no stop token", "data/tokenization/codec.py", "ids = [*answer_ids, self.stop_id]", "ids = [*answer_ids]", f"{LABELS}[byte-gpt2-plain]"),
-    Fault("the prompt is trained too", "data/tokenization/codec.py", 'if self.train_on == "all" else', 'if self.train_on != "" else', f"{LABELS}[byte-gpt2-plain]"),
+    Fault("no stop token", "data/tokenization/causal.py", "return start, ids[len(start) :], False", "return start, ids[len(start) : -1], False", f"{LABELS}[byte-gpt2-plain]"),
+    Fault("the prompt is trained too", "data/tokenization/causal.py", 'if self.train_on == "all" else', 'if self.train_on != "" else', f"{LABELS}[byte-gpt2-plain]"),
     Fault("control tokens in text are control tokens", "data/tokenization/tokenizer.py", "        if not split_controls or not self._names_control(text):\n",
           "        if True:\n            return self._tokenized([text], split_controls=False)[0]\n        if not split_controls or not self._names_control(text):\n", f"{LABELS}[byte-gpt2-plain]"),
-    Fault("control tokens are pieces of a Unigram model", "data/tokenization/tokenizer.py", "return self.tokenizer.convert_tokens_to_ids(list(written))", "return [token]", f"{LABELS}[unigram-llama-plain]"),
+    Fault("control tokens are pieces of a Unigram model", "data/tokenization/tokenizer.py", "letters = self.tokenizer.convert_tokens_to_ids(list(written))", "letters = [token]", f"{LABELS}[unigram-llama-plain]"),
     Fault("the tokenizer adds a second BOS", "data/tokenization/tokenizer.py", "encode_batch_fast(texts, add_special_tokens=False)", "encode_batch_fast(texts, add_special_tokens=True)", f"{LABELS}[unigram-llama-plain]"),
-    Fault("earlier turns are trained without their stop", "data/tokenization/codec.py", "labels[len(start) : len(whole)] = whole[len(start) :]",
-          "labels[len(start) : len(whole) - 1] = whole[len(start) : -1]", TURNS),
+    Fault("earlier turns are trained without their stop", "data/tokenization/causal.py", "labels[len(start) : end] = tail",
+          "labels[len(start) : end - 1] = tail[:-1]", TURNS),
+    Fault("the lead of an answer is spelled out", "data/tokenization/causal.py", "        rest, continues = self._rest(prompt, reply)\n",
+          "        rest, continues = self._rest(prompt, reply)\n        rest = (''.join(rest[:-2]), *rest[-2:])\n        prompt = Prompt((*prompt.pieces[:-1], prompt.pieces[-1]), prompt.context, prompt.tools)\n", f"{TEMPLATES}::test_each_row_is_exact_or_refused[qwen3]"),
+    Fault("reasoning gets a second think block", "data/tokenization/traits.py", "        if turn.reasoning is not None or not self.tags or", "        if True or turn.reasoning is not None or not self.tags or", f"{TEMPLATES}::test_each_row_is_exact_or_refused[qwen3]"),
+    Fault("a header is trained", "data/tokenization/causal.py", "else [IGNORED] * len(start)) + tail", "else [IGNORED] * (len(start) - 2) + start[-2:]) + tail", f"{TEMPLATES}::test_each_row_is_exact_or_refused[qwen2_5]"),
+    Fault("the second stop token is missing", "data/tokenization/layout.py", "if control in stops]", "if control in ()]", f"{TEMPLATES}::test_each_row_is_exact_or_refused[cohere2]"),
     Fault("the rejected answer is trained", "data/psychology.py", '"response_j"', '"response_k"', f"{HERE}/test_only_answers_are_trained.py -k rejected"),
     # 6 resume
     Fault("dropout draws anew after a resume", "callbacks/checkpoints.py", "            set_rng_states(", "            (lambda state: None)(", RESUME, 9),
@@ -109,7 +115,7 @@ FAULTS = [
     Fault("training continues with a gradient of NaN", "callbacks/nan_guard.py", "if not math.isfinite(norm) and not scaled:", "if False:", f"{GUARDS}::test_a_gradient_that_breaks_later_leaves_the_last_good_checkpoint"),
     Fault("broken weights are saved", "callbacks/nan_guard.py", "if weight.requires_grad and not full_tensor(torch.isfinite(weight).all()):", "if False:", f"{GUARDS}::test_the_weights_after_the_last_step_are_checked_too"),
     # 10 export
-    Fault("the trained prompt is not saved", "generation/save.py", "generator.codec.template.source", "tokenizer.chat_template", EXPORT),
+    Fault("the trained prompt is not saved", "generation/save.py", "generator.codec.template.saved", "tokenizer.chat_template", EXPORT),
     Fault("generation settings are not saved", "generation/save.py", "    settings.save_pretrained(folder)\n", "", EXPORT),
     Fault("the base is exported for the adapter", "export/weights.py", "model.merge_and_unload()", "model.unload()", SAME),
     Fault("what is exported is not compared", "export/export.py", "if not difference <= settings.tolerance:", "if False:", f"{SHIP} -k not_kept"),

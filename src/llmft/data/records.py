@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,6 +57,10 @@ class Turn:
     tool_call_id: str = ""
     weight: float = 1.0
 
+    def texts(self) -> tuple[str, ...]:
+        """All texts of the turn that a user has written."""
+        return (self.content, self.input, self.reasoning or "", *self.tool_calls)
+
     def message(self) -> dict[str, Any]:
         """The turn as a message for a chat template: ``content`` has all of it, ``instruction`` and ``input`` its parts.
 
@@ -71,7 +75,8 @@ class Turn:
         }
         if self.tool_calls:
             message["tool_calls"] = [parsed_call(call) for call in self.tool_calls]
-            message["content"] = full or None
+            if not full:
+                del message["content"]
         optional = {"reasoning_content": self.reasoning, "name": self.name, "tool_call_id": self.tool_call_id}
         return message | {key: value for key, value in optional.items() if value}
 
@@ -131,6 +136,25 @@ class Example:
         """The answer as a turn."""
         return Turn(
             "assistant", self.answer, reasoning=self.reasoning, tool_calls=self.tool_calls, weight=self.answer_weight
+        )
+
+    def texts(self) -> Iterator[str]:
+        """All texts of the example that a user has written."""
+        for turn in (*self.context, self.reply):
+            yield from turn.texts()
+        yield from self.tools
+
+    def at(self, number: int) -> "Example":
+        """The example whose answer is the assistant turn ``number`` of the context; no turn before it is trained."""
+        before = tuple(replace(turn, weight=0.0) for turn in self.context[:number])
+        turn = self.context[number]
+        return replace(
+            self,
+            context=before,
+            answer=turn.content,
+            reasoning=turn.reasoning,
+            tool_calls=turn.tool_calls,
+            answer_weight=turn.weight,
         )
 
     def with_system(self, system: str | None) -> "Example":

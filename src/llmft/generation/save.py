@@ -30,6 +30,6 @@ def _write(folder: Path, generator: Generator, cfg: DictConfig) -> None:
     finally:
         model.generation_config = kept
     settings.save_pretrained(folder)
-    template, tokenizer.chat_template = tokenizer.chat_template, generator.codec.template.source
+    template, tokenizer.chat_template = tokenizer.chat_template, generator.codec.template.saved
     tokenizer.save_pretrained(folder)
     tokenizer.chat_template = template

@@ -12,7 +12,7 @@ def stop_ids(model: Any, codec: Codec) -> list[int]:
     """The ids that end an answer: the trained stop token, the tokenizer's EOS, and the EOS ids of the model's own config."""
     own = model.generation_config.eos_token_id
     own = own if isinstance(own, list) else [own]
-    return sorted({codec.stop_id, codec.tokenizer.eos_token_id, *own} - {None})
+    return sorted({*codec.stop_ids, codec.tokenizer.eos_token_id, *own} - {None})
 
 
 def generation_config(model: Any, codec: Codec, settings: Mapping[str, Any]) -> Any:

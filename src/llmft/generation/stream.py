@@ -132,7 +132,7 @@ class Stream:
     def _stable(self, full: str) -> str:
         """The text without a tail that later tokens may change: an incomplete character, or the start of a stop string."""
         full = full.rstrip(UNFINISHED)
-        if self.codec.template.frame[0].startswith(full):
+        if self.codec.lead.startswith(full):
             return ""
         held = max((_overlap(full, text, len(text) - 1) for text in self.stops), default=0)
         held = max((held, *(_overlap(full.lower(), text.lower(), len(text)) for text in self.banned)))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llmft.data.tokenization.codec import CausalCodec
+from llmft.data.tokenization.causal import CausalCodec
 from llmft.models.backbone import load
 from tests.conftest import chat_row, write_rows
 
@@ -66,7 +66,8 @@ def test_the_account_is_the_last_line_of_the_json(llmft):
 
 @pytest.mark.usefixtures("rows")
 def test_rows_without_a_stop_token_are_shown_and_refused(llmft, monkeypatch):
-    monkeypatch.setattr(CausalCodec, "_stopped", lambda _, ids, __: (ids, len(ids)))
+    whole = CausalCodec._ids
+    monkeypatch.setattr(CausalCodec, "_ids", lambda *args: (whole(*args)[0], whole(*args)[1][:-1], False))
     message = "2 rows do not train exactly one stop token, at the end of their answer (first: rows.jsonl:"
     code, out, err = llmft(*TINY, "model=tiny_llama", "data.cache=off")
     assert code == 2

@@ -18,7 +18,7 @@ def stream(**options):
     """A stream over bytes: a token is a byte, 256 ends it."""
     codec: Any = SimpleNamespace(
         decode=lambda ids: bytes(ids).decode("utf-8", "replace"),
-        template=SimpleNamespace(frame=(options.pop("lead", ""), None)),
+        lead=options.pop("lead", ""),
     )
     pieces: list[str] = []
     closed: list[bool] = []

@@ -139,8 +139,8 @@ class Preprocessor:
         counts, rows, columns, faults = RowCounts("", None), [], [], []
         counts.examples = len(examples)
         render = self.codec.template.render
-        parts = [[(p, render(p.context)) for p in self.codec.parts(example)] for example in examples]
-        self.codec.look_ahead([(prompt, part.answer) for group in parts for part, prompt in group])
+        parts = [[(p, render(p.context, p.tools)) for p in self.codec.parts(example)] for example in examples]
+        self.codec.look_ahead([(prompt, part.reply) for group in parts for part, prompt in group])
         for index, group in enumerate(parts):
             kept = 0
             for part, prompt in group:
@@ -154,7 +154,7 @@ class Preprocessor:
             elif len(group) > 1:
                 counts.drop(group[0][0].place, "row", "none of its turns can be trained", "none of its turns fits")
         self.codec.forget()
-        counts.count(rows, self.codec.tokenizer.bos_token_id, self.codec.stop_id)
+        counts.count(rows, self.codec.tokenizer.bos_token_id, self.codec.stop_ids)
         return EncodedBatch(encoded_batch(rows), columns_of(columns), counts, faults)
 
     def _encode(

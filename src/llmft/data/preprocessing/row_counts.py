@@ -123,12 +123,12 @@ class RowCounts:
 
     def count_controls(self, example: Example, controls: Sequence[str]) -> None:
         """Count the control tokens in the text of a kept row (they are encoded as text)."""
-        text = "\0".join([example.answer, *(text for turn in example.context for text in (turn.content, turn.input))])
+        text = "\0".join(example.texts())
         found = {token: text.count(token) for token in controls if token in text}
         self.control_tokens.update(found)
         self.control_rows += bool(found)
 
-    def count(self, rows: Sequence[EncodedExample], bos_id: int | None, stop_id: int) -> None:
+    def count(self, rows: Sequence[EncodedExample], bos_id: int | None, stop_ids: Sequence[int]) -> None:
         """Count what encoding did to kept rows."""
         self.sequences += len(rows)
         for row in rows:
@@ -144,7 +144,7 @@ class RowCounts:
             self.lost.update(row.lost)
             self.longest["prompt"] = max(self.longest["prompt"], len(prompt))
             self.longest["answer"] = max(self.longest["answer"], row.answer_length)
-            if not (row.cut or row.stops_once(stop_id)):
+            if not (row.cut or row.stops_once(stop_ids)):
                 self.without_stop.append(row.place)
 
     def summary(self) -> dict[str, Any]:

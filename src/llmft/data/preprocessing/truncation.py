@@ -51,11 +51,12 @@ class Truncation:
         """
 
         def excess(context: Context) -> int:
-            return len(codec.prompt_ids(codec.template.render(context))) - self.max_prompt
+            return len(codec.prompt_ids(codec.template.render(context, example.tools))) - self.max_prompt
 
         cut_at = self.max_answer if self.too_long == "trim_answer" else None
         context, trimmed = example.context, ()
-        encoded = codec.encode(prompt or codec.template.render(context), example.answer, cut_at)
+        prompt, reply = prompt or codec.template.render(context, example.tools), example.reply
+        encoded = codec.encode(prompt, reply, cut_at)
         length = encoded.prompt_length
         if length > self.max_prompt:
             trims = self.too_long == "trim_prompt"
@@ -63,10 +64,11 @@ class Truncation:
             if shorter is None:
                 raise TooLongError("prompt", length, self.max_prompt)
             context, trimmed = shorter
-            encoded = codec.encode(codec.template.render(context), example.answer, cut_at)
+            prompt = codec.template.render(context, example.tools)
+            encoded = codec.encode(prompt, reply, cut_at)
         if encoded.answer_length > self.max_answer and cut_at is None:
             raise TooLongError("answer", encoded.answer_length, self.max_answer)
-        encoded = codec.with_turns(encoded, context)
+        encoded = codec.with_turns(encoded, prompt, example)
         return Truncated(replace(encoded, place=example.place), trimmed, length)
 
 

@@ -4,39 +4,64 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmft.config.paths import prompt_config
-from llmft.data.tokenization.codec import CausalCodec, Codec, Seq2SeqCodec
+from llmft.data.tokenization.causal import CausalCodec
+from llmft.data.tokenization.codec import Codec, Seq2SeqCodec
 from llmft.data.tokenization.frames import source_frame
+from llmft.data.tokenization.source import named_templates, with_settings
 from llmft.data.tokenization.template import PromptTemplate
 from llmft.utils.errors import UserError
 
 
 def codec_for(
-    family: str, tokenizer: Any, prompt: Any, data_prompt: str | None, train_on: str, train_on_turns: str = "last"
+    family: str,
+    tokenizer: Any,
+    prompt: Any,
+    data_prompt: str | None,
+    train_on: str,
+    train_on_turns: str = "last",
+    reasoning: str = "template",
+    stops: Sequence[int] = (),
 ) -> tuple[Codec, str]:
     """The codec of a run, and the name of its prompt (which ``prompt=auto`` chooses).
 
     Args:
         family: ``seq2seq`` or ``causal``.
         tokenizer: A Hugging Face tokenizer.
-        prompt: The config of the prompt group: ``name``, and ``template`` (None for the tokenizer's own).
+        prompt: The config of the prompt group: ``name``, ``template`` (None for the tokenizer's own), ``template_name``,
+            ``template_kwargs`` and ``date``.
         data_prompt: The prompt that belongs to the data set, or None.
         train_on: ``answer`` or ``all``.
         train_on_turns: ``last`` or ``all``.
+        reasoning: ``data.reasoning``.
+        stops: Ids that end a generation of the model, besides the tokenizer's EOS.
 
     Raises:
-        UserError: ``prompt=chat`` and the tokenizer has no chat template, or ``train_on=all`` with a seq2seq model.
+        UserError: ``prompt=chat`` and the tokenizer has no chat template, the template cannot be trained with, or
+            ``train_on=all`` with a seq2seq model.
     """
-    name, source = chosen_prompt(prompt.name, prompt.template, data_prompt, tokenizer.chat_template, family)
+    settings = {key: getattr(prompt, key, None) for key in ("template_name", "template_kwargs", "date")}
+    own, with_tools = named_templates(tokenizer.chat_template, settings["template_name"])
+    name, source = chosen_prompt(prompt.name, prompt.template, data_prompt, own, family)
     if source is None:
         raise UserError(f"prompt={name}: this model's tokenizer has no chat template; choose alpaca, plain, inst or t5")
     if train_on == "all" and family == "seq2seq":
         raise UserError("data.train_on=all: a seq2seq model trains on the answer alone; use data.train_on=answer")
     if name != "chat":
-        source = _framed(source, tokenizer, family)
+        source, with_tools = _framed(source, tokenizer, family), None
+    ends = tuple(dict.fromkeys([tokenizer.eos_token_id, *stops]))
+    ending = tuple(tokenizer.convert_ids_to_tokens([end for end in ends if end is not None and end < len(tokenizer)]))
     variables = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
-    template = PromptTemplate(source, _controls(tokenizer, source), variables)
-    codec = Seq2SeqCodec if family == "seq2seq" else CausalCodec
-    return codec(tokenizer, template, train_on, train_on_turns), name
+
+    def made(text: str, other: PromptTemplate | None = None) -> PromptTemplate:
+        text = with_settings(text, settings["template_kwargs"], settings["date"])
+        return PromptTemplate(text, _controls(tokenizer, text), variables, other, reasoning, ending)
+
+    template = made(source, made(with_tools) if with_tools else None)
+    if family == "seq2seq":
+        return Seq2SeqCodec(tokenizer, template, train_on, train_on_turns), name
+    codec = CausalCodec(tokenizer, template, train_on, train_on_turns)
+    codec.check()
+    return codec, name
 
 
 def _framed(source: str, tokenizer: Any, family: str) -> str:

@@ -1,19 +1,19 @@
-"""Codecs: encode prompt and answer as input ids and labels, for causal and for seq2seq models.
+"""Codecs: encode prompt and answer as input ids and labels, for seq2seq models (``causal`` has those of causal models).
 
 Labels are on the answer and its stop token only (unless ``train_on=all``), and the prompt of a training example is encoded by
 the same ``prompt_ids`` as in generation.
 """
 
-import json
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from llmft.data.records import Example, Turn
 from llmft.data.tokenization.frames import TargetFrame, target_frame
 from llmft.data.tokenization.template import Prompt
-from llmft.data.tokenization.tokenizer import PromptTokenizer
+from llmft.data.tokenization.tokenizer import PromptTokenizer, typed_in
+from llmft.utils.errors import UserError
 
 IGNORED = -100
 
@@ -53,10 +53,10 @@ class EncodedExample:
         """Whether prompt and answer are one sequence (causal), so that labels are aligned with ``input_ids``."""
         return self.prompt_length < len(self.input_ids)
 
-    def stops_once(self, stop_id: int) -> bool:
-        """Whether the answer's labels contain the stop token exactly once, at the end."""
+    def stops_once(self, stop_ids: Collection[int]) -> bool:
+        """Whether the answer's labels contain a stop token exactly once, at the end."""
         answer = self.labels[self.prompt_length :] if self.joined else self.labels
-        return answer.count(stop_id) == 1 and answer[-1] == stop_id
+        return answer[-1] in stop_ids and answer.count(answer[-1]) == 1
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -75,7 +75,6 @@ class Codec(PromptTokenizer):
 
     train_on: str = "answer"
     train_on_turns: str = "last"
-    tails: dict[tuple[str, str], list[int]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def target_frame(self) -> TargetFrame:
@@ -83,21 +82,17 @@ class Codec(PromptTokenizer):
         return TargetFrame()
 
     @abstractmethod
-    def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> EncodedExample:
+    def encode(self, prompt: Prompt, answer: str | Turn, max_answer: int | None = None) -> EncodedExample:
         """Encode an example; an answer over ``max_answer`` tokens is truncated and gets no stop token."""
 
     def parts(self, example: Example) -> list[Example]:
         """The examples that a conversation is split into, one per encoded example."""
         return [example]
 
-    def with_turns(self, row: EncodedExample, context: Sequence[Turn]) -> EncodedExample:  # noqa: ARG002
-        """The encoded example with labels on the trained turns of its context."""
-        return row
-
-    def _stopped(self, answer_ids: list[int], max_answer: int | None) -> tuple[list[int], int]:
-        """The answer's ids with the stop token, truncated to ``max_answer``, and their number before that."""
-        ids = [*answer_ids, self.stop_id]
-        return ids[:max_answer], len(ids)
+    def with_turns(self, row: EncodedExample, prompt: Prompt, example: Example) -> EncodedExample:  # noqa: ARG002
+        """The encoded example with labels on the trained turns of its prompt, and with the weights of all of them."""
+        weight = example.weight * example.answer_weight
+        return row if weight == 1 else replace(row, weights=[weight] * len(row.labels))
 
 
 class Seq2SeqCodec(Codec):
@@ -116,18 +111,30 @@ class Seq2SeqCodec(Codec):
         """Whether the tokenizer has another model for targets (Marian)."""
         return hasattr(self.tokenizer, "spm_target")
 
-    def texts(self, prompt: Prompt, answer: str) -> list[tuple[str, bool]]:
+    def texts(self, prompt: Prompt, answer: str | Turn) -> list[tuple[str, bool]]:
         """The prompt, and the answer as text."""
-        target = [] if self._own_targets else [(self.template.frame[0] + answer, True)]
+        target = [] if self._own_targets else [(self._target(answer), True)]
         return [(prompt.text, False), *target]
 
-    def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> EncodedExample:
+    def encode(self, prompt: Prompt, answer: str | Turn, max_answer: int | None = None) -> EncodedExample:
         """``input_ids`` the prompt, ``labels`` the answer and its stop token."""
         source = self.prompt_ids(prompt)
-        target = self._target_ids(self.template.frame[0] + answer)
-        lost = self.lost_characters(prompt.text, source) + self.lost_characters(answer, target)
-        labels, length = self._stopped([*self.target_frame.forced, *target], max_answer)
-        return EncodedExample(source, labels, len(source), length, len(labels), len(labels) < length, lost=lost)
+        text = self._target(answer)
+        target = self._target_ids(text)
+        lost = self.lost_characters(prompt.text, source, typed_in(prompt)) + self.lost_characters(text, target)
+        ids = [*self.target_frame.forced, *target, self.stop_id]
+        labels = ids[:max_answer]
+        return EncodedExample(source, labels, len(source), len(ids), len(labels), len(labels) < len(ids), lost=lost)
+
+    def _target(self, answer: str | Turn) -> str:
+        """The text that the decoder learns: an answer, with its reasoning in tags if that is to be kept."""
+        lead = self.template.frame[0]
+        if isinstance(answer, str):
+            return lead + answer
+        if answer.tool_calls:
+            raise UserError("tool_calls: a seq2seq model has no template for them; use a causal model")
+        kept = answer.reasoning if self.template.reasoning == "keep" else None
+        return lead + (f"<think>\n{kept}\n</think>\n\n{answer.content}" if kept else answer.content)
 
     def _target_ids(self, text: str) -> list[int]:
         if not self._own_targets:
@@ -142,83 +149,9 @@ class Seq2SeqCodec(Codec):
         """One example per trained assistant turn, with the turns before it as its context."""
         if self.train_on_turns == "last":
             return [example]
-        context = example.context
-        earlier = [i for i, turn in enumerate(context) if turn.role == "assistant"]
-        return [*(replace(example, context=context[:i], answer=context[i].content) for i in earlier), example]
+        return [*(example.at(number) for number in trained_turns(example.context)), example]
 
 
-class CausalCodec(Codec):
-    """Prompt and answer in one sequence; labels are unshifted (the loss shifts them)."""
-
-    def texts(self, prompt: Prompt, answer: str) -> list[tuple[str, bool]]:
-        """Prompt plus answer; also the prompt separately, if its ids are not a prefix of the former's."""
-        whole = prompt.followed_by(self.template.frame[0] + answer)
-        return [(whole.text, False)] if len(prompt.pieces) > 1 else [(whole.text, False), (prompt.text, False)]
-
-    def encode(self, prompt: Prompt, answer: str, max_answer: int | None = None) -> EncodedExample:
-        """``input_ids`` prompt + answer + stop token; ``labels`` the same, -100 on the prompt."""
-        whole = prompt.followed_by(self.template.frame[0] + answer)
-        ids = self.prompt_ids(whole)
-        start = self._start(prompt, whole, ids)
-        merged = ids[: len(start)] != start
-        if merged:
-            ids = start + self._text_ids(self.template.frame[0] + answer, split_controls=True)
-        lost = self.lost_characters(whole.text, ids)
-        tail, length = self._stopped(ids[len(start) :], max_answer)
-        head = start if self.train_on == "all" else [IGNORED] * len(start)
-        labels = head + tail
-        supervised = _trained(labels)
-        return EncodedExample(start + tail, labels, len(start), length, supervised, len(tail) < length, merged, lost)
-
-    def _start(self, prompt: Prompt, whole: Prompt, ids: list[int]) -> list[int]:
-        """The ids of the prompt, as ``prompt_ids``, but taken from the ids of prompt and answer as far as these must agree.
-
-        A tokenizer first splits a text at its control tokens, so the ids agree up to the last one of the prompt; the text after
-        it (such as ``assistant`` and a newline) is the same for all examples of a template.
-        """
-        plain = self._control_ids and not any(map(self._names_control, whole.pieces[::2]))
-        if len(prompt.pieces) == 1 or not plain:
-            return self.prompt_ids(prompt)
-        last = -1
-        for control in prompt.pieces[1::2]:
-            last = ids.index(self._control_ids[control], last + 1)
-        end = prompt.pieces[-2], prompt.pieces[-1]
-        if end not in self.tails:
-            start = self.prompt_ids(prompt)
-            if start[: last + 1] != ids[: last + 1]:
-                return start
-            self.tails[end] = start[last + 1 :]
-        return ids[: last + 1] + self.tails[end]
-
-    @cached_property
-    def _control_ids(self) -> dict[str, int]:
-        """Ids of the control tokens; empty if a normalizer may turn other text into one."""
-        if (
-            not getattr(self.tokenizer, "is_fast", False)
-            or json.loads(self.tokenizer.backend_tokenizer.to_str())["normalizer"]
-        ):
-            return {}
-        return {control: self.tokenizer.convert_tokens_to_ids(control) for control in self.template.controls}
-
-    def with_turns(self, row: EncodedExample, context: Sequence[Turn]) -> EncodedExample:
-        """Labels on earlier assistant turns and their stop tokens, if their ids are those of an answer at that turn."""
-        if self.train_on_turns == "last" or self.train_on == "all":
-            return row
-        labels, missed = list(row.labels), 0
-        for number, turn in enumerate(context):
-            if turn.role != "assistant":
-                continue
-            prompt = self.template.render(context[:number])
-            start = self.prompt_ids(prompt)
-            whole = [*self.prompt_ids(prompt.followed_by(self.template.frame[0] + turn.content)), self.stop_id]
-            if whole[: len(start)] == start and row.input_ids[: len(whole)] == whole:
-                labels[len(start) : len(whole)] = whole[len(start) :]
-            else:
-                missed += 1
-        supervised = _trained(labels)
-        return replace(row, labels=labels, supervised=supervised, untrained_turns=missed)
-
-
-def _trained(labels: list[int]) -> int:
-    """The number of labels of a causal example in the loss: all except that of the first position."""
-    return len(labels) - labels.count(IGNORED) - (labels[0] != IGNORED)
+def trained_turns(context: Sequence[Turn]) -> list[int]:
+    """The places of the earlier assistant turns that are trained."""
+    return [number for number, turn in enumerate(context) if turn.role == "assistant" and turn.weight]

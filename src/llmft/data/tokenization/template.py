@@ -1,12 +1,16 @@
-"""Prompt templates: render a context to text, by one Jinja template for training, generation and export."""
+"""Prompt templates: render turns to text, by one Jinja template for training, generation and export."""
 
+import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from llmft.data.records import Turn
-from llmft.utils.errors import UserError
+from llmft.data.tokenization.layout import Layout
+from llmft.data.tokenization.pieces import Pieces
+from llmft.data.tokenization.traits import Traits, render
 
 # First of the private-use characters that replace control tokens in users' texts while the template is rendered.
 PRIVATE = 0xF0000
@@ -14,9 +18,17 @@ PRIVATE = 0xF0000
 
 @dataclass(frozen=True)
 class Prompt:
-    """A rendered prompt as ``text, control token, text, ...``; control tokens in users' texts are text."""
+    """A rendered prompt as ``text, control token, text, ...``; control tokens in users' texts are text.
 
-    pieces: tuple[str, ...]
+    Attributes:
+        pieces: The texts and control tokens.
+        context: The turns that it was rendered from; empty if it is a text of its own.
+        tools: As ``Example.tools``.
+    """
+
+    pieces: Pieces
+    context: tuple[Turn, ...] = field(default=(), compare=False, repr=False)
+    tools: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def text(self) -> str:
@@ -36,92 +48,166 @@ class PromptTemplate:
         source: The template.
         controls: Strings that the tokenizer encodes as single special ids.
         variables: Variables of the template besides ``messages`` (``bos_token``, ``eos_token``, ...).
+        with_tools: The template for conversations with tools, if it is another one.
+        reasoning: ``data.reasoning``: ``template``, ``keep`` or ``drop``.
+        stops: Control tokens that end a generation whatever the template is: the tokenizer's EOS and the model's.
     """
 
     source: str
     controls: tuple[str, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)
+    with_tools: "PromptTemplate | None" = None
+    reasoning: str = "template"
+    stops: tuple[str, ...] = ()
 
-    @cached_property
-    def _control(self) -> re.Pattern[str] | None:
-        longest_first = sorted(self.controls, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+    @property
+    def saved(self) -> str | dict[str, str]:
+        """The template as the ``chat_template`` of a tokenizer."""
+        return {"default": self.source, "tool_use": self.with_tools.source} if self.with_tools else self.source
 
-    def render(self, context: Sequence[Turn]) -> Prompt:
+    def for_tools(self, tools: Sequence[str]) -> "PromptTemplate":
+        """The template that renders a conversation with these tools."""
+        return self.with_tools if tools and self.with_tools else self
+
+    def render(self, context: Sequence[Turn], tools: Sequence[str] = ()) -> Prompt:
         """Render the prompt for the assistant's next turn.
 
         Raises:
             UserError: The template fails on these turns.
         """
-        return self._pieces(context, answer=None)
+        template = self.for_tools(tools)
+        return Prompt(template.pieces(context, tools), tuple(context), tuple(tools))
+
+    @cached_property
+    def traits(self) -> Traits:
+        """What the template does with system prompts, reasoning and tools."""
+        return Traits(self.source, self.variables)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How the template writes an assistant turn.
+
+        Raises:
+            UserError: It cannot be told apart from the rest of a conversation.
+        """
+        return Layout.of(self.traits, self.split, self.stops)
 
     @cached_property
     def frame(self) -> tuple[str, str | None]:
         """The text between prompt and answer (mostly ``""``), and the control token right after the answer."""
-        turns, answer = (Turn("user", "Hi"),), "Yes"
-        before, found, after = self._pieces(turns, answer).text.rpartition(answer)
-        prompt = self.render(turns).text
+        turns, answer = [Turn("user", "Hi").message()], "Yes"
+        whole = render(self.source, [*turns, Turn("assistant", answer).message()], self.variables)
+        before, found, after = whole.rpartition(answer)
+        prompt = render(self.source, turns, self.variables, generate=True)
         match = self._control.match(after) if self._control and found else None
         lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
         return lead, match.group() if match else None
 
-    @cached_property
+    @property
     def takes_system(self) -> bool:
         """Whether the template has a system turn; if not, its text goes before the first user turn."""
-        probe = (Turn("system", "Zq system probe"), Turn("user", "Hi"))
-        try:
-            return "Zq system probe" in self._render([turn.message() for turn in probe], answer=None)
-        except UserError:
-            return False
+        return self.traits.system
 
-    def _pieces(self, context: Sequence[Turn], answer: str | None) -> Prompt:
-        if context[0].role == "system" and not self.takes_system:
-            system, first, *rest = context
-            context = (Turn(first.role, f"{system.content}\n\n{first.content}", first.input), *rest)
-        messages = [turn.message() for turn in context]
+    @cached_property
+    def _control(self) -> re.Pattern[str] | None:
+        return _any_of(self.controls)
+
+    @cached_property
+    def _hidden(self) -> re.Pattern[str] | None:
+        return _any_of([*self.controls, *(self.traits.tags or ())])
+
+    def split(self, text: str) -> Pieces:
+        """A rendered text as ``text, control token, text, ...``."""
         if self._control is None:
-            return Prompt((self._render(messages, answer),))
-        typed = any(self._control.search(text) for message in messages for text in message.values())
-        hide, show = _private_characters(messages, self.controls) if typed else ({}, {})
-        hidden = (
-            [{k: self._control.sub(lambda m: hide[m.group()], v) for k, v in m.items()} for m in messages]
-            if typed
-            else messages
-        )
-        text = self._render(hidden, answer)
+            return (text,)
         pieces: list[str] = []
         end = 0
         for match in self._control.finditer(text):
             pieces += [text[end : match.start()], match.group()]
             end = match.end()
-        pieces.append(text[end:])
-        if not typed:
-            return Prompt(tuple(pieces))
-        return Prompt(tuple("".join(show.get(char, char) for char in piece) for piece in pieces))
+        return (*pieces, text[end:])
 
-    def _render(self, messages: list[dict[str, str]], answer: str | None) -> str:
-        from jinja2 import TemplateError
-        from transformers.utils.chat_template_utils import render_jinja_template
+    def pieces(self, turns: Sequence[Turn], tools: Sequence[str] = (), *, generate: bool = True) -> Pieces:
+        """The turns as the template renders them, with the generation prompt or without.
 
-        if answer is not None:
-            messages = [*messages, Turn("assistant", answer).message()]
-        try:
-            rendered, _ = render_jinja_template(
-                conversations=[messages],
-                chat_template=self.source,
-                add_generation_prompt=answer is None,
-                **self.variables,  # pyright: ignore[reportArgumentType]
-            )
-        except TemplateError as error:
-            roles = ", ".join(message["role"] for message in messages)
-            raise UserError(f"prompt template: {error} (turns: {roles}); choose another with prompt=NAME") from None
-        return rendered[0]
+        Raises:
+            UserError: The template fails on these turns, or has no place for something in them.
+        """
+        messages = self.traits.messages([self.prepared(turn) for turn in turns])
+        parsed = [json.loads(tool) for tool in tools] or None
+        kept = None if generate else self._kept_reasoning(turns[-1])
+        typed = self._hidden is not None and any(self._hidden.search(text) for text in texts_in([messages, parsed]))
+        if not (typed or kept):
+            return self.split(render(self.source, messages, self.variables, parsed, generate=generate))
+        return self._with_typed_controls(messages, parsed, kept, generate=generate)
+
+    def prepared(self, turn: Turn) -> Turn:
+        """An assistant turn whose reasoning tags are parsed, its reasoning dropped if ``data.reasoning`` says so."""
+        if turn.role != "assistant":
+            return turn
+        turn = self.traits.parsed(turn)
+        return replace(turn, reasoning=None) if turn.reasoning and self.reasoning == "drop" else turn
+
+    def _kept_reasoning(self, turn: Turn) -> tuple[str, str, str] | None:
+        """Open tag, reasoning and close tag for an answer whose reasoning the template would leave out."""
+        reasoning = self.prepared(turn).reasoning if self.reasoning == "keep" else None
+        if not reasoning or self.traits.shows_reasoning(calls=bool(turn.tool_calls)):
+            return None
+        start, end = self.traits.tags or ("<think>", "</think>")
+        return start, f"\n{reasoning}\n", end
+
+    def _with_typed_controls(
+        self, messages: list[dict[str, Any]], tools: Any, kept: tuple[str, str, str] | None, *, generate: bool
+    ) -> Pieces:
+        """As ``pieces``: control tokens in texts are private-use characters while the template is rendered."""
+        assert self._hidden is not None or kept
+        hidden_strings = [*self.controls, *(self.traits.tags or ())]
+        free = _free_characters(texts_in([messages, tools, kept or ()]))
+        hide = dict(zip(dict.fromkeys(hidden_strings), free, strict=False))
+        show = {char: token for token, char in hide.items()}
+
+        def hidden(text: str) -> str:
+            return self._hidden.sub(lambda match: hide[match.group()], text) if self._hidden else text
+
+        messages, tools = _mapped(messages, hidden), _mapped(tools, hidden)
+        tags: dict[str, str] = {}
+        if kept:
+            start, reasoning, end = kept
+            tags = dict(zip(free, (start, end), strict=False))
+            first, last = tags
+            content = messages[-1].get("content", "")
+            messages[-1]["content"] = f"{first}{hidden(reasoning)}{last}\n\n{content}"
+        text = render(self.source, messages, self.variables, tools, generate=generate)
+        pieces = self.split("".join(tags.get(char, char) for char in text) if tags else text)
+        return tuple("".join(show.get(char, char) for char in piece) for piece in pieces)
 
 
-def _private_characters(
-    messages: Iterable[dict[str, str]], controls: Sequence[str]
-) -> tuple[dict[str, str], dict[str, str]]:
-    used = set().union(*(value for message in messages for value in message.values()))
-    free = (chr(code) for code in range(PRIVATE, PRIVATE + 0xFFFD) if chr(code) not in used)
-    hide = dict(zip(controls, free, strict=False))
-    return hide, {char: token for token, char in hide.items()}
+def _any_of(strings: Iterable[str]) -> re.Pattern[str] | None:
+    longest_first = sorted(strings, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """All texts of a value of JSON, names of fields included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from texts_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from texts_in(item)
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(key): _mapped(item, change) for key, item in value.items()}
+    return [_mapped(item, change) for item in value] if isinstance(value, list) else value
+
+
+def _free_characters(texts: Iterable[str]) -> Iterator[str]:
+    used = set().union(*texts)
+    return (chr(code) for code in range(PRIVATE, PRIVATE + 0xFFFD) if chr(code) not in used)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from llmft.data.records import Example
+from llmft.data.records import Example, Turn
 from llmft.data.tokenization.template import Prompt, PromptTemplate
 
 
@@ -20,16 +20,19 @@ class PromptTokenizer(ABC):
         tokenizer: A Hugging Face tokenizer.
         template: The prompt template; its control tokens become single ids, those in users' texts stay text.
         stop_id: The stop token, at the end of every trained answer.
+        stop_ids: All stop tokens; a turn of tool calls may have one of its own.
     """
 
     tokenizer: Any
     template: PromptTemplate
     stop_id: int = field(init=False)
+    stop_ids: tuple[int, ...] = field(init=False)
     ahead: dict[tuple[str, bool], list[int]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         stop = self.template.frame[1]
         self.stop_id = self.tokenizer.convert_tokens_to_ids(stop) if stop else self.tokenizer.eos_token_id
+        self.stop_ids = (self.stop_id,)
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """The ids of a prompt: where generation starts, and how every training example with this prompt starts."""
@@ -43,7 +46,7 @@ class PromptTokenizer(ABC):
                 ids += self._text_ids(piece, split_controls=True)
         return ids
 
-    def look_ahead(self, rows: Sequence[tuple[Prompt, str]]) -> None:
+    def look_ahead(self, rows: Sequence[tuple[Prompt, str | Turn]]) -> None:
         """Tokenize the texts of many examples in one call, ahead of ``encode``; ``forget`` frees them."""
         for split_controls in (False, True):
             texts = {
@@ -59,32 +62,43 @@ class PromptTokenizer(ABC):
         self.ahead.clear()
 
     @abstractmethod
-    def texts(self, prompt: Prompt, answer: str) -> list[tuple[str, bool]]:
+    def texts(self, prompt: Prompt, answer: str | Turn) -> list[tuple[str, bool]]:
         """The texts that ``encode`` will tokenize, and whether control tokens in them are split."""
 
     def decode(self, ids: list[int]) -> str:
         """Decode generated ids, without special tokens, clean-up, or the template's text before the answer."""
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text.removeprefix(self.template.frame[0])
+        return text.removeprefix(self.lead)
+
+    @cached_property
+    def lead(self) -> str:
+        """What the template writes between a prompt and the text of its answer, as decoded text."""
+        return self.template.frame[0]
 
     @cached_property
     def missing_bytes(self) -> bytes | None:
         """As the function ``missing_bytes``."""
         return missing_bytes(self.tokenizer)
 
-    def lost_characters(self, text: str, ids: list[int]) -> str:
-        """The characters of ``text`` that decoding its ids does not give back (T5 loses newlines, braces, ...), sorted."""
+    def lost_characters(self, text: str, ids: list[int], typed: str | None = None) -> str:
+        """The characters of ``text`` that decoding its ids does not give back (T5 loses newlines, braces, ...), sorted.
+
+        Args:
+            text: Any text.
+            ids: Its ids.
+            typed: What of it is a user's; characters of the template are not counted. None if all of it is.
+        """
         if self.missing_bytes is not None:  # all other bytes are given back
             raw = text.encode()
             if len(raw.translate(None, self.missing_bytes)) == len(raw):
                 return ""
         back = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return "".join(sorted((Counter(text) - Counter(back)).elements()))
+        lost = Counter(text) - Counter(back)
+        return "".join(sorted((lost if typed is None else lost & Counter(typed)).elements()))
 
     def names_control(self, example: Example) -> bool:
         """Whether a text of an example contains a control token."""
-        texts = (text for turn in example.context for text in (turn.content, turn.input))
-        return self._names_control(example.answer) or any(map(self._names_control, texts))
+        return any(map(self._names_control, example.texts()))
 
     def _names_control(self, text: str) -> bool:
         for start in self._control_starts:  # most texts have none, and a plain loop is fastest
@@ -123,8 +137,19 @@ class PromptTokenizer(ABC):
         """The id of a piece; a control token in a text becomes one id per letter."""
         written = written.strip()
         if written in self.template.controls and self.tokenizer.convert_tokens_to_ids(written) == token:
-            return self.tokenizer.convert_tokens_to_ids(list(written))
+            letters = self.tokenizer.convert_tokens_to_ids(list(written))
+            if None not in letters:
+                return letters
+            return [id_ for letter in self._tokenized(list(written), split_controls=True) for id_ in letter]
         return [token]
+
+
+def typed_in(prompt: Prompt, answer: str | Turn = "") -> str | None:
+    """The users' texts in a prompt and its answer, without the template's; None if that is not known."""
+    if not prompt.context:
+        return None
+    reply = Turn("assistant", answer) if isinstance(answer, str) else answer
+    return "".join(text for turn in (*prompt.context, reply) for text in turn.texts()) + "".join(prompt.tools)
 
 
 def _options(split_controls: bool) -> dict[str, bool]:

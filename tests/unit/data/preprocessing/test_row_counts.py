@@ -18,7 +18,7 @@ def account(*rows, examples=(), controls=()):
     found = RowCounts("f", None, {"prompt": 9, "answer": 7})
     for example in examples:
         found.count_controls(example, controls)
-    found.count(rows, BOS, STOP)
+    found.count(rows, BOS, (STOP,))
     return found
 
 

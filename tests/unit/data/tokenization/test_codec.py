@@ -7,7 +7,8 @@ from transformers import PreTrainedTokenizerFast
 from llmft.config.paths import prompt_config
 from llmft.data.records import Turn
 from llmft.data.tokenization.build import codec_for
-from llmft.data.tokenization.codec import IGNORED, CausalCodec, Seq2SeqCodec
+from llmft.data.tokenization.causal import CausalCodec
+from llmft.data.tokenization.codec import IGNORED, Seq2SeqCodec
 from llmft.data.tokenization.template import Prompt, PromptTemplate
 from llmft.utils.errors import UserError
 
