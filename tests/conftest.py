@@ -259,13 +259,16 @@ def cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def forked(*arguments: str, cwd: Path, before: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+def forked(
+    *arguments: str, cwd: Path, before: Callable[[], None] | None = None, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """As ``cli``, in a fork of a process that has imported the libraries already: importing takes longer than a tiny run.
 
     Args:
         arguments: The command line; a run of several processes needs ``cli``.
         cwd: Its working directory.
         before: Called in that process before the command; must be importable.
+        environment: Variables that it gets in addition.
     """
     direct = "LLMFT_TEST_FORKS" in os.environ  # this process is new: it has trained nothing, and runs no threads
     context: Any = multiprocessing.get_context("fork" if direct else "forkserver")
@@ -273,7 +276,9 @@ def forked(*arguments: str, cwd: Path, before: Callable[[], None] | None = None)
         context.set_forkserver_preload(["llmft.commands.train", "llmft.__main__", "tests.support.preloaded_process"])
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         files = [_Inherited(file.fileno()) if direct else DupFd(file.fileno()) for file in (out, err)]
-        process = context.Process(target=_command, args=(arguments, str(cwd), dict(os.environ), before, *files))
+        process = context.Process(
+            target=_command, args=(arguments, str(cwd), os.environ | (environment or {}), before, *files)
+        )
         process.start()
         process.join()
         texts = [os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode() for file in (out, err)]

@@ -16,9 +16,9 @@ from llmft.config.schema import TrainConfig
 from llmft.config.validate import check
 from llmft.models.architecture_check import architecture_faults
 from llmft.models.backbone import tiny
-from tests.conftest import cli
 from tests.support import twins
 from tests.support.hub_stub import TOKEN, hub
+from tests.support.ranks import two_ranks
 from tests.support.support_matrix import (
     ACTIVATIONS,
     ADAPTERS,
@@ -143,9 +143,9 @@ def trained(tmp_path_factory, line):
         if setting not in found:
             path = tmp_path_factory.mktemp("runs") / "run"
             words = [*line(setting), f"output_dir={path}"]
-            if setting.device in SEVERAL:  # Lightning starts the other process with the same command line
-                done = cli(*words, cwd=path.parent)
-                assert done.returncode == 0, done.stderr
+            if setting.device in SEVERAL:
+                done = two_ranks(*words, cwd=path.parent)
+                assert [rank.returncode for rank in done] == [0, 0], done[0].stderr + done[1].stderr
             else:
                 train(words)
             found[setting] = read(path)
