@@ -39,9 +39,8 @@ def described(
         if (fact := known.get(key.name)) is None:
             found.append(key)
             continue
-        shown = fact.values if types or "one of" in fact.values else ""
-        values = f" {shown[:1].upper()}{shown[1:]}." if shown else ""
-        found.append(key._replace(comment=f"{fact.sentence}{values}"))
+        shown = f" [{fact.values}]" if fact.values and (types or fact.choices) else ""
+        found.append(key._replace(comment=f"{fact.sentence}{shown}"))
     return found
 
 
@@ -101,8 +100,14 @@ def _facts(section: type[Section], node: Mapping[str, Any], above: str) -> Itera
         else:
             words = must(field)
             listed = [as_yaml(choice) for choice in choices(field.annotation)]
-            shown = "" if words in OBVIOUS or len(words) > LONGEST else words
-            yield name, Fact(field.description or "", shown, listed if len(listed) > 1 else [])
+            if words.startswith("one of "):
+                words = " | ".join([*listed, *["null"] * words.endswith("null")])
+            elif len(words) > LONGEST:
+                words = " | ".join(listed)
+            yield (
+                name,
+                Fact(field.description or "", "" if words in OBVIOUS else words, listed if len(listed) > 1 else []),
+            )
 
 
 def as_yaml(value: Any) -> str:

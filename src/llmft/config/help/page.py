@@ -71,7 +71,7 @@ def of_group(catalog: Catalog, command: str, group: str, chosen: str | None) -> 
     parts = [f"{group}=OPTION:\n{two_columns(options)}"]
     shown = chosen or default or catalog.groups[group][0]
     file, keys = catalog.file(group, shown), catalog.keys(group, shown)
-    if chosen and file.comment:
+    if chosen and first_sentence(file.comment) != file.comment.removesuffix("."):
         parts.append(fill(file.comment))
     if file.overrides:
         parts.append(f"{group}={shown} sets:\n" + "\n".join(f"  {d.group}={d.option}" for d in file.overrides))
@@ -87,10 +87,12 @@ def more_keys(catalog: Catalog, command: str, group: str, known: set[str]) -> It
     if any(catalog.file(group, option).is_global for option in catalog.groups[group]):
         yield fill(f"They set keys of other groups; llmft help={group} {group}=OPTION shows which.")
         return
-    for option in catalog.groups[group]:
-        more = [key for name, key in catalog.keys(group, option).items() if name not in known]
-        if more:
-            yield f"keys of {group}={option}:\n{key_table(collapsed(catalog, command, group, option, more))}"
+    options = {option: catalog.keys(group, option) for option in catalog.groups[group]}
+    for option, keys in options.items():
+        if more := [key for name, key in keys.items() if name not in known]:
+            having = [o for o in options if all(key.name in options[o] for key in more)]
+            heading = textwrap.fill(f"keys of {group}={', '.join(having)}:", columns())
+            yield f"{heading}\n{key_table(collapsed(catalog, command, group, option, more))}"
             known |= {key.name for key in more}
 
 
@@ -132,7 +134,11 @@ def two_columns(rows: dict[str, str], width: int = 0) -> str:
     for name, text in rows.items():
         wrapped = textwrap.wrap(text, total - width - 2, break_on_hyphens=False) or [""]
         if len(name) > width - 2:
-            lines += textwrap.wrap(name, total, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+            while len(name) > total - 2:
+                cut = max(name.rfind(mark, 0, total - 2) for mark in " /") + 1 or total - 2
+                lines.append(f"  {name[:cut]}".rstrip())
+                name = f"  {name[cut:]}"
+            lines.append(f"  {name}")
             name = ""
             if not text:
                 continue

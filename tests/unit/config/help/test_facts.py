@@ -18,14 +18,18 @@ def catalog() -> Catalog:
 
 
 def test_a_fact_is_sentence_type_and_choices(catalog: Catalog):
-    found = facts.facts(catalog, "train", {"data": "academic", "peft": "qlora"})
+    found = facts.facts(
+        catalog, "train", {"data": "academic", "peft": "qlora", "model": "gpt2", "callbacks": "default"}
+    )
     assert found["data.invalid"] == Fact(
-        "What happens to a row with a missing or invalid field.", "one of error, drop", ["error", "drop"]
+        "What happens to a row with a missing or invalid field.", "error | drop", ["error", "drop"]
     )
     assert found["data.shuffle"].choices == ["true", "false"]
     assert found["data.shuffle"].values == ""  # its default shows it
     assert found["data.batch_size"].values == "a whole number of at least 1"
     assert found["peft.quantise"].choices == ["nf4", "fp4", "int8"]
+    assert found["callbacks.unfreezing.unit"].values == "epoch | step | null"
+    assert found["model.dtype"].values == "auto | float32 | bfloat16"  # its words are long
     assert "data.columns.id" not in found
 
 

@@ -66,7 +66,9 @@ def test_a_groups_page_has_options_and_the_keys_of_the_chosen_one():
     assert "\n  lora (default)  LoRA matrices on frozen weights\n" in text
     assert "\nkeys, with the values of peft=lora:\n" in text
     assert "  peft.quantise=null " in text
-    assert re.search(r"\n  peft\.r=16 +Rank of the LoRA matrices\. A whole number\s+of\s+at\s+least 1\.\n", text)
+    words = " ".join(text.split())
+    assert " peft.r=16 Rank of the LoRA matrices. [a whole number of at least 1] " in words
+    assert " bfloat16 is faster on a GPU. [float32 | bfloat16] " in words
     assert "\nkeys of peft=unfreeze:\n  peft.unit=epoch " in text
     chosen = page("train", "peft=qlora", "help=peft")
     assert "with the values of peft=qlora" in chosen
@@ -86,6 +88,7 @@ def test_an_experiment_shows_what_it_sets():
 
 
 def test_a_section_of_a_command_is_a_topic():
+    assert "\nkeys of model=flan_t5_base, flan_t5_large, flan_t5_small, flan_t5_xl, tiny_t5" in page("help=model")
     assert page("evaluate", "help=data").startswith("data, keys of llmft evaluate:\n  data.path=null")
     assert page("help=evaluate").startswith("usage: llmft evaluate")
 
