@@ -40,6 +40,7 @@ class Twin(NamedTuple):
         targets: Its LoRA targets.
         languages: Source and target.
         packs: Whether it can be packed.
+        untied: Whether its file has a head of its own (FLAN-T5, mT5), which transformers keeps although T5's config ties it.
     """
 
     config: Callable[[Any], Any]
@@ -49,6 +50,7 @@ class Twin(NamedTuple):
     targets: str = "q_proj,v_proj"
     languages: tuple[str, str] | None = None
     packs: bool = True
+    untied: bool = False
 
     def overrides(self, folder: Path) -> list[str]:
         """The command line that trains it."""
@@ -70,6 +72,8 @@ def build(name: str, folder: Path) -> list[str]:
             model = AutoModelForSeq2SeqLM.from_config(twin.config(tokenizer), dtype=torch.float32)
             if hasattr(model, "final_logits_bias"):
                 model.final_logits_bias.normal_(std=0.3)
+            if twin.untied:
+                model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight) / 8)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return twin.overrides(folder)
@@ -218,8 +222,8 @@ SEQ2SEQ = {
     "mbart": Twin(_bart("MBart", decoder_start_token_id=None), _mbart, "ro_RO", languages=("en_XX", "ro_RO")),
     "mbart50": Twin(_bart("MBart"), _mbart50, "</s>", "ro_RO", languages=("en_XX", "ro_RO")),
     "blenderbot_small": Twin(_bart("BlenderbotSmall"), _roberta, "</s>", "<s>"),
-    "t5_untied": Twin(_t5("T5", feed_forward_proj="gated-gelu", tie_word_embeddings=False), _bytes, **T5),
-    "mt5": Twin(_t5("MT5", tie_word_embeddings=False), _bytes, **T5),
+    "t5_untied": Twin(_t5("T5", feed_forward_proj="gated-gelu", tie_word_embeddings=False), _bytes, **T5, untied=True),
+    "mt5": Twin(_t5("MT5"), _bytes, **T5, untied=True),
     "umt5": Twin(_t5("UMT5"), _bytes, **T5),
     "byt5": Twin(_t5("T5", feed_forward_proj="gated-gelu", tie_word_embeddings=False), _byt5, **T5),
     "longt5": Twin(_t5("LongT5", local_radius=15), _bytes, **T5, packs=False),

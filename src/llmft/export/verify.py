@@ -68,6 +68,8 @@ def largest_difference(
     Raises:
         UserError: The exported chat template gives other prompt ids than in training.
     """
+    from transformers import GenerationConfig
+
     _check_prompt_ids(folder, references)
     safely: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
     model = auto_class.from_pretrained(
@@ -77,6 +79,8 @@ def largest_difference(
         with quantization.deferred_compile():
             from peft import PeftModel
 
+        # mBART's start token is in no config of the base
+        model.generation_config = GenerationConfig.from_pretrained(folder)
         model = PeftModel.from_pretrained(model, folder)
     model = model.to(device).eval()
     differences = [(logits(model, reference.ids) - reference.logits).abs().max() for reference in references]

@@ -74,8 +74,9 @@ def answers(folder, base, contexts, tokenizer, start):
 
     adapter = (folder / "adapter_config.json").is_file()
     model = AutoModelForSeq2SeqLM.from_pretrained(base if adapter else folder)
+    # generate() takes what these settings leave open, such as BART's forced last token, from those of the base
+    model.generation_config = settings = GenerationConfig.from_pretrained(folder)
     model = (PeftModel.from_pretrained(model, folder) if adapter else model).eval()
-    settings = GenerationConfig.from_pretrained(folder)
     assert settings.decoder_start_token_id == start
     for context in contexts:
         ids = tokenizer.apply_chat_template([turn.message() for turn in context], add_generation_prompt=True)[

@@ -19,6 +19,12 @@ from llmft.utils.text import one_line
 
 log = logging.getLogger(__name__)
 
+# Names of a language model's weights in the files of a model that also sees; the other weights are not loaded.
+TEXT_WEIGHTS = {
+    r"^language_model\.model\.": "model.",
+    r"^language_model\.lm_head\.": "lm_head.",
+    r"^model\.language_model\.": "model.",
+}
 # What dropout is called in the configs of T5, GPT-2, the Llama-likes and BART.
 DROPOUTS = ("dropout_rate", "resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "dropout")
 # Of transformers' GenerationConfig: what a model needs to answer. Marian would predict its padding without ``bad_words_ids``.
@@ -105,7 +111,7 @@ def load_config(path: str, cfg: Any) -> Any:
     """The transformers config of the model, with ``model.dropout``."""
     from transformers import AutoConfig
 
-    config = _load(AutoConfig, path, cfg)
+    config = text_config(_load(AutoConfig, path, cfg), family_of(cfg).auto_class)
     for part in part_configs(config):
         for name in DROPOUTS:
             if cfg.dropout is not None and hasattr(part, name):
@@ -127,13 +133,18 @@ def load_model(path: str, cfg: Any, peft: Any = None) -> Any:
     Raises:
         UserError: There is no such model, it cannot be loaded, or some of its weights are missing.
     """
-    from transformers import GenerationConfig
+    from transformers import AutoConfig, GenerationConfig
 
-    config = load_config(path, cfg)
+    config, whole = load_config(path, cfg), _load(AutoConfig, path, cfg)
     options = {"dtype": dtype_of(cfg), "use_safetensors": True, "attn_implementation": attention_of(cfg, config)}
     options |= quantization.options(peft)
+    part = type(config) is not type(whole)
+    if part:
+        options["key_mapping"] = TEXT_WEIGHTS
     model, info = _load(family_of(cfg).auto_class, path, cfg, config=config, output_loading_info=True, **options)
     untrusted.check_loaded(path, info)
+    if part:
+        model._weight_conversions = None  # or saving would rename the weights back
     if "quantization_config" in options:
         quantization.keep_training_kernels(model)
     if cfg.get("new_tokens"):
@@ -173,6 +184,17 @@ def attention_of(cfg: Any, config: Any = None) -> str:
         return "eager"
     kind = config and model_class(config, family_of(cfg).auto_class)
     return "sdpa" if kind is None or kind._supports_sdpa else "eager"
+
+
+def text_config(config: Any, auto_class: Any) -> Any:
+    """The config of the language model of one that also sees or hears (Gemma 3 from 4B on), if it exists by itself.
+
+    Args:
+        config: A transformers config.
+        auto_class: The ``AutoModelFor...`` class of the family.
+    """
+    text = getattr(config, "text_config", None)
+    return text if text is not None and model_class(text, auto_class) else config
 
 
 def model_class(config: Any, auto_class: Any) -> Any:
