@@ -99,7 +99,7 @@ def test_every_synonym_is_a_key_or_option(known):
         assert key not in GROUPS or not value or (conf_dir() / key / f"{value}.yaml").is_file(), name
 
 
-@pytest.mark.parametrize("given", ["Qwen/Qwen3-0.6B", "folder"])
+@pytest.mark.parametrize("given", ["Qwen/Qwen3-32B", "folder"])
 def test_a_model_of_the_hub_or_a_folder(given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()

@@ -23,6 +23,8 @@ def test_every_option_composes_and_passes_the_checks(group, option, load):
         assert cfg.show_traceback
     elif option in ("paged_adamw", "psychology_gemma_2b_qlora"):
         cfg = load(f"{group}={option}", "optim.fallback=true")  # they need a CUDA GPU
+    elif option == "marian":
+        cfg = load("model=marian", "model.path=Helsinki-NLP/opus-mt-en-de")
     elif group == "safety":
         cfg = load()  # of serve alone
     else:

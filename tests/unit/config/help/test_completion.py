@@ -62,8 +62,8 @@ def test_an_empty_word_offers_commands_groups_and_keys_without_templates():
 def test_a_users_options_are_offered(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text("name: mine\n")
-    assert offered(f"--config-dir={tmp_path}", "model=mi") == ["model=mine"]
-    assert offered("--config-dir", str(tmp_path), "model=mi") == ["model=mine"]
+    assert offered(f"--config-dir={tmp_path}", "model=mine") == ["model=mine"]
+    assert offered("--config-dir", str(tmp_path), "model=mine") == ["model=mine"]
 
 
 @pytest.mark.parametrize(
