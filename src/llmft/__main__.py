@@ -64,6 +64,7 @@ def run_command(arguments: Sequence[str]) -> int:
     from llmft.config.cli_args import check_command_line, check_flags, check_output, resumed_dir, split_flags
     from llmft.config.override_text import quoted
     from llmft.data.sources.format_hint import options_for
+    from llmft.sweep.precheck import check_sweep
 
     # conf/hydra defines options of plugins under their own names, with all keys
     warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema.*", category=UserWarning)
@@ -80,6 +81,8 @@ def run_command(arguments: Sequence[str]) -> int:
         if "--hydra-help" not in given:
             check_command_line(command, rest, multirun=multirun, data_hint=options_for)
         if not given & set(INFO_FLAGS):
+            if multirun:
+                check_sweep(command, rest)
             check_output(rest)
         rest += resumed_dir(rest)
         if multirun:  # a sweep's output_dir holds its runs

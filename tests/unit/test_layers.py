@@ -93,6 +93,8 @@ LAZY = {
     "evaluation.judge.judge -> evaluation.judge.http_client": "aiohttp",
     "evaluation.judge.judge -> evaluation.judge.local_model": "transformers",
     "sweep.job -> report.html": "matplotlib",
+    "sweep.job -> utils.device": "torch",
+    "sweep.precheck -> models.architecture_check": "torch, transformers",
     "sweep.results -> report.leaderboard": "matplotlib",
 }
 

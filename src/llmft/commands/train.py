@@ -24,6 +24,7 @@ from llmft.training.build import build
 from llmft.training.fit import fit
 from llmft.training.publish import publish, write_report
 from llmft.utils import oom
+from llmft.utils.device import check_accelerator
 from llmft.utils.distributed import follows_parent
 from llmft.utils.errors import Halted, Pruned, UserError
 from llmft.utils.logging import log_to, quiet
@@ -103,6 +104,7 @@ def _checked(cfg: DictConfig, overrides: Sequence[str], *, is_sweep: bool) -> tu
         _check_shared(cfg, overrides, is_sweep=is_sweep)
         _resolve_paths(cfg)
         check(cfg, TrainConfig, architecture=architecture_faults)
+        check_accelerator(cfg.trainer)
     except UserError as error:
         if is_sweep:
             run = RunDirectory.start(path, cfg, overrides)

@@ -1,20 +1,16 @@
 """Rows with fields of any name; ``data.columns`` maps them."""
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from llmft.data.columns import check_columns, listed
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.messages import chat_example, history_of, row_weight
-from llmft.data.records import Example, Row, RowError, Turn, checked_text, shown, text_of, value_of
-from llmft.data.sources import read
-from llmft.data.sources.format_hint import columns_for
-from llmft.utils.errors import UserError
+from llmft.data.records import Example, Row, RowError, Turn, checked_text, text_of, value_of
 from llmft.utils.shell import argument
 
-FLAT = ("instruction", "input", "output", "system", "history", "reasoning", "weight", "id")
-CHAT = ("messages", "system", "tools", "weight", "id")
 # Columns that a chat row has under their own names, unless data.columns says otherwise.
 OPTIONAL = ("system", "tools", "weight")
 
@@ -29,8 +25,7 @@ class Custom(InstructionDataModule):
     def __init__(self, *, columns: Mapping[str, str], **rest: Any) -> None:
         self.column_names = {role: field for role, field in columns.items() if field is not None}
         super().__init__(**rest)
-        if faults := column_faults(self.column_names, self._first_fields):
-            raise UserError.from_faults("data.columns", faults, shown=len(faults))
+        check_columns(self.column_names, rest["path"])
 
     def to_example(self, row: Row) -> Example:  # pyright: ignore[reportIncompatibleMethodOverride] (it needs the columns)
         """The example of a row, its fields found by ``columns``."""
@@ -69,15 +64,7 @@ class Custom(InstructionDataModule):
             if field not in row:
                 near = difflib.get_close_matches(field, [str(name) for name in row], n=1)
                 meant = f". Did you mean {argument(f'data.columns.{role}', near[0])}?" if near else ""
-                raise RowError(f"data.columns.{role}={field}", f"no such field; there is {_listed(row)}{meant}")
-
-    def _first_fields(self) -> str:
-        """The fields of a file's first row, and the columns that they may be; empty for a Hub data set."""
-        row = None if self.source.hub else next(read(self.source)).row
-        if not isinstance(row, Mapping):
-            return ""
-        columns = columns_for(row)
-        return f"; {self.source.given} has the fields {_listed(row)}" + (f": {columns}" if columns else "")
+                raise RowError(f"data.columns.{role}={field}", f"no such field; there is {listed(row)}{meant}")
 
     def _optional(self, row: Row, role: str) -> str:
         """The text of a column that may be empty or null, but must be there if it is named."""
@@ -88,23 +75,3 @@ class Custom(InstructionDataModule):
     def _id(self, row: Row) -> str:
         value = value_of(row, self.column_names["id"]) if "id" in self.column_names else ""
         return checked_text(str(value), self.column_names.get("id", "id"), blank=True)
-
-
-def column_faults(columns: Mapping[str, str], fields: Callable[[], str] = str) -> list[str]:
-    """Errors in ``data.columns``; empty if it is valid. ``fields`` describes the fields of the file, if that is needed."""
-    known = CHAT if "messages" in columns else FLAT
-    faults = [
-        f"{name}: there is no such column here; there are {', '.join(known)}" for name in columns if name not in known
-    ]
-    faults += [
-        f"{name}={shown(field)}: must be the name of a field"
-        for name, field in columns.items()
-        if not isinstance(field, str)
-    ]
-    if "messages" not in columns and not {"instruction", "output"} <= set(columns):
-        faults.append(f"must name instruction and output, or messages{fields() or '; data.columns.ROLE=FIELD'}")
-    return faults
-
-
-def _listed(row: Row) -> str:
-    return ", ".join(str(name) if str(name).isprintable() else shown(name) for name in row) or "no fields"

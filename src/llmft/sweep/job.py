@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from llmft.config.override_text import quoted
 from llmft.config.validate import check_early
+from llmft.data.early import check_data
 from llmft.runs.directory import tidy
 from llmft.sweep.results import finished_value, previous_status
 from llmft.utils import distributed, files, signals
@@ -28,6 +29,7 @@ from llmft.utils.text import printable
 log = logging.getLogger(__name__)
 
 RECORD = "job.json"
+OF_DATA = ("train", "preview", "estimate")  # commands whose config has a data set
 # Launchers whose workers run several jobs: a job that is killed would end its worker and the jobs of the others.
 SHARED_WORKERS = ("joblib", "ray")
 
@@ -41,6 +43,7 @@ def attempt(cfg: DictConfig) -> tuple[int, Any]:
     command = str(HydraConfig.get().job.config_name)
     try:
         check_early(cfg, command, HydraConfig.get().overrides.task)
+        check_before_imports(command, cfg)
         return 0, importlib.import_module(f"llmft.commands.{command}").main(cfg)
     except Pruned as error:
         say(str(error))
@@ -55,6 +58,21 @@ def attempt(cfg: DictConfig) -> tuple[int, Any]:
     finally:
         if is_first():  # Hydra makes the folder before the config is checked
             remove_empty(Path(HydraConfig.get().runtime.output_dir))
+
+
+def check_before_imports(command: str, cfg: DictConfig) -> None:
+    """Refuse data files that are not there, and a GPU that is not there, before the libraries of a training are imported.
+
+    Raises:
+        UserError: As ``check_data`` and ``check_accelerator``.
+    """
+    if command not in OF_DATA or cfg.get("resume"):
+        return
+    check_data(cfg.data)
+    if command == "train" and cfg.trainer.accelerator not in ("auto", "cpu"):
+        from llmft.utils.device import check_accelerator  # imports torch, which takes seconds
+
+        check_accelerator(cfg.trainer)
 
 
 def swept(cfg: DictConfig) -> Any:
@@ -80,8 +98,10 @@ def swept(cfg: DictConfig) -> Any:
             from llmft.report.html import write_if_outdated  # matplotlib
 
             write_if_outdated(folder, cfg.report)
-        _record(folder, past.code)
+        _record(folder, past.code, kept=True)
         return past.value
+    if past.why and not past.resume:
+        say(f"job {folder.name}: {past.why}, starting anew", style="green")
     if past.resume:
         say(f"job {folder.name}: {past.why}, resuming", style="green")
         cfg.resume = str(folder)
@@ -125,7 +145,10 @@ def _in_a_process(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> tu
     return code, finished_value(folder) if code == 0 else float("nan")
 
 
-def _record(folder: Path, code: int | None, message: str | None = None) -> None:
-    """Write ``job.json``; its message is printed at the end of the sweep, since output of other machines may be lost."""
+def _record(folder: Path, code: int | None, message: str | None = None, *, kept: bool = False) -> None:
+    """Write ``job.json``; its message is printed at the end of the sweep, since output of other machines may be lost.
+
+    ``kept`` says that an earlier start of the sweep has done the job.
+    """
     if is_first():
-        files.atomic_write(folder / RECORD, json.dumps({"code": code, "message": message}) + "\n")
+        files.atomic_write(folder / RECORD, json.dumps({"code": code, "message": message, "kept": kept}) + "\n")

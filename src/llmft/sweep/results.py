@@ -15,6 +15,7 @@ from llmft.utils import files
 from llmft.utils.console import Console, say
 from llmft.utils.errors import UserError
 from llmft.utils.lock import is_claimed
+from llmft.utils.shell import argument
 from llmft.utils.text import first_line, markdown
 
 OWN_COLUMN = (
@@ -56,7 +57,8 @@ def previous_status(folder: Path, overrides: list[str]) -> JobStatus:
 
     Args:
         folder: The run directory of the job.
-        overrides: Those of the job; an earlier job in the same folder must have had the same ones.
+        overrides: Those of the job; an earlier job in the same folder must have had the same ones, unless it failed before
+            its first checkpoint.
 
     Raises:
         UserError: The folder holds another job, or another process is running it.
@@ -65,11 +67,13 @@ def previous_status(folder: Path, overrides: list[str]) -> JobStatus:
         return JobStatus()
     record = read_record(folder)
     ours, theirs = settings_of(overrides), settings_of(record.get("overrides") or [])
+    status = record.get("status", "unknown")
     if ours != theirs:
         differ = [f"{key}={value}" for key, value in theirs.items() if ours.get(key) != value]
-        was = " ".join(differ or sorted(set(ours) - set(theirs)))
-        raise UserError(f"{folder}: holds a job of another sweep ({was}); choose another output_dir")
-    status = record.get("status", "unknown")
+        was = " ".join(differ or [f"without {key}" for key in sorted(set(ours) - set(theirs))])
+        if status == "failed" and not (folder / "checkpoints").exists():
+            return JobStatus(why=f"had failed with other settings ({was})")
+        raise UserError(f"{folder}: holds a {status} job of another sweep ({was}); choose another output_dir")
     if status in CODES:
         value = record.get("objective")
         return JobStatus(
@@ -110,7 +114,23 @@ def end() -> list[int]:
     for name, job in jobs.items():
         if job.get("message"):
             say(f"job {name}: {job['message']}")
+    _say_kept(folder, jobs)
     return [1 if job.get("code") is None else job["code"] for job in jobs.values()]
+
+
+def _say_kept(folder: Path, jobs: dict[str, dict[str, Any]]) -> None:
+    """Which jobs were not run by this start of the sweep, and how to run them."""
+    refused = [name for name, job in jobs.items() if job.get("message")]
+    kept = [name for name, job in jobs.items() if job.get("kept")]
+    if refused:
+        say(f"{len(refused)} of {len(jobs)} jobs were not run; what the table has of them is from an earlier sweep")
+    if kept:
+        again = argument("output_dir", f"{folder}-2")
+        say(
+            f"{len(kept)} of {len(jobs)} jobs were done before and are kept; a sweep that is repeated runs what is missing. "
+            f"To run a job again, delete its folder in {folder}/; to run all of them, choose another folder: {again}",
+            style="green",
+        )
 
 
 def _tables(folder: Path, files: list[Path]) -> None:

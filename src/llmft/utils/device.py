@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from llmft.utils.errors import UserError
+
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -32,6 +34,33 @@ def bfloat16_units(*, gpu: bool) -> str | None:
         if getattr(torch.cpu, supported, bool)():  # older versions of torch lack the function
             return f"this CPU multiplies it in hardware, by {name}"
     return None
+
+
+def check_accelerator(trainer: Any) -> None:
+    """Refuse a ``trainer`` config that names a GPU where there is none, or more GPUs than there are.
+
+    Raises:
+        UserError: Names the key, the reason and the way out.
+    """
+    accelerator, devices = trainer.accelerator, trainer.devices
+    if accelerator not in ("gpu", "cuda", "mps"):
+        return
+    there = torch.cuda.device_count() if accelerator != "mps" else 0
+    if accelerator in ("gpu", "mps") and torch.backends.mps.is_available():
+        there = max(there, 1)
+    if not there:
+        built = torch.version.cuda or torch.version.hip or accelerator == "mps"
+        why = (
+            "torch finds no GPU on this machine" if built else f"this torch ({torch.__version__}) is built without GPUs"
+        )
+        raise UserError(
+            f"trainer.accelerator={accelerator}: {why}; "
+            "use trainer=cpu, or trainer.accelerator=auto for a GPU only where there is one"
+        )
+    if devices > there:
+        raise UserError(
+            f"trainer.devices={devices}: this machine has {there} GPU{'s' if there > 1 else ''}; lower it, or use trainer=cpu"
+        )
 
 
 def cannot_page(accelerator: str = "auto") -> str | None:

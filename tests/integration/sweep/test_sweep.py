@@ -8,6 +8,9 @@ from omegaconf import OmegaConf
 
 from llmft.config.cli_args import plugin_faults
 from llmft.config.paths import conf_dir
+from llmft.sweep.precheck import check_sweep
+from llmft.sweep.results import JobStatus, previous_status
+from llmft.utils.errors import UserError
 from tests.conftest import cli
 
 FAST = (
@@ -107,6 +110,46 @@ def test_a_sweep_over_a_wrong_option_does_not_start(llmft, tmp_path):
     assert not (tmp_path / "all").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "faults"),
+    [
+        (["seed=1,2", "data.batch_size=0"], ["data.batch_size=0: must be a whole number of at least 1"]),
+        (["optim.lr=-1,-2"], [f"optim.lr=-{n}: must be a number above 0 that float32 can hold" for n in (1, 2)]),
+        (["seed=1,2", "data.path=no.csv"], ["data.path=no.csv: no such file (looked in {here}); or data.path=sample for the shipped rows"]),
+        (["seed=1,2", "peft.targets=[nowhere]"], ["peft.targets: nowhere match no layer of this model; it has c_attn, c_fc, c_proj"]),
+        (["experiment=compare_families", "data.batch_size=0"], ["data.batch_size=0: must be a whole number of at least 1"]),
+    ],
+)  # fmt: skip
+def test_what_no_job_could_run_with_is_said_once_and_leaves_nothing(arguments, faults, llmft, tmp_path):
+    code, out, err = llmft("-m", "model=tiny_gpt2", *arguments, "output_dir=all")
+    lines = "".join(f"  - {fault.format(here=tmp_path)}\n" for fault in faults)
+    count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
+    assert (code, out, err) == (2, "", f"llmft: no job of this sweep can run: {count}\n{lines}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_of_some_jobs_is_no_fault_of_the_sweep():
+    check_sweep("train", ["model=tiny_gpt2", "optim.lr=-1,1e-3"])
+    check_sweep("train", ["model=tiny_gpt2", "optim.lr=-1,1e-3", "data.batch_size=0,4"])  # 1e-3 with 4 can run
+
+
+def test_a_corrected_sweep_runs_what_had_failed(tmp_path):
+    def record(status, *overrides):
+        (tmp_path / "run.json").write_text(json.dumps({"status": status, "overrides": overrides}))
+
+    record("failed", "optim.lr=-1", "seed=1")
+    assert previous_status(tmp_path, ["seed=1"]) == JobStatus(why="had failed with other settings (optim.lr=-1)")
+    assert previous_status(tmp_path, ["optim.lr=-1", "seed=1"]) == JobStatus(why="was failed before")
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(
+        UserError, match=r"holds a failed job of another sweep \(optim.lr=-1\); choose another output_dir"
+    ):
+        previous_status(tmp_path, ["seed=1"])
+    record("finished", "seed=1")
+    with pytest.raises(UserError, match=r"holds a finished job of another sweep \(without optim.lr\); choose another"):
+        previous_status(tmp_path, ["optim.lr=1", "seed=1"])
+
+
 def rows_of(folder):
     return list(csv.DictReader((folder / "sweep.csv").open()))
 
@@ -145,7 +188,12 @@ def test_the_same_line_again_skips_and_resumes(llmft, tmp_path, monkeypatch):
     code, _, err = llmft(*line[:4], "seed=1,2,4", *line[5:])
     assert code == 2
     assert not started
-    assert "all/2: holds a job of another sweep (seed=3); choose another output_dir" in err
+    assert "all/2: holds a finished job of another sweep (seed=3); choose another output_dir" in err
+    assert "1 of 3 jobs were not run; what the table has of them is from an earlier sweep" in err
+    kept = (
+        "2 of 3 jobs were done before and are kept; a sweep that is repeated runs what is missing. To run a job again, "
+    )
+    assert f"{kept}delete its folder in all/; to run all of them, choose another folder: output_dir=all-2" in err
 
 
 def test_a_search_proposes_prunes_and_goes_on(llmft, tmp_path):

@@ -62,7 +62,7 @@ def columns_for(fields: Iterable[str]) -> str:
 
 def options_for(path: str) -> str:
     """The options that read a data file, by the fields of its first row: ``data=custom data.path=FILE data.columns...``."""
-    where, row = argument("data.path", path), _first_row(path)
+    where, row = argument("data.path", path), first_row(path)
     for name, fields in known_fields().items() if isinstance(row, Mapping) else ():
         if all(field in row for field in fields):
             return f"data={name} {where}"
@@ -70,7 +70,8 @@ def options_for(path: str) -> str:
     return f"data=custom {where} {columns}".strip()
 
 
-def _first_row(path: str) -> Any:
+def first_row(path: str) -> Any:
+    """The first row of a file, or of the first file in a folder; None if there is none that can be read."""
     file = user_path(path)
     if file.is_dir():
         file = next((f for f in sorted(file.iterdir()) if kind(f)), file)

@@ -67,9 +67,10 @@ def find(
     Raises:
         UserError: There is no such file, folder or sample, or its format is not supported.
     """
-    if not isinstance(path, str):
-        parts = [part for entry in path for part in _files(entry)]
-        return _checked(Source(f"[{', '.join(path)}]", tuple(parts), digest_of(parts)), sha256)
+    if parts := local_files(path):
+        given = path if isinstance(path, str) else f"[{', '.join(path)}]"
+        return _checked(Source(given, tuple(parts), digest_of(parts)), sha256)
+    assert isinstance(path, str)
     if path == "sample":
         found = sorted(SAMPLES.glob(f"{name}.json*"))
         if not found:
@@ -81,10 +82,22 @@ def find(
         url, _, digest_of_url = path.partition("#sha256=")
         file = fetch(url, sha256 or digest_of_url or None)
         return Source(url, (SourceFile(file.name, file),), sha256 or digest_of_url)
+    return Source(path, hub=Hub(path, revision, subset, hub_split, streaming))
+
+
+def local_files(path: str | Sequence[str]) -> list[SourceFile]:
+    """The files of ``data.path``, none of them read; empty for the shipped sample, a URL and a Hub data set.
+
+    Raises:
+        UserError: There is no such file or folder, or its format is not supported.
+    """
+    if not isinstance(path, str):
+        return [part for entry in path for part in _files(entry)]
+    if path == "sample" or URL.match(path):
+        return []
     if HUB_ID.match(path) and not user_path(path).exists() and kind(Path(path)) is None:
-        return Source(path, hub=Hub(path, revision, subset, hub_split, streaming))
-    parts = _files(path)
-    return _checked(Source(path, tuple(parts), digest_of(parts)), sha256)
+        return []
+    return _files(path)
 
 
 def _files(path: str) -> list[SourceFile]:

@@ -1,0 +1,56 @@
+"""``data.columns``: which field of a row is the instruction, the answer, ..."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from llmft.data.records import Row, shown
+from llmft.data.sources.format_hint import columns_for, first_row
+from llmft.utils.errors import UserError
+
+FLAT = ("instruction", "input", "output", "system", "history", "reasoning", "weight", "id")
+CHAT = ("messages", "system", "tools", "weight", "id")
+
+
+def check_columns(columns: Mapping[str, str | None], path: str | Sequence[str]) -> None:
+    """Refuse columns that are unknown, or too few.
+
+    Args:
+        columns: ``data.columns``; null for a role without a field.
+        path: ``data.path``, whose fields the message lists.
+
+    Raises:
+        UserError: All faults in one message.
+    """
+    given = {role: field for role, field in columns.items() if field is not None}
+    if faults := column_faults(given, lambda: _fields_of(path)):
+        raise UserError.from_faults("data.columns", faults, shown=len(faults))
+
+
+def _fields_of(path: str | Sequence[str]) -> str:
+    """The fields of a file's first row, and the columns that they may be; empty for what is not on this machine."""
+    file = path if isinstance(path, str) else path[0]
+    row = first_row(file)
+    if not isinstance(row, Mapping):
+        return ""
+    columns = columns_for(row)
+    return f"; {file} has the fields {listed(row)}" + (f": {columns}" if columns else "")
+
+
+def column_faults(columns: Mapping[str, str], fields: Callable[[], str] = str) -> list[str]:
+    """Errors in ``data.columns``; empty if it is valid. ``fields`` describes the fields of the file, if that is needed."""
+    known = CHAT if "messages" in columns else FLAT
+    faults = [
+        f"{name}: there is no such column here; there are {', '.join(known)}" for name in columns if name not in known
+    ]
+    faults += [
+        f"{name}={shown(field)}: must be the name of a field"
+        for name, field in columns.items()
+        if not isinstance(field, str)
+    ]
+    if "messages" not in columns and not {"instruction", "output"} <= set(columns):
+        faults.append(f"must name instruction and output, or messages{fields() or '; data.columns.ROLE=FIELD'}")
+    return faults
+
+
+def listed(row: Row) -> str:
+    """The names of a row's fields."""
+    return ", ".join(str(name) if str(name).isprintable() else shown(name) for name in row) or "no fields"

@@ -1,0 +1,32 @@
+"""Checks of ``data.path`` and ``data.columns`` that need no library: they come before torch is imported."""
+
+from omegaconf import DictConfig, OmegaConf
+
+from llmft.data.columns import check_columns
+from llmft.data.sources.resolve import local_files
+
+
+def check_data(data: DictConfig) -> None:
+    """Refuse files that do not exist, and columns that are unknown or too few.
+
+    Args:
+        data: The config of the data group; a value that needs an interpolation is left to the checks of all values.
+
+    Raises:
+        UserError: As ``local_files`` and ``check_columns``.
+    """
+    sets = data.get("sets")
+    for part in sets.values() if isinstance(sets, DictConfig) else [data]:
+        if isinstance(part, DictConfig) and str(part.get("_target_")).startswith("llmft.data."):
+            _check_part(part)
+
+
+def _check_part(data: DictConfig) -> None:
+    nodes = OmegaConf.to_container(data, resolve=False)
+    assert isinstance(nodes, dict)
+    path, columns = nodes.get("path"), nodes.get("columns")
+    if "${" in f"{path} {columns}" or not isinstance(path, str | list):
+        return
+    local_files(path)
+    if isinstance(columns, dict):
+        check_columns(columns, path)

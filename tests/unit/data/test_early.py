@@ -1,0 +1,40 @@
+"""Files and columns that are refused before a library is imported."""
+
+import pytest
+
+from llmft.data.early import check_data
+from llmft.utils.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.path=no.csv"], "data.path=no.csv: no such file (looked in "),
+        (["data.path=[qa.csv,no.csv]"], "data.path=no.csv: no such file"),
+        (["data.path=qa.txt"], "data.path=qa.txt: a file must end in "),
+        (["data=mix", "data.sets.academic.path=no.csv"], "data.path=no.csv: no such file"),
+        (
+            ["data=custom", "data.path=qa.csv"],
+            "qa.csv has the fields question, answer: data.columns.instruction=question",
+        ),
+        (
+            ["data=custom", "data.path=owner/set"],
+            "must name instruction and output, or messages; data.columns.ROLE=FIELD",
+        ),
+        (["data=custom", "data.path=qa.csv", "data.columns.instruction=q"], "must name instruction and output"),
+    ],
+)
+def test_what_is_refused(overrides, message, load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "qa.csv").write_text("question,answer\nQ,A\n")
+    (tmp_path / "qa.txt").write_text("Q\n")
+    with pytest.raises(UserError) as caught:
+        check_data(load(*overrides).data)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "path", ["sample", "owner/set", "'https://example.org/qa.json#sha256=0'", "'${oc.env:NOWHERE}'"]
+)
+def test_what_is_not_a_file_is_left_to_the_reader(path, load):
+    check_data(load(f"data.path={path}").data)
