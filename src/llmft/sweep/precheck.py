@@ -93,7 +93,7 @@ def _without_hydra(cfg: Any) -> DictConfig:
     return OmegaConf.create({str(key): node for key, node in nodes.items() if key != "hydra"})
 
 
-def _faults_of(checks: Callable[[], None]) -> Iterator[str]:
+def _faults_of(checks: Callable[[], object]) -> Iterator[str]:
     try:
         checks()
     except UserError as error:
