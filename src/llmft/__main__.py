@@ -126,19 +126,23 @@ def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
     """Run the command with Hydra; a job that fails does not end a sweep."""
     import hydra
 
-    from llmft.sweep import job, results
     from llmft.utils import distributed
 
     codes: list[int] = []
 
     def single(cfg: Any) -> Any:
-        code, result = job.attempt(cfg)
+        from llmft.sweep.job import attempt  # with the schema, which --cfg and --info do not need
+
+        code, result = attempt(cfg)
         codes.append(code)
         return result
 
-    # a job of a sweep may be pickled for another process, so it is a module-level function
-    task = job.swept if multirun else single
-    if multirun:  # also in a launcher's workers, where Hydra composes again
+    task = single
+    if multirun:
+        from llmft.sweep.job import swept
+
+        task = swept  # a job may be pickled for another process, so it is a module-level function
+        # also in a launcher's workers, where Hydra composes again
         given = [rule for rule in os.environ.get("PYTHONWARNINGS", "").split(",") if rule]
         ours = "ignore::UserWarning:multiprocessing.process"
         os.environ["PYTHONWARNINGS"] = ",".join(dict.fromkeys([*given, ours]))
@@ -153,7 +157,11 @@ def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
         codes.append(INTERRUPTED)
     except SystemExit as stop:  # Hydra exits so after an error of its own or of a launcher
         codes.append(stop.code if isinstance(stop.code, int) else 1)
-    return max([*codes, *(results.end() if multirun else ())], default=0)
+    if multirun:
+        from llmft.sweep import results
+
+        codes += results.end()
+    return max(codes, default=0)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from llmft.config.help import completion
 from llmft.config.help.catalog import Catalog
+from llmft.config.help.overview import overview
 from llmft.config.help.scripts import SCRIPTS
 from llmft.config.paths import conf_dir
 from llmft.utils.errors import UserError
@@ -45,12 +46,14 @@ def answer(arguments: Sequence[str], commands: Sequence[str]) -> str | None:
 
 
 def _help(arguments: Sequence[str], commands: Sequence[str], topic: str) -> str:
-    from llmft.config.help import page  # start-up time: pydantic
-
     catalog = _catalog(arguments)
     given = next((argument for argument in arguments if argument in commands), "") if arguments[0] != "help" else ""
+    if not (topic or given):
+        return overview(catalog, commands)
+    from llmft.config.help import page  # start-up time: pydantic
+
     if not topic:
-        return page.of_command(catalog, given) if given else page.overview(catalog, commands)
+        return page.of_command(catalog, given)
     command = catalog.command(given or "train")
     groups = command.groups if given else dict.fromkeys(catalog.groups)
     if topic in groups:

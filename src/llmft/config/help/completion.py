@@ -103,7 +103,7 @@ def bash_words(text: str) -> list[str]:
 
 
 def _lines(candidates: Iterable[Candidate], current: str) -> str:
-    fitting = [c for c in candidates if c.word.startswith(current) and c.word != current]
+    fitting = [c for c in candidates if c.word.startswith(current)]
     return "\n".join(dict.fromkeys(f"{word}\t{first_sentence(sentence)}" for word, sentence in fitting))
 
 

@@ -1,38 +1,11 @@
-"""Help pages for the terminal: an overview, a command's keys, a group's options and keys."""
+"""Help pages: a command's keys and groups, a group's options and keys."""
 
-import shutil
 import textwrap
 from collections.abc import Iterable, Iterator
 
 from llmft.config.help.catalog import Catalog, Key, first_sentence
 from llmft.config.help.facts import described
-
-WIDTH = 80
-OVERVIEW = """\
-llmft fine-tunes encoder-decoder and decoder-only language models on instruction
-data, and evaluates, serves and exports them.
-
-usage: llmft [COMMAND] [group=option ...] [key=value ...]    or python -m llmft
-
-  llmft model=smollm2_135m data=academic peft=lora
-  llmft answer run=outputs/RUN question="What is label masking?"
-  llmft -m model=gpt2,flan_t5_small peft=none,lora    (every combination)
-
-commands:
-{commands}
-
-more:
-  llmft COMMAND --help    groups and keys of a command, with their defaults
-  llmft help=GROUP        options and keys of a group, such as model or data
-  llmft --cfg job         the config; --config-dir=DIR adds YAML files of yours
-  llmft completion SHELL  a completion script for bash, zsh or fish
-"""
-
-
-def overview(catalog: Catalog, commands: Iterable[str]) -> str:
-    """What llmft does, examples, and its commands."""
-    listed = {name: first_sentence(catalog.command(name).sentence) for name in commands}
-    return OVERVIEW.format(commands=two_columns(listed))
+from llmft.config.help.layout import columns, fill, two_columns
 
 
 def of_command(catalog: Catalog, name: str) -> str:
@@ -124,34 +97,3 @@ def collapsed(catalog: Catalog, command: str, group: str, option: str, keys: Ite
 def key_table(keys: Iterable[Key]) -> str:
     """``key=default`` and the comment, in two columns."""
     return two_columns({f"{key.name}={key.default}": key.comment for key in keys}, width=32)
-
-
-def two_columns(rows: dict[str, str], width: int = 0) -> str:
-    """Texts behind names, wrapped; a name that is too long stands on a line of its own."""
-    total = columns()
-    width = width or min(max(map(len, rows), default=0), 26) + 2
-    lines = []
-    for name, text in rows.items():
-        wrapped = textwrap.wrap(text, total - width - 2, break_on_hyphens=False) or [""]
-        if len(name) > width - 2:
-            while len(name) > total - 2:
-                cut = max(name.rfind(mark, 0, total - 2) for mark in " /") + 1 or total - 2
-                lines.append(f"  {name[:cut]}".rstrip())
-                name = f"  {name[cut:]}"
-            lines.append(f"  {name}")
-            name = ""
-            if not text:
-                continue
-        lines += [f"  {name:<{width}}{wrapped[0]}".rstrip(), *(" " * (width + 2) + line for line in wrapped[1:])]
-    return "\n".join(lines)
-
-
-def fill(text: str) -> str:
-    """A paragraph that begins with a capital letter."""
-    text = text[:1].upper() + text[1:]
-    return textwrap.fill(text, columns())
-
-
-def columns() -> int:
-    """Width of the page: of the terminal, from 60 to 100; 80 in a file."""
-    return max(60, min(shutil.get_terminal_size((WIDTH, 24)).columns, 100))

@@ -61,9 +61,15 @@ def test_an_empty_word_offers_commands_groups_and_keys_without_templates():
 
 def test_a_users_options_are_offered(tmp_path):
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "mine.yaml").write_text("name: mine\n")
-    assert offered(f"--config-dir={tmp_path}", "model=mine") == ["model=mine"]
-    assert offered("--config-dir", str(tmp_path), "model=mine") == ["model=mine"]
+    (tmp_path / "model" / "our_own.yaml").write_text("name: our_own\n")
+    assert offered(f"--config-dir={tmp_path}", "model=our") == ["model=our_own"]
+    assert offered("--config-dir", str(tmp_path), "model=our") == ["model=our_own"]
+
+
+def test_a_complete_word_is_offered_too():
+    """Otherwise a shell would replace it by the only longer one."""
+    assert offered("model=gpt2") == ["model=gpt2", "model=gpt2_medium"]
+    assert offered("export") == ["export"]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +91,7 @@ def test_a_tab_imports_no_library_once_the_index_is_there_and_help_pydantic_at_m
 import sys
 from llmft.__main__ import run
 heavy = ("hydra", "omegaconf", "pydantic", "torch", "transformers", "lightning")
-for lines in ([["__complete", "data."], ["--version"], ["completion", "bash"]], [["--help"], ["train", "--help"], ["help=data"]]):
+for lines in ([["__complete", "data."], ["--version"], ["--help"]], [["train", "--help"], ["help=data"], ["completion", "bash"]]):
     codes = [run(line) for line in lines]
     print(codes, [name for name in heavy if name in sys.modules], file=sys.stderr)
 """

@@ -10,7 +10,7 @@ import pytest
 from llmft.__main__ import COMMANDS
 from llmft.config.help import answer
 from llmft.config.help.catalog import Catalog
-from llmft.config.help.page import two_columns
+from llmft.config.help.layout import two_columns
 from llmft.config.paths import conf_dir
 from llmft.utils.errors import UserError
 
@@ -88,7 +88,7 @@ def test_an_experiment_shows_what_it_sets():
 
 
 def test_a_section_of_a_command_is_a_topic():
-    assert "\nkeys of model=flan_t5_base, flan_t5_large, flan_t5_small, flan_t5_xl, tiny_t5" in page("help=model")
+    assert "\nkeys of optim=adamw_8bit, paged_adamw:\n" in page("help=optim")
     assert page("evaluate", "help=data").startswith("data, keys of llmft evaluate:\n  data.path=null")
     assert page("help=evaluate").startswith("usage: llmft evaluate")
 
