@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from llmft.models.backbone.tiny import byte_tokenizer
+from llmft.models.backbone.tiny import LLAMA_TEMPLATE, byte_tokenizer
 
 CHARACTERS = [c for c in string.printable if c.strip()]
 SIZE = {
@@ -35,7 +35,7 @@ class Twin(NamedTuple):
     Attributes:
         config: Its config, given the tokenizer.
         tokenizer: Its tokenizer, given a folder for files.
-        start: The token that its decoder starts with.
+        start: The token that its decoder starts with; empty for a causal model.
         forced: The token that its labels begin with, and that generation forces.
         targets: Its LoRA targets.
         languages: Source and target.
@@ -45,7 +45,7 @@ class Twin(NamedTuple):
 
     config: Callable[[Any], Any]
     tokenizer: Callable[[Path], Any]
-    start: str
+    start: str = ""
     forced: str | None = None
     targets: str = "q_proj,v_proj"
     languages: tuple[str, str] | None = None
@@ -56,20 +56,26 @@ class Twin(NamedTuple):
         """The command line that trains it."""
         codes = zip(("source_language", "target_language"), self.languages or (), strict=False)
         chosen = [f"model.path={folder}", f"model.lora_targets=[{self.targets}]"]
-        return ["model=tiny_t5", *chosen, *(f"model.{key}={code}" for key, code in codes), "prompt=plain"]
+        return [
+            f"model={'tiny_t5' if self.start else 'tiny_llama'}",
+            *chosen,
+            *(f"model.{key}={code}" for key, code in codes),
+            "prompt=plain",
+        ]
 
 
 def build(name: str, folder: Path) -> list[str]:
     """Write a twin into a folder, once; returns the overrides that train it."""
-    twin = SEQ2SEQ[name]
+    twin = SEQ2SEQ.get(name) or CAUSAL[name]
     if not (folder / "config.json").is_file():
-        from transformers import AutoModelForSeq2SeqLM
+        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+        auto_class = AutoModelForSeq2SeqLM if name in SEQ2SEQ else AutoModelForCausalLM
         folder.mkdir(parents=True)
         tokenizer = twin.tokenizer(folder)
         with torch.random.fork_rng():
             torch.manual_seed(7)
-            model = AutoModelForSeq2SeqLM.from_config(twin.config(tokenizer), dtype=torch.float32)
+            model = auto_class.from_config(twin.config(tokenizer), dtype=torch.float32)
             if hasattr(model, "final_logits_bias"):
                 model.final_logits_bias.normal_(std=0.3)
             if twin.untied:
@@ -234,4 +240,48 @@ SEQ2SEQ = {
         packs=False,
     ),
     "t5gemma": Twin(_t5gemma, _gemma, "<bos>", packs=False),
+}
+
+
+def _causal(kind: str, **options: Any) -> Callable[[Any], Any]:
+    def config(tokenizer: Any) -> Any:
+        import transformers
+
+        size = {
+            name: value for name, value in GEMMA_SIZE.items() if name not in ("query_pre_attn_scalar", "sliding_window")
+        }
+        ids = {"vocab_size": len(tokenizer), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+        return getattr(transformers, f"{kind}Config")(**{**size, **ids, **options})
+
+    return config
+
+
+def _llama(_: Path) -> Any:
+    tokenizer = byte_tokenizer({"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"})
+    tokenizer.chat_template = LLAMA_TEMPLATE
+    return tokenizer
+
+
+ATTENTION = "q_proj,k_proj,v_proj,o_proj"
+GRANITE = {
+    "embedding_multiplier": 12.0,
+    "logits_scaling": 8.0,
+    "residual_multiplier": 0.22,
+    "attention_multiplier": 0.1,
+}
+CAUSAL = {
+    "qwen2": Twin(_causal("Qwen2"), _llama, targets=ATTENTION),
+    "qwen3": Twin(_causal("Qwen3", tie_word_embeddings=True), _llama, targets=ATTENTION),
+    "smollm3": Twin(_causal("SmolLM3", no_rope_layer_interval=2), _llama, targets=ATTENTION),
+    "phi3": Twin(_causal("Phi3", partial_rotary_factor=0.5), _llama, targets="qkv_proj,o_proj"),
+    "mistral": Twin(_causal("Mistral", sliding_window=None), _llama, targets=ATTENTION),
+    "olmo2": Twin(_causal("Olmo2"), _llama, targets=ATTENTION),
+    "granite": Twin(_causal("Granite", tie_word_embeddings=True, **GRANITE), _llama, targets=ATTENTION),
+    "gemma2": Twin(_causal("Gemma2", query_pre_attn_scalar=8, sliding_window=32), _llama, targets=ATTENTION),
+    "gpt_oss": Twin(
+        _causal("GptOss", num_local_experts=4, num_experts_per_tok=2, sliding_window=1024),
+        _llama,
+        targets=ATTENTION,
+        packs=False,
+    ),
 }

@@ -70,12 +70,19 @@ def check_config(config: Any, cfg: Any) -> None:
 
 
 def check_architecture(config: Any) -> None:
-    """Refuse encoder-decoders whose loss is not that of one example and its next tokens.
+    """Refuse weights without a backward pass, and encoder-decoders whose loss is not that of one example and its next tokens.
 
     Raises:
-        UserError: ProphetNet predicts several tokens ahead; experts with a capacity (Switch Transformers, NLLB-MoE) drop
-            tokens depending on the other examples of a batch.
+        UserError: MXFP4 or FP8 weights (gpt-oss as published); ProphetNet predicts several tokens ahead; experts with a
+            capacity (Switch Transformers, NLLB-MoE) drop tokens depending on the other examples of a batch.
     """
+    quantized = getattr(config, "quantization_config", None) or {}
+    method = str(quantized.get("quant_method") if isinstance(quantized, dict) else quantized.quant_method)
+    if method in ("mxfp4", "fp8"):
+        raise UserError(
+            f"model: its weights are in {method.upper()}, whose kernels have no backward pass; load it once with transformers "
+            "(quantization_config=Mxfp4Config(dequantize=True) for gpt-oss), save it, and pass model.path=FOLDER"
+        )
     if not getattr(config, "is_encoder_decoder", False):
         return
     if hasattr(config, "ngram"):

@@ -4,7 +4,7 @@ import pytest
 
 from llmft.config.schema import TrainConfig
 from llmft.config.validate import check
-from llmft.models.architecture_check import architecture_faults, check_config
+from llmft.models.architecture_check import architecture_faults, check_architecture, check_config
 from llmft.models.backbone import load as backbone
 from llmft.utils.errors import UserError
 
@@ -93,3 +93,11 @@ def test_what_a_config_of_an_encoder_decoder_shows(config, override, said, load)
         assert said in str(error.value)
     else:
         check_config(found, cfg)
+
+
+def test_weights_without_a_backward_pass_are_refused():
+    from transformers import GptOssConfig
+
+    check_architecture(GptOssConfig())
+    with pytest.raises(UserError, match="its weights are in MXFP4, whose kernels have no backward pass"):
+        check_architecture(GptOssConfig(quantization_config={"quant_method": "mxfp4"}))

@@ -228,6 +228,8 @@ def _attend(
     """
     from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
+    if kwargs.get("s_aux") is not None:
+        raise NotImplementedError("attention sinks (gpt-oss)")
     length, bias = query.shape[2], kwargs.pop("position_bias", None)
     if bias is not None and bias.shape[-1] == 1:
         bias = None

@@ -1,5 +1,6 @@
 """LoRA matrices next to a model's layers: new ones, or those of an adapter that is trained further."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from llmft.models.peft.lora_recompute import recompute_lora_inputs
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
 from llmft.utils.text import one_line
+
+log = logging.getLogger(__name__)
 
 # Settings that an adapter to continue from must share with the config: name in peft, name in the config.
 SHARED = {"r": "r", "lora_alpha": "alpha", "use_dora": "dora", "use_rslora": "rslora"}
@@ -24,6 +27,12 @@ def attach(model: Any, peft: Any, auto_targets: list[str]) -> Any:
     from transformers.pytorch_utils import Conv1D
 
     names = targets(model, peft.targets, auto_targets)
+    if experts := sum(p.numel() for p in model.parameters() if p.ndim == 3):  # experts of a layer are one parameter
+        log.info(
+            "peft: LoRA adapts %s; %.1fM weights of experts and their routers are frozen",
+            ", ".join(names),
+            experts / 1e6,
+        )
     if peft.adapter:
         check_adapter(peft, names)
     conv1d = any(isinstance(m, Conv1D) for name, m in model.named_modules() if name.rpartition(".")[2] in names)
