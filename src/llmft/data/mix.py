@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from llmft.data.datamodule import InstructionDataModule
-from llmft.data.preprocessing.encode import hash_of
 from llmft.data.preprocessing.read_examples import ExampleReader
+from llmft.data.preprocessing.row_columns import hash_of
 from llmft.data.records import Example, Row
 from llmft.data.sources import Source
 from llmft.utils.errors import UserError

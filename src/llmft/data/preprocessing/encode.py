@@ -3,20 +3,17 @@
 Worker processes import this module and what it needs: neither torch nor Lightning.
 """
 
-import functools
 import gc
-import hashlib
 import multiprocessing
 import os
-import re
 import sys
-import unicodedata
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,11 +29,12 @@ from llmft.data.preprocessing.arrow_store import (
     read_batch,
     writing,
 )
+from llmft.data.preprocessing.row_columns import row_columns
 from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.data.preprocessing.truncation import TooLongError, Truncation
 from llmft.data.records import Example
 from llmft.data.tokenization.codec import Codec, EncodedExample
-from llmft.data.tokenization.template import Prompt
+from llmft.data.tokenization.template import Prompt, PromptTemplate
 from llmft.utils.distributed import end_with_parent
 from llmft.utils.errors import UserError
 from llmft.utils.signals import ignored_in_worker
@@ -47,10 +45,6 @@ W = TypeVar("W")
 SINGLE_PROCESS_ROWS = 4000
 # Batches per process that are submitted ahead, so that no process is idle.
 AHEAD = 4
-# Control characters except line ends and tabs, invisible ones (not those that join letters), private use, U+FFFD.
-ODD = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffd\ue000-\uf8ff]"
-)
 
 
 class EncodedBatch(NamedTuple):
@@ -138,9 +132,14 @@ class Preprocessor:
         """Encode examples."""
         counts, rows, columns, faults = RowCounts("", None), [], [], []
         counts.examples = len(examples)
-        render = self.codec.template.render
-        parts = [[(p, render(p.context, p.tools)) for p in self.codec.parts(example)] for example in examples]
-        self.codec.look_ahead([(prompt, part.reply) for group in parts for part, prompt in group])
+        parts = [self._parts(example) for example in examples]
+        try:
+            self.codec.look_ahead([(prompt, part.reply) for group in parts for part, prompt in group])
+        except UserError:
+            for part, prompt in chain.from_iterable(parts):
+                with _named(part):
+                    self.codec.texts(prompt, part.reply)
+            raise
         for index, group in enumerate(parts):
             kept = 0
             for part, prompt in group:
@@ -157,6 +156,11 @@ class Preprocessor:
         counts.count(rows, self.codec.tokenizer.bos_token_id, self.codec.stop_ids)
         return EncodedBatch(encoded_batch(rows), columns_of(columns), counts, faults)
 
+    def _parts(self, example: Example) -> list[tuple[Example, Prompt]]:
+        """The examples that an example is split into, with their prompts."""
+        with _named(example):
+            return [(part, self.codec.template.render(part.context, part.tools)) for part in self.codec.parts(example)]
+
     def _encode(
         self, example: Example, prompt: Prompt, counts: RowCounts, faults: list[str], *, only: bool
     ) -> tuple[EncodedExample, dict[str, Any]] | None:
@@ -172,14 +176,15 @@ class Preprocessor:
             why = "none of its tokens would be trained"
             _drop(counts, example, "answer", why, "nothing to learn", only=only)
             return None
+        counts.leave_out(_left_out(self.codec.template, example))
         if self.codec.names_control(example):
             counts.count_controls(example, self.codec.template.controls)
         if not (fitted.trimmed or row.cut):
-            return row, {**_columns(example, row), "prompt_tokens": fitted.prompt_tokens}
+            return row, {**row_columns(example, row), "prompt_tokens": fitted.prompt_tokens}
         counts.over["prompt"] += bool(fitted.trimmed)
         counts.over["answer"] += row.cut
         counts.trim(example.place, fitted.trimmed, row.cut, fitted.prompt_tokens, row.answer_length, self.truncation)
-        return row, {**_columns(example, row), "prompt_tokens": fitted.prompt_tokens}
+        return row, {**row_columns(example, row), "prompt_tokens": fitted.prompt_tokens}
 
 
 def _drop(counts: RowCounts, example: Example, field: str, reason: str, why: str, *, only: bool) -> None:
@@ -191,41 +196,23 @@ def _drop(counts: RowCounts, example: Example, field: str, reason: str, why: str
         counts.note(example.place, field, reason, "drop one turn")
 
 
-def _columns(example: Example, row: EncodedExample) -> dict[str, Any]:
-    prompt = "\0".join(f"{turn.role}\1{turn.content}\2{turn.input}" for turn in example.context)
-    exact, normalized = hash_of(prompt), hash_of(_normal(prompt))
-    return {
-        "ids": len(row.input_ids),
-        "labels": 0 if row.joined else len(row.labels),
-        "answer_tokens": row.answer_length,
-        "prompt_characters": sum(len(turn.content) + len(turn.input) for turn in example.context),
-        "answer_characters": len(example.answer),
-        "source": source_hash(example.source),
-        "prompt": exact,
-        "prompt_like": normalized,
-        "row": hash_of(f"{exact}\0{example.answer}"),
-        "row_like": hash_of(f"{normalized}\0{_normal(example.answer)}"),
-        "odd": bool(
-            ODD.search(example.answer) or any(ODD.search(t.content) or ODD.search(t.input) for t in example.context)
-        ),
-        "lost": bool(row.lost),
-    }
+@contextmanager
+def _named(example: Example) -> Iterator[None]:
+    """Say which row a template refuses."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{example.place}: {error}") from None
 
 
-def _normal(text: str) -> str:
-    """A text without differences of case, width and white space."""
-    return " ".join((text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold().split())
-
-
-@functools.lru_cache(4)  # every row needs the name of its set
-def source_hash(name: str) -> int:
-    """As ``hash_of``."""
-    return hash_of(name)
-
-
-def hash_of(text: str) -> int:
-    """A 64-bit hash: among 4 million texts the chance of a collision is 1 in 2 million."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+def _left_out(template: PromptTemplate, example: Example) -> list[str]:
+    """What the prompt template does not write of an example: the schemas of its tools, and the reasoning of its answer."""
+    if not (example.tools or example.reasoning):
+        return []
+    traits = template.for_tools(example.tools).traits
+    found = ["tools"] * (bool(example.tools) and not traits.tools)
+    shown = template.reasoning == "keep" or traits.shows_reasoning(calls=bool(example.tool_calls))
+    return [*found, *["reasoning"] * (bool(example.reasoning) and not shown)]
 
 
 def _map_in_order(pool: ProcessPoolExecutor, method: str, items: Iterable[Any], width: int) -> Iterator[EncodedBatch]:

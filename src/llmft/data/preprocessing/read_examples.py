@@ -152,7 +152,7 @@ def _batched(examples: Iterator[Example]) -> Iterator[list[Example]]:
     characters = 0
     for example in examples:
         batch.append(example)
-        characters += len(example.answer) + sum(len(turn.content) + len(turn.input) for turn in example.context)
+        characters += sum(map(len, example.texts()))
         if len(batch) >= BATCH_ROWS or characters >= BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0

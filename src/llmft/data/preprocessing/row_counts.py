@@ -62,6 +62,7 @@ class RowCounts:
     control_tokens: Counter[str] = field(default_factory=Counter)
     ignored_rows: int = 0
     ignored: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def drop(self, place: str, name: str, reason: str, why: str) -> None:
         """Count and list a dropped row: ``why`` is the short reason that is counted, ``reason`` the full one."""
@@ -77,6 +78,10 @@ class RowCounts:
         """Count the fields of a row that its data set did not read."""
         self.ignored_rows += bool(names)
         self.ignored.update(names)
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Count what the prompt template does not write of a kept row."""
+        self.left_out.update(names)
 
     def trim(self, place: str, parts: Sequence[str], cut: bool, prompt: int, answer: int, budgets: Truncation) -> None:
         """Count and list what was truncated of a kept row: parts of its prompt, and the end of its answer."""
@@ -171,6 +176,7 @@ class RowCounts:
             "lost_characters": lost,
             "without_stop_token": len(self.without_stop),
             "ignored_fields": {"rows": self.ignored_rows, "fields": dict(self.ignored.most_common())},
+            "left_out_by_template": dict(self.left_out),
             "control_tokens_in_text": {"rows": self.control_rows, "tokens": dict(self.control_tokens)},
             "longest": {part: {"tokens": n, "budget": self.budgets.get(part)} for part, n in self.longest.items()},
         }
@@ -188,6 +194,9 @@ class RowCounts:
             names = [name for name, _ in self.ignored.most_common(SHOWN)]
             rest = f" and {len(self.ignored) - SHOWN} more" if len(self.ignored) > SHOWN else ""
             lines.append(f"ignored fields: {', '.join(names)}{rest} (in {self.ignored_rows:,} rows)")
+        if self.left_out:
+            names = ", ".join(f"{name} of {count:,} rows" for name, count in self.left_out.items())
+            lines.append(f"not in the prompt template, so not trained on: {names}")
         if over := ", ".join(f"{n:,} {part}s" for part, n in sorted(self.over.items(), reverse=True) if n):
             lines.append(
                 f"over the budget: {over}, of {self.examples:,} rows; data.too_long decides what happens to them"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from llmft.data.records import Example
+from llmft.data.records import Example, Turn
 from llmft.utils.errors import UserError
 
 
@@ -78,6 +78,12 @@ def split_groups(
     return {name: spread(starts[part], sizes[part]) for name, part in parts.items()}, unused
 
 
+def _shown(turn: Turn) -> str:
+    """A turn as text; one of a text alone as in earlier versions, so that a stream that is resumed keeps its splits."""
+    more = "".join(f", {value!r}" for value in (turn.reasoning, turn.tool_calls) if value)
+    return f"Turn(role={turn.role!r}, content={turn.content!r}, input={turn.input!r}{more})"
+
+
 class HashSplit:
     """Splits the rows of a stream by a hash of the context and the seed, so that equal prompts are in the same split.
 
@@ -95,7 +101,8 @@ class HashSplit:
 
     def split_of(self, example: Example) -> str | None:
         """``train``, ``test``, ``val`` or None."""
-        text = repr((self.seed, example.context)).encode(errors="surrogatepass")
+        context = tuple(map(_shown, example.context))
+        text = f"({self.seed!r}, ({', '.join(context)}{',' * (len(context) == 1)}))".encode(errors="surrogatepass")
         drawn = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) / 2**64
         for name, share in self.shares.items():
             if drawn < share:

@@ -92,6 +92,8 @@ class Codec(PromptTokenizer):
     def with_turns(self, row: EncodedExample, prompt: Prompt, example: Example) -> EncodedExample:  # noqa: ARG002
         """The encoded example with labels on the trained turns of its prompt, and with the weights of all of them."""
         weight = example.weight * example.answer_weight
+        if not weight:
+            return replace(row, labels=[IGNORED] * len(row.labels), supervised=0)
         return row if weight == 1 else replace(row, weights=[weight] * len(row.labels))
 
 

@@ -5,8 +5,8 @@ import pytest
 from rich.console import Console
 
 from llmft.data.preprocessing.audit import Audit, ambiguous, bars, repeated, summary
-from llmft.data.preprocessing.encode import ODD, _normal
 from llmft.data.preprocessing.leakage import leaks
+from llmft.data.preprocessing.row_columns import ODD, _normal
 
 
 def test_lengths_by_hand():

@@ -1,11 +1,14 @@
 """How many rows go where, and which."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.data.preprocessing.split import split_rows, spread
+from llmft.data.preprocessing.split import HashSplit, split_rows, spread
+from llmft.data.records import Example, Turn
 from llmft.utils.errors import UserError
 
 
@@ -51,3 +54,12 @@ def test_every_row_once_and_the_same_for_the_same_seed(rows, val, test, seed):
 def test_the_rows_of_groups():
     assert spread(np.array([4, 0, 9]), np.array([2, 3, 1])).tolist() == [4, 5, 0, 1, 2, 9]
     assert spread(np.array([], int), np.array([], int)).tolist() == []
+
+
+def test_the_split_of_a_plain_turn_is_that_of_earlier_versions():
+    """A stream that is resumed must keep its splits: blake2b of the text that ``repr`` gave of a turn with three fields."""
+    text = "(3, (Turn(role='user', content='Q', input=''),))"
+    share = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) / 2**64
+    example = Example((Turn("user", "Q"),), "A")
+    for below, name in ((1e-6, "train"), (-1e-6, "val")):
+        assert HashSplit({"train": None, "val": share - below, "test": 0}, 3, 9).split_of(example) == name
