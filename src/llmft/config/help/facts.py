@@ -10,12 +10,12 @@ from llmft.config.schema import COMMANDS
 from llmft.config.schema.section import Section, choices, fields_by_key, must, section_of, values_of
 
 # Types that the default or the sentence shows.
-OBVIOUS = ("a string", "a string or null", "true or false", "valid", "a mapping")
+OBVIOUS = ("", "a string", "a string or null", "true or false", "valid", "a mapping")
 LONGEST = 70  # characters of a type in words; longer ones are for error messages
 
 
 class Fact(NamedTuple):
-    """A key in the schema: its sentence, its valid values in words (empty if obvious), and its choices as in YAML."""
+    """A key in the schema: its sentence, its valid values in words, and its choices as in YAML."""
 
     sentence: str
     values: str
@@ -39,7 +39,8 @@ def described(
         if (fact := known.get(key.name)) is None:
             found.append(key)
             continue
-        shown = f" [{fact.values}]" if fact.values and (types or fact.choices) else ""
+        values = fact.values if len(fact.values) <= LONGEST else " | ".join(fact.choices)
+        shown = f" [{values}]" if values not in OBVIOUS and (types or fact.choices) else ""
         found.append(key._replace(comment=f"{fact.sentence}{shown}"))
     return found
 
@@ -102,12 +103,7 @@ def _facts(section: type[Section], node: Mapping[str, Any], above: str) -> Itera
             listed = [as_yaml(choice) for choice in choices(field.annotation)]
             if words.startswith("one of "):
                 words = " | ".join([*listed, *["null"] * words.endswith("null")])
-            elif len(words) > LONGEST:
-                words = " | ".join(listed)
-            yield (
-                name,
-                Fact(field.description or "", "" if words in OBVIOUS else words, listed if len(listed) > 1 else []),
-            )
+            yield name, Fact(field.description or "", words, listed if len(listed) > 1 else [])
 
 
 def as_yaml(value: Any) -> str:

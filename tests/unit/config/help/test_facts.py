@@ -25,12 +25,20 @@ def test_a_fact_is_sentence_type_and_choices(catalog: Catalog):
         "What happens to a row with a missing or invalid field.", "error | drop", ["error", "drop"]
     )
     assert found["data.shuffle"].choices == ["true", "false"]
-    assert found["data.shuffle"].values == ""  # its default shows it
+    assert found["data.shuffle"].values == "true or false"
     assert found["data.batch_size"].values == "a whole number of at least 1"
     assert found["peft.quantise"].choices == ["nf4", "fp4", "int8"]
     assert found["callbacks.unfreezing.unit"].values == "epoch | step | null"
-    assert found["model.dtype"].values == "auto | float32 | bfloat16"  # its words are long
+    assert found["model.dtype"].choices == ["auto", "float32", "bfloat16"]
     assert "data.columns.id" not in found
+
+
+def test_types_in_brackets_unless_the_default_shows_them(catalog: Catalog):
+    keys = [Key(name, "x") for name in ("data.shuffle", "data.batch_size", "model.dtype")]
+    shuffle, size, dtype = facts.described(catalog, "train", keys, {"data": "academic", "model": "gpt2"})
+    assert shuffle.comment == "Shuffle the training examples in every epoch."
+    assert size.comment == "Examples per batch and process. [a whole number of at least 1]"
+    assert dtype.comment.endswith(" [auto | float32 | bfloat16]")  # its words are long
 
 
 def test_the_section_of_an_option_is_found_by_its_keys(catalog: Catalog):
