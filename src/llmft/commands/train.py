@@ -15,6 +15,7 @@ from llmft.config.validate import check
 from llmft.data.preprocessing.cache import remove_stale
 from llmft.estimate import oom_report
 from llmft.models.architecture_check import architecture_faults
+from llmft.models.backbone import load
 from llmft.report.html import write_if_outdated
 from llmft.runs import failure_message
 from llmft.runs.directory import RunDirectory, tidy
@@ -128,6 +129,9 @@ def _resolve_paths(cfg: DictConfig) -> None:
     for group, key in () if cfg.resume else PATHS:
         if (given := cfg[group].get(key)) and user_path(str(given)).is_dir():
             cfg[group][key] = str(user_path(str(given)).resolve())
+    own = [isinstance(cfg.model.get(key), str) for key in ("path", "gguf_file", "sha256")]
+    if all(own) and not load.gguf_file_of(cfg.model):
+        cfg.model.gguf_file = cfg.model.sha256 = None  # of the wheel, but model.path is another
 
 
 def _log_choices(run: RunDirectory, choices: Sequence[Any]) -> None:

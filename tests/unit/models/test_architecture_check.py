@@ -16,6 +16,11 @@ from llmft.utils.errors import UserError
     [
         ("generation.max_new_tokens=4000", "data.max_prompt_tokens=512 + generation.max_new_tokens=4000 = 4512 tokens"),
         ("callbacks.samples.max_new_tokens=4000", "callbacks.samples.max_new_tokens=4000 = 4512 tokens"),
+        (
+            "peft.targets=[lm_head]",
+            "peft.targets: lm_head is a layer of this model, but LoRA of the head is not supported; "
+            "peft=head trains the head itself, and LoRA can have c_attn, c_fc, c_proj",
+        ),
         ("model.lora_targets=[q_proj]", "model.lora_targets: q_proj match no layer of this model"),
         ("model.path=./nowhere/model", "model.path=./nowhere/model: no such folder"),
         ("+generation.temperature=0.5", "generation: "),

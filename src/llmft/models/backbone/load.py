@@ -1,6 +1,7 @@
 """Locate and load a pretrained model and its tokenizer: dtype, attention, train mode and dropout as the config says."""
 
 import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from llmft.utils.cache import cached_folder
 from llmft.utils.errors import UserError
 from llmft.utils.oom import is_out_of_memory
 from llmft.utils.paths import user_path
+from llmft.utils.shell import argument
 from llmft.utils.text import one_line
 
 log = logging.getLogger(__name__)
@@ -53,18 +55,59 @@ def locate(cfg: Any) -> str:
         return str(cached_folder(f"tiny-{rest}-{tiny.INIT_SEED}", lambda folder: tiny.build(rest, folder)))
     if kind == "pypi" and rest:
         return str(gguf.from_wheel(rest, cfg.gguf_file, cfg.sha256, lambda: family_of(cfg).auto_class))
-    folder = user_path(cfg.path)
+    folder, file = user_path(cfg.path), gguf_file_of(cfg)
     if folder.is_dir():
-        if cfg.gguf_file:
-            return str(gguf.from_file(folder / cfg.gguf_file, lambda: family_of(cfg).auto_class))
+        if file:
+            return str(gguf.from_file(folder / file, lambda: family_of(cfg).auto_class))
+        check_is_model(folder, cfg.path)
         return str(folder.resolve())
     if not HUB_ID.match(cfg.path) and "/" in cfg.path:
         raise UserError(f"model.path={cfg.path}: no such folder (looked in {Path.cwd()})")
-    if cfg.gguf_file:
-        raise UserError(
-            f"model.gguf_file={cfg.gguf_file}: needs model.path=FOLDER with that file in it, got {cfg.path}"
-        )
+    if file:
+        raise UserError(f"model.gguf_file={file}: needs model.path=FOLDER with that file in it, got {cfg.path}")
     return cfg.path
+
+
+def gguf_file_of(cfg: Any) -> str | None:
+    """The GGUF file that a model config loads; None if the file is one of a wheel, but ``path`` is a folder or Hub id."""
+    folder, file = user_path(cfg.path), cfg.gguf_file
+    if not file or cfg.path.startswith("pypi:") or (folder / file).is_file():
+        return file
+    if not (cfg.sha256 and "/" in file):
+        return file
+    _log_taken(cfg.path, Path(file).name)
+    return None
+
+
+@cache
+def _log_taken(path: str, file: str) -> None:
+    log.info("model.path=%s: its safetensors are loaded (model.gguf_file=%s belongs to the default path)", path, file)
+
+
+def check_is_model(folder: Path, path: str) -> None:
+    """Refuse the folder of a run or of an adapter as a model, with the keys that take it.
+
+    Args:
+        folder: Exists.
+        path: ``model.path`` as given.
+
+    Raises:
+        UserError: It is no model.
+    """
+    if (folder / "config.json").is_file():
+        return
+    model = folder / "model" if (folder / "run.json").is_file() else folder
+    if (model / "adapter_config.json").is_file():
+        base = untrusted.base_of_adapter(model)
+        of_run = folder if model != folder else folder.parent
+        run = f", or {argument('run', str(of_run))} to answer with it" if (of_run / "run.json").is_file() else ""
+        raise UserError(
+            f"model.path={path}: is an adapter, no complete model; pass {argument('peft.adapter', path)} with the model it was "
+            f"trained on{f' ({base})' if base else ''} to train it further{run}"
+        )
+    if model != folder:
+        model_path = argument("model.path", str(model))
+        raise UserError(f"model.path={path}: is a run; its model is {model_path}, and run= answers with it")
 
 
 def locate_cached(cfg: Any) -> str | None:
@@ -77,7 +120,7 @@ def locate_cached(cfg: Any) -> str | None:
     if kind == "pypi" and rest:
         folder = gguf.folder_of_wheel(cfg.gguf_file, cfg.sha256)
         return str(folder) if folder.is_dir() else None
-    if user_path(cfg.path).is_dir() and cfg.gguf_file:
+    if user_path(cfg.path).is_dir() and gguf_file_of(cfg):
         return None  # its name in the cache is its digest
     path = locate(cfg)
     if Path(path).is_dir():

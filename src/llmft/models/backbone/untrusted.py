@@ -41,6 +41,15 @@ def check_model(folder: Path, *, code: bool) -> None:
             raise UserError(f"{folder / INDEX}: {part[:100]!a} is no safetensors file of this folder")
 
 
+def base_of_adapter(folder: Path) -> str:
+    """The model that an adapter was trained on, as its config names it; empty if it does not.
+
+    Raises:
+        UserError: The config is no JSON object.
+    """
+    return str(_object(folder / "adapter_config.json").get("base_model_name_or_path") or "")
+
+
 def check_loaded(path: str, info: Mapping[str, Any]) -> None:
     """Refuse a model whose files lack weights; transformers initializes those at random.
 

@@ -107,6 +107,11 @@ def targets(model: Any, wanted: Any, auto_targets: list[str]) -> list[str]:
         return sorted(layers)
     names = list(auto_targets) if wanted == "auto" else [wanted] if isinstance(wanted, str) else list(wanted)
     missing = [name for name in names if name not in layers]
+    if "lm_head" in missing:
+        raise UserError(
+            "peft.targets: lm_head is a layer of this model, but LoRA of the head is not supported; peft=head trains the head "
+            f"itself, and LoRA can have {', '.join(sorted(layers))}"
+        )
     if missing:
         key = "model.lora_targets" if wanted == "auto" else "peft.targets"
         raise UserError(f"{key}: {', '.join(missing)} match no layer of this model; it has {', '.join(sorted(layers))}")
