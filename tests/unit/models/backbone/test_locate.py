@@ -33,7 +33,7 @@ def test_a_gguf_file_that_is_named_is_needed(located, load, tmp_path):
     (tmp_path / "x.gguf").touch()
     overrides = ("model=smollm2_135m", f"model.path={tmp_path}", "model.gguf_file=x.gguf")
     assert gguf_file_of(load(*overrides).model) == "x.gguf"
-    assert gguf_file_of(load("model=smollm2_135m").model).endswith("Q4_1.gguf")
+    assert str(gguf_file_of(load("model=smollm2_135m").model)).endswith("Q4_1.gguf")
 
 
 @pytest.mark.parametrize("model", ["smollm2_135m", "tiny_gpt2"])
