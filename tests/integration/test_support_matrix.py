@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from llmft import Run, UserError, train
-from llmft.config.schema import TrainConfig
+from llmft.config.schema import COMMANDS
 from llmft.config.validate import check
 from llmft.models.architecture_check import architecture_faults
 from llmft.models.backbone import tiny
@@ -84,10 +84,10 @@ def line(tmp_path_factory):
     return words
 
 
-def messages(cfg: Any) -> set[str]:
+def messages(cfg: Any, command: str = "train") -> set[str]:
     """What the checks before a training say."""
     try:
-        check(cfg, TrainConfig, architecture=architecture_faults)
+        check(cfg, COMMANDS[command], architecture=architecture_faults)
     except UserError as error:
         head, *faults = str(error).split("\n  - ")
         return set(faults) or {head}
@@ -108,6 +108,13 @@ def gpu(monkeypatch):
 @pytest.mark.parametrize("setting", slow(REFUSED, fast=FAST_REFUSED))
 def test_a_refused_setting_is_refused_with_its_messages(setting, line, load):
     assert messages(load(*line(setting))) == expected(setting)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_estimate_refuses_what_a_training_would(line, load):
+    setting = Setting("T5", "unfreezing", "packed", "16-mixed", "FSDP on CPUs")
+    assert messages(load(*line(setting), command="estimate"), "estimate") == expected(setting)
+    assert len(expected(setting)) == 4
 
 
 @pytest.mark.slow

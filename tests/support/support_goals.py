@@ -72,7 +72,7 @@ GOALS = (
     Goal("Full weights that need no peft", "export run=my-run to=my-model"),
     Goal("One archive with checksums", "export run=my-run to=my-model.zip zip=true"),
     Goal(
-        "Onto the Hub",
+        "Onto the Hub (tested against a stand-in for its API)",
         "export run=my-run hub=owner/name",
         "tests/integration/commands/test_export.py::test_a_command_pushes_what_it_checked",
     ),
