@@ -65,7 +65,7 @@ class Samples(pl.Callback):
         if is_sharded(trainer.strategy):  # rank 0 does not have the full model; commands/train.py logs that
             return
         self.last_step = trainer.global_step
-        answers = self.generator.answers([example.context for example in self.examples])
+        answers = self.generator.answers([e.context for e in self.examples], [e.tools for e in self.examples])
         with self.file.open("a", encoding="utf-8") as out:
             for example, answer in zip(self.examples, answers, strict=True):
                 question = example.context[-1].message()["content"]

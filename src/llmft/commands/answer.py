@@ -35,12 +35,12 @@ def main(cfg: DictConfig) -> None:
     if cfg.output and user_path(cfg.output).suffix not in ENDINGS:
         raise UserError(f"output={cfg.output}: must end in {', '.join(ENDINGS)}")
     questions = _questions(cfg)
-    if not all(turn.content.strip() for example in questions for turn in example.context):
+    if not all(turn.content.strip() for example in questions for turn in example.context if turn.role == "user"):
         raise UserError("question: must not be blank")
     generator, system = load_generator(cfg)
     examples = [example.with_system(cfg.system or system) for example in questions]
     codec = generator.codec
-    generator.check_positions([codec.prompt_ids(codec.template.render(example.context)) for example in examples])
+    generator.check_positions([codec.prompt_ids(codec.template.render(e.context, e.tools)) for e in examples])
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     if cfg.output:
         _write_file(cfg, generator, examples, console)
@@ -57,7 +57,7 @@ def main(cfg: DictConfig) -> None:
 def _write_file(cfg: DictConfig, generator: Generator, examples: Sequence[Example], console: Console) -> None:
     """Write answers while they are generated; existing ones are kept."""
     model, settings = _model(cfg), _settings(generator)
-    keys = [key_of(model, settings, cfg.compare, [turn.message() for turn in e.context]) for e in examples]
+    keys = [key_of(model, settings, cfg.compare, [*(t.message() for t in e.context), *e.tools]) for e in examples]
     bases = ("base_answer", "base_ended") if cfg.compare else ()
     file = AnswerFile(cfg.output, ("id", "question", "answer", "ended", *bases, "key"))
     done = file.finished(keys)
@@ -96,7 +96,7 @@ def _rows(
 
 
 def _generate(generator: Generator, chunk: Sequence[Example]) -> list[dict[str, Any]]:
-    answers = generator.answers([example.context for example in chunk])
+    answers = generator.answers([example.context for example in chunk], [example.tools for example in chunk])
     return [
         {
             "id": example.id,

@@ -1,7 +1,8 @@
 """Prompts -> answers in batches: the samples in training, the end table, ``evaluate`` and ``answer``."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, repeat
 from typing import Any
 
 from llmft.data.batching.sampler import length_batches
@@ -66,14 +67,18 @@ class Generator:
         """The GenerationConfig of these settings, as it is exported with the model."""
         return generation_config(self.model, self.codec, self.settings)
 
-    def answers(self, contexts: Sequence[Sequence[Turn]]) -> list[Answer]:
+    def answers(self, contexts: Sequence[Sequence[Turn]], tools: Iterable[Sequence[str]] = ()) -> list[Answer]:
         """An answer for each context, in order.
+
+        Args:
+            contexts: The turns before each answer.
+            tools: The tools of each context, as ``Example.tools``; of those that have none left, none.
 
         Raises:
             UserError: A prompt and its answer would need more positions than the model has.
         """
-        template = self.codec.template
-        return self.continued([self.codec.prompt_ids(template.render(context)) for context in contexts])
+        render, tools = self.codec.template.render, chain(tools, repeat(()))
+        return self.continued([self.codec.prompt_ids(render(*both)) for both in zip(contexts, tools, strict=False)])
 
     def continued(self, prompts: Sequence[Sequence[int]]) -> list[Answer]:
         """An answer for each prompt's ids, in order; batches hold prompts of similar length.
