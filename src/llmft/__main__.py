@@ -26,6 +26,7 @@ COMMANDS = {
     "replay": "llmft.commands.replay",
     "export": "llmft.commands.export",
     "restore": "llmft.commands.restore",
+    "schema": "llmft.commands.schema",
 }
 # Hydra's flags that print something instead of running the command.
 INFO_FLAGS = ("--hydra-help", "--cfg", "-c", "--info", "-i")

@@ -1,6 +1,7 @@
 """Read options of the config groups in ``conf/`` without Hydra."""
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -22,11 +23,50 @@ def matching_config(group: str, key: str, value: object) -> DictConfig:
     return OmegaConf.create({})
 
 
+def group_files() -> dict[str, list[Path]]:
+    """The files of each group (``model``, ``hydra/launcher``), templates such as ``_base`` first."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted(conf_dir().rglob("*.yaml")):
+        if file.parent != conf_dir():
+            found.setdefault(file.parent.relative_to(conf_dir()).as_posix(), []).append(file)
+    return found
+
+
+def group_values(group: str) -> dict[str, Any]:
+    """The value of each key of a group where all files that introduce it agree; ``_target_`` is a list, of all options."""
+    values: dict[str, list[Any]] = {}
+    targets = []
+    for file in group_files()[group]:
+        option = _load(group, file.stem)
+        inherited = {key for parent in _parents(_read(group, file.stem)) for key in _load(group, parent)}
+        for key in option.keys() - inherited:
+            values.setdefault(key, []).append(option[key])
+        targets.append(option.get("_target_"))
+    agreed = {key: found[0] for key, found in values.items() if all(value == found[0] for value in found)}
+    return agreed | {"_target_": [target for target in dict.fromkeys(targets) if target]}
+
+
+def command_config(command: str) -> dict[str, Any]:
+    """The keys of a command outside of its groups."""
+    return {key: value for key, value in _load("", command).items() if key != "hydra"}
+
+
 @cache
 def _load(group: str, option: str) -> dict[str, Any]:
-    cfg = OmegaConf.load(conf_dir() / group / f"{option}.yaml")
-    assert isinstance(cfg, DictConfig)
-    parents = [p for p in cfg.pop("defaults", []) if isinstance(p, str) and p != "_self_" and "@" not in p]
-    merged = OmegaConf.merge(*(_load(group, parent) for parent in parents), cfg)
+    cfg = _read(group, option)
+    parents = [_load(group, parent) for parent in _parents(cfg)]
+    merged = OmegaConf.merge(*parents, {key: value for key, value in cfg.items() if key != "defaults"})
     plain: Any = OmegaConf.to_container(merged)
     return plain
+
+
+def _read(group: str, option: str) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{option}.yaml"))
+    return plain
+
+
+def _parents(cfg: dict[str, Any]) -> list[str]:
+    """The files of the same group that a file builds on."""
+    return [
+        entry for entry in cfg.get("defaults", []) if isinstance(entry, str) and entry != "_self_" and "@" not in entry
+    ]

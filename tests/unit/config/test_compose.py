@@ -8,7 +8,9 @@ from llmft.config.compose import composition_faults
 from llmft.config.paths import conf_dir
 from tests.conftest import composed
 
-GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir() and folder.name != "hydra")
+GROUPS = sorted(
+    folder.name for folder in conf_dir().iterdir() if folder.is_dir() and folder.name not in ("hydra", ".schema")
+)
 # What the other commands have of these groups.
 COMMANDS_OF = {
     "model": ("preview", "answer", "chat", "serve"),

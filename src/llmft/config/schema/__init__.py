@@ -14,6 +14,7 @@ from llmft.config.schema.commands import (
     ReportConfig,
     RestoreConfig,
     RunOrModel,
+    SchemaConfig,
     ServeConfig,
     TrainConfig,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "ReportConfig",
     "RestoreConfig",
     "RunOrModel",
+    "SchemaConfig",
     "Section",
     "ServeConfig",
     "TrainConfig",

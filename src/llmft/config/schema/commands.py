@@ -231,6 +231,12 @@ class RestoreConfig(Command):
     restore: RestoreKeys
 
 
+class SchemaConfig(Command):
+    """Write JSON Schemas of the YAML files, with which editors complete and check them."""
+
+    to: Text | None = Field(description="A folder; schemas that it already holds are replaced.")
+
+
 COMMANDS: dict[str, type[Command]] = {
     "train": TrainConfig,
     "preview": PreviewConfig,
@@ -243,6 +249,7 @@ COMMANDS: dict[str, type[Command]] = {
     "export": ExportConfig,
     "replay": ReplayConfig,
     "restore": RestoreConfig,
+    "schema": SchemaConfig,
 }
 
 

@@ -58,7 +58,17 @@ def _not_null(value: Any) -> Any:
     return value
 
 
-NOT_NULL = BeforeValidator(_not_null)
+class NotNull(BeforeValidator):
+    """Refuses null, in JSON Schemas too."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        """Pydantic's hook."""
+        found = handler(core)
+        parts = [part for part in found["anyOf"] if part != {"type": "null"}]
+        return parts[0] if len(parts) == 1 else {"anyOf": parts}
+
+
+NOT_NULL = NotNull(_not_null)
 T = TypeVar("T")
 # A key that only some options of a group have: None where it is absent, but it cannot be set to null.
 Absent = Annotated[T | None, NOT_NULL]
@@ -112,11 +122,16 @@ def fields_by_key(section: type[Section]) -> dict[str, FieldInfo]:
     return {key_of(name, field): field for name, field in section.model_fields.items()}
 
 
+def adapter(field: FieldInfo) -> TypeAdapter[Any]:
+    """Validates a value of a key by itself."""
+    annotation: Any = field.annotation
+    return TypeAdapter(Annotated[annotation, *field.metadata] if field.metadata else annotation)
+
+
 def accepts(field: FieldInfo, value: object) -> bool:
     """Whether a value of a key is valid by itself."""
     try:
-        annotated: Any = Annotated[field.annotation, *field.metadata]
-        TypeAdapter(annotated).validate_python(value, strict=True)
+        adapter(field).validate_python(value, strict=True)
     except ValidationError:
         return False
     return True

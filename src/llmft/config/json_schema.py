@@ -1,0 +1,240 @@
+"""JSON Schemas of the config, rendered from its pydantic models: for editors, and for a complete config.
+
+There are two renderings. In that of a YAML file nothing is required, and Hydra's ``defaults``, ``???`` and ``${...}`` are
+accepted; the models of a union are merged into one object, since editors complete best so. In that of a complete config,
+such as the ``config.yaml`` of a run, all keys are required.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args
+
+from pydantic.fields import FieldInfo
+
+from llmft.config.groups import command_config, group_files, group_values
+from llmft.config.schema import COMMANDS, Section
+from llmft.config.schema.callbacks import KNOWN, Callback, Logger
+from llmft.config.schema.generation import Generation
+from llmft.config.schema.section import adapter, fields_by_key, sections_of, values_of
+from llmft.utils.files import atomic_write
+
+Json = dict[str, Any]
+DRAFT = "http://json-schema.org/draft-07/schema#"
+REFERENCE = {"$ref": "#/$defs/reference"}
+DEFINITIONS = {
+    "reference": {"type": "string", "pattern": r"\$\{.+\}|^\?\?\?$"},
+    "defaults": {
+        "description": "Hydra's defaults list: files that this one builds on, and options of other groups.",
+        "type": "array",
+        "items": {
+            "anyOf": [
+                {"type": "string", "pattern": r"^(optional )?[\w./@-]+$"},
+                {
+                    "type": "object",
+                    "maxProperties": 1,
+                    "additionalProperties": False,
+                    "patternProperties": {
+                        r"^(optional |override )*/?[\w/]+(@[\w.]+)?$": {"type": ["string", "boolean", "array", "null"]}
+                    },
+                },
+            ]
+        },
+    },
+}
+BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+# Groups whose files set keys of other groups (``# @package _global_``).
+GLOBAL = ("experiment", "debug")
+
+
+def schemas() -> dict[str, Json]:
+    """All JSON Schemas by their file name without ``.json``.
+
+    There is one for each group (``data``), one for the YAML file of each command (``train``), ``experiment`` for files that
+    set keys of several groups, ``hydra`` for options of Hydra's own groups, and one for the complete config of each command
+    (``complete/train``).
+    """
+    train = fields_by_key(COMMANDS["train"]) | fields_by_key(COMMANDS["serve"])
+    groups = [group for group in group_files() if group not in GLOBAL and "/" not in group]
+    found = {group: _file(_value(train[group], group_values(group))) for group in groups}
+    for name, command in COMMANDS.items():
+        found[name] = _file(_object([command], _values(name)) | {"description": _sentence(command)}, hydra=True)
+        complete = _object([command], {}, complete=True) | {"description": f"{_sentence(command)} The complete config."}
+        found[f"complete/{name}"] = {"$schema": DRAFT, **complete}
+    found["experiment"] = found["train"] | {"description": "Settings of a training, of any group."}
+    found["hydra"] = _file({"type": "object", "description": "Arguments of a launcher or a sweeper."})
+    return found
+
+
+def write(found: Mapping[str, Json], folder: Path) -> None:
+    """Write schemas to ``NAME.json`` in a folder."""
+    for name, schema in found.items():
+        file = folder / f"{name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(file, f"{json.dumps(schema, indent=0, ensure_ascii=False)}\n")
+
+
+def _file(shape: Json, *, hydra: bool = False) -> Json:
+    """The schema of a YAML file, with the keys that Hydra reads."""
+    own = shape.get("properties", {}) | {"defaults": {"$ref": "#/$defs/defaults"}}
+    if hydra:
+        own["hydra"] = {"type": "object", "description": "Hydra's own config, such as hydra.sweeper.params."}
+    return {"$schema": DRAFT, **shape, "properties": own, "$defs": DEFINITIONS}
+
+
+def _values(command: str) -> Json:
+    """The defaults of a command's keys, and of the groups that it has."""
+    groups = [group for group in fields_by_key(COMMANDS[command]) if group in group_files()]
+    return {group: group_values(group) for group in groups} | command_config(command)
+
+
+def _sentence(section: type[Section]) -> str:
+    return " ".join((section.__doc__ or "").split())
+
+
+def _object(kinds: Sequence[type[Section]], values: Mapping[str, Any], *, complete: bool = False) -> Json:
+    """The keys of some sections in one object; ``values`` are the defaults, by key."""
+    fields: dict[str, list[FieldInfo]] = {}
+    for kind in kinds:
+        for key, field in fields_by_key(kind).items():
+            fields.setdefault(key, []).append(field)
+    properties = {key: _key(key, found, values, complete=complete) for key, found in fields.items()}
+    shape = {"type": "object", "properties": properties, "additionalProperties": False}
+    if complete:
+        everywhere = [key for key, found in fields.items() if len(found) == len(kinds)]
+        shape["required"] = [key for key in everywhere if fields[key][0].is_required()]
+    return shape | _further_keys(kinds, values, properties, complete=complete)
+
+
+def _further_keys(
+    kinds: Sequence[type[Section]], values: Mapping[str, Any], properties: Json, *, complete: bool
+) -> Json:
+    """Which keys besides the fields an object may have: arguments of its class, or settings of ``GenerationConfig``.
+
+    A class of the user's own may have any; the arguments of shipped ones are known.
+    """
+    if kinds[0].model_config.get("extra") != "allow":
+        return {}
+    if complete:
+        return {"additionalProperties": True}
+    if issubclass(kinds[0], Generation):
+        from transformers import GenerationConfig  # takes a second
+
+        settings = sorted(name for name in vars(GenerationConfig()) if not name.startswith("_"))
+        more = {"description": "A setting of transformers' GenerationConfig."}
+        return {"properties": dict.fromkeys(settings, more) | properties}
+    targets = ["???", *values.get("_target_", [])]
+    known, anything = _arguments(targets)
+    if anything:
+        return {"additionalProperties": True, "properties": known | properties}
+    names = {"propertyNames": {"enum": sorted({*known, *properties, "defaults"})}}
+    shipped = {"if": {"properties": {"_target_": {"enum": targets}}}, "then": names}
+    return {"additionalProperties": True, "properties": known | properties, **shipped}
+
+
+def _arguments(targets: Iterable[str]) -> tuple[Json, bool]:
+    """Arguments of classes of other packages, each with a description, and whether one of them takes any argument."""
+    import inspect
+
+    from hydra.utils import get_object
+
+    known, anything = {}, False
+    for target in targets:
+        if target.startswith("llmft.") or target == "???":
+            continue  # all of them are fields
+        parameters = inspect.signature(get_object(target)).parameters
+        anything |= any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+        known |= {name: {"description": f"Argument of {target}."} for name in parameters if name[0] != "_"}
+    return known, anything
+
+
+def _key(key: str, fields: Sequence[FieldInfo], values: Mapping[str, Any], *, complete: bool) -> Json:
+    """The schema of a key that one or more sections have."""
+    default = values.get(key)
+    shapes = [_value(field, default, complete=complete) for field in fields]
+    shape = _either([s for i, s in enumerate(shapes) if s not in shapes[:i]])
+    if not complete and not _accepts_references(shape):
+        shape = _either([shape, REFERENCE])
+    about: Json = {"description": d} if (d := fields[0].description) else {}
+    if (
+        not complete
+        and key in values
+        and default != "???"
+        and not key.startswith("_")
+        and not isinstance(default, dict)
+    ):
+        about["default"] = default
+    return about | shape
+
+
+def _value(field: FieldInfo, default: Any, *, complete: bool = False) -> Json:
+    """The schema of the values of a field."""
+    inner = values_of(field.annotation)
+    values = default if isinstance(default, dict) else {}
+    if inner is not None:
+        return _mapping(inner, values, complete=complete)
+    if kinds := list(dict.fromkeys(sections_of(field.annotation).values())):
+        shape = _object(kinds, values, complete=complete) | {"description": _sentence(kinds[0])}
+        return _either([shape, {"type": "null"}]) if NoneType in get_args(field.annotation) else shape
+    plain = adapter(field).json_schema()
+    return _tidy(plain, plain.get("$defs", {}))
+
+
+def _mapping(inner: Any, values: Mapping[str, Any], *, complete: bool) -> Json:
+    """The schema of a mapping of names to sections, such as ``callbacks``: by name those that conf/ has."""
+    kinds = list(dict.fromkeys(sections_of(inner).values()))
+    if not issubclass(kinds[0], Callback | Logger):
+        shape = _object(kinds, {}, complete=complete)
+        return {"type": "object", "additionalProperties": _either([shape, {"type": "null"}])}
+    named = {}
+    for name, node in values.items():
+        if name != "_target_":
+            kind = KNOWN.get(node["_target_"], kinds[0])
+            shape = _object([kind], node | {"_target_": [node["_target_"]]}, complete=complete)
+            named[name] = _either([shape | {"description": _sentence(kind)}, {"type": "null"}])
+    other = {"type": ["object", "null"], "required": ["_target_"]}
+    return {"type": "object", "properties": named, "additionalProperties": other}
+
+
+def _tidy(node: Any, definitions: Json) -> Any:
+    """A schema of pydantic without references, titles and defaults, and with the bounds of unions as JSON Schema has them."""
+    if isinstance(node, list):
+        return [_tidy(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        return _tidy(definitions[node["$ref"].rpartition("/")[2]], definitions)
+    found = {}
+    for key, value in node.items():
+        if key == "properties":
+            found[key] = {name: _tidy(child, definitions) for name, child in value.items()}
+        elif key in BOUNDS or key in BOUNDS.values():
+            if not isinstance(value, float) or value < 1e308:
+                found[BOUNDS.get(key, key)] = value
+        elif key not in ("title", "default", "$defs", "anyOf", "oneOf"):
+            found[key] = _tidy(value, definitions)
+    parts = _tidy(node.get("anyOf", node.get("oneOf", [])), definitions)
+    if {"type": "number"} in parts:
+        parts.remove({"type": "integer"})
+    return _either(parts) | found if parts else found
+
+
+def _either(shapes: Sequence[Json]) -> Json:
+    """A schema that accepts what one of these accepts; a description is that of the first."""
+    parts = [
+        part for shape in shapes for part in (shape["anyOf"] if set(shape) <= {"anyOf", "description"} else [shape])
+    ]
+    if len(parts) == 1:
+        return dict(parts[0])
+    return {"anyOf": [part for number, part in enumerate(parts) if part not in parts[:number]]}
+
+
+def _accepts_references(shape: Json) -> bool:
+    """Whether a schema accepts any string, and so ``${...}`` and ``???`` too."""
+    parts = shape.get("anyOf", [shape])
+    return any(p.get("type") == "string" and not {"enum", "const"} & set(p) and _any_text(p) for p in parts)
+
+
+def _any_text(shape: Json) -> bool:
+    return shape.get("pattern") in (None, r"^[^\x00]+$")
