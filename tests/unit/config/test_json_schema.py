@@ -114,7 +114,7 @@ def test_a_defaults_list_with_a_misspelt_word_fails():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_complete_schema_accepts_a_composed_config_and_misses_its_keys(command, rendered, load):
     schema = rendered[f"complete/{command}"]
-    config = OmegaConf.to_container(load(command=command), resolve=True)
+    config: Any = OmegaConf.to_container(load(command=command), resolve=True)
     assert [str(error) for error in Draft7Validator(schema).iter_errors(config)] == []
     for key in config:
         missing = {name: value for name, value in config.items() if name != key}

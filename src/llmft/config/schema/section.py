@@ -125,7 +125,9 @@ def fields_by_key(section: type[Section]) -> dict[str, FieldInfo]:
 def adapter(field: FieldInfo) -> TypeAdapter[Any]:
     """Validates a value of a key by itself."""
     annotation: Any = field.annotation
-    return TypeAdapter(Annotated[annotation, *field.metadata] if field.metadata else annotation)
+    if field.metadata:
+        annotation = Annotated[annotation, *field.metadata]
+    return TypeAdapter(annotation)
 
 
 def accepts(field: FieldInfo, value: object) -> bool:
