@@ -1,4 +1,4 @@
-"""``python docs/make_reference.py`` writes docs/reference.md: options, defaults of conf/, types and sentences of the schema."""
+"""``python docs/make_reference.py`` writes docs/reference.md from conf/ (options, defaults) and the schema (types, sentences)."""
 
 import re
 import sys

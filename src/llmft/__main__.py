@@ -65,7 +65,6 @@ def run_command(arguments: Sequence[str]) -> int:
     from llmft.config.cli_args import check_command_line, check_flags, check_output, resumed_dir, split_flags
     from llmft.config.override_text import quoted
     from llmft.data.sources.format_hint import options_for
-    from llmft.sweep.precheck import check_sweep
 
     # conf/hydra defines options of plugins under their own names, with all keys
     warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema.*", category=UserWarning)
@@ -83,6 +82,8 @@ def run_command(arguments: Sequence[str]) -> int:
             check_command_line(command, rest, multirun=multirun, data_hint=options_for)
         if not given & set(INFO_FLAGS):
             if multirun:
+                from llmft.sweep.precheck import check_sweep  # with the schema, which --cfg does not need
+
                 check_sweep(command, rest)
             check_output(rest)
         rest += resumed_dir(rest)
