@@ -14,8 +14,10 @@ from llmft.config.schema import TrainConfig
 from llmft.config.validate import check
 from llmft.data.preprocessing.cache import remove_stale
 from llmft.estimate import oom_report
+from llmft.export.license import base_model_license
 from llmft.models.architecture_check import architecture_faults
 from llmft.models.backbone import load
+from llmft.models.backbone.auto import resolve_targets
 from llmft.report.html import write_if_outdated
 from llmft.runs import failure_message
 from llmft.runs.directory import RunDirectory, tidy
@@ -56,6 +58,7 @@ def main(cfg: DictConfig) -> float | None:
     try:
         log_to(run.path / "log.txt")
         _log_choices(run, choices)
+        _log_model(cfg)
         return train_and_record(cfg, run)
     finally:
         run.release()
@@ -113,6 +116,7 @@ def _checked(cfg: DictConfig, overrides: Sequence[str], *, is_sweep: bool) -> tu
             run.release()
         raise
     choices = auto_values.resolve_auto(cfg)
+    resolve_targets(cfg)
     start = RunDirectory.resume(path, cfg) if cfg.resume else RunDirectory.start(path, cfg, overrides)
     return start, choices
 
@@ -139,6 +143,19 @@ def _log_choices(run: RunDirectory, choices: Sequence[Any]) -> None:
         log.info("performance: %s=%s (%s)", key, str(value).lower() if isinstance(value, bool) else value, why)
     if choices:  # a resumed run has resolved values
         run.update(performance=[choice._asdict() for choice in choices])
+
+
+def _log_model(cfg: DictConfig) -> None:
+    """What ``model=auto`` found, and what it cannot know."""
+    if cfg.model.name != "auto":
+        return
+    license_id = cfg.model.license or base_model_license(cfg.model)
+    log.info(
+        "model=auto: family %s (config.json); LoRA targets %s (linear layers of its attention); license %s",
+        cfg.model.family,
+        ", ".join(cfg.model.lora_targets),
+        license_id or "not known: set model.license, which goes into the model card",
+    )
 
 
 def _tidy_finished(cfg: DictConfig) -> float | None:

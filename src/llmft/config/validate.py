@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
+from llmft.config.auto_model import resolve_model
 from llmft.config.schema import COMMANDS, RULES, Command, Section, overlaps
 from llmft.config.target_allowlist import allowed_targets, code_faults, resolver_faults, target_faults
 from llmft.config.typed import Typed, typed
@@ -35,6 +36,7 @@ def check_early(cfg: DictConfig, command: str, overrides: Sequence[str]) -> None
         return
     if any(resolver_faults(cfg, allowed_targets(overrides))):  # the typed form would resolve these values
         return
+    resolve_model(cfg)
     found = typed(cfg, COMMANDS[command])
     faults = [*found.messages, *_rule_faults(found, imports=False)]
     keys = (*NEEDS_LIBRARIES, *(key for rule in RULES if rule.imports for key in rule.keys))
@@ -76,6 +78,7 @@ def check(
     allow = (*allow, *allowed_targets())
     if not_allowed := list(resolver_faults(cfg, allow)):  # the typed form would resolve these values
         checked([*not_allowed, *target_faults(cfg, allow)])
+    resolve_model(cfg)
     found = typed(cfg, schema)
     faults = [*found.messages, *_rule_faults(found)]
     targets = [*target_faults(cfg, allow, models=models), *code_faults(cfg, allow)]

@@ -16,7 +16,7 @@ def base_model_license(model: DictConfig) -> str | None:
     shipped = conf_dir() / "model" / f"{model.name}.yaml"
     if shipped.is_file():
         known: Any = OmegaConf.load(shipped)
-        if known.path == model.path:
+        if not OmegaConf.is_missing(known, "path") and known.path == model.path:
             return OmegaConf.select(known, "license")
     card = user_path(str(model.path)) / "README.md"
     return card_license(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None

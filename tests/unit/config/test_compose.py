@@ -70,7 +70,7 @@ def test_every_command_has_a_config():
         ("trainer.max_epoch=4", "Did you mean trainer.max_epochs=4?"),
         ("optim.zzz=4", "optim.zzz: no such key. Available: optim.lr, optim.weight_decay, optim.betas, optim.fused"),
         ("model=tiny_gpt", "model=tiny_gpt: no such option. Did you mean model=tiny_gpt2?"),
-        ("model=zzz", "model=zzz: no such option. Available: bart_base, "),
+        ("model=zzz", "model=zzz: no such option. Available: auto, bart_base, "),
         ("scheduler=linar", "Did you mean scheduler=linear?"),
     ],
 )

@@ -105,6 +105,8 @@ def targets(model: Any, wanted: Any, auto_targets: list[str]) -> list[str]:
     layers -= {"lm_head"}
     if wanted == "all-linear":
         return sorted(layers)
+    if wanted == "auto" and list(auto_targets) == ["auto"]:
+        return attention_layers(model) or sorted(layers)
     names = list(auto_targets) if wanted == "auto" else [wanted] if isinstance(wanted, str) else list(wanted)
     missing = [name for name in names if name not in layers]
     if "lm_head" in missing:
@@ -116,6 +118,20 @@ def targets(model: Any, wanted: Any, auto_targets: list[str]) -> list[str]:
         key = "model.lora_targets" if wanted == "auto" else "peft.targets"
         raise UserError(f"{key}: {', '.join(missing)} match no layer of this model; it has {', '.join(sorted(layers))}")
     return names
+
+
+def attention_layers(model: Any) -> list[str]:
+    """The names of the linear layers that only occur in attention modules, for ``model=auto``; none without attention (Mamba)."""
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
+    inside, outside = set(), set()
+    for path, module in model.named_modules():
+        if isinstance(module, (Linear, Conv1D)):
+            parent, _, name = path.rpartition(".")
+            attends = any(word in parent.rpartition(".")[2].lower() for word in ("attn", "attention"))
+            (inside if attends else outside).add(name)
+    return sorted(inside - outside)
 
 
 def _load(model: Any, folder: Path) -> None:
