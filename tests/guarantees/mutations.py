@@ -60,13 +60,13 @@ FAULTS = [
     Fault("absolute positions go on in the next packed example", "models/attention/restart_positions.py", "positions_in_rows(rows).masked_fill(rows < 0, 0)",
           "torch.arange(rows.shape[1]).expand_as(rows)", f"{ENCODER_DECODERS} -k bart"),
     Fault("final_logits_bias is left out", "models/loss.py", "    if not isinstance(added, Tensor):", "    if added is not None or head.bias is not None:", f"{ENCODER_DECODERS} -k marian"),
-    Fault("labels do not begin with the language code", "data/tokenization/codec.py", "[*self.target_frame.forced, *target]", "target", f"{ENCODER_DECODERS} -k nllb"),
+    Fault("labels do not begin with the language code", "data/tokenization/codec.py", "[*self.target_frame.forced, *target, self.stop_id]", "[*target, self.stop_id]", f"{ENCODER_DECODERS} -k nllb"),
     Fault("an example predicts the next example's first token", "models/causal.py", "row_starts(batch[\"rows\"])[:, 1:]", "row_starts(batch[\"rows\"])[:, 1:] & False",
           f"{HERE}/test_packing_changes_nothing.py -k all_trained"),
     Fault("packing is not checked", "training/fit.py", "        difference = parts.module.forward_pass.check_packing(rows, data.pad_id)", "        difference = 0.0",
           f"{HERE}/test_packing_changes_nothing.py -k refuses", 7),
     # 4 batching
-    Fault("means of batches are averaged", "models/loss.py", "        self.nats += nats.detach().cpu().double()\n        self.tokens += tokens.cpu()",
+    Fault("means of batches are averaged", "models/loss.py", "        self.nats += nats.detach().cpu().double()\n        self.tokens += tokens.cpu().double()",
           "        self.nats += nats.detach().cpu().double() / tokens.cpu()\n        self.tokens += 1", f"{BATCHING}[tiny_t5]"),
     Fault("the encoder attends to padding", "models/seq2seq.py", 'batch["attention_mask"] if not varlen', 'batch["attention_mask"] * 0 + 1 if not varlen', f"{BATCHING}[tiny_t5]"),
     # 5 labels

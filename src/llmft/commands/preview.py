@@ -41,7 +41,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def as_json(row: EncodedExample, codec: Codec, answer: str) -> dict[str, Any]:
-    """An example as JSON; ``tokens`` and ``trained`` are aligned with ``labels`` (for seq2seq: of the target)."""
+    """An example as JSON; ``tokens``, ``trained``, ``weights`` (if any) are aligned with ``labels`` (seq2seq: of the target)."""
     ids = row.input_ids if row.joined else row.labels
     return {
         "place": row.place,
@@ -51,7 +51,7 @@ def as_json(row: EncodedExample, codec: Codec, answer: str) -> dict[str, Any]:
         "labels": row.labels,
         "tokens": codec.tokenizer.convert_ids_to_tokens(ids),
         "trained": [label != IGNORED for label in row.labels],
-    }
+    } | ({} if row.weights is None else {"weights": row.weights})
 
 
 def _print_json(data: InstructionDataModule, codec: Codec, rows: list[EncodedExample], about: dict[str, str]) -> None:
@@ -86,6 +86,9 @@ def _print_text(
 
 def _about(row: EncodedExample) -> str:
     parts = [f"{row.prompt_length} tokens of prompt, {row.answer_length} of answer, {row.supervised} trained"]
+    if row.weights is not None:
+        weights = sorted({w for w, label in zip(row.weights, row.labels, strict=True) if label != IGNORED})
+        parts.append(f"weight {', '.join(f'{weight:g}' for weight in weights)}")
     parts += ["answer truncated, no stop token"] * row.cut
     parts += ["tokens would merge at the answer, which was encoded separately"] * row.merged
     parts += [f"{len(row.lost)} characters lost"] * bool(row.lost)

@@ -54,6 +54,9 @@ def test_a_call_that_no_template_can_write_is_refused_with_its_place(model, at, 
 def test_an_answer_of_weight_zero_leaves_nothing_to_learn(model, llmft, tmp_path):
     untrained = chat_row("Q", "A")
     untrained["messages"][1]["weight"] = 0
-    code, out, err = preview(llmft, tmp_path, chat_row("Q", "A"), untrained, model=model, options=("data.split.val=0",))
+    twice = {**chat_row("Q", "A"), "weight": 2}
+    code, out, err = preview(llmft, tmp_path, twice, untrained, model=model, options=("data.split.val=0",))
     assert code == 0, err
-    assert json.loads(out.splitlines()[-1])["dropped"] == {"nothing to learn": 1}
+    row, counts = map(json.loads, out.splitlines())
+    assert counts["dropped"] == {"nothing to learn": 1}
+    assert {w for w, trained in zip(row["weights"], row["trained"], strict=True) if trained} == {2.0}
