@@ -73,7 +73,7 @@ def test_from_outside(llmft, tmp_path, monkeypatch):
     code, _, err = llmft(*own)
     assert code == 2
     assert "data._target_=myllm.Mine: not allowed" in err
-    assert "pass allow_targets=[myllm]" in err
+    assert "pass 'allow_targets=[myllm]'" in err
     code, _, err = llmft(*own, "allow_targets=[myllm]", "output_dir=run2", "generation.max_new_tokens=4")
     assert code == 0, err
     assert re.fullmatch(r"hello \d+", (tmp_path / "run2" / "greeting.txt").read_text())

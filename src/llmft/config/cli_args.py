@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from llmft.config.compose import composition_faults
+from llmft.config.compose import composition_faults, search_path
 from llmft.config.override_text import parse_fault, quoted
 from llmft.config.paths import conf_dir
 from llmft.config.target_allowlist import hydra_faults
@@ -92,10 +92,9 @@ def _hydras_faults(command: str, overrides: list[str], config_dir: str | None) -
     """Faults in what Hydra itself would call or import before a job begins."""
     from hydra import compose, initialize_config_dir
 
-    search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         try:
-            composed = compose(command, overrides=[*search, *overrides], return_hydra_config=True)
+            composed = compose(command, overrides=[*search_path(config_dir), *overrides], return_hydra_config=True)
         except Exception as error:  # Hydra's and OmegaConf's errors have no common base
             return [first_line(error)]
     return list(hydra_faults(composed.hydra, overrides))

@@ -40,7 +40,7 @@ def composition_faults(
     if config_dir and not Path(config_dir).is_dir():
         return [f"--config-dir={config_dir}: no such folder"]
     roots = [conf_dir(), *([Path(config_dir).resolve()] if config_dir else [])]
-    search = [f"hydra.searchpath=[{','.join(f'file://{root}' for root in roots[1:])}]"]
+    search = search_path(config_dir)
 
     def compose_error(given: Sequence[str]) -> str | None:
         try:
@@ -61,6 +61,11 @@ def composition_faults(
     explain = Explanation(known, roots, typed or {}, data_hint)
     faults = [explain(override, reason) for override, reason in errors if reason]
     return faults or [first_line(error)]
+
+
+def search_path(config_dir: str | None) -> list[str]:
+    """The override that adds the user's ``--config-dir`` where a config is composed without the command line."""
+    return [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
 
 
 def _is_group(key: str, roots: Sequence[Path]) -> bool:

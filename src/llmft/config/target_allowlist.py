@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.redact import SECRET
 from llmft.config.tree import walk
+from llmft.utils.shell import argument
 from llmft.utils.text import did_you_mean, first_line
 
 MODEL_KEYS = ("model", "judge.model")  # their keys are not arguments of the class
@@ -72,7 +73,7 @@ def code_faults(cfg: DictConfig, allow: Sequence[str]) -> Iterator[str]:
         if OmegaConf.select(cfg, f"{model}.{REMOTE_CODE}") and REMOTE_CODE not in allow:
             yield (
                 f"{model}.{REMOTE_CODE}=true: set in a config file; it runs code that comes with the model, so pass it on the "
-                f"command line, or allow_targets=[{REMOTE_CODE}] if this command has no such key"
+                f"command line, or {argument('allow_targets', [REMOTE_CODE])} if this command has no such key"
             )
 
 
@@ -111,7 +112,7 @@ def resolver_faults(cfg: DictConfig, allow: Sequence[str]) -> Iterator[str]:
             elif not (ENVIRONMENT.search(name) or SECRET.search(name)):
                 yield (
                     f"{key}={text}: only paths and secrets may come from the environment, so that none of its values is "
-                    "written to a file; pass the value itself, or allow_targets=[oc.env]"
+                    "written to a file; pass the value itself, or 'allow_targets=[oc.env]'"
                 )
 
 
@@ -165,7 +166,7 @@ def _parameters(path: str, target: str, allow: Sequence[str], *, look: bool) -> 
 def _refusal(modules: Sequence[str], target: str) -> str:
     root = target.partition(".")[0]
     builtin = root in (*sys.stdlib_module_names, *OURS)
-    hint = "" if builtin else f"; if you trust it, pass allow_targets=[{root}] on the command line"
+    hint = "" if builtin else f"; if you trust it, pass {argument('allow_targets', [root])} on the command line"
     return f"not allowed; classes here must come from {', '.join(modules) or 'no module'}{hint}"
 
 

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.groups import group_config
 from llmft.config.paths import conf_dir
+from llmft.utils.shell import arguments
 
 MIB = 2**20
 
@@ -36,7 +37,7 @@ class Suggestion:
     @property
     def overrides(self) -> str:
         """The overrides as on a command line."""
-        return " ".join(f"{key}={str(v).lower() if isinstance(v, bool) else v}" for key, v in self.keys.items())
+        return arguments(self.keys.items())
 
     def as_json(self) -> dict[str, Any]:
         """All values as plain data."""

@@ -8,6 +8,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from llmft.utils.errors import UserError, chain
 from llmft.utils.files import atomic_open
+from llmft.utils.shell import argument
 from llmft.utils.text import first_line
 
 
@@ -29,7 +30,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             kept = "the previous one is kept" if final.exists() else "there is no earlier one"
             raise UserError(
                 f"{final}: the checkpoint of step {checkpoint.get('global_step')} could not be written ({_reason(error)}); "
-                f"{kept}. Free some space and continue with resume={final.parent.parent}"
+                f"{kept}. Free some space and continue with {argument('resume', str(final.parent.parent))}"
             ) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:

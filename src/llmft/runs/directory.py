@@ -18,6 +18,7 @@ from llmft.utils.errors import UserError
 from llmft.utils.files import remove_unfinished
 from llmft.utils.lock import DirectoryLock
 from llmft.utils.rank import is_first
+from llmft.utils.shell import argument
 from llmft.utils.versions import git_revision
 from llmft.utils.versions import versions as installed_versions
 
@@ -51,7 +52,8 @@ class RunDirectory:
         if is_first() and has_record(path) and (run_status(path) != "failed" or (path / "checkpoints").exists()):
             run.release()
             raise UserError(
-                f"output_dir={path}: holds a run already; resume={path} continues it, or choose another output_dir"
+                f"output_dir={path}: holds a run already; {argument('resume', str(path))} continues it, "
+                "or choose another output_dir"
             )
         with run.released_on_error():
             run.save_config(cfg)

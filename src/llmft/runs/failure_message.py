@@ -7,6 +7,7 @@ from typing import Any
 from llmft.runs.checkpoint_io import load
 from llmft.runs.directory import RunDirectory
 from llmft.utils.errors import UserError, chain
+from llmft.utils.shell import argument
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OF_DISKS = (*NO_ROOM, errno.EROFS, errno.EIO, errno.ESTALE)
@@ -53,4 +54,4 @@ def kept(run: RunDirectory) -> str:
 
 def resume_option(run: RunDirectory) -> str:
     """The option that resumes the run."""
-    return f"resume={run.path}"
+    return argument("resume", str(run.path))

@@ -86,7 +86,7 @@ def _newest_first(folder: Path) -> list[Path]:
 def _runs(folder: Path, depth: int) -> Iterator[Path]:
     try:
         inside = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a path with a null byte
         return
     for entry in inside:
         if has_record(entry):

@@ -1,12 +1,12 @@
 """Before the first job of a sweep: what every job would be refused for is said once, and nothing is written."""
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.cli_args import swept_jobs
+from llmft.config.compose import search_path
 from llmft.config.paths import conf_dir
 from llmft.config.schema import TrainConfig
 from llmft.config.target_allowlist import allowed_targets
@@ -32,8 +32,7 @@ def check_sweep(command: str, arguments: Sequence[str]) -> None:
 
     parsed = get_args_parser().parse_args(list(arguments))
     own = [override for override in parsed.overrides if not override.lstrip("+~").startswith("hydra")]
-    hydra = [f"hydra.searchpath=[file://{Path(parsed.config_dir).resolve()}]"] if parsed.config_dir else []
-    hydra += [override for override in parsed.overrides if override not in own]
+    hydra = [*search_path(parsed.config_dir), *(override for override in parsed.overrides if override not in own)]
     first = _composed(command, [*hydra, *swept_jobs(own)[0]])
     params = first.hydra.sweeper.get("params") or {}  # a sweep in a file
     given = {override.partition("=")[0] for override in own}

@@ -13,6 +13,7 @@ from llmft.report import curves
 from llmft.report.curves import training_length_advice
 from llmft.runs.directory import RunDirectory
 from llmft.utils.console import Console
+from llmft.utils.shell import argument
 from llmft.utils.text import printable
 
 
@@ -49,7 +50,9 @@ def show(
     if (run.path / "report.html").is_file():
         console.print(Text.assemble(("report: ", "bold"), str(run.path / "report.html")), soft_wrap=True)
     if run.model.is_dir():
-        console.print(Text(f'generate: python -m llmft answer run={run.path} question="..."'), soft_wrap=True)
+        console.print(
+            Text(f'generate: python -m llmft answer {argument("run", str(run.path))} question="..."'), soft_wrap=True
+        )
 
 
 def _metrics_table(metrics: dict[str, Any]) -> Table:

@@ -125,7 +125,7 @@ def test_training_continues_from_an_adapter(peft, adapter, built):
     ("overrides", "way_out"),
     [
         ("peft.r=8", "peft.r=4"),
-        ("peft.alpha=16 peft.targets=all-linear", "peft.alpha=8 peft.targets=[c_attn]"),
+        ("peft.alpha=16 peft.targets=all-linear", "peft.alpha=8 'peft.targets=[c_attn]'"),
         ("peft=rslora peft.r=4 peft.alpha=8", "peft.rslora=false"),
     ],
 )

@@ -1,5 +1,6 @@
 """What a command line as people type it is answered with, by text; each proposed option is itself accepted."""
 
+import ast
 import json
 import re
 import shlex
@@ -13,7 +14,7 @@ from llmft.config.override_text import quoted
 from llmft.config.paths import conf_dir
 from llmft.config.suggest import SYNONYMS, key_hint, option_hint
 from llmft.data.sources.format_hint import options_for
-from tests.conftest import composed
+from tests.conftest import ROOT, composed
 
 # Overrides and the option that the message proposes.
 MEANT = {
@@ -136,6 +137,27 @@ def test_a_wrong_key_beside_a_flag_that_only_prints(flags, capsys, tmp_path, mon
 def test_a_key_of_another_command():
     (fault,) = composition_faults("preview", ["peft.r=4"])
     assert fault == "peft.r: no such key. Available: model, data, prompt, seed, format, preview, allow_targets"
+
+
+def test_no_text_of_the_source_proposes_an_option_that_a_shell_would_expand():
+    """Brackets and braces act in shells: ``allow_targets=[x]`` is a pattern of bash, and an error in zsh."""
+    naked = re.compile(r"(?<!['\w.])[a-z_]+(\.[a-z_]+)*=[\[{][^\]}]")
+    sources = sorted((ROOT / "src" / "llmft").rglob("*.py"))
+    assert len(sources) > 100
+    found = {}
+    for file in sources:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        docs = {ast.get_docstring(node, clean=False) for node in ast.walk(tree) if isinstance(node, documented)}
+        texts = [
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+        found |= {match[0]: file.name for text in texts if text not in docs for match in naked.finditer(text)}
+    assert found == {
+        "callbacks=[G": "trainer_check.py",  # Python, for lightning.Trainer
+        "callbacks=[*": "trainer_check.py",
+        "hydra.searchpath=[f": "compose.py",  # for Hydra itself
+    }
 
 
 def test_no_idea_is_no_hint():

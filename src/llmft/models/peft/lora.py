@@ -8,6 +8,7 @@ from llmft.models.backbone import new_tokens, quantization, untrusted
 from llmft.models.peft.lora_recompute import recompute_lora_inputs
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
+from llmft.utils.shell import argument
 from llmft.utils.text import one_line
 
 log = logging.getLogger(__name__)
@@ -82,10 +83,10 @@ def check_adapter(peft: Any, names: list[str]) -> None:
     except UserError as error:
         raise UserError(f"peft.adapter={peft.adapter}: training cannot continue from it ({error})") from None
     settings = {name: getattr(found, name) for name in SHARED}
-    different = [f"peft.{key}={_typed(settings[name])}" for name, key in SHARED.items() if peft[key] != settings[name]]
+    different = [argument(f"peft.{key}", settings[name]) for name, key in SHARED.items() if peft[key] != settings[name]]
     layers = set(found.target_modules)
     if layers != set(names):
-        different.append(f"peft.targets=[{','.join(sorted(layers))}]")
+        different.append(argument("peft.targets", sorted(layers)))
     if different:
         raise UserError(
             f"peft.adapter={peft.adapter}: was trained with other settings; to continue from it: {' '.join(different)}"
@@ -151,7 +152,3 @@ def _load(model: Any, folder: Path) -> None:
         set_peft_model_state_dict(model, weights)
     except (UserError, ValueError, RuntimeError) as error:
         raise UserError(f"peft.adapter={folder}: cannot be used ({one_line(error)})") from None
-
-
-def _typed(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
