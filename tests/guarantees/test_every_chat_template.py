@@ -232,6 +232,22 @@ def test_every_turn_is_trained_under_the_prompt_that_asks_for_it(name):
             assert encoded(codec(name, "all"), ROWS[row]) == references(name, ROWS[row]), row
 
 
+# Templates that write a text of arguments as it is; the others take an object, and write it in their own way.
+VERBATIM = ("deepseekv3", "qwen3", "qwen3_instruct_2507")
+
+
+@pytest.mark.parametrize("name", [*VERBATIM, "gptoss", "llama3_2", "qwen2_5"])
+def test_arguments_that_are_a_text_stay_as_they_are_where_the_template_can(name):
+    for text in ('{"city":  "Oslo"}', '{"city":"Os\\u006co" }'):
+        calls = [{**CALL, "function": {"name": "get_time", "arguments": text}}]
+        [(ids, labels)] = encoded(codec(name), [user("Time?"), assistant("", tool_calls=calls)])
+        trained = tokenizer_of(name).decode([label for label in labels if label != IGNORED])
+        assert (text if name in VERBATIM else "Oslo") in trained
+        if name.startswith("qwen3"):
+            messages = [user("Time?"), {**assistant(""), "tool_calls": calls}]
+            assert ids == tokenizer_of(name).apply_chat_template(messages, tools=TOOLS)["input_ids"][: len(ids)]
+
+
 FEW = ["cohere2", "deepseekv3", "gptoss", "glm4moe", "nemotron_3_nano", "phi3", "qwen3", "qwen3_5_think"]
 words = st.lists(
     st.sampled_from(["a", "b c", "\n", " ", "\n\n", "é", "{", "<", "th", "Yes", "</", "|>"]), min_size=1, max_size=6

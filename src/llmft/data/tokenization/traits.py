@@ -103,6 +103,22 @@ class Traits:
         return None
 
     @cached_property
+    def text_arguments(self) -> bool:
+        """Whether arguments may be a text too, which the template writes as it is in the place of an object's JSON."""
+        if self.call_form is None:
+            return False
+        content, as_text = self.call_form
+        given, usual = '{"zq_one":  "zq two"}', '{"zq_one": "zq two"}'
+        turn = Turn(
+            "assistant", "", tool_calls=(json.dumps({"id": "zqcallid1", "name": "zq_tool", "arguments": given}),)
+        )
+        texts = [
+            self.shown(USER, _called(turn, content, as_text, verbatim=verbatim), tools=[TOOL])
+            for verbatim in (True, False)
+        ]
+        return given in texts[0] and texts[0].replace(given, usual) == texts[1]
+
+    @cached_property
     def _named_by_tools(self) -> int:
         return self.shown(USER, {"role": "assistant", "content": "Yes"}, tools=[TOOL]).count("zq_tool")
 
@@ -193,17 +209,25 @@ class Traits:
             raise UserError("prompt template: has no place for tool_calls; choose another prompt")
         if len(turn.tool_calls) > 1 and checked and not self.several_calls:
             raise UserError("prompt template: writes only one tool call per turn, and a turn has several")
-        return _called(turn, *self.call_form)
+        return _called(turn, *self.call_form, verbatim=self.text_arguments)
 
 
-def _called(turn: Turn, content: str | None, as_text: bool) -> dict[str, Any]:
-    """The message of a turn with calls in the form that a template takes; arguments that are a text stay as they are."""
+def _called(turn: Turn, content: str | None, as_text: bool, *, verbatim: bool = False) -> dict[str, Any]:
+    """The message of a turn with calls in the form that a template takes.
+
+    Args:
+        turn: An assistant turn with calls.
+        content: What stands for a missing text.
+        as_text: Whether all arguments are a text; one of the data stays as it is.
+        verbatim: Whether arguments that are a text in the data stay one.
+    """
     message = turn.message()
     if not message.get("content") and content is not None:
         message["content"] = content
-    if as_text:
-        for one, given in zip(message["tool_calls"], map(json.loads, turn.tool_calls), strict=True):
-            arguments = given.get("function", given).get("arguments", {})
-            as_given = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-            one["function"]["arguments"] = as_given
+    for one, given in zip(message["tool_calls"], map(json.loads, turn.tool_calls), strict=True):
+        arguments = given.get("function", given).get("arguments", {})
+        if isinstance(arguments, str) and arguments.strip() and (as_text or verbatim):
+            one["function"]["arguments"] = arguments
+        elif as_text:
+            one["function"]["arguments"] = json.dumps(one["function"]["arguments"], ensure_ascii=False)
     return message
