@@ -56,22 +56,26 @@ def _help(arguments: Sequence[str], commands: Sequence[str], topic: str) -> str:
         return page.of_command(catalog, given)
     command = catalog.command(given or "train")
     groups = command.groups if given else dict.fromkeys(catalog.groups)
+    sections = {name.partition(".")[0] for name in command.keys if "." in name}
     if topic in groups:
-        chosen = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}.get(topic)
-        options = catalog.groups[topic]
-        if chosen and chosen not in options:
-            hint = did_you_mean(chosen, options)
-            raise UserError(f"{topic}={chosen}: no such option.{hint} There are: {', '.join(options)}")
-        owner = next((name for name in [given or "train", *commands] if topic in catalog.command(name).groups), "")
-        return page.of_group(catalog, owner, topic, chosen)
+        owners = [name for name in [given or "train", *commands] if topic in catalog.command(name).groups]
+        return page.of_group(catalog, next(iter(owners), ""), topic, _option(arguments, topic, catalog.groups[topic]))
     if topic in commands:
         return page.of_command(catalog, topic)
-    sections = {name.partition(".")[0] for name in command.keys if "." in name}
     if topic in sections:
         return page.of_section(catalog, given or "train", topic)
     known, whose = sorted({*groups, *sections}), f" of {given}" if given else ""
     hint = did_you_mean(topic, [*known, *commands])
     raise UserError(f"help={topic}: no such group{whose}.{hint} There are: {', '.join(known)}")
+
+
+def _option(arguments: Sequence[str], group: str, options: Sequence[str]) -> str | None:
+    """The option of a group that a command line names."""
+    given = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}.get(group)
+    if given and given not in options:
+        hint = did_you_mean(given, options)
+        raise UserError(f"{group}={given}: no such option.{hint} There are: {', '.join(options)}")
+    return given
 
 
 def _candidates(words: Sequence[str], commands: Sequence[str]) -> str:

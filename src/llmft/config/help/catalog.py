@@ -123,8 +123,8 @@ class Catalog:
 
     def _keys(self, group: str, name: str) -> dict[str, Key]:
         file, found = self.file(group, name), {}
-        # without _self_ in its list, a file's own keys come last
-        for default in [*file.defaults, Default("", "_self_")]:
+        own = Default("", "_self_")  # without it in the list, a file's own keys come last
+        for default in [*file.defaults, *[own] * (own not in file.defaults)]:
             if default.option == "_self_":
                 more = file.keys
             elif group or not default.group:

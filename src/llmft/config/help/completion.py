@@ -64,8 +64,8 @@ class Line(NamedTuple):
     is_open: bool
     words: Sequence[str]
 
-    def choices(self) -> dict[str, str]:
-        """The options chosen so far, by group; other ``key=value`` arguments too."""
+    def options(self) -> dict[str, str]:
+        """The options so far, by group; other ``key=value`` arguments too."""
         return {key.lstrip("+~"): value for key, _, value in (word.partition("=") for word in self.words) if value}
 
 
@@ -83,6 +83,8 @@ def complete(words: Sequence[str], commands: Sequence[str], catalog: Callable[[S
     if before == ["completion"]:
         return _lines(map(Candidate, SHELLS), current)
     found = catalog(before)
+    if before == ["help"]:
+        return _lines(topics("train", found, commands), current)
     named = before[0] if before and before[0] in commands else ""
     line = Line(named or "train", not before, before)
     if current.startswith("-"):
@@ -108,42 +110,36 @@ def _lines(candidates: Iterable[Candidate], current: str) -> str:
 
 
 def _names(current: str, line: Line, catalog: Catalog, commands: Sequence[str]) -> Iterator[Candidate]:
-    mark = "+" if current.startswith("+") else ""
     if line.is_open:
         yield from (Candidate(name, catalog.command(name).sentence) for name in commands)
         yield Candidate("completion", "print a script for bash, zsh or fish")
     yield Candidate("help=", "options and keys of a group")
-    for group, default in groups(line.command, catalog).items():
-        yield Candidate(f"{mark}{group}=", default)
+    typed = current.lstrip("+~")
+    mark, section = current[: len(current) - len(typed)], typed[: typed.rfind(".") + 1]
+    for group, sentence in groups(line.command, catalog).items():
+        yield Candidate(f"{mark}{group}=", sentence)
     for key in keys(line, catalog):
-        name, _, rest = key.name.removeprefix(current.lstrip("+")[: current.lstrip("+").rfind(".") + 1]).partition(".")
-        above = key.name[: len(key.name) - len(rest) - len(name) - bool(rest)]
-        if rest:
-            section = f"{mark}{above}{name}."
-            if current:  # not in the first list, which has the groups
-                yield Candidate(section, "keys")
-        else:
+        if not key.name.startswith(section):
+            continue
+        name, is_section, _ = key.name.removeprefix(section).partition(".")
+        if not is_section:
             yield Candidate(f"{mark}{key.name}=", key.comment)
+        elif current:  # the first list has the groups
+            yield Candidate(f"{mark}{section}{name}.", "keys")
 
 
 def _values(current: str, line: Line, catalog: Catalog, commands: Sequence[str]) -> str:
     key, _, value = current.partition("=")
     name = key.lstrip("+~")
-    known = groups(line.command, catalog)
     if name == "help":
-        found = [Candidate(word) for word in dict.fromkeys([*commands, *known])]
+        found = topics(line.command, catalog, commands)
     elif name.partition("@")[0] in catalog.groups:
         group = name.partition("@")[0]
         found = [Candidate(option, catalog.file(group, option).comment) for option in catalog.groups[group]]
     elif name in PATHS or name.endswith(".path"):
         return FILES
     else:
-        found = [
-            Candidate(choice)
-            for item in keys(line, catalog)
-            if item.name == name
-            for choice in choices(item, line, catalog)
-        ]
+        found = map(Candidate, choices(name, line, catalog))
     typed = value[: value.rfind(",") + 1] if {"-m", "--multirun"} & set(line.words) else ""
     return _lines((Candidate(f"{key}={typed}{word}", sentence) for word, sentence in found), current)
 
@@ -155,19 +151,26 @@ def groups(command: str, catalog: Catalog) -> dict[str, str]:
     return found | (sweeps if command == "train" else {})
 
 
+def topics(command: str, catalog: Catalog, commands: Sequence[str]) -> list[Candidate]:
+    """What ``help=`` explains: commands and groups."""
+    found = [Candidate(name, catalog.command(name).sentence) for name in commands]
+    return found + [Candidate(*group) for group in groups(command, catalog).items() if group[0] not in commands]
+
+
 def keys(line: Line, catalog: Catalog) -> list[Key]:
     """The keys of a command, with those of the options that are chosen; their sentences as comments."""
-    command, chosen, known = catalog.command(line.command), line.choices(), index(catalog).get(line.command, {})
+    command, chosen, known = catalog.command(line.command), line.options(), index(catalog).get(line.command, {})
     found = dict(command.keys)
     for group, default in command.groups.items():
         found |= catalog.keys(group, chosen.get(group, default.option))
     return [key._replace(comment=known.get(name, (key.comment,))[0]) for name, key in found.items()]
 
 
-def choices(key: Key, line: Line, catalog: Catalog) -> list[str]:
+def choices(name: str, line: Line, catalog: Catalog) -> list[str]:
     """The values of a key that has few."""
-    _, listed = index(catalog).get(line.command, {}).get(key.name, ("", []))
-    return listed or (["true", "false"] if key.default in ("true", "false") else [])
+    _, listed = index(catalog).get(line.command, {}).get(name, ("", []))
+    is_flag = any(key.name == name and key.default in ("true", "false") for key in keys(line, catalog))
+    return listed or (["true", "false"] if is_flag else [])
 
 
 def config_dirs(words: Sequence[str]) -> list[str]:

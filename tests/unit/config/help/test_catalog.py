@@ -63,12 +63,32 @@ def test_templates_are_no_options():
     assert not [option for options in groups.values() for option in options if option.startswith("_")]
 
 
-def test_an_option_has_the_keys_of_what_it_builds_on():
-    keys = Catalog([conf_dir()]).keys("peft", "qlora")
-    assert keys["peft.quantise"].default == "nf4"
-    assert keys["peft.quantise"].comment.startswith("quantize the frozen weights")
-    assert "peft.distill_from" in keys
-    assert Catalog([conf_dir()]).keys("judge", "model")["judge.model.name"].default == "smollm2_135m"
+def test_an_option_has_the_keys_of_what_it_builds_on(tmp_path):
+    files = {
+        "group/_base.yaml": "a: 1  # of the base\nb: 1",
+        "group/child.yaml": "defaults: [_base]\nb: 2\nc: {d: 3}",
+        "group/holds.yaml": "defaults:\n  - child@inner.one\n  - /other@two: x\n  - _self_\ninner: {one: {a: 5}}",
+        "group/above.yaml": "defaults:\n  - _self_\n  - _base\nb: 2",
+        "other/x.yaml": "e: 4",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    catalog = Catalog([tmp_path])
+
+    def values(option: str) -> dict[str, str]:
+        return {name: key.default for name, key in catalog.keys("group", option).items()}
+
+    assert catalog.groups == {"group": ["above", "child", "holds"], "other": ["x"]}
+    assert values("child") == {"group.a": "1", "group.b": "2", "group.c.d": "3"}
+    assert catalog.keys("group", "child")["group.a"].comment == "of the base"
+    assert values("holds") == {
+        "group.inner.one.a": "5",
+        "group.inner.one.b": "2",
+        "group.inner.one.c.d": "3",
+        "group.two.e": "4",
+    }
+    assert values("above")["group.b"] == "1"  # the base comes after the file's own keys
     assert "hydra.launcher.n_jobs" in Catalog([conf_dir()]).keys("hydra/launcher", "joblib")
 
 
