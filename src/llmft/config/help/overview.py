@@ -6,8 +6,7 @@ from llmft.config.help.catalog import Catalog, first_sentence
 from llmft.config.help.layout import two_columns
 
 OVERVIEW = """\
-llmft fine-tunes encoder-decoder and decoder-only language models on instruction
-data, and evaluates, serves and exports them.
+Fine-tune a language model on instruction data; evaluate, serve and export it.
 
 usage: llmft [COMMAND] [group=option ...] [key=value ...]    or python -m llmft
 
