@@ -1,18 +1,16 @@
 """What a wrong key or option of the command line means: ``lr=1e-3`` is ``optim.lr=1e-3``, ``data=FILE`` is ``data.path=FILE``."""
 
 import difflib
-import json
 import re
 import shlex
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from llmft.config.paths import conf_dir
 from llmft.utils.paths import user_path
-from llmft.utils.shell import argument, arguments
+from llmft.utils.shell import argument
 
 # Names of settings in transformers, peft and trl -> their keys here; with a value, where the values differ too.
 SYNONYMS = {
@@ -84,7 +82,6 @@ OPTIONS = {
 }
 PER_GROUP = ("optim", "trainer", "data", "model", "peft", "scheduler", "generation")  # the likelier group first
 DATA_FILE = re.compile(r"\.(jsonl?|csv|tsv|parquet|txt|xlsx?)(\.(gz|zst))?$", re.IGNORECASE)
-ENCODER_DECODERS = re.compile(r"t5|bart|pegasus|marian|opus-mt|m2m|nllb|prophetnet|ul2", re.IGNORECASE)
 
 
 def key_hint(key: str, value: str, known: Collection[str]) -> str:
@@ -175,13 +172,8 @@ def _model_meant(value: str, options: Sequence[str]) -> str:
     for option in options:
         if _keys_of("model", option).get("path") == value:
             return f"model={option}"
-    config = _json(folder / "config.json")
-    seq2seq = config.get("is_encoder_decoder", bool(ENCODER_DECODERS.search(value)))
     path = str(folder) if folder != user_path(value) else value
-    if "auto" in options:
-        return f"model=auto {argument('model.path', path)}"
-    pairs = {"model.path": path, "model.name": folder.name, "model.license": None}
-    return f"model={'flan_t5_small' if seq2seq else 'tinyllama_1_1b_chat'} {arguments(pairs.items())}"
+    return f"model=auto {argument('model.path', path)}"
 
 
 def _options(group: str) -> list[str]:
@@ -191,11 +183,3 @@ def _options(group: str) -> list[str]:
 def _keys_of(group: str, option: str) -> dict[str, Any]:
     file = conf_dir() / group / f"{option}.yaml"
     return (yaml.safe_load(file.read_bytes()) or {}) if file.is_file() else {}
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -11,6 +11,7 @@ from llmft.models.backbone import load
 from llmft.models.backbone.open import Backbone
 from llmft.models.peft import lora, trainable
 from llmft.utils.errors import UserError
+from llmft.utils.shell import arguments
 
 NO_RESTART = "has no positions that could restart in each example"
 
@@ -120,23 +121,36 @@ def check_positions(config: Any, cfg: Any) -> None:
         UserError: A prompt with its answer, trained or generated, may be longer than the model's positions; of an
             encoder-decoder, one of the two.
     """
-    answers = {"data.max_answer_tokens": cfg.data.max_answer_tokens}
-    answers["generation.max_new_tokens"] = cfg.generation.max_new_tokens
-    samples = cfg.callbacks.get("samples")
-    if samples and samples.get("number"):
-        answers["callbacks.samples.max_new_tokens"] = samples.max_new_tokens
-    key, answer = max(answers.items(), key=lambda item: item[1])
-    prompt, positions = cfg.data.max_prompt_tokens, load.max_positions(config)
-    total = load.needed_positions(config, prompt, answer)
-    if positions is None or total <= positions:
+    positions, prompt = load.max_positions(config), cfg.data.max_prompt_tokens
+    answers = _answer_budgets(cfg)
+    totals = {key: load.needed_positions(config, prompt, answer) for key, answer in answers.items()}
+    over = [key for key in answers if positions is not None and totals[key] > positions]
+    if not over or positions is None:
         return
     if config.is_encoder_decoder:
-        parts = {"data.max_prompt_tokens": (prompt, "encoder"), key: (answer, "decoder")}
+        parts = {"data.max_prompt_tokens": (prompt, "encoder")} | {key: (answers[key], "decoder") for key in answers}
         faults = [f"{name}={size}: the model's {side} has {positions} positions" for name, (size, side) in parts.items()
                   if size > positions]  # fmt: skip
-        raise UserError(f"{'; '.join(faults)}; lower it")
-    parts = f"data.max_prompt_tokens={prompt} + {key}={answer}"
-    raise UserError(f"{parts} = {total} tokens, but the model has {positions} positions; lower one of them")
+        raise UserError(f"{'; '.join(faults)}; lower {'it' if len(faults) == 1 else 'them'}")
+    sums = [f"+ {key}={answers[key]} = {totals[key]} tokens" for key in over]
+    shorter = min(prompt, positions // 2)
+    lower = {"data.max_prompt_tokens": shorter} if shorter < prompt else {}
+    lower |= {key: positions - shorter for key in over if answers[key] > positions - shorter}
+    raise UserError(
+        f"data.max_prompt_tokens={prompt} {', '.join(sums)}, but the model has {positions} positions; "
+        f"lower them: {arguments(lower.items())}"
+    )
+
+
+def _answer_budgets(cfg: Any) -> dict[str, int]:
+    """Max tokens of answers by their keys: of training, and of what is generated at its end and during it."""
+    budgets = {"data.max_answer_tokens": cfg.data.max_answer_tokens}
+    if cfg.get("questions") or cfg.evaluate.rows != 0 or cfg.evaluate.in_training:
+        budgets["generation.max_new_tokens"] = cfg.generation.max_new_tokens
+    samples = cfg.callbacks.get("samples")
+    if samples and samples.get("number"):
+        budgets["callbacks.samples.max_new_tokens"] = samples.max_new_tokens
+    return budgets
 
 
 def _check_targets(backbone: Backbone, cfg: Any) -> None:

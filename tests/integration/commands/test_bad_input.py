@@ -38,7 +38,7 @@ KEYS = {
     "data.batch_size=many": "data.batch_size=many: must be a whole number of at least 1",
     "optim.lr=-0.1": "optim.lr=-0.1: must be a number above 0",
     "data.limit=3,4": "data.limit=3,4: ",
-    "data.max_prompt_tokens=4096": "data.max_prompt_tokens=4096 + data.max_answer_tokens=512 = 4608 tokens, but the model has 4096 positions",
+    "data.max_prompt_tokens=4096": "data.max_prompt_tokens=4096 + data.max_answer_tokens=512 = 4608 tokens, ",
     "trainer.val_check_interval=500": "trainer.val_check_interval=500: an epoch has 13 batches; lower it",
     "scheduler.warmup_steps=39": "scheduler.warmup_steps=39: the training has 39 steps, so the learning rate would never reach",
     "+generation.temperature=0.5": "generation: ",

