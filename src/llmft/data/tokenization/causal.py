@@ -188,6 +188,8 @@ class CausalCodec(Codec):
         """Labels on earlier assistant turns and their stop tokens, if their ids are those of an answer at that turn."""
         if self.train_on == "all":
             return super().with_turns(row, prompt, example)
+        if self.train_on_turns == "last" and example.weight == example.answer_weight == 1:
+            return row
         labels, missed = list(row.labels), 0
         spans = {(row.prompt_length, len(labels)): example.weight * example.answer_weight}
         for number in trained_turns(prompt.context) if self.train_on_turns == "all" else ():

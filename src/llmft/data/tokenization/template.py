@@ -116,6 +116,17 @@ class PromptTemplate:
     def _hidden(self) -> re.Pattern[str] | None:
         return _any_of([*self.controls, *(self.traits.tags or ())])
 
+    @cached_property
+    def _hidden_starts(self) -> frozenset[str]:
+        return frozenset(text[0] for text in (*self.controls, *(self.traits.tags or ())))
+
+    def _is_typed(self, text: str) -> bool:
+        """Whether a text of a user may contain a control token (most have no first character of one, which is found fast)."""
+        for start in self._hidden_starts:
+            if start in text:
+                return self._hidden is not None and bool(self._hidden.search(text))
+        return False
+
     def split(self, text: str) -> Pieces:
         """A rendered text as ``text, control token, text, ...``."""
         if self._control is None:
@@ -136,7 +147,11 @@ class PromptTemplate:
         messages = self.traits.messages([self.prepared(turn) for turn in turns])
         parsed = [json.loads(tool) for tool in tools] or None
         kept = None if generate else self._kept_reasoning(turns[-1])
-        typed = self._hidden is not None and any(self._hidden.search(text) for text in texts_in([messages, parsed]))
+        if tools or any(turn.tool_calls for turn in turns):  # their JSON may escape what it means
+            texts = texts_in([messages, parsed])
+        else:
+            texts = (text for turn in turns for text in turn.texts())
+        typed = any(map(self._is_typed, texts))
         if not (typed or kept):
             return self.split(render(self.source, messages, self.variables, parsed, generate=generate))
         return self._with_typed_controls(messages, parsed, kept, generate=generate)
