@@ -20,4 +20,6 @@ def prompt_config(name: str) -> Any:
     """Load a shipped config of the prompt group."""
     from omegaconf import OmegaConf  # start-up time: help and completion need conf_dir alone
 
-    return OmegaConf.load(conf_dir() / "prompt" / f"{name}.yaml")
+    found: Any = OmegaConf.merge(*(OmegaConf.load(conf_dir() / "prompt" / f"{file}.yaml") for file in ("_base", name)))
+    found.pop("defaults")
+    return found

@@ -1,5 +1,6 @@
 """One data set's rows, read, validated, encoded and split: what ``InstructionDataModule`` loads its batches from."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -24,6 +25,8 @@ from llmft.data.records import Example, Row
 from llmft.data.sources import Source, find
 from llmft.data.tokenization.codec import Codec
 from llmft.utils.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class DataPreparation:
@@ -79,6 +82,7 @@ class DataPreparation:
         stream_held_out: int,
         train_on: str,
         train_on_turns: str,
+        reasoning: str,
         metrics: Sequence[Any],
         notice: str | None,
         fields: Sequence[str],
@@ -171,6 +175,8 @@ class DataPreparation:
             preprocessor.write(folder, counts, self.processes)
             counts.save(folder)
 
+        for line in codec.notes():
+            log.info(line)
         preprocessor = Preprocessor(self.examples.table.file, codec, self.truncation)
         if self.streaming:
             rest = (preprocessor, self.plan, self.stream_buffer, self.num_workers)

@@ -87,6 +87,9 @@ class Data(TargetSection):
     train_on_turns: Literal["last", "all"] = Field(
         description="Train on the last answer of a conversation, or on every assistant turn with its stop token."
     )
+    reasoning: Literal["template", "keep", "drop"] = Field(
+        description="Reasoning of a trained turn: as the chat template writes it, kept in any case, or dropped."
+    )
     metrics: Annotated[
         list[Literal["keywords"] | MetricTarget], Must("a list of keywords and {_target_: yourpackage.your_metric}")
     ] = Field(

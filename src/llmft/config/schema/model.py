@@ -1,13 +1,13 @@
 """Schema of ``model`` and ``prompt``."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from llmft.config.schema.rules import Faults, rule
 from llmft.config.schema.section import Section, TargetSection, absent
 from llmft.config.schema.trainer import Trainer
-from llmft.config.schema.types import BelowOne, Digest, Must, Name, Text
+from llmft.config.schema.types import BelowOne, Day, Digest, Must, Name, Text
 
 Performance = Literal["auto", "plain"]
 
@@ -64,6 +64,15 @@ class Prompt(Section):
     name: Name = Field(description="Name of the template.")
     template: Annotated[str, Must("a string")] | None = Field(
         description="A Jinja chat template; null takes the tokenizer's (chat) or the one that fits the data set (auto)."
+    )
+    template_name: Text | None = Field(
+        None, description="Which of a tokenizer's chat templates; null takes default, and tool_use for rows with tools."
+    )
+    template_kwargs: Annotated[dict[str, Any], Must("a mapping of a template's variables to values")] = Field(
+        {}, description="Variables of the chat template, such as enable_thinking, in training, answers and exports."
+    )
+    date: Day | None = Field(
+        None, description="The date that a chat template writes; null takes the day on which it is rendered."
     )
 
 

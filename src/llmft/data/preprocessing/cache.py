@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llmft.data.tokenization.codec import Codec
+from llmft.data.tokenization.source import clock_now
 from llmft.utils.cache import cache_root, cached_folder
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
@@ -137,7 +138,8 @@ def codec_key(codec: Codec) -> dict[str, Any]:
         "tokenizer": hashlib.sha256(str(whole).encode()).hexdigest(),
         "class": type(tokenizer).__name__,
         "special": {name: str(value) for name, value in tokenizer.special_tokens_map.items()},
-        "template": [codec.template.source, codec.template.controls, codec.template.variables],
-        "codec": [type(codec).__name__, codec.train_on, codec.train_on_turns, codec.stop_id],
+        "template": [codec.template.saved, codec.template.controls, codec.template.variables],
+        "clock": clock_now(str(codec.template.saved)),
+        "codec": [type(codec).__name__, codec.train_on, codec.train_on_turns, codec.template.reasoning, codec.stop_ids],
         "versions": {name: version(name) for name in LIBRARIES},
     }

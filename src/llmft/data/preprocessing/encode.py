@@ -148,6 +148,7 @@ class Preprocessor:
                     rows.append(encoded[0])
                     columns.append({**encoded[1], "example": index})
                     kept += 1
+            counts.split_conversations += len(group) > 1 and self.codec.joins_turns
             if kept:
                 counts.kept += 1
             elif len(group) > 1:
@@ -207,12 +208,13 @@ def _named(example: Example) -> Iterator[None]:
 
 def _left_out(template: PromptTemplate, example: Example) -> list[str]:
     """What the prompt template does not write of an example: the schemas of its tools, and the reasoning of its answer."""
-    if not (example.tools or example.reasoning):
+    used = template.for_tools(example.tools)
+    reasons = bool(used.prepared(example.reply).reasoning)
+    if not (example.tools or reasons):
         return []
-    traits = template.for_tools(example.tools).traits
-    found = ["tools"] * (bool(example.tools) and not traits.tools)
-    shown = template.reasoning == "keep" or traits.shows_reasoning(calls=bool(example.tool_calls))
-    return [*found, *["reasoning"] * (bool(example.reasoning) and not shown)]
+    found = ["tools"] * (bool(example.tools) and not used.traits.tools)
+    shown = template.reasoning == "keep" or used.traits.shows_reasoning(calls=bool(example.tool_calls))
+    return [*found, *["reasoning"] * (reasons and not shown)]
 
 
 def _map_in_order(pool: ProcessPoolExecutor, method: str, items: Iterable[Any], width: int) -> Iterator[EncodedBatch]:

@@ -46,6 +46,7 @@ class RowCounts:
     repeated_bos: int = 0
     merged: int = 0
     untrained_turns: int = 0
+    split_conversations: int = 0
     lost_rows: int = 0
     lost: Counter[str] = field(default_factory=Counter)
     longest: dict[str, int] = field(default_factory=lambda: {"prompt": 0, "answer": 0})
@@ -173,6 +174,7 @@ class RowCounts:
             "repeated_bos": self.repeated_bos,
             "merged_boundaries": self.merged,
             "untrained_turns": self.untrained_turns,
+            "split_conversations": self.split_conversations,
             "lost_characters": lost,
             "without_stop_token": len(self.without_stop),
             "ignored_fields": {"rows": self.ignored_rows, "fields": dict(self.ignored.most_common())},
@@ -196,7 +198,8 @@ class RowCounts:
             lines.append(f"ignored fields: {', '.join(names)}{rest} (in {self.ignored_rows:,} rows)")
         if self.left_out:
             names = ", ".join(f"{name} of {count:,} rows" for name, count in self.left_out.items())
-            lines.append(f"not in the prompt template, so not trained on: {names}")
+            keep = "; data.reasoning=keep trains reasoning" if "reasoning" in self.left_out else ""
+            lines.append(f"not in the prompt template, so not trained on: {names}{keep}")
         if over := ", ".join(f"{n:,} {part}s" for part, n in sorted(self.over.items(), reverse=True) if n):
             lines.append(
                 f"over the budget: {over}, of {self.examples:,} rows; data.too_long decides what happens to them"
@@ -213,6 +216,11 @@ class RowCounts:
         if self.merged:
             lines.append(
                 f"{self.merged} rows: tokens would merge across prompt and answer; their answers were encoded separately"
+            )
+        if self.split_conversations:
+            lines.append(
+                f"{self.split_conversations} conversations: one example per assistant turn, because the template or the"
+                " tokenizer writes a turn otherwise when it is the last"
             )
         if self.untrained_turns:
             lines.append(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from llmft.data.records import Example, Turn
 from llmft.data.tokenization.codec import IGNORED, Codec, EncodedExample, trained_turns
@@ -40,6 +40,7 @@ class Dialogue:
 class CausalCodec(Codec):
     """Prompt and answer in one sequence; labels are unshifted (the loss shifts them)."""
 
+    joins_turns: ClassVar[bool] = True
     tails: dict[tuple[str, str], list[int]] = field(default_factory=dict, init=False, repr=False)
     rendered: dict[tuple[Any, ...], Dialogue] = field(default_factory=dict, init=False, repr=False)
 

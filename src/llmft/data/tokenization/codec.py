@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 from llmft.data.records import Example, Turn
 from llmft.data.tokenization.frames import TargetFrame, target_frame
@@ -75,6 +76,8 @@ class Codec(PromptTokenizer):
 
     train_on: str = "answer"
     train_on_turns: str = "last"
+    # whether a conversation is one example, if its turns are rendered as they were when they were last
+    joins_turns: ClassVar[bool] = False
 
     @cached_property
     def target_frame(self) -> TargetFrame:
@@ -84,6 +87,10 @@ class Codec(PromptTokenizer):
     @abstractmethod
     def encode(self, prompt: Prompt, answer: str | Turn, max_answer: int | None = None) -> EncodedExample:
         """Encode an example; an answer over ``max_answer`` tokens is truncated and gets no stop token."""
+
+    def notes(self) -> list[str]:
+        """What a user should know about the prompt template before training."""
+        return self.template.notes()
 
     def parts(self, example: Example) -> list[Example]:
         """The examples that a conversation is split into, one per encoded example."""

@@ -58,8 +58,15 @@ def clock_formats(source: str) -> set[str]:
     return {match.group(2) for match in CLOCK.finditer(source)}
 
 
+def clock_is_stopped(source: str) -> bool:
+    """Whether a template has its date from ``with_settings``."""
+    return "macro strftime_now(" in source
+
+
 def clock_now(source: str) -> list[str]:
     """What the clock of a template shows now; empty if it has none."""
+    if clock_is_stopped(source):
+        return []
     return [datetime.now().strftime(form) for form in sorted(clock_formats(source))]
 
 

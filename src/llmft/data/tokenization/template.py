@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from llmft.data.records import Turn
+from llmft.data.records import Turn, shown
 from llmft.data.tokenization.layout import Layout
 from llmft.data.tokenization.pieces import Pieces
+from llmft.data.tokenization.source import clock_formats, clock_is_stopped
 from llmft.data.tokenization.traits import Traits, render
 
 # First of the private-use characters that replace control tokens in users' texts while the template is rendered.
@@ -64,6 +65,17 @@ class PromptTemplate:
     def saved(self) -> str | dict[str, str]:
         """The template as the ``chat_template`` of a tokenizer."""
         return {"default": self.source, "tool_use": self.with_tools.source} if self.with_tools else self.source
+
+    def notes(self) -> list[str]:
+        """What the template adds by itself: a system prompt, the date of the day."""
+        notes = []
+        if own := self.traits.own_system.strip():
+            notes.append(f"the prompt template adds its own system prompt to rows without one: {shown(own, 200)}")
+        if clock_formats(self.source) and not clock_is_stopped(self.source):
+            notes.append(
+                "the prompt template writes the date of the day; prompt.date=YYYY-MM-DD keeps it the same in answers"
+            )
+        return notes
 
     def for_tools(self, tools: Sequence[str]) -> "PromptTemplate":
         """The template that renders a conversation with these tools."""

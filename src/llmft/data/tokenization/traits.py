@@ -76,8 +76,14 @@ class Traits:
 
     @cached_property
     def own_system(self) -> str:
-        """What the template writes before a conversation without a system prompt: its own one, if it has any."""
-        return self.shown(USER).partition("Hi")[0]
+        """The system prompt that the template writes where a conversation has none; empty if it writes none."""
+        before, found, after = self.shown(
+            {"role": "system", "content": PROBE, "instruction": PROBE, "input": ""}, USER
+        ).partition(PROBE)
+        without = self.shown(USER)
+        if not (found and without.startswith(before) and after in without[len(before) :]):
+            return ""
+        return without[len(before) :].rpartition(after)[0]
 
     @cached_property
     def developer(self) -> bool:

@@ -1,12 +1,13 @@
 """Open a pretrained model, or the one that a run has trained: path, config, tokenizer, codec, weights, each on first use."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmft.data.tokenization.build import codec_for
 from llmft.data.tokenization.codec import Codec
-from llmft.models.backbone import load, untrusted
+from llmft.models.backbone import load, untrusted, vocabulary
 from llmft.models.peft import trainable
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ class Prompt(NamedTuple):
 
     name: str
     template: str | None = None
+    template_name: str | None = None
+    template_kwargs: Mapping[str, Any] | None = None
+    date: str | None = None
 
 
 class Backbone:
@@ -75,8 +79,19 @@ class Backbone:
     @cached_property
     def _codec(self) -> tuple[Codec, str]:
         data = self._data
-        trained_on = (data.train_on, data.train_on_turns) if data else ("answer",)
-        return codec_for(self.model.family, self.tokenizer, self._prompt, data.prompt if data else None, *trained_on)
+        policy = (data.train_on, data.train_on_turns, data.reasoning) if data else ("answer",)
+        return codec_for(
+            self.model.family,
+            self.tokenizer,
+            self._prompt,
+            data.prompt if data else None,
+            *policy,
+            stops=self._ending_ids(),
+        )
+
+    def _ending_ids(self) -> list[int]:
+        vocabulary.check_vocabulary(self.tokenizer, self.config, self.model.get("new_tokens") or ())
+        return vocabulary.ending_ids(self.path, self.model.get("revision"))
 
     @property
     def codec(self) -> Codec:
@@ -118,6 +133,9 @@ class TrainedBackbone(Backbone):
     def tokenizer(self) -> Any:
         """The tokenizer of the run, whose chat template is the prompt that was trained with."""
         return load.load_tokenizer(str(self.folder), self.model)
+
+    def _ending_ids(self) -> list[int]:
+        return vocabulary.ending_ids(str(self.folder), None)
 
     def load(self) -> Any:
         """The trained model; an adapter is on the base as it was in training (quantized if it was)."""
