@@ -36,7 +36,8 @@ class GenerationMetrics(pl.Callback):
         if self.rows is None or trainer.sanity_checking or getattr(trainer, "fast_dev_run", False):
             return
         answers = self.generator.continued([row.input_ids[: row.prompt_length] for row in self.rows.encoded])
-        scored = [ScoredAnswer(a.text, e.answer, a.ended) for a, e in zip(answers, self.rows.examples, strict=True)]
+        references = self.rows.references(self.generator.codec)
+        scored = [ScoredAnswer(a.text, r, a.ended) for a, r in zip(answers, references, strict=True)]
         for name, value in corpus_scores(self.metrics, scored).items():
             if value is not None:
                 pl_module.log_exact(f"val/{name}", value)

@@ -7,7 +7,7 @@ import numpy as np
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.preprocessing.arrow_store import Examples, Rows
 from llmft.data.records import Example
-from llmft.data.tokenization.codec import EncodedExample
+from llmft.data.tokenization.codec import Codec, EncodedExample
 
 
 class EvalRows(NamedTuple):
@@ -17,6 +17,17 @@ class EvalRows(NamedTuple):
     total: int
     examples: list[Example]
     encoded: list[EncodedExample]
+
+    def references(self, codec: Codec) -> list[str]:
+        """The text of a perfect answer to each: the example's; with calls or reasoning, the template's text, decoded."""
+        return [_reference(example, row, codec) for example, row in zip(self.examples, self.encoded, strict=True)]
+
+
+def _reference(example: Example, row: EncodedExample, codec: Codec) -> str:
+    if not (example.tool_calls or example.reasoning):
+        return example.answer
+    labels = row.labels[row.prompt_length :] if row.joined else row.labels
+    return codec.decode(labels[:-1] if labels[-1] in codec.stop_ids else labels)
 
 
 def first_rows(data: InstructionDataModule, limit: int | None, split: str) -> EvalRows:

@@ -92,10 +92,11 @@ class Evaluation:
             return inference.evaluate_rows(self.forward, generator, self.rows.encoded, self.settings.batch_tokens)
 
     def _over_seeds(self, results: dict[int, list[RowResult]]) -> dict[str, Any]:
+        references = self.rows.references(self.generator.codec)
         runs = {
             seed: [
-                ScoredAnswer(row.answer.text, example.answer, row.answer.ended, row.nats, row.tokens)
-                for row, example in zip(rows, self.rows.examples, strict=True)
+                ScoredAnswer(row.answer.text, reference, row.answer.ended, row.nats, row.tokens)
+                for row, reference in zip(rows, references, strict=True)
             ]
             for seed, rows in results.items()
         }

@@ -36,13 +36,13 @@ def to_predictions(
     rows: EvalRows, codec: Any, tuned: Sequence[RowResult], base: Sequence[RowResult] | None
 ) -> list[Prediction]:
     """Build one unscored prediction per example."""
-    found = []
+    found, references = [], rows.references(codec)
     for i, (example, encoded, result) in enumerate(zip(rows.examples, rows.encoded, tuned, strict=True)):
         prompt = codec.tokenizer.decode(encoded.input_ids[: encoded.prompt_length], clean_up_tokenization_spaces=False)
         prediction = Prediction(
             id=example.id,
             prompt=prompt,
-            reference=example.answer,
+            reference=references[i],
             answer=result.answer.text,
             question=example.context[-1].message()["content"],
             place=example.place,
