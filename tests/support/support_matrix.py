@@ -144,7 +144,7 @@ REFUSALS = (
     ),
     Refusal(
         {"export": frozenset({"adapter"}), "method": frozenset(METHOD) - ADAPTERS},
-        "form=adapter: this run trained all weights and has no adapter; use form=merged",
+        "form=adapter: this run has no adapter (only LoRA runs have one); use form=merged",
     ),
 )
 

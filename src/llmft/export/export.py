@@ -50,7 +50,7 @@ def export(run: Path, cfg: DictConfig, to: str | None, settings: Any) -> Exporte
             differ from the trained model's; nothing is kept then.
     """
     if settings.form == "adapter" and not trainable.is_adapter(cfg.peft):
-        raise UserError("form=adapter: this run trained all weights and has no adapter; use form=merged")
+        raise UserError("form=adapter: this run has no adapter (only LoRA runs have one); use form=merged")
     if to is None and settings.hub is None:
         raise UserError("export: pass to=FOLDER, hub=owner/name or both")
     if settings.hub:

@@ -118,7 +118,7 @@ def test_a_logit_that_is_no_number_is_over_any_tolerance(lora_run, tmp_path, mon
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run=full", "to=out", "form=adapter"], "form=adapter: this run trained all weights"),
+        (["run=full", "to=out", "form=adapter"], "form=adapter: this run has no adapter"),
         (["run=full"], "export: pass to=FOLDER, hub=owner/name or both"),
         (["to=out"], "export: pass run=RUN"),
         (["run=full", "to=full"], "to=full: exists and is not a folder"),
