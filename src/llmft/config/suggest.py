@@ -149,7 +149,12 @@ def _rank(name: str) -> int:
 def option_hint(group: str, value: str, options: Sequence[str]) -> str:
     """`` Did you mean ...?`` for an option that does not exist: other spelling, file, folder or Hub id; empty without an idea."""
     meant: list[str] = []
-    if group == "model" and ("/" in value or user_path(value).is_dir()):
+    if value.endswith((".yaml", ".yml")):
+        stem = value.rpartition(".")[0].rpartition("/")[2]
+        if stem not in options:
+            return f" Files of your own are options with --config-dir=DIR: DIR/{group}/{stem}.yaml is {group}={stem}"
+        meant = [f"{group}={stem}"]
+    elif group == "model" and ("/" in value or user_path(value).is_dir()):
         meant = [_model_meant(value, options)]
     elif group == "data" and ("/" in value or "*" in value or DATA_FILE.search(value) or user_path(value).exists()):
         meant = [f"data=custom {argument('data.path', value)}"]

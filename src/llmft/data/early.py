@@ -3,7 +3,7 @@
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.data.columns import check_columns
-from llmft.data.sources.resolve import local_files
+from llmft.data.sources.resolve import local_files, sample_of
 
 
 def check_data(data: DictConfig) -> None:
@@ -28,5 +28,7 @@ def _check_part(data: DictConfig) -> None:
     if "${" in f"{path} {columns}" or not isinstance(path, str | list):
         return
     local_files(path)
+    if path == "sample":
+        sample_of(str(nodes.get("name")))
     if isinstance(columns, dict):
         check_columns(columns, path)

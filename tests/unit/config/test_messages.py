@@ -111,6 +111,13 @@ def test_an_adapter_as_model(tmp_path):
     assert hint == f" Did you mean peft=lora peft.adapter={tmp_path}, with model=... as it was trained on?"
 
 
+def test_a_yaml_file_as_option():
+    assert option_hint("experiment", "mine.yaml", ["none"]) == (
+        " Files of your own are options with --config-dir=DIR: DIR/experiment/mine.yaml is experiment=mine"
+    )
+    assert option_hint("optim", "conf/optim/adamw.yaml", ["adamw"]) == " Did you mean optim=adamw?"
+
+
 def test_the_values_of_a_sweep_are_in_the_hint_once(capsys):
     assert run(["-m", "lr=1e-3,1e-4", "seed=1,2"]) == 2
     assert (

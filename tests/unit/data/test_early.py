@@ -17,6 +17,7 @@ from llmft.utils.errors import UserError
             ["data=custom", "data.path=qa.csv"],
             "qa.csv has the fields question, answer: data.columns.instruction=question",
         ),
+        (["data=custom"], "data.path=sample: no sample is shipped for data=custom; pass data.path=FILE"),
         (
             ["data=custom", "data.path=owner/set"],
             "must name instruction and output, or messages; data.columns.ROLE=FIELD",

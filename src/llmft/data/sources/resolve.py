@@ -72,10 +72,8 @@ def find(
         return _checked(Source(given, tuple(parts), digest_of(parts)), sha256)
     assert isinstance(path, str)
     if path == "sample":
-        found = sorted(SAMPLES.glob(f"{name}.json*"))
-        if not found:
-            raise UserError(f"data.path=sample: no sample is shipped for data={name}; pass data.path=FILE")
-        return Source(f"sample:{found[0].name}", (SourceFile(f"sample:{found[0].name}", found[0]),), digest(found[0]))
+        file = sample_of(name)
+        return Source(f"sample:{file.name}", (SourceFile(f"sample:{file.name}", file),), digest(file))
     if URL.match(path):
         from llmft.data.sources.download import fetch  # http and ssl
 
@@ -83,6 +81,18 @@ def find(
         file = fetch(url, sha256 or digest_of_url or None)
         return Source(url, (SourceFile(file.name, file),), sha256 or digest_of_url)
     return Source(path, hub=Hub(path, revision, subset, hub_split, streaming))
+
+
+def sample_of(name: str) -> Path:
+    """The shipped sample of a data set.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = sorted(SAMPLES.glob(f"{name}.json*"))
+    if not found:
+        raise UserError(f"data.path=sample: no sample is shipped for data={name}; pass data.path=FILE")
+    return found[0]
 
 
 def local_files(path: str | Sequence[str]) -> list[SourceFile]:
