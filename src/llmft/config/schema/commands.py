@@ -18,7 +18,7 @@ from llmft.config.schema.trainer import Optim, Scheduler, Trainer
 from llmft.config.schema.types import Count, FromZero, HubName, Must, NotNegative, Positive, Seed, Size, Text
 
 TextOrJson = Literal["text", "json"]
-RUN = "A run directory; its own model, prompt and generation settings are used."
+RUN = "A run directory, or latest (the newest in outputs/); its own model, prompt and generation settings are used."
 SYSTEM = "A system prompt instead of the run's own."
 AnyText = Annotated[str, Must("a string")]
 C = TypeVar("C", bound=Callback)
@@ -96,7 +96,7 @@ class TrainConfig(Command):
     baseline: bool = Field(description="Evaluate the untrained model first.")
     questions: FromZero = Field(description="Test questions answered before and after training, for the summary table.")
     resume: Text | None = Field(
-        description="A run directory: resume it where it was interrupted, or train it for longer (trainer.max_epochs)."
+        description="A run directory, or latest: resume it where it was interrupted, or train it for longer (trainer.max_epochs)."
     )
     output_dir: Text = Field(description="The run directory.")
     show_traceback: bool = Field(description="Show Python's traceback for user errors too.")
@@ -191,14 +191,14 @@ class ReportConfig(Command):
     """Write a run's report, or the leaderboard of many runs."""
 
     report: Report
-    run: Text | None = Field(description="A run directory; report.html and report/ are written into it.")
+    run: Text | None = Field(description="A run directory, or latest; report.html and report/ are written into it.")
     runs: Text | None = Field(description="A folder of runs; leaderboard.html, .md, .csv and .png are written into it.")
 
 
 class ExportConfig(Command):
     """Export a run's model for other tools, verified by loading it again."""
 
-    run: Text | None = Field(description="A run directory.")
+    run: Text | None = Field(description="A run directory, or latest.")
     to: Text | None = Field(description="A folder that does not exist yet (zip=true: the archive).")
     form: Annotated[
         Literal["merged", "adapter"],
@@ -218,7 +218,7 @@ class ExportConfig(Command):
 class ReplayConfig(Command):
     """Run the examples of the step again at which a guard halted a training."""
 
-    run: Text | None = Field(description="A run directory with halt/.")
+    run: Text | None = Field(description="A run directory with halt/, or latest.")
     format: TextOrJson = Field(description="Output format.")
     replay: ReplayKeys
 
