@@ -56,7 +56,7 @@ def test_a_yaml_fits_its_model(name, load):
 
 def shown(text: str) -> float:
     """The parameters that the first comment of a YAML states, in millions."""
-    found = re.match(r"# ([\d.]+)([MB])", text)
+    found = re.search(r"^# ([\d.]+)([MB])", text, re.MULTILINE)
     assert found
     return float(found[1]) * {"M": 1, "B": 1000}[found[2]]
 
