@@ -73,7 +73,8 @@ def fused_attention(*, on_gpu: bool) -> Iterator[None]:
     ) -> Any:
         trainable = attn_mask is not None and attn_mask.requires_grad  # T5's position bias
         if trainable or (dropout_p and not on_gpu) or not query.is_meta:
-            return real(query, key, value, attn_mask, dropout_p, **more)
+            mask = None if attn_mask is None else attn_mask.to(query.device)  # made of the batch, which is on the CPU
+            return real(query, key, value, mask, dropout_p, **more)
         return _Fused.apply(query, key, value, attn_mask)
 
     # replaces the function: a TorchFunctionMode is not active when checkpointing recomputes a layer

@@ -29,11 +29,12 @@ class Seq2SeqForward(Forward):
 
     def inputs(self, batch: dict[str, Any], *, varlen: bool) -> dict[str, Any]:
         """Decoder ids, not labels: the model's own loss is a mean over the batch."""
-        decoder = {"decoder_input_ids": self.decoder_ids(batch)}
+        # an estimate has its batch on the CPU and its model on the meta device, where M2M100 looks up its positions
+        decoder = {"decoder_input_ids": self.decoder_ids(batch).to(self.device)}
         if "rows" in batch and not varlen:
             return decoder | self._block_masked(batch)
         mask = batch["attention_mask"] if not varlen else None
-        return decoder | {"input_ids": batch["input_ids"], "attention_mask": mask}
+        return decoder | {"input_ids": batch["input_ids"].to(self.device), "attention_mask": mask}
 
     def decoder_ids(self, batch: dict[str, Any]) -> Tensor:
         """The labels shifted to the right, [B, T]: every example begins with the decoder's start token.
@@ -51,7 +52,7 @@ class Seq2SeqForward(Forward):
 
     def context(self, batch: dict[str, Any]) -> AbstractContextManager[None]:
         """Absolute positions restart in each example of a packed sequence."""
-        if "rows" not in batch or batch["rows"].is_meta:  # an estimate needs the shapes only
+        if "rows" not in batch:
             return nullcontext()
         return restarted_positions(self.model, batch["rows"], batch["label_rows"])
 
@@ -69,7 +70,9 @@ class Seq2SeqForward(Forward):
         encoder = self.model.get_encoder()
         return {
             # the model would use the encoder's mask for the cross attention too, so the encoder is called here
-            "encoder_outputs": encoder(batch["input_ids"], attention_mask=block_mask(sources, sources, dtype)),
+            "encoder_outputs": encoder(
+                batch["input_ids"].to(self.device), attention_mask=block_mask(sources, sources, dtype)
+            ),
             "attention_mask": block_mask(targets, sources, dtype),
             "decoder_attention_mask": block_mask(targets, targets, dtype, causal=True),
         }

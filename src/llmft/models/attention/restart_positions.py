@@ -56,9 +56,10 @@ def _restarted(module: Any, positions: Tensor) -> Any:
             *(_shortened(argument, width, longest) for argument in (first, *args)),
             **{name: _shortened(argument, width, longest) for name, argument in kwargs.items()},
         )
+        at = positions.to(vectors.device)  # on the meta device in an estimate
         if vectors.ndim == 2:  # [L, D], the same for every sequence
-            return vectors[positions]
-        index = positions[..., None].expand(-1, -1, vectors.shape[-1])
+            return vectors[at]
+        index = at[..., None].expand(-1, -1, vectors.shape[-1])
         return vectors.expand(len(positions), -1, -1).gather(1, index)
 
     return call
