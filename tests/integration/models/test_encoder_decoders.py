@@ -29,9 +29,12 @@ def adapted(module):
     return module
 
 
-def step(module, sequences, pad_id):
+def step(module, sequences, pad_id, parts=1):
+    """Loss, tokens and gradients of a window of some batches."""
     module.zero_grad()
-    total, tokens = module.forward_pass.loss_sum(training_batch(sequences, pad_id))
+    batches = [training_batch(sequences[part::parts], pad_id) for part in range(parts)]
+    sums = [module.forward_pass.loss_sum(batch) for batch in batches]
+    total, tokens = (sum(values[1:], values[0]) for values in zip(*sums, strict=True))
     (total / tokens).backward()
     gradients = {name: p.grad.clone() for name, p in module.model.named_parameters() if p.grad is not None}
     return total.item() / int(tokens), int(tokens), gradients
@@ -63,6 +66,7 @@ def test_loss_and_gradients_are_those_of_single_rows(name, peft, twin, built):
         module.forward_pass.kernels.varlen = varlen
         for sequences in ways:
             assert_same(step(module, sequences, data.pad_id), expected)
+        assert_same(step(module, ways[-1], data.pad_id, parts=2), expected)
         if varlen:
             assert bool(module.forward_pass.kernels.packing_is_equivalent) == SEQ2SEQ[name].packs
 

@@ -65,3 +65,14 @@ def test_a_model_without_a_path_asks_for_one(llmft):
     code, _, err = llmft("model=marian", "data=academic")
     assert code == 2
     assert "model.path" in err
+
+
+def test_the_page_of_models_has_a_row_of_each():
+    page = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    for name, entry in PUBLISHED.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        text = FILES[name].read_text(encoding="utf-8")
+        license_id = yaml.safe_load(text).get("license") or "see its card"
+        assert row.split(" | ")[2] == license_id
+        assert entry["source"] in row
+        assert shown(f"# {row.split(' | ')[1]}") == shown(text)

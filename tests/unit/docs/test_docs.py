@@ -143,6 +143,8 @@ ELSEWHERE = {
     "peft.distill_from=": "needs a teacher",
     "--config-dir": "needs a package of the reader's",
     "logger=": "an extra",
+    "model.source_language=": "needs a model that translates",
+    "model=marian": "needs a model that translates",
 }
 
 
