@@ -34,7 +34,7 @@ def step(module, sequences, pad_id, parts=1):
     module.zero_grad()
     batches = [training_batch(sequences[part::parts], pad_id) for part in range(parts)]
     sums = [module.forward_pass.loss_sum(batch) for batch in batches]
-    total, tokens = (sum(values[1:], values[0]) for values in zip(*sums, strict=True))
+    total, tokens = (torch.stack(values).sum() for values in zip(*sums, strict=True))
     (total / tokens).backward()
     gradients = {name: p.grad.clone() for name, p in module.model.named_parameters() if p.grad is not None}
     return total.item() / int(tokens), int(tokens), gradients
