@@ -1,7 +1,7 @@
 """Before the first job of a sweep: what every job would be refused for is said once, and nothing is written."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,13 +13,26 @@ from llmft.config.target_allowlist import allowed_targets
 from llmft.config.validate import check, check_early
 from llmft.sweep.job import check_before_imports
 from llmft.utils.errors import UserError
+from llmft.utils.logging import quiet
+
+# Launchers whose jobs see the files and GPUs of this machine.
+ON_THIS_MACHINE = ("basic", "joblib", "submitit_local")
+
+
+class Job(NamedTuple):
+    """A job of a sweep: its overrides, and the config that Hydra composes of them."""
+
+    command: str
+    overrides: Sequence[str]
+    cfg: Any
 
 
 def check_sweep(command: str, arguments: Sequence[str]) -> None:
     """Refuse a sweep whose jobs all have the same fault, or whose only swept key has no valid value.
 
     The jobs that are checked use every swept value once, which is not every combination; faults of some jobs are left to
-    these jobs. The model's architecture is checked only where the jobs run in this process, which imports the libraries anyway.
+    these jobs. Data files and GPUs are checked for launchers of this machine only, and the model's architecture where the jobs
+    run in this process, which imports the libraries anyway.
 
     Args:
         command: E.g. ``train``.
@@ -37,24 +50,29 @@ def check_sweep(command: str, arguments: Sequence[str]) -> None:
     params = first.hydra.sweeper.get("params") or {}  # a sweep in a file
     given = {override.partition("=")[0] for override in own}
     jobs = swept_jobs([*(f"{key}={value}" for key, value in params.items() if key not in given), *own])
-    is_here = first.hydra.runtime.choices["hydra/launcher"] == "basic"
-    for faults_of in (_early_faults, *((_all_faults,) if is_here and command == "train" else ())):
-        if common := _of_every_job(
-            jobs, lambda job, find=faults_of: find(command, _composed(command, [*hydra, *job]), job)
-        ):
+    launcher = first.hydra.runtime.choices["hydra/launcher"]
+    stages = [_value_faults]
+    if launcher in ON_THIS_MACHINE:
+        stages.append(_machine_faults)
+    if launcher == "basic" and command == "train":
+        stages.append(_architecture_faults)
+    for faults_of in stages:
+        # composed anew for each stage, since a sweep may have many jobs
+        found = (faults_of(Job(command, job, _composed(command, [*hydra, *job]))) for job in jobs)
+        if common := _of_every_job(jobs, found):
             raise UserError.from_faults("no job of this sweep can run", common, shown=len(common))
 
 
-def _of_every_job(jobs: Sequence[Sequence[str]], find: Callable[[Sequence[str]], list[str]]) -> list[str]:
+def _of_every_job(jobs: Sequence[Sequence[str]], faults: Iterator[list[str]]) -> list[str]:
     """The faults that all jobs have; if they differ in one key only, all faults, provided that no job is without any."""
     found: list[list[str]] = []
-    for job in jobs:
-        found.append(find(job))
-        if not found[-1]:
+    for of_job in faults:
+        if not of_job:
             return []
+        found.append(of_job)
     if sum(len(set(values)) > 1 for values in zip(*jobs, strict=True)) <= 1:
-        return list(dict.fromkeys(fault for faults in found for fault in faults))
-    return [fault for fault in found[0] if all(fault in faults for faults in found)]
+        return list(dict.fromkeys(fault for of_job in found for fault in of_job))
+    return [fault for fault in found[0] if all(fault in of_job for of_job in found)]
 
 
 def _composed(command: str, overrides: Sequence[str]) -> Any:
@@ -66,24 +84,24 @@ def _composed(command: str, overrides: Sequence[str]) -> Any:
         return compose(command, overrides=list(overrides), return_hydra_config=True)
 
 
-def _early_faults(command: str, cfg: Any, job: Sequence[str]) -> list[str]:
-    plain = _without_hydra(cfg)
-    return list(_faults_of(lambda: check_early(plain, command, job))) or list(
-        _faults_of(lambda: check_before_imports(command, plain))
-    )
+def _value_faults(job: Job) -> list[str]:
+    return _faults_of(lambda: check_early(_without_hydra(job.cfg), job.command, job.overrides))
 
 
-def _all_faults(_: str, cfg: Any, job: Sequence[str]) -> list[str]:
-    from llmft.models.architecture_check import (
-        architecture_faults,
-    )  # imports torch and transformers, which takes seconds
+def _machine_faults(job: Job) -> list[str]:
+    return _faults_of(lambda: check_before_imports(job.command, _without_hydra(job.cfg)))
 
-    plain = _without_hydra(cfg)
-    if plain.get("resume"):
+
+def _architecture_faults(job: Job) -> list[str]:
+    # torch and transformers, which take seconds
+    from llmft.models.architecture_check import architecture_faults
+
+    cfg = _without_hydra(job.cfg)
+    if cfg.get("resume"):
         return []
-    return list(
-        _faults_of(lambda: check(plain, TrainConfig, architecture=architecture_faults, allow=allowed_targets(job)))
-    )
+    quiet()
+    allow = allowed_targets(job.overrides)
+    return _faults_of(lambda: check(cfg, TrainConfig, architecture=architecture_faults, allow=allow))
 
 
 def _without_hydra(cfg: Any) -> DictConfig:
@@ -92,9 +110,10 @@ def _without_hydra(cfg: Any) -> DictConfig:
     return OmegaConf.create({str(key): node for key, node in nodes.items() if key != "hydra"})
 
 
-def _faults_of(checks: Callable[[], object]) -> Iterator[str]:
+def _faults_of(checks: Callable[[], object]) -> list[str]:
     try:
         checks()
     except UserError as error:
         first, *faults = str(error).split("\n  - ")  # as from_faults lists them
-        yield from faults or [first]
+        return faults or [first]
+    return []

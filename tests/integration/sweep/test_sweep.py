@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from llmft.config.cli_args import plugin_faults
@@ -131,6 +132,14 @@ def test_what_no_job_could_run_with_is_said_once_and_leaves_nothing(arguments, f
 def test_a_fault_of_some_jobs_is_no_fault_of_the_sweep():
     check_sweep("train", ["model=tiny_gpt2", "optim.lr=-1,1e-3"])
     check_sweep("train", ["model=tiny_gpt2", "optim.lr=-1,1e-3", "data.batch_size=0,4"])  # 1e-3 with 4 can run
+
+
+def test_the_gpus_of_this_machine_are_not_those_of_a_cluster(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    sweep = ["model=tiny_gpt2", "trainer=gpu", "seed=1,2"]
+    check_sweep("train", [*sweep, "hydra/launcher=submitit_slurm"])
+    with pytest.raises(UserError, match=r"trainer\.accelerator=gpu"):
+        check_sweep("train", [*sweep, "hydra/launcher=submitit_local"])
 
 
 def test_a_corrected_sweep_runs_what_had_failed(tmp_path):
