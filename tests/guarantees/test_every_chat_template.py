@@ -3,6 +3,7 @@
 The reference is written here, from ``apply_chat_template`` and a table of what ends a turn.
 """
 
+import copy
 import json
 import re
 from functools import cache
@@ -300,3 +301,20 @@ def test_reasoning_is_kept_or_dropped(name, opened):
     )
     plain = [user("1 + 1?"), assistant("2")]
     assert encoded(codec(name, reasoning="drop"), messages) == encoded(codec(name), plain)
+
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + ('<think>\\n\\n</think>\\n\\n' if m.role == 'assistant' else '')"
+    " + m.content + '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(("policy", "block"), [("template", "\n\n"), ("keep", "\nAdd them.\n"), ("drop", "\n\n")])
+def test_the_empty_block_of_a_template_is_never_a_second_one(policy, block):
+    tokenizer = copy.deepcopy(tokenizer_of("qwen3"))
+    tokenizer.chat_template = CHATML
+    made = codec_for("causal", tokenizer, prompt_config("chat"), None, "answer", "last", policy)[0]
+    [(ids, labels)] = encoded(made, ROWS["inline reasoning"])
+    text = f"<|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n<think>{block}</think>\n\n2<|im_end|>"
+    assert ids == tokenizer(text)["input_ids"]
+    assert tokenizer.decode([label for label in labels if label != IGNORED]) == text.partition("assistant\n")[2]

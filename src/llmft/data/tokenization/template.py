@@ -205,6 +205,8 @@ class PromptTemplate:
             content = messages[-1].get("content", "")
             messages[-1]["content"] = f"{first}{hidden(reasoning)}{last}\n\n{content}"
         text = render(self.source, messages, self.variables, tools, generate=generate)
+        if kept:  # instead of the empty block of the template
+            text = re.sub(rf"{re.escape(kept[0])}\s*{re.escape(kept[2])}\s*(?={min(tags)})", "", text)
         pieces = self.split("".join(tags.get(char, char) for char in text) if tags else text)
         return tuple("".join(show.get(char, char) for char in piece) for piece in pieces)
 

@@ -13,6 +13,7 @@ from llmft.utils.errors import UserError
 USER = {"role": "user", "content": "Hi", "instruction": "Hi", "input": ""}
 PROBE = "Zq probe"
 NOTHING = re.compile(r"\b(None|null)\b")  # a missing content, written as text
+EMPTY = re.compile(r"<(\w+)>\s*</\1>\s*Yes")
 TAG = re.compile(r"<(\w+)>\s*$")
 TOOL = {
     "type": "function",
@@ -179,6 +180,8 @@ class Traits:
             if match and after.lstrip().startswith(f"</{match.group(1)}>"):
                 return f"<{match.group(1)}>", f"</{match.group(1)}>"
             return None
+        if empty := EMPTY.search(self.shown(USER, {"role": "assistant", "content": "Yes"})):  # always without reasoning
+            return f"<{empty.group(1)}>", f"</{empty.group(1)}>"
         typed = f"<think>\n{PROBE}\n</think>\n\nYes"
         text = self.shown(USER, {"role": "assistant", "content": typed})
         return ("<think>", "</think>") if text and PROBE not in text else None  # it cuts typed reasoning off
