@@ -11,8 +11,10 @@ from llmft.config.schema import PreviewConfig
 from llmft.config.validate import check
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.preprocessing.audit import show_audit
+from llmft.data.records import Example
 from llmft.data.tokenization.codec import IGNORED, Codec, EncodedExample
-from llmft.diagnostics.show_tokens import TRAINED, render_spans, trained_spans
+from llmft.diagnostics.show_tokens import STYLES, TRAINED, render_kinds, trained_spans
+from llmft.diagnostics.token_kinds import kind_spans, token_kinds
 from llmft.models.backbone.open import Backbone
 from llmft.utils.console import Console
 from llmft.utils.errors import UserError
@@ -40,24 +42,25 @@ def main(cfg: DictConfig) -> None:
         raise UserError.from_faults("labels", faults)
 
 
-def as_json(row: EncodedExample, codec: Codec, answer: str) -> dict[str, Any]:
-    """An example as JSON; ``tokens``, ``trained``, ``weights`` (if any) are aligned with ``labels`` (seq2seq: of the target)."""
+def as_json(row: EncodedExample, codec: Codec, example: Example) -> dict[str, Any]:
+    """An example as JSON; ``tokens``, ``trained``, ``kinds``, ``weights`` (if any) are aligned with ``labels``."""
     ids = row.input_ids if row.joined else row.labels
     return {
         "place": row.place,
         "prompt": codec.tokenizer.decode(row.input_ids[: row.prompt_length], clean_up_tokenization_spaces=False),
-        "answer": answer,
+        "answer": example.answer,
         "input_ids": row.input_ids,
         "labels": row.labels,
         "tokens": codec.tokenizer.convert_ids_to_tokens(ids),
         "trained": [label != IGNORED for label in row.labels],
+        "kinds": token_kinds(row, example, codec),
     } | ({} if row.weights is None else {"weights": row.weights})
 
 
 def _print_json(data: InstructionDataModule, codec: Codec, rows: list[EncodedExample], about: dict[str, str]) -> None:
     out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     for row, example in zip(rows, data.examples_in_order(), strict=False):
-        shown = {**as_json(row, codec, example.answer), "source": example.source}
+        shown = {**as_json(row, codec, example), "source": example.source}
         out.file.write(json_line(shown) + "\n")
     audit = data.audit.summary() if data.audit else {}
     out.file.write(json_line({**about, **data.row_counts.summary(), "audit": audit}) + "\n")
@@ -68,20 +71,28 @@ def _print_text(
 ) -> None:
     console = Console(highlight=False)
     soft_wrap = not console.is_terminal  # a file keeps long lines; a terminal wraps them between words
-    for row in rows:
+    for row, example in zip(rows, data.examples_in_order(), strict=False):
         console.rule(Text(printable(row.place)), align="left")
         console.print(Text(_about(row), style="italic"), soft_wrap=soft_wrap)
-        console.print(render_spans(trained_spans(row), codec), soft_wrap=soft_wrap)
+        console.print(_row(row, example, codec), soft_wrap=soft_wrap)
         if ids:
             console.print(_tokens(row, codec))
     console.rule()
     legend = Text.assemble(f"{about['model']}, prompt {about['prompt_name']}; ", ("⟦trained⟧", TRAINED))
-    console.print(legend.append(": the tokens with labels"), soft_wrap=soft_wrap)
+    legend.append(": the tokens with labels (").append(Text(", ").join(Text(*kind) for kind in STYLES.items()))
+    console.print(legend.append(")"), soft_wrap=soft_wrap)
     for line in data.row_counts.lines():
         console.print(Text(printable(line)), soft_wrap=soft_wrap)
     for line in data.audit.lines() if data.audit else []:
         console.print(Text(line), soft_wrap=soft_wrap)
     show_audit(data.audit)
+
+
+def _row(row: EncodedExample, example: Example, codec: Codec) -> Text:
+    """Prompt, reasoning, answer, calls and stop token, each in its color."""
+    kinds = token_kinds(row, example, codec)
+    source = [] if row.joined else [("prompt", row.input_ids)]
+    return render_kinds([*source, *kind_spans(kinds, row.input_ids if row.joined else row.labels)], codec)
 
 
 def _about(row: EncodedExample) -> str:

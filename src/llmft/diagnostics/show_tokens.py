@@ -1,5 +1,6 @@
 """Render token ids as colored text, with the supervised tokens highlighted."""
 
+from collections.abc import Iterable
 from itertools import groupby
 
 from rich.text import Text
@@ -8,6 +9,7 @@ from llmft.data.tokenization.codec import IGNORED, Codec, EncodedExample
 from llmft.utils.text import printable
 
 TRAINED = "bold green"
+STYLES = {"reasoning": "bold magenta", "answer": TRAINED, "call": "bold blue", "stop": "bold red"}
 
 
 def trained_spans(row: EncodedExample) -> list[tuple[bool, list[int]]]:
@@ -30,3 +32,16 @@ def render_spans(parts: list[tuple[bool, list[int]]], codec: Codec) -> Text:
         decoded = printable(codec.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
         text.append(f"⟦{decoded}⟧" if trained else decoded, TRAINED if trained else "dim")
     return text
+
+
+def render_kinds(spans: Iterable[tuple[str, list[int]]], codec: Codec) -> Text:
+    """Render spans of ``token_kinds``, each kind in its color; supervised tokens in brackets."""
+    text = Text()
+    supervised = False
+    for kind, ids in spans:
+        decoded = printable(codec.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+        if (kind != "prompt") != supervised:
+            text.append("⟧" if supervised else "⟦", TRAINED)
+            supervised = not supervised
+        text.append(decoded, STYLES.get(kind, "dim"))
+    return text.append("⟧" if supervised else "", TRAINED)

@@ -71,7 +71,7 @@ class CausalCodec(Codec):
 
     def texts(self, prompt: Prompt, answer: str | Turn) -> list[tuple[str, bool]]:
         """Prompt plus answer; also the prompt separately, if its ids are not a prefix of the former's."""
-        dialogue = self.rendered[_key(prompt, answer)] = self._dialogue(prompt, answer)
+        dialogue = self.rendered[_key(prompt, answer)] = self.dialogue(prompt, answer)
         if not dialogue.continues:
             return [(prompt.text, False), ("".join(dialogue.rest), False)]
         whole = (dialogue.whole.text, False)
@@ -82,7 +82,12 @@ class CausalCodec(Codec):
         super().forget()
         self.rendered.clear()
 
-    def _dialogue(self, prompt: Prompt, answer: str | Turn) -> Dialogue:
+    def dialogue(self, prompt: Prompt, answer: str | Turn) -> Dialogue:
+        """A prompt and its answer as the template writes them.
+
+        Raises:
+            UserError: The template leaves out or changes the answer.
+        """
         if self.rendered and (found := self.rendered.get(_key(prompt, answer))):
             return found
         if not prompt.context:  # a text of its own
@@ -111,7 +116,7 @@ class CausalCodec(Codec):
 
     def encode(self, prompt: Prompt, answer: str | Turn, max_answer: int | None = None) -> EncodedExample:
         """``input_ids`` prompt + answer + stop token; ``labels`` the same, -100 on the prompt."""
-        dialogue = self._dialogue(prompt, answer)
+        dialogue = self.dialogue(prompt, answer)
         start, tail, merged = self._ids(dialogue)
         lost = self.lost_characters(dialogue.whole.text, start + tail, typed_in(prompt, answer))
         labels = (start if self.train_on == "all" else [IGNORED] * len(start)) + tail[:max_answer]
@@ -174,10 +179,10 @@ class CausalCodec(Codec):
 
     def _holds(self, example: Example, earlier: Iterable[Example]) -> bool:
         """Whether a conversation starts with each earlier prompt and its answer, token by token."""
-        start, tail, _ = self._ids(self._dialogue(self._prompt(example), example.reply))
+        start, tail, _ = self._ids(self.dialogue(self._prompt(example), example.reply))
         whole = start + tail
         for part in earlier:
-            start, tail, merged = self._ids(self._dialogue(self._prompt(part), part.reply))
+            start, tail, merged = self._ids(self.dialogue(self._prompt(part), part.reply))
             if merged or whole[: len(start) + len(tail)] != start + tail:
                 return False
         return True
@@ -195,7 +200,7 @@ class CausalCodec(Codec):
         spans = {(row.prompt_length, len(labels)): example.weight * example.answer_weight}
         for number in trained_turns(prompt.context) if self.train_on_turns == "all" else ():
             earlier = self.template.render(prompt.context[:number], prompt.tools)
-            start, tail, merged = self._ids(self._dialogue(earlier, prompt.context[number]))
+            start, tail, merged = self._ids(self.dialogue(earlier, prompt.context[number]))
             end = len(start) + len(tail)
             if not merged and row.input_ids[:end] == start + tail:
                 labels[len(start) : end] = tail
