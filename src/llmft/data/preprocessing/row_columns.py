@@ -22,20 +22,21 @@ def _identity(turn: Turn) -> str:
 def row_columns(example: Example, row: EncodedExample) -> dict[str, Any]:
     """The columns of an encoded example, but those that only its batch knows."""
     prompt = "\0".join((*map(_identity, example.context), *example.tools))
-    answer, characters = "\2".join(example.reply.texts()), sum(map(len, example.reply.texts()))
+    texts, reply = tuple(example.texts()), example.reply.texts()
+    answer, characters = "\2".join(reply), sum(map(len, reply))
     exact, normalized = hash_of(prompt), hash_of(_normal(prompt))
     return {
         "ids": len(row.input_ids),
         "labels": 0 if row.joined else len(row.labels),
         "answer_tokens": row.answer_length,
-        "prompt_characters": sum(map(len, example.texts())) - characters,
+        "prompt_characters": sum(map(len, texts)) - characters,
         "answer_characters": characters,
         "source": source_hash(example.source),
         "prompt": exact,
         "prompt_like": normalized,
         "row": hash_of(f"{exact}\0{answer}"),
         "row_like": hash_of(f"{normalized}\0{_normal(answer)}"),
-        "odd": any(map(ODD.search, example.texts())),
+        "odd": any(map(ODD.search, texts)),
         "lost": bool(row.lost),
     }
 
