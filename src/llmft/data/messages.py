@@ -1,10 +1,12 @@
 """Chat messages -> turns: the keys and roles of OpenAI, ShareGPT and their descendants, each used, or refused by place."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from llmft.data.preprocessing.unread_fields import TrackedRow
 from llmft.data.records import Example, NotTrainedError, Row, RowError, Turn, checked_text, shown, value_of
 from llmft.data.tool_calls import call_texts, tool_texts
 
@@ -36,7 +38,11 @@ def chat_example(
         RowError: A field is invalid; names its place.
         NotTrainedError: The row says itself that it is not to be trained: weight 0, or ``label: false`` (KTO).
     """
-    turns = turns_of(value_of(row, messages), messages)
+    given = value_of(row, messages)
+    if isinstance(row, TrackedRow) and isinstance(given, str):
+        row[messages] = _listed(given)  # so that the keys of its turns are tracked too
+        given = row[messages]
+    turns = turns_of(given, messages)
     text = optional_text(row, system)
     if text.strip() and turns[0].role in SYSTEM and turns[0].content != text:
         raise RowError(system, f"differs from the system turn {messages}[0]: {shown(text)}")
@@ -50,11 +56,12 @@ def turns_of(messages: object, field: str = "messages") -> tuple[Turn, ...]:
     """Chat messages as turns: an optional system turn, then user and assistant alternating, assistant last.
 
     Tool turns follow an assistant turn, and an assistant turn follows them. Messages may have ``role`` and ``content``, or
-    ShareGPT's ``from`` and ``value``.
+    ShareGPT's ``from`` and ``value``; the list may be JSON text.
 
     Raises:
         RowError: The list, an entry, a role or the order is wrong; names the entry.
     """
+    messages = _listed(messages)
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise RowError(field, f"must be a list of turns, got {shown(messages)}")
     turns: list[Turn] = []
@@ -69,6 +76,16 @@ def turns_of(messages: object, field: str = "messages") -> tuple[Turn, ...]:
     if turns[-1].role != "assistant":
         raise RowError(f"{field}[{len(messages) - 1}].role", f"the last turn must be assistant, got {turns[-1].role}")
     return tuple(turns)
+
+
+def _listed(messages: object) -> object:
+    """The messages of a CSV or Parquet column of JSON texts."""
+    if not isinstance(messages, str) or not messages.lstrip().startswith("["):
+        return messages
+    try:
+        return json.loads(messages)
+    except (ValueError, RecursionError):
+        return messages
 
 
 def history_of(row: Row, field: str = "history") -> tuple[Turn, ...]:

@@ -119,7 +119,10 @@ def test_weights_say_how_often_a_row_is_trained(encoded, tmp_path):
     ("option", "message"),
     [
         ("+data.weights.alpaca=2", "data.weights.alpaca: there is no such set; there are academic, keyword_qa"),
-        ("+data.weights.academic=-1", "data.weights.academic=-1: must be a number of at least 0"),
+        (
+            "+data.weights.academic=-1",
+            "data.weights={'academic': -1}: must be a mapping of names to numbers of at least 0",
+        ),
     ],
 )
 def test_weights_that_make_no_sense(llmft, option, message):

@@ -83,6 +83,13 @@ def test_sharegpt_names_of_roles():
     )
 
 
+def test_messages_as_json_text():
+    assert turns_of(json.dumps([Q, ASKS, RESULT, A])) == turns_of([Q, ASKS, RESULT, A])
+    for text in ("[", "[" * 100_000, "{}", "Q", "[]"):
+        with pytest.raises(RowError, match="messages: must be a list of turns"):
+            turns_of(text)
+
+
 def test_tool_turns_may_follow_a_text_and_each_other():
     inline = {"role": "assistant", "content": "<tool_call>{}</tool_call>"}
     roles = [turn.role for turn in turns_of([Q, inline, RESULT, RESULT, ASKS, RESULT, A, Q, A])]

@@ -40,3 +40,9 @@ def test_alpaca_names_what_it_does_not_know():
     row = TrackedRow({"instruction": "I", "input": "", "output": "O", "system": "S", "text": "all of it"})
     Alpaca.to_example(row)
     assert row.unread() == {"text"}
+
+
+def test_turns_in_json_text_are_tracked_too():
+    row = TrackedRow({"messages": json.dumps(ROW["messages"])})
+    Academic.to_example(row)
+    assert row.unread() == {"messages[].at"}
