@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from llmft.config.paths import prompt_config
 from llmft.data.tokenization.causal import CausalCodec
 from llmft.data.tokenization.codec import Codec, Seq2SeqCodec
@@ -39,7 +41,9 @@ def codec_for(
         UserError: ``prompt=chat`` and the tokenizer has no chat template, the template cannot be trained with, or
             ``train_on=all`` with a seq2seq model.
     """
-    settings = {key: getattr(prompt, key, None) for key in ("template_name", "template_kwargs", "date")}
+    settings: dict[str, Any] = {key: getattr(prompt, key, None) for key in ("template_name", "template_kwargs", "date")}
+    kwargs: Any = settings["template_kwargs"] or {}
+    kwargs = OmegaConf.to_container(kwargs, resolve=True) if OmegaConf.is_config(kwargs) else kwargs
     own, with_tools = named_templates(tokenizer.chat_template, settings["template_name"])
     name, source = chosen_prompt(prompt.name, prompt.template, data_prompt, own, family)
     if source is None:
@@ -52,11 +56,11 @@ def codec_for(
     ending = tuple(tokenizer.convert_ids_to_tokens([end for end in ends if end is not None and end < len(tokenizer)]))
     variables = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
 
-    def made(text: str, other: PromptTemplate | None = None) -> PromptTemplate:
-        text = with_settings(text, settings["template_kwargs"], settings["date"])
-        return PromptTemplate(text, _controls(tokenizer, text), variables, other, reasoning, ending)
+    def made(text: str, other: PromptTemplate | None = None, *, needs_tools: bool = False) -> PromptTemplate:
+        text = with_settings(text, kwargs, settings["date"])
+        return PromptTemplate(text, _controls(tokenizer, text), variables, other, reasoning, ending, needs_tools)
 
-    template = made(source, made(with_tools) if with_tools else None)
+    template = made(source, made(with_tools, needs_tools=True) if with_tools else None)
     if family == "seq2seq":
         return Seq2SeqCodec(tokenizer, template, train_on, train_on_turns), name
     codec = CausalCodec(tokenizer, template, train_on, train_on_turns)

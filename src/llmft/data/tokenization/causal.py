@@ -112,7 +112,7 @@ class CausalCodec(Codec):
 
         whole = rendered(prompt.context, prompt.tools)
         reasons = bool(template.prepared(reply).reasoning)
-        return answer_of(prompt.pieces, whole, layout, lambda: rendered([USER]), reasons=reasons)
+        return answer_of(prompt.pieces, whole, layout, lambda: rendered([USER], template.probe_tools), reasons=reasons)
 
     def encode(self, prompt: Prompt, answer: str | Turn, max_answer: int | None = None) -> EncodedExample:
         """``input_ids`` prompt + answer + stop token; ``labels`` the same, -100 on the prompt."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from llmft.data.records import Turn
 from llmft.data.tokenization.pieces import Pieces, blank_run, common_end, common_start, ends_with, rest_after
-from llmft.data.tokenization.traits import TOOL, Traits, call, render
+from llmft.data.tokenization.traits import TOOL, Traits, call
 from llmft.utils.errors import UserError
 
 USER = Turn("user", "Hi")
@@ -79,7 +79,7 @@ class Layout:
         Raises:
             UserError: The template leaves out or changes an answer, or nothing ends it.
         """
-        prompt = split(render(traits.source, traits.messages([USER]), traits.variables, generate=True))
+        prompt = split(traits.text(traits.messages([USER]), generate=True))
         yes, no = (_rendered(traits, split, Turn("assistant", answer)) for answer in ANSWERS)
         shared = common_start(prompt, yes, no)
         rests = [rest for rest in (rest_after(shared, yes), rest_after(shared, no)) if rest]  # both have one
@@ -96,7 +96,7 @@ class Layout:
 
 def _rendered(traits: Traits, split: Split, *turns: Turn) -> Pieces:
     tools = [TOOL] if any(turn.tool_calls for turn in turns) else None
-    return split(render(traits.source, traits.messages([USER, *turns]), traits.variables, tools))
+    return split(traits.text(traits.messages([USER, *turns]), tools))
 
 
 def _calls(traits: Traits, split: Split, stops: Sequence[str], plain: str) -> Tail | None:

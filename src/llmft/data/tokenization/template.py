@@ -11,7 +11,7 @@ from llmft.data.records import Turn, shown
 from llmft.data.tokenization.layout import Layout
 from llmft.data.tokenization.pieces import Pieces
 from llmft.data.tokenization.source import clock_formats, clock_is_stopped
-from llmft.data.tokenization.traits import Traits, render
+from llmft.data.tokenization.traits import TOOL, Traits, render
 
 # First of the private-use characters that replace control tokens in users' texts while the template is rendered.
 PRIVATE = 0xF0000
@@ -50,6 +50,7 @@ class PromptTemplate:
         controls: Strings that the tokenizer encodes as single special ids.
         variables: Variables of the template besides ``messages`` (``bos_token``, ``eos_token``, ...).
         with_tools: The template for conversations with tools, if it is another one.
+        needs_tools: Whether this is that other one.
         reasoning: ``data.reasoning``: ``template``, ``keep`` or ``drop``.
         stops: Control tokens that end a generation whatever the template is: the tokenizer's EOS and the model's.
     """
@@ -60,6 +61,7 @@ class PromptTemplate:
     with_tools: "PromptTemplate | None" = None
     reasoning: str = "template"
     stops: tuple[str, ...] = ()
+    needs_tools: bool = False
 
     @property
     def saved(self) -> str | dict[str, str]:
@@ -93,7 +95,7 @@ class PromptTemplate:
     @cached_property
     def traits(self) -> Traits:
         """What the template does with system prompts, reasoning and tools."""
-        return Traits(self.source, self.variables)
+        return Traits(self.source, self.variables, self.needs_tools)
 
     @cached_property
     def layout(self) -> Layout:
@@ -103,6 +105,11 @@ class PromptTemplate:
             UserError: It cannot be told apart from the rest of a conversation.
         """
         return Layout.of(self.traits, self.split, self.stops)
+
+    @property
+    def probe_tools(self) -> tuple[str, ...]:
+        """Tools for a conversation that is rendered only to see how the template writes an answer."""
+        return (json.dumps(TOOL),) if self.needs_tools else ()
 
     @cached_property
     def frame(self) -> tuple[str, str | None]:

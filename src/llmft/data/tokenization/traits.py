@@ -58,15 +58,31 @@ def call(arguments: dict[str, Any], name: str = "zq_tool") -> str:
 
 @dataclass(frozen=True)
 class Traits:
-    """What a template does; every property is found when it is first needed."""
+    """What a template does; every property is found when it is first needed.
+
+    Attributes:
+        source: The template.
+        variables: As of ``PromptTemplate``.
+        needs_tools: Whether it is only for conversations with tools, and may fail without any.
+    """
 
     source: str
     variables: dict[str, str] = field(default_factory=dict)
+    needs_tools: bool = False
+
+    def text(self, messages: list[dict[str, Any]], tools: Any = None, *, generate: bool = False) -> str:
+        """A probe as text.
+
+        Raises:
+            UserError: The template refuses it.
+        """
+        tools = tools or ([TOOL] if self.needs_tools else None)
+        return render(self.source, messages, self.variables, tools, generate=generate)
 
     def shown(self, *messages: dict[str, Any], tools: Any = None) -> str:
         """The messages as text; empty if the template refuses them."""
         try:
-            return render(self.source, list(messages), self.variables, tools)
+            return self.text(list(messages), tools)
         except UserError:
             return ""
 
