@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from llmft.config.override_text import quoted
@@ -40,10 +41,14 @@ def attempt(cfg: DictConfig) -> tuple[int, Any]:
     Returns:
         The exit code (0 done, 1 internal error, 2 wrong input, 3 halted, 130 interrupted), and the objective for a sweep.
     """
-    command = str(HydraConfig.get().job.config_name)
+    job = HydraConfig.get()
+    command = str(job.job.config_name)
     try:
-        check_early(cfg, command, HydraConfig.get().overrides.task)
-        check_before_imports(command, cfg)
+        if (
+            job.mode == RunMode.RUN and not distributed.follows_parent()
+        ):  # a refused job of a sweep has a row in its table
+            check_early(cfg, command, job.overrides.task)
+            check_before_imports(command, cfg)
         return 0, importlib.import_module(f"llmft.commands.{command}").main(cfg)
     except Pruned as error:
         say(str(error))

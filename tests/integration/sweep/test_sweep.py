@@ -61,14 +61,18 @@ def test_jobs_and_table(llmft, tmp_path):
 
 def test_a_failing_job_does_not_end_the_sweep(llmft, tmp_path):
     code, _, err = llmft(
-        "-m", "model=tiny_gpt2", "data=alpaca", "data.path=sample", "optim.lr=-1,1e-4", "output_dir=all", *FAST
+        "-m", "model=tiny_gpt2", "data=alpaca", "data.path=no.json,sample", "optim.lr=-1,1e-4", "output_dir=all", *FAST
     )
     assert code == 2
     assert "optim.lr=-1: must be a number above 0 that float32 can hold" in err
     rows = list(csv.DictReader((tmp_path / "all" / "sweep.csv").open()))
+    rate = "config: 1 fault\n  - optim.lr=-1: must be a number above 0 that float32 can hold"
+    missing = f"data.path=no.json: no such file (looked in {tmp_path}); or data.path=sample for the shipped rows"
     assert [(row["run"], row["status"], row["reason"]) for row in rows] == [
-        ("0", "failed", "config: 1 fault\n  - optim.lr=-1: must be a number above 0 that float32 can hold"),
-        ("1", "finished", ""),
+        ("0", "failed", rate),
+        ("1", "failed", missing),
+        ("2", "failed", rate),
+        ("3", "finished", ""),
     ]
 
 
