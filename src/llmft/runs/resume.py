@@ -97,6 +97,9 @@ def _apply(override: str, cfg: DictConfig, saved: DictConfig) -> str | None:
         return f"{key}: {first_line(error)}"
     if now == then or key in ("debug", "experiment"):
         return None
+    if key == "data.path" and _has_digest(cfg):  # check_data compares the files
+        OmegaConf.update(saved, key, now)
+        return None
     if any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE):
         OmegaConf.update(saved, key, now)
         return None
@@ -104,6 +107,12 @@ def _apply(override: str, cfg: DictConfig, saved: DictConfig) -> str | None:
         return None  # the same option again; its other keys are those of the run
     shown = then.get("name", "its own") if isinstance(then, dict) else then
     return f"{override}: the run has {key}={shown}; a resumed run keeps its config (only {', '.join(CHANGEABLE)} may differ)"
+
+
+def _has_digest(cfg: DictConfig) -> bool:
+    """Whether the run's record has the SHA-256 of its data, so that the same file may be elsewhere."""
+    record = read_record(user_path(str(cfg.resume)), default={})
+    return bool((record.get("data") or {}).get("sha256"))
 
 
 def _move(saved: DictConfig, target: Path) -> None:

@@ -62,11 +62,27 @@ def test_a_stored_run_is_evaluated_to_the_same_scores(stored, llmft):
     assert "</html>" in (stored / "report.html").read_text()
 
 
-def test_a_stored_run_is_resumed_in_the_middle_of_an_epoch_as_if_it_had_never_stopped(stored, llmft):
-    code, _, err = llmft("resume=run", "trainer.max_steps=9")
+@pytest.mark.parametrize("moved", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["same_path", "moved_data"])
+def test_a_stored_run_is_resumed_in_the_middle_of_an_epoch_as_if_it_had_never_stopped(moved, stored, llmft, tmp_path):
+    elsewhere = tmp_path / "elsewhere" / "questions.jsonl"
+    if moved:
+        elsewhere.parent.mkdir()
+        (tmp_path / "rows.jsonl").rename(elsewhere)
+    code, _, err = llmft("resume=run", "trainer.max_steps=9", *([f"data.path={elsewhere}"] if moved else []))
     assert code == 0, err
     found, expected = numbers(stored / "metrics.csv"), numbers(FIXTURE / "metrics.csv")
     assert [row["step"] for row in found] == list(range(10))
     # the short run was evaluated at its end, after step 3
     found[3] = {name: value for name, value in found[3].items() if not name.startswith("test/")}
     assert found == (expected if made_here() else [pytest.approx(row, rel=1e-4) for row in expected])
+
+
+@pytest.mark.usefixtures("stored")
+def test_data_at_another_path_must_be_the_same_data(llmft, tmp_path):
+    other = tmp_path / "other.jsonl"
+    other.write_text((tmp_path / "rows.jsonl").read_text().replace("a", "e"))
+    code, _, err = llmft("resume=run", "trainer.max_steps=9", f"data.path={other}")
+    assert code == 2
+    assert f"data.path={other}: has changed since the run began (SHA-256 " in err
+    code, _, err = llmft("resume=run", "trainer.max_steps=9", "data=alpaca")
+    assert (code, "data=alpaca: the run has data=academic; a resumed run keeps its config" in err) == (2, True)
