@@ -51,3 +51,47 @@ def test_answers_are_those_of_plain_generate(name, twin, built):
         with torch.no_grad():
             out = model.generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False, pad_token_id=2)[0].tolist()
         assert answer.text == data.codec.decode([i for i in out[len(prompt) :] if i != 2])
+
+
+@pytest.mark.parametrize("form", ["merged", pytest.param("adapter", marks=pytest.mark.slow)])
+def test_of_a_model_that_sees_the_language_model_is_trained(form, tmp_path):
+    """Gemma 3 from 4B on: the same logits, no vision weights, and an export that plain transformers loads."""
+    from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration
+
+    from llmft import train
+    from llmft.generation.load import load_tuned
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tokenizer = CAUSAL["mistral"].tokenizer(folder)
+    text = CAUSAL["gemma2"].config(tokenizer).to_dict()
+    kept = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+            "query_pre_attn_scalar", "sliding_window", "pad_token_id", "eos_token_id", "bos_token_id", "initializer_range")  # fmt: skip
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    config = Gemma3Config(text_config={key: text[key] for key in kept}, vision_config=vision, mm_tokens_per_image=4,
+                          image_token_index=5, boi_token_index=6, eoi_token_index=7)  # fmt: skip
+    whole = Gemma3ForConditionalGeneration(config).eval()
+    whole.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    run = train(["model=auto", f"model.path={folder}", "model.dtype=float32", "peft=lora", *DATA, "trainer.max_steps=1", "questions=0", "evaluate.rows=0", "report.write=false",
+                 "logger=none", "baseline=false", "callbacks.samples.number=0", "callbacks.progress.refresh_rate=0", f"output_dir={tmp_path / 'run'}"])  # fmt: skip
+    assert list(run.config.model.lora_targets) == ["k_proj", "o_proj", "q_proj", "v_proj"]
+    tuned = load_tuned(run.path, run.config, run.config.generation).model.eval()
+    ids = torch.tensor([[9, 30, 60, 100]])
+    with torch.no_grad(), tuned.disable_adapter():
+        torch.testing.assert_close(tuned(input_ids=ids).logits, whole(input_ids=ids).logits, rtol=1e-4, atol=1e-5)
+    if form == "adapter":
+        with pytest.raises(UserError, match="export"):
+            run.export(tmp_path / "out", form="adapter")
+        return
+    loaded = AutoModelForCausalLM.from_pretrained(run.export(tmp_path / "out", form="merged").path).eval()
+    assert type(loaded).__name__ == "Gemma3ForCausalLM"
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(input_ids=ids).logits, tuned(input_ids=ids).logits, rtol=1e-3, atol=1e-4)
