@@ -60,7 +60,7 @@ class Twin(NamedTuple):
             f"model={'tiny_t5' if self.start else 'tiny_llama'}",
             *chosen,
             *(f"model.{key}={code}" for key, code in codes),
-            "prompt=plain",
+            "prompt=source" if self.start else "prompt=plain",
         ]
 
 

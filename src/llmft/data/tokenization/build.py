@@ -45,9 +45,13 @@ def codec_for(
     kwargs: Any = settings["template_kwargs"] or {}
     kwargs = OmegaConf.to_container(kwargs, resolve=True) if OmegaConf.is_config(kwargs) else kwargs
     own, with_tools = named_templates(tokenizer.chat_template, settings["template_name"])
-    name, source = chosen_prompt(prompt.name, prompt.template, data_prompt, own, family)
+    name, source = chosen_prompt(
+        prompt.name, prompt.template, data_prompt, own, family, translates=_translates(tokenizer)
+    )
     if source is None:
-        raise UserError(f"prompt={name}: this model's tokenizer has no chat template; choose alpaca, plain, inst or t5")
+        raise UserError(
+            f"prompt={name}: this model's tokenizer has no chat template; choose alpaca, plain, inst, source or t5"
+        )
     if train_on == "all" and family == "seq2seq":
         raise UserError("data.train_on=all: a seq2seq model trains on the answer alone; use data.train_on=answer")
     if name != "chat":
@@ -106,11 +110,26 @@ def _controls(tokenizer: Any, source: str) -> tuple[str, ...]:
     )
 
 
+def _translates(tokenizer: Any) -> bool:
+    """Whether a tokenizer is of a translation model, by its language codes or its second tokenizer model (Marian)."""
+    return hasattr(tokenizer, "src_lang") or hasattr(tokenizer, "spm_target")
+
+
 def chosen_prompt(
-    name: str, template: str | None, of_data: str | None, of_tokenizer: str | None, family: str
+    name: str,
+    template: str | None,
+    of_data: str | None,
+    of_tokenizer: str | None,
+    family: str,
+    *,
+    translates: bool = False,
 ) -> tuple[str, str | None]:
-    """Name and source of the prompt: ``auto`` takes the data set's, else the tokenizer's chat template, else a text template."""
+    """Name and source of the prompt: ``auto`` takes the data set's, else the tokenizer's chat template, else a text template.
+
+    A model that translates would translate the words of a template, so its text template adds none.
+    """
     if name == "auto":
-        name = of_data or ("chat" if of_tokenizer else {"seq2seq": "t5", "causal": "alpaca"}[family])
+        text = "source" if translates else {"seq2seq": "t5", "causal": "alpaca"}[family]
+        name = of_data or ("chat" if of_tokenizer else text)
         template = prompt_config(name)["template"]
     return name, of_tokenizer if name == "chat" else template

@@ -102,8 +102,9 @@ def targets(model: Any, wanted: Any, auto_targets: list[str]) -> list[str]:
     from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D
 
-    layers = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, (Linear, Conv1D))}
-    layers -= {"lm_head"}
+    head = model.get_output_embeddings()  # T5Gemma's is lm_head.out_proj
+    linear = (name for name, m in model.named_modules() if isinstance(m, (Linear, Conv1D)) and m is not head)
+    layers = {name.rpartition(".")[2] for name in linear} - {"lm_head"}
     if wanted == "all-linear":
         return sorted(layers)
     if wanted == "auto" and list(auto_targets) == ["auto"]:
