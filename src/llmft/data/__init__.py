@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmft.data.messages import turns_of
 from llmft.data.records import Example, NotTrainedError, Row, RowError, Turn, checked_text, shown, text_of, value_of
+from llmft.data.row_fields import chat_example
 
 if TYPE_CHECKING:
     from llmft.data.datamodule import InstructionDataModule
@@ -15,6 +16,7 @@ __all__ = [
     "Row",
     "RowError",
     "Turn",
+    "chat_example",
     "checked_text",
     "shown",
     "text_of",

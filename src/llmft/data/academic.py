@@ -1,8 +1,8 @@
 """Academic question answering: textbook answers in chat JSONL, and any other file of conversations."""
 
 from llmft.data.datamodule import InstructionDataModule
-from llmft.data.messages import chat_example
 from llmft.data.records import Example, Row
+from llmft.data.row_fields import chat_example
 
 
 class Academic(InstructionDataModule):

@@ -1,8 +1,8 @@
 """Alpaca instructions: an instruction, sometimes an input, and the output; its descendants add a system prompt and a history."""
 
 from llmft.data.datamodule import InstructionDataModule
-from llmft.data.messages import history_of, optional_text, row_weight
 from llmft.data.records import Example, Row, Turn, text_of
+from llmft.data.row_fields import history_of, optional_text, row_weight
 
 
 class Alpaca(InstructionDataModule):

@@ -7,8 +7,8 @@ from typing import Any
 
 from llmft.data.columns import check_columns, listed
 from llmft.data.datamodule import InstructionDataModule
-from llmft.data.messages import chat_example, history_of, row_weight
 from llmft.data.records import Example, Row, RowError, Turn, checked_text, text_of, value_of
+from llmft.data.row_fields import chat_example, history_of, row_weight
 from llmft.utils.shell import argument
 
 # Columns that a chat row has under their own names, unless data.columns says otherwise.

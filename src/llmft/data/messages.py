@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from llmft.data.preprocessing.unread_fields import TrackedRow
-from llmft.data.records import Example, NotTrainedError, Row, RowError, Turn, checked_text, shown, value_of
-from llmft.data.tool_calls import call_texts, tool_texts
+from llmft.data.records import Row, RowError, Turn, checked_text, shown, value_of
+from llmft.data.tool_calls import call_texts
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 # A turn of one of these roles holds calls in the place of a text.
@@ -22,36 +21,6 @@ REASONING = ("reasoning_content", "reasoning", "thinking")
 SYSTEM = ("system", "developer")
 
 
-def chat_example(
-    row: Row, messages: str = "messages", *, system: str = "system", tools: str = "tools", weight: str = "weight"
-) -> Example:
-    """The example of a chat row: all turns but the last, and the last as the answer.
-
-    Args:
-        row: The row.
-        messages: Its field with the turns.
-        system: Its field with a system prompt; as all that follow, it may be missing or null.
-        tools: Its field with the schemas of the tools.
-        weight: Its field with the factor of the row in the loss.
-
-    Raises:
-        RowError: A field is invalid; names its place.
-        NotTrainedError: The row says itself that it is not to be trained: weight 0, or ``label: false`` (KTO).
-    """
-    given = value_of(row, messages)
-    if isinstance(row, TrackedRow) and isinstance(given, str):
-        row[messages] = _listed(given)  # so that the keys of its turns are tracked too
-        given = row[messages]
-    turns = turns_of(given, messages)
-    text = optional_text(row, system)
-    if text.strip() and turns[0].role in SYSTEM and turns[0].content != text:
-        raise RowError(system, f"differs from the system turn {messages}[0]: {shown(text)}")
-    check_label(row)
-    schemas = tool_texts(row.get(tools), tools)
-    example = Example.from_turns(turns, tools=schemas, weight=row_weight(row, weight))
-    return example.with_system(text if text.strip() else None)
-
-
 def turns_of(messages: object, field: str = "messages") -> tuple[Turn, ...]:
     """Chat messages as turns: an optional system turn, then user and assistant alternating, assistant last.
 
@@ -61,7 +30,7 @@ def turns_of(messages: object, field: str = "messages") -> tuple[Turn, ...]:
     Raises:
         RowError: The list, an entry, a role or the order is wrong; names the entry.
     """
-    messages = _listed(messages)
+    messages = as_list(messages)
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise RowError(field, f"must be a list of turns, got {shown(messages)}")
     turns: list[Turn] = []
@@ -78,68 +47,14 @@ def turns_of(messages: object, field: str = "messages") -> tuple[Turn, ...]:
     return tuple(turns)
 
 
-def _listed(messages: object) -> object:
-    """The messages of a CSV or Parquet column of JSON texts."""
+def as_list(messages: object) -> object:
+    """Messages that are JSON text, as CSV and Parquet columns hold them, as a list; anything else as it is."""
     if not isinstance(messages, str) or not messages.lstrip().startswith("["):
         return messages
     try:
         return json.loads(messages)
     except (ValueError, RecursionError):
         return messages
-
-
-def history_of(row: Row, field: str = "history") -> tuple[Turn, ...]:
-    """The earlier turns of a row: a list of [question, answer] pairs, which may be missing or null.
-
-    Raises:
-        RowError: An entry is no pair of texts; names it.
-    """
-    history = row.get(field)
-    if history is None:
-        return ()
-    if not isinstance(history, Sequence) or isinstance(history, str):
-        raise RowError(field, f"must be a list of [question, answer] pairs, got {shown(history)}")
-    turns = []
-    for number, pair in enumerate(history):
-        place = f"{field}[{number}]"
-        if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
-            raise RowError(place, f"must be a [question, answer] pair, got {shown(pair)}")
-        turns += [Turn(role, checked_text(t, place)) for role, t in zip(("user", "assistant"), pair, strict=True)]
-    return tuple(turns)
-
-
-def optional_text(row: Row, field: str) -> str:
-    """The text of a field that may be missing, null or empty.
-
-    Raises:
-        RowError: It is not text.
-    """
-    value = row.get(field)
-    return "" if value is None else checked_text(value, field, blank=True)
-
-
-def row_weight(row: Row, field: str = "weight") -> float:
-    """The factor of a row in the loss: 1 if the field is missing or null.
-
-    Raises:
-        RowError: It is no number of at least 0.
-        NotTrainedError: It is 0.
-    """
-    weight = _number(row.get(field), field)
-    if not weight:
-        raise NotTrainedError(field, "is 0, so that the row is not trained", "weight 0")
-    return weight
-
-
-def check_label(row: Row) -> None:
-    """Leave out a row of a KTO set whose answer is labelled as undesirable; a label of another kind is not read.
-
-    Raises:
-        NotTrainedError: ``label`` is false.
-    """
-    label = dict.get(row, "label") if isinstance(row, dict) else row.get("label")
-    if isinstance(label, bool) and not row["label"]:
-        raise NotTrainedError("label", "is false: the answer is one that the model must not give", "label false")
 
 
 def standard_role(given: object) -> Any:
@@ -236,7 +151,7 @@ def _text(message: Row, name: str, place: str) -> str:
 
 def _turn_weight(message: Row, role: str, place: str) -> float:
     """``weight``, or ``train`` (axolotl) and ``loss`` (ms-swift), which are true or false."""
-    weight, where = _number(message.get("weight"), f"{place}.weight"), f"{place}.weight"
+    weight, where = number_of(message.get("weight"), f"{place}.weight"), f"{place}.weight"
     for name in ("train", "loss"):
         if (flag := message.get(name)) is not None:
             if not isinstance(flag, bool | int) or flag not in (0, 1):
@@ -247,7 +162,12 @@ def _turn_weight(message: Row, role: str, place: str) -> float:
     return weight if role == "assistant" else 1.0
 
 
-def _number(value: object, place: str) -> float:
+def number_of(value: object, place: str) -> float:
+    """A weight: 1 if it is null.
+
+    Raises:
+        RowError: It is no number of at least 0.
+    """
     if value is None:
         return 1.0
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:

@@ -6,8 +6,9 @@ import pytest
 
 from llmft.data.academic import Academic
 from llmft.data.alpaca import Alpaca
-from llmft.data.messages import chat_example, history_of, turns_of
+from llmft.data.messages import turns_of
 from llmft.data.records import Example, NotTrainedError, RowError, Turn
+from llmft.data.row_fields import chat_example, history_of
 
 Q, A = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 CALL = {"id": "c1", "type": "function", "function": {"name": "time", "arguments": '{"city":  "Bonn", "n": 1e5}'}}

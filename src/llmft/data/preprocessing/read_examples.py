@@ -52,7 +52,7 @@ class ExampleReader:
             UserError: Rows are invalid (``invalid=error``) or repeated (``duplicates=error``), or all are in another format.
         """
         faults: dict[str, list[str]] = {}  # places by fault
-        hint, found, first_fault = "", 0, True
+        hint, found, first = "", 0, ""
         for located in read(self.source):
             if self.limit is not None and found >= self.limit:
                 break
@@ -65,8 +65,8 @@ class ExampleReader:
                 continue
             except RowError as error:
                 repeated = error.field == "duplicate"
-                if first_fault:
-                    first_fault, hint = False, looks_like(located.row, self.name, self.fields)
+                if not first:
+                    first, hint = f"{located.place}: {error}", looks_like(located.row, self.name, self.fields)
                 if (self.duplicates if repeated else self.invalid) == "error":
                     faults.setdefault(f"{error}{hint if not faults else ''}", []).append(located.place)
                 counts.drop(located.place, error.field, error.reason, "duplicate" if repeated else "invalid")
@@ -79,11 +79,9 @@ class ExampleReader:
             counts.ignore(ignored)
             yield example
         if hint and not found:
-            raise UserError(f"data.path={self.source.given}: {counts.first}{hint}")
+            raise UserError(f"data.path={self.source.given}: {first}{hint}")
         if len(faults) == 1 and not found and counts.read > 1 and not self.first_only:
-            raise UserError(
-                f"data.path={self.source.given}: {counts.first} (the same in all of the first {counts.read} rows)"
-            )
+            raise UserError(f"data.path={self.source.given}: {first} (the same in all of the first {counts.read} rows)")
         if faults:
             raise UserError.from_faults(f"data.path={self.source.given}", [_line(*item) for item in faults.items()])
 
