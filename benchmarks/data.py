@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -110,16 +111,18 @@ def _rollup(pid: int) -> dict[str, int] | None:
 def parts(model: str, *overrides: str):
     """A data module and the codec of a model, as ``train`` builds them."""
     from hydra import compose, initialize_config_dir
-    from hydra.utils import instantiate
 
     from llmft.config.paths import conf_dir
+    from llmft.config.schema import TrainConfig
+    from llmft.config.typed import typed
+    from llmft.data.datamodule import open_data
     from llmft.models.backbone.open import Backbone
     from llmft.utils.logging import quiet
 
     quiet()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("train", overrides=[f"model={model}", "data=openorca", *overrides])
-    return instantiate(cfg.data), Backbone.open(cfg).codec
+        cfg = typed(compose("train", overrides=[f"model={model}", "data=openorca", *overrides]), TrainConfig).config
+    return partial(open_data, cfg.data), Backbone.open(cfg).codec
 
 
 def first_batch(data) -> float:

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
 from llmft.config.paths import conf_dir
+from llmft.config.schema import TrainConfig
+from llmft.config.typed import typed
+from llmft.data.datamodule import open_data
 from llmft.evaluation.evaluator import Evaluation
 from llmft.generation.generator import Generator
 from llmft.models.backbone.open import Backbone
@@ -29,18 +31,18 @@ OPENORCA = Path(__file__).resolve().parents[2] / "shared" / "data" / "openorca.j
 
 def load(*overrides):
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("train", overrides=["output_dir=unused", *overrides])
+        return typed(compose("train", overrides=["output_dir=unused", *overrides]), TrainConfig).config
 
 
 def prepared(cfg):
     """Data, generator and forward pass of a config, untrained."""
     quiet()
-    data = instantiate(cfg.data)()
+    data = open_data(cfg.data)
     data.read()
     backbone = Backbone(cfg.model, prompt=cfg.prompt, data=cfg.data)
     data.encode(backbone.codec)
     model = backbone.load()
-    return data, Generator(model, backbone.codec, cfg.generation), backbone.family(model)
+    return data, Generator(model, backbone.codec, cfg.generation.node()), backbone.family(model)
 
 
 def memory_of(rows):

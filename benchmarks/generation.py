@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from llmft.config.paths import conf_dir
+from llmft.config.schema import AnswerConfig
+from llmft.config.typed import typed
 from llmft.generation.generator import Generator
 from llmft.generation.questions import sample_questions
 from llmft.models.backbone.open import Backbone
@@ -28,7 +30,7 @@ CACHES = ("dynamic", "static")
 def generators(model: str, tokens: int) -> dict[str, Generator]:
     """One model with either cache."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("answer", overrides=[f"model={model}"])
+        cfg = typed(compose("answer", overrides=[f"model={model}"]), AnswerConfig).config
     backbone = Backbone.open(cfg)
     loaded = backbone.load().to(device.default_device())
     settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "num_beams": 1, "do_sample": False, "seed": 0}

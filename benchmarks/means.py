@@ -21,6 +21,8 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from llmft.config.paths import conf_dir
+from llmft.config.schema import TrainConfig
+from llmft.config.typed import typed
 from llmft.models.loss import chunked_cross_entropy_sum, token_loss_sum
 
 LENGTHS = (64, 128, 256, 384, 512, 1024)
@@ -102,7 +104,9 @@ def compiled() -> Table:
     from llmft.models.backbone.open import Backbone
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("train", overrides=["model=smollm2_135m", "model.dtype=bfloat16", "peft.dropout=0"])
+        cfg = typed(
+            compose("train", overrides=["model=smollm2_135m", "model.dtype=bfloat16", "peft.dropout=0"]), TrainConfig
+        ).config
     model = Backbone.open(cfg).load_adapted()
     table = Table(
         "way", "first two steps, s", "later step, CPU s", title="LoRA on SmolLM2, bf16, 8 examples of 64 to 96 tokens"

@@ -29,6 +29,9 @@ from rich.console import Console
 from rich.table import Table
 
 from llmft.config.paths import conf_dir
+from llmft.config.schema import TrainConfig
+from llmft.config.typed import typed
+from llmft.data.datamodule import open_data
 from llmft.generation.generator import Generator
 from llmft.models.backbone.open import Backbone
 from llmft.models.module import InstructionModule
@@ -69,15 +72,15 @@ class Material:
 
     def __init__(self, overrides: list[str]) -> None:
         self.cfg = cfg = configured(overrides)
-        self.data = instantiate(cfg.data)()
+        self.data = open_data(cfg.data)
         self.data.read()
         self.backbone = backbone = Backbone.open(cfg)
         self.codec = backbone.codec
         self.data.encode(self.codec)
         torch.manual_seed(cfg.seed)
         self.model = backbone.load_adapted()
-        schedule = partial(instantiate(cfg.scheduler), total_steps=1000)
-        self.module = InstructionModule(backbone.family(self.model), instantiate(cfg.optim), schedule)
+        schedule = partial(instantiate(cfg.scheduler.node()), total_steps=1000)
+        self.module = InstructionModule(backbone.family(self.model), instantiate(cfg.optim.node()), schedule)
         self.first = copy.deepcopy(self.trained())
 
     def trained(self) -> dict[str, Any]:
@@ -94,7 +97,7 @@ class Material:
 def configured(overrides: list[str]) -> Any:
     """The config of a training."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("train", overrides=["output_dir=unused", *COMMON, *overrides])
+        return typed(compose("train", overrides=["output_dir=unused", *COMMON, *overrides]), TrainConfig).config
 
 
 def watch(thing: Any, hook: str, spent: dict[str, float]) -> None:
@@ -116,7 +119,7 @@ def fitted(material: Material, overrides: list[str], steps: int, spent: dict[str
     with tempfile.TemporaryDirectory() as folder:
         cfg = configured([*overrides, f"trainer.max_steps={steps}", f"output_dir={folder}"])  # loggers write there, too
         run = RunDirectory(Path(folder))
-        generator = Generator(material.model, material.codec, cfg.generation)
+        generator = Generator(material.model, material.codec, cfg.generation.node())
         parts = Parts(cfg, run, material.module, material.data, generator, material.backbone)
         callbacks: list[pl.Callback] = parts.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
         if spent is not None:

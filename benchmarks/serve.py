@@ -17,10 +17,13 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 from openai import OpenAI
 
 from llmft.commands.serve import listening, server_of
 from llmft.config.paths import conf_dir
+from llmft.config.schema import ServeConfig
+from llmft.config.typed import typed
 from llmft.data.records import Turn
 from llmft.generation.load import load_generator
 from llmft.serving.app import build
@@ -53,14 +56,15 @@ def main() -> None:
                      f"serve.max_waiting={max(64, options.flood)}"]  # fmt: skip
         cfg = compose("serve", overrides=overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
-    generator, _ = load_generator(cfg)
+    config = typed(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), ServeConfig).config
+    generator, _ = load_generator(config)
     where = next(generator.model.parameters()).device
     print(f"{options.model} on {where}, {torch.get_num_threads()} threads, {options.tokens} tokens per answer")
     work = flood if options.flood else measure
-    with_server(cfg, generator, lambda port: work(options, generator, port))
+    with_server(config, generator, lambda port: work(options, generator, port))
 
 
-def with_server(cfg: Any, generator: Any, work: Callable[[int], None]) -> None:
+def with_server(cfg: ServeConfig, generator: Any, work: Callable[[int], None]) -> None:
     sock = listening("127.0.0.1", 0)
     app = build(cfg.serve, {"model": generator}, None, Safety(), None, [])
     server = server_of(app, 5)

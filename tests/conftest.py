@@ -28,6 +28,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import Phase, settings
 
 from llmft.config.paths import conf_dir
+from llmft.config.schema import COMMANDS
+from llmft.config.typed import typed
 from llmft.models.backbone.tiny import LLAMA_TEMPLATE, byte_tokenizer
 
 # A slow machine is no fault; and what a change is judged by must not depend on luck: LLMFT_FUZZ=N looks further.
@@ -145,6 +147,19 @@ def load() -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
+def load_config(load: Callable[..., Any]) -> Callable[..., Any]:
+    """The typed config of a command: ``load_config("data=alpaca", command="preview")``."""
+    return lambda *overrides, command="train": typed_config(load(*overrides, command=command), command)
+
+
+def typed_config(cfg: Any, command: str = "train") -> Any:
+    """The typed form of a composed config, whose values are valid."""
+    found = typed(cfg, COMMANDS[command])
+    assert not found.messages
+    return found.config
+
+
+@pytest.fixture
 def llmft(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """Run a command line in this process, inside ``tmp_path``: ``code, out, err = llmft("preview", "data=alpaca")``."""
     monkeypatch.chdir(tmp_path)
@@ -168,19 +183,18 @@ def llmft(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.Capture
 
 def _encoded(cfg: Any) -> tuple[Any, Any]:
     """The encoded data of a config, and its backbone (no weights are loaded)."""
-    from hydra.utils import instantiate
-
+    from llmft.data.datamodule import open_data
     from llmft.models.backbone.open import Backbone
 
     backbone = Backbone.open(cfg)
-    data = instantiate(cfg.data)()
+    data = open_data(cfg.data)
     data.read()
     data.encode(backbone.codec)
     return data, backbone
 
 
 @pytest.fixture
-def built(load: Callable[..., Any]) -> Callable[..., Any]:
+def built(load_config: Callable[..., Any]) -> Callable[..., Any]:
     """Encoded data and module of a config, as in training: ``data, module = built("model=tiny_t5", "peft=lora")``."""
 
     def build(*overrides: str) -> tuple[Any, Any]:
@@ -191,27 +205,25 @@ def built(load: Callable[..., Any]) -> Callable[..., Any]:
         from llmft.models.module import InstructionModule
         from llmft.models.peft import trainable
 
-        cfg = load(*overrides)
-        auto_values.resolve_auto(cfg)
+        cfg, _ = auto_values.resolve_auto(load_config(*overrides))
         data, backbone = _encoded(cfg)
         model = backbone.load()
         torch.manual_seed(cfg.seed)
         model = trainable.adapt(model, cfg.peft, cfg.model.lora_targets)
         forward = backbone.family(model, Kernels.from_config(cfg))
-        return data, InstructionModule(forward, instantiate(cfg.optim), instantiate(cfg.scheduler))
+        return data, InstructionModule(forward, instantiate(cfg.optim.node()), instantiate(cfg.scheduler.node()))
 
     return build
 
 
 @pytest.fixture
-def encoded(load: Callable[..., Any]) -> Callable[..., Any]:
+def encoded(load_config: Callable[..., Any]) -> Callable[..., Any]:
     """The data of ``built`` without a model: ``data = encoded("model=tiny_t5", "data=alpaca", "data.path=sample")``."""
 
     def encode(*overrides: str) -> Any:
         from llmft.config import auto_values
 
-        cfg = load(*overrides)
-        auto_values.resolve_auto(cfg)
+        cfg, _ = auto_values.resolve_auto(load_config(*overrides))
         return _encoded(cfg)[0]
 
     return encode

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
 from llmft.config.paths import conf_dir
+from llmft.config.schema import TrainConfig
+from llmft.config.typed import typed
+from llmft.data.datamodule import open_data
 from llmft.models.backbone.open import Backbone
 from llmft.utils.logging import quiet
 from training.cases import Case
@@ -60,9 +62,9 @@ def prepare(case: Case, model: str, path: str, count: int, folder: Path) -> Mate
         given = (f"model={SHAPES[model].option}", f"model.path={build(model, case.data, path, folder.parent)}")
     line = (*given, f"data={case.data}", f"data.path={path}", *common(case))
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("train", overrides=[*line, f"output_dir={folder}"])
+        cfg = typed(compose("train", overrides=[*line, f"output_dir={folder}"]), TrainConfig).config
     backbone = Backbone.open(cfg)
-    data = instantiate(cfg.data)()
+    data = open_data(cfg.data)
     data.read()
     data.encode(backbone.codec)
     rows = data.in_order()

@@ -88,7 +88,7 @@ class Run:
             raise UserError(f"questions[{blank[0]}]: must not be blank")
         system = self.config.data.system if system is None else system
         examples = [Example((Turn("user", question),), "").with_system(system) for question in questions]
-        check_section({**self.config.generation, **generation}, Generation, "generation")
+        check_section({**self.config.generation.node(), **generation}, Generation, "generation")
         generator = self._base if base else self._tuned
         return generator.with_settings(**generation).answers([example.context for example in examples])
 
@@ -187,7 +187,7 @@ def build(overrides: Sequence[str] = ()) -> "Parts":
     Raises:
         UserError: The config or the data is wrong, or a run is to be resumed.
     """
-    from llmft.config import auto_values
+    from llmft.config.auto_values import resolve_auto
     from llmft.models.architecture_check import architecture_faults
     from llmft.training.build import build as build_parts
     from llmft.utils.logging import quiet
@@ -200,9 +200,8 @@ def build(overrides: Sequence[str] = ()) -> "Parts":
     quiet()
     cfg.output_dir = str(Path(cfg.output_dir).absolute())
     remove_empty(Path(cfg.output_dir))
-    check(cfg, TrainConfig, architecture=architecture_faults)
-    auto_values.resolve_auto(cfg)
-    return build_parts(cfg)
+    config, _ = resolve_auto(check(cfg, TrainConfig, architecture=architecture_faults))
+    return build_parts(config)
 
 
 @contextmanager

@@ -60,8 +60,8 @@ def test_a_short_last_window_is_divided_by_its_own_tokens(model, llmft, tmp_path
 
 
 @pytest.mark.parametrize("model", TINY)
-def test_the_loss_is_what_plain_torch_computes(model, load):
-    cfg = load(f"model={model}", "peft=none")
+def test_the_loss_is_what_plain_torch_computes(model, load_config):
+    cfg = load_config(f"model={model}", "peft=none")
     backbone = Backbone(cfg.model, prompt=prompt_config("plain"), peft=cfg.peft)
     codec = backbone.codec
     rows = [

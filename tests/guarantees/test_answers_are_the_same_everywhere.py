@@ -37,7 +37,7 @@ RUN = (
         ),
     ],
 )
-def test_answers_are_the_same_everywhere(model, data, peft, questions, load, llmft, tmp_path):
+def test_answers_are_the_same_everywhere(model, data, peft, questions, load_config, llmft, tmp_path):
     real = SHARED / DATA[data]
     source = str(real) if real.is_file() else "sample"
     number = (
@@ -47,7 +47,7 @@ def test_answers_are_the_same_everywhere(model, data, peft, questions, load, llm
     )
     chosen = (
         f"model={model}",
-        f"model.path={sharpened(load(f'model={model}').model, tmp_path)}",
+        f"model.path={sharpened(load_config(f'model={model}').model, tmp_path)}",
         f"data={data}",
         f"peft={peft}",
         f"data.path={source}",
@@ -66,7 +66,7 @@ def test_answers_are_the_same_everywhere(model, data, peft, questions, load, llm
     code, _, err = llmft("answer", f"run={run.path}", "input=q.jsonl", "output=a.jsonl")
     assert code == 0, err
     assert [row["answer"] for row in read_json_lines(tmp_path / "a.jsonl")] == expected
-    to_example = get_class(run.config.data._target_).to_example
+    to_example = get_class(run.config.data.target).to_example
     contexts = [to_example(row).with_system(run.config.data.system).context for row in asked]
     for form in ("merged", "adapter") if peft == "lora" else ("merged",):
         # sharpened attention magnifies float32's rounding: up to 3e-3 was seen; that answers are equal is tested below
@@ -77,7 +77,7 @@ def test_answers_are_the_same_everywhere(model, data, peft, questions, load, llm
 def sharpened(cfg: Any, folder: Any) -> Any:
     """A tiny model with weights four times as large, whose answers differ more than those of one drawn at random."""
     place = locate(cfg)
-    model = get_class(cfg._target_).auto_class.from_pretrained(place)
+    model = get_class(cfg.target).auto_class.from_pretrained(place)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim > 1:

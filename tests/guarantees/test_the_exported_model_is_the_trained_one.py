@@ -74,8 +74,8 @@ def test_an_adapter_of_a_quantized_base_merges_into_full_precision(model, peft, 
     assert difference > 0.01 if peft in ("qlora", "lora_8bit") else difference < 1e-4
 
 
-def test_an_untied_t5_head_survives_training_saving_and_loading(llmft, tmp_path, load):
-    cfg = load("model=tiny_t5").model
+def test_an_untied_t5_head_survives_training_saving_and_loading(llmft, tmp_path, load_config):
+    cfg = load_config("model=tiny_t5").model
     auto_class = get_class(cfg._target_).auto_class
     place = locate(cfg)
     untied = auto_class.from_pretrained(place)

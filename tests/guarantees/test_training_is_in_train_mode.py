@@ -84,11 +84,11 @@ def test_gradient_checkpointing_keeps_less_and_changes_no_gradient(model, peft, 
 
 
 @pytest.mark.parametrize("model", [pytest.param("tiny_t5", marks=pytest.mark.slow), "tiny_gpt2"])
-def test_a_bf16_checkpoint_is_trained_in_float32(model, load, llmft, tmp_path):
+def test_a_bf16_checkpoint_is_trained_in_float32(model, load_config, llmft, tmp_path):
     """In bfloat16 an update of 1e-5 to a weight near 1 is rounded away."""
     from safetensors.torch import load_file
 
-    backbone = Backbone(load(f"model={model}").model)
+    backbone = Backbone(load_config(f"model={model}").model)
     folder = tmp_path / "bf16"
     small = backbone.family.auto_class.from_pretrained(backbone.path, dtype=torch.bfloat16)
     small.save_pretrained(folder)

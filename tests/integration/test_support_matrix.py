@@ -87,7 +87,8 @@ def line(tmp_path_factory):
 def messages(cfg: Any, command: str = "train") -> set[str]:
     """What the checks before a training say."""
     try:
-        check(cfg, COMMANDS[command], architecture=architecture_faults)
+        schema: Any = COMMANDS[command]
+        check(cfg, schema, architecture=architecture_faults)
     except UserError as error:
         head, *faults = str(error).split("\n  - ")
         return set(faults) or {head}

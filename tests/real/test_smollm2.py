@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 @pytest.fixture
-def tokenizer(load):
-    return Backbone(load("model=smollm2_135m").model).tokenizer
+def tokenizer(load_config):
+    return Backbone(load_config("model=smollm2_135m").model).tokenizer
 
 
 def test_the_chat_prompt_is_the_templates_own_ids(tokenizer):

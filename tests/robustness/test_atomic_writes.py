@@ -27,6 +27,7 @@ from llmft.runs.checkpoint_io import AtomicCheckpointIO
 from llmft.runs.directory import RunDirectory
 from llmft.utils import cache, csv, files
 from llmft.utils.errors import UserError
+from tests.conftest import composed, typed_config
 
 
 class Saved:
@@ -52,7 +53,7 @@ def model(folder, version):
     generator: Any = SimpleNamespace(
         model=Saved("model.safetensors", version), codec=codec, config=lambda: Saved("generation_config.json", version)
     )
-    save_model(folder / "model", generator, OmegaConf.create({"peft": {"method": "none"}}))
+    save_model(folder / "model", generator, typed_config(composed("peft=none")))
 
 
 def halt(folder, version):

@@ -7,12 +7,13 @@ from html.parser import HTMLParser
 from markdown_it import MarkdownIt
 from omegaconf import OmegaConf
 
+from llmft.config.schema.evaluation import Report
 from llmft.metrics import compare
 from llmft.metrics.builtin import builtin_metrics
 from llmft.metrics.predictions import Prediction, save
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e{{ 7919*7919 }}</pre>&amp;\x1b[31m"
-SETTINGS = OmegaConf.create({"examples": 4, "best_and_worst": 2, "reference_curve": None})
+SETTINGS = Report(write=True, examples=4, best_and_worst=2, reference_curve=None)
 
 
 class Tags(HTMLParser):

@@ -4,6 +4,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from llmft.config.schema import TrainConfig
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.eval_rows import first_rows
 from llmft.generation.generator import Generator
@@ -23,7 +24,9 @@ class GenerationMetrics(pl.Callback):
         datamodule: The encoded rows.
     """
 
-    def __init__(self, *, enabled: bool, generator: Generator, cfg: Any, datamodule: InstructionDataModule) -> None:
+    def __init__(
+        self, *, enabled: bool, generator: Generator, cfg: TrainConfig, datamodule: InstructionDataModule
+    ) -> None:
         self.rows, self.metrics = None, []
         self.generator = generator.with_settings(batch_tokens=cfg.evaluate.batch_tokens)
         if enabled and datamodule.encoded["val"]:

@@ -8,6 +8,8 @@ import torch
 
 from llmft.callbacks.gradient_clipping import GradientClipping
 from llmft.callbacks.unfreezing import Unfreezing
+from llmft.config.schema import TrainConfig
+from llmft.config.schema import callbacks as schema
 from llmft.utils.errors import UserError
 
 # Arguments of lightning.Trainer with an attribute of the same name; each of them changes the results of a training.
@@ -23,7 +25,7 @@ class TrainerCheck(pl.Callback):
         cfg: The run's config.
     """
 
-    def __init__(self, cfg: Any) -> None:
+    def __init__(self, cfg: TrainConfig) -> None:
         self.cfg = cfg
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -41,8 +43,9 @@ class TrainerCheck(pl.Callback):
         """Settings that differ from the config, each with the argument to pass."""
         wanted = self.cfg.trainer
         for name in COMPARED:
-            if wanted[name] is not None and wanted[name] != getattr(trainer, name):
-                yield _fault(name, wanted[name], getattr(trainer, name))
+            value = wanted.select(name)
+            if value is not None and value != getattr(trainer, name):
+                yield _fault(name, value, getattr(trainer, name))
         if wanted.devices * wanted.num_nodes != trainer.world_size:
             yield f"{trainer.world_size} processes: pass devices={wanted.devices}, num_nodes={wanted.num_nodes}"
         if trainer.gradient_clip_val is not None:
@@ -57,14 +60,13 @@ class TrainerCheck(pl.Callback):
 
     def _missing(self, trainer: Any) -> Iterator[str]:
         """Missing callbacks that change the weights."""
-        callbacks = self.cfg.callbacks
         norms = [callback.max_norm for callback in trainer.callbacks if isinstance(callback, GradientClipping)]
-        clipping = callbacks.get("gradient_clipping")
+        clipping = self.cfg.callback(schema.GradientClipping)
         if clipping and norms != [clipping.max_norm]:
             yield f"gradient clipping: pass callbacks=[GradientClipping(max_norm={clipping.max_norm}), ...] (llmft.callbacks)"
         elif norms and not clipping:
             yield "gradient clipping: the config has none; leave GradientClipping out of callbacks"
-        unfreezing = callbacks.get("unfreezing")
+        unfreezing = self.cfg.callback(schema.Unfreezing)
         if unfreezing and unfreezing.schedule and not any(isinstance(c, Unfreezing) for c in trainer.callbacks):
             yield "gradual unfreezing: pass callbacks=[*parts.callbacks]"
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from omegaconf import DictConfig
-
 from llmft.chat.history import Conversation
+from llmft.config.schema import ChatConfig
 from llmft.generation.generator import Generator
 from llmft.generation.load import load_base
 from llmft.generation.stream import Stream
@@ -32,7 +31,7 @@ class ChatSession:
         UserError: The generation settings are not supported by ``chat``.
     """
 
-    def __init__(self, cfg: DictConfig, tuned: Generator, system: str | None) -> None:
+    def __init__(self, cfg: ChatConfig, tuned: Generator, system: str | None) -> None:
         self.cfg, self.generators, self.comparing = cfg, {TUNED: tuned}, False
         tuned.stream_decoder()  # reports unsupported settings now, not at the first answer
         single_turn = tuned.model.config.is_encoder_decoder

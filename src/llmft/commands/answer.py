@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.progress import Progress
 
 from llmft.config.schema import AnswerConfig
@@ -28,57 +28,57 @@ def main(cfg: DictConfig) -> None:
     """Answer ``question``, every row of ``input``, or ``questions=samples``."""
     quiet()
     log_to(None)
-    check(cfg, AnswerConfig)
-    if sum(cfg[key] is not None for key in ("question", "questions", "input")) != 1:
+    config = check(cfg, AnswerConfig)
+    if sum(getattr(config, key) is not None for key in ("question", "questions", "input")) != 1:
         raise UserError('answer: pass one of question="...", input=FILE (- is standard input) and questions=samples')
-    check_output(cfg.output)
-    if cfg.output and user_path(cfg.output).suffix not in ENDINGS:
-        raise UserError(f"output={cfg.output}: must end in {', '.join(ENDINGS)}")
-    questions = _questions(cfg)
+    check_output(config.output)
+    if config.output and user_path(config.output).suffix not in ENDINGS:
+        raise UserError(f"output={config.output}: must end in {', '.join(ENDINGS)}")
+    questions = _questions(config)
     if not all(turn.content.strip() for example in questions for turn in example.context if turn.role == "user"):
         raise UserError("question: must not be blank")
-    generator, system = load_generator(cfg)
-    examples = [example.with_system(cfg.system or system) for example in questions]
+    generator, system = load_generator(config)
+    examples = [example.with_system(config.system or system) for example in questions]
     codec = generator.codec
     generator.check_positions([codec.prompt_ids(codec.template.render(e.context, e.tools)) for e in examples])
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    if cfg.output:
-        _write_file(cfg, generator, examples, console)
+    if config.output:
+        _write_file(config, generator, examples, console)
         return
-    for rows in _rows(cfg, generator, examples, 0):
+    for rows in _rows(config, generator, examples, 0):
         for row in rows:
-            if cfg.format == "json":
+            if config.format == "json":
                 console.file.write(json_line(row) + "\n")
             else:
                 console.print(printable(as_text(row, several=len(examples) > 1)))
         console.file.flush()
 
 
-def _write_file(cfg: DictConfig, generator: Generator, examples: Sequence[Example], console: Console) -> None:
+def _write_file(config: AnswerConfig, generator: Generator, examples: Sequence[Example], console: Console) -> None:
     """Write answers while they are generated; existing ones are kept."""
-    model, settings = _model(cfg), _settings(generator)
-    keys = [key_of(model, settings, cfg.compare, [*(t.message() for t in e.context), *e.tools]) for e in examples]
-    bases = ("base_answer", "base_ended") if cfg.compare else ()
-    file = AnswerFile(cfg.output, ("id", "question", "answer", "ended", *bases, "key"))
+    model, settings = _model(config), _settings(generator)
+    keys = [key_of(model, settings, config.compare, [*(t.message() for t in e.context), *e.tools]) for e in examples]
+    bases = ("base_answer", "base_ended") if config.compare else ()
+    file = AnswerFile(str(config.output), ("id", "question", "answer", "ended", *bases, "key"))
     done = file.finished(keys)
     if done:
         console.print(f"resuming: {done} of {len(examples)} answers exist")
     try:
-        for rows in _rows(cfg, generator, examples, done):
+        for rows in _rows(config, generator, examples, done):
             file.append([{**row, "key": key} for row, key in zip(rows, keys[done:], strict=False)])
             done += len(rows)
     except KeyboardInterrupt:
         if file.kind != ".txt":
-            console.print(f"{done} of {len(examples)} answers are in {cfg.output}; the same command resumes")
+            console.print(f"{done} of {len(examples)} answers are in {config.output}; the same command resumes")
         raise
-    console.print(f"{len(examples)} answers: {cfg.output}")
+    console.print(f"{len(examples)} answers: {config.output}")
 
 
 def _rows(
-    cfg: DictConfig, generator: Generator, examples: Sequence[Example], done: int
+    config: AnswerConfig, generator: Generator, examples: Sequence[Example], done: int
 ) -> Iterator[list[dict[str, Any]]]:
     """Rows of answers from question ``done`` on, ``BATCHES`` batches at a time."""
-    base = load_base(cfg, generator) if cfg.compare else None
+    base = load_base(config, generator) if config.compare else None
     size = generator.batch_size * BATCHES
     console = Console(stderr=True)
     with Progress(
@@ -108,19 +108,19 @@ def _generate(generator: Generator, chunk: Sequence[Example]) -> list[dict[str, 
     ]
 
 
-def _questions(cfg: DictConfig) -> list[Example]:
-    if cfg.input is not None:
-        return read_questions(cfg.input, cfg.input_format)
-    if cfg.questions is not None:
-        return sample_questions(open_run(cfg.run)[1].data.questions if cfg.run else ())
-    return [Example((Turn("user", str(cfg.question)),), "")]
+def _questions(config: AnswerConfig) -> list[Example]:
+    if config.input is not None:
+        return read_questions(config.input, config.input_format)
+    if config.questions is not None:
+        return sample_questions([q.node() for q in open_run(config.run)[1].data.questions] if config.run else ())
+    return [Example((Turn("user", str(config.question)),), "")]
 
 
-def _model(cfg: DictConfig) -> Any:
+def _model(config: AnswerConfig) -> Any:
     """What identifies a model: start and best step of a run, or path and prompt of a plain model."""
-    if cfg.run is None:
-        return [cfg.model.path, cfg.model.revision, cfg.model.gguf_file, OmegaConf.to_container(cfg.prompt)]
-    record = read_record(open_run(cfg.run)[0])
+    if config.run is None:
+        return [config.model.path, config.model.revision, config.model.gguf_file, config.prompt.node()]
+    record = read_record(open_run(config.run)[0])
     return [record.get("started"), record.get("resumed"), record.get("metrics", {}).get("best_step")]
 
 

@@ -19,13 +19,13 @@ def main(cfg: DictConfig) -> None:
     """Answer messages until the end of the input."""
     quiet()
     log_to(None)
-    check(cfg, ChatConfig)
+    config = check(cfg, ChatConfig)
     on_terminate(_exit)
-    tuned, system = load_generator(cfg)
-    session = ChatSession(cfg, tuned, cfg.system or system)
-    if cfg.chat.compare:
+    tuned, system = load_generator(config)
+    session = ChatSession(config, tuned, config.system or system)
+    if config.chat.compare:
         session.toggle_compare()
-    name = cfg.run or cfg.model.name
+    name = config.run or config.model.name
     session.write(f"{name}: /help lists the commands, Ctrl-C stops an answer, /quit or Ctrl-D leaves\n")
     if session.conversation.single_turn:
         session.write("this model was trained on single questions: each is answered without the earlier turns\n")

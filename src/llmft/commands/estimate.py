@@ -19,12 +19,12 @@ def main(cfg: DictConfig) -> None:
     """Encode the data, build the model on the meta device, and print the estimate."""
     quiet()
     log_to(None)
-    check(cfg, EstimateConfig, architecture=architecture_faults)
-    auto_values.resolve_auto(cfg)
-    data, backbone = load_encoded(cfg)
-    found = estimate(cfg, data, backbone)
-    measured = _probe(cfg, data, backbone, found) if cfg.estimate.probe else {}
-    if cfg.format == "json":
+    config = check(cfg, EstimateConfig, architecture=architecture_faults)
+    config, _ = auto_values.resolve_auto(config)
+    data, backbone = load_encoded(config)
+    found = estimate(config, data, backbone)
+    measured = _probe(config, data, backbone, found) if config.estimate.probe else {}
+    if config.format == "json":
         Console(highlight=False, soft_wrap=True, markup=False).print(json.dumps(found.as_json() | measured))
         return
     console = Console(highlight=False)
@@ -35,10 +35,10 @@ def main(cfg: DictConfig) -> None:
         console.print(_measured_table(measured))
 
 
-def _probe(cfg: DictConfig, data: Any, backbone: Any, found: Estimate) -> dict[str, Any]:
+def _probe(config: EstimateConfig, data: Any, backbone: Any, found: Estimate) -> dict[str, Any]:
     from llmft.estimate import benchmark_steps
 
-    return benchmark_steps.measure(cfg, data, backbone, steps=found.steps)
+    return benchmark_steps.measure(config, data, backbone, steps=found.steps)
 
 
 def _measured_table(measured: dict[str, Any]) -> Table:

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from llmft.config.schema import EvaluateConfig
+from llmft.config.schema import EvaluateConfig, TrainConfig
 from llmft.config.validate import check
-from llmft.data.datamodule import InstructionDataModule
+from llmft.data.datamodule import InstructionDataModule, open_data
 from llmft.evaluation import evaluator
 from llmft.evaluation.evaluator import Evaluation
 from llmft.evaluation.judge.judge import Judge, add_judgement, open_judge
@@ -33,60 +32,61 @@ def main(cfg: DictConfig) -> None:
     """Score ``run`` or ``input``."""
     quiet()
     log_to(None)
-    check(cfg, EvaluateConfig)
-    if (cfg.run is None) == (cfg.input is None):
+    config = check(cfg, EvaluateConfig)
+    if (config.run is None) == (config.input is None):
         raise UserError("evaluate: pass either run=RUN or input=FILE")
-    check_output(cfg.output)
-    judge = open_judge(cfg.judge, _judge_file(cfg))
-    found = _stored(cfg, judge) if cfg.input is not None else _run(cfg, judge)
+    check_output(config.output)
+    judge = open_judge(config.judge, _judge_file(config))
+    found = _stored(config, judge) if config.input is not None else _run(config, judge)
     console = Console(highlight=False)
-    if cfg.format == "json":
+    if config.format == "json":
         console.file.write(json_line(finite(found)) + "\n")
     else:
         print_scores(found, console)
 
 
-def _stored(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
-    rows = predictions.load(cfg.input)
-    kept = rows if cfg.evaluate.rows is None else rows[: cfg.evaluate.rows]
-    metrics = compare.chosen_metrics(cfg.evaluate)
-    found = {"source": cfg.input, "split": "stored", "rows": len(kept), "of": len(rows)}
-    found |= evaluator.score_predictions(kept, metrics, cfg.evaluate, cfg.seed)
+def _stored(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
+    rows = predictions.load(str(config.input))
+    kept = rows if config.evaluate.rows is None else rows[: config.evaluate.rows]
+    metrics = compare.chosen_metrics(config.evaluate)
+    found = {"source": config.input, "split": "stored", "rows": len(kept), "of": len(rows)}
+    found |= evaluator.score_predictions(kept, metrics, config.evaluate, config.seed)
     if judge:
-        add_judgement(judge, kept, found, cfg.evaluate, or_fail=True)
-    if cfg.output:
-        predictions.save(user_path(cfg.output), kept)
+        add_judgement(judge, kept, found, config.evaluate, or_fail=True)
+    if config.output:
+        predictions.save(user_path(config.output), kept)
     return found
 
 
-def _judge_file(cfg: DictConfig) -> Path:
+def _judge_file(config: EvaluateConfig) -> Path:
     """Path of ``judge.jsonl``: in the run, or next to the output (the input if there is none)."""
-    return user_path(cfg.run) / "judge.jsonl" if cfg.run else user_path(cfg.output or cfg.input).parent / "judge.jsonl"
+    folder = user_path(config.run) if config.run else user_path(config.output or str(config.input)).parent
+    return folder / "judge.jsonl"
 
 
-def _run(cfg: DictConfig, judge: Judge | None) -> dict[str, Any]:
+def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     from llmft.generation.load import own_generation
     from llmft.models.backbone.open import TrainedBackbone
     from llmft.models.peft import trainable
 
-    folder, trained = open_run(cfg.run)
-    data = _rows(cfg, folder, trained)
+    folder, trained = open_run(str(config.run))
+    data = _rows(config, folder, trained)
     backbone = TrainedBackbone(folder / "model", trained)
     model = backbone.load()
     data.encode(backbone.codec)
-    settings = own_generation(cfg, trained)
-    generator = Generator(model, backbone.codec, settings)
-    if cfg.evaluate.seeds and not settings.do_sample:
+    generation = own_generation(config.generation, trained)
+    generator = Generator(model, backbone.codec, generation.node())
+    if config.evaluate.seeds and not generation.do_sample:
         raise UserError("evaluate.seeds: this run's answers are the same for each seed; add generation=sample")
-    split = "test" if cfg.data.path is None else "train"
-    evaluation = Evaluation(cfg.evaluate, backbone.family(model), data, generator, seed=cfg.seed, split=split)
+    split = "test" if config.data.path is None else "train"
+    evaluation = Evaluation(config.evaluate, backbone.family(model), data, generator, seed=config.seed, split=split)
     device = devices.default_device()
-    if not trainable.is_adapter(trained.peft) and cfg.evaluate.base:
+    if not trainable.is_adapter(trained.peft) and config.evaluate.base:
         evaluation.base = _evaluate_base(evaluation, backbone.family(backbone.load_base()), device)
-    found = evaluation.evaluate_tuned(device) | ({"split": "given"} if cfg.data.path is not None else {})
+    found = evaluation.evaluate_tuned(device) | ({"split": "given"} if config.data.path is not None else {})
     if judge:
-        add_judgement(judge, evaluation.predictions, found, cfg.evaluate, or_fail=True)
-    _write(cfg, folder, trained, evaluation, found)
+        add_judgement(judge, evaluation.predictions, found, config.evaluate, or_fail=True)
+    _write(config, folder, trained, evaluation, found)
     return found
 
 
@@ -101,40 +101,42 @@ def _evaluate_base(evaluation: Evaluation, base: Any, device: Any) -> Any:
     return evaluation.base
 
 
-def _rows(cfg: DictConfig, folder: Path, trained: DictConfig) -> InstructionDataModule:
+def _rows(config: EvaluateConfig, folder: Path, trained: TrainConfig) -> InstructionDataModule:
     """The run's rows, split as in training, or all rows of another file.
 
     Raises:
         UserError: The rows do not exist, or have changed since the training.
     """
-    if cfg.data.path is not None:
+    if config.data.path is not None:
         split = {"train": None, "val": 0, "test": 0}
-        other = {"path": cfg.data.path, "limit": cfg.data.limit, "split": split, "split_by": "position"}
-        trained.data = OmegaConf.merge(trained.data, other)
-    elif cfg.data.limit is not None:
-        raise UserError(f"data.limit={cfg.data.limit}: needs data.path; use evaluate.rows for the run's own rows")
+        other = {"path": config.data.path, "limit": config.data.limit, "split": split, "split_by": "position"}
+        trained = trained.replaced({f"data.{key}": value for key, value in other.items()})
+    elif config.data.limit is not None:
+        raise UserError(f"data.limit={config.data.limit}: needs data.path; use evaluate.rows for the run's own rows")
     try:
-        data = instantiate(trained.data)()
+        data = open_data(trained.data)
         source = data.source
     except UserError as error:
         raise UserError(
-            f"run={cfg.run}: its data cannot be read ({error}); start in the folder of the training, or pass data.path"
+            f"run={config.run}: its data cannot be read ({error}); start in the folder of the training, or pass data.path"
         ) from None
     before = (read_record(folder).get("data") or {}).get("sha256")
-    if cfg.data.path is None and source.sha256 != before:
+    if config.data.path is None and source.sha256 != before:
         raise UserError(
-            f"run={cfg.run}: {source.given} has changed since the training, so test rows may have been trained on;"
+            f"run={config.run}: {source.given} has changed since the training, so test rows may have been trained on;"
             " restore the old file, or pass data.path to score other rows"
         )
     data.read()
     return data
 
 
-def _write(cfg: DictConfig, folder: Path, trained: DictConfig, evaluation: Evaluation, found: dict[str, Any]) -> None:
-    if cfg.output:
-        predictions.save(user_path(cfg.output), evaluation.predictions)
-    elif cfg.data.path is None:
+def _write(
+    config: EvaluateConfig, folder: Path, trained: TrainConfig, evaluation: Evaluation, found: dict[str, Any]
+) -> None:
+    if config.output:
+        predictions.save(user_path(config.output), evaluation.predictions)
+    elif config.data.path is None:
         evaluation.save(folder, found)
         model_card.write(folder, trained)
-        if cfg.report.write:
-            write_report(folder, cfg.report)
+        if config.report.write:
+            write_report(folder, config.report)

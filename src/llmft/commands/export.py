@@ -15,12 +15,14 @@ def main(cfg: DictConfig) -> None:
     """Export ``run`` to ``to``, ``hub`` or both."""
     quiet()
     log_to(None)
-    check(cfg, ExportConfig)
-    if cfg.run is None:
+    config = check(cfg, ExportConfig)
+    if config.run is None:
         raise UserError("export: pass run=RUN")
-    folder, trained = open_run(cfg.run)
-    done = export(folder, trained, cfg.to, cfg)
+    folder, trained = open_run(config.run)
+    done = export(folder, trained, config.to, config)
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    console.print(f"verified: the largest difference of a logit is {done.difference:.3g} (tolerance {cfg.tolerance:g})")
+    console.print(
+        f"verified: the largest difference of a logit is {done.difference:.3g} (tolerance {config.tolerance:g})"
+    )
     for target in filter(None, (done.path, done.url)):
-        console.print(f"{cfg.form}: {target}")
+        console.print(f"{config.form}: {target}")

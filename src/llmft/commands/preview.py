@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.columns import Columns
 from rich.text import Text
 
 from llmft.config.schema import PreviewConfig
 from llmft.config.validate import check
-from llmft.data.datamodule import InstructionDataModule
+from llmft.data.datamodule import InstructionDataModule, open_data
 from llmft.data.preprocessing.audit import show_audit
 from llmft.data.records import Example
 from llmft.data.tokenization.codec import IGNORED, Codec, EncodedExample
@@ -26,18 +25,18 @@ def main(cfg: DictConfig) -> None:
     """Encode the rows as training does, and print the first examples and a summary."""
     quiet()
     log_to(None)
-    check(cfg, PreviewConfig, models=False)
-    data = instantiate(cfg.data)()
+    config = check(cfg, PreviewConfig, models=False)
+    data = open_data(config.data)
     data.read()
-    backbone = Backbone.open(cfg)
+    backbone = Backbone.open(config)
     codec = backbone.codec
     data.encode(codec)
-    about = {"model": cfg.model.name, "prompt_name": backbone.prompt_name}
-    rows = list(data.in_order()[: cfg.preview.rows])
-    if cfg.format == "json":
+    about = {"model": config.model.name, "prompt_name": backbone.prompt_name}
+    rows = list(data.in_order()[: config.preview.rows])
+    if config.format == "json":
         _print_json(data, codec, rows, about)
     else:
-        _print_text(data, codec, rows, about, ids=cfg.preview.ids)
+        _print_text(data, codec, rows, about, ids=config.preview.ids)
     if faults := data.row_counts.faults():
         raise UserError.from_faults("labels", faults)
 

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from rich.table import Column, Table
 from rich.text import Text
 
-from llmft.config.schema import ReplayConfig
+from llmft.config.schema import ReplayConfig, TrainConfig
 from llmft.config.validate import check
 from llmft.data.tokenization.codec import IGNORED, Codec
 from llmft.diagnostics import forward_trace, postmortem
@@ -34,31 +34,31 @@ def main(cfg: DictConfig) -> None:
     """Load the batches and weights in ``halt/``, run forward and backward, and print the diagnosis."""
     quiet()
     log_to(None)
-    check(cfg, ReplayConfig)
-    if cfg.run is None:
+    config = check(cfg, ReplayConfig)
+    if config.run is None:
         raise UserError("replay: pass run=RUN, the directory of a run that a guard halted")
-    folder, trained = open_run(cfg.run, "halt")
+    folder, trained = open_run(config.run, "halt")
     report, window, weights = postmortem.read(folder / "halt")
     forward, codec = _forward(trained, weights)
     forward.kernels.packing_is_equivalent = bool(report.get("rows_agree"))  # cannot be checked with broken weights
     result = _replay(forward, window, report)
     rows = [row for batch in window.batches for row in _rows(forward, batch, codec)]
-    if cfg.format == "json":
+    if config.format == "json":
         for row in rows:
             row.pop("shown")
         Console(soft_wrap=True).file.write(json_line(finite({**result, "rows": rows})) + "\n")
     else:
-        _show(report, result, rows, cfg.replay.modules)
+        _show(report, result, rows, config.replay.modules)
 
 
-def _forward(cfg: DictConfig, weights: dict[str, torch.Tensor]) -> tuple[Forward, Codec]:
+def _forward(config: TrainConfig, weights: dict[str, torch.Tensor]) -> tuple[Forward, Codec]:
     """The run's model with the weights at the halt, on the run's device type (CPU or GPU)."""
-    backbone = Backbone.open(cfg)
+    backbone = Backbone.open(config)
     model = backbone.load_adapted()
     trainable.load_weights(model, weights)
-    gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
+    gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
     model.to("cuda" if gpu else "cpu")
-    return backbone.family(model, Kernels.from_config(cfg), teacher_of(cfg, backbone.tokenizer)), backbone.codec
+    return backbone.family(model, Kernels.from_config(config), teacher_of(config, backbone.tokenizer)), backbone.codec
 
 
 def _replay(forward: Forward, window: postmortem.StepBatches, report: dict[str, Any]) -> dict[str, Any]:

@@ -13,17 +13,17 @@ from llmft.utils.paths import user_path
 def main(cfg: DictConfig) -> None:
     """Write the report of ``run``, or the leaderboard of ``runs``."""
     log_to(None)
-    check(cfg, ReportConfig)
-    if (cfg.run is None) == (cfg.runs is None):
+    config = check(cfg, ReportConfig)
+    if (config.run is None) == (config.runs is None):
         raise UserError("report: pass either run=RUN or runs=DIR")
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    if cfg.run is not None:
+    if config.run is not None:
         from llmft.report.html import write_report
 
-        console.print(f"report: {write_report(user_path(cfg.run), cfg.report)}")
+        console.print(f"report: {write_report(user_path(config.run), config.report)}")
     else:
         from llmft.report import leaderboard
 
-        folder = user_path(cfg.runs)
+        folder = user_path(str(config.runs))
         console.print(leaderboard.write_leaderboard(folder), end="")
         console.print(f"leaderboard: {folder / 'leaderboard.html'}")

@@ -16,14 +16,14 @@ from llmft.utils.paths import user_path
 def main(cfg: DictConfig) -> None:
     """Unpack ``archive`` into ``to``."""
     log_to(None)
-    check(cfg, RestoreConfig)
-    if cfg.archive is None or cfg.to is None:
+    config = check(cfg, RestoreConfig)
+    if config.archive is None or config.to is None:
         raise UserError("restore: pass archive=FILE and to=FOLDER")
-    file = user_path(cfg.archive)
+    file = user_path(config.archive)
     if not file.is_file():
-        raise UserError(f"archive={cfg.archive}: no such file")
-    limits = ArchiveLimits(cfg.restore.max_files, parse_size(cfg.restore.max_size), cfg.restore.max_ratio)
-    names = restore(file, cfg.archive, new_folder("to", cfg.to), limits)
+        raise UserError(f"archive={config.archive}: no such file")
+    limits = ArchiveLimits(config.restore.max_files, parse_size(config.restore.max_size), config.restore.max_ratio)
+    names = restore(file, config.archive, new_folder("to", config.to), limits)
     Console(highlight=False, markup=False, emoji=False, soft_wrap=True).print(
-        f"{len(names)} files, all checksums match: {cfg.to}"
+        f"{len(names)} files, all checksums match: {config.to}"
     )

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from llmft.config.schema import ServeConfig
+from llmft.config.schema.serving import Serve
 from llmft.config.validate import check
 from llmft.data.notice import notices
 from llmft.generation.generator import Generator
@@ -29,12 +30,12 @@ def main(cfg: DictConfig) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     quiet()
     log_to(None)
-    check(cfg, ServeConfig)
+    config = check(cfg, ServeConfig)
     require("fastapi", "uvicorn", "prometheus_client")
-    key = api_key(cfg.serve)
-    with listening(cfg.serve.host, cfg.serve.port) as sock:
-        generators, system, notice = load(cfg)
-        serve(cfg, generators, system, notice, key, sock)
+    key = api_key(config.serve)
+    with listening(config.serve.host, config.serve.port) as sock:
+        generators, system, notice = load(config)
+        serve(config, generators, system, notice, key, sock)
 
 
 def require(*modules: str) -> None:
@@ -47,7 +48,7 @@ def require(*modules: str) -> None:
         raise UserError(f"serve: needs {', '.join(missing)}; pip install 'llmft[serve]'")
 
 
-def api_key(settings: Any) -> str | None:
+def api_key(settings: Serve) -> str | None:
     """The API key that clients must send, or None.
 
     Raises:
@@ -93,34 +94,34 @@ def listening(host: str, port: int) -> socket.socket:
     return sock
 
 
-def load(cfg: DictConfig) -> tuple[dict[str, Generator], str | None, str | None]:
+def load(config: ServeConfig) -> tuple[dict[str, Generator], str | None, str | None]:
     """The models by the names that clients use (the run's own first), its system prompt, and the notice of its data set.
 
     Raises:
         UserError: The run or model does not exist.
     """
-    tuned, system = load_generator(cfg)
-    if cfg.run is None:
-        return {cfg.serve.name or cfg.model.name: tuned}, cfg.system, None
-    _, trained = open_run(cfg.run)
-    name = cfg.serve.name or f"{trained.data.name}-{trained.model.name}-{trained.peft.name}"
+    tuned, system = load_generator(config)
+    if config.run is None:
+        return {config.serve.name or config.model.name: tuned}, config.system, None
+    _, trained = open_run(config.run)
+    name = config.serve.name or f"{trained.data.name}-{trained.model.name}-{trained.peft.name}"
     notice = " ".join(notices(trained.data)) or None
-    if notice and not cfg.safety.get("notice"):
+    if notice and not config.safety.notice:
         log.warning(
             "data=%s: %s Consider safety=simple with a notice of yours (docs/serve.md)", trained.data.name, notice
         )
     generators = {name: tuned}
-    if cfg.serve.base:
+    if config.serve.base:
         base = trained.model.name if trained.model.name != name else f"{trained.model.name}-base"
         try:
-            generators[base] = load_base(cfg, tuned)
+            generators[base] = load_base(config, tuned)
         except UserError as error:
             raise UserError(f"{error}; or do not serve the base model: serve.base=false") from None
-    return generators, cfg.system or system, notice
+    return generators, config.system or system, notice
 
 
 def serve(
-    cfg: DictConfig,
+    config: ServeConfig,
     generators: Mapping[str, Generator],
     system: str | None,
     notice: str | None,
@@ -130,15 +131,15 @@ def serve(
     """Handle requests until a signal stops the server."""
     from llmft.serving.app import build
 
-    hosts = [*cfg.serve.hosts, *(LOCALHOST if loopback(cfg.serve.host) else ())]
-    app = build(cfg.serve, generators, system, instantiate(cfg.safety), key, hosts, notice)
+    hosts = [*config.serve.hosts, *(LOCALHOST if loopback(config.serve.host) else ())]
+    app = build(config.serve, generators, system, instantiate(config.safety.node()), key, hosts, notice)
     host, port = sock.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     log.info("%s at http://%s:%d%s", ", ".join(generators), shown, port, "" if key is None else " (with an API key)")
     log.info("Ctrl-C or SIGTERM stops the server")
     with restored():
         try:
-            server_of(app, cfg.serve.shutdown_seconds).run(sockets=[sock])
+            server_of(app, config.serve.shutdown_seconds).run(sockets=[sock])
         except KeyboardInterrupt:  # uvicorn shuts down, then sends the signal again
             log.info("stopped")
 

@@ -3,21 +3,21 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from llmft.config import auto_values
+from llmft.config.auto_values import Choice, resolve_auto
 from llmft.config.schema import TrainConfig
-from llmft.config.validate import check
+from llmft.config.schema.evaluation import Report
+from llmft.config.validate import check, section_of
 from llmft.data.preprocessing.cache import remove_stale
 from llmft.estimate import oom_report
 from llmft.export.license import base_model_license
 from llmft.models.architecture_check import architecture_faults
 from llmft.models.backbone import load
-from llmft.models.backbone.auto import resolve_targets
+from llmft.models.backbone.auto import with_lora_targets
 from llmft.report.html import write_if_outdated
 from llmft.runs import failure_message
 from llmft.runs.directory import RunDirectory, tidy
@@ -54,17 +54,17 @@ def main(cfg: DictConfig) -> float | None:
         if is_done(cfg):
             return _tidy_finished(cfg)
     is_sweep = job.mode != RunMode.RUN or follows_parent()  # a launcher may run its jobs in processes of their own
-    run, choices = _checked(cfg, overrides, is_sweep=is_sweep)
+    config, run, choices = _checked(cfg, overrides, is_sweep=is_sweep)
     try:
         log_to(run.path / "log.txt")
         _log_choices(run, choices)
-        _log_model(cfg)
-        return train_and_record(cfg, run)
+        _log_model(config)
+        return train_and_record(config, run)
     finally:
         run.release()
 
 
-def train_and_record(cfg: DictConfig, run: RunDirectory) -> float | None:
+def train_and_record(cfg: TrainConfig, run: RunDirectory) -> float | None:
     """Train; however that ends, it is recorded in ``run.json`` and reported."""
     try:
         return train(cfg, run)
@@ -91,15 +91,17 @@ def train_and_record(cfg: DictConfig, run: RunDirectory) -> float | None:
     )
 
 
-def train(cfg: DictConfig, run: RunDirectory) -> float | None:
+def train(cfg: TrainConfig, run: RunDirectory) -> float | None:
     """Build, fit, publish."""
     parts = build(cfg, run)
     outcome = fit(parts)
     return publish(run, outcome)
 
 
-def _checked(cfg: DictConfig, overrides: Sequence[str], *, is_sweep: bool) -> tuple[RunDirectory, Sequence[Any]]:
-    """The run directory of a config that passed all checks, and its resolved ``auto`` values.
+def _checked(
+    cfg: DictConfig, overrides: Sequence[str], *, is_sweep: bool
+) -> tuple[TrainConfig, RunDirectory, Sequence[Choice]]:
+    """The typed config, all checks passed and ``auto`` values resolved; the run directory; and the resolved values.
 
     A config that is refused leaves no run directory behind; in a sweep it is a failed job of its table.
     """
@@ -107,18 +109,21 @@ def _checked(cfg: DictConfig, overrides: Sequence[str], *, is_sweep: bool) -> tu
     try:
         _check_shared(cfg, overrides, is_sweep=is_sweep)
         _resolve_paths(cfg)
-        check(cfg, TrainConfig, architecture=architecture_faults)
-        check_accelerator(cfg.trainer)
+        config = check(cfg, TrainConfig, architecture=architecture_faults)
+        check_accelerator(config.trainer)
     except UserError as error:
         if is_sweep:
             run = RunDirectory.start(path, cfg, overrides)
             run.fail("failed", reason=str(error))
             run.release()
         raise
-    choices = auto_values.resolve_auto(cfg)
-    resolve_targets(cfg)
-    start = RunDirectory.resume(path, cfg) if cfg.resume else RunDirectory.start(path, cfg, overrides)
-    return start, choices
+    config, choices = resolve_auto(config)
+    config = with_lora_targets(config)
+    resolved = {choice.key: choice.value for choice in choices} | {"model.lora_targets": config.model.lora_targets}
+    for key, value in resolved.items():
+        OmegaConf.update(cfg, key, value)
+    run = RunDirectory.resume(path, cfg) if cfg.resume else RunDirectory.start(path, cfg, overrides)
+    return config, run, choices
 
 
 def _check_shared(cfg: DictConfig, overrides: Sequence[str], *, is_sweep: bool) -> None:
@@ -138,14 +143,14 @@ def _resolve_paths(cfg: DictConfig) -> None:
         cfg.model.gguf_file = cfg.model.sha256 = None  # of the wheel, but model.path is another
 
 
-def _log_choices(run: RunDirectory, choices: Sequence[Any]) -> None:
+def _log_choices(run: RunDirectory, choices: Sequence[Choice]) -> None:
     for key, value, why in choices:
         log.info("performance: %s=%s (%s)", key, str(value).lower() if isinstance(value, bool) else value, why)
     if choices:  # a resumed run has resolved values
         run.update(performance=[choice._asdict() for choice in choices])
 
 
-def _log_model(cfg: DictConfig) -> None:
+def _log_model(cfg: TrainConfig) -> None:
     """What ``model=auto`` found, and what it cannot know."""
     if cfg.model.name != "auto":
         return
@@ -164,5 +169,5 @@ def _tidy_finished(cfg: DictConfig) -> float | None:
     log.info("resume=%s: has finished, nothing to do; trainer.max_epochs=N trains for longer", cfg.resume)
     tidy(folder)
     remove_stale()
-    write_if_outdated(folder, cfg.report)
+    write_if_outdated(folder, section_of(cfg, Report, "report"))
     return read_record(folder)["objective"]

@@ -1,14 +1,16 @@
 """Resolve ``auto`` values of a config to the fastest equivalent setting on this hardware, each with its reason."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from omegaconf import OmegaConf
-
+from llmft.config.schema import TrainConfig
 from llmft.utils.device import bfloat16_units, runs_on_gpu
 
 # Values of `auto` with performance=plain, and in commands that do not resolve a training config.
 PLAIN = {"model.dtype": "float32", "model.attention": "sdpa", "model.padding": "kept", "optim.fused": False}
+
+
+C = TypeVar("C", bound=TrainConfig)
 
 
 class Choice(NamedTuple):
@@ -19,28 +21,28 @@ class Choice(NamedTuple):
     why: str
 
 
-def resolve_auto(cfg: Any) -> list[Choice]:
-    """Replace each ``auto`` in a training config by a concrete value, so that the run directory records it.
+def auto_choices(cfg: TrainConfig) -> list[Choice]:
+    """A concrete value for each ``auto`` in a training config; the run directory records them.
 
     The choices depend only on the config and the type of hardware. Nothing is timed, because two runs on one machine must be
     bitwise identical; benchmarks/means.py and docs/performance.md have the measurements behind the rules.
 
-    Args:
-        cfg: A validated training config; ``performance`` is ``auto`` or ``plain``. Modified in place.
-
     Returns:
-        The resolved keys; keys that the user set explicitly are not included.
+        The keys that are ``auto``; keys that the user set explicitly are not included.
     """
     chosen = {key: Choice(key, value, "performance=plain") for key, value in PLAIN.items()}
-    if cfg.get("performance") == "auto":  # runs of older versions have no such key
+    if cfg.performance == "auto":
         chosen |= {choice.key: choice for choice in _choices(cfg)}
-    found = [choice for key, choice in chosen.items() if OmegaConf.select(cfg, key) == "auto"]
-    for choice in found:
-        OmegaConf.update(cfg, choice.key, choice.value)
-    return found
+    return [choice for key, choice in chosen.items() if cfg.select(key) == "auto"]
 
 
-def _choices(cfg: Any) -> Iterator[Choice]:
+def resolve_auto(cfg: C) -> tuple[C, list[Choice]]:
+    """A training config with its ``auto`` values replaced, and the choices."""
+    found = auto_choices(cfg)
+    return cfg.replaced({choice.key: choice.value for choice in found}), found
+
+
+def _choices(cfg: TrainConfig) -> Iterator[Choice]:
     gpu = runs_on_gpu(cfg.trainer)
     dtype = _dtype(cfg, bfloat16_units(gpu=gpu))
     weights = dtype.value if cfg.model.dtype == "auto" else cfg.model.dtype
@@ -50,7 +52,7 @@ def _choices(cfg: Any) -> Iterator[Choice]:
     yield _fused(cfg)
 
 
-def _dtype(cfg: Any, units: str | None) -> Choice:
+def _dtype(cfg: TrainConfig, units: str | None) -> Choice:
     if why := _keeps_float32(cfg):
         if units and cfg.trainer.precision == "32-true":
             why += f"; trainer.precision=bf16-mixed is faster, {units}"
@@ -60,12 +62,12 @@ def _dtype(cfg: Any, units: str | None) -> Choice:
     return Choice("model.dtype", "bfloat16", f"frozen weights only, trainable parameters stay float32; {units}")
 
 
-def _keeps_float32(cfg: Any) -> str | None:
+def _keeps_float32(cfg: TrainConfig) -> str | None:
     if cfg.peft.method != "lora":
         return "trainable parameters would lose small updates in bfloat16"
-    if cfg.peft.get("quantise"):
+    if cfg.peft.quantise:
         return "for the weights that are not quantized"
-    if cfg.model.get("new_tokens"):
+    if cfg.model.new_tokens:
         return "embeddings of the new tokens are trainable and would lose small updates in bfloat16"
     if cfg.trainer.strategy == "fsdp":
         return "trainer=fsdp needs all sharded weights in one dtype"
@@ -74,7 +76,7 @@ def _keeps_float32(cfg: Any) -> str | None:
     return None
 
 
-def _attention(cfg: Any, *, half: bool, gpu: bool) -> Choice:
+def _attention(cfg: TrainConfig, *, half: bool, gpu: bool) -> Choice:
     if gpu or not half:
         where = "on a GPU" if gpu else "in float32 on a CPU"
         return Choice("model.attention", "sdpa", f"the fused kernel is fastest at all sequence lengths {where}")
@@ -87,13 +89,13 @@ def _attention(cfg: Any, *, half: bool, gpu: bool) -> Choice:
     )
 
 
-def _padding(cfg: Any, *, gpu: bool) -> Choice:
+def _padding(cfg: TrainConfig, *, gpu: bool) -> Choice:
     if why := _keeps_padding(cfg, gpu=gpu):
         return Choice("model.padding", "kept", why)
     return Choice("model.padding", "skipped", "padding-free: a batch is one flat sequence, with attention per example")
 
 
-def _keeps_padding(cfg: Any, *, gpu: bool) -> str | None:
+def _keeps_padding(cfg: TrainConfig, *, gpu: bool) -> str | None:
     if gpu:
         return "a GPU is fastest on padded batches"
     if cfg.model.attention == "eager":
@@ -102,12 +104,12 @@ def _keeps_padding(cfg: Any, *, gpu: bool) -> str | None:
         return "gradient checkpointing must recompute a layer with the same kernel"
     if cfg.trainer.strategy == "fsdp":
         return "trainer=fsdp needs the same module calls in all processes"
-    if cfg.peft.get("distill_from"):
+    if cfg.peft.distill_from:
         return "teacher and student run on the same padded batch"
     return None
 
 
-def _fused(cfg: Any) -> Choice:
+def _fused(cfg: TrainConfig) -> Choice:
     if cfg.trainer.strategy == "fsdp" or cfg.trainer.precision == "16-mixed":
         return Choice("optim.fused", False, "not supported with fsdp or 16-mixed")
     return Choice("optim.fused", True, "one pass over the weights instead of one per operation")

@@ -14,6 +14,12 @@ def group_config(group: str, option: str) -> DictConfig:
     return OmegaConf.create(_load(group, option))
 
 
+def option_keys(group: str, option: str) -> dict[str, Any]:
+    """The keys in the file of an option, without those of its defaults list."""
+    keys: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{option}.yaml"))
+    return {key: value for key, value in keys.items() if key != "defaults"}
+
+
 def matching_config(group: str, key: str, value: object) -> DictConfig:
     """Load the first option of a group with this value of a key, such as ``_target_``; empty if there is none."""
     for file in sorted((conf_dir() / group).glob("[!_]*.yaml")):

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.redact import SECRET
+from llmft.config.schema.data import Data
 from llmft.config.tree import walk
 from llmft.utils.shell import argument
 from llmft.utils.text import did_you_mean, first_line
@@ -95,8 +96,16 @@ def target_faults(cfg: DictConfig, allow: Sequence[str], *, models: bool = True)
             yield f"{path}._target_={node['_target_']}: {error}"
             continue
         any_keyword = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-        for key in node:
-            if not (any_keyword or str(key).startswith("_") or key in parameters or path in MODEL_KEYS):
+        is_data = path == "data" or path.startswith("data.sets.")
+        if is_data and "config" not in parameters:
+            yield f"{path}._target_={node['_target_']}: must take the data config as its argument `config` (CONTRIBUTING.md)"
+            continue
+        known = {*parameters, *(Data.model_fields if is_data else ())}
+        for key in node if not any_keyword and path not in MODEL_KEYS else ():
+            # unknown keys of our own data sets are faults of the schema
+            if not (
+                str(key).startswith("_") or key in known or (is_data and str(node["_target_"]).startswith("llmft."))
+            ):
                 yield f"{path}.{key}: {node['_target_']} has no such argument.{did_you_mean(str(key), parameters)}"
 
 

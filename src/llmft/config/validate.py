@@ -55,7 +55,7 @@ def check(
     cfg: DictConfig,
     schema: type[C],
     *,
-    architecture: Callable[[DictConfig, Collection[str]], list[str]] | None = None,
+    architecture: Callable[[C, Collection[str]], list[str]] | None = None,
     models: bool = True,
     allow: Sequence[str] = (),
 ) -> C:
@@ -84,23 +84,32 @@ def check(
     targets = [*target_faults(cfg, allow, models=models), *code_faults(cfg, allow)]
     faults += targets
     if architecture and not any(fault.startswith("model.") for fault in targets):
-        faults += architecture(cfg, set(found.faults))
+        faults += architecture(found.config, set(found.faults))
     checked(list(dict.fromkeys(faults)))
     return found.config
+
+
+def section_of(cfg: DictConfig, schema: type[S], name: str) -> S:
+    """The typed form of one section of a composed config.
+
+    Raises:
+        UserError: All errors in one message.
+    """
+    return check_section(cfg[name], schema, name)
 
 
 def check_section(values: Mapping[str, Any], schema: type[S], name: str) -> S:
     """Check the keys of one section that were not composed by Hydra.
 
     Args:
-        values: Plain data.
+        values: Plain data, or a node of a composed config.
         schema: The model of the section.
         name: The section's key, for messages; ``""`` for a command.
 
     Raises:
         UserError: All errors in one message.
     """
-    found = typed(OmegaConf.create(dict(values)), schema, name)
+    found = typed(values if isinstance(values, DictConfig) else OmegaConf.create(dict(values)), schema, name)
     own = [rule for rule in RULES if list(rule.sections) == [name]]
     faults = [f for rule in own if not found.faults for f in rule.function(**{name: found.config})]
     checked([*found.messages, *faults])

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from llmft.config.schema.data import CustomData
 from llmft.data.columns import check_columns, listed
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.records import Example, Row, RowError, Turn, checked_text, text_of, value_of
@@ -22,10 +23,10 @@ class Custom(InstructionDataModule):
         UserError: A column is unknown, or one is missing; names the fields of the file.
     """
 
-    def __init__(self, *, columns: Mapping[str, str], **rest: Any) -> None:
-        self.column_names = {role: field for role, field in columns.items() if field is not None}
-        super().__init__(**rest)
-        check_columns(self.column_names, rest["path"])
+    def __init__(self, config: CustomData) -> None:
+        self.column_names = {role: field for role, field in config.columns.node().items() if field is not None}
+        super().__init__(config)
+        check_columns(self.column_names, config.path or "")
 
     def to_example(self, row: Row) -> Example:  # pyright: ignore[reportIncompatibleMethodOverride] (it needs the columns)
         """The example of a row, its fields found by ``columns``."""

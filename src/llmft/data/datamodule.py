@@ -7,9 +7,11 @@ from functools import partial
 from typing import Any
 
 import torch
+from hydra.utils import get_class
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from llmft.config.schema.data import Data
 from llmft.data.batching.collate import PackedDataset, training_batch
 from llmft.data.batching.sampler import PlannedBatchSampler
 from llmft.data.preparation import DataPreparation
@@ -18,8 +20,17 @@ from llmft.utils.distributed import end_with_parent
 from llmft.utils.errors import UserError
 
 
+def open_data(config: Data) -> "InstructionDataModule":
+    """The data module of a config; keys that a class has in addition to those of ``conf/data`` are its keyword arguments.
+
+    Raises:
+        UserError: As the class.
+    """
+    return get_class(config.target)(config, **(config.model_extra or {}))
+
+
 class InstructionDataModule(DataPreparation, LightningDataModule):
-    """Base of the data sets; a data set adds ``to_example`` and nothing else. The arguments are the keys of ``conf/data``.
+    """Base of the data sets; a data set adds ``to_example`` and nothing else.
 
     Lightning calls ``prepare_data`` (reads and encodes into the cache, on the first process of each node) and ``setup`` (opens
     the cache and splits, on every process). Both need a codec, which encodes for one backbone and one prompt::

@@ -1,14 +1,15 @@
 """A mix of several data sets: each row keeps the name of its set, each set has a weight."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from llmft.data.datamodule import InstructionDataModule
+from llmft.config.schema.data import Data, MixData
+from llmft.data.datamodule import InstructionDataModule, open_data
 from llmft.data.preprocessing.read_examples import ExampleReader
 from llmft.data.preprocessing.row_columns import hash_of
 from llmft.data.records import Example, Row
@@ -24,30 +25,24 @@ class Mix(InstructionDataModule):
     """The concatenated sets of ``data.sets``.
 
     Args:
-        sets: For each name a complete set of ``conf/data`` with its class, path, system prompt and columns. Its other keys
-            are those of the mix (also its prompt: all rows of a run have one template).
-        weights: For each name how often its rows are in a training epoch: 1 once, 3 three times, 0.25 a quarter of them
-            (drawn by ``data.seed``). Validation and test have each row once.
-        rest: The keys of every data set.
+        config: Each of its ``sets`` has its own class, path, system prompt and columns; the other keys are those of the mix
+            (also the prompt: all rows of a run have one template). ``weights`` says how often the rows of a set are in a
+            training epoch: 1 once, 3 three times, 0.25 a quarter of them (drawn by ``data.seed``). Validation and test have
+            each row once.
 
     Raises:
-        UserError: There are no sets, or a weight is invalid or names no set.
+        UserError: There are no sets, or a weight names no set.
     """
 
-    def __init__(
-        self,
-        *,
-        sets: Mapping[str, Callable[..., InstructionDataModule] | None],
-        weights: Mapping[str, float],
-        **rest: Any,
-    ) -> None:
-        made = {name: part for name, part in sets.items() if part is not None}
-        if faults := list(_faults(made, weights)):
+    def __init__(self, config: MixData) -> None:
+        sets = {name: part for name, part in config.sets.items() if part is not None}
+        if faults := list(_faults(sets, config.weights)):
             raise UserError.from_faults("data=mix", faults, shown=len(faults))
-        common = {name: value for name, value in rest.items() if name not in OWN}
-        self.parts = {name: part(**common) for name, part in made.items()}
-        self.weights = {name: float(weights.get(name, 1)) for name in self.parts}
-        super().__init__(**rest)
+        keys = config.node()
+        common = {name: keys[name] for name in Data.model_fields if name in keys and name not in OWN}
+        self.parts = {name: open_data(part.replaced(common)) for name, part in sets.items()}
+        self.weights = {name: float(config.weights.get(name, 1)) for name in self.parts}
+        super().__init__(config)
 
     @cached_property
     def source(self) -> Source:
@@ -93,8 +88,6 @@ class Mix(InstructionDataModule):
 def _faults(sets: Mapping[str, Any], weights: Mapping[str, float]) -> Iterator[str]:
     if not sets:
         yield "data.sets: there is none; add one with +data@data.sets.alpaca=alpaca"
-    for name, weight in weights.items():
+    for name in weights:
         if name not in sets:
             yield f"data.weights.{name}: there is no such set; there are {', '.join(sets)}"
-        elif isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-            yield f"data.weights.{name}={weight}: must be a number of at least 0"

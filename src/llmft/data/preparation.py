@@ -2,14 +2,15 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra.utils import instantiate
 
+from llmft.config.schema.data import Data
 from llmft.data.batching.sampler import BatchingConfig
 from llmft.data.preprocessing.arrow_store import ArrowTable, Examples, RowColumns, Rows
 from llmft.data.preprocessing.audit import Audit
@@ -29,8 +30,24 @@ from llmft.utils.errors import UserError
 log = logging.getLogger(__name__)
 
 
+def batching_config(config: Data) -> BatchingConfig:
+    """How the examples of a data set become batches."""
+    return BatchingConfig(
+        config.batching,
+        config.batch_size,
+        config.tokens_per_batch,
+        config.pack_tokens,
+        (config.max_prompt_tokens, config.max_answer_tokens),
+        config.shuffle,
+        config.seed,
+    )
+
+
 class DataPreparation:
-    """Reads, encodes and splits the rows of a data set. The arguments are the keys of ``conf/data``; nothing is read in here.
+    """Reads, encodes and splits the rows of a data set.
+
+    Args:
+        config: The config of the data group; nothing is read before ``read``.
 
     Attributes:
         codec: Encodes examples for one backbone and one prompt.
@@ -49,59 +66,19 @@ class DataPreparation:
     audit: Audit | None = None
     pad_id = 0
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        path: str | Sequence[str],
-        sha256: str | None,
-        revision: str | None,
-        subset: str | None,
-        hub_split: str,
-        system: str | None,
-        prompt: str | None,  # for the codec, which is made from the config
-        batch_size: int,
-        limit: int | None,
-        max_prompt_tokens: int,
-        max_answer_tokens: int,
-        too_long: str,
-        invalid: str,
-        duplicates: str,
-        leakage: str,
-        cache: str | bool | None,
-        processes: int | None,
-        split: Mapping[str, float | None],
-        split_by: str,
-        shuffle: bool,
-        batching: str,
-        tokens_per_batch: int,
-        pack_tokens: int | None,
-        num_workers: int,
-        streaming: bool,
-        stream_buffer: int,
-        stream_held_out: int,
-        train_on: str,
-        train_on_turns: str,
-        reasoning: str,
-        metrics: Sequence[Any],
-        notice: str | None,
-        fields: Sequence[str],
-        questions: Sequence[Mapping[str, str]],
-        seed: int,
-    ) -> None:
+    def __init__(self, config: Data) -> None:
         super().__init__()
-        self.name, self.num_workers, self.processes = name, num_workers, processes
-        self.metrics, self.fields = list(metrics), tuple(fields)
-        hub = {"revision": revision, "subset": subset, "hub_split": hub_split, "streaming": streaming}
-        self.source_options = {"path": path, "name": name, "sha256": sha256, **hub}
-        self.row_options = {"system": system, "limit": limit, "invalid": invalid, "duplicates": duplicates}
-        self.truncation = Truncation(max_prompt_tokens, max_answer_tokens, too_long)
-        budgets = (max_prompt_tokens, max_answer_tokens)
-        self.plan = BatchingConfig(batching, batch_size, tokens_per_batch, pack_tokens, budgets, shuffle, seed)
-        self.split = SplitConfig(split, split_by, leakage, seed)
-        self.cache = Cache("off" if streaming else cache)
-        self.streaming, self.stream_buffer = streaming, stream_buffer
-        self.hash_split = HashSplit(split, seed, stream_held_out)
+        self.config = config
+        self.name, self.num_workers, self.processes = config.name, config.num_workers, config.processes
+        self.fields = tuple(config.fields)
+        self.metrics = [m if isinstance(m, str) else instantiate(m.node()) for m in config.metrics]
+        self.truncation = Truncation(config.max_prompt_tokens, config.max_answer_tokens, config.too_long)
+        self.plan = batching_config(config)
+        split = config.split.node()
+        self.split = SplitConfig(split, config.split_by, config.leakage, config.seed)
+        self.cache = Cache("off" if config.streaming else config.cache)
+        self.streaming, self.stream_buffer = config.streaming, config.stream_buffer
+        self.hash_split = HashSplit(split, config.seed, config.stream_held_out)
         self.encoded: dict[str, Rows] = {}
         self._encoded_by: Codec | None = None
 
@@ -121,13 +98,33 @@ class DataPreparation:
         Raises:
             UserError: There is no such file, or its SHA-256 differs.
         """
-        return find(**self.source_options)
+        config = self.config
+        if config.path is None:
+            raise UserError(f"data.path=null: {self.name} needs a file; data.path=sample for the shipped rows")
+        return find(
+            config.path,
+            self.name,
+            sha256=config.sha256,
+            revision=config.revision,
+            subset=config.subset,
+            hub_split=config.hub_split,
+            streaming=config.streaming,
+        )
 
     @cached_property
     def reader(self) -> ExampleReader:
         """Reads and validates the rows of ``source``."""
+        config = self.config
         return ExampleReader(
-            self.source, self.name, self.to_example, **self.row_options, first_only=self.streaming, fields=self.fields
+            self.source,
+            self.name,
+            self.to_example,
+            config.system,
+            config.limit,
+            config.invalid,
+            config.duplicates,
+            first_only=self.streaming,
+            fields=self.fields,
         )
 
     def readers(self) -> list[ExampleReader]:

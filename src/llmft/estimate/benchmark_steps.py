@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 
+from llmft.config.schema import EstimateConfig, TrainConfig
 from llmft.data.batching.collate import training_batch
 from llmft.data.datamodule import InstructionDataModule
 from llmft.estimate.memory import largest_batch
@@ -17,7 +18,7 @@ from llmft.utils.memory import peak_memory_mib
 from llmft.utils.text import duration
 
 
-def measure(cfg: Any, data: InstructionDataModule, backbone: Backbone, *, steps: int) -> dict[str, Any]:
+def measure(cfg: EstimateConfig, data: InstructionDataModule, backbone: Backbone, *, steps: int) -> dict[str, Any]:
     """Load the model and train it for a few steps: first on the largest batch (memory), then on others (time).
 
     Args:
@@ -33,7 +34,7 @@ def measure(cfg: Any, data: InstructionDataModule, backbone: Backbone, *, steps:
     device = torch.device("cuda" if runs_on_gpu(cfg.trainer) else "cpu")
     model = backbone.load_adapted().to(device)
     forward = backbone.family(model, Kernels.from_config(cfg))
-    optimizer = instantiate(cfg.optim)([p for p in model.parameters() if p.requires_grad])
+    optimizer = instantiate(cfg.optim.node())([p for p in model.parameters() if p.requires_grad])
     rows = data.encoded["train"]
     largest = training_batch([[rows[row] for row in pack] for pack in largest_batch(data, cfg)], data.pad_id)
     for _ in range(2):  # the first step creates the optimizer states, the second reaches the peak
@@ -59,14 +60,16 @@ def measure(cfg: Any, data: InstructionDataModule, backbone: Backbone, *, steps:
     }
 
 
-def _windows(data: InstructionDataModule, cfg: Any) -> list[list[dict[str, Any]]]:
+def _windows(data: InstructionDataModule, cfg: EstimateConfig) -> list[list[dict[str, Any]]]:
     """The micro-batches of the first ``estimate.probe_steps`` optimizer steps."""
     loader, size = iter(data.train_dataloader()), cfg.trainer.accumulate_grad_batches
     windows = [[batch for batch, _ in zip(loader, range(size), strict=False)] for _ in range(cfg.estimate.probe_steps)]
     return [batches for batches in windows if batches]
 
 
-def _step(forward: Forward, optimizer: Any, batches: list[dict[str, Any]], cfg: Any, device: torch.device) -> None:
+def _step(
+    forward: Forward, optimizer: Any, batches: list[dict[str, Any]], cfg: TrainConfig, device: torch.device
+) -> None:
     mixed = autocast_dtype(cfg.trainer.precision)
     for number, batch in enumerate(batches):
         moved = to_device(batch, device)

@@ -3,10 +3,10 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from hydra.utils import instantiate
 from rich.table import Table
 
-from llmft.data.datamodule import InstructionDataModule
+from llmft.config.schema import TrainConfig
+from llmft.data.datamodule import InstructionDataModule, open_data
 from llmft.estimate import memory
 from llmft.estimate.suggestions import Suggestion, suggest
 from llmft.models.backbone.open import Backbone
@@ -85,16 +85,16 @@ class Estimate:
         return [*lines, f"cheapest change: {self.cheapest}"] if self.cheapest else lines
 
 
-def load_encoded(cfg: Any) -> tuple[InstructionDataModule, Backbone]:
+def load_encoded(cfg: TrainConfig) -> tuple[InstructionDataModule, Backbone]:
     """Read and encode the data of a training config; returns the data module and the backbone."""
     backbone = Backbone.open(cfg)
-    data = instantiate(cfg.data)()
+    data = open_data(cfg.data)
     data.read()
     data.encode(backbone.codec)
     return data, backbone
 
 
-def estimate(cfg: Any, data: InstructionDataModule, backbone: Backbone, *, too_much: bool = False) -> Estimate:
+def estimate(cfg: TrainConfig, data: InstructionDataModule, backbone: Backbone, *, too_much: bool = False) -> Estimate:
     """Estimate a training.
 
     Args:
@@ -131,6 +131,8 @@ def estimate(cfg: Any, data: InstructionDataModule, backbone: Backbone, *, too_m
     )
 
 
-def _memory(cfg: Any, data: InstructionDataModule, backbone: Backbone) -> tuple[memory.MetaModel, memory.Memory]:
+def _memory(
+    cfg: TrainConfig, data: InstructionDataModule, backbone: Backbone
+) -> tuple[memory.MetaModel, memory.Memory]:
     outline = memory.MetaModel(cfg, Backbone.open(cfg, path=backbone.path))
     return outline, memory.predict_memory(outline, data)

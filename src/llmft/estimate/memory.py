@@ -12,6 +12,7 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
+from llmft.config.schema import TrainConfig
 from llmft.data.batching.collate import training_batch
 from llmft.data.batching.sampler import Pack
 from llmft.data.datamodule import InstructionDataModule
@@ -70,7 +71,7 @@ class MetaModel:
         backbone: The backbone of the config.
     """
 
-    def __init__(self, cfg: Any, backbone: Backbone) -> None:
+    def __init__(self, cfg: TrainConfig, backbone: Backbone) -> None:
         self.cfg = cfg
         self.on_gpu = runs_on_gpu(cfg.trainer)
         config, auto_class = backbone.config, backbone.family.auto_class
@@ -90,7 +91,7 @@ class MetaModel:
 
     def weights(self) -> int:
         """Bytes of all weights and buffers, including a teacher's."""
-        quantization = BYTES_PER_WEIGHT.get(self.cfg.peft.get("quantise"))
+        quantization = BYTES_PER_WEIGHT.get(self.cfg.peft.quantise or "")
         head = self.model.get_output_embeddings()
         linear = {
             id(m.weight)
@@ -111,7 +112,7 @@ class MetaModel:
 
     def optimizer(self) -> tuple[int, int]:
         """Bytes of the optimizer states, and of temporary tensors in an update."""
-        optimizer = instantiate(self.cfg.optim)([nn.Parameter(torch.empty_like(p)) for p in self.trained])
+        optimizer = instantiate(self.cfg.optim.node())([nn.Parameter(torch.empty_like(p)) for p in self.trained])
         if type(optimizer).__module__.startswith("bitsandbytes"):  # two 8-bit states, in blocks of 256
             return 2 * sum(p.numel() for p in self.trained), 0
         held = [p for group in optimizer.param_groups for p in group["params"]]
@@ -152,9 +153,9 @@ class MetaModel:
         return ledger.peak + casts
 
 
-def _teacher(cfg: Any) -> int:
+def _teacher(cfg: TrainConfig) -> int:
     """Bytes of the teacher's weights; 0 without distillation."""
-    if not cfg.peft.get("distill_from"):
+    if not cfg.peft.distill_from:
         return 0
     backbone = Backbone(distillation.config_of(cfg))
     config, auto_class = backbone.config, backbone.family.auto_class
@@ -191,7 +192,7 @@ def predict_memory(outline: MetaModel, data: InstructionDataModule) -> Memory:
     return Memory(process=resident_bytes(), activations=int(MALLOC_SHARE * activations) + MALLOC_BYTES, **shared)
 
 
-def largest_batch(data: InstructionDataModule, cfg: Any) -> list[Pack]:
+def largest_batch(data: InstructionDataModule, cfg: TrainConfig) -> list[Pack]:
     """The training batch with the maximum number of tokens, padding included."""
     options = {"batch_size": cfg.data.batch_size, "tokens_per_batch": cfg.data.tokens_per_batch}
     data.plan = replace(data.plan, **options)  # of a change that is tried

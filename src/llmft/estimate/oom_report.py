@@ -1,8 +1,8 @@
 """Error message for a training that ran out of memory: what it needs, and the cheapest change."""
 
 import logging
-from typing import Any
 
+from llmft.config.schema import TrainConfig
 from llmft.estimate.estimate import estimate, load_encoded
 from llmft.utils.console import Console
 from llmft.utils.errors import UserError
@@ -11,7 +11,7 @@ from llmft.utils.oom import is_out_of_memory
 log = logging.getLogger(__name__)
 
 
-def out_of_memory_error(cfg: Any, reason: str, where: int = 0, kept: str = "") -> UserError:
+def out_of_memory_error(cfg: TrainConfig, reason: str, where: int = 0, kept: str = "") -> UserError:
     """Build the error; call it after the training's tensors are freed.
 
     Args:

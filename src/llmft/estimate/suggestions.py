@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from llmft.config.groups import group_config
 from llmft.config.paths import conf_dir
+from llmft.config.schema import TrainConfig
 from llmft.utils.shell import arguments
 
 MIB = 2**20
@@ -43,16 +44,12 @@ class Suggestion:
         """All values as plain data."""
         return {"overrides": self.overrides, "peak": self.peak, "price": self.price, "fits": self.fits}
 
-    def apply(self, cfg: DictConfig) -> DictConfig:
+    def apply(self, cfg: TrainConfig) -> TrainConfig:
         """A copy of the config with the overrides applied."""
-        changed = cfg.copy()
-        for key, value in self.keys.items():
-            if key == "peft":
-                rate, changed.peft = cfg.optim.lr, group_config("peft", value)
-                changed.optim.lr = rate
-            else:
-                OmegaConf.update(changed, key, value)
-        return changed
+        options = (
+            {"peft": OmegaConf.to_container(group_config("peft", self.keys["peft"]))} if "peft" in self.keys else {}
+        )
+        return cfg.replaced({**self.keys, **options})
 
     @staticmethod
     def first_that_fits(tried: Iterable[tuple["Suggestion", int]], goal: float) -> "Suggestion | None":
@@ -65,7 +62,7 @@ class Suggestion:
         return min(seen, key=lambda change: change.peak, default=None)
 
 
-def suggest(cfg: DictConfig) -> Iterator[Suggestion]:
+def suggest(cfg: TrainConfig) -> Iterator[Suggestion]:
     """Yield suggestions, from those that cost some time to those that change what is trained."""
     smaller = list(_smaller_batches(cfg))
     checkpointing = {"model.gradient_checkpointing": True}
@@ -88,7 +85,7 @@ def suggest(cfg: DictConfig) -> Iterator[Suggestion]:
             yield Suggestion({"peft": name} | least, "trains fewer parameters, slightly lower quality, and slower")
 
 
-def _smaller_batches(cfg: DictConfig) -> Iterator[dict[str, Any]]:
+def _smaller_batches(cfg: TrainConfig) -> Iterator[dict[str, Any]]:
     """Half the batch size with twice the gradient accumulation, which gives the same result, down to a batch of one."""
     size, window = cfg.data.batch_size, cfg.trainer.accumulate_grad_batches
     if cfg.data.batching == "tokens":

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from llmft.config.schema.evaluation import Evaluate
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.eval_rows import first_rows
 from llmft.evaluation import inference
 from llmft.evaluation.inference import RowResult
 from llmft.generation.generator import Generator
 from llmft.metrics import compare, predictions
-from llmft.metrics.metric import ScoredAnswer
+from llmft.metrics.metric import Metric, ScoredAnswer
 from llmft.models.forward import Forward
 from llmft.models.peft import trainable
 from llmft.utils.device import on_device
@@ -35,7 +36,7 @@ class Evaluation:
 
     def __init__(
         self,
-        settings: Any,
+        settings: Evaluate,
         forward: Forward,
         data: InstructionDataModule,
         generator: Generator,
@@ -104,7 +105,7 @@ class Evaluation:
 
 
 def score_predictions(
-    found: Sequence[predictions.Prediction], metrics: Any, settings: Any, seed: int
+    found: Sequence[predictions.Prediction], metrics: Sequence[Metric], settings: Evaluate, seed: int
 ) -> dict[str, Any]:
     """Scores with intervals, and a one-sentence headline."""
     scores = compare.score(found, metrics, resamples=settings.resamples, seed=seed)

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig
-
+from llmft.config.schema import ExportConfig, TrainConfig
 from llmft.export import checksums, hub, model_card, verify, weights
 from llmft.export.zip import pack
 from llmft.generation.questions import sample_questions
@@ -36,7 +35,7 @@ class Exported(NamedTuple):
     url: str | None = None
 
 
-def export(run: Path, cfg: DictConfig, to: str | None, settings: Any) -> Exported:
+def export(run: Path, cfg: TrainConfig, to: str | None, settings: ExportConfig) -> Exported:
     """Export a finished run.
 
     Args:
@@ -84,7 +83,7 @@ def _target(to: str | None, *, zipped: bool) -> Iterator[tuple[Path, Path | None
         yield Path(scratch), final
 
 
-def _write(run: Path, cfg: DictConfig, folder: Path, settings: Any) -> float:
+def _write(run: Path, cfg: TrainConfig, folder: Path, settings: ExportConfig) -> float:
     source, device = run / "model", devices.default_device()
     backbone = weights.load_full_precision(source, cfg)
     to = folder if settings.form == "merged" else None
@@ -109,7 +108,7 @@ def _write(run: Path, cfg: DictConfig, folder: Path, settings: Any) -> float:
 
 
 def _reference_logits(
-    backbone: TrainedBackbone, cfg: DictConfig, device: Any, to: Path | None, shards: str
+    backbone: TrainedBackbone, cfg: TrainConfig, device: Any, to: Path | None, shards: str
 ) -> list[verify.ReferenceLogits]:
     """Compute the trained model's logits, and write it merged if ``to`` is given; the model is freed afterwards."""
     model = backbone.load().eval().to(device)

@@ -3,15 +3,16 @@
 import re
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from llmft.config.paths import conf_dir
+from llmft.config.schema.model import Model
 from llmft.utils.paths import user_path
 
 FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---", re.DOTALL)
 
 
-def base_model_license(model: DictConfig) -> str | None:
+def base_model_license(model: Model) -> str | None:
     """The license from the model's config (``model.license``, if the path is unchanged) or its local card; None if unknown."""
     shipped = conf_dir() / "model" / f"{model.name}.yaml"
     if shipped.is_file():

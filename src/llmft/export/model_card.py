@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
+from llmft.config.schema import TrainConfig
 from llmft.data.notice import notices
 from llmft.data.sources import HUB_ID
 from llmft.export import license
@@ -40,7 +39,7 @@ inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, ret
 print(tokenizer.decode(model.generate(**inputs)[0]{behind}, skip_special_tokens=True))"""
 
 
-def run_card(run: Path, cfg: DictConfig, form: str, checked: str = "") -> str:
+def run_card(run: Path, cfg: TrainConfig, form: str, checked: str = "") -> str:
     """The card of a run, from its ``run.json`` and, if it exists, ``evaluation.json``.
 
     Raises:
@@ -51,14 +50,14 @@ def run_card(run: Path, cfg: DictConfig, form: str, checked: str = "") -> str:
     return card(cfg, read_record(run), scores, form, checked)
 
 
-def write(run: Path, cfg: DictConfig) -> None:
+def write(run: Path, cfg: TrainConfig) -> None:
     """Write the card of ``model/``; called when the weights are saved, and again when they have been evaluated."""
     form = "adapter" if is_adapter(cfg.peft) else "merged"
     files.atomic_write(run / "model" / "README.md", run_card(run, cfg, form))
 
 
 def card(
-    cfg: DictConfig, record: Mapping[str, Any], scores: Mapping[str, Any] | None, form: str, checked: str = ""
+    cfg: TrainConfig, record: Mapping[str, Any], scores: Mapping[str, Any] | None, form: str, checked: str = ""
 ) -> str:
     """The card as Markdown with YAML front matter for the Hub, without local paths.
 
@@ -91,7 +90,7 @@ def card(
     return "\n".join(parts)
 
 
-def base_model_name(cfg: DictConfig) -> str:
+def base_model_name(cfg: TrainConfig) -> str:
     """The base model's public name: a Hub id, a package, or the name of a local folder without its path."""
     path = hub_id(cfg) or str(cfg.model.path)
     if path.startswith(("pypi:", "tiny:")) or hub_id(cfg):
@@ -100,7 +99,7 @@ def base_model_name(cfg: DictConfig) -> str:
     return f"`{Path(path).name.replace('`', chr(39))}` (a local folder)"  # a backtick would end the code span
 
 
-def hub_id(cfg: DictConfig) -> str | None:
+def hub_id(cfg: TrainConfig) -> str | None:
     """The Hub id of the base model; None if it is not from the Hub."""
     path = str(cfg.model.path)
     return path if HUB_ID.match(path) and not user_path(path).is_dir() and ":" not in path else None
@@ -110,7 +109,7 @@ def _form(form: str) -> str:
     return "adapter only" if form == "adapter" else "full weights"
 
 
-def _head(cfg: DictConfig, form: str) -> str:
+def _head(cfg: TrainConfig, form: str) -> str:
     head: dict[str, Any] = {"library_name": "peft" if form == "adapter" else "transformers", "tags": ["llmft"]}
     head["pipeline_tag"] = "text-generation"
     if base := hub_id(cfg):
@@ -120,7 +119,7 @@ def _head(cfg: DictConfig, form: str) -> str:
     return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---"])
 
 
-def _use(cfg: DictConfig, form: str) -> str:
+def _use(cfg: TrainConfig, form: str) -> str:
     seq2seq = cfg.model.family == "seq2seq"
     auto = "AutoModelForSeq2SeqLM" if seq2seq else "AutoModelForCausalLM"
     system = f'{{"role": "system", "content": {json.dumps(cfg.data.system)}}}, ' if cfg.data.system else ""
@@ -140,9 +139,9 @@ def _data(data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "supervised tokens", data.get("supervised_tokens")
 
 
-def _training(cfg: DictConfig, record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _training(cfg: TrainConfig, record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     parameters, metrics = record.get("parameters") or {}, record.get("metrics") or {}
-    yield from ((key, OmegaConf.select(cfg, key)) for key in SETTINGS)
+    yield from ((key, cfg.select(key)) for key in SETTINGS)
     yield "optimizer steps", metrics.get("steps")
     yield "best checkpoint (step)", metrics.get("best_step")
     if parameters:
@@ -188,7 +187,7 @@ def _losses(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _limitations(cfg: DictConfig, scores: Mapping[str, Any] | None) -> Iterator[str]:
+def _limitations(cfg: TrainConfig, scores: Mapping[str, Any] | None) -> Iterator[str]:
     prompt, answer = cfg.data.max_prompt_tokens, cfg.data.max_answer_tokens
     yield "- It inherits the limitations and biases of its base model; fine-tuning on a few rows teaches style, not facts."
     yield f"- It was trained on prompts of up to {prompt} tokens and answers of up to {answer} tokens."
@@ -198,7 +197,7 @@ def _limitations(cfg: DictConfig, scores: Mapping[str, Any] | None) -> Iterator[
     yield "- It has not been tested for safety.\n"
 
 
-def _license(cfg: DictConfig) -> str:
+def _license(cfg: TrainConfig) -> str:
     known = license.base_model_license(cfg.model)
     if known:
         return f"The base model's license (`{known}`) also applies to these weights, and so may the terms of the data."

@@ -5,8 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
+from llmft.config.schema import TrainConfig
 from llmft.models.backbone.open import TrainedBackbone
 
 # Files that the export rewrites; all others in model/ (tokenizer, chat template, generation config) are copied.
@@ -14,14 +13,14 @@ REWRITTEN_FILES = ("README.md", "config.json", "adapter_config.json", "model.saf
 FULL_PRECISION = {"model": {"dtype": "float32", "gradient_checkpointing": False}, "peft": {"quantise": None}}
 
 
-def load_full_precision(folder: Path, cfg: DictConfig) -> TrainedBackbone:
+def load_full_precision(folder: Path, cfg: TrainConfig) -> TrainedBackbone:
     """The trained model in float32; an adapter on its published base, never on a quantized one.
 
     Args:
         folder: The run's ``model/``.
         cfg: The run's config.
     """
-    return TrainedBackbone(folder, OmegaConf.merge(cfg, FULL_PRECISION))
+    return TrainedBackbone(folder, cfg.replaced(FULL_PRECISION))
 
 
 def write_merged(model: Any, source: Path, folder: Path, shard_size: str) -> None:

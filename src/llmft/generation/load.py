@@ -2,11 +2,11 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
 
+from llmft.config.schema import RunOrModel, TrainConfig
+from llmft.config.schema.generation import Generation
 from llmft.config.target_allowlist import REMOTE_CODE
 from llmft.generation.generator import Generator
 from llmft.models.backbone.open import Backbone, TrainedBackbone
@@ -18,7 +18,7 @@ from llmft.utils.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def load_generator(cfg: DictConfig) -> tuple[Generator, str | None]:
+def load_generator(cfg: RunOrModel) -> tuple[Generator, str | None]:
     """The model of ``run=RUN`` with the system prompt of its data set, or a plain ``model=``.
 
     Raises:
@@ -28,29 +28,29 @@ def load_generator(cfg: DictConfig) -> tuple[Generator, str | None]:
         if not any(override.startswith("model") for override in HydraConfig.get().overrides.task):
             log.info("model: %s, not fine-tuned (no run= given; run=latest takes your newest run)", cfg.model.name)
         backbone = Backbone.open(cfg)
-        return Generator(backbone.load().to(device.default_device()), backbone.codec, cfg.generation), None
+        return Generator(backbone.load().to(device.default_device()), backbone.codec, cfg.generation.node()), None
     chosen = [o for o in HydraConfig.get().overrides.task if o.startswith(("model", "prompt")) and REMOTE_CODE not in o]
     if chosen:
         raise UserError(
             f"{chosen[0]}: a run has its own model and prompt; drop the override, or use a plain model without run="
         )
     folder, trained = open_run(cfg.run)
-    return load_tuned(folder, trained, own_generation(cfg, trained)), trained.data.system
+    return load_tuned(folder, trained, own_generation(cfg.generation, trained)), trained.data.system
 
 
-def load_tuned(folder: Path, trained: DictConfig, settings: Any) -> Generator:
+def load_tuned(folder: Path, trained: TrainConfig, generation: Generation) -> Generator:
     """The model of a run.
 
     Args:
         folder: The run directory.
         trained: Its config.
-        settings: Generation settings, the run's own or others.
+        generation: Generation settings, the run's own or others.
     """
     backbone = TrainedBackbone(folder / "model", trained)
-    return Generator(backbone.load().to(device.default_device()), backbone.codec, settings)
+    return Generator(backbone.load().to(device.default_device()), backbone.codec, generation.node())
 
 
-def load_base(cfg: DictConfig, tuned: Generator) -> Generator:
+def load_base(cfg: RunOrModel, tuned: Generator) -> Generator:
     """The base model of a run, with the prompt template and generation settings of the tuned model.
 
     With an adapter these are the same weights with the adapter switched off, so the two models cannot generate at the same
@@ -64,17 +64,17 @@ def load_base(cfg: DictConfig, tuned: Generator) -> Generator:
     return base_of_run(open_run(cfg.run)[1], tuned)
 
 
-def base_of_run(trained: DictConfig, tuned: Generator) -> Generator:
+def base_of_run(trained: TrainConfig, tuned: Generator) -> Generator:
     """The base model of a run, by the run's config."""
     if has_adapter(tuned.model):
         return Generator(tuned.model, tuned.codec, tuned.given, adapter=False)
     return Generator(Backbone(trained.model).load().to(device.default_device()), tuned.codec, tuned.given)
 
 
-def own_generation(cfg: DictConfig, trained: DictConfig) -> Any:
+def own_generation(generation: Generation, trained: TrainConfig) -> Generation:
     """A run's own generation settings, with the overrides of the command line."""
     given = [override for override in HydraConfig.get().overrides.task if override.startswith("generation")]
     if any(override.startswith("generation=") for override in given):
-        return cfg.generation
+        return generation
     names = [override.partition("=")[0].partition(".")[2] for override in given]
-    return OmegaConf.merge(trained.generation, {name: cfg.generation[name] for name in names})
+    return trained.generation.replaced({name: generation.select(name) for name in names})

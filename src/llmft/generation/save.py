@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig
-
+from llmft.config.schema import TrainConfig
 from llmft.generation.generator import Generator
 from llmft.models.peft import trainable
 from llmft.utils.files import atomic_folder
 
 
-def save_model(folder: Path, generator: Generator, cfg: DictConfig) -> None:
+def save_model(folder: Path, generator: Generator, cfg: TrainConfig) -> None:
     """Write the weights (for LoRA the adapter only), tokenizer, prompt template and generation config as one atomic folder.
 
     The trained prompt template is saved as the tokenizer's chat template, so that ``apply_chat_template`` gives the same
@@ -19,7 +18,7 @@ def save_model(folder: Path, generator: Generator, cfg: DictConfig) -> None:
         _write(unfinished, generator, cfg)
 
 
-def _write(folder: Path, generator: Generator, cfg: DictConfig) -> None:
+def _write(folder: Path, generator: Generator, cfg: TrainConfig) -> None:
     model, tokenizer = generator.model, generator.codec.tokenizer
     full = not trainable.is_adapter(cfg.peft)
     settings = generator.config()

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from llmft.config.schema.evaluation import Evaluate
 from llmft.metrics import bootstrap
 from llmft.metrics.builtin import builtin_metrics
 from llmft.metrics.metric import Metric, ScoredAnswer
 from llmft.metrics.predictions import Prediction, row_scores
 
 
-def chosen_metrics(settings: Any, own: Sequence[Any] = ()) -> list[Metric]:
+def chosen_metrics(settings: Evaluate, own: Sequence[Any] = ()) -> list[Metric]:
     """The metrics of the ``evaluate`` keys, and those of a data set.
 
     Args:

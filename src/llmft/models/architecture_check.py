@@ -5,18 +5,21 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from llmft.config.schema import TrainConfig
+from llmft.config.schema.callbacks import Samples
+from llmft.config.schema.peft import Lora
 from llmft.models import distillation
 from llmft.models.attention.restart_positions import position_modules
 from llmft.models.backbone import load
 from llmft.models.backbone.open import Backbone
-from llmft.models.peft import lora, trainable
+from llmft.models.peft import lora
 from llmft.utils.errors import UserError
 from llmft.utils.shell import arguments
 
 NO_RESTART = "has no positions that could restart in each example"
 
 
-def architecture_faults(cfg: Any, broken: Collection[str] = ()) -> list[str]:
+def architecture_faults(cfg: TrainConfig, broken: Collection[str] = ()) -> list[str]:
     """Faults of a config that the architecture shows: budgets over its positions, LoRA targets without a match, no template.
 
     The model is built on the meta device, and only if its config is on this machine: a model that is not is checked once it
@@ -59,7 +62,7 @@ def architecture_faults(cfg: Any, broken: Collection[str] = ()) -> list[str]:
     return faults
 
 
-def check_config(config: Any, cfg: Any) -> None:
+def check_config(config: Any, cfg: TrainConfig) -> None:
     """Check what the model's transformers config shows: positions, precision, and whether llmft trains this architecture.
 
     Raises:
@@ -98,7 +101,7 @@ def check_architecture(config: Any) -> None:
         )
 
 
-def check_precision(config: Any, cfg: Any) -> None:
+def check_precision(config: Any, cfg: TrainConfig) -> None:
     """Refuse float16 for T5 and its relatives: a feed-forward layer reaches 66,246, float16 65,504 (transformers #5651).
 
     Raises:
@@ -114,7 +117,7 @@ def is_t5_like(config: Any) -> bool:
     return getattr(config, "is_encoder_decoder", False) and hasattr(config, "relative_attention_num_buckets")
 
 
-def check_positions(config: Any, cfg: Any) -> None:
+def check_positions(config: Any, cfg: TrainConfig) -> None:
     """Refuse token budgets over the model's positions, which would end in an IndexError inside the model.
 
     Raises:
@@ -142,30 +145,30 @@ def check_positions(config: Any, cfg: Any) -> None:
     )
 
 
-def _answer_budgets(cfg: Any) -> dict[str, int]:
+def _answer_budgets(cfg: TrainConfig) -> dict[str, int]:
     """Max tokens of answers by their keys: of training, and of what is generated at its end and during it."""
     budgets = {"data.max_answer_tokens": cfg.data.max_answer_tokens}
-    if cfg.get("questions") or cfg.evaluate.rows != 0 or cfg.evaluate.in_training:
+    if cfg.questions or cfg.evaluate.rows != 0 or cfg.evaluate.in_training:
         budgets["generation.max_new_tokens"] = cfg.generation.max_new_tokens
-    samples = cfg.callbacks.get("samples")
-    if samples and samples.get("number"):
+    samples = cfg.callback(Samples)
+    if samples and samples.number:
         budgets["callbacks.samples.max_new_tokens"] = samples.max_new_tokens
     return budgets
 
 
-def _check_targets(backbone: Backbone, cfg: Any) -> None:
-    if not trainable.is_adapter(cfg.peft):
+def _check_targets(backbone: Backbone, cfg: TrainConfig) -> None:
+    if not isinstance(cfg.peft, Lora):
         return
     import torch
 
     with torch.device("meta"):
         model = backbone.family.auto_class.from_config(backbone.config)
     names = lora.targets(model, cfg.peft.targets, cfg.model.lora_targets)
-    if cfg.peft.get("adapter"):
+    if cfg.peft.adapter:
         lora.check_adapter(cfg.peft, names)
 
 
-def _check_packing(backbone: Backbone, cfg: Any) -> None:
+def _check_packing(backbone: Backbone, cfg: TrainConfig) -> None:
     kind = load.model_class(backbone.config, backbone.family.auto_class)
     if cfg.data.batching != "packed" or kind is None:
         return
@@ -189,13 +192,13 @@ def _keeps_examples_together(config: Any, kind: Any) -> str | None:
         return None if position_modules(kind(config)) else NO_RESTART
 
 
-def _check_prompt(backbone: Backbone, cfg: Any) -> None:
+def _check_prompt(backbone: Backbone, cfg: TrainConfig) -> None:
     if cfg.prompt.name == "chat" and Path(backbone.path).is_dir():
         _ = backbone.codec
 
 
-def _check_teacher(backbone: Backbone, cfg: Any) -> None:
-    if not cfg.peft.get("distill_from"):
+def _check_teacher(backbone: Backbone, cfg: TrainConfig) -> None:
+    if not cfg.peft.distill_from:
         return
     model = distillation.config_of(cfg)
     path = load.locate_cached(model)

@@ -3,10 +3,12 @@
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from llmft.config.groups import option_keys
 from llmft.config.paths import conf_dir
+from llmft.config.schema import TrainConfig
+from llmft.config.schema.model import Model
 from llmft.models.backbone.open import Backbone
 from llmft.models.forward import Forward
 from llmft.models.loss import TokenLoss, divergence_sum, token_count
@@ -50,31 +52,28 @@ class Teacher:
         return (1 - self.weight) * nats + self.weight * divergence
 
 
-def teacher_of(cfg: DictConfig, tokenizer: Any) -> Teacher | None:
+def teacher_of(cfg: TrainConfig, tokenizer: Any) -> Teacher | None:
     """The teacher that ``peft.distill_from`` names, loaded; None if it names none.
 
     Raises:
         UserError: There is no such model, or its vocabulary differs.
     """
-    if not cfg.peft.get("distill_from"):
+    if not cfg.peft.distill_from:
         return None
     backbone = Backbone(config_of(cfg))
     check_vocabulary(cfg, tokenizer, backbone.tokenizer)
     return Teacher(backbone.family(backbone.load()), cfg.peft.distill_weight, cfg.peft.distill_temperature)
 
 
-def config_of(cfg: DictConfig) -> Any:
+def config_of(cfg: TrainConfig) -> Model:
     """The teacher's model config: the student's, overridden by what conf/model has for the teacher."""
-    wanted = cfg.peft.distill_from
-    file = conf_dir() / "model" / f"{wanted}.yaml"
-    named = file.is_file() and not wanted.startswith("_")
-    own = OmegaConf.load(file) if named else OmegaConf.create({"name": wanted, "path": wanted})
-    base = OmegaConf.merge(OmegaConf.create(OmegaConf.to_container(cfg.model, resolve=True)), PATH_ONLY)
-    kept = {key: value for key, value in own.items() if key != "defaults"}
-    return OmegaConf.merge(base, kept, {"dropout": None, "gradient_checkpointing": False})
+    wanted = str(cfg.peft.distill_from)
+    named = (conf_dir() / "model" / f"{wanted}.yaml").is_file() and not wanted.startswith("_")
+    own = option_keys("model", wanted) if named else {"name": wanted, "path": wanted}
+    return cfg.model.replaced({**PATH_ONLY, **own, "dropout": None, "gradient_checkpointing": False})
 
 
-def check_vocabulary(cfg: DictConfig, tokenizer: Any, teacher_tokenizer: Any) -> None:
+def check_vocabulary(cfg: TrainConfig, tokenizer: Any, teacher_tokenizer: Any) -> None:
     """Refuse a teacher whose token ids differ from the student's.
 
     Raises:

@@ -4,15 +4,16 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from llmft.config.schema.evaluation import Report
 from llmft.metrics.format import format_interval, format_number, judge_summary, reasons, title
 from llmft.report import examples
 from llmft.report.curves import Series, checkpoint_monitor, curve_file, training_length_advice
 from llmft.utils.text import duration
 
 
-def page_context(files: Mapping[str, Any], found: Mapping[str, Series], settings: Any) -> dict[str, Any]:
+def page_context(files: Mapping[str, Any], found: Mapping[str, Series], settings: Report) -> dict[str, Any]:
     """The variables of the ``run.html`` template.
 
     Args:
@@ -48,7 +49,7 @@ def page_context(files: Mapping[str, Any], found: Mapping[str, Series], settings
     }
 
 
-def record_objective(config: Any) -> str:
+def record_objective(config: DictConfig) -> str:
     """The run's objective; ``val/loss`` if its config has none."""
     return OmegaConf.select(config, "objective") or "val/loss"
 
@@ -78,7 +79,7 @@ def verdict(evaluation: Mapping[str, Any] | None) -> dict[str, str]:
     }
 
 
-def tiles(record: Mapping[str, Any], config: Any) -> list[tuple[str, str, str]]:
+def tiles(record: Mapping[str, Any], config: DictConfig) -> list[tuple[str, str, str]]:
     """Key numbers of the run: name, value, remark."""
     metrics, parameters = record.get("metrics") or {}, record.get("parameters") or {}
     before, after = metrics.get("before") or {}, metrics.get("after") or {}

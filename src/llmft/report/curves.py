@@ -4,7 +4,7 @@ import csv
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -85,7 +85,7 @@ def write_csv_files(found: Mapping[str, Series], folder: Path) -> None:
         write(folder / f"{name.replace('/', '_')}.csv", [("step", "epoch", name), *rows])
 
 
-def checkpoint_monitor(config: Any) -> tuple[str, str]:
+def checkpoint_monitor(config: DictConfig) -> tuple[str, str]:
     """The metric that selects the best checkpoint, and its mode (``min``, ``max``, ``auto``)."""
     own = OmegaConf.select(config, "callbacks.checkpoints")
     if isinstance(own, DictConfig) and own.get("monitor"):

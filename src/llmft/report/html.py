@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from llmft.config.schema.evaluation import Report
 from llmft.report import content, curves, figures
 from llmft.report.figures import Figure
 from llmft.runs import read
@@ -19,7 +20,7 @@ from llmft.utils.text import printable
 log = logging.getLogger(__name__)
 
 
-def write_report(run: Path, settings: Any) -> Path:
+def write_report(run: Path, settings: Report) -> Path:
     """Write a run's report; works for failed runs too.
 
     Args:
@@ -51,7 +52,7 @@ def write_report(run: Path, settings: Any) -> Path:
     return render(run / "report.html", "run.html", page)
 
 
-def write_or_warn(run: Path, settings: Any) -> None:
+def write_or_warn(run: Path, settings: Report) -> None:
     """``write_report``, but errors are only logged, so that a finished training does not fail because of its report."""
     try:
         write_report(run, settings)
@@ -60,7 +61,7 @@ def write_or_warn(run: Path, settings: Any) -> None:
         log.warning("report.html was not written (%s); retry with `report run=%s`", error, run, exc_info=not expected)
 
 
-def write_if_outdated(run: Path, settings: Any) -> None:
+def write_if_outdated(run: Path, settings: Report) -> None:
     """Write the report of a finished run if it is missing or older than ``run.json``."""
     page = run / "report.html"
     if settings.write and not (page.exists() and page.stat().st_mtime >= (run / "run.json").stat().st_mtime):

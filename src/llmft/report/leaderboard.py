@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.metric_names import BETTER, monitor_mode
 from llmft.config.tree import walk
@@ -94,7 +94,7 @@ def _run(file: Path) -> dict[str, Any]:
     }
 
 
-def _flat_settings(config: Any) -> dict[str, str]:
+def _flat_settings(config: DictConfig) -> dict[str, str]:
     nodes = walk(OmegaConf.to_container(config))
     return {path: str(value) for path, value in nodes if "[" not in path and not isinstance(value, dict)}
 

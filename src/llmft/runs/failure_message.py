@@ -2,8 +2,8 @@
 
 import errno
 import re
-from typing import Any
 
+from llmft.config.schema import TrainConfig
 from llmft.runs.checkpoint_io import load
 from llmft.runs.directory import RunDirectory
 from llmft.utils.errors import UserError, chain
@@ -15,7 +15,7 @@ OF_DISKS = (*NO_ROOM, errno.EROFS, errno.EIO, errno.ESTALE)
 WORKER = re.compile(r"DataLoader worker \(pid.*?\) (?:is killed by signal: (\w+)|exited unexpectedly)")
 
 
-def explain_failure(error: BaseException, run: RunDirectory, cfg: Any) -> UserError | None:
+def explain_failure(error: BaseException, run: RunDirectory, cfg: TrainConfig) -> UserError | None:
     """The error to show, or None for another kind of failure.
 
     Args:

@@ -23,7 +23,7 @@ from llmft.utils.paths import user_path
 GROUPS = ("model", "data", "peft", "generation", "prompt")
 
 
-def open_run(path: str, part: str = "model", allow: Sequence[str] = ()) -> tuple[Path, DictConfig]:
+def open_run(path: str, part: str = "model", allow: Sequence[str] = ()) -> tuple[Path, TrainConfig]:
     """Open a run directory.
 
     Args:
@@ -46,10 +46,10 @@ def open_run(path: str, part: str = "model", allow: Sequence[str] = ()) -> tuple
         cfg = stored_config(folder / "config.yaml")
         if not all(isinstance(cfg.get(name), DictConfig) for name in GROUPS):
             raise ValueError("it is not the config of a run")
-        check(completed(cfg), TrainConfig, allow=allow)
+        config = check(completed(cfg), TrainConfig, allow=allow)
     except (ValueError, OmegaConfBaseException, UserError) as error:
         raise UserError(f"run={path}: config.yaml cannot be used: {error}") from None
-    return folder, cfg
+    return folder, config
 
 
 def completed(cfg: DictConfig) -> DictConfig:

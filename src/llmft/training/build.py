@@ -9,13 +9,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 from hydra.utils import instantiate
-from omegaconf import DictConfig
 from torch.optim import Optimizer
 
 from llmft.callbacks.checkpoints import Checkpoints
 from llmft.callbacks.trainer_check import TrainerCheck
+from llmft.config.schema import TrainConfig
 from llmft.config.schema.trainer import warmup_too_long
-from llmft.data.datamodule import InstructionDataModule
+from llmft.data.datamodule import InstructionDataModule, open_data
 from llmft.evaluation.evaluator import Evaluation
 from llmft.evaluation.judge.judge import Judge, open_judge
 from llmft.generation.generator import Generator
@@ -54,7 +54,7 @@ class Parts:
         checkpoint: The checkpoint to resume from; None for a new training.
     """
 
-    cfg: DictConfig
+    cfg: TrainConfig
     run: RunDirectory
     module: InstructionModule
     datamodule: InstructionDataModule
@@ -116,7 +116,7 @@ class Parts:
         return open_judge(self.cfg.judge, self.run.path / "judge.jsonl")
 
 
-def build(cfg: DictConfig, run: RunDirectory | None = None) -> Parts:
+def build(cfg: TrainConfig, run: RunDirectory | None = None) -> Parts:
     """Read and encode the data, load the model, and connect them.
 
     Args:
@@ -139,32 +139,32 @@ def build(cfg: DictConfig, run: RunDirectory | None = None) -> Parts:
     model = backbone.load_adapted()
     startup_log.log_model(cfg, run, backbone, trainable.parameter_counts(model, cfg.peft))
     forward = backbone.family(model, Kernels.from_config(cfg), teacher_of(cfg, backbone.tokenizer))
-    module = InstructionModule(forward, instantiate(cfg.optim), _schedule(cfg, data))
-    module.generator = generator = Generator(model, backbone.codec, cfg.generation)
+    module = InstructionModule(forward, instantiate(cfg.optim.node()), _schedule(cfg, data))
+    module.generator = generator = Generator(model, backbone.codec, cfg.generation.node())
     module.attached = [TrainerCheck(cfg)]
     directory = run or RunDirectory(Path(cfg.output_dir))
     return Parts(cfg, directory, module, data, generator, backbone, _checkpoint(cfg, run) if run else None)
 
 
-def _read_data(cfg: DictConfig, record: dict[str, Any]) -> InstructionDataModule:
-    data = instantiate(cfg.data)()
+def _read_data(cfg: TrainConfig, record: dict[str, Any]) -> InstructionDataModule:
+    data = open_data(cfg.data)
     data.share(rank(cfg.trainer.devices), cfg.trainer.devices * cfg.trainer.num_nodes)
     check_data(data.source.given, data.source.sha256, record)
     data.read()
     return data
 
 
-def _schedule(cfg: DictConfig, data: InstructionDataModule) -> Callable[[Optimizer], Any]:
+def _schedule(cfg: TrainConfig, data: InstructionDataModule) -> Callable[[Optimizer], Any]:
     """Make the learning rate schedule from the optimizer, with as many steps as the attached trainer will take."""
     _total_steps(cfg, data)  # refuses a warm-up that never ends here, not in the middle of Trainer.fit
 
     def schedule_of(optimizer: Optimizer) -> Any:
-        return instantiate(cfg.scheduler)(optimizer, total_steps=_total_steps(cfg, data))
+        return instantiate(cfg.scheduler.node())(optimizer, total_steps=_total_steps(cfg, data))
 
     return schedule_of
 
 
-def _total_steps(cfg: DictConfig, data: InstructionDataModule) -> int:
+def _total_steps(cfg: TrainConfig, data: InstructionDataModule) -> int:
     """Optimizer steps of the trainer that the data module is attached to; before that, of the config's.
 
     Raises:
@@ -173,12 +173,12 @@ def _total_steps(cfg: DictConfig, data: InstructionDataModule) -> int:
     limits: Any = data.trainer or cfg.trainer
     batches = data.epoch_batches()
     steps = planned_steps(batches, limits.accumulate_grad_batches, limits.max_epochs, limits.max_steps)
-    if 1 <= steps <= (cfg.scheduler.get("warmup_steps") or 0) and not cfg.trainer.fast_dev_run:
-        raise UserError(warmup_too_long(cfg.scheduler.warmup_steps, f"the training has {steps} steps"))
+    if 1 <= steps <= (cfg.scheduler.warmup_steps or 0) and not cfg.trainer.fast_dev_run:
+        raise UserError(warmup_too_long(cfg.scheduler.warmup_steps or 0, f"the training has {steps} steps"))
     return steps
 
 
-def _checkpoint(cfg: DictConfig, run: RunDirectory) -> Path | None:
+def _checkpoint(cfg: TrainConfig, run: RunDirectory) -> Path | None:
     if cfg.resume and not run.checkpoint:
         log.info("resume: the run has no checkpoint yet; it starts from the beginning")
         run.clear()

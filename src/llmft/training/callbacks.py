@@ -7,16 +7,16 @@ from typing import Any
 
 import lightning.pytorch as pl
 from hydra.utils import instantiate
-from omegaconf import DictConfig
 
 from llmft.callbacks.checkpoints import Checkpoints
+from llmft.config.schema import TrainConfig
 from llmft.utils.errors import UserError
 
 EMPTY = inspect.Parameter.empty
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def build_callbacks(cfg: DictConfig, context: Mapping[str, Any]) -> dict[str, pl.Callback]:
+def build_callbacks(cfg: TrainConfig, context: Mapping[str, Any]) -> dict[str, pl.Callback]:
     """The callbacks of a run by their names in the config, in its order.
 
     Args:
@@ -27,7 +27,7 @@ def build_callbacks(cfg: DictConfig, context: Mapping[str, Any]) -> dict[str, pl
     Raises:
         UserError: A constructor has a required parameter that neither the config nor the context provides.
     """
-    nodes = {str(name): node for name, node in cfg.callbacks.items() if node is not None}
+    nodes = {name: callback.node() for name, callback in cfg.callbacks.items() if callback is not None}
     context = dict(context)
     if "checkpoints" in nodes:
         context["checkpoints"] = complete("checkpoints", instantiate(nodes["checkpoints"]), context)

@@ -9,8 +9,9 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import DictConfig, OmegaConf
 
+from llmft.config.schema import TrainConfig
+from llmft.config.schema.callbacks import Logger
 from llmft.data.preprocessing.audit import Audit
 from llmft.runs.checkpoint_io import load
 from llmft.utils.errors import UserError
@@ -24,7 +25,7 @@ HPARAMS = (
 )
 
 
-def loggers_of(cfg: DictConfig, checkpoint: Path | None) -> Iterator[Any]:
+def loggers_of(cfg: TrainConfig, checkpoint: Path | None) -> Iterator[Any]:
     """The loggers of a run.
 
     Args:
@@ -36,20 +37,20 @@ def loggers_of(cfg: DictConfig, checkpoint: Path | None) -> Iterator[Any]:
     """
     for name, node in cfg.logger.items():
         if node is not None:
-            resumed = checkpoint and node._target_.endswith("TensorBoardLogger")
+            resumed = checkpoint and node.target.endswith("TensorBoardLogger")
             # hide the events that an interrupted run wrote after its checkpoint
             options = {"purge_step": load(checkpoint)["global_step"] + 1} if checkpoint and resumed else {}
             yield _logger(name, node, options)
 
 
-def _logger(name: Any, node: DictConfig, options: Mapping[str, Any]) -> Any:
+def _logger(name: str, node: Logger, options: Mapping[str, Any]) -> Any:
     # MLflow 3.10 and later need this to write plain files, which a self-contained run directory needs
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     wandb = sys.modules.get("wandb")
     if name == "wandb" and wandb and wandb.run:  # of the previous job of a sweep; else our metrics would go there
         wandb.finish()
     try:
-        return instantiate(node, **options)
+        return instantiate(node.node(), **options)
     except InstantiationException as error:
         if not isinstance(error.__cause__, ModuleNotFoundError):
             raise
@@ -64,9 +65,9 @@ def log_lengths(loggers: list[Any], audit: Audit | None) -> None:
                 logger.experiment.add_histogram(f"data/{part}_tokens", lengths, 0)
 
 
-def log_outcome(loggers: list[Any], cfg: DictConfig, metrics: Mapping[str, float]) -> None:
+def log_outcome(loggers: list[Any], cfg: TrainConfig, metrics: Mapping[str, float]) -> None:
     """Log the hyperparameters; to TensorBoard together with the final metrics, for its HParams page."""
-    settings = {key: OmegaConf.select(cfg, key) for key in HPARAMS}
+    settings = {key: cfg.select(key) for key in HPARAMS}
     settings = {key: value for key, value in settings.items() if value is not None}
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmft.callbacks.metrics_log import MetricsLog
+from llmft.config.schema import TrainConfig
 from llmft.evaluation.judge.judge import add_judgement
 from llmft.export import model_card
 from llmft.generation import save
-from llmft.report import curves
 from llmft.report.html import write_or_warn
 from llmft.runs.directory import RunDirectory
 from llmft.training import summary
@@ -50,7 +50,7 @@ def publish(run: RunDirectory, outcome: Outcome) -> float | None:
     if not cfg.trainer.fast_dev_run:
         model_card.write(run.path, cfg)  # again, now with the scores
     answers = (outcome.answers_before, outcome.answers_after)
-    summary.show(run, metrics, outcome.questions, *answers, scores, curves.checkpoint_monitor(cfg))
+    summary.show(run, metrics, outcome.questions, *answers, scores, cfg.monitored())
     return objective
 
 
@@ -79,7 +79,7 @@ def _log_test(parts: Parts, scores: Mapping[str, float | None]) -> None:
             callback.add(parts.trainer, values)
 
 
-def write_report(cfg: Any, run: RunDirectory) -> None:
+def write_report(cfg: TrainConfig, run: RunDirectory) -> None:
     """Write ``report.html``, if ``report.write`` is set."""
     if not cfg.trainer.fast_dev_run and cfg.report.write:
         write_or_warn(run.path, cfg.report)

@@ -2,8 +2,7 @@
 
 import logging
 
-from omegaconf import DictConfig
-
+from llmft.config.schema import TrainConfig
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.preprocessing.audit import show_audit
 from llmft.data.preprocessing.length_histogram import histogram
@@ -51,7 +50,7 @@ def log_data(data: InstructionDataModule, run: RunDirectory | None) -> None:
         raise UserError.from_faults("labels", faults)
 
 
-def log_model(cfg: DictConfig, run: RunDirectory | None, backbone: Backbone, counts: dict[str, int]) -> None:
+def log_model(cfg: TrainConfig, run: RunDirectory | None, backbone: Backbone, counts: dict[str, int]) -> None:
     """Log and record the model, its prompt template and its number of trainable parameters."""
     trainable, total = counts["trainable"], counts["total"]
     path, prompt = backbone.path, backbone.prompt_name

@@ -9,9 +9,10 @@ import lightning.pytorch as pl
 from hydra.utils import instantiate
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig
 from torch.utils import deterministic
 
+from llmft.config.schema import TrainConfig
+from llmft.config.schema.trainer import Trainer
 from llmft.data.datamodule import InstructionDataModule
 from llmft.models.fsdp import strategy_of
 from llmft.runs.checkpoint_io import AtomicCheckpointIO
@@ -32,13 +33,13 @@ class TrainerSettings(dict[str, Any]):
         )
 
 
-def trainer_settings(cfg: DictConfig, data: InstructionDataModule) -> dict[str, Any]:
+def trainer_settings(cfg: TrainConfig, data: InstructionDataModule) -> dict[str, Any]:
     """Arguments of ``lightning.Trainer`` that the numbers of a training depend on.
 
     Raises:
         UserError: ``trainer.val_check_interval`` is longer than an epoch.
     """
-    settings = {str(name): value for name, value in cfg.trainer.items() if name not in ("_target_", "_partial_")}
+    settings = {name: value for name, value in cfg.trainer.node().items() if not name.startswith("_")}
     settings["strategy"] = strategy_of(cfg.trainer)
     if not cfg.trainer.fast_dev_run:
         settings["val_check_interval"] = validation_interval(cfg.trainer, data)
@@ -52,7 +53,7 @@ def trainer_settings(cfg: DictConfig, data: InstructionDataModule) -> dict[str, 
 
 
 def build_trainer(
-    cfg: DictConfig,
+    cfg: TrainConfig,
     run: RunDirectory,
     callbacks: Mapping[str, pl.Callback],
     data: InstructionDataModule,
@@ -73,7 +74,7 @@ def build_trainer(
     # deterministic mode fills each new tensor with NaN to expose reads of uninitialized memory, which costs time
     deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        return instantiate(cfg.trainer)(
+        return instantiate(cfg.trainer.node())(
             **trainer_settings(cfg, data),
             callbacks=list(callbacks.values()),
             logger=list(loggers_of(cfg, checkpoint)),
@@ -86,7 +87,7 @@ def build_trainer(
         raise UserError(f"trainer: {first_line(error)}") from error
 
 
-def validation_interval(trainer: Any, data: InstructionDataModule) -> int:
+def validation_interval(trainer: Trainer, data: InstructionDataModule) -> int:
     """Batches between validations: a multiple of the accumulation window, so that they fall between optimizer steps.
 
     Args:

@@ -78,9 +78,9 @@ def test_numbers_are_everywhere_the_same(run):
     assert found["chrf"]["tuned"] is not None
 
 
-def test_the_base_is_the_untrained_model(run, load):
+def test_the_base_is_the_untrained_model(run, load_config):
     folder, _ = run
-    backbone = Backbone(load("model=tiny_t5" if "full" in str(folder) else "model=tiny_llama").model)
+    backbone = Backbone(load_config("model=tiny_t5" if "full" in str(folder) else "model=tiny_llama").model)
     model, tokenizer = backbone.load().eval(), backbone.tokenizer
     row = read_json_lines(folder / "predictions.jsonl")[0]
     ids = torch.tensor([tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]])
@@ -202,9 +202,9 @@ def test_faults_are_named(arguments, message, llmft, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["tiny_t5", "tiny_llama"])
-def test_losses_and_answers_do_not_depend_on_batches(name, load):
-    model, codec = sharpened(name, load)
-    forward = Backbone(load(f"model={name}").model).family(model)
+def test_losses_and_answers_do_not_depend_on_batches(name, load_config):
+    model, codec = sharpened(name, load_config)
+    forward = Backbone(load_config(f"model={name}").model).family(model)
     rows = [codec.encode(codec.template.render(context), "a" * (3 + 5 * n)) for n, context in enumerate(CONTEXTS)]
     alone = row_losses(forward, rows, codec.tokenizer.pad_token_id, 1)
     together = row_losses(forward, rows, codec.tokenizer.pad_token_id, 10_000)
@@ -220,8 +220,8 @@ def test_losses_and_answers_do_not_depend_on_batches(name, load):
         assert generator.with_settings(batch_tokens=budget).answers(CONTEXTS) == single
 
 
-def test_batches_keep_to_the_budget(load):
-    model, codec = sharpened("tiny_llama", load)
+def test_batches_keep_to_the_budget(load_config):
+    model, codec = sharpened("tiny_llama", load_config)
     generator = Generator(
         model, codec, {"max_new_tokens": 10, "batch_size": 2, "seed": 0, "batch_tokens": 100, "num_beams": 2}
     )
@@ -303,16 +303,16 @@ def test_objectives_are_checked(llmft):
     assert (code, "Did you mean val/bleu?" in err) == (2, True)
 
 
-def test_off_is_off(load):
-    cfg, nothing = load("model=tiny_gpt2"), cast(Any, None)
-    generator = Generator(*sharpened("tiny_gpt2", load), cfg.generation)
+def test_off_is_off(load_config):
+    cfg, nothing = load_config("model=tiny_gpt2"), cast(Any, None)
+    generator = Generator(*sharpened("tiny_gpt2", load_config), cfg.generation)
     assert GenerationMetrics(enabled=False, generator=generator, cfg=cfg, datamodule=nothing).rows is None
 
 
-def test_a_base_is_the_adapter_switched_off(load):
+def test_a_base_is_the_adapter_switched_off(load_config):
     from peft import LoraConfig, get_peft_model
 
-    model, _ = sharpened("tiny_llama", load)
+    model, _ = sharpened("tiny_llama", load_config)
     ids = torch.arange(5, 20)[None]
     plain = model.eval()(ids).logits.detach().clone()
     tuned = get_peft_model(model, LoraConfig(target_modules=["q_proj"], init_lora_weights=False)).eval()

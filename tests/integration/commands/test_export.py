@@ -176,14 +176,14 @@ def test_the_card_says_what_is_known(lora_run):
     assert "Its answers have not been evaluated." in unknown
 
 
-def test_the_licence_of_a_base(tmp_path, load):
-    assert license.base_model_license(load("model=gemma_2b_it").model) == "gemma"
-    assert license.base_model_license(load("model=tiny_t5").model) is None
+def test_the_licence_of_a_base(tmp_path, load_config):
+    assert license.base_model_license(load_config("model=gemma_2b_it").model) == "gemma"
+    assert license.base_model_license(load_config("model=tiny_t5").model) is None
     (tmp_path / "README.md").write_text("---\nlanguage: en\nlicense: 'mit'\n---\n# x\n")
-    assert license.base_model_license(load("model=gpt2", f"model.path={tmp_path}").model) == "mit"
-    assert license.base_model_license(load("model=gpt2", "model.path=somebody/else").model) is None
+    assert license.base_model_license(load_config("model=gpt2", f"model.path={tmp_path}").model) == "mit"
+    assert license.base_model_license(load_config("model=gpt2", "model.path=somebody/else").model) is None
     (tmp_path / "README.md").write_text("license: mit")
-    assert license.base_model_license(load("model=gpt2", f"model.path={tmp_path}").model) is None
+    assert license.base_model_license(load_config("model=gpt2", f"model.path={tmp_path}").model) is None
 
 
 @pytest.fixture
@@ -293,9 +293,9 @@ def test_a_halt_in_python_is_an_exception_and_a_command_line_does_the_same(tmp_p
     assert run.record["command"][:3] == ["llmft", "train", "model=tiny_gpt2"]
 
 
-def test_the_defaults_of_export_are_those_of_its_config(load):
+def test_the_defaults_of_export_are_those_of_its_config(load_config):
     signature = inspect.signature(Run.export).parameters
-    cfg = OmegaConf.to_container(load(command="export"))
+    cfg = OmegaConf.to_container(load_config(command="export"))
     assert isinstance(cfg, dict)
     assert {name: p.default for name, p in signature.items() if p.kind is p.KEYWORD_ONLY} == {
         name: cfg[name] for name in signature if name not in ("self", "to")

@@ -22,7 +22,7 @@ HEAVY = ("torch", "lightning", "torchmetrics", "peft", "datasets")
 
 
 @pytest.fixture
-def fresh(module, load, tmp_path):
+def fresh(module, load_config, tmp_path):
     """A data module that has read nothing, with its codec."""
     write_rows(tmp_path / "rows.jsonl", *ROWS)
 
@@ -30,7 +30,7 @@ def fresh(module, load, tmp_path):
 
     def make(*overrides: str) -> InstructionDataModule:
         options = ("model=tiny_gpt2", f"data.cache={tmp_path / 'cache'}", "data.batch_size=2", *overrides)
-        data = instantiate(load("data.path=rows.jsonl", *options).data)()
+        data = instantiate(load_config("data.path=rows.jsonl", *options).data)()
         data.codec = codec
         return data
 
@@ -65,8 +65,8 @@ def trainer(folder: Any, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
     return pl.Trainer(default_root_dir=folder, callbacks=list(callbacks), max_epochs=2, **quiet, **options)
 
 
-def test_nothing_is_read_before_it_is_needed(load):
-    data = instantiate(load("data=alpaca", "data.path=missing.jsonl").data)()
+def test_nothing_is_read_before_it_is_needed(load_config):
+    data = instantiate(load_config("data=alpaca", "data.path=missing.jsonl").data)()
     assert isinstance(data, InstructionDataModule)
     assert issubclass(InstructionDataModule, pl.LightningDataModule)
     with pytest.raises(UserError, match=r"data.path=missing.jsonl: no such file"):

@@ -16,9 +16,9 @@ from tests.conftest import TINY
 CONTEXTS = [(Turn("user", "word " * length),) for length in (1, 30, 3, 12, 7)]
 
 
-def sharpened(name, load):
+def sharpened(name, load_config):
     """A tiny model with weights four times as large, so that its logits differ."""
-    backbone = Backbone(load(f"model={name}").model, prompt=prompt_config("auto"))
+    backbone = Backbone(load_config(f"model={name}").model, prompt=prompt_config("auto"))
     model = backbone.load()
     with torch.no_grad():
         for weight in model.parameters():
@@ -29,10 +29,10 @@ def sharpened(name, load):
 
 @pytest.mark.parametrize("settings", ["greedy", "beam", "sample"])
 @pytest.mark.parametrize("name", TINY)
-def test_batched_answers_equal_single_ones(name, settings, load):
-    model, codec = sharpened(name, load)
+def test_batched_answers_equal_single_ones(name, settings, load_config):
+    model, codec = sharpened(name, load_config)
     generation = OmegaConf.to_container(
-        load(f"generation={settings}", "generation.max_new_tokens=12").generation, resolve=True
+        load_config(f"generation={settings}", "generation.max_new_tokens=12").generation, resolve=True
     )
     five: Any = {**generation, "batch_size": 5}  # pyright: ignore[reportGeneralTypeIssues]
     together = Generator(model, codec, five).answers(CONTEXTS)
@@ -43,8 +43,8 @@ def test_batched_answers_equal_single_ones(name, settings, load):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_generation_starts_from_the_trained_prompt(name, load, monkeypatch):
-    model, codec = sharpened(name, load)
+def test_generation_starts_from_the_trained_prompt(name, load_config, monkeypatch):
+    model, codec = sharpened(name, load_config)
     context = (Turn("system", "S </s> <|endoftext|>"), Turn("user", "Q </s> <|endoftext|>"))
     row = codec.encode(codec.template.render(context), "A")
     fed = []
@@ -60,8 +60,8 @@ def test_generation_starts_from_the_trained_prompt(name, load, monkeypatch):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_an_answer_ends_at_the_first_stop_token(name, load, monkeypatch):
-    model, codec = sharpened(name, load)
+def test_an_answer_ends_at_the_first_stop_token(name, load_config, monkeypatch):
+    model, codec = sharpened(name, load_config)
     text = codec.tokenizer("ab", add_special_tokens=False)["input_ids"]
     pad, stop = codec.tokenizer.pad_token_id, codec.stop_id
 
@@ -79,8 +79,8 @@ def test_an_answer_ends_at_the_first_stop_token(name, load, monkeypatch):
     assert [(answer.text, answer.ended, answer.tokens) for answer in found] == [("ab", True, 2), ("ababa", False, 5)]
 
 
-def test_inference_restores_every_modules_mode(load):
-    model, codec = sharpened("tiny_llama", load)
+def test_inference_restores_every_modules_mode(load_config):
+    model, codec = sharpened("tiny_llama", load_config)
     model.train()
     model.lm_head.eval()
     with Generator(model, codec, {"batch_size": 1, "seed": 0}).decoder().inference():

@@ -4,8 +4,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from llmft.config.auto_model import resolve_model
-from llmft.models.backbone.auto import resolve_targets
+from llmft.models.backbone.auto import with_lora_targets
 from llmft.utils.errors import UserError
+from tests.conftest import typed_config
 from tests.support.twins import build
 
 RUN = ("peft=lora", "data=alpaca", "data.path=sample", "data.limit=12", "data.max_prompt_tokens=700", "data.max_answer_tokens=700",
@@ -40,8 +41,7 @@ def test_a_run_stores_what_it_found(twin, family, targets, prompt, llmft, tmp_pa
 def test_targets_are_the_linear_layers_of_attention(path, targets, load):
     cfg = load("model=auto", f"model.path={path}")
     resolve_model(cfg)
-    resolve_targets(cfg)
-    assert list(cfg.model.lora_targets) == targets
+    assert with_lora_targets(typed_config(cfg)).model.lora_targets == targets
 
 
 def test_a_folder_without_a_config_is_refused(load, tmp_path):

@@ -7,6 +7,7 @@ from llmft.data.batching.collate import training_batch
 from llmft.models.architecture_check import architecture_faults
 from llmft.models.peft import layer_groups, trainable
 from llmft.utils.errors import UserError
+from tests.conftest import composed, typed_config
 
 RUN = ("data=alpaca", "data.path=sample", "data.limit=8")
 # tiny_llama: hidden 64, 192 between, 4 heads of 16 and 2 of them for keys and values; 2 blocks, 259 tokens, a head of its own
@@ -83,21 +84,8 @@ def adapter(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("adapter")
     tiny.build("gpt2", folder / "base")
-    from omegaconf import OmegaConf
-
-    cfg = OmegaConf.create(
-        {
-            "_target_": "llmft.models.causal.CausalForward",
-            "dropout": None,
-            "dtype": "float32",
-            "attention": "sdpa",
-            "gradient_checkpointing": False,
-            "revision": None,
-        }
-    )
-    peft = {"method": "lora", "r": 4, "alpha": 8, "dropout": 0, "targets": "auto", "dora": False, "rslora": False}
-    peft = OmegaConf.create({**peft, "adapter": None})
-    model = trainable.adapt(load_model(str(folder / "base"), cfg), peft, ["c_attn"])
+    cfg = typed_config(composed("model=tiny_gpt2", "peft=lora", "peft.r=4", "peft.alpha=8", "peft.dropout=0"))
+    model = trainable.adapt(load_model(str(folder / "base"), cfg.model), cfg.peft, ["c_attn"])
     with torch.no_grad():
         for number, (name, p) in enumerate(model.named_parameters()):
             if "lora_" in name:

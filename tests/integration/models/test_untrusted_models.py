@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from llmft.models.backbone import gguf, load, tiny, untrusted
 from llmft.runs import checkpoint_io
 from llmft.utils.errors import UserError
+from tests.conftest import composed, typed_config
 
 CODE = """import pathlib
 pathlib.Path({mark!r}).touch()
@@ -52,15 +53,7 @@ def folder(base, tmp_path):
 
 
 def loaded(folder: Path, **keys: Any) -> Any:
-    plain = {
-        "_target_": "llmft.models.causal.CausalForward",
-        "dropout": None,
-        "dtype": "float32",
-        "attention": "sdpa",
-        "gradient_checkpointing": False,
-        "revision": None,
-    }
-    cfg = OmegaConf.create({**plain, "trust_remote_code": False, **keys})
+    cfg = typed_config(composed("model=tiny_gpt2")).model.replaced(keys)
     load.load_tokenizer(str(folder), cfg)
     return load.load_model(str(folder), cfg)
 

@@ -31,13 +31,13 @@ def test_the_ledger_counts_what_is_held_and_forgets_what_is_freed():
     assert (view.numel(), b.numel(), c.numel()) == (10, 1000, 10)
 
 
-def outlined(load, *overrides):
-    cfg = load(*overrides)
+def outlined(load_config, *overrides):
+    cfg = load_config(*overrides)
     return MetaModel(cfg, Backbone.open(cfg))
 
 
-def test_sizes_by_hand(load):
-    outline = outlined(load, "model=tiny_gpt2", "peft=none")
+def test_sizes_by_hand(load_config):
+    outline = outlined(load_config, "model=tiny_gpt2", "peft=none")
     vocabulary, hidden, layers, positions = 257, 64, 2, 4096
     block = 12 * hidden**2 + 13 * hidden
     parameters = (vocabulary + positions) * hidden + layers * block + 2 * hidden
@@ -46,16 +46,16 @@ def test_sizes_by_hand(load):
     assert outline.gradients() == parameters * F
     assert outline.optimizer()[0] - 2 * parameters * F in range(0, 1000)  # two states, and a counter for each weight
 
-    outline = outlined(load, "model=tiny_gpt2", "peft=lora", "peft.r=8")
+    outline = outlined(load_config, "model=tiny_gpt2", "peft=lora", "peft.r=8")
     adapter = layers * 8 * (hidden + 3 * hidden)  # c_attn alone
     assert outline.counts["trainable"] == adapter
     assert outline.gradients() == adapter * F
 
 
 @pytest.mark.parametrize("model", ["tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma"])
-def test_activations_are_what_torch_makes(model, load, built):
+def test_activations_are_what_torch_makes(model, load_config, built):
     overrides = (*ROWS, f"model={model}", "peft=none", "model.gradient_checkpointing=false", "model.padding=kept")
-    outline = outlined(load, *overrides)
+    outline = outlined(load_config, *overrides)
     data, module = built(*overrides)
     rows = data.encoded["train"]
     batch = training_batch([[rows[row] for row in line] for line in largest_batch(data, outline.cfg)], data.pad_id)
@@ -69,9 +69,9 @@ def test_activations_are_what_torch_makes(model, load, built):
     assert predicted == pytest.approx(ledger.peak, rel=0.05)
 
 
-def test_checkpointing_and_small_batches_show(load, encoded):
+def test_checkpointing_and_small_batches_show(load_config, encoded):
     def activations(*more):
-        outline = outlined(load, *ROWS, "model=tiny_llama", "peft=none", *more)
+        outline = outlined(load_config, *ROWS, "model=tiny_llama", "peft=none", *more)
         data = encoded(*ROWS, "model=tiny_llama", "peft=none", *more)
         return predict_memory(outline, data).activations - MALLOC_BYTES
 
@@ -80,9 +80,9 @@ def test_checkpointing_and_small_batches_show(load, encoded):
     assert activations("data.batch_size=2") < 0.7 * most
 
 
-def test_processes_share_what_fsdp_shares(load, encoded):
+def test_processes_share_what_fsdp_shares(load_config, encoded):
     def parts(*more):
-        outline = outlined(load, *ROWS, "model=tiny_gpt2", "peft=none", "trainer.accelerator=cpu", *more)
+        outline = outlined(load_config, *ROWS, "model=tiny_gpt2", "peft=none", "trainer.accelerator=cpu", *more)
         data = encoded(*ROWS, "model=tiny_gpt2", "peft=none")
         return predict_memory(outline, data)
 
@@ -93,8 +93,8 @@ def test_processes_share_what_fsdp_shares(load, encoded):
     assert copies.activations == pytest.approx(one.activations + 1.25 * one.gradients, abs=10)
 
 
-def test_changes_come_cheapest_first_and_keep_the_window(load):
-    cfg = load(*ROWS, "model=tiny_gpt2", "peft=none", "trainer.accumulate_grad_batches=3")
+def test_changes_come_cheapest_first_and_keep_the_window(load_config):
+    cfg = load_config(*ROWS, "model=tiny_gpt2", "peft=none", "trainer.accumulate_grad_batches=3")
     found = list(suggest(cfg))
     assert found[0].overrides == "data.batch_size=2 trainer.accumulate_grad_batches=6"
     assert found[2].overrides == "model.gradient_checkpointing=true"

@@ -116,11 +116,11 @@ def test_a_model_that_cannot_pack_is_found_without_weights(model, config, said, 
         ("SwitchTransformersConfig", "seed=1", "the experts of SwitchTransformersConfig have a capacity"),
     ],
 )
-def test_what_a_config_of_an_encoder_decoder_shows(config, override, said, load):
+def test_what_a_config_of_an_encoder_decoder_shows(config, override, said, load_config):
     """Of a model that was downloaded just now, before its weights are loaded."""
     import transformers
 
-    cfg = load("model=flan_t5_small", "data.max_prompt_tokens=512", override)
+    cfg = load_config("model=flan_t5_small", "data.max_prompt_tokens=512", override)
     found = getattr(transformers, config)()
     if said:
         with pytest.raises(UserError) as error:

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from llmft.data.batching.collate import training_batch
 from llmft.data.tokenization.codec import IGNORED, EncodedExample
@@ -30,10 +29,10 @@ def tiny_llama(**more):
         ({"attention": "sdpa", "padding": "kept"}, Kernels()),
     ],
 )
-def test_kernels_of_a_config(config, expected):
-    assert Kernels.from_config(OmegaConf.create({"model": config})) == expected
-    plain = Kernels.from_config(OmegaConf.create({"model": config, "performance": "plain"}))
-    assert plain.plain
+def test_kernels_of_a_config(config, expected, load_config):
+    overrides = [f"model.{key}={value}" for key, value in config.items()]
+    assert Kernels.from_config(load_config(*overrides)) == expected
+    assert Kernels.from_config(load_config(*overrides, "performance=plain")).plain
 
 
 def test_each_verdict_is_reached_once_and_kept():

@@ -17,9 +17,7 @@ from tests.support.report_runs import SETTINGS, make_run
 def test_a_published_curve_stands_beside_ours(tmp_path):
     run = make_run(tmp_path / "run")
     (tmp_path / "published.csv").write_text("step,train/loss,val/loss\n0,2.6,2.7\n4,0.9,1.1\n")
-    text = write_report(
-        run, OmegaConf.merge(SETTINGS, {"reference_curve": str(tmp_path / "published.csv")})
-    ).read_text()
+    text = write_report(run, SETTINGS.replaced({"reference_curve": str(tmp_path / "published.csv")})).read_text()
     assert "published val/loss" in text
     (tmp_path / "published.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="not a table with step and numbers"):
@@ -44,7 +42,7 @@ def test_when_more_would_have_hurt(values, objective, said):
     assert curves.training_length_advice({objective: Series([0], values[:1], [0])}, objective) is None
 
 
-def test_the_advice_goes_by_what_chose_the_checkpoint(load, tmp_path, capsys):
+def test_the_advice_goes_by_what_chose_the_checkpoint(load_config, tmp_path, capsys):
     """The losses were best at step 2, and the agreement, of which more is better, at the end."""
     run, table = make_run(tmp_path / "run"), ["step,val/loss,val/agreement", "0,3.0,0.1", "2,1.0,0.2", "4,1.5,0.3"]
     (run / "metrics.csv").write_text("\n".join(table))
@@ -58,11 +56,11 @@ def test_the_advice_goes_by_what_chose_the_checkpoint(load, tmp_path, capsys):
             "callbacks.checkpoints=null",
         ): "val/agreement was best before training",  # as a loss
     }.items():
-        cfg = load("model=tiny_gpt2", "data=alpaca", *overrides)
-        (run / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+        cfg = load_config("model=tiny_gpt2", "data=alpaca", *overrides)
+        (run / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(cfg.node())))
         text = write_report(run, SETTINGS).read_text()
         metrics = {"before": {}, "after": {}, "steps": 4, "best_step": 2}
-        summary.show(directory, metrics, (), (), (), None, curves.checkpoint_monitor(cfg))
+        summary.show(directory, metrics, (), (), (), None, cfg.monitored())
         for shown in (text, capsys.readouterr().out):
             assert said in shown
             assert sum(one in shown for one in (by_loss, by_agreement)) == (said in (by_loss, by_agreement))

@@ -22,7 +22,7 @@ def test_a_run_from_before_a_data_set_described_itself_gets_the_values_of_its_ow
     older = cfg.copy()
     OmegaConf.set_struct(older, False)
     for node in (older.data, *(older.data.get("sets") or {}).values()):
-        for key in ("metrics", "notice", "fields", "questions", "_convert_"):
+        for key in ("metrics", "notice", "fields", "questions"):
             node.pop(key)
     older.data.name = cfg.data.name = "mine"  # a set is recognized by its class
     assert completed(older) == cfg

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from llmft.config.schema.callbacks import Callback, Callbacks, Loggers
+from llmft.config.schema.callbacks import Callback, Callbacks, Checkpoints, Loggers
 from llmft.config.schema.data import AnyData
 from llmft.config.schema.evaluation import Evaluate, Report
 from llmft.config.schema.generation import Generation
@@ -100,6 +100,11 @@ class TrainConfig(Command):
     )
     output_dir: Text = Field(description="The run directory.")
     show_traceback: bool = Field(description="Show Python's traceback for user errors too.")
+
+    def monitored(self) -> tuple[str, str]:
+        """The metric that selects the best checkpoint, and its mode."""
+        checkpoints = self.callback(Checkpoints)
+        return (checkpoints.monitor, checkpoints.mode) if checkpoints else (self.objective, "auto")
 
     def callback(self, kind: type[C]) -> C | None:
         """The section of the first callback of a kind, such as ``Samples``; None without one."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from llmft.config.schema.model import Model
 from llmft.config.schema.rules import Faults, rule
@@ -33,6 +33,8 @@ class MetricTarget(TargetSection):
 
 class Data(TargetSection):
     """A data set: its source, how its rows are split and truncated, and how its examples are batched."""
+
+    model_config = ConfigDict(extra="forbid")
 
     name: Name = Field(description="Name of the data set; part of the run directory's name.")
     path: Annotated[
@@ -105,6 +107,12 @@ class Data(TargetSection):
     seed: Seed = Field(description="Seed of the split and the shuffle.")
 
 
+class UserData(Data):
+    """A data set of the user's own; further keys are arguments of its class."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 class Columns(Section):
     """Field names of a file, by their meaning."""
 
@@ -129,12 +137,17 @@ class CustomData(Data):
 
 
 def _kind(data: Any) -> str:
-    """The class of a data section: by the keys that only one option has."""
+    """The class of a data section: by its target, and by the keys that only one option has."""
     keys = data if isinstance(data, dict) else {}
+    if not str(keys.get("_target_")).startswith("llmft.data."):
+        return "<user>"
     return "<mix>" if "sets" in keys else "<custom>" if "columns" in keys else "<data>"
 
 
-SingleData = Annotated[Annotated[Data, Tag("<data>")] | Annotated[CustomData, Tag("<custom>")], Discriminator(_kind)]
+SingleData = Annotated[
+    Annotated[Data, Tag("<data>")] | Annotated[CustomData, Tag("<custom>")] | Annotated[UserData, Tag("<user>")],
+    Discriminator(_kind),
+]
 
 
 class MixData(Data):
@@ -149,7 +162,10 @@ class MixData(Data):
 
 
 AnyData = Annotated[
-    Annotated[Data, Tag("<data>")] | Annotated[CustomData, Tag("<custom>")] | Annotated[MixData, Tag("<mix>")],
+    Annotated[Data, Tag("<data>")]
+    | Annotated[CustomData, Tag("<custom>")]
+    | Annotated[MixData, Tag("<mix>")]
+    | Annotated[UserData, Tag("<user>")],
     Discriminator(_kind),
 ]
 

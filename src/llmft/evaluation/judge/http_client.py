@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 
+from llmft.config.schema import judge as schema
 from llmft.evaluation.judge.requests import Request
 from llmft.evaluation.judge.url_policy import CheckedResolver, checked_url, is_localhost
 from llmft.utils.errors import UserError
@@ -33,9 +34,9 @@ class HttpJudge:
         UserError: The URL is not allowed, or the API key is missing.
     """
 
-    def __init__(self, settings: Any) -> None:
+    def __init__(self, settings: schema.HttpJudge) -> None:
         self.settings, self.kind = settings, settings.kind
-        self.key = os.environ.get(settings.key_env, "").strip() if self.kind == "openai" else ""
+        self.key = os.environ.get(settings.key_env or "", "").strip() if self.kind == "openai" else ""
         self.url = checked_url(settings.url, allow_private=settings.allow_private, has_key=bool(self.key))
         if self.kind == "openai" and not self.key and not is_localhost(self.url.hostname or ""):
             raise UserError(

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmft.config.schema import judge as schema
+from llmft.config.schema.evaluation import Evaluate
 from llmft.evaluation.judge import aggregate
 from llmft.evaluation.judge.parse_reply import InvalidReply, parse_choice, parse_score
 from llmft.evaluation.judge.requests import REMINDER, Request, build_requests
@@ -28,15 +30,16 @@ class Judge:
         UserError: The judge's URL is not allowed, or its API key is missing.
     """
 
-    def __init__(self, settings: Any, file: Path) -> None:
+    def __init__(self, settings: schema.Judge, file: Path) -> None:
         self.settings, self.file = settings, file
-        if settings.kind == "model":
+        if isinstance(settings, schema.ModelJudge):
             from llmft.evaluation.judge.local_model import LocalModel  # transformers
 
             self.backend: Any = LocalModel(settings)
         else:
             from llmft.evaluation.judge.http_client import HttpJudge  # aiohttp
 
+            assert isinstance(settings, schema.HttpJudge)
             self.backend = HttpJudge(settings)
 
     def judge(self, predictions: Sequence[Prediction], *, resamples: int, seed: int) -> dict[str, Any]:
@@ -124,13 +127,13 @@ def _reuse(request: Request, finished: dict[str, dict[str, Any]]) -> bool:
     return True
 
 
-def open_judge(settings: Any, file: Path) -> Judge | None:
+def open_judge(settings: schema.Judge | schema.NoJudge, file: Path) -> Judge | None:
     """Create and check the judge of a config; None for ``judge=none``.
 
     Raises:
         UserError: The judge is not reachable, or not allowed.
     """
-    if settings.kind == "none":
+    if not isinstance(settings, schema.Judge):
         return None
     judge = Judge(settings, file)
     judge.backend.check()
@@ -138,7 +141,7 @@ def open_judge(settings: Any, file: Path) -> Judge | None:
 
 
 def add_judgement(
-    judge: Judge, predictions: Sequence[Prediction], found: dict[str, Any], settings: Any, *, or_fail: bool
+    judge: Judge, predictions: Sequence[Prediction], found: dict[str, Any], settings: Evaluate, *, or_fail: bool
 ) -> None:
     """Add a judge's scores to an evaluation.
 

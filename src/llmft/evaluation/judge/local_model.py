@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmft.config.paths import prompt_config
+from llmft.config.schema import judge as schema
 from llmft.data.records import Turn
 from llmft.evaluation.judge.requests import Request
 from llmft.generation.generator import Generator
@@ -18,7 +19,7 @@ class LocalModel:
         settings: The config of the judge group; ``model`` is one of the model group.
     """
 
-    def __init__(self, settings: Any) -> None:
+    def __init__(self, settings: schema.ModelJudge) -> None:
         self.settings, self.generator = settings, None
 
     def identity(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmft.config.schema import judge as schema
 from llmft.metrics.predictions import Prediction
 
 REMINDER = {
@@ -46,7 +47,9 @@ class Request:
     finished: bool = False
 
 
-def build_requests(predictions: Sequence[Prediction], settings: Any, identity: Mapping[str, Any]) -> list[Request]:
+def build_requests(
+    predictions: Sequence[Prediction], settings: schema.Judge, identity: Mapping[str, Any]
+) -> list[Request]:
     """Build the requests for all predictions, systems (or both orders of a pair), judge models and seeds.
 
     Args:
@@ -80,7 +83,7 @@ def fill_template(template: str, texts: Mapping[str, str], max_characters: int) 
     return prompt, kept != dict(texts)
 
 
-def _questions(prediction: Prediction, settings: Any) -> list[tuple[str, str, dict[str, str]]]:
+def _questions(prediction: Prediction, settings: schema.Judge) -> list[tuple[str, str, dict[str, str]]]:
     given = {"question": prediction.question, "reference": prediction.reference}
     tuned, base = prediction.answer, prediction.base_answer
     if settings.mode == "pairwise":

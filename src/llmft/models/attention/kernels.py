@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmft.config.schema import TrainConfig
 from llmft.models.attention.packing import lengths
 from llmft.models.attention.varlen import EAGER_UP_TO, NAME, supports_varlen, varlen_attention
 from llmft.models.backbone.special_ids import part_configs
@@ -39,14 +40,14 @@ class Kernels:
     head_is_last: bool | None = None
 
     @classmethod
-    def from_config(cls, cfg: Any) -> "Kernels":
+    def from_config(cls, cfg: TrainConfig) -> "Kernels":
         """The kernels of a training, whose ``auto`` values are resolved.
 
         Args:
-            cfg: With ``model.attention``, ``model.padding``, and perhaps ``performance``.
+            cfg: The run's config.
         """
         return cls(
-            plain=cfg.get("performance") == "plain",
+            plain=cfg.performance == "plain",
             by_length=cfg.model.attention == "by_length",
             varlen=cfg.model.padding == "skipped",
         )

@@ -1,26 +1,22 @@
-"""``model=auto``: the layers that get LoRA matrices, found in the architecture and written into the config."""
+"""``model=auto``: the layers that get LoRA matrices, found in the architecture."""
 
-from typing import Any
-
+from llmft.config.schema import TrainConfig
 from llmft.models.backbone.open import Backbone
 from llmft.models.peft import lora
 
 
-def resolve_targets(cfg: Any) -> None:
-    """Replace ``model.lora_targets=[auto]`` by names, in place, so that the run directory records them.
-
-    Args:
-        cfg: A checked training config.
+def with_lora_targets(cfg: TrainConfig) -> TrainConfig:
+    """The config with names instead of ``model.lora_targets=[auto]``.
 
     Raises:
         UserError: The model's config cannot be loaded.
     """
-    if list(cfg.model.lora_targets) != ["auto"]:
-        return
+    if cfg.model.lora_targets != ["auto"]:
+        return cfg
     import torch
 
     backbone = Backbone.open(cfg)
     config, auto_class = backbone.config, backbone.family.auto_class
     with torch.device("meta"):
         model = auto_class.from_config(config)
-    cfg.model.lora_targets = lora.targets(model, "auto", ["auto"])
+    return cfg.replaced({"model.lora_targets": lora.targets(model, "auto", ["auto"])})

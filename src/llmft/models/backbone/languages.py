@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from llmft.config.schema.model import Model
 from llmft.utils.errors import UserError
 from llmft.utils.text import did_you_mean
 
 KEYS = {"model.source_language": "src_lang", "model.target_language": "tgt_lang"}
 
 
-def set_languages(tokenizer: Any, cfg: Any) -> None:
+def set_languages(tokenizer: Any, cfg: Model) -> None:
     """Set the languages of a tokenizer, which decide on the special tokens around source and target.
 
     Args:
@@ -18,7 +19,7 @@ def set_languages(tokenizer: Any, cfg: Any) -> None:
     Raises:
         UserError: A language is missing or unknown, or the tokenizer has no language codes.
     """
-    wanted = {key: cfg.get(key.partition(".")[2]) for key in KEYS}
+    wanted = {key: cfg.select(key.partition(".")[2]) for key in KEYS}
     if supported := getattr(tokenizer, "supported_language_codes", None):  # Marian: a code in the source, or none
         _set_marian(tokenizer, wanted, supported)
     elif hasattr(tokenizer, "src_lang"):

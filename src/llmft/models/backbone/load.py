@@ -8,6 +8,8 @@ from typing import Any
 from hydra.utils import get_class
 
 from llmft.config.auto_values import PLAIN
+from llmft.config.schema.model import Model
+from llmft.config.schema.peft import Peft
 from llmft.data.sources import HUB_ID
 from llmft.data.tokenization.frames import target_frame
 from llmft.models.backbone import gguf, languages, new_tokens, quantization, tiny, untrusted
@@ -33,12 +35,12 @@ DROPOUTS = ("dropout_rate", "resid_pdrop", "embd_pdrop", "attn_pdrop", "attentio
 KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "bad_words_ids")
 
 
-def family_of(cfg: Any) -> Any:
+def family_of(cfg: Model) -> Any:
     """The forward class of a model config (``model._target_``); its ``auto_class`` loads the weights."""
-    return get_class(cfg._target_)
+    return get_class(cfg.target)
 
 
-def locate(cfg: Any) -> str:
+def locate(cfg: Model) -> str:
     """The folder (or Hub id) of a model config; builds a tiny model and converts a GGUF file, once.
 
     Args:
@@ -54,7 +56,7 @@ def locate(cfg: Any) -> str:
             raise UserError(f"model.path={cfg.path}: no such tiny model; there are tiny:{', tiny:'.join(tiny.KINDS)}")
         return str(cached_folder(f"tiny-{rest}-{tiny.INIT_SEED}", lambda folder: tiny.build(rest, folder)))
     if kind == "pypi" and rest:
-        return str(gguf.from_wheel(rest, cfg.gguf_file, cfg.sha256, lambda: family_of(cfg).auto_class))
+        return str(gguf.from_wheel(rest, str(cfg.gguf_file), str(cfg.sha256), lambda: family_of(cfg).auto_class))
     folder, file = user_path(cfg.path), gguf_file_of(cfg)
     if folder.is_dir():
         if file:
@@ -68,7 +70,7 @@ def locate(cfg: Any) -> str:
     return cfg.path
 
 
-def gguf_file_of(cfg: Any) -> str | None:
+def gguf_file_of(cfg: Model) -> str | None:
     """The GGUF file that a model config loads; None if the file is one of a wheel, but ``path`` is a folder or Hub id."""
     folder, file = user_path(cfg.path), cfg.gguf_file
     if not file or cfg.path.startswith("pypi:") or (folder / file).is_file():
@@ -110,7 +112,7 @@ def check_is_model(folder: Path, path: str) -> None:
         raise UserError(f"model.path={path}: is a run; its model is {model_path}, and run= answers with it")
 
 
-def locate_cached(cfg: Any) -> str | None:
+def locate_cached(cfg: Model) -> str | None:
     """As ``locate``, but without fetching, hashing or converting anything: None if that would be needed.
 
     Raises:
@@ -118,7 +120,7 @@ def locate_cached(cfg: Any) -> str | None:
     """
     kind, _, rest = cfg.path.partition(":")
     if kind == "pypi" and rest:
-        folder = gguf.folder_of_wheel(cfg.gguf_file, cfg.sha256)
+        folder = gguf.folder_of_wheel(str(cfg.gguf_file), str(cfg.sha256))
         return str(folder) if folder.is_dir() else None
     if user_path(cfg.path).is_dir() and gguf_file_of(cfg):
         return None  # its name in the cache is its digest
@@ -134,7 +136,7 @@ def locate_cached(cfg: Any) -> str | None:
     return str(Path(cached).parent) if cached else None
 
 
-def load_tokenizer(path: str, cfg: Any) -> Any:
+def load_tokenizer(path: str, cfg: Model) -> Any:
     """The tokenizer with ``model.new_tokens``; without a pad token (GPT-2) it pads with its EOS, which is always masked."""
     from transformers import AutoTokenizer
 
@@ -142,7 +144,7 @@ def load_tokenizer(path: str, cfg: Any) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     languages.set_languages(tokenizer, cfg)
-    if new := cfg.get("new_tokens"):
+    if new := cfg.new_tokens:
         from transformers import AddedToken
 
         # no special tokens, so that they are found in users' text, and with their own spaces and newlines
@@ -150,7 +152,7 @@ def load_tokenizer(path: str, cfg: Any) -> Any:
     return tokenizer
 
 
-def load_config(path: str, cfg: Any) -> Any:
+def load_config(path: str, cfg: Model) -> Any:
     """The transformers config of the model, with ``model.dropout``."""
     from transformers import AutoConfig
 
@@ -162,7 +164,7 @@ def load_config(path: str, cfg: Any) -> Any:
     return config
 
 
-def load_model(path: str, cfg: Any, peft: Any = None) -> Any:
+def load_model(path: str, cfg: Model, peft: Peft | None = None) -> Any:
     """The model in ``model.dtype``, in train mode, with a generation config that holds its special ids only.
 
     ``from_pretrained`` alone would keep the dtype of the checkpoint (bf16 weights lose small updates), leave the model in
@@ -190,7 +192,7 @@ def load_model(path: str, cfg: Any, peft: Any = None) -> Any:
         model._weight_conversions = None  # or saving would rename the weights back
     if "quantization_config" in options:
         quantization.keep_training_kernels(model)
-    if cfg.get("new_tokens"):
+    if cfg.new_tokens:
         new_tokens.resize_embeddings(model, load_tokenizer(path, cfg), cfg.new_tokens)
     model.generation_config = GenerationConfig(**{key: getattr(model.generation_config, key) for key in KEPT})
     if config.is_encoder_decoder:
@@ -200,23 +202,23 @@ def load_model(path: str, cfg: Any, peft: Any = None) -> Any:
     return model.train()
 
 
-def dtype_of(cfg: Any) -> Any:
+def dtype_of(cfg: Model) -> Any:
     """The torch dtype of ``model.dtype``; ``auto``, which only a training resolves, is float32."""
     import torch
 
     return getattr(torch, PLAIN["model.dtype"] if cfg.dtype == "auto" else cfg.dtype)
 
 
-def _decoder_start(model: Any, path: str, cfg: Any) -> int:
+def _decoder_start(model: Any, path: str, cfg: Model) -> int:
     """The decoder's start token: mBART's is the target language, and in no config."""
-    if cfg.get("target_language"):
+    if cfg.target_language:
         language = target_frame(load_tokenizer(path, cfg)).start
         if language is not None:
             return language
     return decoder_start_id(model)
 
 
-def attention_of(cfg: Any, config: Any = None) -> str:
+def attention_of(cfg: Model, config: Any = None) -> str:
     """``model.attention`` as transformers names it; models are loaded, and generate, with sdpa for ``by_length`` and ``auto``.
 
     Args:
@@ -258,8 +260,8 @@ def needed_positions(config: Any, prompt: int, answer: int) -> int:
     return max(prompt, answer) if getattr(config, "is_encoder_decoder", False) else prompt + answer
 
 
-def _load(auto_class: Any, path: str, cfg: Any, **options: Any) -> Any:
-    code = bool(cfg.get("trust_remote_code"))
+def _load(auto_class: Any, path: str, cfg: Model, **options: Any) -> Any:
+    code = cfg.trust_remote_code
     if Path(path).is_dir():
         untrusted.check_model(Path(path), code=code)
     try:

@@ -1,10 +1,13 @@
 """Open a pretrained model, or the one that a run has trained: path, config, tokenizer, codec, weights, each on first use."""
 
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from llmft.config.schema import PreviewConfig, RunOrModel, TrainConfig
+from llmft.config.schema.data import Data
+from llmft.config.schema.model import Model, Prompt
+from llmft.config.schema.peft import Peft
 from llmft.data.tokenization.build import codec_for
 from llmft.data.tokenization.codec import Codec
 from llmft.models.backbone import load, untrusted, vocabulary
@@ -12,16 +15,6 @@ from llmft.models.peft import trainable
 
 if TYPE_CHECKING:
     from llmft.models.forward import Forward
-
-
-class Prompt(NamedTuple):
-    """Name and template of a prompt; ``chat`` is the chat template of the tokenizer."""
-
-    name: str
-    template: str | None = None
-    template_name: str | None = None
-    template_kwargs: Mapping[str, Any] | None = None
-    date: str | None = None
 
 
 class Backbone:
@@ -40,7 +33,13 @@ class Backbone:
     """
 
     def __init__(
-        self, model: Any, *, prompt: Any = None, data: Any = None, peft: Any = None, path: str | None = None
+        self,
+        model: Model,
+        *,
+        prompt: Prompt | None = None,
+        data: Data | None = None,
+        peft: Peft | None = None,
+        path: str | None = None,
     ) -> None:
         self.model, self.peft = model, peft
         self._prompt, self._data = prompt, data
@@ -48,9 +47,11 @@ class Backbone:
             self.path = path
 
     @classmethod
-    def open(cls, cfg: Any, path: str | None = None) -> "Backbone":
+    def open(cls, cfg: TrainConfig | PreviewConfig | RunOrModel, path: str | None = None) -> "Backbone":
         """The backbone of a config with the groups model, prompt and, for a training, data and peft."""
-        return cls(cfg.model, prompt=cfg.get("prompt"), data=cfg.get("data"), peft=cfg.get("peft"), path=path)
+        data = None if isinstance(cfg, RunOrModel) else cfg.data
+        peft = cfg.peft if isinstance(cfg, TrainConfig) else None
+        return cls(cfg.model, prompt=cfg.prompt, data=data, peft=peft, path=path)
 
     @cached_property
     def path(self) -> str:
@@ -79,7 +80,7 @@ class Backbone:
     @cached_property
     def _codec(self) -> tuple[Codec, str]:
         data = self._data
-        policy = (data.train_on, data.train_on_turns, data.reasoning) if data else ("answer",)
+        policy = (data.train_on, data.train_on_turns, data.reasoning) if data else ("answer", "last", "template")
         return codec_for(
             self.model.family,
             self.tokenizer,
@@ -90,8 +91,8 @@ class Backbone:
         )
 
     def _ending_ids(self) -> list[int]:
-        vocabulary.check_vocabulary(self.tokenizer, self.config, self.model.get("new_tokens") or ())
-        return vocabulary.ending_ids(self.path, self.model.get("revision"))
+        vocabulary.check_vocabulary(self.tokenizer, self.config, self.model.new_tokens)
+        return vocabulary.ending_ids(self.path, self.model.revision)
 
     @property
     def codec(self) -> Codec:
@@ -125,8 +126,9 @@ class TrainedBackbone(Backbone):
         cfg: The run's config.
     """
 
-    def __init__(self, folder: Path, cfg: Any) -> None:
-        super().__init__(cfg.model, prompt=Prompt("chat"), data=cfg.get("data"), peft=cfg.peft)
+    def __init__(self, folder: Path, cfg: TrainConfig) -> None:
+        prompt = cfg.prompt.replaced({"name": "chat", "template": None})
+        super().__init__(cfg.model, prompt=prompt, data=cfg.data, peft=cfg.peft)
         self.folder = folder
 
     @cached_property
@@ -139,7 +141,7 @@ class TrainedBackbone(Backbone):
 
     def load(self) -> Any:
         """The trained model; an adapter is on the base as it was in training (quantized if it was)."""
-        if not trainable.is_adapter(self.peft):
+        if self.peft is None or not trainable.is_adapter(self.peft):
             return load.load_model(str(self.folder), self.model)
         return untrusted.load_adapter(self.load_base(), self.folder, len(self.tokenizer))
 

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from functools import cache, partial, wraps
 from typing import Any
 
+from llmft.config.schema.peft import Lora, Peft
+
 
 @contextmanager
 def deferred_compile() -> Iterator[None]:
@@ -30,14 +32,14 @@ def deferred_compile() -> Iterator[None]:
         torch.compile = compile_now
 
 
-def options(peft: Any) -> dict[str, Any]:
+def options(peft: Peft | None) -> dict[str, Any]:
     """The arguments of ``from_pretrained`` for ``peft.quantise``; empty for full precision.
 
     The weights are quantized on the CPU as they are read, and can be moved from there.
     """
-    kind = peft and peft.get("quantise")
-    if not kind:
+    if not isinstance(peft, Lora) or not peft.quantise:
         return {}
+    kind = peft.quantise
     import torch
     from transformers import BitsAndBytesConfig
 

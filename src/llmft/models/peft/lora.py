@@ -1,9 +1,11 @@
 """LoRA matrices next to a model's layers: new ones, or those of an adapter that is trained further."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from llmft.config.schema.peft import Lora
 from llmft.models.backbone import new_tokens, quantization, untrusted
 from llmft.models.peft.lora_recompute import recompute_lora_inputs
 from llmft.utils.errors import UserError
@@ -17,7 +19,7 @@ log = logging.getLogger(__name__)
 SHARED = {"r": "r", "lora_alpha": "alpha", "use_dora": "dora", "use_rslora": "rslora"}
 
 
-def attach(model: Any, peft: Any, auto_targets: list[str]) -> Any:
+def attach(model: Any, peft: Lora, auto_targets: list[str]) -> Any:
     """Freeze a model and add trainable LoRA matrices to its layers.
 
     Raises:
@@ -39,13 +41,13 @@ def attach(model: Any, peft: Any, auto_targets: list[str]) -> Any:
     conv1d = any(isinstance(m, Conv1D) for name, m in model.named_modules() if name.rpartition(".")[2] in names)
     config = LoraConfig(
         r=peft.r,
-        lora_alpha=peft.alpha,
+        lora_alpha=peft.alpha,  # pyright: ignore[reportArgumentType] (peft takes any number)
         lora_dropout=peft.dropout,
         target_modules=names,
         task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
         fan_in_fan_out=conv1d,  # GPT-2 keeps its weights transposed
-        use_dora=bool(peft.dora),
-        use_rslora=bool(peft.rslora),
+        use_dora=peft.dora,
+        use_rslora=peft.rslora,
         trainable_token_indices=new_tokens.trained_rows(model),
     )
     adapted = get_peft_model(model, config).train()
@@ -68,7 +70,7 @@ def adapter_folder(path: str) -> Path:
     raise UserError(f"peft.adapter={path}: no adapter there (a run's folder, or one with adapter_config.json in it)")
 
 
-def check_adapter(peft: Any, names: list[str]) -> None:
+def check_adapter(peft: Lora, names: list[str]) -> None:
     """Refuse an adapter to continue from whose settings differ from the config's.
 
     Args:
@@ -79,11 +81,13 @@ def check_adapter(peft: Any, names: list[str]) -> None:
         UserError: Rank, scale or layers differ; the message has the keys that fit.
     """
     try:
-        found = untrusted.adapter_config(adapter_folder(peft.adapter))
+        found = untrusted.adapter_config(adapter_folder(str(peft.adapter)))
     except UserError as error:
         raise UserError(f"peft.adapter={peft.adapter}: training cannot continue from it ({error})") from None
     settings = {name: getattr(found, name) for name in SHARED}
-    different = [argument(f"peft.{key}", settings[name]) for name, key in SHARED.items() if peft[key] != settings[name]]
+    different = [
+        argument(f"peft.{key}", settings[name]) for name, key in SHARED.items() if getattr(peft, key) != settings[name]
+    ]
     layers = set(found.target_modules)
     if layers != set(names):
         different.append(argument("peft.targets", sorted(layers)))
@@ -93,7 +97,7 @@ def check_adapter(peft: Any, names: list[str]) -> None:
         )
 
 
-def targets(model: Any, wanted: Any, auto_targets: list[str]) -> list[str]:
+def targets(model: Any, wanted: str | Sequence[str], auto_targets: list[str]) -> list[str]:
     """The names of the layers that get LoRA matrices.
 
     Raises:

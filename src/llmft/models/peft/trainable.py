@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from llmft.config.schema.peft import Lora, Peft, Unfreeze
 from llmft.models.backbone.quantization import numel
 from llmft.models.peft import lora
 from llmft.models.peft.layer_groups import upper
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 PREFIX = "model."
 
 
-def adapt(model: Any, peft: Any, auto_targets: list[str]) -> Any:
+def adapt(model: Any, peft: Peft, auto_targets: list[str]) -> Any:
     """Make exactly those parameters trainable that the ``peft`` group configures, adding LoRA matrices if it does.
 
     Args:
@@ -27,26 +28,26 @@ def adapt(model: Any, peft: Any, auto_targets: list[str]) -> Any:
     Raises:
         UserError: A name in ``peft.targets`` matches no layer, or ``peft.adapter`` does not fit.
     """
-    if peft.method == "lora":
+    if isinstance(peft, Lora):
         return lora.attach(model, peft, auto_targets)
     if peft.method == "head":
         return _train_head(model)
     return model.requires_grad_(True)  # unfreeze: its callback freezes the blocks that are not due yet
 
 
-def is_adapter(peft: Any) -> bool:
+def is_adapter(peft: Peft) -> bool:
     """Whether an adapter is trained, and the weights of the backbone stay frozen."""
     return peft.method == "lora"
 
 
-def parameter_counts(model: Any, peft: Any = None) -> dict[str, int]:
+def parameter_counts(model: Any, peft: Peft | None = None) -> dict[str, int]:
     """Total and trainable parameters, tied ones counted once; with gradual unfreezing also those trained at first."""
     parameters = list(model.parameters())
     counts = {
         "total": sum(map(numel, parameters)),
         "trainable": sum(numel(p) for p in parameters if p.requires_grad),
     }
-    if peft and peft.method == "unfreeze":
+    if isinstance(peft, Unfreeze):
         counts["trainable_at_first"] = sum(map(numel, upper(model, peft.schedule[0][1])))
     return counts
 

@@ -1,6 +1,7 @@
 """Whatever a file holds: rows or one clear error, never a traceback; rows read are rows kept and dropped."""
 
 import os
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -93,7 +94,7 @@ json_values = st.recursive(
 
 @given(value=json_values)
 def test_any_value_is_an_example_or_a_fault_of_the_row(value):
-    custom = Custom.__new__(Custom)
+    custom: Any = Custom.__new__(Custom)
     for columns in (
         {"messages": "messages", "system": "text"},
         {"instruction": "text", "output": "value", "input": "content", "id": "role"},

@@ -121,10 +121,10 @@ def server():
 
 
 @pytest.fixture
-def judge(server, load, tmp_path):
+def judge(server, load_config, tmp_path):
     def make(*overrides, kind="ollama"):
         fast = ("judge.backoff=0.01", "judge.timeout=30", "judge.max_bytes=20000")
-        cfg = load(f"judge={kind}", f"judge.url={server.url}", *fast, *overrides, command="evaluate")
+        cfg = load_config(f"judge={kind}", f"judge.url={server.url}", *fast, *overrides, command="evaluate")
         return Judge(cfg.judge, tmp_path / "judge.jsonl")
 
     return make
@@ -317,9 +317,9 @@ def test_pairs_are_asked_in_both_orders(server, judge):
         run(judge("judge.mode=pairwise"), rows("alone"))
 
 
-def test_an_ollama_server_is_looked_for_before_any_work(server, load, tmp_path):
+def test_an_ollama_server_is_looked_for_before_any_work(server, load_config, tmp_path):
     def settings(*overrides):
-        return load("judge=ollama", *overrides, command="evaluate").judge
+        return load_config("judge=ollama", *overrides, command="evaluate").judge
 
     assert open_judge(settings(f"judge.url={server.url}"), tmp_path / "j")
     with pytest.raises(
@@ -330,7 +330,7 @@ def test_an_ollama_server_is_looked_for_before_any_work(server, load, tmp_path):
         open_judge(settings("judge.url=http://127.0.0.1:9"), tmp_path / "j")
     with pytest.raises(UserError, match="is not an Ollama server"):
         open_judge(settings(f"judge.url={server.url}/v1"), tmp_path / "j")
-    assert open_judge(load(command="evaluate").judge, tmp_path / "j") is None
+    assert open_judge(load_config(command="evaluate").judge, tmp_path / "j") is None
 
 
 @pytest.mark.parametrize(
@@ -381,9 +381,9 @@ def test_a_name_that_stands_for_this_machine_is_not_asked(server, judge, monkeyp
     assert server.log == []
 
 
-def test_a_key_is_needed_elsewhere_than_here(load, monkeypatch):
+def test_a_key_is_needed_elsewhere_than_here(load_config, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    cfg = load("judge=openai", command="evaluate").judge
+    cfg = load_config("judge=openai", command="evaluate").judge
     with pytest.raises(
         UserError, match=r"the environment variable OPENAI_API_KEY holds no key for https://api.openai.com/v1"
     ):
