@@ -181,6 +181,7 @@ def streamed(model: str, *overrides: str) -> dict[str, float]:
         loader = iter(data.train_dataloader())
         next(loader)
         first = time.perf_counter() - started
+        assert data.stream is not None
         while sum(tally.examples for tally in data.stream.tallies) < SAMPLE:
             next(loader)
     return {"first": first, "pss": memory.pss}

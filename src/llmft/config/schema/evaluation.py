@@ -57,7 +57,17 @@ def _answers_in_training(evaluate: Evaluate) -> Faults:
 
 
 @rule("evaluate.seeds", "generation.do_sample", "trainer")
-def _seeds(evaluate: Evaluate, generation: Generation, trainer: Trainer) -> Faults:  # noqa: ARG001 (`evaluate` samples as the run does)
+def _seeds_in_training(evaluate: Evaluate, generation: Generation, trainer: Trainer) -> Faults:  # noqa: ARG001 (a key of `train`)
+    yield from _seeds(evaluate, generation)
+
+
+@rule("evaluate.seeds", "generation.do_sample", "run")
+def _seeds_of_stored_answers(evaluate: Evaluate, generation: Generation, run: str | None) -> Faults:
+    if run is None:  # a run has its own generation settings
+        yield from _seeds(evaluate, generation)
+
+
+def _seeds(evaluate: Evaluate, generation: Generation) -> Faults:
     if evaluate.seeds and not generation.do_sample:
         yield (
             f"evaluate.seeds={evaluate.seeds}: greedy and beam search give the same answers for each seed; "
