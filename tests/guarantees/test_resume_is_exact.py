@@ -18,6 +18,7 @@ from llmft.models.backbone import tiny
 from llmft.models.module import InstructionModule
 from tests.conftest import chat_row, forked, read_json_lines, write_rows
 from tests.guarantees.killed import at
+from tests.support import twins
 from tests.support.digests import digest, digests
 
 RUN = ("data=alpaca", "data.path=sample", "data.limit=30", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "trainer.accumulate_grad_batches=2", "data.batch_size=3",
@@ -60,6 +61,16 @@ SLOW = {
     "gpt2-unfreeze": ("model=tiny_gpt2", "peft=unfreeze", "peft.unit=step", "peft.schedule=[[0,1],[3,2],[6,all]]"),
     "llama-dora-teacher": ("model=tiny_llama", "peft=dora", "peft.distill_from=teacher", "peft.dropout=0.1"),
     "t5-head": ("model=tiny_t5", "peft=head"),
+    "nllb-lora-packed": (
+        "model=auto",
+        "model.path=twin",
+        "model.source_language=eng_Latn",
+        "model.target_language=fra_Latn",
+        "peft=lora",
+        "peft.dropout=0.1",
+        "data.batching=packed",
+        "data.batch_size=1",
+    ),
     "gemma-lora-no-validation": (
         "model=tiny_gemma",
         "peft=lora",
@@ -109,6 +120,8 @@ def run_of(overrides):
 def straight(folder, *overrides):
     if "peft.distill_from=teacher" in overrides:
         tiny.build("llama", folder / "teacher")
+    if "model.path=twin" in overrides:
+        twins.build("nllb", folder / "twin")
     done = forked(*run_of(overrides), *overrides, "output_dir=straight", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "straight"
