@@ -61,6 +61,26 @@ def test_the_schemas_are_up_to_date(rendered):
     assert all(made.with_line(file.read_text(), file, name) == file.read_text() for file, name in made.files())
 
 
+def test_the_comments_of_conf_are_the_sentences_of_the_schema():
+    made = script()
+    for file, name in made.files():
+        assert made.with_comments(file.read_text(), file, SCHEMAS[name]) == file.read_text()
+
+
+def test_comments_that_differ_are_replaced_and_reasons_for_a_value_stay(tmp_path, monkeypatch):
+    made = script()
+    monkeypatch.setattr(made, "CONF", tmp_path)
+    (tmp_path / "peft").mkdir()
+    base, option = tmp_path / "peft" / "_base.yaml", tmp_path / "peft" / "mine.yaml"
+    base.write_text("# Text.\nr: 8  # how large\ncompute_dtype: float32   # ?\nown: 3  # of ours\nalpha: 16\n")
+    option.write_text("defaults: [_base]\nr: 64  # for long answers\n")
+    assert made.with_comments(base.read_text(), base, SCHEMAS["peft"]) == (
+        "# Text.\nr: 8  # rank of the LoRA matrices\ncompute_dtype: float32   # float32 | bfloat16: dtype of the matrix "
+        "products with nf4 and fp4; bfloat16 is faster on a GPU\nown: 3  # of ours\nalpha: 16\n"
+    )
+    assert made.with_comments(option.read_text(), option, SCHEMAS["peft"]) == option.read_text()
+
+
 WRONG = {
     "callbacks": ("nan_guard: {zero_steps: three}", "checkpoints: {mode: lowest}", "nan_gard: {zero_steps: 3}"),
     "data": ("batch_size: 1.5", "batching: paked", "bach_size: 4"),

@@ -33,13 +33,16 @@ class GradientClipping(Callback):
 class NanGuard(Callback):
     """Halts a training that is broken."""
 
-    zero_steps: Count = Field(description="Halt after N consecutive steps with a loss, or gradient, of exactly 0.")
+    zero_steps: Count = Field(
+        description="Halt after this many consecutive steps with a loss, or gradient, of exactly 0."
+    )
     explode_factor: Annotated[int | float, Field(gt=1, le=LARGEST), Must("a number above 1")] = Field(
-        description="Halt when the loss is above this many times max(first loss, log of the vocabulary)."
+        description="Halt when the loss is above this many times max(first loss, log of the vocabulary); no healthy training is "
+        "three times worse than guessing."
     )
     explode_steps: Count = Field(description="Consecutive steps above explode_factor before the halt.")
     idle_steps: Annotated[int, Field(ge=2), Must("a whole number of at least 2")] = Field(
-        description="Halt if a trainable parameter has not moved after N steps (LoRA's A matrices need 2)."
+        description="Halt if a trainable parameter has not moved after this many steps (LoRA's A matrices need 2)."
     )
     history: Count = Field(description="Number of steps in the post-mortem.")
     monitor: Text = Field(description="The monitored metric.")
@@ -61,7 +64,7 @@ class GenerationMetrics(Callback):
 class EarlyStopping(Callback):
     """Stops when the monitored metric no longer improves."""
 
-    monitor: Text = Field(description="Any logged metric, compared at each validation.")
+    monitor: Text = Field(description="Any logged metric, e.g. train/loss; compared at each validation.")
     mode: Mode = Field(description=MODE)
     patience: Count | None = Field(description="Validations without improvement; null is off.")
     min_delta: NotNegative = Field(description="Smallest change that counts as an improvement.")

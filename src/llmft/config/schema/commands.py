@@ -87,7 +87,8 @@ class TrainConfig(Command):
     report: Report
     seed: Seed = Field(description="Seed of initial adapter weights, data order, dropout, splits and sampling.")
     performance: Performance = Field(
-        description="auto: the fastest settings for this machine that compute the same, each logged; plain: the reference."
+        description="auto: the fastest settings for this machine that compute the same, each logged; plain: the reference to "
+        "compare with."
     )
     objective: Text = Field(
         description="The metric that selects the best checkpoint, and that a sweep optimizes: any logged metric, by its value "
@@ -170,6 +171,9 @@ class ServeConfig(RunOrModel):
 
     safety: Safety
     serve: Serve
+    system: Text | None = Field(
+        description="A system prompt for conversations that have none, instead of the run's own."
+    )
 
 
 class EvaluateConfig(Command):
@@ -180,7 +184,9 @@ class EvaluateConfig(Command):
     evaluate: Evaluate
     report: Report
     seed: Seed = Field(description="Seed of sampling and bootstrap.")
-    run: Text | None = Field(description=RUN)
+    run: Text | None = Field(
+        description="A run directory; its own data, model, prompt and generation settings are used."
+    )
     input: Text | None = Field(
         description="predictions.jsonl of any run, or rows of instruction, input, output and model_response."
     )

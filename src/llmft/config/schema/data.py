@@ -64,7 +64,9 @@ class Data(TargetSection):
         description="Where tokenized examples are cached: off, a folder, or null for llmft's cache folder."
     )
     processes: Count | None = Field(description="Processes that tokenize; null uses one per core for large data sets.")
-    split: Split = Field(description="Fractions of the examples for train, val and test.")
+    split: Split = Field(
+        description="Fractions of the examples; null for train is the rest; without test, val is used for the evaluation."
+    )
     split_by: Literal["shuffle", "position"] = Field(description="Assign examples to splits at random or by position.")
     shuffle: bool = Field(description="Shuffle the training examples in every epoch.")
     batching: Literal["rows", "grouped", "tokens", "packed"] = Field(
@@ -95,14 +97,17 @@ class Data(TargetSection):
     metrics: Annotated[
         list[Literal["keywords"] | MetricTarget], Must("a list of keywords and {_target_: yourpackage.your_metric}")
     ] = Field(
-        description="Metrics of this data set: keywords, or {_target_: yourpackage.your_metric}, which returns a Metric."
+        description="Metrics that only this data set has: keywords, or {_target_: yourpackage.your_metric}, which returns a "
+        "Metric."
     )
     notice: Text | None = Field(
         description="A sentence for the model card and the chat page, such as what the model must not be used as."
     )
-    fields: Names = Field(description="Fields by which a row of this data set is recognized.")
+    fields: Names = Field(
+        description="Fields by which a row of this data set is recognized in a file that another one reads."
+    )
     questions: Annotated[list[Question], Must("a list of {question: ..., input: ..., system: ...}")] = Field(
-        description="Sample questions of questions=samples; [] uses general ones."
+        description="Sample questions of questions=samples: {question, input, system}; [] uses general ones."
     )
     seed: Seed = Field(description="Seed of the split and the shuffle.")
 
@@ -157,7 +162,7 @@ class MixData(Data):
         description="The data sets by name, each a config of data=; null removes one."
     )
     weights: Annotated[dict[str, NotNegative], Must("a mapping of names to numbers of at least 0")] = Field(
-        description="How often the examples of a set occur per epoch; 1 where a set is not named."
+        description="How often the examples of a set occur per epoch; 1 where a set is not named (+data.weights.NAME=0.5)."
     )
 
 

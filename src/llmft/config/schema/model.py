@@ -39,7 +39,7 @@ class Model(TargetSection):
         description="Attention kernel; by_length is eager for short sequences and sdpa for long ones."
     )
     padding: Literal["auto", "skipped", "kept"] = Field(
-        description="skipped is padding-free: one flat sequence per batch, varlen attention; on a CPU."
+        description="Whether padding is computed; skipped is padding-free: one flat sequence per batch, varlen attention (CPU)."
     )
     gradient_checkpointing: bool = Field(description="Recompute activations in the backward pass to save memory.")
     new_tokens: Annotated[list[Text], Must("a list of strings")] = Field(
@@ -51,7 +51,8 @@ class Model(TargetSection):
     )
 
     source_language: Text | None = absent(
-        "Of a translation model: the code of the source's language, as its tokenizer names it (NLLB: eng_Latn, mBART: en_XX)."
+        "Of a translation model: the code of the source's language, as its tokenizer names it (NLLB: eng_Latn, "
+        "mBART: en_XX, M2M100: en)."
     )
     target_language: Text | None = absent(
         "Of a translation model: the code of the answers' language; labels begin with it, and generation forces it."

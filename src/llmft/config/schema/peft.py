@@ -57,7 +57,7 @@ class Lora(Peft):
     quantise: Quantization = Field(description="Quantize the frozen weights: nf4, fp4 or int8.")
     double_quant: bool = Field(description="With nf4 and fp4: quantize the scales too.")
     compute_dtype: Literal["float32", "bfloat16"] = Field(
-        description="With nf4 and fp4: dtype of the matrix products; bfloat16 is faster on a GPU."
+        description="dtype of the matrix products with nf4 and fp4; bfloat16 is faster on a GPU."
     )
 
 
@@ -77,7 +77,7 @@ Stage = Annotated[list[Annotated[int, Field(ge=0)] | Literal["all"]], Field(min_
 class Unfreeze(Peft):
     """Gradual unfreezing (Howard and Ruder 2018)."""
 
-    unit: Literal["epoch", "step"] = Field(description="What the schedule counts: epochs or optimizer steps.")
+    unit: Literal["epoch", "step"] = Field(description="Whether the schedule counts epochs or optimizer steps.")
     schedule: Annotated[
         list[Stage],
         Field(min_length=1),

@@ -28,7 +28,7 @@ class Optim(TargetSection):
         Annotated[list[BelowOne], Field(min_length=2, max_length=2), Must("two numbers from 0 to below 1")]
     ] = absent("Decay rates of Adam's moments.")
     fused: Absent[Annotated[Literal["auto"] | bool, Must("auto, true or false")]] = absent(
-        "Fused kernel: one pass over the weights instead of one per operation."
+        "Fused kernel, one pass over the weights instead of one per operation."
     )
     bits: Absent[Annotated[Literal[8, 32], Must("8 or 32")]] = absent(
         "Bits per moment; tensors with fewer than 4,096 weights keep 32."
