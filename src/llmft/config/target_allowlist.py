@@ -71,7 +71,10 @@ def allowed_targets(overrides: Sequence[str] | None = None) -> tuple[str, ...]:
 def code_faults(cfg: DictConfig, allow: Sequence[str]) -> Iterator[str]:
     """``trust_remote_code=true`` that comes from a file instead of the command line."""
     for model in MODEL_KEYS:
-        if OmegaConf.select(cfg, f"{model}.{REMOTE_CODE}") and REMOTE_CODE not in allow:
+        node: Any = cfg
+        for part in model.split("."):
+            node = node.get(part) if isinstance(node, DictConfig) else None
+        if isinstance(node, DictConfig) and node.get(REMOTE_CODE) and REMOTE_CODE not in allow:
             yield (
                 f"{model}.{REMOTE_CODE}=true: set in a config file; it runs code that comes with the model, so pass it on the "
                 f"command line, or {argument('allow_targets', [REMOTE_CODE])} if this command has no such key"
