@@ -18,6 +18,7 @@ from llmft.config.schema import COMMANDS, Section
 from llmft.config.schema.callbacks import KNOWN, Callback, Logger
 from llmft.config.schema.generation import Generation
 from llmft.config.schema.section import adapter, fields_by_key, sections_of, values_of
+from llmft.config.schema.types import Replaced
 from llmft.utils.files import atomic_write
 
 Json = dict[str, Any]
@@ -154,6 +155,8 @@ def _key(key: str, fields: Sequence[FieldInfo], values: Mapping[str, Any], *, co
     default = values.get(key)
     shapes = [_value(field, default, complete=complete) for field in fields]
     shape = _either([s for i, s in enumerate(shapes) if s not in shapes[:i]])
+    replaced = [] if complete else [{"const": m.value} for f in fields for m in f.metadata if isinstance(m, Replaced)]
+    shape = _either([shape, *replaced])
     if not complete and not _accepts_references(shape):
         shape = _either([shape, REFERENCE])
     about: Json = {"description": d} if (d := fields[0].description) else {}

@@ -185,7 +185,8 @@ class EvaluateConfig(Command):
     report: Report
     seed: Seed = Field(description="Seed of sampling and bootstrap.")
     run: Text | None = Field(
-        description="A run directory; its own data, model, prompt and generation settings are used."
+        description="A run directory, or latest (the newest in outputs/); its own data, model, prompt and generation settings "
+        "are used."
     )
     input: Text | None = Field(
         description="predictions.jsonl of any run, or rows of instruction, input, output and model_response."

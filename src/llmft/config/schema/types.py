@@ -20,6 +20,17 @@ class Must:
     text: str
 
 
+@dataclass(frozen=True)
+class Replaced:
+    """Annotation of a value type: a value in a YAML file that is replaced by a valid one before the check.
+
+    Attributes:
+        value: The value in the file.
+    """
+
+    value: str
+
+
 def valid_if(accepts: Callable[[Any], bool]) -> AfterValidator:
     """A pydantic validator from a predicate; the message of a refused value comes from ``Must``."""
 
