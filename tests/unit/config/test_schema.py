@@ -192,7 +192,7 @@ def checked_with(options: tuple[str, ...], key: str, value: Any) -> str:
 
 
 EDITOR = Draft7Validator(json.loads((conf_dir() / ".schema" / "experiment.json").read_text()))
-FEW = settings(max_examples=60, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=60, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 MANY = settings(FEW, max_examples=1000)
 
 
