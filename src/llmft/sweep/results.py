@@ -123,11 +123,11 @@ def _say_kept(folder: Path, jobs: dict[str, dict[str, Any]]) -> None:
     refused = [name for name, job in jobs.items() if job.get("message")]
     kept = [name for name, job in jobs.items() if job.get("kept")]
     if refused:
-        say(f"{len(refused)} of {len(jobs)} jobs were not run; what the table has of them is from an earlier sweep")
+        say(f"not run: {len(refused)} of {len(jobs)} jobs; what the table has of them is from an earlier sweep")
     if kept:
         again = argument("output_dir", f"{folder}-2")
         say(
-            f"{len(kept)} of {len(jobs)} jobs were done before and are kept; a sweep that is repeated runs what is missing. "
+            f"kept: {len(kept)} of {len(jobs)} jobs, done before; a sweep that is repeated runs what is missing. "
             f"To run a job again, delete its folder in {folder}/; to run all of them, choose another folder: {again}",
             style="green",
         )
