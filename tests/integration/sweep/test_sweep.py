@@ -202,10 +202,8 @@ def test_the_same_line_again_skips_and_resumes(llmft, tmp_path, monkeypatch):
     assert code == 2
     assert not started
     assert "all/2: holds a finished job of another sweep (seed=3); choose another output_dir" in err
-    assert "1 of 3 jobs were not run; what the table has of them is from an earlier sweep" in err
-    kept = (
-        "2 of 3 jobs were done before and are kept; a sweep that is repeated runs what is missing. To run a job again, "
-    )
+    assert "not run: 1 of 3 jobs; what the table has of them is from an earlier sweep" in err
+    kept = "kept: 2 of 3 jobs, done before; a sweep that is repeated runs what is missing. To run a job again, "
     assert f"{kept}delete its folder in all/; to run all of them, choose another folder: output_dir=all-2" in err
 
 

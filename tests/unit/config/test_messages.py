@@ -1,4 +1,10 @@
-"""What a command line as people type it is answered with, by text; each proposed option is itself accepted."""
+"""What a command line as people type it is answered with, by text; each proposed option is itself accepted.
+
+Messages that need more than the config are tested with what they are about: columns and files in ``unit/data/test_early.py`` and
+``integration/commands/test_bad_input.py``, ``model.path`` in ``unit/models/backbone/test_locate.py``, budgets and LoRA targets in
+``unit/models/test_architecture_check.py``, GPUs in ``unit/utils/test_device.py``, ``run=latest`` in ``unit/runs/test_find.py``, sweeps in
+``integration/sweep/test_sweep.py``.
+"""
 
 import ast
 import re
