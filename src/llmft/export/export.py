@@ -112,7 +112,9 @@ def _reference_logits(
 ) -> list[verify.ReferenceLogits]:
     """Compute the trained model's logits, and write it merged if ``to`` is given; the model is freed afterwards."""
     model = backbone.load().eval().to(device)
-    questions = [question.with_system(cfg.data.system) for question in sample_questions(cfg.data.questions)]
+    questions = [
+        question.with_system(cfg.data.system) for question in sample_questions([q.node() for q in cfg.data.questions])
+    ]
     references = verify.reference_logits(model, backbone.codec, [question.context for question in questions])
     if to:
         weights.write_merged(model, backbone.folder, to, shards)

@@ -10,7 +10,7 @@ from llmft.models.backbone.open import TrainedBackbone
 
 # Files that the export rewrites; all others in model/ (tokenizer, chat template, generation config) are copied.
 REWRITTEN_FILES = ("README.md", "config.json", "adapter_config.json", "model.safetensors.index.json")
-FULL_PRECISION = {"model": {"dtype": "float32", "gradient_checkpointing": False}, "peft": {"quantise": None}}
+FULL_PRECISION = {"model.dtype": "float32", "model.gradient_checkpointing": False}
 
 
 def load_full_precision(folder: Path, cfg: TrainConfig) -> TrainedBackbone:
@@ -20,7 +20,8 @@ def load_full_precision(folder: Path, cfg: TrainConfig) -> TrainedBackbone:
         folder: The run's ``model/``.
         cfg: The run's config.
     """
-    return TrainedBackbone(folder, cfg.replaced(FULL_PRECISION))
+    quantized = {"peft.quantise": None} if cfg.select("peft.quantise") else {}
+    return TrainedBackbone(folder, cfg.replaced(FULL_PRECISION | quantized))
 
 
 def write_merged(model: Any, source: Path, folder: Path, shard_size: str) -> None:

@@ -189,13 +189,19 @@ class Forward(ABC):
             The largest difference, relative to the largest logit.
 
         Raises:
-            UserError: The examples attend to each other, or the logits are not finite.
+            UserError: The examples attend to each other, the model cannot run a packed sequence, or the logits are not finite.
         """
         self._verify_packing(training_batch([[example] for example in examples], pad_id))
         packed, *single = [
             training_batch(batch, pad_id) for batch in ([examples], *([[example]] for example in examples))
         ]
-        difference = self._difference([packed], single)
+        try:
+            difference = self._difference([packed], single)
+        except Exception as error:  # an architecture with attention of its own (PEGASUS-X)
+            if isinstance(error, UserError) or is_out_of_memory(error):
+                raise
+            reason = f"this model cannot run a packed sequence ({first_line(error)})"
+            raise UserError(f"data.batching=packed: {reason}; use data.batching=tokens or grouped") from error
         if not difference.finite:
             raise UserError("the model is broken: its logits are not finite; check the files of model.path")
         if not difference.is_small:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from llmft.data.tokenization.codec import IGNORED
+from llmft.utils.errors import UserError
 
 # Positions whose logits are held at once: 50 MiB with a vocabulary of 50,000. More make nothing faster.
 CHUNK = 256
@@ -76,9 +77,14 @@ def head_at_positions(model: Any, chosen: Tensor) -> Iterator[None]:
     Args:
         model: A transformers or peft model.
         chosen: [B, T], bool; the logits are in its row-major order.
+
+    Raises:
+        UserError: The head sees other positions than those of the batch.
     """
 
     def select(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if inputs[0].shape[:-1] != chosen.shape:  # FSMT's decoder has its batch in the second dimension
+            raise UserError("model: its head is not applied to [batch, tokens]; use performance=plain")
         return (inputs[0][chosen], *inputs[1:])
 
     # before the hook of ``capture_hidden``, whichever was registered first

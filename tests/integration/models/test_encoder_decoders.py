@@ -5,8 +5,9 @@ import torch
 
 from llmft.data.batching.collate import training_batch
 from llmft.data.records import Turn
+from llmft.utils.errors import UserError
 from tests.guarantees.reference import measured
-from tests.support.twins import SEQ2SEQ, build
+from tests.support.twins import SEQ2SEQ, SIZE, build
 
 # One twin per code path in the default run; the others differ in their size and their tokenizer.
 FAST = ("bart", "marian", "nllb", "mbart")
@@ -116,3 +117,29 @@ def test_a_run_answers_as_plain_transformers_on_its_export(name, form, twin, tmp
         assert ids[0] == start
         if SEQ2SEQ[name].forced:
             assert ids[1] == tokenizer.convert_tokens_to_ids(SEQ2SEQ[name].forced)
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "said"),
+    [
+        ("PegasusXConfig", {"block_size": 16, "num_global_tokens": 4}, "this model cannot run a packed sequence"),
+        ("FSMTConfig", {}, r"its head is not applied to \[batch, tokens\]; use performance=plain"),
+    ],
+)
+def test_an_unknown_architecture_is_refused_with_the_reason(config, options, said):
+    """Not in the table of architectures: found when the first batch is compared."""
+    import transformers
+
+    from llmft.data.tokenization.codec import EncodedExample
+    from llmft.models.seq2seq import Seq2SeqForward
+
+    ids = {"vocab_size": 60, "pad_token_id": 1, "eos_token_id": 2, "bos_token_id": 0, "decoder_start_token_id": 2}
+    size = {key: value for key, value in SIZE.items() if config != "FSMTConfig" or not key.endswith("layerdrop")}
+    vocabularies = {"src_vocab_size": 60, "tgt_vocab_size": 60, "langs": ["en", "de"]} if config == "FSMTConfig" else {}
+    made = getattr(transformers, config)(**{**size, **ids, **vocabularies, **options})
+    model = transformers.AutoModelForSeq2SeqLM.from_config(made, attn_implementation="eager").eval()
+    rows = [EncodedExample(list(range(3, 3 + n)), list(range(5, 12 + n)), n, 7 + n, 7 + n, place="x") for n in (9, 14)]
+    with pytest.raises(UserError, match=said):
+        forward = Seq2SeqForward(model)
+        forward.loss_sum(training_batch([[row] for row in rows], 1))
+        forward.check_packing(rows, 1)
