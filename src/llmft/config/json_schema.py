@@ -14,6 +14,7 @@ from typing import Any, get_args
 from pydantic.fields import FieldInfo
 
 from llmft.config.groups import command_config, group_files, group_values
+from llmft.config.json_values import Json, accepts_references, either, tidy
 from llmft.config.schema import COMMANDS, Section
 from llmft.config.schema.callbacks import KNOWN, Callback, Logger
 from llmft.config.schema.generation import Generation
@@ -21,30 +22,10 @@ from llmft.config.schema.section import adapter, fields_by_key, sections_of, val
 from llmft.config.schema.types import Replaced
 from llmft.utils.files import atomic_write
 
-Json = dict[str, Any]
 DRAFT = "http://json-schema.org/draft-07/schema#"
 REFERENCE = {"$ref": "#/$defs/reference"}
-DEFINITIONS = {
-    "reference": {"type": "string", "pattern": r"\$\{.+\}|^\?\?\?$"},
-    "defaults": {
-        "description": "Hydra's defaults list: files that this one builds on, and options of other groups.",
-        "type": "array",
-        "items": {
-            "anyOf": [
-                {"type": "string", "pattern": r"^(optional )?[\w./@-]+$"},
-                {
-                    "type": "object",
-                    "maxProperties": 1,
-                    "additionalProperties": False,
-                    "patternProperties": {
-                        r"^(optional |override )*/?[\w/]+(@[\w.]+)?$": {"type": ["string", "boolean", "array", "null"]}
-                    },
-                },
-            ]
-        },
-    },
-}
-BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+ENTRY = {"type": ["string", "boolean", "array", "null"]}
+INJECTED = ("params", "_ignore_param")  # arguments that come from the code, or are not meant to be given
 # Groups whose files set keys of other groups (``# @package _global_``).
 GLOBAL = ("experiment", "debug")
 
@@ -58,9 +39,9 @@ def schemas() -> dict[str, Json]:
     """
     train = fields_by_key(COMMANDS["train"]) | fields_by_key(COMMANDS["serve"])
     groups = [group for group in group_files() if group not in GLOBAL and "/" not in group]
-    found = {group: _file(_value(train[group], group_values(group))) for group in groups}
+    found = {group: _file(_value(train[group], group_values(group)), group) for group in groups}
     for name, command in COMMANDS.items():
-        found[name] = _file(_object([command], _values(name)) | {"description": _sentence(command)}, hydra=True)
+        found[name] = _file(_object([command], _values(name)) | {"description": _sentence(command)})
         complete = _object([command], {}, complete=True) | {"description": f"{_sentence(command)} The complete config."}
         found[f"complete/{name}"] = {"$schema": DRAFT, **complete}
     found["experiment"] = found["train"] | {"description": "Settings of a training, of any group."}
@@ -76,12 +57,30 @@ def write(found: Mapping[str, Json], folder: Path) -> None:
         atomic_write(file, f"{json.dumps(schema, indent=0, ensure_ascii=False)}\n")
 
 
-def _file(shape: Json, *, hydra: bool = False) -> Json:
-    """The schema of a YAML file, with the keys that Hydra reads."""
-    own = shape.get("properties", {}) | {"defaults": {"$ref": "#/$defs/defaults"}}
-    if hydra:
+def _file(shape: Json, group: str = "") -> Json:
+    """The schema of a YAML file of a group, or of one outside of groups, with the keys that Hydra reads."""
+    own = shape.get("properties", {}) | {"defaults": _defaults_list(group)}
+    if not group:
         own["hydra"] = {"type": "object", "description": "Hydra's own config, such as hydra.sweeper.params."}
-    return {"$schema": DRAFT, **shape, "properties": own, "$defs": DEFINITIONS}
+    reference = {"type": "string", "pattern": r"\$\{.+\}|^\?\?\?$"}
+    return {"$schema": DRAFT, **shape, "properties": own, "$defs": {"reference": reference}}
+
+
+def _defaults_list(group: str) -> Json:
+    """The schema of a defaults list, which names the files of a group, or the options of each group."""
+    files = group_files()
+    names = ["_self_", *(file.stem for file in files.get(group, []))]
+    options = {name: [file.stem for file in found if file.stem[0] != "_"] for name, found in files.items()}
+    prefix = "/" if group else "override /"
+    known = {prefix + name: {"anyOf": [{"enum": found}, ENTRY]} for name, found in options.items() if name != group}
+    other = r"^(optional |override )*/?[\w/]+(@[\w.]+)?$"
+    entry = {"type": "object", "maxProperties": 1, "additionalProperties": False, "patternProperties": {other: ENTRY}}
+    item = {"anyOf": [{"enum": names}, {"type": "string", "pattern": r"^(optional )?[\w./@-]+$"}]}
+    return {
+        "description": "Hydra's defaults list: files that this one builds on, and options of other groups.",
+        "type": "array",
+        "items": either([item, entry | {"properties": known}]),
+    }
 
 
 def _values(command: str) -> Json:
@@ -115,7 +114,7 @@ def _further_keys(
 
     A class of the user's own may have any; the arguments of shipped ones are known.
     """
-    if kinds[0].model_config.get("extra") != "allow":
+    if all(kind.model_config.get("extra") != "allow" for kind in kinds):
         return {}
     if complete:
         return {"additionalProperties": True}
@@ -125,7 +124,7 @@ def _further_keys(
         settings = sorted(name for name in vars(GenerationConfig()) if not name.startswith("_"))
         more = {"description": "A setting of transformers' GenerationConfig."}
         return {"properties": dict.fromkeys(settings, more) | properties}
-    targets = ["???", *values.get("_target_", [])]
+    targets = [*dict.fromkeys(["???", *values.get("_target_", [])])]
     known, anything = _arguments(targets)
     if anything:
         return {"additionalProperties": True, "properties": known | properties}
@@ -146,7 +145,7 @@ def _arguments(targets: Iterable[str]) -> tuple[Json, bool]:
             continue  # all of them are fields
         parameters = inspect.signature(get_object(target)).parameters
         anything |= any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-        known |= {name: {"description": f"Argument of {target}."} for name in parameters if name[0] != "_"}
+        known |= {name: {"description": f"Argument of {target}."} for name in parameters if name not in INJECTED}
     return known, anything
 
 
@@ -154,12 +153,14 @@ def _key(key: str, fields: Sequence[FieldInfo], values: Mapping[str, Any], *, co
     """The schema of a key that one or more sections have."""
     default = values.get(key)
     shapes = [_value(field, default, complete=complete) for field in fields]
-    shape = _either([s for i, s in enumerate(shapes) if s not in shapes[:i]])
+    shape = either([s for i, s in enumerate(shapes) if s not in shapes[:i]])
     replaced = [] if complete else [{"const": m.value} for f in fields for m in f.metadata if isinstance(m, Replaced)]
-    shape = _either([shape, *replaced])
-    if not complete and not _accepts_references(shape):
-        shape = _either([shape, REFERENCE])
-    about: Json = {"description": d} if (d := fields[0].description) else {}
+    shape = either([shape, *replaced])
+    if not complete and not accepts_references(shape):
+        shape = either([shape, REFERENCE])
+    of_section = shapes[0].pop("description", None)
+    sentence = fields[0].description or of_section
+    about: Json = {"description": sentence} if sentence else {}
     if (
         not complete
         and key in values
@@ -179,9 +180,9 @@ def _value(field: FieldInfo, default: Any, *, complete: bool = False) -> Json:
         return _mapping(inner, values, complete=complete)
     if kinds := list(dict.fromkeys(sections_of(field.annotation).values())):
         shape = _object(kinds, values, complete=complete) | {"description": _sentence(kinds[0])}
-        return _either([shape, {"type": "null"}]) if NoneType in get_args(field.annotation) else shape
+        return either([shape, {"type": "null"}]) if NoneType in get_args(field.annotation) else shape
     plain = adapter(field).json_schema()
-    return _tidy(plain, plain.get("$defs", {}))
+    return tidy(plain, plain.get("$defs", {}))
 
 
 def _mapping(inner: Any, values: Mapping[str, Any], *, complete: bool) -> Json:
@@ -189,55 +190,12 @@ def _mapping(inner: Any, values: Mapping[str, Any], *, complete: bool) -> Json:
     kinds = list(dict.fromkeys(sections_of(inner).values()))
     if not issubclass(kinds[0], Callback | Logger):
         shape = _object(kinds, {}, complete=complete)
-        return {"type": "object", "additionalProperties": _either([shape, {"type": "null"}])}
+        return {"type": "object", "additionalProperties": either([shape, {"type": "null"}])}
     named = {}
     for name, node in values.items():
         if name != "_target_":
             kind = KNOWN.get(node["_target_"], kinds[0])
             shape = _object([kind], node | {"_target_": [node["_target_"]]}, complete=complete)
-            named[name] = _either([shape | {"description": _sentence(kind)}, {"type": "null"}])
+            named[name] = {"description": _sentence(kind)} | either([shape, {"type": "null"}])
     other = {"type": ["object", "null"], "required": ["_target_"]}
     return {"type": "object", "properties": named, "additionalProperties": other}
-
-
-def _tidy(node: Any, definitions: Json) -> Any:
-    """A schema of pydantic without references, titles and defaults, and with the bounds of unions as JSON Schema has them."""
-    if isinstance(node, list):
-        return [_tidy(item, definitions) for item in node]
-    if not isinstance(node, dict):
-        return node
-    if "$ref" in node:
-        return _tidy(definitions[node["$ref"].rpartition("/")[2]], definitions)
-    found = {}
-    for key, value in node.items():
-        if key == "properties":
-            found[key] = {name: _tidy(child, definitions) for name, child in value.items()}
-        elif key in BOUNDS or key in BOUNDS.values():
-            if not isinstance(value, float) or value < 1e308:
-                found[BOUNDS.get(key, key)] = value
-        elif key not in ("title", "default", "$defs", "anyOf", "oneOf"):
-            found[key] = _tidy(value, definitions)
-    parts = _tidy(node.get("anyOf", node.get("oneOf", [])), definitions)
-    if {"type": "number"} in parts:
-        parts.remove({"type": "integer"})
-    return _either(parts) | found if parts else found
-
-
-def _either(shapes: Sequence[Json]) -> Json:
-    """A schema that accepts what one of these accepts; a description is that of the first."""
-    parts = [
-        part for shape in shapes for part in (shape["anyOf"] if set(shape) <= {"anyOf", "description"} else [shape])
-    ]
-    if len(parts) == 1:
-        return dict(parts[0])
-    return {"anyOf": [part for number, part in enumerate(parts) if part not in parts[:number]]}
-
-
-def _accepts_references(shape: Json) -> bool:
-    """Whether a schema accepts any string, and so ``${...}`` and ``???`` too."""
-    parts = shape.get("anyOf", [shape])
-    return any(p.get("type") == "string" and not {"enum", "const"} & set(p) and _any_text(p) for p in parts)
-
-
-def _any_text(shape: Json) -> bool:
-    return shape.get("pattern") in (None, r"^[^\x00]+$")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema_rs import Draft7Validator
+from jsonschema_rs import Draft7Validator, meta
 from omegaconf import OmegaConf
 
 from llmft.config.json_schema import schemas
@@ -51,6 +51,11 @@ def test_every_file_of_conf_is_valid_and_names_its_schema(file):
 @pytest.fixture(scope="module")
 def rendered():
     return schemas()
+
+
+def test_the_schemas_are_valid_themselves(rendered):
+    for schema in rendered.values():
+        meta.validate(schema)
 
 
 def test_the_schemas_are_up_to_date(rendered):
