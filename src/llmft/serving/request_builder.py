@@ -3,10 +3,12 @@
 import copy
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llmft.data.records import Turn
+from llmft.data.tokenization.causal import CausalCodec
+from llmft.data.tokenization.replies import ReplyReader
 from llmft.generation.decoder import Decoder
 from llmft.generation.sampling import Sampling, sampling_settings
 from llmft.generation.stream import Stream
@@ -16,15 +18,22 @@ from llmft.serving.safety import Safety
 from llmft.serving.schema import ChatRequest, CompletionRequest, Message, Request
 from llmft.utils.errors import UserError
 
+# The roles that may follow a turn, except the results that follow calls.
+FOLLOWING = {"user": ("assistant",), "assistant": ("user",), "tool": ("tool", "assistant")}
+
 
 @dataclass
 class GenerationJob:
-    """A request that is ready for the engine: one stream per choice, and the notice that precedes each answer."""
+    """A request that is ready for the engine: one stream per choice, and the notice that precedes each answer.
+
+    ``reader`` tells reasoning and tool calls of a chat answer from its text; None for raw completions and seq2seq models.
+    """
 
     model: str
     streams: list[Stream]
     prompt_tokens: int
     notice: str | None
+    reader: ReplyReader | None = None
 
 
 class RequestBuilder:
@@ -49,16 +58,32 @@ class RequestBuilder:
             ApiError: The request is invalid.
         """
         decoder = self._decoder(request.model)
+        tools = self._tools(request)
         context = self._context(request.messages)
         limit = request.max_completion_tokens or request.max_tokens
         if request.max_tokens and limit != request.max_tokens:
             raise ApiError(400, "max_tokens and max_completion_tokens differ; pass one of them", param="max_tokens")
         try:
             codec = self.codecs[request.model]
-            ids = codec.prompt_ids(codec.template.render(context))
+            ids = codec.prompt_ids(codec.template.render(context, tools))
         except UserError as error:  # templates of Llama 2 or Gemma reject some turns
             raise ApiError(400, f"messages: {error}", param="messages") from None
-        return self._job(request, decoder, [ids], limit, context[-1].content)
+        reader = ReplyReader(codec, bool(tools)) if isinstance(codec, CausalCodec) else None
+        question = next(turn.content for turn in reversed(context) if turn.role == "user")
+        return replace(self._job(request, decoder, [ids], limit, question), reader=reader)
+
+    def _tools(self, request: ChatRequest) -> tuple[str, ...]:
+        """The tools as JSON text.
+
+        Raises:
+            ApiError: The prompt template writes no tools, or the answer is to be streamed.
+        """
+        tools = tuple(tool.text() for tool in request.tools or ())
+        if tools and not self.codecs[request.model].template.for_tools(tools).traits.tools:
+            raise ApiError(400, "tools: the prompt template of this model has no place for them", param="tools")
+        if tools and request.stream:
+            raise ApiError(400, "stream: answers with tools are not streamed; pass stream=false", param="stream")
+        return tools
 
     def completion(self, request: CompletionRequest) -> GenerationJob:
         """Raw text or token ids, without a template.
@@ -82,19 +107,32 @@ class RequestBuilder:
         return self.decoders[model]
 
     def _context(self, messages: Sequence[Message]) -> tuple[Turn, ...]:
-        """The turns: an optional system turn, then user and assistant alternate, and the last one is the user's."""
-        turns = [Turn("system" if m.role == "developer" else m.role, m.text()) for m in messages]
+        """The turns: an optional system turn, then user and assistant alternate; the last one is the user's or a tool's."""
+        turns = [self._turn(message) for message in messages]
         first = turns[0].role == "system"
         for number, turn in enumerate(turns[first:], start=first):
-            wanted = ("user", "assistant")[(number - first) % 2]
-            if turn.role != wanted:
+            before = turns[number - 1] if number > first else Turn("assistant", "")
+            wanted = ("tool",) if before.tool_calls else FOLLOWING[before.role]
+            if turn.role not in wanted:
                 place = f"messages.{number}.role"
-                raise ApiError(400, f"{place}: must be {wanted} here; user and assistant alternate", param=place)
-        if turns[-1].role != "user" or not turns[-1].content.strip():
+                raise ApiError(
+                    400, f"{place}: must be {' or '.join(wanted)} here; user and assistant alternate", param=place
+                )
+        if turns[-1].role not in ("user", "tool") or not turns[-1].content.strip():
             place = f"messages.{len(turns) - 1}"
             raise ApiError(400, f"{place}: the last message must be the user's, and not blank", param=place)
-        turns = [Turn(t.role, self.safety.without_notice(t.content)) if t.role == "assistant" else t for t in turns]
         return tuple(turns) if first or not self.system else (Turn("system", self.system), *turns)
+
+    def _turn(self, message: Message) -> Turn:
+        text = self.safety.without_notice(message.text()) if message.role == "assistant" else message.text()
+        return Turn(
+            "system" if message.role == "developer" else message.role,
+            text,
+            reasoning=message.reasoning_content,
+            tool_calls=tuple(call.model_dump_json() for call in message.tool_calls or ()),
+            name=(message.name or "") if message.role == "tool" else "",
+            tool_call_id=message.tool_call_id or "",
+        )
 
     def _ids(self, prompt: Any, tokenizer: Any) -> list[int]:
         if isinstance(prompt, list):

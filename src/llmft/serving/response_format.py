@@ -6,7 +6,10 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+from llmft.data.tokenization.replies import Call
+from llmft.generation.stream import Stream
 from llmft.serving.errors import ApiError
+from llmft.serving.request_builder import GenerationJob
 from llmft.serving.response_stream import Piece, ResponseStream, finish_reason
 
 
@@ -27,7 +30,7 @@ class ResponseFormat:
     def full(self, texts: list[str], response: ResponseStream) -> dict[str, Any]:
         """The response body without streaming."""
         choices = [
-            self._choice(number, text, finish_reason(stream))
+            self._choice(number, text, stream, response.job)
             for number, (text, stream) in enumerate(zip(texts, response.streams, strict=True))
         ]
         return {**self.head, **self.tail, "choices": choices, "usage": response.usage()}
@@ -57,15 +60,30 @@ class ResponseFormat:
         body = {**self.head, **kind, **self.tail, "choices": choices, **({"usage": counts} if usage else {})}
         return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
 
-    def _choice(self, number: int, text: str, reason: str) -> dict[str, Any]:
+    def _choice(self, number: int, text: str, stream: Stream, job: GenerationJob) -> dict[str, Any]:
+        reason = finish_reason(stream)
         if not self.chat:
             return {"index": number, "text": text, "logprobs": None, "finish_reason": reason}
-        message = {"role": "assistant", "content": text, "refusal": None}
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if job.reader and stream.text == stream.codec.decode(stream.ids):  # not ended by its text
+            reply = job.reader.read(stream.ids)
+            if reply.reasoning or reply.calls:
+                notice = text.removesuffix(stream.text)
+                message["content"] = notice + reply.content or None
+            if reply.reasoning:
+                message["reasoning_content"] = reply.reasoning
+            if reply.calls:
+                message["tool_calls"] = [_call(call) for call in reply.calls]
+                reason = "tool_calls" if reason == "stop" else reason
         return {"index": number, "message": message, "logprobs": None, "finish_reason": reason}
 
     @staticmethod
     def _delta(number: int, delta: dict[str, str], reason: str | None) -> dict[str, Any]:
         return {"index": number, "delta": delta, "logprobs": None, "finish_reason": reason}
+
+
+def _call(call: Call) -> dict[str, Any]:
+    return {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": call._asdict()}
 
 
 async def texts(response: ResponseStream) -> list[str]:

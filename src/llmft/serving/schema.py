@@ -1,9 +1,10 @@
 """The request bodies: OpenAI's chat completions and completions."""
 
+import json
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from llmft.data.records import HALF
@@ -30,7 +31,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "echo": (None, False),
     "suffix": (None, ""),
     "tools": (None, []),
-    "tool_choice": (None, "none"),
+    "tool_choice": (None, "auto"),
     "functions": (None, []),
     "function_call": (None, "none"),
     "response_format": (None, {"type": "text"}),
@@ -68,21 +69,80 @@ class ContentPart(Strict):
     text: Text
 
 
+class CalledFunction(Strict):
+    """Name and arguments of a tool call; the arguments are JSON text."""
+
+    name: Text
+    arguments: Text
+
+    @field_validator("arguments")
+    @classmethod
+    def _is_object(cls, text: str) -> str:
+        try:
+            parsed = json.loads(text)
+        except ValueError:
+            parsed = None
+        if not isinstance(parsed, dict):
+            raise PydanticCustomError("arguments", "must be a JSON object as text")
+        return text
+
+
+class ToolCall(Strict):
+    """A tool call of an assistant message."""
+
+    id: Text
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class Function(Strict):
+    """A tool: its name and the JSON Schema of its arguments."""
+
+    name: Annotated[Text, StringConstraints(min_length=1, max_length=200)]
+    description: Text = ""
+    parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    strict: bool | None = None
+
+
+class Tool(Strict):
+    """A tool that the model may call."""
+
+    type: Literal["function"]
+    function: Function
+
+    def text(self) -> str:
+        """The tool as JSON text, as ``Example.tools`` has it."""
+        return json.dumps({"type": "function", "function": self.function.model_dump(exclude={"strict"})})
+
+
 class Message(Strict):
     """A message of the conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[ContentPart]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | list[ContentPart] | None = None
     name: Text | None = None
+    reasoning_content: Text | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: Text | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _drop_neutral(cls, data: Any) -> Any:
         return _without(data, (), MESSAGE_NEUTRAL)
 
+    @model_validator(mode="after")
+    def _check_fields(self) -> Self:
+        if self.content is None and not self.tool_calls:
+            raise PydanticCustomError("content", "must have content")
+        if self.role != "assistant" and (self.tool_calls or self.reasoning_content):
+            raise PydanticCustomError("role", "only an assistant message has tool_calls or reasoning_content")
+        if self.tool_call_id is not None and self.role != "tool":
+            raise PydanticCustomError("role", "only a tool message has tool_call_id")
+        return self
+
     def text(self) -> str:
         """The content as one string."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content or ())
 
 
 class StreamOptions(Strict):
@@ -126,6 +186,7 @@ class ChatRequest(Request):
     """``POST /v1/chat/completions``."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
+    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
 
 

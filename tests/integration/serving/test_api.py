@@ -132,7 +132,11 @@ def test_completions_continue_raw_text(client, served):
 BAD = {
     "no such model": ({"model": "gpt-4o"}, 404, "there is tuned, base"),
     "unknown field": ({"temprature": 1}, 400, "temprature: is unknown"),
-    "tools": ({"tools": [{"type": "function"}]}, 400, "tools: is unknown or not supported"),
+    "tools": (
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        400,
+        "tools: the prompt template of this model has no place for them",
+    ),
     "penalty": ({"frequency_penalty": 0.5}, 400, "frequency_penalty"),
     "temperature": ({"temperature": 2.1}, 400, "temperature: Input should be less than or equal to 2"),
     "text for a number": ({"temperature": "1"}, 400, "temperature: Input should be a valid number"),
