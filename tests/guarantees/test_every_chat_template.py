@@ -318,3 +318,17 @@ def test_the_empty_block_of_a_template_is_never_a_second_one(policy, block):
     text = f"<|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n<think>{block}</think>\n\n2<|im_end|>"
     assert ids == tokenizer(text)["input_ids"]
     assert tokenizer.decode([label for label in labels if label != IGNORED]) == text.partition("assistant\n")[2]
+
+
+def test_runs_that_were_trained_on_spelled_out_tokens_are_not_resumed():
+    from llmft.training import build
+
+    spelled = {name for name in TEMPLATES if codec(name).was_spelled}
+    same = {"cohere", "gemma", "gemma3", "llama3", "llama3_1", "llama3_2", "phi3", "qwen2_5", "deepseekv3", "lfm2"}
+    assert not spelled & same
+    assert {"qwen3", "qwen3_5_think", "gptoss", "glm4moe", "cohere2", "muse_glimmer", "nemotron_3_nano"} <= spelled
+    for record in ({}, {"data": {"split_conversations": 0}}):
+        build._check_frame(record, codec("qwen3"))
+    build._check_frame({"data": {"rows": 1}}, codec("qwen2_5"))
+    with pytest.raises(UserError, match="further steps would train other ids"):
+        build._check_frame({"data": {"rows": 1}}, codec("qwen3"))

@@ -32,6 +32,7 @@ class Page:
             "models": list(generators),
             "single_turn": bool(first.model.config.is_encoder_decoder),
             "system": system,
+            "own_system": first.codec.template.traits.own_system.strip(),  # which an empty field leaves in place
             "notice": notice,
             "max_answer_tokens": limits.max_answer_tokens,
             "defaults": {

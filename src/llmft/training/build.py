@@ -1,7 +1,7 @@
 """A config -> the parts of a training: data module, Lightning module, generator, callbacks and trainer."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,8 @@ from llmft.callbacks.trainer_check import TrainerCheck
 from llmft.config.schema import TrainConfig
 from llmft.config.schema.trainer import warmup_too_long
 from llmft.data.datamodule import InstructionDataModule, open_data
+from llmft.data.tokenization.causal import CausalCodec
+from llmft.data.tokenization.codec import Codec
 from llmft.evaluation.evaluator import Evaluation
 from llmft.evaluation.judge.judge import Judge, open_judge
 from llmft.generation.generator import Generator
@@ -134,6 +136,7 @@ def build(cfg: TrainConfig, run: RunDirectory | None = None) -> Parts:
     data = _read_data(cfg, run.record if run else {})
     backbone = Backbone.open(cfg)
     check_config(backbone.config, cfg)  # here, because the model may have been downloaded just now
+    _check_frame(run.record if run else {}, backbone.codec)
     data.encode(backbone.codec)
     startup_log.log_data(data, run)
     model = backbone.load_adapted()
@@ -152,6 +155,20 @@ def _read_data(cfg: TrainConfig, record: dict[str, Any]) -> InstructionDataModul
     check_data(data.source.given, data.source.sha256, record)
     data.read()
     return data
+
+
+def _check_frame(record: Mapping[str, Any], codec: Codec) -> None:
+    """Check that a resumed run was trained on the ids that this version makes.
+
+    Raises:
+        UserError: It began with a version that spelled out what its chat template writes before an answer.
+    """
+    before = record.get("data")
+    if before and "split_conversations" not in before and isinstance(codec, CausalCodec) and codec.was_spelled:
+        raise UserError(
+            "resume: this run was trained by a version that spelled out control tokens of its chat template in answers, so "
+            "further steps would train other ids; train again (answer, chat and serve still open it)"
+        )
 
 
 def _schedule(cfg: TrainConfig, data: InstructionDataModule) -> Callable[[Optimizer], Any]:

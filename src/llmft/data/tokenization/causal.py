@@ -69,6 +69,15 @@ class CausalCodec(Codec):
         ids = self.prompt_ids(Prompt(self.template.layout.lead))
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
+    @property
+    def was_spelled(self) -> bool:
+        """Whether versions without ``Layout`` made other ids: letters of a lead with control tokens, or another stop token."""
+        layout = self.template.layout
+        return (layout.lead, layout.plain.stop) != (
+            (self.template.frame[0],),
+            self.template.frame[1] or layout.plain.stop,
+        )
+
     def texts(self, prompt: Prompt, answer: str | Turn) -> list[tuple[str, bool]]:
         """Prompt plus answer; also the prompt separately, if its ids are not a prefix of the former's."""
         dialogue = self.rendered[_key(prompt, answer)] = self.dialogue(prompt, answer)
