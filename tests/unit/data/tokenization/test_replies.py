@@ -7,6 +7,7 @@ import pytest
 from llmft.config.paths import prompt_config
 from llmft.data.records import Turn
 from llmft.data.tokenization.build import codec_for
+from llmft.data.tokenization.causal import CausalCodec
 from llmft.data.tokenization.replies import Call, Reply, ReplyReader
 from tests.support.chat_templates import PUBLISHED, call, tokenizer_of
 
@@ -19,6 +20,7 @@ def read(name, answer, *, tools=False):
     tokenizer = tokenizer_of(name)
     stops = tokenizer.convert_tokens_to_ids(PUBLISHED[name].stops.split())
     codec = codec_for("causal", tokenizer, prompt_config("chat"), None, "answer", stops=stops)[0]
+    assert isinstance(codec, CausalCodec)
     row = codec.encode(codec.template.render([Turn("user", "Time?")], (TOOL,) if tools else ()), answer)
     return ReplyReader(codec, tools).read(row.input_ids[row.prompt_length : -1])
 
