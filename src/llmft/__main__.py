@@ -62,7 +62,8 @@ def run(arguments: Sequence[str]) -> int:
 def run_command(arguments: Sequence[str]) -> int:
     """Run a command with Hydra; returns the exit code."""
     # help and completion need neither Hydra nor OmegaConf
-    from llmft.config.cli_args import check_command_line, check_flags, check_output, resumed_dir, split_flags
+    from llmft.config.cli_args import check_command_line, check_output, resumed_dir
+    from llmft.config.flags import check_flags, split_flags
     from llmft.config.override_text import quoted
     from llmft.data.sources.format_hint import options_for
 
@@ -71,12 +72,12 @@ def run_command(arguments: Sequence[str]) -> int:
     try:
         flags, others = split_flags(arguments)
         command, overrides = split_command(others)
+        check_flags(command, flags)
         rest = [*flags, *overrides]
         multirun = any(argument in ("-m", "--multirun") for argument in rest)
         if not multirun:
             rest = named_runs(command, rest)
         rest = [quoted(argument, multirun=multirun) for argument in rest]
-        check_flags(rest)
         given = {argument.partition("=")[0] for argument in flags}
         if "--hydra-help" not in given:
             check_command_line(command, rest, multirun=multirun, data_hint=options_for)
@@ -107,9 +108,11 @@ def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
         return "train", list(arguments)
     if first not in COMMANDS:
         known = ", ".join(COMMANDS)
-        raise UserError(
-            f"{first}: no such command.{did_you_mean(first, COMMANDS)} There are: {known}; options are key=value"
-        )
+        hint = did_you_mean(first, COMMANDS)
+        if not hint and len(arguments) > 1:  # lr 1e-3, optim.lr = 1e-3, optim.lr: 1e-3
+            value = next((text for text in arguments[1:] if text != "="), "").removeprefix("=")
+            hint = f" Options have no spaces: {first.rstrip(':')}={value}" if "=" not in value else ""
+        raise UserError(f"{first}: no such command.{hint} There are: {known}; options are key=value")
     return first, list(arguments[1:])
 
 

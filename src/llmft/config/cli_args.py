@@ -1,12 +1,12 @@
-"""Command-line arguments: flags anywhere on the line, and overrides checked with all faults in one message."""
+"""Command-line arguments: overrides checked with all faults in one message."""
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from llmft.config.compose import composition_faults, search_path
+from llmft.config.flags import parse_arguments
 from llmft.config.override_text import parse_fault, quoted
 from llmft.config.paths import conf_dir
 from llmft.config.target_allowlist import hydra_faults
@@ -16,40 +16,6 @@ from llmft.utils.text import did_you_mean, first_line
 
 # Packages that our own launchers and sweepers need.
 NEEDED = {"ray": ("ray",), "optuna": ("optuna",)}
-
-
-def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Flags (with their values, as ``--flag=value``) and the other arguments; Hydra takes flags before overrides only."""
-    from hydra._internal.utils import get_args_parser
-
-    actions = {name: action for action in get_args_parser()._actions for name in action.option_strings}
-    flags, others, waiting = [], [], deque(arguments)
-    while waiting:
-        argument = waiting.popleft()
-        action = actions.get(argument)
-        if action is None or action.nargs == 0:
-            (flags if argument.startswith("-") else others).append(argument)
-            continue
-        optional = action.nargs == "?"
-        has_value = waiting and not waiting[0].startswith("-") and not (optional and "=" in waiting[0])
-        value = waiting.popleft() if has_value else action.const if optional else None
-        flags.append(argument if value is None else f"{action.option_strings[0]}={value}")
-    return flags, others
-
-
-def check_flags(arguments: list[str]) -> None:
-    """Refuse Hydra's flags that would replace our configs or load a pickle, with ``--help`` too.
-
-    Raises:
-        UserError: One of them is given.
-    """
-    from hydra._internal.utils import get_args_parser
-
-    parsed = get_args_parser().parse_args(arguments)
-    if parsed.config_path or parsed.config_name:
-        raise UserError("--config-path and --config-name: the commands have their own; --config-dir=DIR adds yours")
-    if parsed.experimental_rerun:
-        raise UserError("--experimental-rerun: would load a pickle; resume=RUN continues a run")
 
 
 def check_command_line(
@@ -66,9 +32,7 @@ def check_command_line(
     Raises:
         UserError: All faults in one message.
     """
-    from hydra._internal.utils import get_args_parser
-
-    parsed = get_args_parser().parse_args(arguments)
+    parsed = parse_arguments(arguments)
     if faults := plugin_faults(parsed.overrides):
         raise UserError.from_faults("command line", faults)
     overrides = [o for o in parsed.overrides if not o.lstrip("+~").startswith("hydra")]

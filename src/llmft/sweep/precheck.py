@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.cli_args import swept_jobs
 from llmft.config.compose import search_path
+from llmft.config.flags import parse_arguments
 from llmft.config.paths import conf_dir
 from llmft.config.schema import TrainConfig
 from llmft.config.target_allowlist import allowed_targets
@@ -41,9 +42,7 @@ def check_sweep(command: str, arguments: Sequence[str]) -> None:
     Raises:
         UserError: All faults in one message.
     """
-    from hydra._internal.utils import get_args_parser
-
-    parsed = get_args_parser().parse_args(list(arguments))
+    parsed = parse_arguments(arguments)
     own = [override for override in parsed.overrides if not override.lstrip("+~").startswith("hydra")]
     hydra = [*search_path(parsed.config_dir), *(override for override in parsed.overrides if override not in own)]
     first = _composed(command, [*hydra, *swept_jobs(own)[0]])

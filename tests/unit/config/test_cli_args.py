@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmft.config.cli_args import split_flags
+from llmft.config.flags import split_flags
 from llmft.config.override_text import quoted
 
 
@@ -52,7 +52,7 @@ def test_a_swept_path_stays_a_list():
         ("answer --info run=x", ["--info=all"]),
         ("answer --info defaults run=x", ["--info=defaults"]),
         ("answer run=x --nonsense", ["--nonsense"]),
-        ("answer run=x --cfg", ["--cfg"]),
+        ("answer run=x -cjob", ["-cjob"]),
     ],
 )
 def test_flags_go_before_overrides_wherever_they_are_written(arguments, flags):

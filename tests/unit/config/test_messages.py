@@ -140,6 +140,27 @@ def test_a_wrong_key_beside_a_flag_that_only_prints(flags, capsys, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--lr 1e-3", "command line: 1 fault\n  - --lr=1e-3: options have no dashes; write optim.lr=1e-3"),
+        ("--learning-rate=1e-3 -m", "command line: 1 fault\n  - --learning-rate=1e-3: options have no dashes; write optim.lr=1e-3"),
+        ("--model tiny_gpt2", "command line: 1 fault\n  - --model=tiny_gpt2: options have no dashes; write model=tiny_gpt2"),
+        ("answer --run x --question a", "command line: 2 faults\n  - --run=x: options have no dashes; write run=x\n"),
+        ("seed=1 -x", "command line: 1 fault\n  - -x: no such flag; options have no dashes: key=value"),
+        ("seed=1 --cfg", "--cfg: needs one of job, hydra, all"),
+        ("--cfg seed=1", "--cfg: needs one of job, hydra, all"),
+        ("seed=1 --cfg jobs", "command line: argument --cfg/-c: invalid choice: 'jobs' (choose from"),
+        ("--config-dir", "--config-dir: needs a value"),
+        ("optim.lr = 1e-3", "optim.lr: no such command. Options have no spaces: optim.lr=1e-3 There are: train, "),
+        ("optim.lr: 1e-3", "optim.lr:: no such command. Options have no spaces: optim.lr=1e-3 There are: train, "),
+    ],
+)  # fmt: skip
+def test_flags_and_spaces_where_an_option_is_meant(line, message, capsys):
+    assert run(line.split()) == 2
+    assert capsys.readouterr().err.startswith(f"llmft: {message}")
+
+
 def test_a_key_of_another_command():
     (fault,) = composition_faults("preview", ["peft.r=4"])
     assert fault == "peft.r: no such key. Available: model, data, prompt, seed, format, preview, allow_targets"

@@ -8,7 +8,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from llmft.config.cli_args import check_command_line, check_flags
+from llmft.config.cli_args import check_command_line
+from llmft.config.flags import check_flags
 from llmft.config.redact import redact_config
 from llmft.config.schema import TrainConfig
 from llmft.config.target_allowlist import hydra_faults
@@ -137,7 +138,7 @@ def test_flags_that_go_around_are_refused_also_beside_cfg(flags, llmft):
     assert code == 2
     assert err.startswith("llmft: --")
     with pytest.raises(UserError):
-        check_flags(flags)
+        check_flags("train", flags)
 
 
 @pytest.mark.parametrize("path", ["a\0b", "x" * 5000])
