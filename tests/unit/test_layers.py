@@ -88,6 +88,7 @@ LAZY = {
     "config.help -> config.help.page": "pydantic",
     "config.help.index -> config.help.facts": "pydantic",
     "config.schema.trainer -> utils.device": "torch",
+    "config.target_allowlist -> config.schema.data": "pydantic",
     "data -> data.datamodule": "torch, Lightning; encoding workers import llmft.data",
     "data.sources.resolve -> data.sources.download": "http, ssl",
     "evaluation.judge.judge -> evaluation.judge.http_client": "aiohttp",

@@ -9,7 +9,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.redact import SECRET
-from llmft.config.schema.data import Data
 from llmft.config.tree import walk
 from llmft.utils.shell import argument
 from llmft.utils.text import did_you_mean, first_line
@@ -103,13 +102,20 @@ def target_faults(cfg: DictConfig, allow: Sequence[str], *, models: bool = True)
         if is_data and "config" not in parameters:
             yield f"{path}._target_={node['_target_']}: must take the data config as its argument `config` (CONTRIBUTING.md)"
             continue
-        known = {*parameters, *(Data.model_fields if is_data else ())}
+        known = {*parameters, *(_data_keys() if is_data else ())}
         for key in node if not any_keyword and path not in MODEL_KEYS else ():
             # unknown keys of our own data sets are faults of the schema
             if not (
                 str(key).startswith("_") or key in known or (is_data and str(node["_target_"]).startswith("llmft."))
             ):
                 yield f"{path}.{key}: {node['_target_']} has no such argument.{did_you_mean(str(key), parameters)}"
+
+
+def _data_keys() -> Iterator[str]:
+    """The keys of every data set, which its class need not name."""
+    from llmft.config.schema.data import Data  # pydantic, which --cfg does not need
+
+    yield from Data.model_fields
 
 
 def resolver_faults(cfg: DictConfig, allow: Sequence[str]) -> Iterator[str]:
