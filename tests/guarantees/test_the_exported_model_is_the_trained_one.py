@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import get_class
-from omegaconf import OmegaConf
 from peft import PeftModel
 from transformers import AutoTokenizer, GenerationConfig
 
@@ -14,6 +13,7 @@ from llmft.data.alpaca import Alpaca
 from llmft.data.sources import find, read
 from llmft.models.backbone.load import locate
 from llmft.models.backbone.open import TrainedBackbone
+from llmft.runs.open import open_run
 from tests.conftest import TINY
 
 RUN = ("data=alpaca", "data.path=sample", "data.limit=30", "trainer.max_steps=4", "optim.lr=5e-3", "scheduler=constant", "questions=0", "evaluate.rows=0", "report.write=false", "logger=none", "baseline=false",
@@ -28,7 +28,7 @@ def logits(model):
 
 
 def trained(folder):
-    cfg: Any = OmegaConf.load(folder / "config.yaml")
+    cfg: Any = open_run(str(folder))[1]
     backbone = TrainedBackbone(folder / "model", cfg)
     return cfg, backbone.family.auto_class, backbone.load()
 
@@ -76,7 +76,7 @@ def test_an_adapter_of_a_quantized_base_merges_into_full_precision(model, peft, 
 
 def test_an_untied_t5_head_survives_training_saving_and_loading(llmft, tmp_path, load_config):
     cfg = load_config("model=tiny_t5").model
-    auto_class = get_class(cfg._target_).auto_class
+    auto_class = get_class(cfg.target).auto_class
     place = locate(cfg)
     untied = auto_class.from_pretrained(place)
     # as FLAN-T5 comes: transformers 5 ties by its config, and keeps a head of its own that it finds in the file

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -166,8 +165,8 @@ def test_the_card_says_what_is_known(lora_run):
     record = {**run.record, "data": {**run.record["data"], "source": "/home/somebody/private/rows.jsonl"}}
     scores = {"rows": 20, "of": 20, "split": "test", "headline": "chrf went up",
               "scores": {"chrf": {"base": 10.0, "tuned": 20.0, "tuned_interval": [15.0, 25.0], "difference": 10.0, "difference_interval": [4.0, 16.0], "verdict": "better"}}}  # fmt: skip
-    run.config.model.name, run.config.model.path = "flan_t5_small", "google/flan-t5-small"
-    text = model_card.card(run.config, record, scores, "merged", "Checked.")
+    config = run.config.replaced({"model.name": "flan_t5_small", "model.path": "google/flan-t5-small"})
+    text = model_card.card(config, record, scores, "merged", "Checked.")
     for said in ('license: "apache-2.0"', 'base_model: "google/flan-t5-small"', "| source | rows.jsonl |", run.record["data"]["sha256"], "| rows kept | 24 |",
                  "| chrf | 10.00 | 20.00 (15.00 to 25.00) | +10.00 (+4.000 to +16.00) | better |", "| peft.r | 16 |", "Checked.", "Chrf went up."):  # fmt: skip
         assert said in text
@@ -295,8 +294,7 @@ def test_a_halt_in_python_is_an_exception_and_a_command_line_does_the_same(tmp_p
 
 def test_the_defaults_of_export_are_those_of_its_config(load_config):
     signature = inspect.signature(Run.export).parameters
-    cfg = OmegaConf.to_container(load_config(command="export"))
-    assert isinstance(cfg, dict)
+    cfg = load_config(command="export").node()
     assert {name: p.default for name, p in signature.items() if p.kind is p.KEYWORD_ONLY} == {
         name: cfg[name] for name in signature if name not in ("self", "to")
     }
