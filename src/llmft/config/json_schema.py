@@ -128,7 +128,8 @@ def _further_keys(
     known, anything = _arguments(targets)
     if anything:
         return {"additionalProperties": True, "properties": known | properties}
-    names = {"propertyNames": {"enum": sorted({*known, *properties, "defaults"})}}
+    # not `propertyNames`, whose message in an editor lists all of them
+    names = {"properties": {key: {} for key in [*properties, *known, "defaults"]}, "additionalProperties": False}
     shipped = {"if": {"properties": {"_target_": {"enum": targets}}}, "then": names}
     return {"additionalProperties": True, "properties": known | properties, **shipped}
 

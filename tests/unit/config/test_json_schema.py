@@ -146,6 +146,22 @@ def test_the_complete_schema_accepts_a_composed_config_and_misses_its_keys(comma
         assert not Draft7Validator(schema).is_valid(missing), key
 
 
+def test_the_command_writes_them(rendered, llmft, tmp_path, monkeypatch):
+    monkeypatch.setattr("llmft.commands.schema.schemas", lambda: rendered)
+    for _ in range(2):  # the second time they are replaced
+        code, out, _ = llmft("schema", "to=mine/.schema")
+        assert (code, out) == (0, f"{len(rendered)} JSON Schemas: mine/.schema\n")
+    folder = tmp_path / "mine" / ".schema"
+    found = {
+        file.relative_to(folder).with_suffix("").as_posix(): json.loads(file.read_text())
+        for file in folder.rglob("*.json")
+    }
+    assert found == rendered
+    code, _, err = llmft("schema")
+    assert code == 2
+    assert "pass to=FOLDER" in err
+
+
 def test_hover_text_and_default_of_a_key():
     key = SCHEMAS["data"]["properties"]["batching"]
     assert key["description"].startswith("Batches of examples")
