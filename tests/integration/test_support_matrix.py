@@ -45,6 +45,8 @@ SHORT = (
 QUANTIZED = {"QLoRA NF4", "QLoRA FP4", "LoRA on int8"}
 REFUSED = [s for s in settings() if refusals(s) and not s.export]
 TRAINED = [s for s in settings() if status(s) == "tested" and not s.export]
+PRODUCT = map(Setting, *zip(*product(FAMILY, METHOD, BATCHING, PRECISION, DEVICE, OPTIMIZER, ACTIVATIONS), strict=True))
+COMBINED = random.Random(0).sample([s for s in PRODUCT if status(s) == "tested"], 24)
 EXPORTED = [s for s in settings() if s.export and s.device not in GPU]
 # In the default run: every refusal, alone or with others.
 FAST_REFUSED = {str(refusals(s)): s for s in reversed(REFUSED)}.values()
@@ -172,7 +174,7 @@ def read(path: Path) -> Trained:
     return Trained(path, before, after, losses, tokens, counts["total"], counts["trainable"])
 
 
-@pytest.mark.parametrize("setting", slow(TRAINED, fast=FAST))
+@pytest.mark.parametrize("setting", slow(list(dict.fromkeys([*TRAINED, *COMBINED])), fast=FAST))
 def test_a_tested_setting_trains(setting, trained):
     run = trained(setting)
     assert len(run.losses) == 2
@@ -187,11 +189,14 @@ def test_a_tested_setting_trains(setting, trained):
     assert exact or abs(run.before - plain) > 1e-6 * plain
     if setting.activations == "recomputed":
         stored = trained(setting._replace(activations="stored"))
-        assert (*run.losses, run.after) == pytest.approx((*stored.losses, stored.after), rel=1e-5)
+        rounding = (
+            1e-5 if setting.precision == "32-true" else 1e-2
+        )  # another attention kernel, which autocast rounds otherwise
+        assert (*run.losses, run.after) == pytest.approx((*stored.losses, stored.after), rel=rounding)
     if setting.device in SEVERAL and setting.batching == "rows":
         one = trained(setting._replace(device="CPU"))  # 2 processes x 2 examples against 1 x 4
         assert run.tokens == one.tokens
-        rounding = 1e-4 if setting.precision == "32-true" else 1e-2
+        rounding = 1e-4 if setting.precision == "32-true" and setting.optimizer == "AdamW" else 1e-2
         assert (*run.losses, run.after) == pytest.approx((*one.losses, one.after), rel=rounding)
 
 
