@@ -130,13 +130,21 @@ def _digest(root: str, cls: type) -> str:
     return digest.hexdigest()
 
 
+def _sentencepieces(tokenizer: Any) -> list[Any]:
+    """The SentencePiece models of a tokenizer in Python (M2M100, Marian), which its vocabulary does not show."""
+    found = (getattr(tokenizer, name, None) for name in ("sp_model", "spm_source", "spm_target"))
+    return [model for model in found if model is not None]
+
+
 def codec_key(codec: Codec) -> dict[str, Any]:
     """Everything that a codec's ids depend on: tokenizer, template, trained parts, and the versions of the libraries."""
     tokenizer = codec.tokenizer
     whole = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
     return {
         "tokenizer": hashlib.sha256(str(whole).encode()).hexdigest(),
+        "pieces": [hashlib.sha256(model.serialized_model_proto()).hexdigest() for model in _sentencepieces(tokenizer)],
         "class": type(tokenizer).__name__,
+        "target": codec.target_frame,  # the target language of NLLB is in the labels alone
         "special": {name: str(value) for name, value in tokenizer.special_tokens_map.items()},
         "template": [codec.template.saved, codec.template.controls, codec.template.variables],
         "clock": clock_now(str(codec.template.saved)),

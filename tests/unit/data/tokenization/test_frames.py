@@ -1,9 +1,9 @@
 """Special tokens around sources and targets, and languages, with tokenizers of the transformers classes."""
 
 import pytest
-from omegaconf import OmegaConf
 
 from llmft.config.paths import prompt_config
+from llmft.data.preprocessing.cache import codec_key, key_of
 from llmft.data.records import Turn
 from llmft.data.tokenization.build import codec_for
 from llmft.data.tokenization.frames import source_frame, target_frame
@@ -23,6 +23,9 @@ FRAMES = {
     "mbart": ([], ["</s>", "en_XX"], None, "ro_RO"),
     "t5gemma": (["<bos>"], [], None, None),
 }
+
+
+LANGUAGES = {"nllb": "eng_Latn", "m2m100": "en", "mbart": "en_XX"}
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +93,16 @@ def test_a_multilingual_marian_gets_its_code_in_the_source(tokenizer):
     ids = codec.prompt_ids(codec.template.render((Turn("user", "Hello"),)))
     assert ids == made(">>fra<< Hello")["input_ids"]
     assert made.convert_ids_to_tokens(ids[0]) == ">>fra<<"
+
+
+@pytest.mark.parametrize(
+    ("name", "codes"), [("nllb", ("fra_Latn", "eng_Latn")), ("m2m100", ("fr", "de")), ("mbart", ("ro_RO", "de_DE"))]
+)
+def test_tokenized_rows_of_another_target_language_are_not_used(name, codes, tokenizer):
+    """The source is the same, and so are prompt and tokenizer."""
+    keys = []
+    for target in codes:
+        made = tokenizer(name, LANGUAGES[name], target)
+        codec, _ = codec_for("seq2seq", made, prompt_config("source"), None, "answer")
+        keys.append(key_of(codec=codec_key(codec)))
+    assert keys[0] != keys[1]
