@@ -33,9 +33,8 @@ def tokenizer(tmp_path_factory):
     def build(name, source="", target=""):
         made = SEQ2SEQ[name].tokenizer(tmp_path_factory.mktemp(name))
         codes = (source, target) if source or target else SEQ2SEQ[name].languages or (None, None)
-        set_languages(
-            made, OmegaConf.create({"source_language": codes[0] or None, "target_language": codes[1] or None})
-        )
+        given = {"source_language": codes[0] or None, "target_language": codes[1] or None}
+        set_languages(made, SimpleNamespace(select=given.get))  # pyright: ignore[reportArgumentType]
         return made
 
     return build
