@@ -1,5 +1,7 @@
 """Special tokens around sources and targets, and languages, with tokenizers of the transformers classes."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from llmft.config.paths import prompt_config
