@@ -49,17 +49,17 @@ def test_faults_of_the_architecture_are_found_without_weights(override, message,
         ),
     ],
 )
-def test_all_budgets_that_a_run_uses_come_in_one_message_with_the_way_out(overrides, message, load):
-    cfg = load("model=tiny_gpt2", *overrides.split())
+def test_all_budgets_that_a_run_uses_come_in_one_message_with_the_way_out(overrides, message, load_config):
+    cfg = load_config("model=tiny_gpt2", *overrides.split())
     (fault,) = architecture_faults(cfg)
     assert fault == message
     lower = message.partition("lower them: ")[2]
-    assert architecture_faults(load("model=tiny_gpt2", *overrides.split(), *lower.split())) == []
+    assert architecture_faults(load_config("model=tiny_gpt2", *overrides.split(), *lower.split())) == []
 
 
-def test_a_budget_of_answers_that_nobody_generates_is_not_checked(load):
+def test_a_budget_of_answers_that_nobody_generates_is_not_checked(load_config):
     nothing = ("questions=0", "evaluate.rows=0", "callbacks.samples.number=0")
-    assert architecture_faults(load("model=tiny_gpt2", "generation.max_new_tokens=9000", *nothing)) == []
+    assert architecture_faults(load_config("model=tiny_gpt2", "generation.max_new_tokens=9000", *nothing)) == []
 
 
 @pytest.mark.parametrize("model", ["tiny_t5", "tiny_gpt2", "tiny_llama", "gemma_2b_it", "flan_t5_xl", "gpt2_medium"])
