@@ -29,15 +29,18 @@ def matching_config(group: str, key: str, value: object) -> DictConfig:
     return OmegaConf.create({})
 
 
+@cache
 def group_files() -> dict[str, list[Path]]:
     """The files of each group (``model``, ``hydra/launcher``), templates such as ``_base`` first."""
     found: dict[str, list[Path]] = {}
-    for file in sorted(conf_dir().rglob("*.yaml")):
-        if file.parent != conf_dir():
-            found.setdefault(file.parent.relative_to(conf_dir()).as_posix(), []).append(file)
+    root = conf_dir()
+    for file in sorted(root.rglob("*.yaml")):
+        if file.parent != root:
+            found.setdefault(file.parent.relative_to(root).as_posix(), []).append(file)
     return found
 
 
+@cache
 def group_values(group: str) -> dict[str, Any]:
     """The value of each key of a group where all files that introduce it agree; ``_target_`` is a list, of all options."""
     values: dict[str, list[Any]] = {}
@@ -45,7 +48,7 @@ def group_values(group: str) -> dict[str, Any]:
     for file in group_files()[group]:
         option = _load(group, file.stem)
         inherited = {key for parent in _parents(_read(group, file.stem)) for key in _load(group, parent)}
-        for key in option.keys() - inherited:
+        for key in (key for key in option if key not in inherited):
             values.setdefault(key, []).append(option[key])
         targets.append(option.get("_target_"))
     agreed = {key: found[0] for key, found in values.items() if all(value == found[0] for value in found)}
@@ -66,6 +69,7 @@ def _load(group: str, option: str) -> dict[str, Any]:
     return plain
 
 
+@cache
 def _read(group: str, option: str) -> dict[str, Any]:
     plain: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{option}.yaml"))
     return plain
