@@ -16,6 +16,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from llmft.config.paths import conf_dir
+from llmft.config.schema import TrainConfig
+from llmft.config.typed import typed
 from llmft.estimate.memory import MetaModel
 from llmft.models.backbone.load import family_of
 
@@ -48,7 +50,7 @@ def memory(name: str, entry: dict[str, Any], method: str) -> float:
     """GiB on a GPU, without activations."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("train", overrides=[f"model={name}", *COMMON, *METHODS[method]])
+        cfg = typed(compose("train", overrides=[f"model={name}", *COMMON, *METHODS[method]]), TrainConfig).config
     config = getattr(transformers, entry["config_class"])(**entry["config"])
     outline = MetaModel(cfg, Outline(cfg.model, config))  # pyright: ignore[reportArgumentType]
     states = 8 * sum(p.numel() for p in outline.trained)  # AdamW: two of float32
