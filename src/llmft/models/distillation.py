@@ -69,7 +69,7 @@ def config_of(cfg: TrainConfig) -> Model:
     """The teacher's model config: the student's, overridden by what conf/model has for the teacher."""
     wanted = str(cfg.peft.distill_from)
     named = (conf_dir() / "model" / f"{wanted}.yaml").is_file() and not wanted.startswith("_")
-    own = option_keys("model", wanted) if named else {"name": wanted, "path": wanted}
+    own = option_keys("model", wanted) if named else {"name": "teacher", "path": wanted}  # a path is no valid name
     return cfg.model.replaced({**PATH_ONLY, **own, "dropout": None, "gradient_checkpointing": False})
 
 
