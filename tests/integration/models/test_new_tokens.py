@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from llmft.models.backbone.open import Backbone, TrainedBackbone
+from llmft.runs.open import open_run
 from tests.conftest import write_rows
 
 TOKENS = "model.new_tokens=['<note>','\n\n']"
@@ -36,7 +36,7 @@ def test_new_tokens_are_trained_saved_and_loaded(model, peft, llmft, tmp_path):
     rows(tmp_path)
     code, _, err = llmft(f"model={model}", f"peft={peft}", *RUN)
     assert code == 0, err
-    cfg: Any = OmegaConf.load(tmp_path / "run" / "config.yaml")
+    cfg: Any = open_run(str(tmp_path / "run"))[1]
     backbone = TrainedBackbone(tmp_path / "run" / "model", cfg)
     trained, tokenizer = backbone.load(), backbone.tokenizer
     before = Backbone(cfg.model).load()
@@ -69,13 +69,13 @@ def test_tokens_that_would_not_be_trained_are_refused(peft, load):
         check(load("model=tiny_t5", TOKENS, *peft.split()), TrainConfig)
 
 
-def test_embedding_rows_are_never_removed(load):
+def test_embedding_rows_are_never_removed(load_config):
     from llmft.models.backbone import new_tokens
 
-    cfg = load("model=tiny_gpt2").model
+    cfg = load_config("model=tiny_gpt2").model
     model = Backbone(cfg).load()
     model.resize_token_embeddings(300, mean_resizing=False)
-    cfg.new_tokens = ["<a>"]
+    cfg = cfg.replaced({"new_tokens": ["<a>"]})
     new_tokens.resize_embeddings(model, Backbone(cfg).tokenizer, cfg.new_tokens)
     assert len(model.get_input_embeddings().weight) == 300
     assert model.new_token_ids == [257]
