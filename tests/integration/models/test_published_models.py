@@ -31,10 +31,10 @@ def test_every_model_names_the_source_of_its_configuration():
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in PUBLISHED])
-def test_a_yaml_fits_its_model(name, load):
+def test_a_yaml_fits_its_model(name, load_config):
     import transformers
 
-    cfg, entry = load(f"model={name}"), PUBLISHED[name]
+    cfg, entry = load_config(f"model={name}"), PUBLISHED[name]
     config = getattr(transformers, entry["config_class"])(**entry["config"])
     auto_class = backbone.family_of(cfg.model).auto_class
     assert backbone.model_class(config, auto_class) is not None  # the family of the YAML has this architecture
