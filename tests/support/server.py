@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
-
 from llmft.commands.serve import listening, server_of
 from llmft.generation.generator import Generator
 from llmft.serving.app import build
 from llmft.serving.safety import Safety
-from tests.conftest import composed
+from tests.conftest import composed, typed_config
 from tests.integration.generation.test_generator import sharpened
 
 
@@ -26,7 +24,7 @@ class Served(NamedTuple):
 
 def generator(name: str, **settings: Any) -> Generator:
     """A tiny model whose logits are far apart."""
-    model, codec = sharpened(name, composed)
+    model, codec = sharpened(name, lambda *o: typed_config(composed(*o)))
     # tests ask it from their own thread too, and the server puts every module's mode back when it has answered
     return Generator(model.eval(), codec, {"max_new_tokens": 16, "batch_size": 8, "seed": 0, **settings})
 
@@ -42,7 +40,7 @@ def serving(
     **limits: Any,
 ) -> Iterator[Served]:
     """These models, under the limits of ``conf/serve.yaml`` but for those given."""
-    cfg = OmegaConf.merge(composed(command="serve").serve, limits)
+    cfg = typed_config(composed(command="serve"), "serve").serve.replaced(limits)
     sock = listening("127.0.0.1", 0)
     app = build(cfg, generators, system, safety or Safety(), key, hosts)
     server = server_of(app, 5)

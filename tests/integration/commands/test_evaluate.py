@@ -305,7 +305,7 @@ def test_objectives_are_checked(llmft):
 
 def test_off_is_off(load_config):
     cfg, nothing = load_config("model=tiny_gpt2"), cast(Any, None)
-    generator = Generator(*sharpened("tiny_gpt2", load_config), cfg.generation)
+    generator = Generator(*sharpened("tiny_gpt2", load_config), cfg.generation.node())
     assert GenerationMetrics(enabled=False, generator=generator, cfg=cfg, datamodule=nothing).rows is None
 
 

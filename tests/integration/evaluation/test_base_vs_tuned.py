@@ -12,13 +12,13 @@ CONTEXTS = [(Turn("user", question),) for question in ("Hi", "What is a llama?")
 
 
 @pytest.fixture
-def cfg(load, monkeypatch):
+def cfg(load_config, monkeypatch):
     class NoOverrides:
         class overrides:
             task: tuple[str, ...] = ()
 
     monkeypatch.setattr(HydraConfig, "get", lambda: NoOverrides)
-    return lambda *overrides: load(*overrides, command="answer")
+    return lambda *overrides: load_config(*overrides, command="answer")
 
 
 @pytest.mark.slow  # beside an adapter: tests/integration/commands/test_serve.py

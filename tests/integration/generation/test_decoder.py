@@ -22,9 +22,9 @@ def models():
     return {}
 
 
-def decoder(name, load, models, **settings):
+def decoder(name, load_config, models, **settings):
     if name not in models:
-        models[name] = sharpened(name, load)
+        models[name] = sharpened(name, load_config)
     model, codec = models[name]
     return Decoder(model, codec, {"max_new_tokens": 12, **settings})
 
@@ -71,8 +71,8 @@ def answer_all(made, sequences, max_batch=5):
 @pytest.mark.parametrize(
     ("name", "joins"), [("tiny_t5", False), ("tiny_gpt2", True), ("tiny_llama", True), ("tiny_gemma", False)]
 )
-def test_the_answers_are_those_of_generate(name, joins, settings, load, models):
-    made = decoder(name, load, models, **settings)
+def test_the_answers_are_those_of_generate(name, joins, settings, load_config, models):
+    made = decoder(name, load_config, models, **settings)
     assert made.can_join == (joins and not settings)
     wanted = plain(made)
     assert len({answer.text for answer in wanted}) > 1 or name == "tiny_gemma"
@@ -80,8 +80,8 @@ def test_the_answers_are_those_of_generate(name, joins, settings, load, models):
 
 
 @pytest.mark.parametrize("name", ["tiny_t5", "tiny_llama"])
-def test_a_sampled_answer_depends_on_its_seed_and_not_on_its_batch(name, load, models):
-    made = decoder(name, load, models)
+def test_a_sampled_answer_depends_on_its_seed_and_not_on_its_batch(name, load_config, models):
+    made = decoder(name, load_config, models)
 
     def sampled(max_batch):
         asked = streams(made)
@@ -92,8 +92,8 @@ def test_a_sampled_answer_depends_on_its_seed_and_not_on_its_batch(name, load, m
     assert sampled(1) == sampled(5) != plain(made)
 
 
-def test_greedy_and_sampled_sequences_share_a_batch(load, models):
-    made = decoder("tiny_gpt2", load, models)
+def test_greedy_and_sampled_sequences_share_a_batch(load_config, models):
+    made = decoder("tiny_gpt2", load_config, models)
     asked = streams(made)
     for stream in asked[::2]:
         stream.sampling = Sampling({"temperature": 4.0}, 1)
@@ -101,8 +101,8 @@ def test_greedy_and_sampled_sequences_share_a_batch(load, models):
 
 
 @pytest.mark.parametrize("name", ["tiny_t5", "tiny_gpt2"])
-def test_a_cancelled_sequence_leaves_the_batch_and_changes_no_other(name, load, models):
-    made = decoder(name, load, models, max_new_tokens=30)
+def test_a_cancelled_sequence_leaves_the_batch_and_changes_no_other(name, load_config, models):
+    made = decoder(name, load_config, models, max_new_tokens=30)
     asked = streams(made)[:4]
     said = []
 
@@ -117,8 +117,8 @@ def test_a_cancelled_sequence_leaves_the_batch_and_changes_no_other(name, load, 
     assert [stream.answer() for stream in asked[1:]] == plain(made)[1:4]
 
 
-def test_cancelled_streams_are_not_decoded(load, models, monkeypatch):
-    made = decoder("tiny_gpt2", load, models)
+def test_cancelled_streams_are_not_decoded(load_config, models, monkeypatch):
+    made = decoder("tiny_gpt2", load_config, models)
     asked = streams(made)
     for stream in asked:
         stream.cancelled = True
@@ -127,29 +127,29 @@ def test_cancelled_streams_are_not_decoded(load, models, monkeypatch):
     assert {stream.reason for stream in asked} == {"cancelled"}
 
 
-def test_settings_that_are_not_supported_are_refused(load, models):
+def test_settings_that_are_not_supported_are_refused(load_config, models):
     with pytest.raises(UserError, match="beam search does not sample"):
-        decoder("tiny_gpt2", load, models, num_beams=2, do_sample=True)
+        decoder("tiny_gpt2", load_config, models, num_beams=2, do_sample=True)
     model, codec = models["tiny_gpt2"]
     several = Generator(model, codec, {"samples": 3, "do_sample": True, "batch_size": 1, "seed": 0})
     with pytest.raises(UserError, match="samples=3: chat and serve sample one answer"):
         several.stream_decoder()
 
 
-def test_settings_that_count_positions_keep_a_sequence_in_its_batch(load, models):
-    made = decoder("tiny_gpt2", load, models, min_new_tokens=12)
+def test_settings_that_count_positions_keep_a_sequence_in_its_batch(load_config, models):
+    made = decoder("tiny_gpt2", load_config, models, min_new_tokens=12)
     assert not made.can_join
     assert answer_all(made, streams(made)) == plain(made)
 
 
-def test_speculative_decoding_takes_every_token(load, models):
-    made = decoder("tiny_gpt2", load, models, prompt_lookup_num_tokens=3, max_new_tokens=40)
-    wanted = plain(decoder("tiny_gpt2", load, models, max_new_tokens=40))[:3]
+def test_speculative_decoding_takes_every_token(load_config, models):
+    made = decoder("tiny_gpt2", load_config, models, prompt_lookup_num_tokens=3, max_new_tokens=40)
+    wanted = plain(decoder("tiny_gpt2", load_config, models, max_new_tokens=40))[:3]
     assert answer_all(made, streams(made)[:3], max_batch=1) == wanted
 
 
-def test_the_models_modes_are_restored(load, models):
-    made = decoder("tiny_gpt2", load, models)
+def test_the_models_modes_are_restored(load_config, models):
+    made = decoder("tiny_gpt2", load_config, models)
     made.model.train()
     made.run(streams(made)[:1])
     assert made.model.training

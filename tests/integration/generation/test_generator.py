@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from llmft.config.paths import prompt_config
 from llmft.data.records import Turn
@@ -31,9 +30,7 @@ def sharpened(name, load_config):
 @pytest.mark.parametrize("name", TINY)
 def test_batched_answers_equal_single_ones(name, settings, load_config):
     model, codec = sharpened(name, load_config)
-    generation = OmegaConf.to_container(
-        load_config(f"generation={settings}", "generation.max_new_tokens=12").generation, resolve=True
-    )
+    generation = load_config(f"generation={settings}", "generation.max_new_tokens=12").generation.node()
     five: Any = {**generation, "batch_size": 5}  # pyright: ignore[reportGeneralTypeIssues]
     together = Generator(model, codec, five).answers(CONTEXTS)
     assert len({answer.text for answer in together}) > 1

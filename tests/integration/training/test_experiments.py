@@ -100,15 +100,13 @@ def test_these_are_the_experiments():
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name.endswith("8bit") else []) for name in TRAINABLE]
 )
 def test_an_experiment_trains_what_was_published(name, load):
-    from omegaconf import OmegaConf
 
-    cfg = experiment(name, load)
-    check(cfg, TrainConfig)
+    cfg = check(experiment(name, load), TrainConfig)
     published = SETTINGS.get(name, {})
-    assert {key: OmegaConf.select(cfg, key) for key in published} == published
+    assert {key: cfg.select(key) for key in published} == published
     numbers = dict(ARCHITECTURES[cfg.model.name])
     config = AutoConfig.for_model(numbers.pop("model_type"), **numbers)
-    auto_class = get_class(cfg.model._target_).auto_class
+    auto_class = get_class(cfg.model.target).auto_class
     with torch.device("meta"):
         model = auto_class.from_config(config)
         own_head = OWN_HEAD.get(cfg.model.name, 0)

@@ -27,7 +27,7 @@ class Section(BaseModel):
         """The value of a dotted key below this section; None if an option does not have it."""
         found: Any = self
         for part in key.split("."):
-            found = found.get(part) if isinstance(found, dict) else getattr(found, part, None)
+            found = found.get(part) if isinstance(found, dict) else getattr(found, part.strip("_"), None)
         return found
 
     def replaced(self, values: Mapping[str, Any]) -> Self:
