@@ -7,10 +7,9 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from llmft.data.datamodule import InstructionDataModule
+from llmft.data.datamodule import InstructionDataModule, open_data
 from llmft.data.eval_rows import first_rows
 from llmft.data.preprocessing import encode, read_examples
 from llmft.data.preprocessing.arrow_store import ArrowTable
@@ -30,7 +29,7 @@ def fresh(module, load_config, tmp_path):
 
     def make(*overrides: str) -> InstructionDataModule:
         options = ("model=tiny_gpt2", f"data.cache={tmp_path / 'cache'}", "data.batch_size=2", *overrides)
-        data = instantiate(load_config("data.path=rows.jsonl", *options).data)()
+        data = open_data(load_config("data.path=rows.jsonl", *options).data)
         data.codec = codec
         return data
 
@@ -66,7 +65,7 @@ def trainer(folder: Any, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
 
 
 def test_nothing_is_read_before_it_is_needed(load_config):
-    data = instantiate(load_config("data=alpaca", "data.path=missing.jsonl").data)()
+    data = open_data(load_config("data=alpaca", "data.path=missing.jsonl").data)
     assert isinstance(data, InstructionDataModule)
     assert issubclass(InstructionDataModule, pl.LightningDataModule)
     with pytest.raises(UserError, match=r"data.path=missing.jsonl: no such file"):

@@ -4,10 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx2 as httpx
 import pytest
-from hydra.utils import instantiate
 
 from llmft.chat.history import Conversation
-from tests.conftest import DATA
+from llmft.data.datamodule import open_data
+from tests.conftest import DATA, typed_config
 from tests.support.server import composed, generator, serving
 
 MAX_PROMPT_TOKENS = 700  # a byte is a token here
@@ -15,7 +15,7 @@ MAX_PROMPT_TOKENS = 700  # a byte is a token here
 
 def contexts(name, rows):
     """The first prompts of a data set as messages; the input of a question is part of its message."""
-    data = instantiate(composed(f"data={name}", "data.path=sample").data)()
+    data = open_data(typed_config(composed(f"data={name}", "data.path=sample")).data)
     data.read()
     return [[turn.message() for turn in example.context] for example in data.examples][:rows]
 
