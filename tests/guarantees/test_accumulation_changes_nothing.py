@@ -5,7 +5,7 @@ import csv
 import pytest
 import torch
 
-from llmft.config.paths import prompt_config
+from llmft.config.groups import prompt_config
 from llmft.data.batching.collate import training_batch
 from llmft.data.records import Turn
 from llmft.data.tokenization.codec import IGNORED

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmft.config.paths import prompt_config
+from llmft.config.groups import prompt_config
 from llmft.data.preprocessing.truncation import Truncation
 from llmft.data.records import Example, Turn
 from llmft.data.tokenization.build import codec_for

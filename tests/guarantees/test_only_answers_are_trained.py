@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from llmft.config.paths import prompt_config
+from llmft.config.groups import prompt_config
 from llmft.data.preprocessing.truncation import Truncation
 from llmft.data.psychology import Psychology
 from llmft.data.records import Example, Turn

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llmft.config.paths import prompt_config
+from llmft.config.groups import prompt_config
 from llmft.data.records import Turn
 from llmft.data.tokenization.build import codec_for
 from llmft.models.backbone.open import Backbone

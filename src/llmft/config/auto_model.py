@@ -18,7 +18,7 @@ TARGETS = {"causal": "llmft.models.causal.CausalForward", "seq2seq": "llmft.mode
 LANGUAGES = ("source_language", "target_language")
 
 
-def resolve_model(cfg: Any) -> None:
+def resolve_model(cfg: DictConfig) -> None:
     """Replace ``model.family=auto`` by the family of the model, in place.
 
     Of a Hub id, ``config.json`` is downloaded (to the cache of huggingface_hub, where loading finds it again).

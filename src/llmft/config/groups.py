@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.paths import conf_dir
+from llmft.config.schema.model import Prompt
 
 
 def group_config(group: str, option: str) -> DictConfig:
@@ -80,3 +81,8 @@ def _parents(cfg: dict[str, Any]) -> list[str]:
     return [
         entry for entry in cfg.get("defaults", []) if isinstance(entry, str) and entry != "_self_" and "@" not in entry
     ]
+
+
+def prompt_config(name: str) -> Prompt:
+    """A shipped option of the prompt group."""
+    return Prompt.model_validate(OmegaConf.to_container(group_config("prompt", name)))

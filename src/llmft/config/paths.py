@@ -1,7 +1,6 @@
 """Locate conf/ and read shipped config files."""
 
 from pathlib import Path
-from typing import Any
 
 
 def conf_dir() -> Path:
@@ -14,12 +13,3 @@ def parse_size(size: str) -> int:
     """Parse a size such as ``4GB``, ``500MB`` or ``20KB`` to bytes (powers of 1000)."""
     number, unit = size[:-2], size[-2:].upper()
     return int(float(number) * 1000 ** ("KB", "MB", "GB", "TB").index(unit) * 1000)
-
-
-def prompt_config(name: str) -> Any:
-    """Load a shipped config of the prompt group."""
-    from omegaconf import OmegaConf  # start-up time: help and completion need conf_dir alone
-
-    found: Any = OmegaConf.merge(*(OmegaConf.load(conf_dir() / "prompt" / f"{file}.yaml") for file in ("_base", name)))
-    found.pop("defaults")
-    return found

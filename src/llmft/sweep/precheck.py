@@ -25,7 +25,7 @@ class Job(NamedTuple):
 
     command: str
     overrides: Sequence[str]
-    cfg: Any
+    cfg: DictConfig
 
 
 def check_sweep(command: str, arguments: Sequence[str]) -> None:
@@ -103,7 +103,7 @@ def _architecture_faults(job: Job) -> list[str]:
     return _faults_of(lambda: check(cfg, TrainConfig, architecture=architecture_faults, allow=allow))
 
 
-def _without_hydra(cfg: Any) -> DictConfig:
+def _without_hydra(cfg: DictConfig) -> DictConfig:
     nodes = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(nodes, dict)
     return OmegaConf.create({str(key): node for key, node in nodes.items() if key != "hydra"})

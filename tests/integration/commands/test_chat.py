@@ -14,7 +14,7 @@ from llmft.chat import input, session
 from llmft.chat.history import Conversation
 from llmft.chat.slash_commands import changes
 from llmft.commands import chat
-from llmft.config.paths import prompt_config
+from llmft.config.groups import prompt_config
 from llmft.data.records import Turn
 from llmft.data.tokenization.build import codec_for
 from llmft.generation.generator import Generator

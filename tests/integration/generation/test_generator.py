@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from llmft.config.paths import prompt_config
+from llmft.config.groups import prompt_config
 from llmft.data.records import Turn
 from llmft.generation.generator import Generator
 from llmft.models.backbone.open import Backbone

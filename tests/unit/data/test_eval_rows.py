@@ -1,6 +1,6 @@
 """The reference of an evaluation is what a perfect answer decodes to."""
 
-from llmft.config.paths import prompt_config
+from llmft.config.groups import prompt_config
 from llmft.data.eval_rows import EvalRows
 from llmft.data.preprocessing.truncation import Truncation
 from llmft.data.records import Example, Turn

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmft.config.paths import prompt_config
+from llmft.config.groups import prompt_config
 from llmft.data.records import Turn
 from llmft.data.tokenization.build import codec_for
 from llmft.generation.stream import Stream

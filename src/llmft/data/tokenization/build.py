@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from llmft.config.paths import prompt_config
+from llmft.config.groups import prompt_config
+from llmft.config.schema.model import Prompt
 from llmft.data.tokenization.causal import CausalCodec
 from llmft.data.tokenization.codec import Codec, Seq2SeqCodec
 from llmft.data.tokenization.frames import source_frame
@@ -17,7 +16,7 @@ from llmft.utils.errors import UserError
 def codec_for(
     family: str,
     tokenizer: Any,
-    prompt: Any,
+    prompt: Prompt,
     data_prompt: str | None,
     train_on: str,
     train_on_turns: str = "last",
@@ -29,8 +28,7 @@ def codec_for(
     Args:
         family: ``seq2seq`` or ``causal``.
         tokenizer: A Hugging Face tokenizer.
-        prompt: The config of the prompt group: ``name``, ``template`` (None for the tokenizer's own), ``template_name``,
-            ``template_kwargs`` and ``date``.
+        prompt: The config of the prompt group.
         data_prompt: The prompt that belongs to the data set, or None.
         train_on: ``answer`` or ``all``.
         train_on_turns: ``last`` or ``all``.
@@ -41,10 +39,7 @@ def codec_for(
         UserError: ``prompt=chat`` and the tokenizer has no chat template, the template cannot be trained with, or
             ``train_on=all`` with a seq2seq model.
     """
-    settings: dict[str, Any] = {key: getattr(prompt, key, None) for key in ("template_name", "template_kwargs", "date")}
-    kwargs: Any = settings["template_kwargs"] or {}
-    kwargs = OmegaConf.to_container(kwargs, resolve=True) if OmegaConf.is_config(kwargs) else kwargs
-    own, with_tools = named_templates(tokenizer.chat_template, settings["template_name"])
+    own, with_tools = named_templates(tokenizer.chat_template, prompt.template_name)
     name, source = chosen_prompt(
         prompt.name, prompt.template, data_prompt, own, family, translates=_translates(tokenizer)
     )
@@ -61,7 +56,7 @@ def codec_for(
     variables = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
 
     def made(text: str, other: PromptTemplate | None = None, *, needs_tools: bool = False) -> PromptTemplate:
-        text = with_settings(text, kwargs, settings["date"])
+        text = with_settings(text, prompt.template_kwargs, prompt.date)
         return PromptTemplate(text, _controls(tokenizer, text), variables, other, reasoning, ending, needs_tools)
 
     template = made(source, made(with_tools, needs_tools=True) if with_tools else None)
@@ -131,5 +126,5 @@ def chosen_prompt(
     if name == "auto":
         text = "source" if translates else {"seq2seq": "t5", "causal": "alpaca"}[family]
         name = of_data or ("chat" if of_tokenizer else text)
-        template = prompt_config(name)["template"]
+        template = prompt_config(name).template
     return name, of_tokenizer if name == "chat" else template

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llmft.config.paths import prompt_config
+from llmft.config.groups import prompt_config
 from llmft.config.schema import judge as schema
 from llmft.data.records import Turn
 from llmft.evaluation.judge.requests import Request

@@ -80,6 +80,7 @@ class Backbone:
     @cached_property
     def _codec(self) -> tuple[Codec, str]:
         data = self._data
+        assert self._prompt is not None
         policy = (data.train_on, data.train_on_turns, data.reasoning) if data else ("answer", "last", "template")
         return codec_for(
             self.model.family,

@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from llmft.config.paths import prompt_config
+from llmft.config.groups import prompt_config
 from llmft.data.records import Turn
 from llmft.data.tokenization.build import codec_for
 from llmft.data.tokenization.causal import CausalCodec

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from llmft.config.paths import prompt_config
+from llmft.config.groups import prompt_config
 from llmft.data.preprocessing.cache import codec_key, key_of
 from llmft.data.records import Turn
 from llmft.data.tokenization.build import codec_for

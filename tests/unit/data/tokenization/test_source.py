@@ -5,7 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from llmft.config.paths import prompt_config
+from llmft.config.groups import prompt_config
 from llmft.data.preprocessing.cache import codec_key
 from llmft.data.records import Turn
 from llmft.data.tokenization.build import codec_for
@@ -22,8 +22,7 @@ PLAIN = "{% for m in messages %}{{ m.role + ' ' + m.content + eos_token }}{% end
 def codec(template, tokenizer, reasoning="template", **settings):
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = template
-    prompt = prompt_config("chat")
-    prompt.update(settings)
+    prompt = prompt_config("chat").replaced(settings)
     return codec_for("causal", tokenizer, prompt, None, "answer", "last", reasoning)[0]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmft.config.paths import prompt_config
+from llmft.config.groups import prompt_config
 from llmft.data.records import Turn
 from llmft.data.tokenization.build import chosen_prompt, codec_for
 from llmft.data.tokenization.template import PromptTemplate
@@ -70,7 +70,7 @@ def test_text_for_t5_gets_its_own_frame_once(t5_tokenizer):
 def test_auto_takes_the_data_sets_prompt_then_the_chat_template_then_a_plain_one(of_data, of_tokenizer, family, name):
     chosen, source = chosen_prompt("auto", None, of_data, of_tokenizer, family)
     assert chosen == name
-    assert source == ("chat!" if name == "chat" else prompt_config(name)["template"])
+    assert source == ("chat!" if name == "chat" else prompt_config(name).template)
 
 
 def test_a_named_prompt_beats_everything():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmft.config.paths import prompt_config
+from llmft.config.groups import prompt_config
 from llmft.data.records import Turn
 from llmft.data.tokenization.build import codec_for
 from llmft.data.tokenization.template import PromptTemplate
