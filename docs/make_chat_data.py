@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT))
 from tests.support.chat_shapes import CASES, INTRODUCTION, Case  # noqa: E402
 from tests.support.chat_templates import tokenizer_of  # noqa: E402
 
-from llmft.config.paths import prompt_config  # noqa: E402
+from llmft.config.groups import prompt_config  # noqa: E402
 from llmft.data.preprocessing.truncation import Truncation  # noqa: E402
 from llmft.data.row_fields import chat_example  # noqa: E402
 from llmft.data.tokenization.build import codec_for  # noqa: E402
