@@ -230,10 +230,10 @@ def encoded(load_config: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def module(load: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def module(load_config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Encoded data of a config, of ``rows.jsonl`` in ``tmp_path``: ``data = module("model=tiny_t5")``."""
     monkeypatch.chdir(tmp_path)
-    return lambda *overrides: _encoded(load("data.path=rows.jsonl", "prompt=plain", *overrides))[0]
+    return lambda *overrides: _encoded(load_config("data.path=rows.jsonl", "prompt=plain", *overrides))[0]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 
 from llmft.data.records import Turn
 from llmft.generation.load import load_generator
-from tests.conftest import composed, read_json_lines, write_rows
+from tests.conftest import composed, read_json_lines, typed_config, write_rows
 from tests.support.server import serving
 
 pytestmark = pytest.mark.guarantees
@@ -34,7 +34,9 @@ def test_one_seed_one_answer(model, llmft, monkeypatch, tmp_path):
     assert batched[1] == alone
 
     # what evaluation and the samples in training call: prompts in another order, one at a time, and twice
-    generator, _ = load_generator(composed(f"model={model}", *SETTINGS, "generation.seed=7", command="answer"))
+    generator, _ = load_generator(
+        typed_config(composed(f"model={model}", *SETTINGS, "generation.seed=7", command="answer"), "answer")
+    )
     ids = [
         generator.codec.prompt_ids(generator.codec.template.render(context))
         for context in contexts(QUESTION, *OTHERS, QUESTION)
