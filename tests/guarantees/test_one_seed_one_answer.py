@@ -2,9 +2,11 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import httpx2 as httpx
 import pytest
+from hydra.core.hydra_config import HydraConfig
 
 from llmft.data.records import Turn
 from llmft.generation.load import load_generator
@@ -34,6 +36,7 @@ def test_one_seed_one_answer(model, llmft, monkeypatch, tmp_path):
     assert batched[1] == alone
 
     # what evaluation and the samples in training call: prompts in another order, one at a time, and twice
+    monkeypatch.setattr(HydraConfig, "get", lambda: SimpleNamespace(overrides=SimpleNamespace(task=())))
     generator, _ = load_generator(
         typed_config(composed(f"model={model}", *SETTINGS, "generation.seed=7", command="answer"), "answer")
     )

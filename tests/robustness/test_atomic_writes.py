@@ -49,7 +49,7 @@ class Drawn(Figure):
 
 
 def model(folder, version):
-    codec = SimpleNamespace(tokenizer=Saved("tokenizer.json", version), template=SimpleNamespace(source="template"))
+    codec = SimpleNamespace(tokenizer=Saved("tokenizer.json", version), template=SimpleNamespace(saved="template"))
     generator: Any = SimpleNamespace(
         model=Saved("model.safetensors", version), codec=codec, config=lambda: Saved("generation_config.json", version)
     )

@@ -300,5 +300,5 @@ def test_rules_about_pairs_are_not_asked_of_what_is_no_config(load):
     cfg = load("model=tiny_gpt2")
     OmegaConf.set_struct(cfg, False)
     cfg.callbacks.x = [{"a": 1}]
-    with pytest.raises(UserError, match=r"callbacks\.x: must be null or a mapping with _target_"):
+    with pytest.raises(UserError, match=r"callbacks\.x=\[\{'a': 1\}\]: must be null or a mapping with _target_"):
         check(cfg, TrainConfig)

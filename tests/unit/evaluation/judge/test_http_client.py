@@ -388,5 +388,4 @@ def test_a_key_is_needed_elsewhere_than_here(load_config, monkeypatch):
         UserError, match=r"the environment variable OPENAI_API_KEY holds no key for https://api.openai.com/v1"
     ):
         HttpJudge(cfg)
-    cfg.url = "http://localhost:8000/v1"
-    HttpJudge(cfg)
+    HttpJudge(cfg.replaced({"url": "http://localhost:8000/v1"}))
