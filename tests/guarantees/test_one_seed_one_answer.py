@@ -36,10 +36,10 @@ def test_one_seed_one_answer(model, llmft, monkeypatch, tmp_path):
     assert batched[1] == alone
 
     # what evaluation and the samples in training call: prompts in another order, one at a time, and twice
-    monkeypatch.setattr(HydraConfig, "get", lambda: SimpleNamespace(overrides=SimpleNamespace(task=())))
-    generator, _ = load_generator(
-        typed_config(composed(f"model={model}", *SETTINGS, "generation.seed=7", command="answer"), "answer")
-    )
+    with monkeypatch.context() as patch:
+        patch.setattr(HydraConfig, "get", lambda: SimpleNamespace(overrides=SimpleNamespace(task=())))
+        cfg = typed_config(composed(f"model={model}", *SETTINGS, "generation.seed=7", command="answer"), "answer")
+        generator, _ = load_generator(cfg)
     ids = [
         generator.codec.prompt_ids(generator.codec.template.render(context))
         for context in contexts(QUESTION, *OTHERS, QUESTION)
