@@ -123,3 +123,40 @@ def test_a_wrong_option_of_ones_own(llmft, tmp_path):
     code, _, err = llmft("--config-dir=nowhere")
     assert code == 2
     assert "--config-dir=nowhere: no such folder" in err
+
+
+def test_a_data_set_from_outside_takes_its_own_keys(llmft, tmp_path, monkeypatch):
+    own = (
+        PACKAGE
+        + """
+
+class Short(Mine):
+    def __init__(self, config, *, most):
+        super().__init__(config)
+        self.to_example = lambda row: Example((Turn("user", text_of(row, "q")),), text_of(row, "a")[:most])
+
+
+class Old(Mine):
+    def __init__(self, *, most, **rest):
+        super().__init__(**rest)
+"""
+    )
+    (tmp_path / "ownkeys.py").write_text(own)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"q": f"Q{n}", "a": f"A{n}"}) + "\n" for n in range(20)))
+    monkeypatch.syspath_prepend(tmp_path)
+    line = (
+        "preview",
+        "model=tiny_gpt2",
+        "data=academic",
+        "data.fields=[q,a]",
+        "data.path=rows.jsonl",
+        "data.name=short",
+    )
+    line += ("allow_targets=[ownkeys]", "data.questions=[]", "format=json", "preview.rows=1")
+    code, out, err = llmft(*line, "data._target_=ownkeys.Short", "+data.most=1")
+    assert code == 0, err
+    assert json.loads(out.splitlines()[0])["answer"] == "A"
+    code, _, err = llmft(*line, "data._target_=ownkeys.Short", "+data.mots=1")
+    assert (code, "data.mots: ownkeys.Short has no such argument. Did you mean most?" in err) == (2, True), err
+    code, _, err = llmft(*line, "data._target_=ownkeys.Old", "+data.most=1")
+    assert (code, "data._target_=ownkeys.Old: must take the data config as its argument `config`" in err) == (2, True)
