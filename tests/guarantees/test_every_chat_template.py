@@ -19,7 +19,7 @@ from llmft.data.records import Example, Turn
 from llmft.data.tokenization.build import codec_for
 from llmft.data.tokenization.codec import IGNORED
 from llmft.utils.errors import UserError
-from tests.support.chat_templates import PUBLISHED, TEMPLATES, source_of, tokenizer_of
+from tests.support.chat_templates import FOLDER, PUBLISHED, TEMPLATES, source_of, tokenizer_of
 
 CALL = {"id": "callabc12", "type": "function", "function": {"name": "get_time", "arguments": {"city": "Oslo"}}}
 RESULT = {"role": "tool", "name": "get_time", "tool_call_id": "callabc12", "content": "12:00"}
@@ -332,3 +332,25 @@ def test_runs_that_were_trained_on_spelled_out_tokens_are_not_resumed():
     build._check_frame({"data": {"rows": 1}}, codec("qwen2_5"))
     with pytest.raises(UserError, match="further steps would train other ids"):
         build._check_frame({"data": {"rows": 1}}, codec("qwen3"))
+
+
+# Templates whose rendered conversation does not begin with the generation prompt, or whose variant for training renders otherwise.
+NOT_COMPARED = {"deepseek_r1_distill", "deepseekv3", "llama3", "nemotron_3_5_lightning", "nemotron_3_nano"}
+NOT_COMPARED |= {"nemotron_3_super", "nemotron_3_ultra", "qwen3_5_nothink", "qwen3_5_think", "qwen3_6", "qwen3_8"}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in TEMPLATES if (FOLDER / f"{name}_training.jinja").exists() and name not in NOT_COMPARED]
+)
+def test_labels_are_the_spans_that_the_template_for_training_marks(name):
+    """``{% generation %}`` of trl's own variants, which we do not read, marks the same tokens up to the stop token."""
+    messages = [{"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "5"}]
+    marks = (FOLDER / f"{name}_training.jinja").read_text(encoding="utf-8")
+    options: Any = {"chat_template": marks, "return_dict": True, "return_assistant_tokens_mask": True}
+    made: Any = tokenizer_of(name).apply_chat_template(messages, **options)
+    ((ids, labels),) = encoded(codec(name), messages)
+    assert made["input_ids"][: len(ids)] == ids
+    prompt = tokenizer_of(name).apply_chat_template(messages[:1], add_generation_prompt=True, return_dict=False)
+    # what the generation prompt holds is not trained, though some variants mark the header
+    marked = [place for place, mark in enumerate(made["assistant_masks"][: len(ids)]) if mark and place >= len(prompt)]
+    assert marked == [place for place, label in enumerate(labels) if label != IGNORED]
