@@ -179,7 +179,7 @@ class Preprocessor:
             return None
         counts.leave_out(_left_out(self.codec.template, example))
         if self.codec.names_control(example):
-            counts.count_controls(example, self.codec.template.controls)
+            counts.count_controls(self.codec.template.typed_texts(example), self.codec.template.controls)
         if not (fitted.trimmed or row.cut):
             return row, {**row_columns(example, row), "prompt_tokens": fitted.prompt_tokens}
         counts.over["prompt"] += bool(fitted.trimmed)

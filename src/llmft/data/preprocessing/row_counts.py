@@ -4,13 +4,12 @@ import json
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from llmft.data.preprocessing.truncation import Truncation
-from llmft.data.records import Example
 from llmft.data.tokenization.codec import EncodedExample
 from llmft.utils.text import json_line
 
@@ -127,9 +126,9 @@ class RowCounts:
         if (folder / "rejected.jsonl").exists():
             self.files.append(folder / "rejected.jsonl")
 
-    def count_controls(self, example: Example, controls: Sequence[str]) -> None:
-        """Count the control tokens in the text of a kept row (they are encoded as text)."""
-        text = "\0".join(example.texts())
+    def count_controls(self, texts: Iterable[str], controls: Sequence[str]) -> None:
+        """Count the control tokens in the texts of a kept row (they are encoded as text)."""
+        text = "\0".join(texts)
         found = {token: text.count(token) for token in controls if token in text}
         self.control_tokens.update(found)
         self.control_rows += bool(found)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from llmft.data.records import Turn, shown
+from llmft.data.records import Example, Turn, shown
 from llmft.data.tokenization.layout import Layout
 from llmft.data.tokenization.pieces import Pieces
 from llmft.data.tokenization.source import clock_formats, clock_is_stopped
@@ -181,6 +181,12 @@ class PromptTemplate:
             return turn
         turn = self.traits.parsed(turn)
         return replace(turn, reasoning=None) if turn.reasoning and self.reasoning == "drop" else turn
+
+    def typed_texts(self, example: Example) -> Iterator[str]:
+        """The texts of an example that stay text: without the tags of its reasoning, which are parsed."""
+        for turn in (*example.context, example.reply):
+            yield from self.prepared(turn).texts()
+        yield from example.tools
 
     def _kept_reasoning(self, turn: Turn) -> tuple[str, str, str] | None:
         """Open tag, reasoning and close tag for an answer whose reasoning the template would leave out."""

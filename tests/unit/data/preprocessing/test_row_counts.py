@@ -17,7 +17,7 @@ def causal(prompt, answer, labels=None, **flags):
 def account(*rows, examples=(), controls=()):
     found = RowCounts("f", None, {"prompt": 9, "answer": 7})
     for example in examples:
-        found.count_controls(example, controls)
+        found.count_controls(example.texts(), controls)
     found.count(rows, BOS, (STOP,))
     return found
 

@@ -3,10 +3,11 @@
 import pytest
 
 from llmft.config.groups import prompt_config
-from llmft.data.records import Turn
+from llmft.data.records import Example, Turn
 from llmft.data.tokenization.build import chosen_prompt, codec_for
 from llmft.data.tokenization.template import PromptTemplate
 from llmft.utils.errors import UserError
+from tests.support.chat_templates import tokenizer_of
 
 USER, SYSTEM, INPUT = Turn("user", "Name a fruit."), Turn("system", "Be brief."), Turn("user", "Sort.", "3 1 2")
 TALK = (Turn("user", "Hi"), Turn("assistant", "Hello"), Turn("user", "Bye"))
@@ -125,3 +126,12 @@ def test_a_template_that_fails_is_a_users_error():
 def test_frame_of_an_answer(name, frame, gpt2_tokenizer):
     codec, _ = codec_for("causal", gpt2_tokenizer, prompt_config(name), None, "answer")
     assert codec.template.frame == frame
+
+
+def test_the_tags_of_reasoning_are_no_typed_text_and_others_are():
+    """The row counts name the control tokens that stay text; the tags at the head of an answer are parsed."""
+    codec, _ = codec_for("causal", tokenizer_of("qwen3"), prompt_config("chat"), None, "answer")
+    question = Turn("user", "What does <|im_end|> do?")
+    example = Example((question,), "<think>\nIt ends a turn.\n</think>\n\nIt is </think>-like.")
+    texts = [text for text in codec.template.typed_texts(example) if text]
+    assert texts == ["What does <|im_end|> do?", "It is </think>-like.", "It ends a turn."]
