@@ -1,6 +1,5 @@
 """JSON Schemas for editors: the files of conf/ are valid, and wrong types, wrong choices and misspelt keys are not."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,10 @@ from omegaconf import OmegaConf
 from llmft.config.json_schema import schemas
 from llmft.config.paths import conf_dir
 from llmft.config.schema import COMMANDS
-from tests.conftest import ROOT
+from tests.support.docs_scripts import docs_script
 
 SCHEMAS = {file.stem: json.loads(file.read_text()) for file in (conf_dir() / ".schema").glob("*.json")}
 FILES = sorted(conf_dir().rglob("*.yaml"))
-
-
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("make_schemas", ROOT / "docs" / "make_schemas.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def schema_of(file: Path) -> Path:
@@ -59,7 +49,7 @@ def test_the_schemas_are_valid_themselves(rendered):
 
 
 def test_the_schemas_are_up_to_date(rendered):
-    made = script()
+    made = docs_script("make_schemas")
     assert {name: schema for name, schema in rendered.items() if "/" not in name} == SCHEMAS, (
         "run: python docs/make_schemas.py"
     )
@@ -67,13 +57,13 @@ def test_the_schemas_are_up_to_date(rendered):
 
 
 def test_the_comments_of_conf_are_the_sentences_of_the_schema():
-    made = script()
+    made = docs_script("make_schemas")
     for file, name in made.files():
         assert made.with_comments(file.read_text(), file, SCHEMAS[name]) == file.read_text()
 
 
 def test_comments_that_differ_are_replaced_and_reasons_for_a_value_stay(tmp_path, monkeypatch):
-    made = script()
+    made = docs_script("make_schemas")
     monkeypatch.setattr(made, "CONF", tmp_path)
     (tmp_path / "peft").mkdir()
     base, option = tmp_path / "peft" / "_base.yaml", tmp_path / "peft" / "mine.yaml"

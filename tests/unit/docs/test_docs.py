@@ -1,6 +1,5 @@
 """Every command in the README and docs/: composed and checked here; really run, with tiny models in place of large ones, when slow."""
 
-import importlib.util
 import io
 import json
 import re
@@ -20,6 +19,7 @@ from llmft.config.paths import conf_dir
 from llmft.config.schema import COMMANDS
 from llmft.config.validate import check
 from tests.conftest import ROOT, write_rows
+from tests.support.docs_scripts import docs_script
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -96,17 +96,8 @@ def test_blocks_hold_nothing_else_that_looks_like_a_command_and_links_lead_somew
         assert f"\n{target}:" in (ROOT / "Makefile").read_text()
 
 
-def reference() -> Any:
-    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs" / "make_reference.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_reference_is_up_to_date():
-    made = reference()
+    made = docs_script("make_reference")
     assert made.PAGE.read_text(encoding="utf-8") == made.page(ROOT / "conf"), "run: python docs/make_reference.py"
 
 
@@ -121,7 +112,9 @@ def test_the_reference_has_every_key_of_a_group(group: str):
             for key in (leaves(child, f"{path}{name}.") if isinstance(child, dict) and child else [f"{path}{name}"])
         ]
 
-    rows = {row[1]: row[2] for row in REFERENCE_ROW.finditer(reference().PAGE.read_text(encoding="utf-8"))}
+    rows = {
+        row[1]: row[2] for row in REFERENCE_ROW.finditer(docs_script("make_reference").PAGE.read_text(encoding="utf-8"))
+    }
     for file in (conf_dir() / group).glob("*.yaml"):
         prefix = "" if "@package _global_" in file.read_text(encoding="utf-8") else f"{group}."
         parsed: Any = OmegaConf.to_container(OmegaConf.load(file))

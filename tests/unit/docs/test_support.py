@@ -1,10 +1,8 @@
 """docs/support.md is made from its tables, and names nothing that is not there."""
 
 import ast
-import importlib.util
 import shlex
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -12,22 +10,14 @@ from llmft.config.cli_args import swept_jobs
 from llmft.config.schema import COMMANDS
 from llmft.config.validate import check
 from tests.conftest import ROOT
+from tests.support.docs_scripts import docs_script
 from tests.support.support_goals import GOALS
 from tests.support.support_matrix import FAMILY, REFUSALS, TABLES, Setting, settings, status
 from tests.unit.docs.test_docs import parts
 
 
-def maker() -> Any:
-    spec = importlib.util.spec_from_file_location("make_support", ROOT / "docs" / "make_support.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_page_is_up_to_date():
-    made = maker()
+    made = docs_script("make_support")
     assert made.PAGE.read_text(encoding="utf-8") == made.page(), "run: python docs/make_support.py"
 
 
@@ -43,7 +33,7 @@ def test_every_refusal_is_in_a_table():
 
 
 def test_a_cell_shows_the_families_where_they_differ():
-    made = maker()
+    made = docs_script("make_support")
     packed = made.cell([Setting(family, batching="packed", device="FSDP on CPUs") for family in FAMILY])
     assert packed == "T5, BART: refused [4](#refusals)<br>causal: tested"
     assert made.cell([Setting(family) for family in FAMILY]) == "tested"
