@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from llmft.config.auto_values import Choice, resolve_auto
 from llmft.config.schema import TrainConfig
 from llmft.config.schema.evaluation import Report
-from llmft.config.validate import check, section_of
+from llmft.config.validate import check, check_section
 from llmft.data.preprocessing.cache import remove_stale
 from llmft.estimate import oom_report
 from llmft.export.license import base_model_license
@@ -169,5 +169,5 @@ def _tidy_finished(cfg: DictConfig) -> float | None:
     log.info("resume=%s: has finished, nothing to do; trainer.max_epochs=N trains for longer", cfg.resume)
     tidy(folder)
     remove_stale()
-    write_if_outdated(folder, section_of(cfg, Report, "report"))
+    write_if_outdated(folder, check_section(cfg.report, Report, "report"))
     return read_record(folder)["objective"]

@@ -17,8 +17,7 @@ def group_config(group: str, option: str) -> DictConfig:
 
 def option_keys(group: str, option: str) -> dict[str, Any]:
     """The keys in the file of an option, without those of its defaults list."""
-    keys: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{option}.yaml"))
-    return {key: value for key, value in keys.items() if key != "defaults"}
+    return {key: value for key, value in _read(group, option).items() if key != "defaults"}
 
 
 def matching_config(group: str, key: str, value: object) -> DictConfig:
@@ -63,9 +62,8 @@ def command_config(command: str) -> dict[str, Any]:
 
 @cache
 def _load(group: str, option: str) -> dict[str, Any]:
-    cfg = _read(group, option)
-    parents = [_load(group, parent) for parent in _parents(cfg)]
-    merged = OmegaConf.merge(*parents, {key: value for key, value in cfg.items() if key != "defaults"})
+    parents = [_load(group, parent) for parent in _parents(_read(group, option))]
+    merged = OmegaConf.merge(*parents, option_keys(group, option))
     plain: Any = OmegaConf.to_container(merged)
     return plain
 

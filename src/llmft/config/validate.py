@@ -89,17 +89,8 @@ def check(
     return found.config
 
 
-def section_of(cfg: DictConfig, schema: type[S], name: str) -> S:
-    """The typed form of one section of a composed config.
-
-    Raises:
-        UserError: All errors in one message.
-    """
-    return check_section(cfg[name], schema, name)
-
-
 def check_section(values: Mapping[str, Any], schema: type[S], name: str) -> S:
-    """Check the keys of one section that were not composed by Hydra.
+    """Check one section by itself.
 
     Args:
         values: Plain data, or a node of a composed config.

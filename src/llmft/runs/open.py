@@ -8,8 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llmft.config.groups import group_config, matching_config
-from llmft.config.paths import conf_dir
+from llmft.config.groups import command_config, group_config, matching_config
 from llmft.config.schema import TrainConfig
 from llmft.config.stored import stored_config
 from llmft.config.validate import check
@@ -70,13 +69,14 @@ def completed(cfg: DictConfig) -> DictConfig:
     for callback in (cfg.get("callbacks") or {}).values():
         if isinstance(callback, DictConfig):
             _add_missing(callback, _callback_config(str(callback.get("_target_"))))
-    # runs of versions without this key computed everything as transformers does
-    _add_missing(cfg, {"performance": "plain", **_read("train.yaml"), "callbacks": {}, "logger": {}})
+    # runs of versions without `performance` computed everything as transformers does; their `evaluate` and `report` are
+    # completed at any depth
+    _add_missing(cfg, {**command_config("train"), "performance": "plain", "callbacks": {}, "logger": {}})
     return cfg
 
 
 def _defaults(cfg: DictConfig) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    """The sections of a training config with the keys that they have in ``conf/``, except ``data`` and ``callbacks``."""
+    """The groups of a training config with the keys that they have in ``conf/``, except ``data`` and ``callbacks``."""
     yield "model", group_config("model", f"_{cfg.model.family}")
     yield "peft", matching_config("peft", "method", cfg.peft.get("method"))
     yield "generation", group_config("generation", "_base")
@@ -84,19 +84,12 @@ def _defaults(cfg: DictConfig) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     yield "judge", matching_config("judge", "kind", OmegaConf.select(cfg, "judge.kind") or "none")
     for group in ("optim", "scheduler"):
         yield group, matching_config(group, "_target_", OmegaConf.select(cfg, f"{group}._target_"))
-    for section in ("evaluate", "report"):
-        yield section, _read(f"_{section}.yaml")[section]
 
 
 def _callback_config(target: str) -> Mapping[Any, Any]:
     """The keys of a callback in ``conf/callbacks``; empty for a callback from outside."""
-    files = (_read(f"callbacks/{file.name}") for file in conf_dir().glob("callbacks/*.yaml") if file.stem != "default")
-    return next((node for keys in files for node in keys.values() if node["_target_"] == target), {})
-
-
-def _read(name: str) -> dict[str, Any]:
-    keys: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / name))
-    return {key: value for key, value in keys.items() if key not in ("defaults", "hydra")}
+    nodes: Any = OmegaConf.to_container(group_config("callbacks", "default"))
+    return next((node for node in nodes.values() if node["_target_"] == target), {})
 
 
 def _add_missing(node: DictConfig, defaults: Mapping[Any, Any]) -> None:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from llmft.config.override_text import quoted
 from llmft.config.schema.evaluation import Report
-from llmft.config.validate import check_early, section_of
+from llmft.config.validate import check_early, check_section
 from llmft.data.early import check_data
 from llmft.runs.directory import tidy
 from llmft.sweep.results import finished_value, previous_status
@@ -103,7 +103,7 @@ def swept(cfg: DictConfig) -> Any:
         if past.why.startswith("was finished") and cfg.get("report"):
             from llmft.report.html import write_if_outdated  # matplotlib
 
-            write_if_outdated(folder, section_of(cfg, Report, "report"))
+            write_if_outdated(folder, check_section(cfg.report, Report, "report"))
         _record(folder, past.code, kept=True)
         return past.value
     if past.why and not past.resume:

@@ -3,7 +3,9 @@
 import pytest
 from omegaconf import OmegaConf
 
+from llmft.config.auto_values import auto_choices
 from llmft.runs.open import completed
+from tests.conftest import typed_config
 
 
 def test_a_run_of_an_older_version_gets_the_keys_that_have_come_since(load):
@@ -26,3 +28,18 @@ def test_a_run_from_before_a_data_set_described_itself_gets_the_values_of_its_ow
             node.pop(key)
     older.data.name = cfg.data.name = "mine"  # a set is recognized by its class
     assert completed(older) == cfg
+
+
+def test_a_run_from_before_the_fast_kernels_keeps_the_computation_of_transformers(load):
+    cfg = load("model=smollm2_135m", "output_dir=run")
+    OmegaConf.set_struct(cfg, False)
+    cfg.pop("performance")
+    cfg.evaluate.pop("seeds")
+    cfg.pop("report")
+    found = completed(cfg)
+    assert found.performance == "plain"
+    assert found.evaluate.seeds is None
+    assert found.report == load().report
+    assert {choice.key: choice.value for choice in auto_choices(typed_config(found))} == {
+        "model.dtype": "float32", "model.attention": "sdpa", "model.padding": "kept", "optim.fused": False
+    }  # fmt: skip

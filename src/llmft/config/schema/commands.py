@@ -15,7 +15,7 @@ from llmft.config.schema.rules import Faults, rule
 from llmft.config.schema.section import Section
 from llmft.config.schema.serving import Chat, Safety, Serve
 from llmft.config.schema.trainer import Optim, Scheduler, Trainer
-from llmft.config.schema.types import Count, FromZero, HubName, Must, NotNegative, Positive, Seed, Size, Text
+from llmft.config.schema.types import Count, Files, FromZero, HubName, Must, NotNegative, Positive, Seed, Size, Text
 
 TextOrJson = Literal["text", "json"]
 RUN = "A run directory, or latest (the newest in outputs/); its own model, prompt and generation settings are used."
@@ -63,9 +63,7 @@ class RestoreKeys(Section):
 class OtherData(Section):
     """Other data for ``evaluate``."""
 
-    path: Annotated[
-        Text | Annotated[list[Text], Field(min_length=1)] | None, Must("a string, a list of files, or null")
-    ] = Field(description="Other data of the same format, all of it test data; null is the run's own.")
+    path: Files = Field(description="Other data of the same format, all of it test data; null is the run's own.")
     limit: Count | None = Field(description="The first N good rows of data.path.")
 
 

@@ -8,7 +8,19 @@ from llmft.config.schema.model import Model
 from llmft.config.schema.rules import Faults, rule
 from llmft.config.schema.section import Section, TargetSection
 from llmft.config.schema.trainer import Trainer
-from llmft.config.schema.types import Count, Digest, Fraction, FromZero, Must, Name, Names, NotNegative, Seed, Text
+from llmft.config.schema.types import (
+    Count,
+    Digest,
+    Files,
+    Fraction,
+    FromZero,
+    Must,
+    Name,
+    Names,
+    NotNegative,
+    Seed,
+    Text,
+)
 
 
 class Split(Section):
@@ -37,9 +49,7 @@ class Data(TargetSection):
     model_config = ConfigDict(extra="forbid")
 
     name: Name = Field(description="Name of the data set; part of the run directory's name.")
-    path: Annotated[
-        Text | Annotated[list[Text], Field(min_length=1)] | None, Must("a string, a list of files, or null")
-    ] = Field(
+    path: Files = Field(
         description="A file, folder, pattern or list of files; a Hub id; an https URL; or sample (the shipped rows)."
     )
     sha256: Digest | None = Field(description="SHA-256 that the file must have; required for a URL.")

@@ -47,6 +47,7 @@ HUB_NAME = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
 
 Text = Annotated[str, Field(pattern=r"^[^\x00]+$"), Must("a string")]
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$"), Must("a date such as 2026-11-29")]
+Files = Annotated[Text | Annotated[list[Text], Field(min_length=1)] | None, Must("a string, a list of files, or null")]
 Count = Annotated[int, Field(ge=1), Must("a whole number of at least 1")]
 FromZero = Annotated[int, Field(ge=0), Must("a whole number of at least 0")]
 CountOrOff = Annotated[
