@@ -35,7 +35,8 @@ class NanGuard(pl.Callback):
         explode_factor: Halt if the loss stays above this factor times the larger of the first loss and the loss of a uniform
             guess (log of the vocabulary size).
         explode_steps: Consecutive optimizer steps above that limit before it halts.
-        idle_steps: Halt if a trainable weight is unchanged after this many steps with a learning rate above 0.
+        idle_steps: Halt if a trainable weight is unchanged after this many steps with a learning rate above 0, although the
+            updates were large enough to change it.
         history: Optimizer steps in the report.
         monitor: The objective; halt if it is not finite after a validation.
         run: The run directory; the post-mortem goes to its ``halt`` folder.
@@ -91,6 +92,7 @@ class NanGuard(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Check the weights after the last step, which no further loss depends on."""
         self._check_weights(trainer, pl_module)
+        self.idle.report_unchanged()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Reset the validation batches."""
