@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmft.config.schema import TrainConfig
+from llmft.models.backbone import transformers4
 from llmft.models.backbone.open import TrainedBackbone
 
 # Files that the export rewrites; all others in model/ (tokenizer, chat template, generation config) are copied.
@@ -29,23 +30,9 @@ def write_merged(model: Any, source: Path, folder: Path, shard_size: str) -> Non
     from transformers import GenerationConfig
 
     merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
-    if _is_tied(merged):
-        merged.config.tie_word_embeddings = True
     merged.generation_config = GenerationConfig.from_pretrained(source)
-    merged.save_pretrained(folder, max_shard_size=shard_size)
+    transformers4.save_model(merged, folder, max_shard_size=shard_size)
     _copy_rest(source, folder)
-
-
-def _is_tied(model: Any) -> bool:
-    """Whether the head shares its weight with an embedding.
-
-    With the decoder's in T5Gemma: peft compares the head with that of the encoder when it merges, and sets
-    ``tie_word_embeddings`` to False, so that the reloaded model has a random head.
-    """
-    from torch.nn import Embedding
-
-    head = model.get_output_embeddings()
-    return any(part.weight is head.weight for part in model.modules() if isinstance(part, Embedding))
 
 
 def write_adapter(source: Path, folder: Path, base: str | None, revision: str | None) -> None:
@@ -68,3 +55,4 @@ def _copy_rest(source: Path, folder: Path) -> None:
     for file in source.iterdir():
         if file.is_file() and file.name not in REWRITTEN_FILES and file.suffix != ".safetensors":
             shutil.copy(file, folder)
+    transformers4.rewrite_tokenizer_config(folder)

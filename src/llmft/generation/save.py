@@ -4,6 +4,7 @@ from pathlib import Path
 
 from llmft.config.schema import TrainConfig
 from llmft.generation.generator import Generator
+from llmft.models.backbone import transformers4
 from llmft.models.peft import trainable
 from llmft.utils.files import atomic_folder
 
@@ -24,11 +25,14 @@ def _write(folder: Path, generator: Generator, cfg: TrainConfig) -> None:
     settings = generator.config()
     kept, model.generation_config = model.generation_config, settings
     try:
-        # "auto" may add the full embedding to an adapter, and contacts the hub; trained rows are saved in any case
-        model.save_pretrained(folder, **({} if full else {"save_embedding_layers": False}))
+        if full:
+            transformers4.save_model(model, folder)
+        else:  # "auto" may add the full embedding to an adapter, and contacts the hub; trained rows are saved in any case
+            model.save_pretrained(folder, save_embedding_layers=False)
     finally:
         model.generation_config = kept
     settings.save_pretrained(folder)
     template, tokenizer.chat_template = tokenizer.chat_template, generator.codec.template.saved
     tokenizer.save_pretrained(folder)
     tokenizer.chat_template = template
+    transformers4.rewrite_tokenizer_config(folder)
