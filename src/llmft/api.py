@@ -96,27 +96,45 @@ class Run:
         self,
         to: str | PathLike[str] | None = None,
         *,
-        form: str = "merged",
+        form: str | Sequence[str] = "merged",
+        name: str | None = None,
+        dtype: str = "auto",
+        quantize: str | None = None,
         shard_size: str = "4GB",
-        tolerance: float = 1e-3,
+        tolerance: float | None = None,
+        max_loss_increase: float = 0.05,
+        keep: bool = False,
+        require_check: bool = False,
+        download: bool = False,
+        gguf_archive: str | None = None,
         zip: bool = False,
         hub: str | None = None,
         private: bool = True,
     ) -> "Exported":
-        """Export the model and verify the export; the arguments are the keys of ``conf/export.yaml``.
+        """Export the model, and hold each form against the trained model in its runtime.
+
+        The arguments are the keys of ``conf/export.yaml``.
 
         Returns:
-            The path, and the largest absolute difference of a logit to the trained model.
+            For each form its passport and path.
 
         Raises:
-            UserError: It cannot be written there, or the reloaded model differs from the trained one.
+            UserError: It cannot be written there, or the exported model differs from the trained one in its runtime.
         """
         from llmft.export.export import export
 
         keys = {
-            "form": form,
+            "form": form if isinstance(form, str) else list(form),
+            "name": name,
+            "dtype": dtype,
+            "quantize": quantize,
             "shard_size": shard_size,
             "tolerance": tolerance,
+            "max_loss_increase": max_loss_increase,
+            "keep": keep,
+            "require_check": require_check,
+            "download": download,
+            "gguf_archive": gguf_archive,
             "zip": zip,
             "hub": hub,
             "private": private,

@@ -116,8 +116,8 @@ FAULTS = [
     # 10 export
     Fault("the trained prompt is not saved", "generation/save.py", "generator.codec.template.saved", "tokenizer.chat_template", EXPORT),
     Fault("generation settings are not saved", "generation/save.py", "    settings.save_pretrained(folder)\n", "", EXPORT),
-    Fault("the base is exported for the adapter", "export/weights.py", "model.merge_and_unload()", "model.unload()", SAME),
-    Fault("what is exported is not compared", "export/export.py", "if not difference <= settings.tolerance:", "if False:", f"{SHIP} -k not_kept"),
+    Fault("the base is exported for the adapter", "export/forms/merged.py", "model.merge_and_unload()", "model.unload()", SAME),
+    Fault("what is exported is not compared", "export/passport.py", "any(check.passed is False for check in checks)", "False", f"{SHIP} -k not_kept"),
     Fault("the run's system prompt is not used", "commands/answer.py", "with_system(config.system or system)", "with_system(config.system)", f"{SAME} -k psychology"),
     Fault("random numbers follow the place in a batch", "generation/generator.py", "[decoder.stream(prompt, seed=self.seed, sample=sample) for prompt in prompts]",
           "[decoder.stream(p, seed=self.seed + n, sample=sample) for n, p in enumerate(prompts)]", f"{HERE}/test_one_seed_one_answer.py -k t5"),

@@ -1,10 +1,11 @@
-"""``export``: write a run's model for transformers and peft, verified."""
+"""``export``: write a run's model for other tools, proven in their runtimes."""
 
 from omegaconf import DictConfig
 
 from llmft.config.schema import ExportConfig
 from llmft.config.validate import check
-from llmft.export.export import export
+from llmft.export import passport_file
+from llmft.export.export import Exported, FailedExportError, export
 from llmft.runs.open import open_run
 from llmft.utils.console import Console
 from llmft.utils.errors import UserError
@@ -19,10 +20,16 @@ def main(cfg: DictConfig) -> None:
     if config.run is None:
         raise UserError("export: pass run=RUN")
     folder, trained = open_run(config.run)
-    done = export(folder, trained, config.to, config)
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    console.print(
-        f"verified: the largest difference of a logit is {done.difference:.3g} (tolerance {config.tolerance:g})"
-    )
-    for target in filter(None, (done.path, done.url)):
-        console.print(f"{config.form}: {target}")
+    try:
+        _show(export(folder, trained, config.to, config))
+    except FailedExportError as error:
+        _show(error.done)
+        raise
+
+
+def _show(done: Exported) -> None:
+    console = Console(highlight=False, markup=False, emoji=False)
+    for one in done.forms:
+        passport_file.show(one.passport, console)
+        for target in filter(None, (one.path, one.url)):
+            console.print(f"{one.passport.form}: {target}", soft_wrap=True)

@@ -1,38 +1,79 @@
-"""Export a run to a verified folder (weights, tokenizer, chat template, generation config, card), a zip, or the Hub."""
+"""Export a run: every form is written, opened in its runtime, held against the trained model, and kept if it passes."""
 
 import gc
-import logging
+import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from llmft.config.schema import ExportConfig, TrainConfig
-from llmft.export import checksums, hub, model_card, verify, weights
+from llmft.export import checksums, hub, model_card, passport, passport_file, record
+from llmft.export.forms import adapter, dtype, merged
+from llmft.export.forms.source import Source
+from llmft.export.passport import Judged, Passport
+from llmft.export.reference import Reference, collect
 from llmft.export.zip import pack
-from llmft.generation.questions import sample_questions
 from llmft.models.backbone.open import TrainedBackbone
 from llmft.models.peft import trainable
+from llmft.runtimes.open import open_runtime
+from llmft.runtimes.runtime import Form, NotInstalledError
 from llmft.utils import device as devices
 from llmft.utils.errors import UserError
 from llmft.utils.files import atomic_folder, new_folder
 
-log = logging.getLogger(__name__)
+FULL_PRECISION = {"model.dtype": "float32", "model.gradient_checkpointing": False}
+
+
+class ExportedForm(NamedTuple):
+    """One form of an export.
+
+    Attributes:
+        passport: What was found in its runtime.
+        path: Folder or archive; None if it is only on the Hub, or was not kept.
+        url: URL of the commit on the Hub, if pushed.
+    """
+
+    passport: Passport
+    path: Path | None
+    url: str | None = None
 
 
 class Exported(NamedTuple):
     """Result of an export.
 
     Attributes:
-        path: Folder or archive; None if it is only on the Hub.
-        difference: Largest absolute difference of a logit to the trained model.
-        url: URL of the commit on the Hub, if pushed.
+        forms: One for each form, in the order of ``form``.
     """
 
-    path: Path | None
-    difference: float
-    url: str | None = None
+    forms: tuple[ExportedForm, ...]
+
+    @property
+    def path(self) -> Path | None:
+        """Folder or archive of the first form."""
+        return self.forms[0].path
+
+    @property
+    def url(self) -> str | None:
+        """URL of the commit on the Hub."""
+        return self.forms[0].url
+
+    @property
+    def difference(self) -> float | None:
+        """Largest absolute difference of a logit to the trained model, of the first form."""
+        return self.forms[0].passport.difference
+
+
+class FailedExportError(UserError):
+    """A form failed its passport, or could not be checked and ``require_check`` is set.
+
+    Args:
+        message: What failed, and what was kept.
+        done: All forms, with their passports.
+    """
+
+    def __init__(self, message: str, done: Exported) -> None:
+        super().__init__(message)
+        self.done = done
 
 
 def export(run: Path, cfg: TrainConfig, to: str | None, settings: ExportConfig) -> Exported:
@@ -41,83 +82,159 @@ def export(run: Path, cfg: TrainConfig, to: str | None, settings: ExportConfig) 
     Args:
         run: The run directory.
         cfg: The run's config.
-        to: A folder that does not exist yet (with ``zip``: the archive, ``.zip`` is appended if missing).
-        settings: ``form`` (``adapter`` or ``merged``), ``shard_size``, ``tolerance``, ``zip``, ``hub`` and ``private``.
+        to: A folder that does not exist yet (with ``zip``: the archive, ``.zip`` is appended if missing). Several forms
+            become subfolders of it.
+        settings: The keys of ``conf/export.yaml``.
 
     Raises:
-        UserError: There is no adapter to export, the target exists, the Hub refuses, or the logits of the exported model
-            differ from the trained model's; nothing is kept then.
+        FailedExportError: A form is not the trained model in its runtime; it is not kept.
+        UserError: There is no adapter to export, the target exists, the Hub refuses, or a form cannot be written.
     """
-    if settings.form == "adapter" and not trainable.is_adapter(cfg.peft):
+    forms = settings.forms()
+    if "adapter" in forms and not trainable.is_adapter(cfg.peft):
         raise UserError("form=adapter: this run has no adapter (only LoRA runs have one); use form=merged")
     if to is None and settings.hub is None:
         raise UserError("export: pass to=FOLDER, hub=owner/name or both")
     if settings.hub:
         hub.check_access(settings.hub)
-    with _target(to, zipped=settings.zip) as (folder, final):
-        difference = _write(run, cfg, folder, settings)
-        for file in folder.iterdir():
-            file.chmod(0o644)  # safetensors creates files that only their owner can read
-        checksums.write(folder)
-        if settings.zip and final:
-            pack(folder, final)
-        url = hub.push(folder, settings.hub, private=settings.private) if settings.hub else None
-    return Exported(final, difference, url)
-
-
-@contextmanager
-def _target(to: str | None, *, zipped: bool) -> Iterator[tuple[Path, Path | None]]:
-    """Yield the folder to write into, and the final path (None if the export is only pushed to the Hub)."""
-    if to is not None and not zipped:
-        final = new_folder("to", to)
-        with atomic_folder(final, new=True) as folder:
-            yield folder, final
-        return
-    final = None
-    if to is not None:
-        final = new_folder("to", to.removesuffix(".zip") + ".zip")
-        if final.is_dir():
-            raise UserError(f"to={to}: {final.name} is a folder")
+    final = _final(to, settings)
     # next to the target, on the same disk; in the system's temporary folder if the export is only pushed
     with tempfile.TemporaryDirectory(prefix=".export-", dir=final.parent if final else None) as scratch:
-        yield Path(scratch), final
+        exporter = _Exporter(run, cfg, settings, Path(scratch))
+        done = Exported(tuple(exporter.export(form, final) for form in forms))
+    record.add(run, done.forms, to or settings.hub)
+    _raise_failed(done, settings)
+    return done
 
 
-def _write(run: Path, cfg: TrainConfig, folder: Path, settings: ExportConfig) -> float:
-    source, device = run / "model", devices.default_device()
-    backbone = weights.load_full_precision(source, cfg)
-    to = folder if settings.form == "merged" else None
-    references = _reference_logits(backbone, cfg, device, to, settings.shard_size)
-    base = None
-    if settings.form == "adapter":
-        weights.write_adapter(source, folder, model_card.hub_id(cfg), cfg.model.revision)
-        base = backbone.path
-    auto_class = backbone.family.auto_class
-    difference = verify.largest_difference(folder, base, cfg.model.revision, auto_class, device, references)
-    if not difference <= settings.tolerance:  # not `>`: NaN must be refused too
-        raise UserError(
-            f"export: a logit of the reloaded model differs by {difference:.3g}, more than tolerance="
-            f"{settings.tolerance:g}; nothing was kept"
+def _final(to: str | None, settings: ExportConfig) -> Path | None:
+    if to is None:
+        return None
+    if not settings.zip:
+        return new_folder("to", to)
+    final = new_folder("to", to.removesuffix(".zip") + ".zip")
+    if final.is_dir():
+        raise UserError(f"to={to}: {final.name} is a folder")
+    return final
+
+
+class _Exporter:
+    """Writes, checks and publishes the forms of one run; the trained model is loaded once and freed before.
+
+    Args:
+        run: The run directory.
+        cfg: Its config.
+        settings: The keys of ``conf/export.yaml``.
+        scratch: An empty folder on the disk of the target.
+    """
+
+    def __init__(self, run: Path, cfg: TrainConfig, settings: ExportConfig, scratch: Path) -> None:
+        self.run, self.cfg, self.settings, self.scratch = run, cfg, settings, scratch
+        quantized = {"peft.quantise": None} if cfg.select("peft.quantise") else {}
+        # an adapter goes on its published base, never on a quantized one
+        self.backbone = TrainedBackbone(run / "model", cfg.replaced(FULL_PRECISION | quantized))
+        name = dtype.resolved(settings.dtype, self.backbone)
+        needs_merged = any(form != "adapter" for form in settings.forms())
+        self.source = Source(run / "model", scratch / "weights" if needs_merged else None, name, cfg, settings)
+        self.reference = self._reference()
+
+    def _reference(self) -> Reference:
+        model = self.backbone.load().eval().to(devices.default_device())
+        reference = collect(model, self.backbone.codec, self.cfg, held_out=self.settings.quantize is not None)
+        if self.source.merged:
+            merged.write(model, self.source.model, self.source.merged, self.source.dtype, self.settings.shard_size)
+        del model
+        gc.collect()
+        return reference
+
+    def export(self, form: Form, final: Path | None) -> ExportedForm:
+        """Write, check and publish one form."""
+        folder = self.scratch / form
+        folder.mkdir()
+        _write(form, self.source, folder)
+        found = self._checked(form, folder)
+        passport_file.write(folder, found, self.cfg, self.run)
+        card = model_card.run_card(
+            self.run,
+            self.cfg,
+            form,
+            checked=passport_file.section(found),
+            name=self.settings.name,
+            hub=self.settings.hub,
         )
-    verified = (
-        f"Verified by reloading: over {len(references)} prompts, no logit differs by more than {difference:.2g} from the"
-        " trained model's."
-    )
-    (folder / "README.md").write_text(model_card.run_card(run, cfg, settings.form, verified), encoding="utf-8")
-    return difference
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        for file in folder.rglob("*"):
+            if file.is_file():
+                file.chmod(0o644)  # safetensors creates files that only their owner can read
+        checksums.write(folder)
+        return self._published(found, folder, final)
+
+    def _checked(self, form: Form, folder: Path) -> Passport:
+        settings, quantize = self.settings, self.settings.quantization_of(form)
+        limit = settings.tolerance
+        if limit is None:
+            limit = passport.tolerance_of(form, self.source.dtype, self.reference)
+        how = Judged(form, self.source.dtype, quantize, limit, settings.max_loss_increase)
+        try:
+            runtime = open_runtime(
+                folder, dtype=self.source.dtype, base=self.backbone.path if form == "adapter" else None,
+                revision=self.cfg.model.revision,
+            )  # fmt: skip
+        except NotInstalledError as error:
+            return passport.not_checked(how, str(error))
+        return passport.compare(runtime, self.reference, how, _own_checks(form, folder))
+
+    def _published(self, found: Passport, folder: Path, final: Path | None) -> ExportedForm:
+        settings = self.settings
+        passed = is_kept(found, settings)
+        if not passed and not (settings.keep and final):
+            return ExportedForm(found, None)
+        target = final if not final or len(settings.forms()) == 1 else final / found.form
+        if target and not passed:
+            target = target.with_name(f"{target.name.removesuffix('.zip')}.failed{'.zip' if settings.zip else ''}")
+        if target and settings.zip:
+            pack(folder, target)
+        url = hub.push(folder, settings.hub, private=settings.private) if settings.hub and passed else None
+        if target and not settings.zip:
+            with atomic_folder(target, new=True) as unfinished:
+                for file in folder.iterdir():
+                    file.rename(unfinished / file.name)
+        return ExportedForm(found, target, url)
 
 
-def _reference_logits(
-    backbone: TrainedBackbone, cfg: TrainConfig, device: Any, to: Path | None, shards: str
-) -> list[verify.ReferenceLogits]:
-    """Compute the trained model's logits, and write it merged if ``to`` is given; the model is freed afterwards."""
-    model = backbone.load().eval().to(device)
-    questions = [
-        question.with_system(cfg.data.system) for question in sample_questions([q.node() for q in cfg.data.questions])
-    ]
-    references = verify.reference_logits(model, backbone.codec, [question.context for question in questions])
-    if to:
-        weights.write_merged(model, backbone.folder, to, shards)
-    del model
-    gc.collect()
-    return references
+def is_kept(found: Passport, settings: ExportConfig) -> bool:
+    """Whether an export is kept under its name."""
+    return found.status == "passed" or (found.status == "not checked" and not settings.require_check)
+
+
+def _write(form: Form, source: Source, folder: Path) -> None:
+    match form:
+        case "merged":
+            assert source.merged
+            shutil.copytree(source.merged, folder, copy_function=_link, dirs_exist_ok=True)
+        case "adapter":
+            adapter.write(source, folder)
+        case _:
+            raise UserError(f"form={form}: cannot be written yet")
+
+
+def _link(source: str, target: str) -> None:
+    Path(target).hardlink_to(source)  # in the same scratch folder
+
+
+def _own_checks(form: Form, folder: Path) -> list[passport.Check]:
+    """Checks of a form's own files, which its runtime would not notice."""
+    if form != "merged":
+        return []
+    fault = merged.tie_fault(folder)
+    return [passport.Check("tied head", fault is None, fault or "as in config.json", "as in config.json")]
+
+
+def _raise_failed(done: Exported, settings: ExportConfig) -> None:
+    failed = [one for one in done.forms if not is_kept(one.passport, settings)]
+    if not failed:
+        return
+    told = "; ".join(f"form={one.passport.form}: {passport_file.fault(one.passport)}" for one in failed)
+    kept = [str(one.path) for one in done.forms if one.path]
+    said = f"kept: {', '.join(kept)}" if kept else "nothing was kept"
+    raise FailedExportError(f"export: {told}; {said}", done)

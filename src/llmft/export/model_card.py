@@ -1,19 +1,18 @@
 """Write the model card (``README.md``) of a run: usage, data, training settings, scores, limitations, license."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmft.config.schema import TrainConfig
 from llmft.data.notice import notices
-from llmft.data.sources import HUB_ID
-from llmft.export import license
+from llmft.export import license, model_card_code
+from llmft.export.base_model import public_id
 from llmft.metrics.format import format_interval, format_number
 from llmft.models.peft.trainable import is_adapter
 from llmft.runs.record import read_record
 from llmft.utils import files
-from llmft.utils.paths import user_path
 from llmft.utils.text import in_markdown
 
 # Config keys in the table of training settings.
@@ -22,32 +21,25 @@ SETTINGS = (
     "scheduler.name", "scheduler.warmup_steps", "data.batch_size", "data.batching", "trainer.accumulate_grad_batches",
     "trainer.precision", "data.max_prompt_tokens", "data.max_answer_tokens", "data.train_on", "data.train_on_turns", "seed",
 )  # fmt: skip
-USE = {
-    "adapter": """from peft import PeftModel
-from transformers import {auto}, AutoTokenizer
-
-model = PeftModel.from_pretrained({auto}.from_pretrained({base!r}), FOLDER)
-tokenizer = AutoTokenizer.from_pretrained(FOLDER)""",
-    "merged": """from transformers import {auto}, AutoTokenizer
-
-model = {auto}.from_pretrained(FOLDER)
-tokenizer = AutoTokenizer.from_pretrained(FOLDER)""",
-}
-GENERATE = """
-messages = [{system}{{"role": "user", "content": "..."}}]
-inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs)[0]{behind}, skip_special_tokens=True))"""
 
 
-def run_card(run: Path, cfg: TrainConfig, form: str, checked: str = "") -> str:
-    """The card of a run, from its ``run.json`` and, if it exists, ``evaluation.json``.
+def run_card(
+    run: Path,
+    cfg: TrainConfig,
+    form: str,
+    *,
+    checked: Sequence[str] = (),
+    name: str | None = None,
+    hub: str | None = None,
+) -> str:
+    """The card of a run, from its ``run.json`` and, if it exists, ``evaluation.json``; the other arguments as ``card``.
 
     Raises:
         UserError: ``run.json`` cannot be read.
     """
     file = run / "evaluation.json"
     scores = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    return card(cfg, read_record(run), scores, form, checked)
+    return card(cfg, read_record(run), scores, form, checked=checked, name=name, hub=hub)
 
 
 def write(run: Path, cfg: TrainConfig) -> None:
@@ -57,7 +49,14 @@ def write(run: Path, cfg: TrainConfig) -> None:
 
 
 def card(
-    cfg: TrainConfig, record: Mapping[str, Any], scores: Mapping[str, Any] | None, form: str, checked: str = ""
+    cfg: TrainConfig,
+    record: Mapping[str, Any],
+    scores: Mapping[str, Any] | None,
+    form: str,
+    *,
+    checked: Sequence[str] = (),
+    name: str | None = None,
+    hub: str | None = None,
 ) -> str:
     """The card as Markdown with YAML front matter for the Hub, without local paths.
 
@@ -65,17 +64,19 @@ def card(
         cfg: The run's config.
         record: The content of ``run.json`` (``data``, ``metrics``, ``versions``, ``parameters``).
         scores: The content of ``evaluation.json``; None if nothing was evaluated.
-        form: ``adapter`` or ``merged``.
-        checked: A sentence about the verification of the export.
+        form: The form of the export; ``adapter`` or ``merged`` for ``model/`` of a run.
+        checked: The lines of the section about the check in the form's runtime; none for ``model/``.
+        name: The title; None is made of data and model.
+        hub: ``owner/name`` on the Hub, if it is pushed.
     """
     parts = [
         _head(cfg, form),
-        f"# {in_markdown(f'{cfg.data.name} on {cfg.model.name}')}\n",
-        f"{base_model_name(cfg)}, fine-tuned with llmft ({in_markdown(cfg.peft.name)}; {_form(form)}). {checked}".rstrip()
-        + "\n",
+        f"# {in_markdown(name or f'{cfg.data.name} on {cfg.model.name}')}\n",
+        f"{base_model_name(cfg)}, fine-tuned with llmft ({in_markdown(cfg.peft.name)}; {_form(form)}).\n",
         "## Use\n",
-        f"```python\n{_use(cfg, form)}\n```\n",
+        f"```python\n{model_card_code.code(cfg, form, hub)}\n```\n",
         "The prompt format is the tokenizer's chat template; the decoding settings are in the generation config.\n",
+        *(["## Checked in its runtime\n", *checked] if checked else []),
         "## Data\n",
         *_table(_data(record.get("data") or {})),
         "## Training\n",
@@ -92,17 +93,11 @@ def card(
 
 def base_model_name(cfg: TrainConfig) -> str:
     """The base model's public name: a Hub id, a package, or the name of a local folder without its path."""
-    path = hub_id(cfg) or str(cfg.model.path)
-    if path.startswith(("pypi:", "tiny:")) or hub_id(cfg):
+    path = public_id(cfg) or str(cfg.model.path)
+    if path.startswith(("pypi:", "tiny:")) or public_id(cfg):
         file = f", {Path(cfg.model.gguf_file).name}" if cfg.model.gguf_file else ""
         return f"`{path}`{in_markdown(file)}"
     return f"`{Path(path).name.replace('`', chr(39))}` (a local folder)"  # a backtick would end the code span
-
-
-def hub_id(cfg: TrainConfig) -> str | None:
-    """The Hub id of the base model; None if it is not from the Hub."""
-    path = str(cfg.model.path)
-    return path if HUB_ID.match(path) and not user_path(path).is_dir() and ":" not in path else None
 
 
 def _form(form: str) -> str:
@@ -112,20 +107,11 @@ def _form(form: str) -> str:
 def _head(cfg: TrainConfig, form: str) -> str:
     head: dict[str, Any] = {"library_name": "peft" if form == "adapter" else "transformers", "tags": ["llmft"]}
     head["pipeline_tag"] = "text-generation"
-    if base := hub_id(cfg):
+    if base := public_id(cfg):
         head["base_model"] = base
     if known := license.base_model_license(cfg.model):
         head["license"] = known
     return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---"])
-
-
-def _use(cfg: TrainConfig, form: str) -> str:
-    seq2seq = cfg.model.family == "seq2seq"
-    auto = "AutoModelForSeq2SeqLM" if seq2seq else "AutoModelForCausalLM"
-    system = f'{{"role": "system", "content": {json.dumps(cfg.data.system)}}}, ' if cfg.data.system else ""
-    behind = "" if seq2seq else '[inputs["input_ids"].shape[1]:]'
-    load = USE[form].format(auto=auto, base=hub_id(cfg) or "THE_BASE_MODEL")
-    return load + GENERATE.format(system=system, behind=behind)
 
 
 def _data(data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

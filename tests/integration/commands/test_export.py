@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmft import Halted, Run, UserError, load_run, train
 from llmft.export import hub as hub_of
-from llmft.export import license, model_card, verify, weights
+from llmft.export import license, model_card, passport
+from llmft.export.forms import merged
 from tests.conftest import cli
 from tests.integration.conftest import SHORT
 from tests.support.digests import digest, digests
@@ -26,6 +27,7 @@ TRAVEL = {
     "SHA256SUMS",
     "chat_template.jinja",
     "generation_config.json",
+    "passport.json",
     "tokenizer.json",
     "tokenizer_config.json",
 }
@@ -38,7 +40,8 @@ def files(folder):
 def test_merged_weights_in_shards_with_all_that_belongs_to_them(lora_run, llmft, tmp_path):
     code, out, err = llmft("export", f"run={lora_run}", "to=out", "shard_size=700KB")
     assert code == 0, err
-    assert "verified: the largest difference of a logit is " in out
+    assert "merged, float32 in transformers 5" in out
+    assert max(map(len, out.splitlines()[:9])) <= 80
     shards = {name for name in files(tmp_path / "out") if name.endswith(".safetensors")}
     assert len(shards) > 1
     assert files(tmp_path / "out") == TRAVEL | shards | {"config.json", "model.safetensors.index.json"}
@@ -78,39 +81,40 @@ def test_the_adapter_alone_and_an_archive_that_comes_back(lora_run, llmft, tmp_p
 
 
 def test_what_is_not_the_trained_model_is_not_kept(lora_run, llmft, tmp_path, monkeypatch):
-    real = weights.write_merged
+    real = merged.write
 
-    def other(model, source, folder, shard_size):
+    def other(model, *rest):
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 weight.data.mul_(1.5)
-        real(model, source, folder, shard_size)
+        real(model, *rest)
 
-    monkeypatch.setattr(weights, "write_merged", other)
+    monkeypatch.setattr(merged, "write", other)
     for zipped in ("zip=true", "zip=false"):
         code, _, err = llmft("export", f"run={lora_run}", "to=out", zipped)
         assert code == 2
-        assert "more than tolerance=0.001; nothing was kept" in err
+        assert "(wanted: at most 0.001)" in err
+        assert "; nothing was kept" in err
         assert files(tmp_path) == set()
 
 
 def test_another_prompt_is_noticed(lora_run, tmp_path, monkeypatch):
-    real = weights._copy_rest
+    real = merged.write
 
-    def copy(source, folder):
-        real(source, folder)
+    def other(model, source, folder, *rest):
+        real(model, source, folder, *rest)
         (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
 
-    monkeypatch.setattr(weights, "_copy_rest", copy)
-    with pytest.raises(UserError, match="the chat template gives other ids than in training"):
+    monkeypatch.setattr(merged, "write", other)
+    with pytest.raises(UserError, match="prompt ids: 0 of 5 equal"):
         load_run(lora_run).export(tmp_path / "out")
     assert files(tmp_path) == set()
 
 
 @pytest.mark.slow
 def test_a_logit_that_is_no_number_is_over_any_tolerance(lora_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(verify, "largest_difference", lambda *_: float("nan"))
-    with pytest.raises(UserError, match="differs by nan"):
+    monkeypatch.setattr(passport, "largest_difference", lambda *_: float("nan"))
+    with pytest.raises(UserError, match="logits: nan"):
         load_run(lora_run).export(tmp_path / "out")
 
 
@@ -123,8 +127,8 @@ def test_a_logit_that_is_no_number_is_over_any_tolerance(lora_run, tmp_path, mon
         (["run=full", "to=full"], "to=full: exists and is not a folder"),
         (["run=full", "to=no/such/out"], "to=no/such/out: there is no folder"),
         (
-            ["run=full", "to=out", "form=gguf"],
-            "form=gguf: must be one of adapter, merged (onnx and gguf are not offered",
+            ["run=full", "to=out", "form=zip"],
+            "form=zip: must be one of merged, adapter, ctranslate2, gguf, onnx, or a list of them",
         ),
         (["run=full", "to=out", "shard_size=4"], "shard_size=4: must be a size such as 500MB or 4GB"),
         (["run=full", "hub=a"], "hub=a: must be owner/name"),
@@ -166,7 +170,7 @@ def test_the_card_says_what_is_known(lora_run):
     scores = {"rows": 20, "of": 20, "split": "test", "headline": "chrf went up",
               "scores": {"chrf": {"base": 10.0, "tuned": 20.0, "tuned_interval": [15.0, 25.0], "difference": 10.0, "difference_interval": [4.0, 16.0], "verdict": "better"}}}  # fmt: skip
     config = run.config.replaced({"model.name": "flan_t5_small", "model.path": "google/flan-t5-small"})
-    text = model_card.card(config, record, scores, "merged", "Checked.")
+    text = model_card.card(config, record, scores, "merged", checked=["Checked."])
     for said in ('license: "apache-2.0"', 'base_model: "google/flan-t5-small"', "| source | rows.jsonl |", run.record["data"]["sha256"], "| rows kept | 24 |",
                  "| chrf | 10.00 | 20.00 (15.00 to 25.00) | +10.00 (+4.000 to +16.00) | better |", "| peft.r | 16 |", "Checked.", "Chrf went up."):  # fmt: skip
         assert said in text
@@ -306,10 +310,11 @@ def test_importing_llmft_imports_nothing_heavy():
 
 
 @pytest.mark.slow
-def test_the_shown_lines_of_a_card_work(lora_run, tmp_path):
+def test_the_shown_lines_of_a_card_work(lora_run, tmp_path, monkeypatch):
     load_run(lora_run).export(tmp_path / "out")
     code = (tmp_path / "out" / "README.md").read_text().split("```python\n")[1].split("```")[0]
-    names: dict = {"FOLDER": str(tmp_path / "out")}
+    monkeypatch.chdir(tmp_path / "out")
+    names: dict = {}
     exec(code, names)
     assert isinstance(names["model"], AutoModelForCausalLM.from_pretrained(tmp_path / "out").__class__)
     assert isinstance(names["tokenizer"], AutoTokenizer.from_pretrained(tmp_path / "out").__class__)

@@ -1,14 +1,13 @@
 """Schema of the config: a pydantic model for each section and command, and rules between keys."""
 
 from llmft.config.schema import output_paths  # noqa: F401 (adds its rule)
+from llmft.config.schema.command import Command
 from llmft.config.schema.commands import (
     COMMANDS,
     AnswerConfig,
     ChatConfig,
-    Command,
     EstimateConfig,
     EvaluateConfig,
-    ExportConfig,
     PreviewConfig,
     ReplayConfig,
     ReportConfig,
@@ -18,6 +17,7 @@ from llmft.config.schema.commands import (
     ServeConfig,
     TrainConfig,
 )
+from llmft.config.schema.export import ExportConfig
 from llmft.config.schema.rules import RULES, overlaps
 from llmft.config.schema.section import Section
 

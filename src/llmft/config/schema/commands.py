@@ -1,12 +1,14 @@
 """Schema of the commands: their sections and top-level keys."""
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
 from llmft.config.schema.callbacks import Callback, Callbacks, Checkpoints, Loggers
+from llmft.config.schema.command import Command
 from llmft.config.schema.data import AnyData
 from llmft.config.schema.evaluation import Evaluate, Report
+from llmft.config.schema.export import ExportConfig
 from llmft.config.schema.generation import Generation
 from llmft.config.schema.judge import AnyJudge
 from llmft.config.schema.model import Model, Performance, Prompt
@@ -15,21 +17,22 @@ from llmft.config.schema.rules import Faults, rule
 from llmft.config.schema.section import Section
 from llmft.config.schema.serving import Chat, Safety, Serve
 from llmft.config.schema.trainer import Optim, Scheduler, Trainer
-from llmft.config.schema.types import Count, Files, FromZero, HubName, Must, NotNegative, Positive, Seed, Size, Text
+from llmft.config.schema.types import (
+    Count,
+    Files,
+    FromZero,
+    Must,
+    Positive,
+    Seed,
+    Size,
+    Text,
+)
 
 TextOrJson = Literal["text", "json"]
 RUN = "A run directory, or latest (the newest in outputs/); its own model, prompt and generation settings are used."
 SYSTEM = "A system prompt instead of the run's own."
 AnyText = Annotated[str, Must("a string")]
 C = TypeVar("C", bound=Callback)
-
-
-class Command(Section):
-    """Keys of every command."""
-
-    allow_targets: Annotated[list[Any], Must("a list of packages")] = Field(
-        description="Command line only: packages whose classes a config may name, resolvers, trust_remote_code (SECURITY.md)."
-    )
 
 
 class PreviewKeys(Section):
@@ -203,26 +206,6 @@ class ReportConfig(Command):
     report: Report
     run: Text | None = Field(description="A run directory, or latest; report.html and report/ are written into it.")
     runs: Text | None = Field(description="A folder of runs; leaderboard.html, .md, .csv and .png are written into it.")
-
-
-class ExportConfig(Command):
-    """Export a run's model for other tools, verified by loading it again."""
-
-    run: Text | None = Field(description="A run directory, or latest.")
-    to: Text | None = Field(description="A folder that does not exist yet (zip=true: the archive).")
-    form: Annotated[
-        Literal["merged", "adapter"],
-        Must("one of adapter, merged (onnx and gguf are not offered: docs/export.md says why)"),
-    ] = Field(
-        description="merged: full weights, which need neither peft nor the base; adapter: the trained adapter, a few MB."
-    )
-    shard_size: Size = Field(description="Maximum size of a weight file, e.g. 500MB.")
-    tolerance: NotNegative = Field(
-        description="Maximum difference of a logit between the trained and the exported model."
-    )
-    zip: bool = Field(description="Write one archive with checksums instead of a folder; restore unpacks it.")
-    hub: HubName | None = Field(description="owner/name: push to the Hugging Face Hub, with the token in HF_TOKEN.")
-    private: bool = Field(description="A newly created Hub repository is visible to its owner only.")
 
 
 class ReplayConfig(Command):

@@ -1,0 +1,1 @@
+"""The forms of an export: one module each, with ``write(source, folder)``."""

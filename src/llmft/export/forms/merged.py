@@ -1,0 +1,59 @@
+"""``form=merged``: full weights, which need neither peft nor the base, as safetensors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from llmft.export.forms.source import copy_rest
+from llmft.models.backbone import transformers4
+
+
+def write(model: Any, source: Path, folder: Path, dtype: str, shard_size: str) -> None:
+    """Write a trained model with its adapter merged.
+
+    Args:
+        model: The trained model in float32, in memory; merged in place.
+        source: ``model/`` of the run.
+        folder: The target folder.
+        dtype: Of the written weights.
+        shard_size: Maximum size of a weight file, e.g. ``4GB``.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    merged.generation_config = GenerationConfig.from_pretrained(source)
+    transformers4.save_model(merged.to(getattr(torch, dtype)), folder, max_shard_size=shard_size)
+    copy_rest(source, folder)
+
+
+def tie_fault(folder: Path) -> str | None:
+    """What is wrong with ``tie_word_embeddings`` in ``config.json``; None if it says what the files hold.
+
+    transformers 5 keeps a head that it finds in the files whatever the flag says, transformers 4 and converters obey it.
+    """
+    from safetensors import safe_open
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    tensors = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as found:
+            for name in found.keys():  # noqa: SIM118 (no dict)
+                if name in HEADS or name in EMBEDDINGS:
+                    tensors[name] = found.get_tensor(name)
+    heads = [tensors[name] for name in HEADS if name in tensors]
+    embeddings = [tensors[name] for name in EMBEDDINGS if name in tensors]
+    flag = config.get("tie_word_embeddings", True)
+    if flag and heads and not any(head.equal(other) for head in heads for other in embeddings):
+        return "tie_word_embeddings is not false, but the files hold a head of their own"
+    if not flag and embeddings and not heads:
+        return "tie_word_embeddings is false, but the files hold no head"
+    return None
+
+
+# Names of the head and of the embeddings in the files of GPT-2, T5, BART and the Llama-likes.
+HEADS = ("lm_head.weight", "lm_head.out_proj.weight")
+EMBEDDINGS = (
+    "transformer.wte.weight", "wte.weight", "shared.weight", "model.shared.weight", "model.embed_tokens.weight",
+    "decoder.embed_tokens.weight", "model.decoder.embed_tokens.weight",
+)  # fmt: skip
