@@ -1,0 +1,1 @@
+"""GGUF files: llama.cpp's converter from its pinned archive, quantization, and a Modelfile for Ollama."""
