@@ -57,6 +57,7 @@ def test_a_judge_that_fails_at_the_end_leaves_the_run_finished(judge_server, llm
     assert "HTTP 403: go away" in err
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "finished"
     found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert "all 6 requests failed: " in found["judge"]["error"]
     assert "HTTP 403" in found["judge"]["error"]
     assert "judge" not in found["scores"]
     code, _, err = llmft("evaluate", "run=run", "evaluate.rows=3", *judge)

@@ -12,11 +12,12 @@ from llmft.metrics.builtin import judge_metric
 
 
 def request_counts(requests: Sequence[Request]) -> dict[str, Any]:
-    """Number of requests, of valid replies and of truncated texts, and the ten most frequent reasons for no result."""
+    """Number of requests, failed ones, valid replies and truncated texts, and the ten most frequent reasons for no result."""
     reasons = Counter(request.reason for request in requests if request.result is None)
     return {
         "asked": len(requests),
         "valid": sum(request.result is not None for request in requests),
+        "failed": sum(not request.finished for request in requests),
         "cut": sum(request.cut for request in requests),
         "reasons": dict(reasons.most_common(10)),
     }

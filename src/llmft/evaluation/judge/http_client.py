@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from llmft.config.schema import judge as schema
 from llmft.evaluation.judge.requests import Request
@@ -15,13 +16,23 @@ from llmft.utils.errors import UserError
 from llmft.utils.text import printable
 
 RETRY_STATUS = (408, 425, 429, 500, 502, 503, 504)
+REFUSED_STATUS = (401, 402, 403, 404, 405, 407)  # besides redirects: another request would meet the same
 PATHS = {"ollama": "/api/chat", "openai": "/chat/completions"}
 MAX_CONSECUTIVE_FAILURES = 5
 MAX_BACKOFF = 60.0  # seconds
 
 
 class RequestFailed(Exception):
-    """A single request failed."""
+    """A single request failed.
+
+    Args:
+        reason: Why.
+        by_server: Whether the server, and not this request, is the likely cause; several in a row end the judging.
+    """
+
+    def __init__(self, reason: str, *, by_server: bool = False) -> None:
+        super().__init__(reason)
+        self.by_server = by_server
 
 
 class HttpJudge:
@@ -42,7 +53,7 @@ class HttpJudge:
             raise UserError(
                 f"judge=openai: the environment variable {settings.key_env} holds no key for {settings.url}"
             )
-        self.failures = 0
+        self.failures, self.given_up = 0, ""
 
     def identity(self) -> dict[str, Any]:
         """What the scores depend on besides model, seed and prompt; part of the key of stored replies."""
@@ -60,7 +71,10 @@ class HttpJudge:
     def query(
         self, requests: Sequence[Request], prompts: Sequence[str], seeds: Sequence[int], on_reply: Callable[..., None]
     ) -> None:
-        """Send the prompts concurrently.
+        """Send the prompts concurrently; whatever a request meets costs that request alone.
+
+        After five requests in a row that failed because of the server, the remaining ones are not sent: ``on_reply`` is not
+        called for them, and their ``reason`` says so.
 
         Args:
             requests: The requests.
@@ -68,10 +82,8 @@ class HttpJudge:
             seeds: One seed per request.
             on_reply: Called as ``on_reply(request, reply, reason)`` when a request is done, with the reply or the reason why
                 there is none.
-
-        Raises:
-            UserError: The server refuses, redirects, or fails repeatedly.
         """
+        self.failures, self.given_up = 0, ""
         asyncio.run(self._query_all(requests, prompts, seeds, on_reply))
 
     async def _query_all(self, requests: Any, prompts: Any, seeds: Any, on_reply: Callable[..., None]) -> None:
@@ -79,24 +91,29 @@ class HttpJudge:
 
         async def one(request: Request, prompt: str, seed: int) -> None:
             async with gate:
+                if self.given_up:
+                    request.reason = f"failed: {self.given_up}"
+                    return
                 try:
-                    on_reply(request, await self._reply(session, request.model, prompt, seed), None)
-                    self.failures = 0
+                    reply = await self._reply(session, request.model, prompt, seed)
                 except RequestFailed as error:
+                    self._count(error)
                     on_reply(request, None, str(error))
-                    self.failures += 1
-                    if self.failures >= MAX_CONSECUTIVE_FAILURES:
-                        raise UserError(f"judge: {self.failures} requests in a row failed, the last: {error}") from None
+                    return
+                self.failures = 0
+                on_reply(request, reply, None)
 
         try:
             async with self._session() as session, asyncio.TaskGroup() as group:
                 for request, prompt, seed in zip(requests, prompts, seeds, strict=True):
                     group.create_task(one(request, prompt, seed))
-        except ExceptionGroup as errors:  # `except*` would wrap what it raises in a group again on Python 3.11.2
-            user_errors, others = errors.split(UserError)
-            if user_errors is None or others is not None:
-                raise
-            raise user_errors.exceptions[0] from None
+        except ExceptionGroup as errors:  # replies could not be stored
+            raise errors.exceptions[0] from None
+
+    def _count(self, error: RequestFailed) -> None:
+        self.failures = self.failures + 1 if error.by_server else 0
+        if self.failures >= MAX_CONSECUTIVE_FAILURES:
+            self.given_up = f"not sent, because {self.failures} requests in a row failed (the last: {error})"
 
     def _session(self) -> aiohttp.ClientSession:
         resolver = CheckedResolver(allow_private=self.settings.allow_private)
@@ -116,20 +133,22 @@ class HttpJudge:
                 await asyncio.sleep(min(wait * 2 ** (attempt - 1), MAX_BACKOFF))
             try:
                 status, data = await self._post(session, body)
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            except (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError) as error:
                 reason = self._excerpt(str(error) or type(error).__name__)
                 continue
             if status not in RETRY_STATUS:
                 return self._text(status, data)
             reason = f"HTTP {status}: {self._excerpt(data)}"
-        raise RequestFailed(f"{reason} ({self.settings.attempts} attempts)")
+        raise RequestFailed(f"{reason} ({self.settings.attempts} attempts)", by_server=True)
 
     async def _post(self, session: aiohttp.ClientSession, body: Any) -> tuple[int, str]:
         url = self.url.geturl().rstrip("/") + PATHS[self.kind]
         async with session.post(url, json=body, allow_redirects=False) as response:
             if 300 <= response.status < 400:
                 location = self._excerpt(response.headers.get("Location", "nowhere"))
-                raise UserError(f"judge.url={self.settings.url}: redirects to {location}, which is not followed")
+                raise RequestFailed(
+                    f"HTTP {response.status}: redirects to {location}, which is not followed", by_server=True
+                )
             return response.status, await self._read(response)
 
     async def _read(self, response: aiohttp.ClientResponse) -> str:
@@ -151,7 +170,7 @@ class HttpJudge:
 
     def _text(self, status: int, data: str) -> str:
         if status != 200:
-            raise UserError(f"judge.url={self.settings.url}: HTTP {status}: {self._excerpt(data)}")
+            raise RequestFailed(f"HTTP {status}: {self._excerpt(data)}", by_server=status in REFUSED_STATUS)
         try:
             reply = json.loads(data)
             text = reply["message"]["content"] if self.kind == "ollama" else reply["choices"][0]["message"]["content"]

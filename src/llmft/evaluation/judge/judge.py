@@ -1,7 +1,8 @@
-"""Score predictions with an LLM judge; finished requests are stored in ``judge.jsonl`` and reused."""
+"""Score predictions with an LLM judge; requests are stored in ``judge.jsonl``, and finished ones are reused."""
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ class Judge:
 
     Args:
         settings: The config of the judge group; ``kind`` is not ``none``.
-        file: ``judge.jsonl``; one line is appended per finished request.
+        file: ``judge.jsonl``; one line is appended per request, also per failed one.
 
     Raises:
         UserError: The judge's URL is not allowed, or its API key is missing.
@@ -45,20 +46,24 @@ class Judge:
     def judge(self, predictions: Sequence[Prediction], *, resamples: int, seed: int) -> dict[str, Any]:
         """Judge all predictions and set their row scores; finished requests of the same judge are reused from the file.
 
+        A failed request costs its row; the next call sends it again.
+
         Returns:
             ``summary`` (counts, reasons) and ``score``, an entry as of ``bootstrap.compare``.
 
         Raises:
-            UserError: The judge failed; finished requests are kept.
+            UserError: No request got a reply.
         """
         mode, models = self.settings.mode, list(self.settings.models)
         if mode == "pairwise" and any(p.base_answer is None for p in predictions):
             raise UserError("judge.mode=pairwise: needs answers of the base model; set evaluate.base=true")
         all_requests = build_requests(predictions, self.settings, self.backend.identity())
-        finished = _read_finished(self.file)
+        finished, failed = _read_stored(self.file)
         pending = [request for request in all_requests if not _reuse(request, finished)]
+        pending.sort(key=lambda request: request.key in failed)  # last, since several in a row end the judging
         log.info("judge %s: %d of %d requests to send", ", ".join(models), len(pending), len(all_requests))
         self._query(pending, [p.id for p in predictions])
+        self._check_replies(all_requests)
         values = (aggregate.pairwise_scores if mode == "pairwise" else aggregate.mean_scores)(all_requests)
         for row, prediction in enumerate(predictions):
             prediction.scores["judge"] = values["tuned"].get(row)
@@ -72,16 +77,34 @@ class Judge:
     def _query(self, pending: list[Request], ids: Sequence[str]) -> None:
         """Send the requests; those with an invalid reply once more with a reminder and another seed."""
         for attempt, reminder in enumerate(("", REMINDER[self.settings.mode])):
-            unfinished = [request for request in pending if not request.finished]
+            unfinished = [request for request in pending if not request.finished and (request.replies or not attempt)]
             prompts, seeds = [r.prompt + reminder for r in unfinished], [r.seed + attempt for r in unfinished]
 
             def on_reply(request: Request, reply: str | None, reason: str | None, *, last: bool = attempt == 1) -> None:
                 self._record(request, reply, reason, last=last)
-                if request.finished:
+                if request.finished or reply is None:
                     self._append(request, ids[request.row])
 
             if unfinished:
                 self.backend.query(unfinished, prompts, seeds, on_reply)
+
+    def _check_replies(self, requests: Sequence[Request]) -> None:
+        """Warn about failed requests.
+
+        Raises:
+            UserError: All requests failed.
+        """
+        failed = [request for request in requests if not request.finished]
+        if not failed:
+            return
+        reasons = Counter(str(request.reason).removeprefix("failed: ") for request in failed)
+        why = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+        if len(failed) == len(requests):
+            raise UserError(f"judge={self.settings.kind}: all {len(requests)} requests failed: {why}")
+        log.warning(
+            "judge: %d of %d requests failed, and their rows have no score: %s; run the same command again to send them again",
+            *(len(failed), len(requests), why),
+        )
 
     def _record(self, request: Request, reply: str | None, reason: str | None, *, last: bool) -> None:
         if reply is None:
@@ -102,20 +125,24 @@ class Judge:
             "seed": request.seed,
         }
         line |= {"score": request.result, "reason": request.reason, "replies": request.replies, "cut": request.cut}
+        line |= {} if request.finished else {"failed": True}
         with self.file.open("a", encoding="utf-8") as out:
             out.write(json.dumps({**line, "key": request.key}, ensure_ascii=True) + "\n")
 
 
-def _read_finished(file: Path) -> dict[str, dict[str, Any]]:
-    """Stored requests by key; a line truncated by a killed process is skipped."""
-    found = {}
+def _read_stored(file: Path) -> tuple[dict[str, dict[str, Any]], set[str]]:
+    """Finished requests by key, and the keys of failed ones; a line truncated by a killed process is skipped."""
+    found, failed = {}, set()
     for line in file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else []:
         try:
             row = json.loads(line)
-            found[row["key"]] = row
-        except (ValueError, KeyError, TypeError):
+            if row.get("failed"):
+                failed.add(row["key"])
+            else:
+                found[row["key"]] = row
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue
-    return found
+    return found, failed - found.keys()
 
 
 def _reuse(request: Request, finished: dict[str, dict[str, Any]]) -> bool:

@@ -11,6 +11,9 @@ from llmft.generation.generator import Generator
 from llmft.models.backbone.open import Backbone
 from llmft.utils import device
 
+# Replies are handed over after this many requests, so that an interrupted evaluation keeps most of them.
+STORED_AFTER = 64
+
 
 class LocalModel:
     """A local model as a judge, loaded at the first query.
@@ -39,9 +42,11 @@ class LocalModel:
     ) -> None:
         """Generate greedily for all prompts, so that the seed has no effect, and call ``on_reply`` for each."""
         self.generator = self.generator or self._load()
-        answers = self.generator.answers([(Turn("user", prompt),) for prompt in prompts])
-        for request, answer in zip(requests, answers, strict=True):
-            on_reply(request, answer.text, None)
+        for start in range(0, len(requests), STORED_AFTER):
+            part = slice(start, start + STORED_AFTER)
+            answers = self.generator.answers([(Turn("user", prompt),) for prompt in prompts[part]])
+            for request, answer in zip(requests[part], answers, strict=True):
+                on_reply(request, answer.text, None)
 
     def _load(self) -> Any:
         backbone = Backbone(self.settings.model, prompt=prompt_config("auto"))

@@ -4,10 +4,13 @@ import json
 import re
 from typing import Any
 
-LABELLED = re.compile(r"score\s*[:=]\s*([+-]?[0-9]+)", re.IGNORECASE)
+# Markdown's emphasis and code, and a full stop at the end, are no part of a reply.
+MARK = r"[*_`]{0,3}"
+LABEL = rf"(?:score{MARK}\s*[:=]{MARK}\s*)?"
+SCORE = re.compile(rf"{MARK}{LABEL}{MARK}([+-]?[0-9]+){MARK}\.?{MARK}", re.IGNORECASE)
+CHOICE = re.compile(rf"{MARK}(A|B|TIE){MARK}\.*{MARK}", re.IGNORECASE)
 INTEGER = re.compile(r"[+-]?[0-9]+")
-FENCE = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
-CHOICES = ("A", "B", "TIE")
+FENCE = "```"
 
 
 class InvalidReply(ValueError):
@@ -17,17 +20,20 @@ class InvalidReply(ValueError):
 def parse_score(reply: str) -> int:
     """Parse a score from 0 to 100: the complete reply is an integer, ``Score: n`` on each line, or JSON with one ``score``.
 
-    A number within prose is invalid, since the judge may quote the answer that it judges.
+    They may be in bold or in a fence, and end with a full stop (``**Score: 85**``, ``85.``). A number within prose is
+    invalid, since the judge may quote the answer that it judges.
 
     Raises:
         InvalidReply: The reply has another form, holds different scores, or a score outside of 0 to 100.
     """
-    text = reply.strip()
-    if fenced := FENCE.fullmatch(text):
-        text = fenced.group(1).strip()
+    text = _without_fence(reply)
     if not text:
         raise InvalidReply("empty")
-    found = _in_json(text) if text.startswith("{") else {_in_line(line) for line in text.splitlines() if line.strip()}
+    found = (
+        _in_json(text.removesuffix("."))
+        if text.startswith("{")
+        else {_in_line(line) for line in text.splitlines() if line.strip()}
+    )
     if len(found) > 1:
         raise InvalidReply(f"different scores: {', '.join(map(str, sorted(found)))}")
     score = found.pop()
@@ -37,23 +43,31 @@ def parse_score(reply: str) -> int:
 
 
 def parse_choice(reply: str) -> str:
-    """Parse a choice: the complete reply is ``A``, ``B`` or ``TIE``.
+    """Parse a choice: the complete reply is ``A``, ``B`` or ``TIE``, perhaps in bold or in a fence, or with a full stop.
 
     Raises:
         InvalidReply: The reply is anything else.
     """
-    text = reply.strip().rstrip(".").upper()
-    if text not in CHOICES:
+    if not (match := CHOICE.fullmatch(_without_fence(reply))):
         raise InvalidReply("neither A, B nor TIE")
-    return text
+    return match.group(1).upper()
+
+
+def _without_fence(reply: str) -> str:
+    """The text inside a code fence, of one line or several, or the reply itself."""
+    text = reply.strip()
+    inner = text[len(FENCE) : -len(FENCE)]
+    if len(text) <= 2 * len(FENCE) or not (text.startswith(FENCE) and text.endswith(FENCE)) or FENCE in inner:
+        return text
+    language = re.match(r"(?:json|text|plaintext|markdown)\b", inner, re.IGNORECASE)
+    return inner[language.end() if language else 0 :].strip()
 
 
 def _in_line(line: str) -> int:
-    line = line.strip()
-    match = LABELLED.fullmatch(line)
-    digits = match.group(1) if match else line if INTEGER.fullmatch(line) else ""
-    if not digits:
+    match = SCORE.fullmatch(line.strip())
+    if not match:
         raise InvalidReply("prose, not an integer")
+    digits = match.group(1)
     if len(digits) > 9:  # int() takes quadratic time
         raise InvalidReply("a number with more than 9 digits")
     return int(digits)

@@ -24,6 +24,19 @@ from llmft.evaluation.judge.requests import fill_template
         ('{"reason": "they said {\\"score\\": 10}", "score": 85}', 85),
         ('```json\n{"Score": 85}\n```', 85),
         ("```\n85\n```", 85),
+        ("```85```", 85),
+        ('```json {"score": 85}```', 85),
+        ('```json\n{"score": 85}\n```', 85),
+        ("`85`", 85),
+        ("85.", 85),
+        ("**85**", 85),
+        ("**85.**", 85),
+        ("**Score: 7**", 7),
+        ("**Score:** 7", 7),
+        ("Score: **7**.", 7),
+        ("__Score__: 7", 7),
+        ('{"score": 85}.', 85),
+        ("**Score: 7**\n7.", 7),
     ],
 )
 def test_a_score(reply, score):
@@ -37,6 +50,15 @@ def test_a_score(reply, score):
         ("101", "not from 0 to 100"),
         ("-1", "not from 0 to 100"),
         ("Score: 85\nScore: 90", "different scores: 85, 90"),
+        ("**Score: 85**\n**Score: 90**", "different scores: 85, 90"),
+        ("```\n85\n90.\n```", "different scores: 85, 90"),
+        ("```85``` ```90```", "prose"),
+        ("**85** or **90**", "prose"),
+        ("8*5", "prose"),
+        ("8.5.", "prose"),
+        ("85..", "prose"),
+        ("``````", "prose"),
+        ("```python\n85\n```", "prose"),
         ('{"score": 10, "score": 90}', "different scores"),
         ('{"score": 10, "inner": {"score": 90}}', "different scores"),
         ("I would give it 85 out of 100.", "prose"),
@@ -71,8 +93,13 @@ def test_any_text_is_a_score_from_0_to_100_or_invalid(text):
 
 
 def test_a_choice():
-    assert [parse_choice(reply) for reply in ("A", " b\n", "TIE.")] == ["A", "B", "TIE"]
-    for reply in ("", "A or B", "Response A", "C", "AB"):
+    assert [parse_choice(reply) for reply in ("A", " b\n", "TIE.", "**A**", "```B```", "**Tie.**")] == [
+        *"AB",
+        "TIE",
+        *"AB",
+        "TIE",
+    ]
+    for reply in ("", "A or B", "Response A", "C", "AB", "A\nB", "**A** **B**"):
         with pytest.raises(InvalidReply):
             parse_choice(reply)
 
