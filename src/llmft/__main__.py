@@ -12,6 +12,7 @@ from llmft.config.paths import conf_dir
 from llmft.utils.console import complain, say
 from llmft.utils.errors import INTERRUPTED, UserError
 from llmft.utils.signals import on_terminate, terminate
+from llmft.utils.streams import guarded, use_utf8
 from llmft.utils.text import did_you_mean
 
 COMMANDS = {
@@ -34,16 +35,17 @@ INFO_FLAGS = ("--hydra-help", "--cfg", "-c", "--info", "-i")
 
 def main() -> None:
     """Entry point of ``python -m llmft`` and of the ``llmft`` script."""
+    use_utf8()
     try:
-        code = run(sys.argv[1:])
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has closed the pipe, such as `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        with guarded():
+            code = run(sys.argv[1:])
+            if code == 0:
+                sys.stdout.flush()  # what is still buffered
+    except UserError as error:
+        code = complain(error)
     if code == INTERRUPTED:
         # CPython kills itself by SIGINT at its end if the interrupt once passed through exec() of a string (as in making a
         # dataclass), although it was handled; the shell would see -2 instead of our code.
-        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 

@@ -66,7 +66,8 @@ class Seq2SeqForward(Forward):
 
     def _block_masked(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Encoder, decoder and cross attention each under a block mask."""
-        sources, targets, dtype = batch["rows"], batch["label_rows"], self.model.dtype
+        sources, targets = batch["rows"].to(self.device), batch["label_rows"].to(self.device)
+        dtype = self.model.dtype
         encoder = self.model.get_encoder()
         return {
             # the model would use the encoder's mask for the cross attention too, so the encoder is called here

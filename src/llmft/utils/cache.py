@@ -4,15 +4,22 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from llmft.utils.errors import UserError
 from llmft.utils.files import atomic_folder
+from llmft.utils.paths import user_path
 
 
 def cache_root() -> Path:
-    """``$LLMFT_CACHE``, else ``llmft`` in ``$XDG_CACHE_HOME``, else ``~/.cache/llmft``."""
+    """``$LLMFT_CACHE``, else ``llmft`` in ``$XDG_CACHE_HOME``, else ``~/.cache/llmft``.
+
+    Raises:
+        UserError: There is no home directory (a container's user without a name and without ``HOME``).
+    """
     own = os.environ.get("LLMFT_CACHE")
-    return (
-        Path(own).expanduser() if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "llmft"
-    )
+    try:
+        return user_path(own) if own else user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "llmft"
+    except UserError as error:
+        raise UserError(f"no folder for the cache: {error}; set LLMFT_CACHE=DIR in the environment") from None
 
 
 def cached_folder(name: str, build: Callable[[Path], None], root: Path | None = None, *, durable: bool = True) -> Path:

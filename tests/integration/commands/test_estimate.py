@@ -31,6 +31,17 @@ def test_the_table_and_the_numbers_are_those_of_the_training(llmft, tmp_path):
     assert 2 * found["supervised"] == trained
 
 
+@pytest.mark.parametrize(
+    "model", ["tiny_llama", pytest.param("tiny_t5", marks=pytest.mark.slow), pytest.param("tiny_gpt2", marks=pytest.mark.slow)]
+)  # fmt: skip
+def test_packed_sequences_are_estimated(llmft, model):
+    """Positions and block masks of a packed batch, which is on the CPU, beside a model on the meta device."""
+    row = ("data=alpaca", "data.path=sample", "data.limit=8", "data.batching=packed", "peft=none")
+    code, out, err = llmft("estimate", f"model={model}", *row, "format=json")
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["memory"]["activations"] > 0
+
+
 @pytest.mark.slow
 def test_a_probe_measures(llmft):
     code, out, err = llmft("estimate", *ROWS, "estimate.probe=true", "estimate.probe_steps=1")
