@@ -11,7 +11,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any, NoReturn
+from io import TextIOWrapper
+from typing import Any, NoReturn, cast
 
 from llmft.utils.errors import UserError
 
@@ -73,7 +74,7 @@ def guarded() -> Iterator[None]:
     """
     _open_missing()
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors=ESCAPES)
+        cast(TextIOWrapper, stream).reconfigure(errors=ESCAPES)
     out, err = Guarded(sys.stdout), Guarded(sys.stderr, optional=True)
     with redirect_stdout(out), redirect_stderr(err):
         try:

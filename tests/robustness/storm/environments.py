@@ -17,7 +17,7 @@ ODD = "a b'c\"d\ne=é,{x}$[1]"  # a folder's name
 HOME, CACHE, OUT, TMP, INPUTS = "home", "cache", "out", "tmp", "in"
 
 
-def closed(*numbers: int) -> Callable[[], None]:
+def closed(*numbers: int) -> Callable[[], object]:
     """Streams that the shell has closed, such as ``>&-``: Python has None for them."""
 
     def close() -> None:
@@ -30,12 +30,12 @@ def closed(*numbers: int) -> Callable[[], None]:
     return close
 
 
-def to_full(*numbers: int) -> Callable[[], None]:
+def to_full(*numbers: int) -> Callable[[], object]:
     """Streams into a file on a disk without room."""
-    return lambda: [_redirect(number, os.open("/dev/full", os.O_WRONLY)) for number in numbers] and None
+    return lambda: [_redirect(number, os.open("/dev/full", os.O_WRONLY)) for number in numbers]
 
 
-def to_nobody(*numbers: int) -> Callable[[], None]:
+def to_nobody(*numbers: int) -> Callable[[], object]:
     """Streams into a pipe whose reader has left, such as ``| head``."""
 
     def pipe() -> None:
@@ -53,7 +53,7 @@ def _redirect(number: int, to: int) -> None:
     setattr(sys, ("stdin", "stdout", "stderr")[number], open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
-def read_only(*folders: str) -> Callable[[], None]:
+def read_only(*folders: str) -> Callable[[], object]:
     """Folders on a read-only mount (which root cannot write to either), seen by this process alone."""
 
     def mount() -> None:
@@ -70,7 +70,7 @@ def read_only(*folders: str) -> Callable[[], None]:
     return mount
 
 
-def full(folder: str) -> Callable[[], None]:
+def full(folder: str) -> Callable[[], object]:
     """A folder on a disk without room."""
 
     def mount() -> None:
@@ -98,7 +98,7 @@ def without_home() -> None:
     as_stranger()
 
 
-def clock(step: float) -> Callable[[], None]:
+def clock(step: float) -> Callable[[], object]:
     """The clock is set, by so many seconds, at its hundredth reading."""
 
     def set_clock() -> None:
@@ -160,7 +160,7 @@ def linked_cwd() -> None:
     os.environ["PWD"] = str(Path(os.environ["PWD"]) / "link")
 
 
-ENVIRONMENTS: dict[str, Callable[[], None]] = {
+ENVIRONMENTS: dict[str, Callable[[], object]] = {
     "plain": lambda: None,
     "stdin closed": closed(0),
     "stdout closed": closed(1),
@@ -181,9 +181,9 @@ ENVIRONMENTS: dict[str, Callable[[], None]] = {
     "full temporary folder": full(TMP),
     "user without name": as_stranger,
     "user without home": without_home,
-    "umask 077": lambda: os.umask(0o077) and None,
-    "umask 777": lambda: os.umask(0o777) and None,
-    "umask 000": lambda: os.umask(0) and None,
+    "umask 077": lambda: os.umask(0o077),
+    "umask 777": lambda: os.umask(0o777),
+    "umask 000": lambda: os.umask(0),
     "cwd removed": removed_cwd,
     "cwd odd": odd_cwd,
     "cwd linked": linked_cwd,

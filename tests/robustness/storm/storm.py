@@ -87,7 +87,7 @@ def start(case: Case, folder: Path) -> Outcome | None:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         arguments = (*LINES[case.line], *case.more)
         ready = partial(set_up, case.environment, str(folder))
-        files = (DupFd(out.fileno()), DupFd(err.fileno()))
+        files: Any = (DupFd(out.fileno()), DupFd(err.fileno()))
         process = context.Process(target=_command, args=(arguments, str(folder), dict(os.environ), ready, *files))
         process.start()
         process.join(SECONDS_TO_HANG)
@@ -98,7 +98,7 @@ def start(case: Case, folder: Path) -> Outcome | None:
     if process.exitcode == NOT_ALLOWED:
         return None
     after = {str(path.relative_to(folder)).removeprefix(f"{ODD}/") for path in folder.rglob("*")}
-    return Outcome(process.exitcode, *texts, tuple(sorted(after - before)))
+    return Outcome(process.exitcode, texts[0], texts[1], tuple(sorted(after - before)))
 
 
 def faults(case: Case, outcome: Outcome) -> list[str]:
