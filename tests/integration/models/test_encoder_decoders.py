@@ -72,6 +72,17 @@ def test_loss_and_gradients_are_those_of_single_rows(name, peft, twin, built):
             assert bool(module.forward_pass.kernels.packing_is_equivalent) == SEQ2SEQ[name].packs
 
 
+@pytest.mark.parametrize("peft", ["none", "unfreeze"])
+def test_sinusoidal_positions_are_not_trained(peft, twin, built):
+    """They get no gradient, and a guard halts a training in which a weight has none."""
+    from llmft.models.peft.layer_groups import upper
+
+    model = built(*twin("marian"), f"peft={peft}", *DATA)[1].model
+    positions = {model.model.encoder.embed_positions.weight, model.model.decoder.embed_positions.weight}
+    assert {p for p in model.parameters() if not p.requires_grad} == positions
+    assert positions.isdisjoint(upper(model, "all"))
+
+
 def answers(folder, base, contexts, tokenizer, start):
     """The greedy answers of an exported folder, by plain transformers and peft, one at a time and without padding."""
     from peft import PeftModel

@@ -27,12 +27,21 @@ def from_the_top(model: Any) -> list[list[Parameter]]:
         if isinstance(part, Embedding) and id(part) not in parts
         for p in part.parameters()
     }
-    rest = [p for p in model.parameters() if id(p) not in inside]
+    fixed = {id(p) for p in fixed_positions(model)}
+    rest = [p for p in model.parameters() if id(p) not in inside | fixed]
     return [
         [p for p in rest if id(p) not in embedding],
         *blocks,
         [p for p in rest if id(p) in embedding],
     ]
+
+
+def fixed_positions(model: Any) -> list[Parameter]:
+    """Sinusoidal position embeddings (Pegasus, Marian), which get no gradient: transformers computes them under ``no_grad``.
+
+    Their class says so; that they are frozen is lost in ``from_pretrained``.
+    """
+    return [p for part in model.modules() if "Sinusoidal" in type(part).__name__ for p in part.parameters()]
 
 
 def _stacks(model: Any) -> list[ModuleList]:

@@ -8,7 +8,7 @@ from typing import Any
 from llmft.config.schema.peft import Lora, Peft, Unfreeze
 from llmft.models.backbone.quantization import numel
 from llmft.models.peft import lora
-from llmft.models.peft.layer_groups import upper
+from llmft.models.peft.layer_groups import fixed_positions, upper
 from llmft.utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,10 @@ def adapt(model: Any, peft: Peft, auto_targets: list[str]) -> Any:
         return lora.attach(model, peft, auto_targets)
     if peft.method == "head":
         return _train_head(model)
-    return model.requires_grad_(True)  # unfreeze: its callback freezes the blocks that are not due yet
+    model.requires_grad_(True)  # unfreeze: its callback freezes the blocks that are not due yet
+    for parameter in fixed_positions(model):
+        parameter.requires_grad_(False)
+    return model
 
 
 def is_adapter(peft: Peft) -> bool:
