@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from llmft.config.schema import ExportConfig, TrainConfig
 from llmft.export import checksums, hub, model_card, passport, passport_file, record
-from llmft.export.forms import adapter, dtype, merged
+from llmft.export.forms import adapter, ctranslate2, dtype, merged
 from llmft.export.forms.source import Source
 from llmft.export.passport import Judged, Passport
 from llmft.export.reference import Reference, collect
@@ -133,6 +133,8 @@ class _Exporter:
         quantized = {"peft.quantise": None} if cfg.select("peft.quantise") else {}
         # an adapter goes on its published base, never on a quantized one
         self.backbone = TrainedBackbone(run / "model", cfg.replaced(FULL_PRECISION | quantized))
+        if "ctranslate2" in settings.forms():
+            ctranslate2.check(self.backbone.config)
         name = dtype.resolved(settings.dtype, self.backbone)
         needs_merged = any(form != "adapter" for form in settings.forms())
         self.source = Source(run / "model", scratch / "weights" if needs_merged else None, name, cfg, settings)
@@ -214,6 +216,8 @@ def _write(form: Form, source: Source, folder: Path) -> None:
             shutil.copytree(source.merged, folder, copy_function=_link, dirs_exist_ok=True)
         case "adapter":
             adapter.write(source, folder)
+        case "ctranslate2":
+            ctranslate2.write(source, folder)
         case _:
             raise UserError(f"form={form}: cannot be written yet")
 

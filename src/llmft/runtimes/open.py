@@ -43,5 +43,9 @@ def open_runtime(folder: Path, *, dtype: str = "auto", base: str | None = None, 
             from llmft.runtimes.pytorch import open_folder  # imports torch
 
             return open_folder(folder, dtype=dtype, base=base, revision=revision)
+        case "ctranslate2":
+            from llmft.runtimes.ctranslate2 import CTranslate2Runtime
+
+            return CTranslate2Runtime(folder)
         case form:
             raise NotInstalledError(f"{folder}: llmft has no runtime yet for form={form}")

@@ -1,0 +1,180 @@
+"""CTranslate2: the runtime of ``form=ctranslate2``, greedy decoding in batches on CPU or GPU."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmft.data.batching.sampler import length_batches
+from llmft.data.records import Turn
+from llmft.runtimes.folder_tokenizer import FolderTokenizer
+from llmft.runtimes.runtime import Decoding, NotInstalledError
+from llmft.utils.errors import UserError
+from llmft.utils.text import one_line
+
+MODEL_CONFIG = "transformers_config.json"  # of the weights that were converted; config.json is CTranslate2's own
+MAX_BATCH = 16
+# Called for each new token of a batch with its row, the id and (if wanted) its logits [V]; returns whether the row stops.
+Take = Callable[[int, int, Any], bool]
+
+
+class CTranslate2Runtime:
+    """A converted model, with the tokenizer of its folder.
+
+    Args:
+        folder: With ``model.bin``, the vocabulary, tokenizer files and ``generation_config.json``.
+        workers: Batches that are decoded at the same time.
+        threads: Threads of each; 0 is CTranslate2's own choice.
+
+    Raises:
+        NotInstalledError: CTranslate2 is not installed.
+        UserError: It cannot load the folder.
+    """
+
+    log_probabilities = False
+
+    def __init__(self, folder: Path, *, workers: int = 1, threads: int = 0) -> None:
+        try:
+            import ctranslate2
+        except ImportError:
+            raise NotInstalledError('form=ctranslate2: needs CTranslate2; pip install "llmft[ctranslate2]"') from None
+        self.name = f"CTranslate2 {ctranslate2.__version__}"
+        self.files = FolderTokenizer(folder)
+        self.stop_ids = self.files.stop_ids
+        # a decoder-only model has one vocabulary, an encoder-decoder a shared one
+        self.is_encoder_decoder = not (folder / "vocabulary.json").is_file()
+        name = "shared_vocabulary.json" if self.is_encoder_decoder else "vocabulary.json"
+        engine: Any = ctranslate2.Translator if self.is_encoder_decoder else ctranslate2.Generator
+        device = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
+        try:
+            self.config: dict[str, Any] = json.loads((folder / MODEL_CONFIG).read_text(encoding="utf-8"))
+            self.vocabulary: list[str] = json.loads((folder / name).read_text(encoding="utf-8"))
+            self.engine = engine(str(folder), device, inter_threads=workers, intra_threads=threads)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"{folder}: CTranslate2 cannot load it ({one_line(error)})") from error
+
+    def prompt_ids(self, turns: Sequence[Turn], tools: Sequence[str] = ()) -> list[int]:
+        """The chat template's ids."""
+        return self.files.prompt_ids(turns, tools)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text without special tokens."""
+        return self.files.decode(ids)
+
+    def logits(self, prompt: Sequence[int], answer: Sequence[int]) -> np.ndarray:
+        """Logits [len(answer), V]: of one forward pass, or (encoder-decoder) of decoding that is forced to the answer."""
+        if not self.is_encoder_decoder:
+            ids = [*prompt, *answer[:-1]]
+            self._check_window(len(ids))
+            return np.array(self.engine.forward_batch([ids]), dtype=np.float32)[0, -len(answer) :]
+        rows: list[np.ndarray] = []
+
+        def take(_: int, __: int, logits: Any) -> bool:
+            rows.append(np.array(logits, dtype=np.float32).reshape(-1))
+            return False
+
+        self._translate([prompt], [answer], len(answer), take, logits=True, with_prefix=True)
+        return np.stack(rows)
+
+    def generate(self, prompts: Sequence[Sequence[int]], settings: Decoding) -> list[list[int]]:
+        """Batches of prompts of similar length.
+
+        Raises:
+            UserError: The settings sample.
+        """
+        if settings.do_sample:
+            raise UserError(
+                "generation.do_sample=true: answers of an exported folder are greedy here; use chat or serve"
+            )
+        answers: list[list[int]] = [list(self.files.forced) if self.is_encoder_decoder else [] for _ in prompts]
+        for rows in length_batches([len(prompt) for prompt in prompts], max_rows=MAX_BATCH):
+
+            def take(row: int, token: int, _: Any, rows: Sequence[int] = rows) -> bool:
+                answers[rows[row]].append(token)
+                return False
+
+            self.continued(
+                [prompts[row] for row in rows], [answers[row] for row in rows], settings.max_new_tokens, take
+            )
+        return answers
+
+    def continued(
+        self,
+        prompts: Sequence[Sequence[int]],
+        answers: Sequence[Sequence[int]],
+        max_tokens: int,
+        take: Take,
+        *,
+        logits: bool = False,
+    ) -> None:
+        """Decode a batch greedily.
+
+        Args:
+            prompts: Their ids.
+            answers: The ids that each answer begins with.
+            max_tokens: Maximum tokens of an answer, those that it begins with included.
+            take: Called in threads of CTranslate2, for each token that is not given in ``answers``.
+            logits: Whether ``take`` gets logits.
+        """
+        if self.is_encoder_decoder:
+            self._translate(prompts, answers, max_tokens, take, logits=logits)
+            return
+        self._check_window(max(map(len, prompts)))
+        starts = [self._tokens([*prompt, *answer]) for prompt, answer in zip(prompts, answers, strict=True)]
+        self.engine.generate_batch(
+            starts,
+            max_length=max_tokens - min(map(len, answers)),
+            include_prompt_in_result=False,
+            callback=lambda step: take(step.batch_id, step.token_id, step.logits),
+            return_logits_vocab=logits,
+            **self._options(),
+        )
+
+    def _translate(
+        self,
+        prompts: Any,
+        answers: Any,
+        max_tokens: int,
+        take: Take,
+        *,
+        logits: bool = False,
+        with_prefix: bool = False,
+    ) -> None:
+        given = [0 if with_prefix else len(answer) for answer in answers]
+
+        def called(step: Any) -> bool:
+            row = step.batch_id
+            return take(row, step.token_id, step.logits) if step.step >= given[row] else False
+
+        self.engine.translate_batch(
+            [self._tokens(prompt) for prompt in prompts],
+            target_prefix=[self._tokens(answer) for answer in answers],
+            max_decoding_length=max_tokens,
+            min_decoding_length=0,  # its default is 1, and an answer may be empty
+            max_input_length=0,
+            callback=called,
+            return_logits_vocab=logits,
+            **self._options(),
+        )
+
+    def _check_window(self, tokens: int) -> None:
+        """CTranslate2 computes a forward pass right within a sliding window only; decoding is right beyond it.
+
+        Raises:
+            UserError: The tokens of one forward pass are more than the window.
+        """
+        config = self.config
+        window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+        if window and "sliding_attention" in config.get("layer_types", ["sliding_attention"]) and tokens > window:
+            raise UserError(
+                f"{self.name}: a prompt of {tokens} tokens is longer than the model's sliding window ({window}), which"
+                " CTranslate2 computes wrongly; use the merged weights"
+            )
+
+    def _options(self) -> dict[str, Any]:
+        return {"beam_size": 1, "end_token": sorted(self.stop_ids), "return_end_token": True}
+
+    def _tokens(self, ids: Sequence[int]) -> list[str]:
+        return [self.vocabulary[token] for token in ids]
