@@ -3,8 +3,10 @@
 import os
 import re
 import sys
+import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from llmft.config.help import answer
@@ -13,7 +15,7 @@ from llmft.utils.console import complain, say
 from llmft.utils.errors import INTERRUPTED, UserError
 from llmft.utils.signals import on_terminate, terminate
 from llmft.utils.streams import guarded, use_utf8
-from llmft.utils.text import did_you_mean
+from llmft.utils.text import did_you_mean, printable
 
 COMMANDS = {
     "train": "llmft.commands.train",
@@ -72,6 +74,7 @@ def run_command(arguments: Sequence[str]) -> int:
     # conf/hydra defines options of plugins under their own names, with all keys
     warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema.*", category=UserWarning)
     try:
+        check_cwd()
         flags, others = split_flags(arguments)
         command, overrides = split_command(others)
         check_flags(command, flags)
@@ -97,6 +100,18 @@ def run_command(arguments: Sequence[str]) -> int:
         return INTERRUPTED
     except (UserError, OSError) as error:
         return complain(error)
+
+
+def check_cwd() -> None:
+    """Check that the working directory exists: relative paths, and Hydra, need it.
+
+    Raises:
+        UserError: It has been removed.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the working directory has been removed; change to another one") from None
 
 
 def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -158,17 +173,35 @@ def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
         distributed.follow(os.getppid(), terminate)
     # Hydra's completion script is named after the program; Lightning starts it again for the other processes
     sys.argv = ["llmft" if sys.argv[0].endswith("__main__.py") else sys.argv[0], *arguments]
-    try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task)()
-    except KeyboardInterrupt:
-        codes.append(INTERRUPTED)
-    except SystemExit as stop:  # Hydra exits so after an error of its own or of a launcher
-        codes.append(stop.code if isinstance(stop.code, int) else 1)
+    program = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task)
+    codes.append(code_of(program))
     if multirun:
         from llmft.sweep import results
 
         codes += results.end()
     return max(codes, default=0)
+
+
+def code_of(program: Callable[[], Any]) -> int:
+    """Run a program of Hydra's; prints an error and returns the exit code."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise; otherwise Hydra prints a traceback and exits
+    try:
+        program()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    except OSError as error:  # a file of Hydra's own, such as multirun.yaml
+        return complain(error)
+    except (HydraException, OmegaConfBaseException) as error:
+        return complain(UserError(str(error) or type(error).__name__))
+    except Exception:  # a fault of ours
+        sys.stderr.write(printable(traceback.format_exc()))
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

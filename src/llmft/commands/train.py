@@ -34,7 +34,6 @@ from llmft.utils.logging import log_to, quiet
 from llmft.utils.memory import reset_peak_memory
 from llmft.utils.paths import user_path
 from llmft.utils.rank import started_outside
-from llmft.utils.streams import optional_output
 from llmft.utils.text import first_line
 
 log = logging.getLogger(__name__)
@@ -57,11 +56,10 @@ def main(cfg: DictConfig) -> float | None:
     is_sweep = job.mode != RunMode.RUN or follows_parent()  # a launcher may run its jobs in processes of their own
     config, run, choices = _checked(cfg, overrides, is_sweep=is_sweep)
     try:
-        with optional_output():
-            log_to(run.path / "log.txt")
-            _log_choices(run, choices)
-            _log_model(config)
-            return train_and_record(config, run)
+        log_to(run.path / "log.txt")
+        _log_choices(run, choices)
+        _log_model(config)
+        return train_and_record(config, run)
     finally:
         run.release()
 

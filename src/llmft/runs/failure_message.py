@@ -6,7 +6,7 @@ import re
 from llmft.config.schema import TrainConfig
 from llmft.runs.checkpoint_io import load
 from llmft.runs.directory import RunDirectory
-from llmft.utils.errors import UserError, chain
+from llmft.utils.errors import UserError, as_os_error, chain
 from llmft.utils.shell import argument
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -30,7 +30,7 @@ def explain_failure(error: BaseException, run: RunDirectory, cfg: TrainConfig) -
             f"Try data.num_workers=0: {resume_option(run)} data.num_workers=0"
         )
     # libraries raise errors of their own after one of the disk
-    of_disks = (e for e in chain(error) if isinstance(e, OSError) and (e is error or e.errno in OF_DISKS))
+    of_disks = (found for e in chain(error) if (found := as_os_error(e)) and (e is error or found.errno in OF_DISKS))
     found = None if isinstance(error, UserError) else next(of_disks, None)
     if found is None or isinstance(found, ConnectionError) or found.errno is None:
         return None

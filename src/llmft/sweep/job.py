@@ -8,6 +8,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,17 @@ from llmft.runs.directory import tidy
 from llmft.sweep.results import finished_value, previous_status
 from llmft.utils import distributed, files, signals
 from llmft.utils.console import complain, say
-from llmft.utils.errors import INTERRUPTED, Halted, Pruned, UserError
+from llmft.utils.errors import INTERRUPTED, Halted, Pruned, UserError, as_os_error
 from llmft.utils.files import remove_empty
 from llmft.utils.rank import is_first, processes_to_start
+from llmft.utils.streams import optional_output
 from llmft.utils.text import printable
 
 log = logging.getLogger(__name__)
 
 RECORD = "job.json"
 OF_DATA = ("train", "preview", "estimate")  # commands whose config has a data set
+WRITES_FILES = ("train", "report", "export", "restore", "schema")
 # Launchers whose workers run several jobs: a job that is killed would end its worker and the jobs of the others.
 SHARED_WORKERS = ("joblib", "ray")
 
@@ -50,7 +53,8 @@ def attempt(cfg: DictConfig) -> tuple[int, Any]:
         ):  # a refused job of a sweep has a row in its table
             check_early(cfg, command, job.overrides.task)
             check_before_imports(command, cfg)
-        return 0, importlib.import_module(f"llmft.commands.{command}").main(cfg)
+        with optional_output() if _writes_files(command, cfg) else nullcontext():
+            return 0, importlib.import_module(f"llmft.commands.{command}").main(cfg)
     except Pruned as error:
         say(str(error))
         return 0, error.value
@@ -61,9 +65,18 @@ def attempt(cfg: DictConfig) -> tuple[int, Any]:
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED, float("nan")
+    except Exception as error:
+        if (of_library := as_os_error(error)) is None:
+            raise
+        return complain(of_library), float("nan")
     finally:
         if is_first():  # Hydra makes the folder before the config is checked
             remove_empty(Path(HydraConfig.get().runtime.output_dir))
+
+
+def _writes_files(command: str, cfg: DictConfig) -> bool:
+    """Whether files hold the result of a command, so that it need not be printed."""
+    return command in WRITES_FILES or (command == "answer" and bool(cfg.get("output")))
 
 
 def check_before_imports(command: str, cfg: DictConfig) -> None:

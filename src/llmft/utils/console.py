@@ -32,9 +32,16 @@ class Formatter(logging.Formatter):
 def complain(error: Exception) -> int:
     """Print the message of an error (once, if every rank raised it) and return the exit code."""
     if is_first() or not getattr(error, "everywhere", False):
-        say(str(error))
+        say(_message(error))
     # an OSError (no permission, no space) names the file, and is for the user to fix
     return getattr(error, "exit_code", UserError.exit_code if isinstance(error, OSError) else 1)
+
+
+def _message(error: Exception) -> str:
+    """Its text; of an OSError the place and the reason, without the number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def say(message: str, style: str = "red") -> None:

@@ -1,10 +1,13 @@
 """Exceptions with an exit code: wrong input, a halted or pruned training."""
 
+import os
+import re
 from collections.abc import Iterator, Sequence
 
 from llmft.utils.text import printable
 
 SHOWN_FAULTS = 5
+OF_RUST = re.compile(r"\(os error (\d+)\)")  # std::io::Error, in exceptions of tokenizers and safetensors
 INTERRUPTED = 130  # exit code after Ctrl-C or SIGTERM, as a shell reports it
 
 
@@ -69,6 +72,14 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
+
+
+def as_os_error(error: BaseException) -> OSError | None:
+    """An OSError as it is, or the one that a library in Rust (tokenizers, safetensors) raised under another type; else None."""
+    if isinstance(error, OSError):
+        return error
+    found = OF_RUST.search(str(error)) if isinstance(error, Exception) else None
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 
 def checked(faults: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from llmft.utils.errors import UserError
+from llmft.utils.errors import UserError, as_os_error
 from llmft.utils.paths import user_path
 
 SUFFIX, SET_ASIDE = ".tmp", ".old.tmp"
@@ -125,7 +125,10 @@ def atomic_folder(folder: Path, *, new: bool = False, durable: bool = True) -> I
             sync_folder(folder.parent)
     except BaseException as error:
         _name_final(error, unfinished, folder)
-        raise
+        if isinstance(error, OSError) or (of_library := as_os_error(error)) is None:
+            raise
+        of_library.filename = str(folder)
+        raise of_library from error
     finally:  # the unfinished folder, or the one that was replaced
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -2,7 +2,7 @@
 
 What a command prints is its result, so a reader that has left (``| head``) ends it with exit code 0, and any other failed write
 is an error. Messages and the log on standard error stop nothing; nor does standard output where files hold the result
-(``train``).
+(a run directory, an export).
 """
 
 import codecs

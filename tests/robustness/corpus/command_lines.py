@@ -1,0 +1,13 @@
+"""Command lines on which the storm (tests/robustness/storm) once found a fault. A found fault is added here."""
+
+from tests.robustness.storm.storm import Case
+
+FOUND = [
+    Case("answer", "stdout closed"),
+    Case("answer", "stdout without reader"),
+    Case("preview", "both without reader"),
+    Case("train", "stdout full"),
+    Case("sweep", "user without home"),
+    Case("answer base", "file size"),  # safetensors' own exception for an error of the disk
+    Case("sweep", "full output"),  # multirun.yaml, which Hydra writes
+]
