@@ -22,7 +22,6 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import Phase, settings
@@ -31,6 +30,7 @@ from llmft.config.paths import conf_dir
 from llmft.config.schema import COMMANDS
 from llmft.config.typed import typed
 from llmft.models.backbone.tiny import LLAMA_TEMPLATE, byte_tokenizer
+from tests.support import fast_compose
 
 # A slow machine is no fault; and what a change is judged by must not depend on luck: LLMFT_FUZZ=N looks further.
 # A mutation of the source needs any example that fails, and not the smallest one.
@@ -97,22 +97,11 @@ def _no_flush() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _read_conf_once() -> Iterator[None]:
-    """Cache the parsed files of ``conf/``: Hydra parses each three times per command line, half of the time of composing."""
-    real, known = ConfigRepository.load_config, {}
-    ours = conf_dir().as_uri()
-
-    def load_config(self: ConfigRepository, config_path: str) -> Any:
-        places = tuple((source.provider, source.path) for source in self.sources)
-        if any(place.startswith("file:") and place != ours for _, place in places):
-            return real(self, config_path)
-        if (places, config_path) not in known:
-            known[places, config_path] = real(self, config_path)
-        return copy.deepcopy(known[places, config_path])
-
-    ConfigRepository.load_config = load_config
+def _compose_once() -> Iterator[None]:
+    """Hydra composes a choice of files in ``conf/`` once."""
+    undo = fast_compose.install()
     yield
-    ConfigRepository.load_config = real
+    undo()
 
 
 def composed(*overrides: str, command: str = "train") -> Any:
@@ -317,6 +306,7 @@ def _command(arguments: Any, cwd: str, environment: dict[str, str], before: Any,
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.argv = ["llmft", *arguments]
     multiprocessing.set_start_method(None, force=True)  # a user's loader workers are forks of the run, not of a server
+    fast_compose.install()
     if before:
         before()
     from llmft.__main__ import main

@@ -19,8 +19,15 @@ for name in (
     "transformers.models.gpt2.modeling_gpt2",
     "transformers.models.llama.modeling_llama",
     "transformers.models.t5.modeling_t5",
-    "tests.conftest",
 ):
     importlib.import_module(name)
+
+from tests import conftest  # noqa: E402
+from tests.support import fast_compose  # noqa: E402
+
+undo = fast_compose.install()
+for model in conftest.TINY:  # their files of conf/ are parsed
+    conftest.composed(f"model={model}", "data=alpaca", "peft=lora")
+undo()
 gc.collect()
 gc.freeze()  # otherwise a garbage collection of a fork would copy all of it
