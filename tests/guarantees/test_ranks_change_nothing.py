@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import cli, read_json_lines
 from tests.support.digests import digests
+from tests.support.ranks import two_ranks
 
 # 50 training rows are 13 batches of 4: the second process has none for the last round; 5 validation rows are 2 of 4
 RUN = ("data=alpaca", "data.path=sample", "data.limit=58", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "model.dropout=0", "questions=1", "evaluate.rows=0", "report.write=false", "optim.lr=1e-2",
@@ -67,10 +68,11 @@ CASES = {
 def test_ranks_change_nothing(case, tmp_path, llmft):
     code, _, err = llmft(*RUN, *CASES[case], "data.batch_size=4", "trainer.accumulate_grad_batches=2", "output_dir=one")
     assert code == 0, err
-    done = run(tmp_path, "two", *CASES[case], *TWO, "data.batch_size=4")
+    ranks = two_ranks(*RUN, *CASES[case], *TWO, "data.batch_size=4", "output_dir=two", cwd=tmp_path)
+    assert [rank.returncode for rank in ranks] == [0, 0], ranks[0].stderr
     equal(metrics(tmp_path / "two"), metrics(tmp_path / "one"))
-    assert done.stdout.count("run directory:") == 1
-    assert done.stderr.count("rows read") == 1
+    assert sum(rank.stdout.count("run directory:") for rank in ranks) == 1
+    assert sum(rank.stderr.count("rows read") for rank in ranks) == 1
     samples = read_json_lines(tmp_path / "two" / "samples.jsonl")
     assert [(row["step"], row["place"]) for row in samples] == [
         (row["step"], row["place"]) for row in read_json_lines(tmp_path / "one" / "samples.jsonl")

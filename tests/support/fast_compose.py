@@ -8,11 +8,11 @@ from typing import Any
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
+from hydra._internal.defaults_list import create_defaults_list
 
 from llmft.config.paths import conf_dir
 
 REAL_LOAD = ConfigRepository.load_config
-REAL_DEFAULTS = config_loader_impl.create_defaults_list
 REAL_COMPOSE = ConfigLoaderImpl._compose_config_from_defaults_list
 _kept: dict[Any, Any] = {}
 
@@ -23,14 +23,14 @@ def install() -> Callable[[], None]:
     A folder of a user's (``--config-dir``) is read anew each time. Command-line values are applied to a copy, by Hydra.
     """
     ConfigRepository.load_config = _load_config
-    config_loader_impl.create_defaults_list = _create_defaults_list
+    vars(config_loader_impl)["create_defaults_list"] = _create_defaults_list
     ConfigLoaderImpl._compose_config_from_defaults_list = _compose
     return _undo
 
 
 def _undo() -> None:
     ConfigRepository.load_config = REAL_LOAD
-    config_loader_impl.create_defaults_list = REAL_DEFAULTS
+    vars(config_loader_impl)["create_defaults_list"] = create_defaults_list
     ConfigLoaderImpl._compose_config_from_defaults_list = REAL_COMPOSE
 
 
@@ -55,7 +55,7 @@ def _create_defaults_list(
     return _remembered(
         repo,
         ("defaults", config_name, lines, prepend_hydra, skip_missing),
-        lambda: REAL_DEFAULTS(repo, config_name, overrides_list, prepend_hydra, skip_missing),
+        lambda: create_defaults_list(repo, config_name, overrides_list, prepend_hydra, skip_missing),
     )
 
 
