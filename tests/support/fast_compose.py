@@ -14,6 +14,7 @@ from llmft.config.paths import conf_dir
 
 REAL_LOAD = ConfigRepository.load_config
 REAL_COMPOSE = ConfigLoaderImpl._compose_config_from_defaults_list
+NAME = "create_defaults_list"  # as ConfigLoaderImpl calls it
 _kept: dict[Any, Any] = {}
 
 
@@ -23,14 +24,14 @@ def install() -> Callable[[], None]:
     A folder of a user's (``--config-dir``) is read anew each time. Command-line values are applied to a copy, by Hydra.
     """
     ConfigRepository.load_config = _load_config
-    vars(config_loader_impl)["create_defaults_list"] = _create_defaults_list
+    setattr(config_loader_impl, NAME, _create_defaults_list)
     ConfigLoaderImpl._compose_config_from_defaults_list = _compose
     return _undo
 
 
 def _undo() -> None:
     ConfigRepository.load_config = REAL_LOAD
-    vars(config_loader_impl)["create_defaults_list"] = create_defaults_list
+    setattr(config_loader_impl, NAME, create_defaults_list)
     ConfigLoaderImpl._compose_config_from_defaults_list = REAL_COMPOSE
 
 
