@@ -2,9 +2,9 @@
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,6 +13,7 @@ from llmft.config.paths import conf_dir
 from llmft.utils.csv import write
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
+from llmft.utils.text import first_line
 
 
 class Series(NamedTuple):
@@ -35,22 +36,29 @@ def read_metrics(file: Path, steps_per_epoch: int | None = None) -> dict[str, Se
     """
     if not file.is_file():
         return {}
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as rows:
+            return _series(csv.DictReader(rows), steps_per_epoch)
+    except (csv.Error, KeyError, ValueError, TypeError, OverflowError) as error:  # ValueError: also what is not UTF-8
+        reason = f"no column {error}" if isinstance(error, KeyError) else first_line(error)
+        raise UserError(f"{file}: not a table with step and numbers ({reason})") from None
+
+
+def _series(rows: Iterable[Mapping[str, Any]], steps_per_epoch: int | None) -> dict[str, Series]:
+    """The finite values of the columns that hold a metric."""
     found: dict[str, Series] = {}
-    with file.open(newline="", encoding="utf-8") as rows:
-        for row in csv.DictReader(rows):
-            try:
-                epoch = float(row.get("epoch") or "nan")
-                by_epoch = "step" not in row and steps_per_epoch
-                step = round(epoch * by_epoch) if by_epoch else int(float(row["step"]))
-                numbers = {name: float(v) for name, v in row.items() if name and "/" in name and v not in ("", None)}
-            except (KeyError, ValueError, TypeError, OverflowError) as error:
-                raise UserError(f"{file}: not a table with step and numbers ({error})") from None
-            for name, value in numbers.items():
-                if math.isfinite(value):
-                    series = found.setdefault(name, Series([], [], []))
-                    series.steps.append(step)
-                    series.values.append(value)
-                    series.epochs.append(epoch)
+    for row in rows:
+        epoch = float(row.get("epoch") or "nan")
+        by_epoch = steps_per_epoch if "step" not in row and "epoch" in row else None
+        step = round(epoch * by_epoch) if by_epoch else int(float(row["step"]))
+        for name, text in row.items():
+            if not name or "/" not in name or text in ("", None):
+                continue
+            if math.isfinite(value := float(text)):
+                series = found.setdefault(name, Series([], [], []))
+                series.steps.append(step)
+                series.values.append(value)
+                series.epochs.append(epoch)
     return found
 
 
@@ -69,7 +77,12 @@ def reference_curve(path: str | None, steps_per_epoch: int = 1) -> dict[str, Ser
     file = curve_file(path)
     if not file.is_file():
         raise UserError(f"report.reference_curve={path}: no such file")
-    return read_metrics(file, steps_per_epoch)
+    found = read_metrics(file, steps_per_epoch)
+    if not found:
+        raise UserError(
+            f"report.reference_curve={path}: holds no values; it needs columns step (or epoch) and train/loss or val/loss"
+        )
+    return found
 
 
 def curve_file(path: str) -> Path:

@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import re
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -18,7 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.robustness.storm", description=__doc__)
     parser.add_argument("--cases", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", help="only cases whose description holds these words")
+    parser.add_argument("--only", default="", help="only cases whose description matches this regular expression")
     parser.add_argument("--folder", type=Path, help="where cases run; what went wrong stays there")
     given = parser.parse_args()
     folder = (given.folder or Path(tempfile.mkdtemp(prefix="storm-"))).resolve()
@@ -29,7 +31,7 @@ def main() -> int:
     chosen = [
         case for case in cases(inputs, 10**9 if given.only else given.cases, given.seed) if given.only in str(case)
     ]
-    found = storm(chosen[: given.cases], inputs, folder)
+    found = storm(chosen[: given.cases], inputs, folder, say=partial(print, flush=True))
     print(f"{min(len(chosen), given.cases)} cases, {len(found)} faults; seed {given.seed}, {folder}")
     return int(bool(found))
 

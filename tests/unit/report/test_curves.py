@@ -64,3 +64,28 @@ def test_the_advice_goes_by_what_chose_the_checkpoint(load_config, tmp_path, cap
         for shown in (text, capsys.readouterr().out):
             assert said in shown
             assert sum(one in shown for one in (by_loss, by_agreement)) == (said in (by_loss, by_agreement))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (bytes(range(256)), "not a table with step and numbers"),  # no UTF-8
+        (b"step,val/loss\n1,\x000\n", "not a table with step and numbers"),
+        (b"steps,val/loss\n1,2.0\n", "no column 'step'"),
+        (b"step,val/loss\n1,two\n", "could not convert string to float: 'two'"),
+        (b"step,val/loss\n1," + b"1" * 200_000 + b"\n", "not a table with step and numbers"),
+        (b"", "holds no values"),
+        (b"step,loss\n1,2.0\n", "holds no values"),
+    ],
+)
+def test_a_file_that_is_no_curve(content, words, tmp_path):
+    (tmp_path / "curve.csv").write_bytes(content)
+    with pytest.raises(UserError) as raised:
+        curves.reference_curve(str(tmp_path / "curve.csv"))
+    assert words in str(raised.value)
+    assert str(tmp_path / "curve.csv") in str(raised.value)
+
+
+def test_a_curve_of_a_spreadsheet_begins_with_a_mark(tmp_path):
+    (tmp_path / "curve.csv").write_bytes(b"\xef\xbb\xbfepoch,val/loss\n1,2.5\n")
+    assert curves.reference_curve(str(tmp_path / "curve.csv"), 10)["val/loss"] == ([10], [2.5], [1.0])
