@@ -29,7 +29,9 @@ def main() -> int:
     if not inputs.exists():
         build(folder / "world")
     chosen = [
-        case for case in cases(inputs, 10**9 if given.only else given.cases, given.seed) if given.only in str(case)
+        case
+        for case in cases(inputs, 10**9 if given.only else given.cases, given.seed)
+        if re.search(given.only, str(case))
     ]
     found = storm(chosen[: given.cases], inputs, folder, say=partial(print, flush=True))
     print(f"{min(len(chosen), given.cases)} cases, {len(found)} faults; seed {given.seed}, {folder}")
