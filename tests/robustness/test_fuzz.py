@@ -201,7 +201,7 @@ def record(node: Any, folder: Path) -> None:
 
 def saved() -> bytes:
     stream = io.BytesIO()
-    torch.save({"state_dict": {"w": torch.zeros(2)}, "step": 3}, stream)
+    torch.save({"state_dict": {"w": torch.zeros(2)}, "global_step": 3}, stream)
     return stream.getvalue()
 
 

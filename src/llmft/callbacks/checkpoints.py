@@ -114,6 +114,8 @@ class Checkpoints(Checkpoint):
         """Add the random states of all ranks, and the state of the loops between two steps."""
         checkpoint["randomness"] = gathered(trainer, rng_states())
         checkpoint["loops"] = between_steps(checkpoint["loops"])
+        if unstepped := without_state(checkpoint["optimizer_states"]):
+            checkpoint["unstepped"] = unstepped
         if isinstance(stream := getattr(trainer.train_dataloader, "dataset", None), StreamingDataset):
             checkpoint["stream"] = stream.state()
 
@@ -152,6 +154,17 @@ def between_steps(loops: dict[str, Any]) -> dict[str, Any]:
         begun = epochs[scope]["started"]
         epochs[scope] |= {"ready": begun, "processed": begun - 1, "completed": begun - 1}
     return {"fit_loop": fit}
+
+
+def without_state(optimizer_states: list[dict[str, Any]]) -> list[Any]:
+    """The keys of parameters that no optimizer step has changed yet, such as blocks that are still frozen."""
+    return [
+        key
+        for optimizer in optimizer_states
+        for group in optimizer["param_groups"]
+        for key in group["params"]
+        if key not in optimizer["state"]
+    ]
 
 
 def position(checkpoint: dict[str, Any]) -> tuple[int, int]:

@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from llmft.diagnostics import forward_trace
 from llmft.models.module import InstructionModule
+from llmft.runs.checkpoint_io import load_plain
 from llmft.utils.errors import UserError
 from llmft.utils.files import atomic_folder
 from llmft.utils.json import write as write_json
@@ -106,10 +106,10 @@ def read(folder: Path) -> tuple[dict[str, Any], StepBatches, dict[str, Tensor]]:
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         if missing := {"what", "way_out", "during", "step", "loss", "precision"} - set(report):
             raise KeyError(f"report.json lacks {', '.join(sorted(missing))}")
-        window = torch.load(folder / "window.pt", map_location="cpu", weights_only=True)
+        window = load_plain(folder / "window.pt")
         weights = load_file(folder / "weights.safetensors")
         return report, StepBatches(window["batches"], window["states"]), weights
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot be used ({type(error).__name__}: {first_line(error)})") from None
 
 

@@ -1,5 +1,8 @@
 """Checkpoints: written atomically, loaded without unpickling code."""
 
+import errno
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +45,38 @@ def load(file: Path) -> dict[str, Any]:
     """Load a checkpoint, memory-mapped, on the CPU.
 
     Raises:
+        UserError: As ``load_plain``, or it has no ``global_step`` and ``state_dict``.
+    """
+    found = load_plain(file, mmap=True)
+    if not isinstance(found.get("global_step"), int) or not isinstance(found.get("state_dict"), dict):
+        raise UserError(f"{file}: cannot be used: global_step or state_dict is missing")
+    return found
+
+
+def load_plain(file: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """Load a dict that ``torch.save`` wrote, on the CPU.
+
+    Raises:
         UserError: It is damaged, or holds anything but tensors and plain values.
     """
     try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        found = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # zip, pickle and system errors have no common base
-        raise UserError(f"{file}: not a checkpoint that can be used ({first_line(error)})") from None
+        raise UserError(f"{file}: cannot be used: {_unusable(file, error)}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: cannot be used: it must hold a dict")
+    return found
+
+
+def _unusable(file: Path, error: Exception) -> str:
+    """Why a file cannot be loaded; torch's own messages advise to load it unsafely."""
+    if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is torch's, for half a file
+        return error.strerror or type(error).__name__
+    if not zipfile.is_zipfile(file):
+        return "the file is cut off, or was never one"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds more than tensors and plain values, and loading that could run code"
+    return "its content is damaged"
 
 
 def _reason(error: BaseException) -> str:

@@ -30,6 +30,7 @@ from llmft.models.module import InstructionModule
 from llmft.models.peft import trainable
 from llmft.models.schedule import planned_steps
 from llmft.report import curves
+from llmft.runs.checkpoint_check import load_last
 from llmft.runs.directory import RunDirectory
 from llmft.runs.resume import check_data
 from llmft.training import startup_log
@@ -133,6 +134,7 @@ def build(cfg: TrainConfig, run: RunDirectory | None = None) -> Parts:
     if threads := share_cores(cfg.trainer):
         log.info(threads)
     curves.reference_curve(cfg.report.reference_curve)
+    checkpoint = _checkpoint(cfg, run) if run else None
     data = _read_data(cfg, run.record if run else {})
     backbone = Backbone.open(cfg)
     check_config(backbone.config, cfg)  # here, because the model may have been downloaded just now
@@ -146,7 +148,7 @@ def build(cfg: TrainConfig, run: RunDirectory | None = None) -> Parts:
     module.generator = generator = Generator(model, backbone.codec, cfg.generation.node())
     module.attached = [TrainerCheck(cfg)]
     directory = run or RunDirectory(Path(cfg.output_dir))
-    return Parts(cfg, directory, module, data, generator, backbone, _checkpoint(cfg, run) if run else None)
+    return Parts(cfg, directory, module, data, generator, backbone, checkpoint)
 
 
 def _read_data(cfg: TrainConfig, record: dict[str, Any]) -> InstructionDataModule:
@@ -196,7 +198,11 @@ def _total_steps(cfg: TrainConfig, data: InstructionDataModule) -> int:
 
 
 def _checkpoint(cfg: TrainConfig, run: RunDirectory) -> Path | None:
-    if cfg.resume and not run.checkpoint:
+    if not cfg.resume:
+        return None
+    if run.checkpoint:
+        load_last(run.checkpoint)
+    else:
         log.info("resume: the run has no checkpoint yet; it starts from the beginning")
         run.clear()
-    return run.checkpoint if cfg.resume else None
+    return run.checkpoint

@@ -13,6 +13,7 @@ from llmft.models.peft import trainable
 from llmft.runs.checkpoint_io import load
 from llmft.training.build import Parts
 from llmft.training.loggers import log_lengths
+from llmft.training.resume_check import check_checkpoints
 from llmft.utils.distributed import ending_together
 from llmft.utils.rank import is_first
 from llmft.utils.signals import as_interrupt
@@ -132,6 +133,7 @@ def train(parts: Parts) -> None:
 def _resume(parts: Parts) -> None:
     assert parts.checkpoint
     state = load(parts.checkpoint)
+    check_checkpoints(parts, state)
     epoch, batches = position(state)
     log.info("resume: continuing after step %d, epoch %d, batch %d", state["global_step"], epoch, batches)
     # also for checkpoints without state of the data module (llmft 0.1)
