@@ -33,6 +33,8 @@ PLAIN = f"{HERE}/test_plain_lightning_trains_the_same.py"
 SHIP = "tests/integration/commands/test_export.py"
 SPEED = f"{HERE}/test_speed_changes_no_number.py"
 HEAD = "tests/unit/models/test_loss.py -k plain_formula"
+DAMAGED = "tests/integration/runs/test_damaged_checkpoints.py -k every_damage"
+UNTRUSTED = "tests/integration/models/test_untrusted_models.py"
 ATOMIC = "tests/robustness/test_atomic_writes.py"
 EXPORT = f"{HERE}/test_the_exported_model_is_the_trained_one.py::test_tokenizer_prompt_and_generation_settings_travel_along[tiny_gpt2]"
 
@@ -90,6 +92,8 @@ FAULTS = [
     Fault("dropout draws anew after a resume", "callbacks/checkpoints.py", "            set_rng_states(", "            (lambda state: None)(", RESUME, 9),
     Fault("a resumed epoch starts at its first batch", "data/datamodule.py", 'resume_at(position["epoch"], position["batches"])', 'resume_at(position["epoch"], 0)', RESUME, 9),
     Fault("a checkpoint is written in place", "utils/files.py", "    unfinished = _temporary(file, shared=shared)\n", "    unfinished = file\n", f"{HERE}/test_resume_is_exact.py -k full_disk"),
+    Fault("a moment of the optimizer may be missing", "runs/checkpoint_check.py", "        if inner is MISSING:\n", "        if False:\n", DAMAGED),
+    Fault("an adapter may hold NaN", "models/backbone/untrusted.py", "        if not weight.isfinite().all():\n", "        if False:\n", f"{UNTRUSTED} -k NaN"),
     Fault("model/ is not flushed before it has its name", "utils/files.py", "            _sync_tree(unfinished)\n", "            pass\n", ATOMIC),
     Fault("model/ is removed before the new one is in place", "utils/files.py", "    if _exchange(unfinished, folder):\n        return\n", "    shutil.rmtree(folder)\n    unfinished.rename(folder)\n    return\n", ATOMIC),
     Fault("a signal stops without saving", "callbacks/interruption.py", "            self.checkpoints.save(trainer)\n", "", f"{HERE}/test_resume_is_exact.py -k between_two_steps"),

@@ -86,6 +86,9 @@ CASES = {
     "half a file": (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:5000]), "cannot load this folder"),
     "a list for a config": (lambda f: (f / "config.json").write_text("[]"), "must be a JSON object"),
     "a deep config": (lambda f: (f / "config.json").write_text("[" * 100_000), "cannot be read"),
+    "another family": (lambda f: tiny.build("t5", f), "model_type='t5', a seq2seq model, and model=tiny_gpt2 loads causal models; pass model=auto"),
+    "no language model": (lambda f: change(f / "config.json", model_type="vit"), "model_type='vit', of which transformers has no causal language model"),
+    "quantized": (lambda f: change(f / "config.json", quantization_config={"quant_method": "gptq", "bits": 4}), "quantized already .quantization_config in config.json: gptq.*; pass the model that they were made of"),
     "an empty tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "transformers cannot load this folder"),
 }  # fmt: skip
 
@@ -158,6 +161,11 @@ def reshaped(adapter: Path, take: Any) -> None:
     save_file({name: take(weight).contiguous() for name, weight in load_file(file).items()}, file)
 
 
+def half_of(adapter: Path) -> None:
+    file = adapter / "adapter_model.safetensors"
+    save_file({name: weight for name, weight in load_file(file).items() if "lora_A" in name}, file)
+
+
 ADAPTERS = {
     "pickle": (lambda a: ((a / "adapter_model.safetensors").unlink(), (a / "adapter_model.bin").write_bytes(pickle.dumps(Payload(a / "ran")))), "adapter_model.safetensors cannot be read"),
     "other base": (lambda a: reshaped(a, lambda w: w if w.shape[0] == 16 else w[:-2]), "the adapter does not fit the base model"),
@@ -170,6 +178,9 @@ ADAPTERS = {
     "cache file": (lambda a: settings(a, init_lora_weights="corda", corda_config={"cache_file": "/tmp/x"}), "sets '(init_lora_weights|corda_config)', which is not taken"),
     "replication": (lambda a: settings(a, layer_replication=[[0, 10**9]]), "sets 'layer_replication', which is not taken"),
     "module": (lambda a: settings(a, auto_mapping={"parent_library": "os", "base_model_class": "system"}), "sets 'auto_mapping', which is not taken"),
+    "NaN": (lambda a: reshaped(a, lambda w: w * float("nan")), r"adapter_model.safetensors: base_model\S*weight holds NaN or infinity"),
+    "integers": (lambda a: reshaped(a, lambda w: w.long()), r"adapter_model.safetensors: base_model\S*weight is torch.int64"),
+    "half of the weights": (half_of, "of another base model; only one of the two has"),
     "no json": (lambda a: (a / "adapter_config.json").write_text("{"), "cannot be read"),
     "vocabulary": (lambda a: change_tokens(a), "its tokenizer has 258 tokens, its base 257; the vocabulary belongs to another base"),
 }  # fmt: skip
@@ -197,6 +208,40 @@ def test_an_adapter_that_does_not_fit_is_named_so(name, lora_run, tmp_path):
         load_tuned(folder, cfg, cfg.generation)
     assert "\n" not in str(error.value)
     assert not (run / "model" / "ran").exists()
+
+
+def not_finite(model: Path) -> None:
+    file = model / "model.safetensors"
+    weights = load_file(file)
+    weights["encoder.final_layer_norm.weight"][3] = float("inf")
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def as_integers(model: Path) -> None:
+    file = model / "model.safetensors"
+    weights = load_file(file)
+    weights["encoder.final_layer_norm.weight"] = weights["encoder.final_layer_norm.weight"].long()
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+TRAINED = {
+    "not finite": (not_finite, "model: encoder.final_layer_norm.weight holds NaN or infinity"),
+    "integers": (as_integers, "model.safetensors: encoder.final_layer_norm.weight is I64"),
+    "vocabulary": (change_tokens, "its tokenizer has [0-9,]+ ids, the model has [0-9,]+ embeddings"),
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_fully_trained_model_that_is_damaged_is_named_so(name, full_run, tmp_path):
+    from llmft.generation.load import load_tuned
+    from llmft.runs.open import open_run
+
+    run = Path(shutil.copytree(full_run, tmp_path / "run"))
+    spoil, message = TRAINED[name]
+    spoil(run / "model")
+    folder, cfg = open_run(str(run))
+    with pytest.raises(UserError, match=message):
+        load_tuned(folder, cfg, cfg.generation)
 
 
 def test_what_an_adapter_calls_its_base_is_not_opened(lora_run, tmp_path):

@@ -12,7 +12,7 @@ from llmft.config.schema.model import Model
 from llmft.config.schema.peft import Peft
 from llmft.data.sources import HUB_ID
 from llmft.data.tokenization.frames import target_frame
-from llmft.models.backbone import gguf, languages, new_tokens, quantization, tiny, untrusted
+from llmft.models.backbone import gguf, languages, loadable, new_tokens, quantization, tiny, untrusted
 from llmft.models.backbone.special_ids import decoder_start_id, part_configs
 from llmft.utils.cache import cached_folder
 from llmft.utils.errors import UserError
@@ -156,7 +156,9 @@ def load_config(path: str, cfg: Model) -> Any:
     """The transformers config of the model, with ``model.dropout``."""
     from transformers import AutoConfig
 
-    config = text_config(_load(AutoConfig, path, cfg), family_of(cfg).auto_class)
+    auto_class = family_of(cfg).auto_class
+    config = text_config(_load(AutoConfig, path, cfg), auto_class)
+    loadable.check_config(config, path, cfg, known=model_class(config, auto_class) is not None)
     for part in part_configs(config):
         for name in DROPOUTS:
             if cfg.dropout is not None and hasattr(part, name):

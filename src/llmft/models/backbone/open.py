@@ -138,12 +138,18 @@ class TrainedBackbone(Backbone):
         return load.load_tokenizer(str(self.folder), self.model)
 
     def _ending_ids(self) -> list[int]:
+        if self.peft is None or not trainable.is_adapter(self.peft):
+            vocabulary.check_vocabulary(
+                self.tokenizer, load.load_config(str(self.folder), self.model), self.model.new_tokens
+            )
         return vocabulary.ending_ids(str(self.folder), None)
 
     def load(self) -> Any:
         """The trained model; an adapter is on the base as it was in training (quantized if it was)."""
         if self.peft is None or not trainable.is_adapter(self.peft):
-            return load.load_model(str(self.folder), self.model)
+            model = load.load_model(str(self.folder), self.model)
+            untrusted.check_trained(model, self.folder)
+            return model
         return untrusted.load_adapter(self.load_base(), self.folder, len(self.tokenizer))
 
     def load_base(self) -> Any:

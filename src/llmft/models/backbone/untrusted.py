@@ -1,7 +1,7 @@
 """Checks of models and adapters from untrusted sources, before and after loading; faults are one-line UserErrors."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,15 +131,47 @@ def adapter_weights(folder: Path) -> dict[str, Any]:
     """The weights of an adapter, from safetensors only.
 
     Raises:
-        UserError: There is no such file, or it is broken.
+        UserError: There is no such file, it is broken, or a weight is no floating-point number, NaN or infinite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    file = folder / "adapter_model.safetensors"
     try:
-        return load_file(folder / "adapter_model.safetensors")
+        weights = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: adapter_model.safetensors cannot be read ({one_line(error)})") from None
+        raise UserError(f"{folder}: {file.name} cannot be read ({one_line(error)})") from None
+    _check_values(file, weights.items())
+    return weights
+
+
+def check_trained(model: Any, folder: Path) -> None:
+    """Refuse trained weights that are NaN or infinite: such a model answers with one token over and over.
+
+    Args:
+        model: Loaded from the folder.
+        folder: ``model/`` of a run, with all weights.
+
+    Raises:
+        UserError: Names the first such weight, or one whose file holds integers.
+    """
+    from safetensors import safe_open
+
+    names = {name for name, _ in model.named_parameters()}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            kinds = {name: weights.get_slice(name).get_dtype() for name in weights.keys() if name in names}  # noqa: SIM118
+        for name in (name for name, kind in kinds.items() if "F" not in kind):
+            raise UserError(f"{file}: {name} is {kinds[name]}, and a weight must be a floating-point number")
+    _check_values(folder, model.named_parameters())
+
+
+def _check_values(place: Path, weights: Iterable[tuple[str, Any]]) -> None:
+    for name, weight in weights:
+        if not weight.is_floating_point():
+            raise UserError(f"{place}: {name[:200]} is {weight.dtype}, and a weight must be a floating-point number")
+        if not weight.isfinite().all():
+            raise UserError(f"{place}: {name[:200]} holds NaN or infinity; put a copy of the file back, or train again")
 
 
 def _rank_faults(config: Any, weights: Mapping[str, Any]) -> Iterator[str]:
