@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # `make run ARGS="trainer.max_steps=3"` adds overrides
 ARGS ?=
 
-.PHONY: run test guarantees real bench lint lowest sbom audit fuzz clean
+.PHONY: gguf run test guarantees real bench lint lowest sbom audit fuzz clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -54,6 +54,10 @@ $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -n 2 --dist loadgroup tests/unit tests/integration/models/test_peft.py tests/integration/commands/test_export.py \
 		tests/integration/serving/test_answers_match.py tests/integration/models/test_untrusted_models.py
+
+# llama.cpp from its source, about 8 minutes of one core, to check exports with form=gguf; then `make test` runs those tests too
+gguf: $(VENV)/.installed
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF" $(BIN)/python -m pip install --constraint constraints.txt --editable ".[gguf]"
 
 # Tools that look at an environment from outside, in one of their own: no dependency of the project.
 TOOLS := .venv-tools

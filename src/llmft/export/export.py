@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from llmft.config.schema import ExportConfig, TrainConfig
 from llmft.export import checksums, hub, model_card, passport, passport_file, record
-from llmft.export.forms import adapter, ctranslate2, dtype, merged
+from llmft.export.forms import adapter, ctranslate2, dtype, gguf, merged
 from llmft.export.forms.source import Source
+from llmft.export.llama_cpp import use
 from llmft.export.passport import Judged, Passport
 from llmft.export.reference import Reference, collect
 from llmft.export.zip import pack
@@ -95,6 +96,8 @@ def export(run: Path, cfg: TrainConfig, to: str | None, settings: ExportConfig) 
         raise UserError("form=adapter: this run has no adapter (only LoRA runs have one); use form=merged")
     if to is None and settings.hub is None:
         raise UserError("export: pass to=FOLDER, hub=owner/name or both")
+    if "gguf" in forms:
+        gguf.prepare(settings)
     if settings.hub:
         hub.check_access(settings.hub)
     final = _final(to, settings)
@@ -160,6 +163,7 @@ class _Exporter:
             self.run,
             self.cfg,
             form,
+            use=use.section(folder, self.cfg) if form == "gguf" else None,
             checked=passport_file.section(found),
             name=self.settings.name,
             hub=self.settings.hub,
@@ -218,6 +222,8 @@ def _write(form: Form, source: Source, folder: Path) -> None:
             adapter.write(source, folder)
         case "ctranslate2":
             ctranslate2.write(source, folder)
+        case "gguf":
+            gguf.write(source, folder)
         case _:
             raise UserError(f"form={form}: cannot be written yet")
 

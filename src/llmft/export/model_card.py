@@ -22,12 +22,17 @@ SETTINGS = (
     "trainer.precision", "data.max_prompt_tokens", "data.max_answer_tokens", "data.train_on", "data.train_on_turns", "seed",
 )  # fmt: skip
 
+SETTINGS_IN_FILES = (
+    "The prompt format is the tokenizer's chat template; the decoding settings are in the generation config.\n"
+)
+
 
 def run_card(
     run: Path,
     cfg: TrainConfig,
     form: str,
     *,
+    use: str | None = None,
     checked: Sequence[str] = (),
     name: str | None = None,
     hub: str | None = None,
@@ -39,7 +44,7 @@ def run_card(
     """
     file = run / "evaluation.json"
     scores = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    return card(cfg, read_record(run), scores, form, checked=checked, name=name, hub=hub)
+    return card(cfg, read_record(run), scores, form, use=use, checked=checked, name=name, hub=hub)
 
 
 def write(run: Path, cfg: TrainConfig) -> None:
@@ -54,6 +59,7 @@ def card(
     scores: Mapping[str, Any] | None,
     form: str,
     *,
+    use: str | None = None,
     checked: Sequence[str] = (),
     name: str | None = None,
     hub: str | None = None,
@@ -65,6 +71,7 @@ def card(
         record: The content of ``run.json`` (``data``, ``metrics``, ``versions``, ``parameters``).
         scores: The content of ``evaluation.json``; None if nothing was evaluated.
         form: The form of the export; ``adapter`` or ``merged`` for ``model/`` of a run.
+        use: The section "Use"; None is Python with transformers.
         checked: The lines of the section about the check in the form's runtime; none for ``model/``.
         name: The title; None is made of data and model.
         hub: ``owner/name`` on the Hub, if it is pushed.
@@ -74,8 +81,7 @@ def card(
         f"# {in_markdown(name or f'{cfg.data.name} on {cfg.model.name}')}\n",
         f"{base_model_name(cfg)}, fine-tuned with llmft ({in_markdown(cfg.peft.name)}; {_form(form)}).\n",
         "## Use\n",
-        f"```python\n{model_card_code.code(cfg, form, hub)}\n```\n",
-        "The prompt format is the tokenizer's chat template; the decoding settings are in the generation config.\n",
+        use or f"```python\n{model_card_code.code(cfg, form, hub)}\n```\n\n{SETTINGS_IN_FILES}",
         *(["## Checked in its runtime\n", *checked] if checked else []),
         "## Data\n",
         *_table(_data(record.get("data") or {})),

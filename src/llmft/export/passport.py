@@ -13,7 +13,7 @@ from llmft.runtimes.runtime import Decoding, Form, Runtime
 Status = Literal["passed", "failed", "not checked"]
 # Largest difference of a logit (or log-probability) in the runtime of a form, for float32 weights. What rounding makes is in
 # docs/export.md; a planted fault is far above.
-TOLERANCES: dict[Form, float] = {"merged": 1e-3, "adapter": 1e-3, "ctranslate2": 1e-3, "gguf": 0.1, "onnx": 1e-3}
+TOLERANCES: dict[Form, float] = {"merged": 1e-3, "adapter": 1e-3, "ctranslate2": 1e-3, "gguf": 0.01, "onnx": 1e-3}
 # Weights and activations in 16 bits: so many unit roundoffs of the largest logit (measured on SmolLM2: docs/export.md).
 ROUNDOFFS = 8
 UNIT_ROUNDOFF = {"float32": 0.0, "float16": 2**-11, "bfloat16": 2**-8}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from llmft.runtimes import llama_cpp
 from llmft.runtimes.runtime import FORMS, Form, NotInstalledError, Runtime
 from llmft.utils.errors import UserError
 
@@ -47,5 +48,7 @@ def open_runtime(folder: Path, *, dtype: str = "auto", base: str | None = None, 
             from llmft.runtimes.ctranslate2 import CTranslate2Runtime
 
             return CTranslate2Runtime(folder)
+        case "gguf":
+            return llama_cpp.open_folder(folder, dtype=dtype)
         case form:
             raise NotInstalledError(f"{folder}: llmft has no runtime yet for form={form}")
