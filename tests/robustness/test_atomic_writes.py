@@ -6,6 +6,7 @@ before it gets its final name.
 """
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from llmft.config import redact
 from llmft.diagnostics import postmortem
@@ -49,9 +51,13 @@ class Drawn(Figure):
 
 
 def model(folder, version):
-    codec = SimpleNamespace(tokenizer=Saved("tokenizer.json", version), template=SimpleNamespace(saved="template"))
+    tokenizer = Saved("tokenizer_config.json", json.dumps({"tokenizer_class": version}))
+    codec = SimpleNamespace(tokenizer=tokenizer, template=SimpleNamespace(saved="template"))
+    network = GPT2LMHeadModel(GPT2Config(vocab_size=8, n_positions=8, n_embd=4, n_layer=1, n_head=1))
+    for parameter in network.parameters():
+        parameter.data.fill_(len(version))
     generator: Any = SimpleNamespace(
-        model=Saved("model.safetensors", version), codec=codec, config=lambda: Saved("generation_config.json", version)
+        model=network, codec=codec, config=lambda: Saved("generation_config.json", version)
     )
     save_model(folder / "model", generator, typed_config(composed("peft=none")))
 

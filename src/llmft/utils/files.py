@@ -11,8 +11,10 @@ killed between them. ``remove_unfinished`` does the same for all names in a fold
 
 import ctypes
 import errno
+import glob
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -145,7 +147,7 @@ def remove_unfinished(parent: Path) -> None:
     for aside in parent.glob(f"*{SET_ASIDE}"):
         restore_folder(aside.with_name(aside.name.removesuffix(SET_ASIDE)))
     for left in parent.glob(f"*{SUFFIX}"):
-        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+        _remove(left)
 
 
 def new_folder(key: str, text: str) -> Path:
@@ -182,7 +184,33 @@ def complete_lines(file: Path) -> list[str]:
 
 
 def _temporary(path: Path, *, shared: bool = False) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}{SUFFIX}" if shared else f"{path.name}{SUFFIX}")
+    """The name to write under; of a path that several processes may write, one for each, and none of a process that has ended."""
+    if not shared:
+        return path.with_name(f"{path.name}{SUFFIX}")
+    prefix = f".{path.name}.{socket.gethostname()}-"
+    for other in path.parent.glob(f"{glob.escape(prefix)}*{SUFFIX}"):
+        process = other.name.removeprefix(prefix).removesuffix(SUFFIX)
+        if process.isdigit() and not _is_running(int(process)):
+            _remove(other)
+    return path.with_name(f"{prefix}{os.getpid()}{SUFFIX}")
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return process != os.getpid()  # what an earlier process of the same number has left
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _name_final(error: BaseException, unfinished: Path, final: Path) -> None:

@@ -1,11 +1,13 @@
 """Files are written atomically, and read up to their last complete line."""
 
+import os
 import resource
 import signal
 
 import pytest
 
 from llmft.utils import files
+from tests.support.forks import forked, killed
 
 
 def test_a_file_that_finds_no_room_stays_as_it_was(tmp_path):
@@ -23,6 +25,30 @@ def test_a_file_that_finds_no_room_stays_as_it_was(tmp_path):
     assert raised.value.filename == str(file)
     assert file.read_text() == "old\n"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_a_killed_process_left_goes_with_the_next_that_writes_there(tmp_path):
+    """An export writes next to its target, in a folder of the user's, which no run directory cleans."""
+
+    target = tmp_path / "exported[1]"
+
+    def begin():
+        entered = files.atomic_folder(target, new=True)
+        entered.__enter__()
+        return entered
+
+    gone, runs = forked(begin), forked(begin)
+    killed(gone)
+    try:
+        with files.atomic_folder(target, new=True) as ours:
+            assert {path.name.rpartition("-")[2] for path in tmp_path.iterdir()} == {
+                f"{runs}.tmp",
+                f"{os.getpid()}.tmp",
+            }
+            assert ours.name.endswith(f"-{os.getpid()}.tmp")
+    finally:
+        killed(runs)
+    assert target.is_dir()
 
 
 def test_a_tokenizer_that_finds_no_room_names_the_folder(tmp_path):
