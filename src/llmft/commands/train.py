@@ -12,7 +12,6 @@ from llmft.config.auto_values import Choice, resolve_auto
 from llmft.config.schema import TrainConfig
 from llmft.config.schema.evaluation import Report
 from llmft.config.validate import check, check_section
-from llmft.data.preprocessing.cache import remove_stale
 from llmft.estimate import oom_report
 from llmft.export.license import base_model_license
 from llmft.models.architecture_check import architecture_faults
@@ -34,6 +33,7 @@ from llmft.utils.logging import log_to, quiet
 from llmft.utils.memory import reset_peak_memory
 from llmft.utils.paths import user_path
 from llmft.utils.rank import started_outside
+from llmft.utils.temporary import remove_stale
 from llmft.utils.text import first_line
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 import gc
 import shutil
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from llmft.runtimes.runtime import Form, NotInstalledError
 from llmft.utils import device as devices
 from llmft.utils.errors import UserError
 from llmft.utils.files import atomic_folder, new_folder
+from llmft.utils.temporary import TemporaryFolder
 
 FULL_PRECISION = {"model.dtype": "float32", "model.gradient_checkpointing": False}
 
@@ -102,7 +102,7 @@ def export(run: Path, cfg: TrainConfig, to: str | None, settings: ExportConfig) 
         hub.check_access(settings.hub)
     final = _final(to, settings)
     # next to the target, on the same disk; in the system's temporary folder if the export is only pushed
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=final.parent if final else None) as scratch:
+    with TemporaryFolder(".export-", final.parent if final else None) as scratch:
         exporter = _Exporter(run, cfg, settings, Path(scratch))
         done = Exported(tuple(exporter.export(form, final) for form in forms))
     record.add(run, done.forms, to or settings.hub)

@@ -1,15 +1,10 @@
 """The folder where examples and encoded rows are cached, keyed by everything that they depend on."""
 
-import fcntl
 import hashlib
 import inspect
 import json
 import logging
-import os
-import shutil
 import sys
-import tempfile
-import weakref
 from collections.abc import Callable
 from functools import cached_property
 from importlib.metadata import version
@@ -21,6 +16,7 @@ from llmft.data.tokenization.source import clock_now
 from llmft.utils.cache import cache_root, cached_folder
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
+from llmft.utils.temporary import TemporaryFolder
 
 log = logging.getLogger(__name__)
 OWN = "llmft.data"
@@ -71,40 +67,6 @@ class Cache:
         if not built:
             log.info("cache: %s are there already: %s", name, found)
         return found
-
-
-class TemporaryFolder(tempfile.TemporaryDirectory):
-    """A folder that is removed at the end of its process; those that killed processes left are removed with the next one.
-
-    Its lock belongs to the open file, so a second folder of the same process is safe, and worker processes keep the lock.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(prefix="llmft-")
-        remove_stale()
-        folder = Path(self.name)
-        unfinished = folder / "unfinished"
-        handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT, 0o600)
-        weakref.finalize(self, os.close, handle)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        unfinished.rename(folder / "in_use")  # no other process sees it without its lock
-
-
-def remove_stale() -> None:
-    """Remove the temporary folders of processes that have ended."""
-    for other in Path(tempfile.gettempdir()).glob("llmft-*/in_use"):
-        _remove_if_stale(other)
-
-
-def _remove_if_stale(in_use: Path) -> None:
-    try:
-        if in_use.lstat().st_uid != os.getuid():
-            return
-        with in_use.open("r+") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(in_use.parent, ignore_errors=True)
-    except OSError:
-        pass  # in use, or removed by another process just now
 
 
 def key_of(**parts: Any) -> str:

@@ -1,8 +1,8 @@
-"""The folders of ``data.cache=off``."""
+"""Temporary folders go with their process, or with the next one."""
 
 from pathlib import Path
 
-from llmft.data.preprocessing.cache import TemporaryFolder
+from llmft.utils.temporary import TemporaryFolder
 from tests.support.forks import forked, killed
 
 
