@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
 def run_command(arguments: Sequence[str]) -> int:
     """Run a command with Hydra; returns the exit code."""
     # help and completion need neither Hydra nor OmegaConf
-    from llmft.config.cli_args import check_command_line, check_output, resumed_dir
+    from llmft.config.cli_args import check_command_line, check_output, pinned, resumed_dir
     from llmft.config.flags import check_flags, split_flags
     from llmft.config.override_text import quoted
     from llmft.data.sources.format_hint import options_for
@@ -93,6 +93,8 @@ def run_command(arguments: Sequence[str]) -> int:
                 check_sweep(command, rest)
             check_output(rest)
         rest += resumed_dir(rest)
+        if not given & set(INFO_FLAGS):
+            rest += pinned(command, rest, multirun=multirun)
         if multirun:  # a sweep's output_dir holds its runs
             rest = [re.sub("^output_dir=", "hydra.sweep.dir=", argument) for argument in rest]
         return launch(command, rest, multirun=multirun)

@@ -140,7 +140,9 @@ class Run:
             "private": private,
         }
         target = None if to is None else fspath(to)
-        settings = check_section({**keys, "run": str(self.path), "to": target, "allow_targets": []}, ExportConfig, "")
+        settings = check_section(
+            {**keys, "run": str(self.path), "to": target, "allow_targets": [], "allow_writes": []}, ExportConfig, ""
+        )
         return export(self.path, self.config, target, settings)
 
     @cached_property

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from llmft.config.auto_values import Choice, resolve_auto
 from llmft.config.schema import TrainConfig
 from llmft.config.schema.evaluation import Report
+from llmft.config.typed_overrides import task_overrides
 from llmft.config.validate import check, check_section
 from llmft.estimate import oom_report
 from llmft.export.license import base_model_license
@@ -48,7 +49,7 @@ def main(cfg: DictConfig) -> float | None:
     reset_peak_memory()
     job = HydraConfig.get()
     cfg.output_dir = job.runtime.output_dir
-    overrides = list(job.overrides.task)
+    overrides = task_overrides()
     if cfg.resume:
         cfg = resumed(cfg, overrides)
         if is_done(cfg):

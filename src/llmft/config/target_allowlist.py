@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.redact import SECRET
 from llmft.config.tree import walk
+from llmft.config.typed_overrides import list_of, typed_overrides
 from llmft.utils.shell import argument
 from llmft.utils.text import did_you_mean, first_line
 
@@ -36,18 +37,6 @@ RESOLVERS = ("now", "hydra", "oc.select")
 # Keys that may read the environment: paths and secrets. Elsewhere a value from the environment would end up in a file.
 ENVIRONMENT = re.compile(r"(^|_)(path|dir|run|runs|resume|input|output|to|archive|cache|adapter|folder|uri)$")
 OURS = ("", "llmft", "torch", "lightning", "hydra")
-# Commands and environment variables of a launcher: allowed on the command line, not in a file.
-LAUNCHER_KEYS = (
-    "launcher.setup",
-    "launcher.python",
-    "launcher.srun_args",
-    "launcher.additional_parameters",
-    "job.env_set",
-)
-# What ``logging.config.dictConfig`` may instantiate or import.
-FORMATTER_CLASSES = ("logging.Formatter", "colorlog.ColoredFormatter")
-STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
-HANDLER_CLASSES = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler")
 
 
 def allowed_targets(overrides: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -56,15 +45,9 @@ def allowed_targets(overrides: Sequence[str] | None = None) -> tuple[str, ...]:
     Args:
         overrides: Command-line overrides; None for those of the running Hydra job.
     """
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    if overrides is None:
-        overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    given = [text for text in overrides if text.lstrip("+").partition("=")[0] == "allow_targets"]
-    value = OverridesParser.create().parse_override(given[-1]).value() if given else []
+    overrides = typed_overrides() if overrides is None else overrides
     code = [REMOTE_CODE] if any(text.lower().endswith(f"model.{REMOTE_CODE}=true") for text in overrides) else []
-    return (*code, *(str(name) for name in value)) if isinstance(value, list) else ()
+    return (*code, *list_of("allow_targets", overrides))
 
 
 def code_faults(cfg: DictConfig, allow: Sequence[str]) -> Iterator[str]:
@@ -134,24 +117,6 @@ def resolver_faults(cfg: DictConfig, allow: Sequence[str]) -> Iterator[str]:
                 )
 
 
-def hydra_faults(hydra: DictConfig, overrides: Sequence[str]) -> Iterator[str]:
-    """Targets, logging classes and launcher commands in Hydra's own config that are not allowed.
-
-    Hydra executes them before any job, so this check runs before Hydra starts.
-
-    Args:
-        hydra: The composed ``hydra`` node.
-        overrides: Command-line overrides.
-    """
-    yield from target_faults(OmegaConf.create({"hydra": hydra}), allowed_targets(overrides))
-    for part in ("job_logging", "hydra_logging"):
-        yield from _logging_faults(OmegaConf.to_container(hydra[part], resolve=False), f"hydra.{part}")
-    for key in LAUNCHER_KEYS:
-        overridden = any(text.lstrip("+~").startswith(f"hydra.{key}") for text in overrides)
-        if OmegaConf.select(hydra, key) and not overridden:
-            yield f"hydra.{key}: set in a config file and would be executed; pass it on the command line if you trust it"
-
-
 def _parameters(path: str, target: str, allow: Sequence[str], *, look: bool) -> Any:
     """The parameters of a target's signature; empty if ``look`` is false.
 
@@ -205,15 +170,3 @@ def _resolvers(text: str) -> Iterator[str]:
     except GrammarParseError:  # then it cannot be resolved either
         return
     yield from names(parsed)
-
-
-def _logging_faults(config: Any, section: str) -> Iterator[str]:
-    for path, node in walk(config, section):
-        if isinstance(node, dict):
-            for key in node.keys() & {"()", "."}:
-                yield f"{path}.{key}: would be called; a file may only name {', '.join(HANDLER_CLASSES)}"
-            kind = node.get("class")
-            if kind is not None and kind not in (*HANDLER_CLASSES, *FORMATTER_CLASSES):
-                yield f"{path}.class={kind}: not allowed; use one of {', '.join((*HANDLER_CLASSES, *FORMATTER_CLASSES))}"
-        if isinstance(node, str) and re.match(r"\s*(ext|cfg)://", node) and node not in STREAMS:
-            yield f"{path}={node}: would be imported; use one of {', '.join(STREAMS)}"

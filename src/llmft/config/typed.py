@@ -49,6 +49,11 @@ def typed(cfg: DictConfig, schema: type[C], name: str = "") -> Typed[C]:
     return Typed(_unchecked(schema, plain), _with_missing_keys_in_one(faults))
 
 
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """A config as plain data, without the keys that cannot be resolved (``typed`` reports them)."""
+    return _resolved(cfg, "", {})
+
+
 def _resolved(node: DictConfig | ListConfig, path: str, faults: dict[str, str]) -> Any:
     """Plain data with interpolations resolved; keys that cannot be resolved are left out and reported."""
     if isinstance(node, ListConfig):

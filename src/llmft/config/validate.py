@@ -8,7 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 from llmft.config.auto_model import resolve_model
 from llmft.config.schema import COMMANDS, RULES, Command, Section, overlaps
 from llmft.config.target_allowlist import allowed_targets, code_faults, resolver_faults, target_faults
-from llmft.config.typed import Typed, typed
+from llmft.config.typed import Typed, resolved, typed
+from llmft.config.typed_overrides import has_config_dir, typed_overrides
+from llmft.config.write_paths import OUTPUTS, Writable, argument_faults, path_faults
 from llmft.utils.errors import checked
 
 # Keys that can only be checked with the libraries or the model's architecture.
@@ -38,7 +40,7 @@ def check_early(cfg: DictConfig, command: str, overrides: Sequence[str]) -> None
         return
     resolve_model(cfg)
     found = typed(cfg, COMMANDS[command])
-    faults = [*found.messages, *_rule_faults(found, imports=False)]
+    faults = [*found.messages, *_rule_faults(found, imports=False), *write_faults(cfg, COMMANDS[command])]
     keys = (*NEEDS_LIBRARIES, *(key for rule in RULES if rule.imports for key in rule.keys))
     if faults and not any(_needs_more(override, keys, found.faults) for override in overrides):
         checked(list(dict.fromkeys(faults)))
@@ -58,6 +60,7 @@ def check(
     architecture: Callable[[C, Collection[str]], list[str]] | None = None,
     models: bool = True,
     allow: Sequence[str] = (),
+    stored: bool = False,
 ) -> C:
     """Check a composed config: single values, rules between keys, targets, and what the model's architecture supports.
 
@@ -68,6 +71,7 @@ def check(
             the keys that are already known to be invalid; None skips this check.
         models: Whether model classes will be needed; importing one takes seconds.
         allow: Packages and resolvers that are allowed in addition to ``allow_targets`` on the command line.
+        stored: Whether it is the config of a stored run, which may not name other places to write to.
 
     Returns:
         The typed config, interpolations resolved.
@@ -80,13 +84,31 @@ def check(
         checked([*not_allowed, *target_faults(cfg, allow)])
     resolve_model(cfg)
     found = typed(cfg, schema)
-    faults = [*found.messages, *_rule_faults(found)]
+    faults = [*found.messages, *_rule_faults(found), *write_faults(cfg, schema, stored=stored)]
     targets = [*target_faults(cfg, allow, models=models), *code_faults(cfg, allow)]
     faults += targets
     if architecture and not any(fault.startswith("model.") for fault in targets):
         faults += architecture(found.config, set(found.faults))
     checked(list(dict.fromkeys(faults)))
     return found.config
+
+
+def write_faults(cfg: DictConfig, schema: type[Command], *, stored: bool = False) -> list[str]:
+    """Paths that a config would write to, outside of the output folder and of what the command line allows.
+
+    Args:
+        cfg: The config of a command.
+        schema: The model of that command.
+        stored: Whether it is the config of a stored run.
+    """
+    plain, overrides = resolved(cfg), typed_overrides()
+    faults = []
+    if stored or has_config_dir() or plain.get("resume"):
+        output = [] if not isinstance(plain.get("output_dir"), str) else [plain["output_dir"]]
+        faults += path_faults(plain, schema.writes, Writable.by(overrides, OUTPUTS, *output))
+    if isinstance(plain.get("output_dir"), str) and "callbacks" in plain:
+        faults += argument_faults(plain, Writable.by(overrides, plain["output_dir"]))
+    return faults
 
 
 def check_section(values: Mapping[str, Any], schema: type[S], name: str) -> S:

@@ -3,11 +3,10 @@
 import logging
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
-
 from llmft.config.schema import RunOrModel, TrainConfig
 from llmft.config.schema.generation import Generation
 from llmft.config.target_allowlist import REMOTE_CODE
+from llmft.config.typed_overrides import task_overrides
 from llmft.generation.generator import Generator
 from llmft.models.backbone.open import Backbone, TrainedBackbone
 from llmft.models.peft.trainable import has_adapter
@@ -25,11 +24,11 @@ def load_generator(cfg: RunOrModel) -> tuple[Generator, str | None]:
         UserError: Both a run and a model are given, or the run has no model.
     """
     if cfg.run is None:
-        if not any(override.startswith("model") for override in HydraConfig.get().overrides.task):
+        if not any(override.startswith("model") for override in task_overrides()):
             log.info("model: %s, not fine-tuned (no run= given; run=latest takes your newest run)", cfg.model.name)
         backbone = Backbone.open(cfg)
         return Generator(backbone.load().to(device.default_device()), backbone.codec, cfg.generation.node()), None
-    chosen = [o for o in HydraConfig.get().overrides.task if o.startswith(("model", "prompt")) and REMOTE_CODE not in o]
+    chosen = [o for o in task_overrides() if o.startswith(("model", "prompt")) and REMOTE_CODE not in o]
     if chosen:
         raise UserError(
             f"{chosen[0]}: a run has its own model and prompt; drop the override, or use a plain model without run="
@@ -73,7 +72,7 @@ def base_of_run(trained: TrainConfig, tuned: Generator) -> Generator:
 
 def own_generation(generation: Generation, trained: TrainConfig) -> Generation:
     """A run's own generation settings, with the overrides of the command line."""
-    given = [override for override in HydraConfig.get().overrides.task if override.startswith("generation")]
+    given = [override for override in task_overrides() if override.startswith("generation")]
     if any(override.startswith("generation=") for override in given):
         return generation
     names = [override.partition("=")[0].partition(".")[2] for override in given]

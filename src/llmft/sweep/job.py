@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from llmft.config.override_text import quoted
 from llmft.config.schema.evaluation import Report
+from llmft.config.typed_overrides import task_overrides
 from llmft.config.validate import check_early, check_section
 from llmft.data.early import check_data
 from llmft.runs.directory import tidy
@@ -51,7 +52,7 @@ def attempt(cfg: DictConfig) -> tuple[int, Any]:
         if (
             job.mode == RunMode.RUN and not distributed.follows_parent()
         ):  # a refused job of a sweep has a row in its table
-            check_early(cfg, command, job.overrides.task)
+            check_early(cfg, command, task_overrides())
             check_before_imports(command, cfg)
         with optional_output() if _writes_files(command, cfg) else nullcontext():
             return 0, importlib.import_module(f"llmft.commands.{command}").main(cfg)
@@ -103,7 +104,7 @@ def swept(cfg: DictConfig) -> Any:
         KeyboardInterrupt: The user interrupted it, and with it the sweep.
     """
     job = HydraConfig.get()
-    folder, overrides = Path(job.runtime.output_dir), list(job.overrides.task)
+    folder, overrides = Path(job.runtime.output_dir), task_overrides()
     signals.on_terminate(unless_set=True)  # in a worker; a cluster's launcher has its own handler
     try:
         past = previous_status(folder, overrides)

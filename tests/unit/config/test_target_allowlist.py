@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 
 from llmft.config.cli_args import check_command_line
 from llmft.config.flags import check_flags
+from llmft.config.hydra_allowlist import hydra_faults
 from llmft.config.redact import redact_config
 from llmft.config.schema import TrainConfig
-from llmft.config.target_allowlist import hydra_faults
 from llmft.config.validate import check
 from llmft.runs.resume import resumed
 from llmft.utils.errors import UserError

@@ -1,6 +1,5 @@
 """Schema of the config: a pydantic model for each section and command, and rules between keys."""
 
-from llmft.config.schema import output_paths  # noqa: F401 (adds its rule)
 from llmft.config.schema.command import Command
 from llmft.config.schema.commands import (
     COMMANDS,

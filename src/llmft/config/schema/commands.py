@@ -73,6 +73,8 @@ class OtherData(Section):
 class TrainConfig(Command):
     """Fine-tune a model, and write a run directory."""
 
+    writes = ("resume",)
+
     model: Model
     data: AnyData
     peft: AnyPeft
@@ -116,6 +118,8 @@ class TrainConfig(Command):
 class EstimateConfig(TrainConfig):
     """Estimate memory, steps and time of a training before its model is loaded."""
 
+    writes = ()
+
     format: TextOrJson = Field(description="Output format.")
     estimate: EstimateKeys
 
@@ -144,6 +148,8 @@ class RunOrModel(Command):
 
 class AnswerConfig(RunOrModel):
     """Answer a question, or every row of a file, with a run or a model."""
+
+    writes = ("output",)
 
     question: AnyText | int | float | None = Field(description="One question.")
     input: Text | None = Field(
@@ -180,6 +186,8 @@ class ServeConfig(RunOrModel):
 class EvaluateConfig(Command):
     """Evaluate a run and its base model on the test set."""
 
+    writes = ("run", "input", "output")
+
     generation: Generation
     judge: AnyJudge
     evaluate: Evaluate
@@ -203,6 +211,8 @@ class EvaluateConfig(Command):
 class ReportConfig(Command):
     """Write a run's report, or the leaderboard of many runs."""
 
+    writes = ("run", "runs")
+
     report: Report
     run: Text | None = Field(description="A run directory, or latest; report.html and report/ are written into it.")
     runs: Text | None = Field(description="A folder of runs; leaderboard.html, .md, .csv and .png are written into it.")
@@ -219,6 +229,8 @@ class ReplayConfig(Command):
 class RestoreConfig(Command):
     """Unpack an archive of ``export zip=true`` safely."""
 
+    writes = ("to",)
+
     archive: Text | None = Field(description="A .zip file.")
     to: Text | None = Field(description="A folder that does not exist yet.")
     restore: RestoreKeys
@@ -226,6 +238,8 @@ class RestoreConfig(Command):
 
 class SchemaConfig(Command):
     """Write JSON Schemas of the YAML files, with which editors complete and check them."""
+
+    writes = ("to",)
 
     to: Text | None = Field(description="A folder; schemas that it already holds are replaced.")
 

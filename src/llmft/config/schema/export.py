@@ -19,6 +19,8 @@ QUANTIZATIONS: dict[str, tuple[str, ...]] = {
 class ExportConfig(Command):
     """Export a run's model for other tools, each form opened in its runtime and held against the trained model."""
 
+    writes = ("to",)
+
     run: Text | None = Field(description="A run directory, or latest.")
     to: Text | None = Field(
         description="A folder that does not exist yet (zip=true: the archive); several forms are subfolders of it."
