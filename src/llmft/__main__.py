@@ -66,8 +66,9 @@ def run(arguments: Sequence[str]) -> int:
 def run_command(arguments: Sequence[str]) -> int:
     """Run a command with Hydra; returns the exit code."""
     # help and completion need neither Hydra nor OmegaConf
-    from llmft.config.cli_args import check_command_line, check_output, pinned, resumed_dir
+    from llmft.config.cli_args import check_command_line, check_output, resumed_dir
     from llmft.config.flags import check_flags, split_flags
+    from llmft.config.hydra_precheck import pinned
     from llmft.config.override_text import quoted
     from llmft.data.sources.format_hint import options_for
 

@@ -88,6 +88,8 @@ def test_no_circle():
 LAZY = {
     "config.help -> config.help.page": "pydantic",
     "config.help.index -> config.help.facts": "pydantic",
+    "config.hydra_precheck -> config.schema": "pydantic",
+    "config.hydra_precheck -> config.typed": "pydantic",
     "config.schema.trainer -> utils.device": "torch",
     "config.target_allowlist -> config.schema.data": "pydantic",
     "data -> data.datamodule": "torch, Lightning; encoding workers import llmft.data",

@@ -70,8 +70,6 @@ class Pruning(pl.Callback):
         self.validations = state_dict["validations"]
 
 
-STUDY = "study.journal"
-
 NAME = "sweep"
 
 

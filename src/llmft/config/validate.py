@@ -1,6 +1,7 @@
 """Validate a composed config; all errors are reported in one message, before anything is built."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -10,7 +11,7 @@ from llmft.config.schema import COMMANDS, RULES, Command, Section, overlaps
 from llmft.config.target_allowlist import allowed_targets, code_faults, resolver_faults, target_faults
 from llmft.config.typed import Typed, resolved, typed
 from llmft.config.typed_overrides import has_config_dir, typed_overrides
-from llmft.config.write_paths import OUTPUTS, Writable, argument_faults, path_faults
+from llmft.config.write_paths import OUTPUTS, STUDY, Writable, argument_faults, path_faults
 from llmft.utils.errors import checked
 
 # Keys that can only be checked with the libraries or the model's architecture.
@@ -40,7 +41,11 @@ def check_early(cfg: DictConfig, command: str, overrides: Sequence[str]) -> None
         return
     resolve_model(cfg)
     found = typed(cfg, COMMANDS[command])
-    faults = [*found.messages, *_rule_faults(found, imports=False), *write_faults(cfg, COMMANDS[command])]
+    faults = [
+        *found.messages,
+        *_rule_faults(found, imports=False),
+        *write_faults(cfg, COMMANDS[command], overrides, foreign=False),
+    ]
     keys = (*NEEDS_LIBRARIES, *(key for rule in RULES if rule.imports for key in rule.keys))
     if faults and not any(_needs_more(override, keys, found.faults) for override in overrides):
         checked(list(dict.fromkeys(faults)))
@@ -60,6 +65,7 @@ def check(
     architecture: Callable[[C, Collection[str]], list[str]] | None = None,
     models: bool = True,
     allow: Sequence[str] = (),
+    overrides: Sequence[str] | None = None,
     stored: bool = False,
 ) -> C:
     """Check a composed config: single values, rules between keys, targets, and what the model's architecture supports.
@@ -71,6 +77,7 @@ def check(
             the keys that are already known to be invalid; None skips this check.
         models: Whether model classes will be needed; importing one takes seconds.
         allow: Packages and resolvers that are allowed in addition to ``allow_targets`` on the command line.
+        overrides: Command-line overrides; None for those of the running Hydra job.
         stored: Whether it is the config of a stored run, which may not name other places to write to.
 
     Returns:
@@ -84,7 +91,11 @@ def check(
         checked([*not_allowed, *target_faults(cfg, allow)])
     resolve_model(cfg)
     found = typed(cfg, schema)
-    faults = [*found.messages, *_rule_faults(found), *write_faults(cfg, schema, stored=stored)]
+    faults = [
+        *found.messages,
+        *_rule_faults(found),
+        *write_faults(cfg, schema, typed_overrides() if overrides is None else overrides, stored=stored),
+    ]
     targets = [*target_faults(cfg, allow, models=models), *code_faults(cfg, allow)]
     faults += targets
     if architecture and not any(fault.startswith("model.") for fault in targets):
@@ -93,21 +104,25 @@ def check(
     return found.config
 
 
-def write_faults(cfg: DictConfig, schema: type[Command], *, stored: bool = False) -> list[str]:
+def write_faults(
+    cfg: DictConfig, schema: type[Command], overrides: Sequence[str], *, stored: bool = False, foreign: bool = True
+) -> list[str]:
     """Paths that a config would write to, outside of the output folder and of what the command line allows.
 
     Args:
         cfg: The config of a command.
         schema: The model of that command.
+        overrides: Command-line overrides.
         stored: Whether it is the config of a stored run.
+        foreign: As for ``argument_faults``.
     """
-    plain, overrides = resolved(cfg), typed_overrides()
-    faults = []
+    plain, faults = resolved(cfg), []
+    run = plain.get("output_dir")
+    own = [run, Path(run).absolute().parent / STUDY] if isinstance(run, str) else []
     if stored or has_config_dir() or plain.get("resume"):
-        output = [] if not isinstance(plain.get("output_dir"), str) else [plain["output_dir"]]
-        faults += path_faults(plain, schema.writes, Writable.by(overrides, OUTPUTS, *output))
-    if isinstance(plain.get("output_dir"), str) and "callbacks" in plain:
-        faults += argument_faults(plain, Writable.by(overrides, plain["output_dir"]))
+        faults += path_faults(plain, schema.writes, Writable.by(overrides, OUTPUTS, *own))
+    if own and "callbacks" in plain:
+        faults += argument_faults(plain, Writable.by(overrides, *own), foreign=foreign)
     return faults
 
 

@@ -9,10 +9,14 @@ from typing import Any, NamedTuple
 from llmft.config.tree import walk
 from llmft.config.typed_overrides import list_of, values_of
 
+STUDY = "study.journal"  # of an Optuna search, beside the run directories of its jobs
 OUTPUTS = "outputs"  # the folder of conf/train.yaml's output_dir, and of sweeps
 # Arguments of callbacks, loggers, profilers and Hydra's launchers that are output folders or files, and those that become part
 # of a path.
 FOLDER = re.compile(r"(^|_)(dir|directory|dirpath|path|uri|location|root|study|storage|submitit_folder)$")
+FOREIGN_FOLDER = re.compile(
+    r"(^|_)(dir|dirpath|uri|location)$"
+)  # of classes from elsewhere, which may read other paths
 PART = re.compile(r"^(filename|version|sub_dir|name|file|folder|(filename_)?suffix|id|run_id|checkpoint_name)$")
 REMOTE = ("http://", "https://")
 # Classes that write into the working directory unless one of these arguments is set.
@@ -82,19 +86,22 @@ def path_faults(plain: Mapping[str, Any], keys: Sequence[str], writable: Writabl
             yield f"{key}={value}: set in a config file, and would be written to; {WAY_OUT}"
 
 
-def argument_faults(plain: Mapping[str, Any], writable: Writable) -> Iterator[str]:
+def argument_faults(plain: Mapping[str, Any], writable: Writable, *, foreign: bool = True) -> Iterator[str]:
     """Arguments of callbacks, loggers and the trainer that would write outside of ``output_dir``.
 
     Args:
         plain: The resolved config of a training.
         writable: ``output_dir``, and what the command line allows.
+        foreign: Whether to look at classes that are neither of llmft nor of Lightning too.
     """
     shown = f"is outside of output_dir={plain['output_dir']}; a run only writes there (and below 'allow_writes=[DIR]')"
     for group in GROUPS:
         for path, node in walk(plain.get(group), group):
             if isinstance(node, dict) and (faults := _defaults_outside(path, node)):
                 yield faults
-            elif not _is_inside(path, node, writable, _target(plain, path)):
+                continue
+            folders = FOLDER if _is_ours(_target(plain, path)) else FOREIGN_FOLDER if foreign else None
+            if folders and not _is_inside(path, node, writable, folders):
                 yield f"{path}={node}: {shown}"
 
 
@@ -103,7 +110,7 @@ def is_part(text: str) -> bool:
     return not text.startswith(("/", "~")) and ".." not in text.split("/") and len(text.encode()) <= 200
 
 
-def _is_inside(path: str, value: Any, writable: Writable, target: str) -> bool:
+def _is_inside(path: str, value: Any, writable: Writable, folders: re.Pattern[str]) -> bool:
     key = re.sub(r"\[\d+\]$", "", path.rpartition(".")[2])
     if value is None or isinstance(value, bool | dict | list) or key.startswith("_"):
         return True
@@ -112,15 +119,16 @@ def _is_inside(path: str, value: Any, writable: Writable, target: str) -> bool:
         return False
     if PART.search(key):
         return is_part(text)
-    if not isinstance(value, str) and not FOLDER.search(key):
+    is_folder = folders.search(key)
+    if not isinstance(value, str) and not is_folder:
         return True
     if text.startswith(REMOTE):
         return True
     file = re.sub("^file:(//)?", "", text)
     if file != text and "%" in text:  # an encoded path, such as %2e%2e
         return False
-    if FOLDER.search(key) or (_is_ours(target) and (file != text or not is_part(text[:200]))):
-        return not file.startswith("~") and writable.holds(file)  # some libraries expand it, others do not
+    if is_folder or (folders is FOLDER and (file != text or not is_part(text[:200]))):
+        return not file.startswith("~") and writable.allows(path, file)  # some libraries expand it, others do not
     return True
 
 

@@ -11,13 +11,17 @@ from omegaconf.errors import OmegaConfBaseException
 from llmft.config.groups import command_config, group_config, matching_config
 from llmft.config.schema import TrainConfig
 from llmft.config.stored import stored_config
+from llmft.config.typed_overrides import typed_overrides
 from llmft.config.validate import check
+from llmft.config.write_paths import STUDY, Writable
 from llmft.runs.find import HOLDS, find_run
 from llmft.runs.record import run_status
+from llmft.utils.console import say
 from llmft.utils.errors import UserError
 from llmft.utils.files import restore_folder
 from llmft.utils.lock import is_claimed
 from llmft.utils.paths import user_path
+from llmft.utils.shell import argument
 
 GROUPS = ("model", "data", "peft", "generation", "prompt")
 
@@ -45,10 +49,38 @@ def open_run(path: str, part: str = "model", allow: Sequence[str] = ()) -> tuple
         cfg = stored_config(folder / "config.yaml")
         if not all(isinstance(cfg.get(name), DictConfig) for name in GROUPS):
             raise ValueError("it is not the config of a run")
-        config = check(completed(cfg), TrainConfig, allow=allow)
+        cfg = completed(cfg)
+        relocate(cfg, folder)
+        config = check(cfg, TrainConfig, allow=allow, stored=True)
     except (ValueError, OmegaConfBaseException, UserError) as error:
         raise UserError(f"run={path}: config.yaml cannot be used: {error}") from None
     return folder, config
+
+
+def relocate(cfg: DictConfig, folder: Path) -> None:
+    """Point the output paths of a stored config at the folder where the run is now, and drop a cache elsewhere.
+
+    The run may have been moved, or sent by somebody: its config does not decide where files are written. A cache that
+    ``data.cache`` or ``allow_writes`` of the command line names is kept.
+    """
+    before, cfg.output_dir = str(cfg.get("output_dir") or ""), str(folder)
+    cfg.resume = None  # of how the run was made
+    for node in (cfg.get("logger") or {}).values():
+        for key, value in node.items_ex(resolve=False) if isinstance(node, DictConfig) else ():
+            if isinstance(value, str) and before and value.removeprefix("file:").startswith(before):
+                node[key] = value.replace(before, str(folder), 1)
+    for node in (cfg.get("callbacks") or {}).values():
+        if isinstance(node, DictConfig) and node.get("study"):
+            node.study = str(folder.absolute().parent / STUDY)
+    writable = Writable.by(typed_overrides(), folder)
+    cache = OmegaConf.select(cfg, "data.cache")
+    if isinstance(cache, str) and cache != "off" and not writable.allows("data.cache", cache):
+        say(
+            f"data.cache={cache} of the stored config is not used, since it is outside of the run; llmft's own cache is. "
+            f"{argument('allow_writes', [cache])} allows it",
+            style="green",
+        )
+        cfg.data.cache = None
 
 
 def completed(cfg: DictConfig) -> DictConfig:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llmft.config.stored import stored_config
-from llmft.runs.open import GROUPS, completed
+from llmft.runs.open import GROUPS, completed, relocate
 from llmft.runs.record import NAME, has_record, read_record, run_status, write_record
 from llmft.utils import lock
 from llmft.utils.errors import UserError, checked
@@ -50,7 +50,7 @@ def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     target = Path(cfg.output_dir)
     if target.resolve() != folder.resolve() and is_first():
         _copy(folder, target)
-    _move(saved, target)  # wherever it was when it was started
+    relocate(saved, target)  # wherever it was when it was started
     saved.resume = str(cfg.resume)
     return saved
 
@@ -113,15 +113,6 @@ def _has_digest(cfg: DictConfig) -> bool:
     """Whether the run's record has the SHA-256 of its data, so that the same file may be elsewhere."""
     record = read_record(user_path(str(cfg.resume)), default={})
     return bool((record.get("data") or {}).get("sha256"))
-
-
-def _move(saved: DictConfig, target: Path) -> None:
-    """Adapt the paths of a run directory that was moved or copied."""
-    before, saved.output_dir = str(saved.output_dir), str(target)
-    for node in (saved.get("logger") or {}).values():
-        for key, value in node.items() if isinstance(node, DictConfig) else ():
-            if isinstance(value, str) and before and value.removeprefix("file:").startswith(before):
-                node[key] = value.replace(before, str(target), 1)
 
 
 def _plain(cfg: DictConfig, key: str) -> Any:

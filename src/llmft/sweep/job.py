@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from llmft.config.override_text import quoted
 from llmft.config.schema.evaluation import Report
-from llmft.config.typed_overrides import task_overrides
+from llmft.config.typed_overrides import task_overrides, typed_overrides
 from llmft.config.validate import check_early, check_section
 from llmft.data.early import check_data
 from llmft.runs.directory import tidy
@@ -52,7 +52,7 @@ def attempt(cfg: DictConfig) -> tuple[int, Any]:
         if (
             job.mode == RunMode.RUN and not distributed.follows_parent()
         ):  # a refused job of a sweep has a row in its table
-            check_early(cfg, command, task_overrides())
+            check_early(cfg, command, typed_overrides())
             check_before_imports(command, cfg)
         with optional_output() if _writes_files(command, cfg) else nullcontext():
             return 0, importlib.import_module(f"llmft.commands.{command}").main(cfg)

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.config.cli_args import swept_jobs
 from llmft.config.compose import search_path
 from llmft.config.flags import parse_arguments
+from llmft.config.hydra_precheck import swept_jobs
 from llmft.config.paths import conf_dir
 from llmft.config.schema import TrainConfig
 from llmft.config.target_allowlist import allowed_targets
@@ -100,7 +100,9 @@ def _architecture_faults(job: Job) -> list[str]:
         return []
     quiet()
     allow = allowed_targets(job.overrides)
-    return _faults_of(lambda: check(cfg, TrainConfig, architecture=architecture_faults, allow=allow))
+    return _faults_of(
+        lambda: check(cfg, TrainConfig, architecture=architecture_faults, allow=allow, overrides=job.overrides)
+    )
 
 
 def _without_hydra(cfg: DictConfig) -> DictConfig:

@@ -163,7 +163,10 @@ def test_flags_and_spaces_where_an_option_is_meant(line, message, capsys):
 
 def test_a_key_of_another_command():
     (fault,) = composition_faults("preview", ["peft.r=4"])
-    assert fault == "peft.r: no such key. Available: model, data, prompt, seed, format, preview, allow_targets, allow_writes"
+    assert (
+        fault
+        == "peft.r: no such key. Available: model, data, prompt, seed, format, preview, allow_targets, allow_writes"
+    )
 
 
 def test_no_text_of_the_source_proposes_an_option_that_a_shell_would_expand():

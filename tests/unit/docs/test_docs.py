@@ -12,8 +12,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from llmft.__main__ import split_command
-from llmft.config.cli_args import swept_jobs
 from llmft.config.help.catalog import HIDDEN
+from llmft.config.hydra_precheck import swept_jobs
 from llmft.config.override_text import quoted
 from llmft.config.paths import conf_dir
 from llmft.config.schema import COMMANDS

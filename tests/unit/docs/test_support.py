@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from llmft.config.cli_args import swept_jobs
+from llmft.config.hydra_precheck import swept_jobs
 from llmft.config.schema import COMMANDS
 from llmft.config.validate import check
 from tests.conftest import ROOT

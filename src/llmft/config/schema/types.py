@@ -46,7 +46,7 @@ FLOAT32 = 3.4e38  # just below the largest float32
 HUB_NAME = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
 
 Text = Annotated[str, Field(pattern=r"^[^\x00]+$"), Must("a string")]
-Day = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$"), Must("a date such as 2026-11-29")]
+Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9][0-9]-[0-9][0-9]$"), Must("a date such as 2026-11-29")]
 Files = Annotated[Text | Annotated[list[Text], Field(min_length=1)] | None, Must("a string, a list of files, or null")]
 Count = Annotated[int, Field(ge=1), Must("a whole number of at least 1")]
 FromZero = Annotated[int, Field(ge=0), Must("a whole number of at least 0")]
@@ -80,6 +80,8 @@ Name = Annotated[
 EnvironmentVariable = Annotated[str, valid_if(str.isidentifier), Must("the name of an environment variable")]
 Names = Annotated[list[Annotated[str, Field(pattern=r"\S")]], Must("a list of strings")]
 Seeds = Annotated[list[Seed], Field(min_length=1), Must("a list of seeds")]
-Size = Annotated[str, Field(pattern=r"^\d+(\.\d+)?([kK]|[mM]|[gG]|[tT])[bB]$"), Must("a size such as 500MB or 4GB")]
+Size = Annotated[
+    str, Field(pattern=r"^[0-9]+(\.[0-9]+)?([kK]|[mM]|[gG]|[tT])[bB]$"), Must("a size such as 500MB or 4GB")
+]
 HubName = Annotated[str, Field(pattern=rf"^{HUB_NAME.pattern}$"), Must("owner/name")]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$"), Must("a SHA-256 (64 hexadecimal digits)")]
