@@ -25,7 +25,8 @@ def typed_overrides() -> list[str]:
     from hydra.core.hydra_config import HydraConfig
 
     overrides = task_overrides()
-    sweeper = HydraConfig.get().get("sweeper") if overrides else None
+    job: Any = HydraConfig.get() if overrides else {}
+    sweeper = job.get("sweeper")
     params = {str(key).lstrip("+~") for key in (sweeper or {}).get("params") or {}}
     return [text for text in overrides if text.partition("=")[0].lstrip("+~") not in params]
 
