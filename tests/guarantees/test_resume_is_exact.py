@@ -202,7 +202,7 @@ def test_a_signal_saves_between_two_steps_and_ends_with_130(number, tmp_path, ll
     monkeypatch.setattr(InstructionModule, "training_step", training_step)
     code, _, err = llmft(*RUN, "model=tiny_gpt2", "callbacks.checkpoints.every_n_steps=null", "output_dir=run")
     assert code == 130
-    assert "llmft: interrupted" in err
+    assert f"llmft: interrupted; to resume: python -m llmft resume={tmp_path / 'run'}\n" in err
     assert "Traceback" not in err
     ended_between_two_steps(tmp_path / "run", 2)
 
@@ -238,14 +238,18 @@ def test_what_would_make_it_another_run_is_refused(llmft):
     assert "resume=nowhere: no run directory" in err
 
 
-def test_a_data_file_that_changed_is_refused(tmp_path, llmft):
+def test_a_data_file_that_changed_is_refused(tmp_path, llmft, monkeypatch):
+    """Its path is relative, and the run is resumed from another folder, which holds a file of the same name."""
     file = write_rows(tmp_path / "rows.jsonl", *(chat_row(f"Q{n}", "A") for n in range(40)))
-    overrides = ("data=academic", f"data.path={file}", "model=tiny_gpt2", "trainer.max_epochs=1", "output_dir=run")
+    overrides = ("data=academic", "data.path=rows.jsonl", "model=tiny_gpt2", "trainer.max_epochs=1", "output_dir=run")
     assert llmft(*RUN, *overrides)[0] == 0
     write_rows(file, *(chat_row(f"Q{n}", "B") for n in range(40)))
-    code, _, err = llmft("resume=run", "trainer.max_epochs=2")
+    (tmp_path / "elsewhere").mkdir()
+    write_rows(tmp_path / "elsewhere" / "rows.jsonl", chat_row("Q", "other"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, _, err = llmft(f"resume={tmp_path / 'run'}", "trainer.max_epochs=2")
     assert code == 2
-    assert "has changed since the run began" in err
+    assert f"data.path={file}: has changed since the run began" in err
 
 
 def test_a_full_disk_keeps_the_last_checkpoint_and_says_so(tmp_path, llmft):

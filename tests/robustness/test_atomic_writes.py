@@ -59,7 +59,7 @@ def model(folder, version):
     generator: Any = SimpleNamespace(
         model=network, codec=codec, config=lambda: Saved("generation_config.json", version)
     )
-    save_model(folder / "model", generator, typed_config(composed("peft=none")))
+    save_model(folder / "model", generator, typed_config(composed("peft=none")), "base")
 
 
 def halt(folder, version):

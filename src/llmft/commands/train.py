@@ -13,6 +13,7 @@ from llmft.config.schema import TrainConfig
 from llmft.config.schema.evaluation import Report
 from llmft.config.typed_overrides import task_overrides
 from llmft.config.validate import check, check_section
+from llmft.data.sources import found_again
 from llmft.estimate import oom_report
 from llmft.export.license import base_model_license
 from llmft.models.architecture_check import architecture_faults
@@ -20,6 +21,7 @@ from llmft.models.backbone import load
 from llmft.models.backbone.auto import with_lora_targets
 from llmft.report.html import write_if_outdated
 from llmft.runs import failure_message
+from llmft.runs.checkpoint_check import DamagedCheckpoint
 from llmft.runs.directory import RunDirectory, tidy
 from llmft.runs.record import read_record
 from llmft.runs.resume import is_done, resumed
@@ -54,6 +56,7 @@ def main(cfg: DictConfig) -> float | None:
         cfg = resumed(cfg, overrides)
         if is_done(cfg):
             return _tidy_finished(cfg)
+        _find_data(cfg)
     is_sweep = job.mode != RunMode.RUN or follows_parent()  # a launcher may run its jobs in processes of their own
     config, run, choices = _checked(cfg, overrides, is_sweep=is_sweep)
     try:
@@ -76,13 +79,15 @@ def train_and_record(cfg: TrainConfig, run: RunDirectory) -> float | None:
     except Pruned as error:
         run.fail("pruned", reason=str(error), objective=error.value)
         raise
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         run.fail("interrupted")
-        raise
+        raise KeyboardInterrupt(f"interrupted; to resume: {failure_message.resume_command(run)}") from error
     except BaseException as error:
         explained = failure_message.explain_failure(error, run, cfg) or error
         reason = str(explained) if isinstance(explained, UserError) else f"{type(explained).__name__}: {explained}"
         run.fail("failed", reason=reason)
+        if run.checkpoint and "resume=" not in reason and not isinstance(error, DamagedCheckpoint):
+            log.info("%s; to resume: %s", failure_message.kept(run), failure_message.resume_command(run))
         if not oom.is_out_of_memory(error):
             raise explained from (error if explained is not error else error.__cause__)
         reason = first_line(error)
@@ -132,6 +137,20 @@ def _check_shared(cfg: DictConfig, overrides: Sequence[str], *, is_sweep: bool) 
     named = "output_dir" in [override.partition("=")[0] for override in overrides]
     if cfg.trainer.devices * cfg.trainer.num_nodes > 1 and started_outside() and not (is_sweep or named):
         raise UserError("output_dir: processes that torchrun or srun starts must share one; set output_dir=DIR")
+
+
+def _find_data(cfg: DictConfig) -> None:
+    """Let the relative ``data.path`` of a resumed run mean the same files as where it began."""
+    record = read_record(Path(cfg.output_dir), default={})
+    began, digest = record.get("cwd"), (record.get("data") or {}).get("sha256")
+    sets = cfg.data.get("sets")
+    for data in (cfg.data, *(sets.values() if isinstance(sets, DictConfig) else ())):
+        given = data.get("path") if isinstance(data, DictConfig) else None
+        if not isinstance(began, str) or given is None:
+            continue
+        single = digest if data is cfg.data and isinstance(given, str) else None
+        found = [found_again(path, Path(began), single) for path in ([given] if isinstance(given, str) else given)]
+        data.path = found[0] if isinstance(given, str) else found
 
 
 def _resolve_paths(cfg: DictConfig) -> None:

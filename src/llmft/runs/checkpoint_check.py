@@ -43,6 +43,10 @@ COUNTERS = {
 }
 
 
+class DamagedCheckpoint(UserError):
+    """A checkpoint cannot be resumed from."""
+
+
 @dataclass
 class Expected:
     """What a checkpoint of a training holds.
@@ -87,12 +91,12 @@ def load_last(last: Path) -> dict[str, Any]:
     """As ``load_checked``, for ``last.ckpt`` of a run that is resumed; the message has the way out.
 
     Raises:
-        UserError: As ``load_checked``.
+        DamagedCheckpoint: As ``load_checked``.
     """
     try:
         return load_checked(last)
     except UserError as error:
-        raise UserError(f"{error}; {way_out(last)}") from None
+        raise DamagedCheckpoint(f"{error}; {way_out(last)}") from None
 
 
 def way_out(last: Path, expected: Expected | None = None) -> str:

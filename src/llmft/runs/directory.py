@@ -62,6 +62,7 @@ class RunDirectory:
                 started=datetime.now(UTC).isoformat(timespec="seconds"),
                 command=["llmft", "train", *map(redact.redact_argument, sys.argv[1:])],
                 overrides=[redact.redact_argument(override) for override in overrides],
+                cwd=str(Path.cwd()),
                 seed=cfg.seed,
                 versions=installed_versions(),
                 git=git_revision(),
@@ -94,7 +95,7 @@ class RunDirectory:
         if changed:
             log.warning("versions have changed since the run began, so results may differ: %s", ", ".join(changed))
         again = [*self.record.get("resumed", []), datetime.now(UTC).isoformat(timespec="seconds")]
-        self.update(status="running", resumed=again, versions=now)
+        self.update(status="running", resumed=again, cwd=str(Path.cwd()), versions=now)
 
     def acquire(self) -> None:
         """Lock the directory for this process, and clean up after a killed one.

@@ -55,3 +55,8 @@ def kept(run: RunDirectory) -> str:
 def resume_option(run: RunDirectory) -> str:
     """The option that resumes the run."""
     return argument("resume", str(run.path))
+
+
+def resume_command(run: RunDirectory) -> str:
+    """The command line that resumes the run, quoted for a shell."""
+    return f"python -m llmft {resume_option(run)}"

@@ -63,8 +63,8 @@ def attempt(cfg: DictConfig) -> tuple[int, Any]:
         if cfg.get("show_traceback"):
             _trace()
         return complain(error), float("nan")
-    except KeyboardInterrupt:
-        say("interrupted")
+    except KeyboardInterrupt as error:
+        say((job.mode == RunMode.RUN and str(error)) or "interrupted")  # a sweep is resumed as a whole
         return INTERRUPTED, float("nan")
     except Exception as error:
         if (of_library := as_os_error(error)) is None:

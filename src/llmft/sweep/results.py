@@ -13,7 +13,7 @@ from llmft.runs.record import has_record, read_record
 from llmft.utils import csv as csv_files
 from llmft.utils import files
 from llmft.utils.console import Console, say
-from llmft.utils.errors import UserError
+from llmft.utils.errors import INTERRUPTED, UserError
 from llmft.utils.lock import is_claimed
 from llmft.utils.shell import argument
 from llmft.utils.text import first_line, markdown
@@ -119,7 +119,10 @@ def end() -> list[int]:
 
 
 def _say_kept(folder: Path, jobs: dict[str, dict[str, Any]]) -> None:
-    """Which jobs were not run by this start of the sweep, and how to run them."""
+    """Which jobs were stopped or not run by this start of the sweep, and how to run them."""
+    if stopped := [name for name, job in jobs.items() if job.get("code") in (None, INTERRUPTED)]:
+        again = argument("output_dir", str(folder))
+        say(f"stopped in job {', '.join(stopped)}; to resume the sweep: the same command with {again}")
     refused = [name for name, job in jobs.items() if job.get("message")]
     kept = [name for name, job in jobs.items() if job.get("kept")]
     if refused:

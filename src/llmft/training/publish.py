@@ -8,6 +8,7 @@ from llmft.callbacks.metrics_log import MetricsLog
 from llmft.config.schema import TrainConfig
 from llmft.evaluation.judge.judge import add_judgement
 from llmft.export import model_card
+from llmft.export.base_model import local_name, public_id
 from llmft.generation import save
 from llmft.report.html import write_or_warn
 from llmft.runs.directory import RunDirectory
@@ -34,7 +35,7 @@ def publish(run: RunDirectory, outcome: Outcome) -> float | None:
         log.info("stream: %s", stream.describe())
         run.update(stream=stream.summary())
     if not cfg.trainer.fast_dev_run:
-        save.save_model(run.model, parts.generator, cfg)
+        save.save_model(run.model, parts.generator, cfg, public_id(cfg) or local_name(cfg))
         model_card.write(run.path, cfg)
     metrics = {
         "before": outcome.before,

@@ -8,9 +8,8 @@ import torch
 from llmft.config.schema.peft import Unfreeze
 from llmft.models.optimizer import kept_state
 from llmft.runs import checkpoint_check
-from llmft.runs.checkpoint_check import Expected
+from llmft.runs.checkpoint_check import DamagedCheckpoint, Expected
 from llmft.training.build import Parts
-from llmft.utils.errors import UserError
 
 
 def check_checkpoints(parts: Parts, state: Mapping[str, Any]) -> None:
@@ -21,20 +20,22 @@ def check_checkpoints(parts: Parts, state: Mapping[str, Any]) -> None:
         state: The content of ``last.ckpt``.
 
     Raises:
-        UserError: One of them is damaged or missing; names the first fault, and the way out.
+        DamagedCheckpoint: One of them is damaged or missing; names the first fault, and the way out.
     """
     last, best = parts.run.checkpoints / "last.ckpt", parts.run.checkpoints / "best.ckpt"
     wanted = expected(parts)
     if fault := next(checkpoint_check.faults(state, wanted), None):
-        raise UserError(f"{last}: is damaged: {fault}; {checkpoint_check.way_out(last, wanted)}")
+        raise DamagedCheckpoint(f"{last}: is damaged: {fault}; {checkpoint_check.way_out(last, wanted)}")
     best_step = state["callbacks"]["Checkpoints"]["best_step"]
     if best_step in (-1, state["global_step"]):  # none yet, or the same: it is linked again
         return
     if not best.is_file():
-        raise UserError(f"{best}: is missing, and step {best_step} was the best so far; {checkpoint_check.ANEW}")
+        raise DamagedCheckpoint(
+            f"{best}: is missing, and step {best_step} was the best so far; {checkpoint_check.ANEW}"
+        )
     weights = checkpoint_check.load_checked(best)["state_dict"]
     if fault := next(checkpoint_check.weight_faults(weights, wanted.weights), None):
-        raise UserError(f"{best}: is damaged: {fault}; {checkpoint_check.ANEW}")
+        raise DamagedCheckpoint(f"{best}: is damaged: {fault}; {checkpoint_check.ANEW}")
 
 
 def expected(parts: Parts) -> Expected:

@@ -1,5 +1,8 @@
 """What is trained: how many weights of which layers, by hand; adapters that are trained on; unfreezing from the top."""
 
+import json
+import os
+
 import pytest
 import torch
 
@@ -160,3 +163,12 @@ def test_an_adapter_that_is_not_there(path, load):
 
     with pytest.raises(UserError, match=f"peft.adapter={path}: no adapter there"):
         check(load("peft=lora", *FITS, f"peft.adapter={path}"), TrainConfig, architecture=architecture_faults)
+
+
+def test_model_holds_no_path_of_this_machine(lora_run):
+    for file in (file for file in (lora_run / "model").iterdir() if file.suffix != ".safetensors"):
+        text = file.read_text(encoding="utf-8")
+        assert os.environ["LLMFT_CACHE"] not in text, file.name
+        assert str(lora_run.parent) not in text, file.name
+    config = json.loads((lora_run / "model" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "tiny-gpt2"

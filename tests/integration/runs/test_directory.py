@@ -190,5 +190,6 @@ def test_the_config_stands_alone(run):
 def test_a_second_run_into_the_same_folder_is_refused(run):
     done = forked("model=tiny_gpt2", f"output_dir={run[0]}", cwd=run[0].parent)
     assert done.returncode == 2
-    assert "holds a run already" in done.stderr
+    assert f"holds a run already; resume={run[0]} continues it, or choose another output_dir" in done.stderr
+    assert "remove" not in done.stderr
     assert json.loads((run[0] / "run.json").read_text())["status"] == "finished"

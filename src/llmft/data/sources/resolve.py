@@ -110,6 +110,32 @@ def local_files(path: str | Sequence[str]) -> list[SourceFile]:
     return _files(path)
 
 
+def found_again(path: str, began: Path, sha256: str | None) -> str:
+    """``data.path`` of a run that is resumed, perhaps in another working directory; the file's digest decides.
+
+    Args:
+        path: As the run has it, or as the user gave it now.
+        began: The working directory where the run began.
+        sha256: Digest of the run's data; None if it has none.
+
+    Raises:
+        UserError: There is no such file, here or there.
+    """
+    here, there = user_path(path), began / user_path(path)
+    if path == "sample" or URL.match(path) or here.is_absolute() or glob.has_magic(path):
+        return path
+    if here.exists() and (not sha256 or not there.is_file() or not here.is_file() or digest(here) == sha256):
+        return path
+    if there.exists():
+        return str(there)
+    if not here.exists() and kind(here) is not None:
+        raise UserError(
+            f"data.path={path}: no such file (looked in {Path.cwd()}, and in {began}, where the run began); "
+            "pass data.path=FILE, the same file wherever it is now"
+        )
+    return path
+
+
 def _files(path: str) -> list[SourceFile]:
     file = user_path(path)
     if file.is_file():

@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from llmft.data.sources import decompress, find, read
+from llmft.data.sources import decompress, digest, find, found_again, read
 from llmft.data.sources import json as jsons
 from llmft.utils.errors import UserError
 
@@ -298,3 +298,22 @@ def test_arguments_of_calls_have_no_nulls_of_other_rows_and_json_keeps_its_own(t
     row = {"messages": [{"tool_calls": [{"arguments": {"city": None}}]}]}
     file.write_text(json.dumps(row))
     assert rows_of(file)[0].row == row
+
+
+def test_a_relative_path_is_found_again_where_the_run_began(tmp_path, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    file = there / "rows.jsonl"
+    file.write_text("{}\n")
+    trained = digest(file)
+    monkeypatch.chdir(here)
+    assert found_again("rows.jsonl", there, trained) == str(file)
+    assert found_again("sample", there, trained) == "sample"
+    assert found_again("owner/name", there, None) == "owner/name"
+    (here / "rows.jsonl").write_text("other\n")  # the digest decides
+    assert found_again("rows.jsonl", there, trained) == str(file)
+    (here / "rows.jsonl").write_text("{}\n")
+    assert found_again("rows.jsonl", there, trained) == "rows.jsonl"
+    with pytest.raises(UserError, match=rf"data.path=no.jsonl: no such file \(looked in {here}, and in {there}, where"):
+        found_again("no.jsonl", there, trained)
