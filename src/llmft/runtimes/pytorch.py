@@ -111,7 +111,10 @@ def open_folder(
             base = base or untrusted.base_of_adapter(folder)
             if not base:
                 raise UserError(f"{folder}: its adapter_config.json does not name the base model")
-            model = _with_adapter(_load(base, dtype, revision), folder, tokenizer)
+            model = _load(base, dtype, revision)
+            if model.config.is_encoder_decoder:  # before peft keeps the base's, which forces BART's last token
+                model.generation_config = generation
+            model = _with_adapter(model, folder, tokenizer)
         else:
             model = _load(str(folder), dtype, None)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
