@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # `make run ARGS="trainer.max_steps=3"` adds overrides
 ARGS ?=
 
-.PHONY: gguf run test guarantees real bench lint lowest sbom audit fuzz clean
+.PHONY: gguf run test guarantees real bench lint lowest newest compat sbom audit fuzz clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -59,6 +59,27 @@ lowest: $(LOWEST)/.installed
 gguf: $(VENV)/.installed
 	CMAKE_ARGS="-DLLAVA_BUILD=OFF" $(BIN)/python -m pip install --constraint constraints.txt --editable ".[gguf]"
 
+# the newest versions that pyproject.toml allows (torch as in constraints.txt), in an environment of their own; on the Python of PYTHON=
+NEWEST := .venv-newest
+$(NEWEST)/.installed: pyproject.toml constraints-newest.txt
+	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --constraint constraints-newest.txt "torch==2.13.0"
+	$(NEWEST)/bin/python -m pip install --quiet --constraint constraints-newest.txt --editable ".[dev]"
+	touch $@
+
+newest: $(NEWEST)/.installed
+	$(NEWEST)/bin/python -m pytest -n 2 --dist loadgroup tests/unit tests/guarantees tests/integration/models tests/integration/commands
+
+# what llmft writes, opened with transformers 4: ids and logits are those of the trained model
+COMPAT := .venv-compat
+$(COMPAT)/.installed: constraints-compat.txt
+	test -x $(COMPAT)/bin/python || $(PYTHON) -m venv $(COMPAT)
+	$(COMPAT)/bin/python -m pip install --quiet --constraint constraints-compat.txt "torch==2.13.0" transformers peft sentencepiece protobuf
+	touch $@
+
+compat: $(VENV)/.installed $(COMPAT)/.installed
+	$(BIN)/python -m pytest -m slow -s tests/integration/models/test_open_in_transformers4.py
+
 # Tools that look at an environment from outside, in one of their own: no dependency of the project.
 TOOLS := .venv-tools
 $(TOOLS)/.installed:
@@ -82,4 +103,4 @@ fuzz: $(VENV)/.installed
 	LLMFT_FUZZ=2000 $(BIN)/python -m pytest -n 2 -m "slow or not slow" tests/robustness/test_fuzz.py
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(LOWEST) $(TOOLS) dist build outputs
+	rm -rf $(VENV) $(PEERS) $(LOWEST) $(NEWEST) $(COMPAT) $(TOOLS) dist build outputs
