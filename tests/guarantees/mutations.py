@@ -94,7 +94,7 @@ FAULTS = [
     Fault("a checkpoint is written in place", "utils/files.py", "    unfinished = _temporary(file, shared=shared)\n", "    unfinished = file\n", f"{HERE}/test_resume_is_exact.py -k full_disk"),
     Fault("a moment of the optimizer may be missing", "runs/checkpoint_check.py", "        if inner is MISSING:\n", "        if False:\n", DAMAGED),
     Fault("an adapter may hold NaN", "models/backbone/untrusted.py", "        if not weight.isfinite().all():\n", "        if False:\n", f"{UNTRUSTED} -k NaN"),
-    Fault("model/ is not flushed before it has its name", "utils/files.py", "            _sync_tree(unfinished)\n", "            pass\n", ATOMIC),
+    Fault("model/ is not flushed before it has its name", "utils/files.py", "            sync_tree(unfinished)\n", "            pass\n", ATOMIC),
     Fault("model/ is removed before the new one is in place", "utils/files.py", "    if _exchange(unfinished, folder):\n        return\n", "    shutil.rmtree(folder)\n    unfinished.rename(folder)\n    return\n", ATOMIC),
     Fault("a signal stops without saving", "callbacks/interruption.py", "            self.checkpoints.save(trainer)\n", "", f"{HERE}/test_resume_is_exact.py -k between_two_steps"),
     Fault("loader workers outlive a run that was killed", "data/datamodule.py", "worker_init_fn=end_with_parent,", "worker_init_fn=None,", "tests/robustness/faults/test_left_alone.py", 12),

@@ -25,6 +25,7 @@ from llmft.export import checksums, unzip
 from llmft.export import zip as archives
 from llmft.generation.save import save_model
 from llmft.report.figures import Figure
+from llmft.runs import resume
 from llmft.runs.checkpoint_io import AtomicCheckpointIO
 from llmft.runs.directory import RunDirectory
 from llmft.utils import cache, csv, files
@@ -251,6 +252,36 @@ def test_a_file_is_flushed_before_it_has_its_name_and_the_name_afterwards(user, 
     write(folder, "after after")
     assert tree(folder) == new
     assert not names
+
+
+def flushed_at(disk, event):
+    """The inodes that were flushed when ``event(name, *given)`` was first true, and at the end."""
+    flushed, seen = set(), []
+
+    def look(name, *given):
+        if name == "fsync":
+            flushed.add(os.fstat(given[0]).st_ino)
+        elif event(name, *given) and not seen:
+            seen.append(set(flushed))
+
+    disk.look = look
+    return lambda: (seen[0], flushed)
+
+
+def test_a_copied_run_is_on_the_disk_before_it_has_a_record(disk, tmp_path):
+    run, copy = tmp_path / "run", tmp_path / "copy"
+    checkpoint(run / "checkpoints", "one")
+    RunDirectory(run).update(status="interrupted")
+    found = flushed_at(disk, lambda name, *given: name == "replace" and Path(given[1]) == copy / "run.json")
+    resume._copy(run, copy)
+    before, _ = found()
+    assert {place.stat().st_ino for place in (copy, copy / "checkpoints", copy / "checkpoints" / "last.ckpt")} <= before
+
+
+def test_the_name_of_a_new_folder_is_flushed_with_its_first_checkpoint(disk, tmp_path):
+    found = flushed_at(disk, lambda name, *_: name == "replace")
+    checkpoint(tmp_path / "run" / "checkpoints", "one")
+    assert {place.stat().st_ino for place in (tmp_path, tmp_path / "run")} <= found()[0]
 
 
 def test_a_folder_that_others_may_have_made_is_not_replaced(tmp_path):

@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from llmft.utils.errors import UserError, chain
-from llmft.utils.files import atomic_open
+from llmft.utils.files import atomic_open, durable_folder
 from llmft.utils.shell import argument
 from llmft.utils.text import first_line
 
@@ -26,7 +26,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         final = Path(path)
         try:
-            final.parent.mkdir(parents=True, exist_ok=True)
+            if not final.parent.is_dir():
+                durable_folder(final.parent)
             with atomic_open(final, "wb") as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:  # torch wraps some of the system's errors

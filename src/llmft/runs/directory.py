@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from llmft.config import redact
 from llmft.runs.record import has_record, read_record, run_status, write_record
 from llmft.utils.errors import UserError
-from llmft.utils.files import remove_unfinished
+from llmft.utils.files import durable_folder, remove_unfinished
 from llmft.utils.lock import DirectoryLock
 from llmft.utils.rank import is_first
 from llmft.utils.shell import argument
@@ -106,7 +106,7 @@ class RunDirectory:
         if not is_first():
             return
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            durable_folder(self.path)
         except OSError as error:
             raise UserError(f"output_dir={self.path}: cannot be made ({error.strerror})") from None
         self.lock = DirectoryLock(self.path)

@@ -13,6 +13,7 @@ from llmft.runs.open import GROUPS, completed, relocate
 from llmft.runs.record import NAME, has_record, read_record, run_status, write_record
 from llmft.utils import lock
 from llmft.utils.errors import UserError, checked
+from llmft.utils.files import sync_tree
 from llmft.utils.paths import user_path
 from llmft.utils.rank import is_first
 from llmft.utils.text import first_line
@@ -123,7 +124,8 @@ def _plain(cfg: DictConfig, key: str) -> Any:
 def _copy(folder: Path, target: Path) -> None:
     if has_record(target):
         raise UserError(f"output_dir={target}: holds a run already; omit it to resume in {folder}")
-    # run.json last: an incomplete copy is not a run
+    # run.json last, once all else is on the disk: an incomplete copy is not a run
     left_out = shutil.ignore_patterns(NAME, "*.tmp", lock.NAME)
     shutil.copytree(folder, target, dirs_exist_ok=True, ignore=left_out)
+    sync_tree(target)
     write_record(target, read_record(folder))

@@ -24,6 +24,7 @@ from typing import IO, Any
 from llmft.utils.errors import UserError, as_os_error
 from llmft.utils.paths import user_path
 
+LEVELS = 3  # of outputs/NAME/TIME, which a run creates
 SUFFIX, SET_ASIDE = ".tmp", ".old.tmp"
 NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)  # of file systems that cannot flush a folder
 # system call that exchanges two names, its arguments around them, by platform
@@ -118,7 +119,7 @@ def atomic_folder(folder: Path, *, new: bool = False, durable: bool = True) -> I
     try:
         yield unfinished
         if durable:
-            _sync_tree(unfinished)
+            sync_tree(unfinished)
         if new or not folder.exists():
             unfinished.rename(folder)
         else:
@@ -178,6 +179,27 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def sync_tree(folder: Path) -> None:
+    """Flush all files of a folder, and the names in it, to the disk."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with Path(parent, name).open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(parent))
+
+
+def durable_folder(folder: Path) -> None:
+    """Create a folder and its parents; its name survives a power cut, and with it all that is written into it.
+
+    Raises:
+        OSError: It cannot be created.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for parent in folder.absolute().parents[:LEVELS]:
+        with suppress(OSError):  # one that is not ours to read was there before
+            sync_folder(parent)
+
+
 def complete_lines(file: Path) -> list[str]:
     """The lines of a file that is appended to, without an incomplete last one (of a full disk or a power cut)."""
     return file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if file.exists() else []
@@ -219,14 +241,6 @@ def _name_final(error: BaseException, unfinished: Path, final: Path) -> None:
         error.filename = str(error.filename).replace(str(unfinished), str(final))
         if error.filename2:  # of a rename; None in its place would be printed
             del error.filename2
-
-
-def _sync_tree(folder: Path) -> None:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with Path(parent, name).open("rb") as file:
-                os.fsync(file.fileno())
-        sync_folder(Path(parent))
 
 
 def _replace_folder(unfinished: Path, folder: Path) -> None:
