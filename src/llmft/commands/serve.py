@@ -100,7 +100,7 @@ def load(config: ServeConfig) -> tuple[dict[str, Generator], str | None, str | N
     Raises:
         UserError: The run or model does not exist.
     """
-    tuned, system = load_generator(config)
+    tuned, system = _load_tuned(config)
     if config.run is None:
         return {config.serve.name or config.model.name: tuned}, config.system, None
     _, trained = open_run(config.run)
@@ -111,13 +111,21 @@ def load(config: ServeConfig) -> tuple[dict[str, Generator], str | None, str | N
             "data=%s: %s Consider safety=simple with a notice of yours (docs/serve.md)", trained.data.name, notice
         )
     generators = {name: tuned}
-    if config.serve.base:
+    if config.serve.base and config.serve.engine == "torch":
         base = trained.model.name if trained.model.name != name else f"{trained.model.name}-base"
         try:
             generators[base] = load_base(config, tuned)
         except UserError as error:
             raise UserError(f"{error}; or do not serve the base model: serve.base=false") from None
     return generators, config.system or system, notice
+
+
+def _load_tuned(config: ServeConfig) -> tuple[Generator, str | None]:
+    if config.serve.engine == "torch":
+        return load_generator(config)
+    from llmft.export.converted import load_converted  # start-up time: only this engine needs it
+
+    return load_converted(config)
 
 
 def serve(

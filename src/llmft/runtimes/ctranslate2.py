@@ -16,7 +16,8 @@ from llmft.utils.text import one_line
 
 MODEL_CONFIG = "transformers_config.json"  # of the weights that were converted; config.json is CTranslate2's own
 MAX_BATCH = 16
-# Called for each new token of a batch with its row, the id and (if wanted) its logits [V]; returns whether the row stops.
+# Called for each new token of a batch with its row, the id and (if wanted) the logits [V] that it is the argmax of; returns
+# whether the row stops.
 Take = Callable[[int, int, Any], bool]
 
 
@@ -41,7 +42,7 @@ class CTranslate2Runtime:
         except ImportError:
             raise NotInstalledError('form=ctranslate2: needs CTranslate2; pip install "llmft[ctranslate2]"') from None
         self.name = f"CTranslate2 {ctranslate2.__version__}"
-        self.files = FolderTokenizer(folder)
+        self.files, self.workers = FolderTokenizer(folder), workers
         self.stop_ids = self.files.stop_ids
         # a decoder-only model has one vocabulary, an encoder-decoder a shared one
         self.is_encoder_decoder = not (folder / "vocabulary.json").is_file()
@@ -72,7 +73,7 @@ class CTranslate2Runtime:
         rows: list[np.ndarray] = []
 
         def take(_: int, __: int, logits: Any) -> bool:
-            rows.append(np.array(logits, dtype=np.float32).reshape(-1))
+            rows.append(logits)
             return False
 
         self._translate([prompt], [answer], len(answer), take, logits=True, with_prefix=True)
@@ -118,19 +119,33 @@ class CTranslate2Runtime:
             take: Called in threads of CTranslate2, for each token that is not given in ``answers``.
             logits: Whether ``take`` gets logits.
         """
+        texts = (
+            prompts
+            if self.is_encoder_decoder
+            else [[*both[0], *both[1]] for both in zip(prompts, answers, strict=True)]
+        )
+        # CTranslate2 sorts a batch so, and numbers the rows of the logits by its own order
+        order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
+
+        def taken(row: int, token: int, found: Any) -> bool:
+            return take(order[row], token, found)
+
         if self.is_encoder_decoder:
-            self._translate(prompts, answers, max_tokens, take, logits=logits)
+            self._translate(
+                [prompts[row] for row in order], [answers[row] for row in order], max_tokens, taken, logits=logits
+            )
             return
         self._check_window(max(map(len, prompts)))
-        starts = [self._tokens([*prompt, *answer]) for prompt, answer in zip(prompts, answers, strict=True)]
+        steps = _Steps(taken, [0] * len(prompts), logits=logits)
         self.engine.generate_batch(
-            starts,
+            [self._tokens(texts[row]) for row in order],
             max_length=max_tokens - min(map(len, answers)),
             include_prompt_in_result=False,
-            callback=lambda step: take(step.batch_id, step.token_id, step.logits),
+            callback=steps.take,
             return_logits_vocab=logits,
             **self._options(),
         )
+        steps.check()
 
     def _translate(
         self,
@@ -142,22 +157,20 @@ class CTranslate2Runtime:
         logits: bool = False,
         with_prefix: bool = False,
     ) -> None:
-        given = [0 if with_prefix else len(answer) for answer in answers]
-
-        def called(step: Any) -> bool:
-            row = step.batch_id
-            return take(row, step.token_id, step.logits) if step.step >= given[row] else False
-
+        steps = _Steps(
+            take, [0 if with_prefix else len(answer) for answer in answers], logits=logits, forced=with_prefix
+        )
         self.engine.translate_batch(
             [self._tokens(prompt) for prompt in prompts],
             target_prefix=[self._tokens(answer) for answer in answers],
             max_decoding_length=max_tokens,
             min_decoding_length=0,  # its default is 1, and an answer may be empty
             max_input_length=0,
-            callback=called,
+            callback=steps.take,
             return_logits_vocab=logits,
             **self._options(),
         )
+        steps.check()
 
     def _check_window(self, tokens: int) -> None:
         """CTranslate2 computes a forward pass right within a sliding window only; decoding is right beyond it.
@@ -178,3 +191,49 @@ class CTranslate2Runtime:
 
     def _tokens(self, ids: Sequence[int]) -> list[str]:
         return [self.vocabulary[token] for token in ids]
+
+
+class _Steps:
+    """CTranslate2's callbacks of one batch, as calls of ``Take``.
+
+    The logits [B, V] of a step come with its first callback, for all rows that have not ended, in order.
+
+    Args:
+        take: Called for each new token.
+        given: Tokens of each row that are not new.
+        logits: Whether ``take`` gets logits.
+        forced: Whether tokens are not the argmax of their logits.
+    """
+
+    def __init__(self, take: Take, given: Sequence[int], *, logits: bool, forced: bool = False) -> None:
+        self.call, self.given, self.with_logits, self.forced = take, given, logits, forced
+        self.open = list(range(len(given)))
+        self.logits, self.rows = np.empty((0, 0)), [0]
+        self.error: Exception | None = None
+
+    def take(self, step: Any) -> bool:
+        """Whether a row stops; an exception in a callback would abort the process."""
+        if step.batch_id not in self.open:
+            return True
+        try:
+            if self.with_logits and step.logits.shape:
+                self.logits, self.rows = np.array(step.logits, dtype=np.float32), list(self.open)
+            ends = step.step >= self.given[step.batch_id] and self._taken(step)
+        except Exception as error:
+            self.error, ends = error, True
+        if (ends or step.is_last) and step.batch_id in self.open:
+            self.open.remove(step.batch_id)
+        return ends
+
+    def _taken(self, step: Any) -> bool:
+        logits = None
+        if self.with_logits:
+            logits = self.logits.reshape(len(self.rows), -1)[self.rows.index(step.batch_id)]
+            if not self.forced and logits[step.token_id] < logits.max():
+                raise RuntimeError("CTranslate2 orders the logits of a batch otherwise than expected")
+        return self.call(step.batch_id, step.token_id, logits)
+
+    def check(self) -> None:
+        """Raise the first exception of a callback."""
+        if self.error is not None:
+            raise self.error

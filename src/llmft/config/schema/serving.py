@@ -1,6 +1,6 @@
 """Schema of ``chat``, ``serve`` and ``safety``."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,9 @@ class Chat(Section):
 class Serve(Section):
     """The HTTP server."""
 
+    engine: Literal["torch", "ctranslate2"] = Field(
+        description="What decodes: torch, or CTranslate2 (extra llmft[ctranslate2]), faster on CPUs."
+    )
     host: Text = Field(description="Address to listen on; 127.0.0.1 is this machine only, 0.0.0.0 all networks.")
     port: Annotated[int, Field(ge=0, lt=2**16), Must("a whole number from 0 to 65535")] = Field(
         description="Port; 0 picks a free one."
