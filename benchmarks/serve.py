@@ -1,6 +1,6 @@
 """`serve` against plain `generate`, in the same run: time to first token, tokens per second, and the gain of continuous batching.
 
-    python benchmarks/serve.py [--model smollm2_135m] [--clients 1 4 8] [--tokens 48]
+    python benchmarks/serve.py [--model smollm2_135m] [--clients 1 4 8] [--tokens 48] [--engine ctranslate2]
 
 Prints one table; figures are medians of `--repeats`, and ratios are within one run, so that load on the machine affects both sides.
 """
@@ -25,6 +25,7 @@ from llmft.config.paths import conf_dir
 from llmft.config.schema import ServeConfig
 from llmft.config.typed import typed
 from llmft.data.records import Turn
+from llmft.export.converted import load_converted
 from llmft.generation.load import load_generator
 from llmft.serving.app import build
 from llmft.serving.safety import Safety
@@ -48,6 +49,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--engine", choices=("torch", "ctranslate2"), default="torch", help="served beside plain generate of torch"
+    )
     parser.add_argument("--flood", type=int, default=0, help="number of simultaneous clients, each with one question")
     options = parser.parse_args()
     quiet()
@@ -61,7 +65,8 @@ def main() -> None:
     where = next(generator.model.parameters()).device
     print(f"{options.model} on {where}, {torch.get_num_threads()} threads, {options.tokens} tokens per answer")
     work = flood if options.flood else measure
-    with_server(config, generator, lambda port: work(options, generator, port))
+    served = load_converted(config)[0] if options.engine == "ctranslate2" else generator
+    with_server(config, served, lambda port: work(options, generator, port))
 
 
 def with_server(cfg: ServeConfig, generator: Any, work: Callable[[int], None]) -> None:

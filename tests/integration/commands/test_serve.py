@@ -207,3 +207,15 @@ def test_settings_that_cannot_be_served(llmft):
     code, _, err = llmft("serve", "model=tiny_gpt2", "generation=sample", "generation.samples=3", "serve.port=0")
     assert code == 2
     assert "generation.samples=3: chat and serve sample one answer; pass generation.samples=1" in err
+
+
+@pytest.mark.slow
+def test_ctranslate2_serves_the_answers_of_torch_from_the_cache(run):
+    answers = []
+    for engine in ("torch", "ctranslate2", "ctranslate2"):
+        server = Started("run=made", f"serve.engine={engine}", folder=run.parent)
+        answers.append(ask(server.url, model="psychology-tiny_llama-lora").json()["choices"][0]["message"]["content"])
+        said = server.said
+        assert server.stop() == 0
+        assert ("converting the model" in said) == (len(answers) == 2)
+    assert answers[1:] == answers[:1] * 2

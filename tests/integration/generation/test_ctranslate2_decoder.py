@@ -1,12 +1,15 @@
 """CTranslate2 as the engine of ``serve``: answers of the torch engine, greedy and sampled, alone and with others."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2 as httpx
 import pytest
 
 from llmft import UserError
 from llmft.data.records import Turn
 from llmft.export.converted import convert
 from llmft.generation.ctranslate2_decoder import _Batch, open_converted
-from tests.support.server import generator
+from tests.support.server import generator, serving
 
 QUESTIONS = (
     "Hi",
@@ -49,6 +52,28 @@ def test_a_sequence_joins_and_a_cancelled_one_leaves(engines):
     decoder.run([first, gone], lambda _: [waiting.pop()] if waiting else [])
     assert [first.answer(), late.answer()] == plain.continued([prompts[1], prompts[0]])
     assert gone.reason == "cancelled"
+
+
+@pytest.mark.slow
+def test_a_server_gives_them_to_many_clients_at_once(engines):
+    plain, converted = engines
+    seeds = [*range(6)] * 2
+    sampler = plain.with_settings(do_sample=True, temperature=0.7, top_k=0)
+    prompts = [plain.codec.prompt_ids(plain.codec.template.render([Turn("user", QUESTIONS[1])]))]
+    wanted = [sampler.with_settings(seed=seed).continued(prompts)[0].text for seed in seeds]
+    with serving({"mine": converted}) as made, ThreadPoolExecutor(12) as pool:
+
+        def post(seed):
+            body = {
+                "model": "mine",
+                "messages": [{"role": "user", "content": QUESTIONS[1]}],
+                "temperature": 0.7,
+                "seed": seed,
+            }
+            found = httpx.post(f"{made.url}/v1/chat/completions", json=body, timeout=120).json()
+            return found["choices"][0]["message"]["content"]
+
+        assert list(pool.map(post, seeds)) == wanted
 
 
 def test_a_restart_costs_no_more_than_was_computed(engines):

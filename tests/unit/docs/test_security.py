@@ -61,7 +61,7 @@ def test_the_lowest_versions_are_those_of_the_bounds():
     extras = project["optional-dependencies"]
     listed = [
         *project["dependencies"],
-        *(r for e in ("joblib", "submitit", "optuna", "serve", "dev") for r in extras[e]),
+        *(r for e in ("joblib", "submitit", "optuna", "serve", "ctranslate2", "onnx", "dev") for r in extras[e]),
     ]
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints-lowest.txt").read_text(), re.MULTILINE))
     for requirement in map(Requirement, listed):
