@@ -96,6 +96,7 @@ LAZY = {
     "data.sources.resolve -> data.sources.download": "http, ssl",
     "evaluation.judge.judge -> evaluation.judge.http_client": "aiohttp",
     "evaluation.judge.judge -> evaluation.judge.local_model": "transformers",
+    "runtimes.open -> runtimes.ctranslate2": "transformers",
     "runtimes.open -> runtimes.pytorch": "torch",
     "sweep.job -> report.html": "matplotlib",
     "sweep.job -> utils.device": "torch",

@@ -13,8 +13,10 @@ from llmft.generation.answer_file import ENDINGS, AnswerFile, as_text, check_out
 from llmft.generation.generator import Generator
 from llmft.generation.load import load_base, load_generator
 from llmft.generation.questions import read_questions, sample_questions
+from llmft.generation.runtime_generator import RuntimeGenerator
 from llmft.runs.open import open_run
 from llmft.runs.record import read_record
+from llmft.runtimes.exported import open_exported
 from llmft.utils.console import Console
 from llmft.utils.errors import UserError
 from llmft.utils.logging import log_to, quiet
@@ -39,8 +41,7 @@ def main(cfg: DictConfig) -> None:
         raise UserError("question: must not be blank")
     generator, system = load_generator(config)
     examples = [example.with_system(config.system or system) for example in questions]
-    codec = generator.codec
-    generator.check_positions([codec.prompt_ids(codec.template.render(e.context, e.tools)) for e in examples])
+    generator.check_positions(generator.prompts([e.context for e in examples], [e.tools for e in examples]))
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     if config.output:
         _write_file(config, generator, examples, console)
@@ -54,7 +55,9 @@ def main(cfg: DictConfig) -> None:
         console.file.flush()
 
 
-def _write_file(config: AnswerConfig, generator: Generator, examples: Sequence[Example], console: Console) -> None:
+def _write_file(
+    config: AnswerConfig, generator: Generator | RuntimeGenerator, examples: Sequence[Example], console: Console
+) -> None:
     """Write answers while they are generated; existing ones are kept."""
     model, settings = _model(config), _settings(generator)
     keys = [key_of(model, settings, config.compare, [*(t.message() for t in e.context), *e.tools]) for e in examples]
@@ -75,7 +78,7 @@ def _write_file(config: AnswerConfig, generator: Generator, examples: Sequence[E
 
 
 def _rows(
-    config: AnswerConfig, generator: Generator, examples: Sequence[Example], done: int
+    config: AnswerConfig, generator: Generator | RuntimeGenerator, examples: Sequence[Example], done: int
 ) -> Iterator[list[dict[str, Any]]]:
     """Rows of answers from question ``done`` on, ``BATCHES`` batches at a time."""
     base = load_base(config, generator) if config.compare else None
@@ -95,7 +98,7 @@ def _rows(
             progress.advance(bar, len(chunk))
 
 
-def _generate(generator: Generator, chunk: Sequence[Example]) -> list[dict[str, Any]]:
+def _generate(generator: Generator | RuntimeGenerator, chunk: Sequence[Example]) -> list[dict[str, Any]]:
     answers = generator.answers([example.context for example in chunk], [example.tools for example in chunk])
     return [
         {
@@ -112,7 +115,8 @@ def _questions(config: AnswerConfig) -> list[Example]:
     if config.input is not None:
         return read_questions(config.input, config.input_format)
     if config.questions is not None:
-        return sample_questions([q.node() for q in open_run(config.run)[1].data.questions] if config.run else ())
+        of_run = config.run is not None and open_exported(config.run) is None
+        return sample_questions([q.node() for q in open_run(str(config.run))[1].data.questions] if of_run else ())
     return [Example((Turn("user", str(config.question)),), "")]
 
 
@@ -120,10 +124,12 @@ def _model(config: AnswerConfig) -> Any:
     """What identifies a model: start and best step of a run, or path and prompt of a plain model."""
     if config.run is None:
         return [config.model.path, config.model.revision, config.model.gguf_file, config.prompt.node()]
+    if exported := open_exported(config.run):
+        return exported.identity
     record = read_record(open_run(config.run)[0])
     return [record.get("started"), record.get("resumed"), record.get("metrics", {}).get("best_step")]
 
 
-def _settings(generator: Generator) -> dict[str, Any]:
+def _settings(generator: Generator | RuntimeGenerator) -> dict[str, Any]:
     """The settings that change answers; the batch size does not."""
     return {key: value for key, value in generator.given.items() if key not in ("batch_size", "batch_tokens")}

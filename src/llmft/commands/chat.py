@@ -9,7 +9,7 @@ from llmft.chat.session import ChatSession
 from llmft.chat.slash_commands import SlashCommands
 from llmft.config.schema import ChatConfig
 from llmft.config.validate import check
-from llmft.generation.load import load_generator
+from llmft.generation.load import load_streaming
 from llmft.utils.errors import INTERRUPTED
 from llmft.utils.logging import log_to, quiet
 from llmft.utils.signals import on_terminate
@@ -21,7 +21,7 @@ def main(cfg: DictConfig) -> None:
     log_to(None)
     config = check(cfg, ChatConfig)
     on_terminate(_exit)
-    tuned, system = load_generator(config)
+    tuned, system = load_streaming(config)
     session = ChatSession(config, tuned, config.system or system)
     if config.chat.compare:
         session.toggle_compare()

@@ -11,14 +11,17 @@ from llmft.data.datamodule import InstructionDataModule, open_data
 from llmft.evaluation import evaluator
 from llmft.evaluation.evaluator import Evaluation
 from llmft.evaluation.judge.judge import Judge, add_judgement, open_judge
+from llmft.evaluation.runtime import RuntimeEvaluation
 from llmft.export import model_card
 from llmft.generation.answer_file import check_output
 from llmft.generation.generator import Generator
 from llmft.metrics import compare, predictions
 from llmft.metrics.format import print_scores
 from llmft.report.html import write_report
+from llmft.runs.find import run_started
 from llmft.runs.open import open_run
 from llmft.runs.record import read_record
+from llmft.runtimes.exported import Exported, open_exported
 from llmft.utils import device as devices
 from llmft.utils.console import Console
 from llmft.utils.errors import UserError
@@ -69,24 +72,74 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     from llmft.models.backbone.open import TrainedBackbone
     from llmft.models.peft import trainable
 
+    if exported := open_exported(str(config.run)):
+        return _exported(config, exported, judge)
     folder, trained = open_run(str(config.run))
     data = _rows(config, folder, trained)
     backbone = TrainedBackbone(folder / "model", trained)
     model = backbone.load()
     data.encode(backbone.codec)
-    generation = own_generation(config.generation, trained)
+    generation = own_generation(config.generation, trained.generation)
     generator = Generator(model, backbone.codec, generation.node())
     if config.evaluate.seeds and not generation.do_sample:
         raise UserError("evaluate.seeds: this run's answers are the same for each seed; add generation=sample")
-    split = "test" if config.data.path is None else "train"
-    evaluation = Evaluation(config.evaluate, backbone.family(model), data, generator, seed=config.seed, split=split)
+    evaluation = Evaluation(
+        config.evaluate, backbone.family(model), data, generator, seed=config.seed, split=_split(config)
+    )
     device = devices.default_device()
     if not trainable.is_adapter(trained.peft) and config.evaluate.base:
         evaluation.base = _evaluate_base(evaluation, backbone.family(backbone.load_base()), device)
+    found = _tuned(config, evaluation, device, judge)
+    _write(config, folder, trained, evaluation, found)
+    return found
+
+
+def _exported(config: EvaluateConfig, exported: Exported, judge: Judge | None) -> dict[str, Any]:
+    """Score an exported folder, in its runtime, on the rows of the run that it was exported from."""
+    from llmft.generation.load import load_exported, own_generation
+    from llmft.generation.runtime_generator import RuntimeGenerator
+    from llmft.models.backbone.load import family_of
+    from llmft.models.backbone.open import TrainedBackbone
+
+    folder, trained = open_run(_run_of(config, exported))
+    data = _rows(config, folder, trained)
+    codec = TrainedBackbone(folder / "model", trained).codec
+    data.encode(codec)
+    generator = load_exported(exported, own_generation(config.generation, exported.generation))
+    split = _split(config)
+    if isinstance(generator, RuntimeGenerator):
+        evaluation = RuntimeEvaluation(config.evaluate, data, generator, codec, seed=config.seed, split=split)
+    else:
+        forward = family_of(exported.model)(generator.model)
+        evaluation = Evaluation(config.evaluate, forward, data, generator, seed=config.seed, split=split)
+    found = _tuned(config, evaluation, devices.default_device(), judge)
+    if config.output:
+        predictions.save(user_path(config.output), evaluation.predictions)
+    return found
+
+
+def _run_of(config: EvaluateConfig, exported: Exported) -> str:
+    """The run whose rows are scored.
+
+    Raises:
+        UserError: It is not in ``outputs/``, and ``rows_of`` does not name it.
+    """
+    if config.rows_of is not None:
+        return config.rows_of
+    found = run_started(exported.started) if exported.started else None
+    if found is None:
+        raise UserError(f"run={config.run}: is an exported folder, whose run is not in outputs/; pass rows_of=RUN")
+    return str(found)
+
+
+def _split(config: EvaluateConfig) -> str:
+    return "test" if config.data.path is None else "train"
+
+
+def _tuned(config: EvaluateConfig, evaluation: Evaluation, device: Any, judge: Judge | None) -> dict[str, Any]:
     found = evaluation.evaluate_tuned(device) | ({"split": "given"} if config.data.path is not None else {})
     if judge:
         add_judgement(judge, evaluation.predictions, found, config.evaluate, or_fail=True)
-    _write(config, folder, trained, evaluation, found)
     return found
 
 

@@ -16,8 +16,9 @@ from llmft.config.schema.serving import Serve
 from llmft.config.validate import check
 from llmft.data.notice import notices
 from llmft.generation.generator import Generator
-from llmft.generation.load import load_base, load_generator
+from llmft.generation.load import load_base, load_streaming
 from llmft.runs.open import open_run
+from llmft.runtimes.exported import open_exported
 from llmft.utils.errors import UserError
 from llmft.utils.logging import log_to, quiet
 from llmft.utils.signals import restored
@@ -103,6 +104,8 @@ def load(config: ServeConfig) -> tuple[dict[str, Generator], str | None, str | N
     tuned, system = _load_tuned(config)
     if config.run is None:
         return {config.serve.name or config.model.name: tuned}, config.system, None
+    if exported := open_exported(config.run):
+        return {config.serve.name or exported.folder.name: tuned}, config.system or system, exported.notice
     _, trained = open_run(config.run)
     name = config.serve.name or f"{trained.data.name}-{trained.model.name}-{trained.peft.name}"
     notice = " ".join(notices(trained.data)) or None
@@ -122,7 +125,7 @@ def load(config: ServeConfig) -> tuple[dict[str, Generator], str | None, str | N
 
 def _load_tuned(config: ServeConfig) -> tuple[Generator, str | None]:
     if config.serve.engine == "torch":
-        return load_generator(config)
+        return load_streaming(config)
     from llmft.export.converted import load_converted  # start-up time: only this engine needs it
 
     return load_converted(config)

@@ -9,6 +9,7 @@ from typing import Any
 from llmft.config.schema.evaluation import Evaluate
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.eval_rows import first_rows
+from llmft.data.tokenization.codec import Codec
 from llmft.evaluation import inference
 from llmft.evaluation.inference import RowResult
 from llmft.generation.generator import Generator
@@ -66,9 +67,9 @@ class Evaluation:
         log.info("evaluating the tuned model on %d of %d test rows", len(self.rows.encoded), self.rows.total)
         seeds = self.settings.seeds or [self.generator.seed]
         results = {seed: self._run(self.generator.with_settings(seed=seed), device) for seed in seeds}
-        if trainable.has_adapter(self.forward.model):
+        if self._has_base():
             self.evaluate_base(device)
-        self.predictions = inference.to_predictions(self.rows, self.generator.codec, results[seeds[0]], self.base)
+        self.predictions = inference.to_predictions(self.rows, self.codec, results[seeds[0]], self.base)
         return {
             "source": self.source,
             "split": self.rows.split,
@@ -92,8 +93,17 @@ class Evaluation:
         with on_device(self.forward.model, device):
             return inference.evaluate_rows(self.forward, generator, self.rows.encoded, self.settings.batch_tokens)
 
+    @property
+    def codec(self) -> Codec:
+        """The codec that the rows are encoded with."""
+        return self.generator.codec
+
+    def _has_base(self) -> bool:
+        """Whether the base model is in memory too: the same weights without their adapter."""
+        return trainable.has_adapter(self.forward.model)
+
     def _over_seeds(self, results: dict[int, list[RowResult]]) -> dict[str, Any]:
-        references = self.rows.references(self.generator.codec)
+        references = self.rows.references(self.codec)
         runs = {
             seed: [
                 ScoredAnswer(row.answer.text, reference, row.answer.ended, row.nats, row.tokens)

@@ -7,7 +7,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from llmft.data.records import Turn
-from llmft.export.reference import Reference, ReferenceAnswer, log_softmax, mean_loss
+from llmft.export.reference import Reference, ReferenceAnswer, mean_loss
+from llmft.runtimes.loss import log_softmax
 from llmft.runtimes.runtime import Decoding, Form, Runtime
 
 Status = Literal["passed", "failed", "not checked"]

@@ -9,9 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from llmft.config.schema import TrainConfig
+from llmft.data.notice import notices
 from llmft.export.passport import Passport
+from llmft.runs.find import PASSPORT
 from llmft.runs.record import read_record
-from llmft.runtimes.exported import NAME
+from llmft.runtimes.exported import LANGUAGES
 from llmft.utils.console import Console
 from llmft.utils.json import write as write_json
 from llmft.utils.text import in_markdown
@@ -34,10 +36,12 @@ def write(folder: Path, found: Passport, cfg: TrainConfig, run: Path) -> None:
     use: dict[str, Any] = {
         "family": cfg.model.family,
         "system": cfg.data.system,
+        "notice": " ".join(notices(cfg.data)) or None,
         "reasoning": cfg.data.reasoning,
         "generation": cfg.generation.node(),
+        **{name: value for name in LANGUAGES if (value := cfg.model.select(name))},
     }
-    write_json(folder / NAME, {"llmft": version("llmft"), **found.node(), "run": trained, **use})
+    write_json(folder / PASSPORT, {"llmft": version("llmft"), **found.node(), "run": trained, **use})
 
 
 def show(found: Passport, console: Console) -> None:

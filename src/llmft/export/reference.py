@@ -13,6 +13,7 @@ from llmft.data.records import Turn
 from llmft.data.tokenization.codec import Codec
 from llmft.generation.questions import sample_questions
 from llmft.generation.settings import generation_config, stop_ids
+from llmft.runtimes.loss import answer_loss
 from llmft.runtimes.pytorch import PyTorchRuntime
 from llmft.runtimes.runtime import Decoding, Runtime
 from llmft.utils.errors import UserError
@@ -130,16 +131,5 @@ def held_out_rows(cfg: TrainConfig, codec: Codec, limit: int = HELD_OUT_ROWS) ->
 
 def mean_loss(runtime: Runtime, rows: Sequence[HeldOut]) -> float:
     """Cross-entropy of the answers in nats per token, over all rows."""
-    nats, tokens = 0.0, 0
-    for row in rows:
-        found = log_softmax(runtime.logits(row.prompt, row.answer))
-        nats -= float(found[np.arange(len(row.answer)), row.answer].sum())
-        tokens += len(row.answer)
-    return nats / tokens
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log-probabilities of logits [T, V], float64; those of log-probabilities are themselves."""
-    wide = logits.astype(np.float64)
-    shifted = wide - wide.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    nats = sum(answer_loss(runtime, row.prompt, row.answer) for row in rows)
+    return nats / sum(len(row.answer) for row in rows)

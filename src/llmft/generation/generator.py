@@ -77,8 +77,12 @@ class Generator:
         Raises:
             UserError: A prompt and its answer would need more positions than the model has.
         """
+        return self.continued(self.prompts(contexts, tools))
+
+    def prompts(self, contexts: Sequence[Sequence[Turn]], tools: Iterable[Sequence[str]] = ()) -> list[list[int]]:
+        """The ids of each prompt; the arguments as for ``answers``."""
         render, tools = self.codec.template.render, chain(tools, repeat(()))
-        return self.continued([self.codec.prompt_ids(render(*both)) for both in zip(contexts, tools, strict=False)])
+        return [self.codec.prompt_ids(render(*both)) for both in zip(contexts, tools, strict=False)]
 
     def continued(self, prompts: Sequence[Sequence[int]]) -> list[Answer]:
         """An answer for each prompt's ids, in order; batches hold prompts of similar length.

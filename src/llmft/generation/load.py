@@ -8,17 +8,20 @@ from llmft.config.schema.generation import Generation
 from llmft.config.target_allowlist import REMOTE_CODE
 from llmft.config.typed_overrides import task_overrides
 from llmft.generation.generator import Generator
+from llmft.generation.runtime_generator import RuntimeGenerator
 from llmft.models.backbone.open import Backbone, TrainedBackbone
 from llmft.models.peft.trainable import has_adapter
 from llmft.runs.open import open_run
+from llmft.runtimes.exported import TORCH_FORMS, Exported, ExportedBackbone, open_exported
+from llmft.runtimes.open import open_runtime
 from llmft.utils import device
 from llmft.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
 
-def load_generator(cfg: RunOrModel) -> tuple[Generator, str | None]:
-    """The model of ``run=RUN`` with the system prompt of its data set, or a plain ``model=``.
+def load_generator(cfg: RunOrModel) -> tuple[Generator | RuntimeGenerator, str | None]:
+    """The model of ``run=RUN`` (a run or an exported folder) with the system prompt of its data set, or a plain ``model=``.
 
     Raises:
         UserError: Both a run and a model are given, or the run has no model.
@@ -33,8 +36,34 @@ def load_generator(cfg: RunOrModel) -> tuple[Generator, str | None]:
         raise UserError(
             f"{chosen[0]}: a run has its own model and prompt; drop the override, or use a plain model without run="
         )
+    if exported := open_exported(cfg.run):
+        return load_exported(exported, own_generation(cfg.generation, exported.generation)), exported.system
     folder, trained = open_run(cfg.run)
-    return load_tuned(folder, trained, own_generation(cfg.generation, trained)), trained.data.system
+    return load_tuned(folder, trained, own_generation(cfg.generation, trained.generation)), trained.data.system
+
+
+def load_streaming(cfg: RunOrModel) -> tuple[Generator, str | None]:
+    """As ``load_generator``, for ``chat`` and ``serve``.
+
+    Raises:
+        UserError: As ``load_generator``, or the runtime of an exported folder does not stream.
+    """
+    generator, system = load_generator(cfg)
+    if isinstance(generator, RuntimeGenerator):
+        raise UserError(f"run={cfg.run}: chat and serve need an export of form=merged or adapter, or the run")
+    return generator, system
+
+
+def load_exported(exported: Exported, generation: Generation) -> Generator | RuntimeGenerator:
+    """The model of an exported folder in the runtime that it is for.
+
+    Raises:
+        UserError: The runtime is not installed, or does not support the settings.
+    """
+    if exported.form not in TORCH_FORMS:
+        return RuntimeGenerator(open_runtime(exported.folder), generation.node())
+    backbone = ExportedBackbone(exported)
+    return Generator(backbone.load().to(device.default_device()), backbone.codec, generation.node())
 
 
 def load_tuned(folder: Path, trained: TrainConfig, generation: Generation) -> Generator:
@@ -49,7 +78,7 @@ def load_tuned(folder: Path, trained: TrainConfig, generation: Generation) -> Ge
     return Generator(backbone.load().to(device.default_device()), backbone.codec, generation.node())
 
 
-def load_base(cfg: RunOrModel, tuned: Generator) -> Generator:
+def load_base(cfg: RunOrModel, tuned: Generator | RuntimeGenerator) -> Generator:
     """The base model of a run, with the prompt template and generation settings of the tuned model.
 
     With an adapter these are the same weights with the adapter switched off, so the two models cannot generate at the same
@@ -60,6 +89,10 @@ def load_base(cfg: RunOrModel, tuned: Generator) -> Generator:
     """
     if cfg.run is None:
         raise UserError("compare: a plain model has no base model; pass run=RUN")
+    if isinstance(tuned, RuntimeGenerator) or (open_exported(cfg.run) and not has_adapter(tuned.model)):
+        raise UserError(f"compare: run={cfg.run} is an exported folder without its base model; pass the run")
+    if open_exported(cfg.run):
+        return Generator(tuned.model, tuned.codec, tuned.given, adapter=False)
     return base_of_run(open_run(cfg.run)[1], tuned)
 
 
@@ -70,10 +103,16 @@ def base_of_run(trained: TrainConfig, tuned: Generator) -> Generator:
     return Generator(Backbone(trained.model).load().to(device.default_device()), tuned.codec, tuned.given)
 
 
+<<<<<<< HEAD
 def own_generation(generation: Generation, trained: TrainConfig) -> Generation:
     """A run's own generation settings, with the overrides of the command line."""
     given = [override for override in task_overrides() if override.startswith("generation")]
+=======
+def own_generation(generation: Generation, own: Generation) -> Generation:
+    """The generation settings of a run or an exported folder, with the overrides of the command line."""
+    given = [override for override in HydraConfig.get().overrides.task if override.startswith("generation")]
+>>>>>>> e7ccffe (answer, chat, serve and evaluate take an exported folder; runtimes without PyTorch are scored on the run's rows)
     if any(override.startswith("generation=") for override in given):
         return generation
     names = [override.partition("=")[0].partition(".")[2] for override in given]
-    return trained.generation.replaced({name: generation.select(name) for name in names})
+    return own.replaced({name: generation.select(name) for name in names})

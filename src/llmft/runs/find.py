@@ -13,6 +13,7 @@ LATEST = "latest"
 OUTPUTS = "outputs"  # the folder of conf/train.yaml's output_dir
 DEPTH = 4  # outputs/multirun/TIME/JOB
 SHOWN = 8
+PASSPORT = "passport.json"  # of an exported folder, which some commands take in place of a run
 HOLDS = "it would hold config.yaml, run.json and model/"
 # The folder in a run that a command needs, if it is not model/.
 PARTS = {"train": None, "report": None, "replay": "halt"}
@@ -37,7 +38,7 @@ def find_run(given: str, key: str = "run", part: str | None = None) -> FoundRun:
         UserError: There is no run at all, or there are several.
     """
     folder = user_path(given)
-    if (folder / "config.yaml").is_file() or has_record(folder):
+    if (folder / "config.yaml").is_file() or has_record(folder) or (folder / PASSPORT).is_file():
         return FoundRun(given)
     if given == LATEST and not folder.is_dir():
         return _latest(key, part)
@@ -53,6 +54,11 @@ def find_run(given: str, key: str = "run", part: str | None = None) -> FoundRun:
     more = f"\n  ... and {len(found) - SHOWN} older ones" if len(found) > SHOWN else ""
     listed = "\n".join(lines)
     raise UserError(f"{key}={given}: holds {len(found)} runs; pass one of them, the newest first:\n{listed}{more}")
+
+
+def run_started(started: str) -> Path | None:
+    """The run below ``outputs/`` that was started at this time; None if there is none."""
+    return next((run for run in _runs(Path(OUTPUTS), DEPTH) if _record(run).get("started") == started), None)
 
 
 def with_run(argument: str, command: str) -> tuple[str, str]:

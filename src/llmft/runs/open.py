@@ -14,7 +14,7 @@ from llmft.config.stored import stored_config
 from llmft.config.typed_overrides import typed_overrides
 from llmft.config.validate import check
 from llmft.config.write_paths import STUDY, Writable
-from llmft.runs.find import HOLDS, find_run
+from llmft.runs.find import HOLDS, PASSPORT, find_run
 from llmft.runs.record import run_status
 from llmft.utils.console import say
 from llmft.utils.errors import UserError
@@ -38,6 +38,10 @@ def open_run(path: str, part: str = "model", allow: Sequence[str] = ()) -> tuple
         UserError: This is no run directory, it lacks the folder, or its config is not accepted.
     """
     folder = user_path(find_run(path, part=part).path)
+    if (folder / PASSPORT).is_file():
+        raise UserError(
+            f"run={path}: is an exported folder; answer, chat, serve and evaluate take it, others need the run"
+        )
     if not (folder / "config.yaml").is_file():
         raise UserError(f"run={path}: no run directory ({HOLDS})")
     if not is_claimed(folder):

@@ -1,3 +1,140 @@
-"""``passport.json`` of an exported folder, read again: what ``answer`` and ``evaluate`` need to use it."""
+"""An exported folder, opened again: ``passport.json`` read as untrusted, and the model of its PyTorch forms."""
 
-NAME = "passport.json"
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from llmft.config.groups import group_config, prompt_config
+from llmft.config.schema.generation import Generation
+from llmft.config.schema.model import Model
+from llmft.config.validate import check_section
+from llmft.models.backbone import load, untrusted, vocabulary
+from llmft.models.backbone.open import Backbone
+from llmft.runs.find import PASSPORT
+from llmft.runtimes.open import form_of
+from llmft.runtimes.pytorch import with_adapter
+from llmft.runtimes.runtime import Form
+from llmft.utils.errors import UserError
+from llmft.utils.paths import user_path
+
+LANGUAGES = ("source_language", "target_language")
+REASONING = ("keep", "drop", "template")
+TORCH_FORMS = ("merged", "adapter")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported folder.
+
+    Attributes:
+        folder: The folder.
+        form: By its files.
+        dtype: dtype of the weights.
+        family: ``seq2seq`` or ``causal``.
+        system: The system prompt that was trained with.
+        reasoning: ``data.reasoning`` of the training.
+        languages: Language codes of a translation model, by the keys of ``model``.
+        generation: The generation settings of the run.
+        identity: What tells this model from others, for resumed answers.
+        notice: What the data set says about the use of its models.
+        started: When the run was started, by which it is found again.
+    """
+
+    folder: Path
+    form: Form
+    dtype: str
+    family: str
+    system: str | None
+    reasoning: str
+    languages: dict[str, str]
+    generation: Generation
+    identity: list[Any]
+    notice: str | None
+    started: str | None
+
+    @cached_property
+    def model(self) -> Model:
+        """A model section that loads it; nothing of the folder decides about code."""
+        dtype = self.dtype if self.dtype in ("float32", "bfloat16") else "float32"
+        path = untrusted.base_of_adapter(self.folder) if self.form == "adapter" else str(self.folder)
+        if not path:
+            raise UserError(
+                f"run={self.folder}: its base was a local model; write its folder into base_model_name_or_path of "
+                "adapter_config.json, or use the run itself"
+            )
+        given: dict[str, Any] = {"name": "exported", "path": path, "dtype": dtype, **self.languages}
+        shipped: Any = OmegaConf.to_container(group_config("model", f"_{self.family}"))
+        return check_section({**shipped, **given}, Model, "model")
+
+
+def open_exported(path: str) -> Exported | None:
+    """The exported folder that ``run=`` names; None if it is none.
+
+    Raises:
+        UserError: Its ``passport.json`` was not written by llmft, or has been changed.
+    """
+    folder = user_path(path)
+    if not (folder / PASSPORT).is_file():
+        return None
+    found = untrusted.json_object(folder / PASSPORT)
+    generation = found.get("generation")
+    languages: dict[str, Any] = {name: found[name] for name in LANGUAGES if found.get(name)}
+    texts = [found.get("system") or "", found.get("notice") or "", *languages.values()]
+    faults = {
+        "family": found.get("family") not in ("seq2seq", "causal"),
+        "reasoning": found.get("reasoning") not in REASONING,
+        "generation": not isinstance(generation, dict),
+        "system": not all(isinstance(text, str) for text in texts),
+        "run": not isinstance(found.get("run"), dict),
+    }
+    if wrong := [name for name, bad in faults.items() if bad]:
+        raise UserError(f"{folder / PASSPORT}: {wrong[0]} is not as llmft writes it")
+    assert isinstance(generation, dict)
+    started = found["run"].get("started")
+    return Exported(
+        folder=folder.absolute(),
+        form=form_of(folder),
+        dtype=str(found.get("dtype")),
+        family=found["family"],
+        system=found.get("system") or None,
+        reasoning=found["reasoning"],
+        languages=languages,
+        generation=check_section(generation, Generation, "generation"),
+        identity=[
+            json.dumps(found["run"], sort_keys=True),
+            found.get("form"),
+            found.get("dtype"),
+            found.get("quantize"),
+        ],
+        notice=found.get("notice") or None,
+        started=started if isinstance(started, str) else None,
+    )
+
+
+class ExportedBackbone(Backbone):
+    """The model of an exported folder with PyTorch weights: full ones, or an adapter on the base that its config names.
+
+    Args:
+        exported: A folder of the forms merged or adapter.
+    """
+
+    def __init__(self, exported: Exported) -> None:
+        super().__init__(exported.model, prompt=prompt_config("chat"), reasoning=exported.reasoning)
+        self.exported = exported
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The exported tokenizer, whose chat template is the prompt that was trained with."""
+        return load.load_tokenizer(str(self.exported.folder), self.model)
+
+    def _ending_ids(self) -> list[int]:
+        return vocabulary.ending_ids(str(self.exported.folder), None)
+
+    def load(self) -> Any:
+        """The exported model."""
+        base = super().load()
+        return base if self.exported.form == "merged" else with_adapter(base, self.exported.folder, self.tokenizer)

@@ -114,7 +114,7 @@ def open_folder(
             model = _load(base, dtype, revision)
             if model.config.is_encoder_decoder:  # before peft keeps the base's, which forces BART's last token
                 model.generation_config = generation
-            model = _with_adapter(model, folder, tokenizer)
+            model = with_adapter(model, folder, tokenizer)
         else:
             model = _load(str(folder), dtype, None)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -138,9 +138,18 @@ def _load(path: str, dtype: str, revision: str | None) -> Any:
     return model
 
 
-def _with_adapter(model: Any, folder: Path, tokenizer: Any) -> Any:
-    """The base with its adapter; tokens that were added in training get embeddings first, which the adapter holds."""
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+def with_adapter(base: Any, folder: Path, tokenizer: Any) -> Any:
+    """The base with its adapter; tokens that were added in training get embeddings first, whose rows the adapter holds.
+
+    Args:
+        base: A transformers model.
+        folder: With ``adapter_config.json``.
+        tokenizer: Of that folder.
+
+    Raises:
+        UserError: The adapter is not plain LoRA, or does not fit.
+    """
+    if len(tokenizer) > base.get_input_embeddings().weight.shape[0]:
+        base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     with quantization.deferred_compile():
-        return untrusted.load_adapter(model, folder, len(tokenizer))
+        return untrusted.load_adapter(base, folder, len(tokenizer))

@@ -29,7 +29,10 @@ from llmft.config.schema.types import (
 )
 
 TextOrJson = Literal["text", "json"]
-RUN = "A run directory, or latest (the newest in outputs/); its own model, prompt and generation settings are used."
+RUN = (
+    "A run directory, latest (the newest in outputs/) or an exported folder; its own model, prompt and generation settings are "
+    "used."
+)
 SYSTEM = "A system prompt instead of the run's own."
 AnyText = Annotated[str, Must("a string")]
 C = TypeVar("C", bound=Callback)
@@ -194,8 +197,11 @@ class EvaluateConfig(Command):
     report: Report
     seed: Seed = Field(description="Seed of sampling and bootstrap.")
     run: Text | None = Field(
-        description="A run directory, or latest (the newest in outputs/); its own data, model, prompt and generation settings "
-        "are used."
+        description="A run directory, latest (the newest in outputs/) or an exported folder; its own data, model, prompt and "
+        "generation settings are used."
+    )
+    rows_of: Text | None = Field(
+        description="The run whose rows an exported folder (run=EXPORTED) is scored on; null finds it in outputs/."
     )
     input: Text | None = Field(
         description="predictions.jsonl of any run, or rows of instruction, input, output and model_response."

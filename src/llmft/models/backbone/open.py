@@ -26,6 +26,7 @@ class Backbone:
         data: Config of the data group; None if only answers are generated.
         peft: Config of the peft group, for ``load_adapted`` and for a quantized base; None for neither.
         path: Folder of the model if it was located already.
+        reasoning: ``data.reasoning`` where there is no data.
 
     Attributes:
         model: Config of the model group.
@@ -40,9 +41,10 @@ class Backbone:
         data: Data | None = None,
         peft: Peft | None = None,
         path: str | None = None,
+        reasoning: str = "template",
     ) -> None:
         self.model, self.peft = model, peft
-        self._prompt, self._data = prompt, data
+        self._prompt, self._data, self._reasoning = prompt, data, reasoning
         if path:
             self.path = path
 
@@ -81,7 +83,7 @@ class Backbone:
     def _codec(self) -> tuple[Codec, str]:
         data = self._data
         assert self._prompt is not None
-        policy = (data.train_on, data.train_on_turns, data.reasoning) if data else ("answer", "last", "template")
+        policy = (data.train_on, data.train_on_turns, data.reasoning) if data else ("answer", "last", self._reasoning)
         return codec_for(
             self.model.family,
             self.tokenizer,

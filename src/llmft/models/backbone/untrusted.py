@@ -28,12 +28,12 @@ def check_model(folder: Path, *, code: bool) -> None:
         UserError: It has either, or a config is no JSON object.
     """
     for name in ("config.json", "tokenizer_config.json"):
-        if "auto_map" in _object(folder / name) and not code:
+        if "auto_map" in json_object(folder / name) and not code:
             raise UserError(
                 f"{folder}: brings code of its own (auto_map in {name}), which is not run; if you have read it and trust it: "
                 "model.trust_remote_code=true on the command line"
             )
-    parts = _object(folder / INDEX).get("weight_map", {})
+    parts = json_object(folder / INDEX).get("weight_map", {})
     if not isinstance(parts, dict):
         raise UserError(f"{folder / INDEX}: weight_map must name the file of each weight")
     for part in set(map(str, parts.values())):
@@ -47,7 +47,7 @@ def base_of_adapter(folder: Path) -> str:
     Raises:
         UserError: The config is no JSON object.
     """
-    return str(_object(folder / "adapter_config.json").get("base_model_name_or_path") or "")
+    return str(json_object(folder / "adapter_config.json").get("base_model_name_or_path") or "")
 
 
 def check_loaded(path: str, info: Mapping[str, Any]) -> None:
@@ -107,7 +107,7 @@ def adapter_config(folder: Path) -> Any:
     """
     from peft import LoraConfig
 
-    given = _object(folder / "adapter_config.json")
+    given = json_object(folder / "adapter_config.json")
     if given.get("peft_type") != "LORA":
         raise UserError(f"{folder}: adapter_config.json must be of LoRA, got {given.get('peft_type')!r:.60}")
     plain = LoraConfig(task_type="CAUSAL_LM").to_dict()
@@ -180,8 +180,8 @@ def _rank_faults(config: Any, weights: Mapping[str, Any]) -> Iterator[str]:
             yield f"the adapter's weights have rank {weight.shape[0]}, its adapter_config.json says r={config.r}"
 
 
-def _object(file: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty if there is no such file.
+def json_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of somebody else; empty if there is no such file.
 
     Raises:
         UserError: The file is too large, no JSON, or no object.

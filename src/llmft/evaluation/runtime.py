@@ -1,0 +1,57 @@
+"""Evaluate an exported folder in a runtime other than PyTorch, on the same rows as the run."""
+
+from typing import Any
+
+from llmft.config.schema.evaluation import Evaluate
+from llmft.data.datamodule import InstructionDataModule
+from llmft.data.tokenization.codec import Codec
+from llmft.evaluation.evaluator import Evaluation
+from llmft.evaluation.inference import RowResult
+from llmft.generation.runtime_generator import RuntimeGenerator
+from llmft.runtimes.loss import answer_loss
+
+
+class RuntimeEvaluation(Evaluation):
+    """Evaluation of a runtime; there is no base model in it.
+
+    Args:
+        settings: The ``evaluate`` keys.
+        data: Encoded data module, by the codec of the run.
+        generator: Generates the answers, and has the runtime.
+        codec: Of the run.
+        seed: Seed of the bootstrap.
+        split: Split that the rows come from.
+    """
+
+    def __init__(
+        self,
+        settings: Evaluate,
+        data: InstructionDataModule,
+        generator: RuntimeGenerator,
+        codec: Codec,
+        *,
+        seed: int,
+        split: str,
+    ) -> None:
+        forward: Any = None
+        runtime: Any = generator  # takes the place of a Generator
+        super().__init__(settings, forward, data, runtime, seed=seed, split=split)
+        self._codec = codec
+
+    @property
+    def codec(self) -> Codec:
+        """The codec of the run."""
+        return self._codec
+
+    def _has_base(self) -> bool:
+        return False
+
+    def _run(self, generator: Any, device: Any) -> list[RowResult]:  # noqa: ARG002 (runtimes choose their device)
+        rows = self.rows.encoded
+        answers = generator.continued([row.input_ids[: row.prompt_length] for row in rows])
+        found = []
+        for row, answer in zip(rows, answers, strict=True):
+            labels = row.labels[row.prompt_length :] if row.joined else row.labels
+            nats = answer_loss(generator.runtime, row.input_ids[: row.prompt_length], labels)
+            found.append(RowResult(answer, nats, len(labels)))
+        return found

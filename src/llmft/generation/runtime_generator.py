@@ -1,0 +1,61 @@
+"""Prompts -> answers in a runtime other than PyTorch: what ``Generator`` is for the models that transformers runs."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, repeat
+from typing import Any
+
+from llmft.data.records import Turn
+from llmft.generation.stream import Answer
+from llmft.runtimes.runtime import Decoding, Runtime
+from llmft.utils.errors import UserError
+
+# Settings that change no answer, or that ``Decoding`` has.
+TAKEN = {"max_new_tokens", "do_sample", "temperature", "top_p"}
+NEUTRAL = {"num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+
+
+class RuntimeGenerator:
+    """A runtime and generation settings.
+
+    Args:
+        runtime: An exported folder in its runtime.
+        settings: As of ``Generator``.
+
+    Raises:
+        UserError: A setting needs PyTorch.
+    """
+
+    def __init__(self, runtime: Runtime, settings: Mapping[str, Any]) -> None:
+        self.runtime, self.given = runtime, settings
+        self.batch_size, self.seed = settings["batch_size"], settings["seed"]
+        rest = {name: value for name, value in settings.items() if name not in ("batch_size", "batch_tokens", "seed")}
+        for name, value in rest.items():
+            if name not in TAKEN and NEUTRAL.get(name, 1 if name == "samples" else None) != value:
+                raise UserError(f"generation.{name}={value}: {runtime.name} decodes greedily; add generation=greedy")
+        options = {name: rest[name] for name in TAKEN if name in rest}
+        self.decoding = Decoding(**options, seed=self.seed)
+
+    def with_settings(self, **changes: Any) -> "RuntimeGenerator":
+        """The same runtime with some settings changed."""
+        return RuntimeGenerator(self.runtime, {**self.given, **changes})
+
+    def prompts(self, contexts: Sequence[Sequence[Turn]], tools: Iterable[Sequence[str]] = ()) -> list[list[int]]:
+        """The ids of each prompt, as the runtime tokenizes it."""
+        pairs = zip(contexts, chain(tools, repeat(())), strict=False)
+        return [self.runtime.prompt_ids(context, schemas) for context, schemas in pairs]
+
+    def answers(self, contexts: Sequence[Sequence[Turn]], tools: Iterable[Sequence[str]] = ()) -> list[Answer]:
+        """An answer for each context, in order."""
+        return self.continued(self.prompts(contexts, tools))
+
+    def continued(self, prompts: Sequence[Sequence[int]]) -> list[Answer]:
+        """An answer for each prompt's ids, in order."""
+        return [self._answer(ids) for ids in self.runtime.generate(prompts, self.decoding)]
+
+    def check_positions(self, prompts: Sequence[Sequence[int]]) -> None:
+        """A runtime reports prompts that are too long itself."""
+
+    def _answer(self, ids: list[int]) -> Answer:
+        ended = bool(ids) and ids[-1] in self.runtime.stop_ids
+        kept = ids[:-1] if ended else ids
+        return Answer(self.runtime.decode(kept), ended, len(kept))
