@@ -103,15 +103,9 @@ def base_of_run(trained: TrainConfig, tuned: Generator) -> Generator:
     return Generator(Backbone(trained.model).load().to(device.default_device()), tuned.codec, tuned.given)
 
 
-<<<<<<< HEAD
-def own_generation(generation: Generation, trained: TrainConfig) -> Generation:
-    """A run's own generation settings, with the overrides of the command line."""
-    given = [override for override in task_overrides() if override.startswith("generation")]
-=======
 def own_generation(generation: Generation, own: Generation) -> Generation:
     """The generation settings of a run or an exported folder, with the overrides of the command line."""
-    given = [override for override in HydraConfig.get().overrides.task if override.startswith("generation")]
->>>>>>> e7ccffe (answer, chat, serve and evaluate take an exported folder; runtimes without PyTorch are scored on the run's rows)
+    given = [override for override in task_overrides() if override.startswith("generation")]
     if any(override.startswith("generation=") for override in given):
         return generation
     names = [override.partition("=")[0].partition(".")[2] for override in given]
