@@ -36,11 +36,20 @@ RUNS = {
                            "report.write=false"),
     "gpt2, LoRA, sweep": ("-m", "model=tiny_gpt2", "peft=lora", "seed=1,2", "trainer.max_epochs=1", "report.write=false"),
 }  # fmt: skip
+# What is done with a finished run; how its outcome is compared: files whose bytes are the same, and files that are there.
+AFTERWARDS = {
+    "export": (("export", "run=run", "to=exported", "form=merged"), ("exported/*.safetensors", "exported/tokenizer.json")),
+    "export, zipped": (("export", "run=run", "to=exported.zip", "form=adapter", "zip=true"), ()),
+    "report": (("report", "run=run"), ("run/report/*.csv",)),
+    "evaluate": (("evaluate", "run=run", "evaluate.rows=3", "evaluate.resamples=100", "generation.max_new_tokens=4"), ("run/predictions.jsonl",)),
+    "answer": (("answer", "run=run", "questions=samples", "output=answers.jsonl", "generation.batch_size=1", "generation.max_new_tokens=4"), ("answers.jsonl",)),
+}  # fmt: skip
 LIBRARIES = ["llmft.commands.train", "llmft.__main__", "llmft.report.figures", "matplotlib.figure", "torch._dynamo", "peft", "sacrebleu", "rouge_score.rouge_scorer", "accelerate",
              "pandas", "tensorboard.compat", "torch.utils.tensorboard", "transformers.models.gpt2.modeling_gpt2", "transformers.models.t5.modeling_t5",
              "transformers.models.llama.modeling_llama", "bitsandbytes"]  # fmt: skip
 CHAIN = 5  # a run is killed so often, at most, before it is let through
 SECONDS_TO_HANG, SECONDS_TO_FOLLOW = 300, 12  # loader workers look for their parent every 5 seconds
+WORKERS = "a loader worker's batch"
 FINISHED = {"finished", "running", "interrupted", "failed"}
 
 
@@ -69,6 +78,8 @@ def soak(kills: int, seed: int, folder: Path, *, jobs: int = 1, until: float | N
     """Kill until ``kills`` signals have struck (or ``until``, on ``time.monotonic``); ``folder`` keeps what went wrong."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(LIBRARIES)
     straight = {name: Straight(name, overrides, folder / f"straight-{n}") for n, (name, overrides) in enumerate(RUNS.items())}  # fmt: skip
+    finished = straight["gpt2, LoRA"]
+    commands = [Afterwards(name, finished, folder / f"command-{n}") for n, name in enumerate(AFTERWARDS)]
     tally, lock = Tally(), threading.Lock()
 
     def one(number: int) -> None:
@@ -76,10 +87,10 @@ def soak(kills: int, seed: int, folder: Path, *, jobs: int = 1, until: float | N
             if tally.total >= kills or (until and time.monotonic() > until):
                 return
         chance = random.Random(f"{seed} {number}")
-        expected = straight[chance.choice(list(straight))]
+        expected: Any = chance.choice(commands if number % 2 else list(straight.values()))
         place = folder / f"trial-{number}"
         try:
-            trial(expected, place, chance, tally, lock)
+            (again if expected in commands else trial)(expected, place, chance, tally, lock)
             shutil.rmtree(place)
         except Broken as fault:
             with lock:
@@ -106,18 +117,106 @@ class Straight:
         code, err = leg((*self.overrides, "output_dir=run"), folder, before)
         if code:
             raise Broken(f"the straight run of {name} ended with {code}: {err}")
-        self.stages: dict[str, list[float]] = {}
-        for line in (folder / "stages").read_text().splitlines():
-            stage, seconds = line.split("\t")
-            self.stages.setdefault(stage, []).append(float(seconds))
+        self.stages = seconds_of(folder / "stages")
 
     def planned(self, chance: random.Random) -> Strike:
         """A stage of it, one of its calls, a moment in it or just behind it, and a signal."""
-        stage = chance.choice([name for name in STAGES if name in self.stages])
-        calls = self.stages[stage]
-        call = int(len(calls) * chance.random() ** 2)  # a resumed run has fewer of them left
-        number = signal.SIGKILL if chance.random() < 0.7 else signal.SIGTERM
-        return Strike(stage, call + 1, chance.uniform(0, 1.3 * calls[call]), number)
+        return planned(self.stages, chance, workers=any("num_workers" in word for word in self.overrides))
+
+
+class Afterwards:
+    """A command that was left alone, on a copy of a finished run."""
+
+    def __init__(self, name: str, finished: Straight, folder: Path) -> None:
+        self.name, self.folder = name, folder
+        self.arguments, self.same = AFTERWARDS[name]
+        (folder / "tmp").mkdir(parents=True)
+        shutil.copytree(finished.folder / "run", folder / "run")
+        self.finished = finished.folder / "run"
+        code, err = leg(self.arguments, folder, partial(clock, str(folder / "tmp"), str(folder / "stages")))
+        if code:
+            raise Broken(f"{name} ended with {code}: {err}")
+        self.stages = seconds_of(folder / "stages")
+
+    def outcome(self, folder: Path) -> dict[str, Any]:
+        """What it leaves, that no clock has a part in."""
+        here = [file.relative_to(folder) for file in folder.rglob("*") if file.is_file()]
+        same = sorted(file for pattern in self.same for file in folder.glob(pattern))
+        return {
+            "files": sorted(str(file) for file in here if file.name != "stages" and "where-" not in file.name),
+            "bytes": digests(*same),
+            "report": "</html>" in (folder / "run" / "report.html").read_text(),
+        }
+
+
+def seconds_of(file: Path) -> dict[str, list[float]]:
+    """How long each call of each stage took, as ``clock`` has written it."""
+    found: dict[str, list[float]] = {}
+    for line in file.read_text().splitlines():
+        stage, seconds = line.split("\t")
+        found.setdefault(stage, []).append(float(seconds))
+    return found
+
+
+def planned(stages: dict[str, list[float]], chance: random.Random, *, workers: bool = False) -> Strike:
+    """A stage, one of its calls, a moment in it or just behind it, and a signal."""
+    stage = chance.choice([name for name in STAGES if name in stages])
+    calls = stages[stage]
+    call = int(len(calls) * chance.random() ** 2)  # a resumed run has fewer of them left
+    number = signal.SIGKILL if chance.random() < 0.7 else signal.SIGTERM
+    worker = workers and stage == WORKERS and chance.random() < 0.7
+    return Strike(stage, call + 1, chance.uniform(0, 1.3 * calls[call]), number, worker)
+
+
+def again(command: Afterwards, folder: Path, chance: random.Random, tally: Tally, lock: Any) -> None:
+    """Start a command on a finished run, kill it once or several times, let the last one through, and compare."""
+    (folder / "tmp").mkdir(parents=True)
+    shutil.copytree(command.finished, folder / "run")
+    for n in range(chance.randint(1, CHAIN)):
+        plan, where = planned(command.stages, chance), folder / f"where-{n}"
+        code, err = leg(command.arguments, folder, partial(strike, str(folder / "tmp"), str(where), plan))
+        if not _struck(plan, where, code, err, tally, lock):
+            break  # it has done its work
+    for made in folder.glob(
+        "exported*"
+    ):  # a killed process has finished it: it is complete, and refused if it is to be made again
+        if command.outcome(folder)["bytes"] != command.outcome(command.folder)["bytes"]:
+            raise Broken(f"{made.name} is there, and not complete")
+        shutil.rmtree(made) if made.is_dir() else made.unlink()
+    code, err = leg(command.arguments, folder, partial(clock, str(folder / "tmp"), os.devnull))
+    if code:
+        raise Broken(f"after the kills {command.name} ended with {code}: {err[-1500:]}")
+    no_orphans(folder, command.name)
+    nothing_left(folder)
+    expected, found = command.outcome(command.folder), command.outcome(folder)
+    for name, value in expected.items():
+        if found[name] != value:
+            raise Broken(f"{name} differ: {str(found[name])[:600]} and not {str(value)[:600]}")
+
+
+def _struck(plan: Strike, where: Path, code: int, err: str, tally: Tally, lock: Any) -> bool:
+    """Count a kill and look at how the process ended; False if it was over before.
+
+    Raises:
+        Broken: It ended otherwise than a killed process does.
+    """
+    struck = where.exists()
+    with lock:
+        tally.missed += not struck
+        if struck:
+            tally.kills[plan.stage] += 1
+            tally.signals[signal.Signals(plan.number).name + (" to a worker" if plan.worker else "")] += 1
+            tally.places[where.read_text()] += 1
+    # a signal may come before llmft listens to it, or when all is done; a worker may be lost when it is no longer needed
+    fine = {0, 130, -signal.SIGTERM} if plan.number == signal.SIGTERM else {-signal.SIGKILL}
+    fine = {0, 2} if plan.worker else fine
+    if struck and code not in fine:
+        raise Broken(f"{plan}: ended with {code}: {err[-1500:]}")
+    if struck and code in (2, 130) and "Traceback" in err:
+        raise Broken(f"{plan}: a traceback: {err[-1500:]}")
+    if struck and code == 2 and "a loader worker was killed" not in err:
+        raise Broken(f"{plan}: another message: {err[-1500:]}")
+    return struck
 
 
 def trial(straight: Straight, folder: Path, chance: random.Random, tally: Tally, lock: Any) -> None:
@@ -126,25 +225,14 @@ def trial(straight: Straight, folder: Path, chance: random.Random, tally: Tally,
     sweep = straight.overrides.count("-m") > 0
     first = arguments = (*straight.overrides, "output_dir=run")
     for n in range(chance.randint(1, CHAIN)):
-        planned, where = straight.planned(chance), folder / f"where-{n}"
+        plan, where = straight.planned(chance), folder / f"where-{n}"
         watch = Watch(folder / "run")
-        code, err = leg(arguments, folder, partial(strike, str(folder / "tmp"), str(where), planned))
+        code, err = leg(arguments, folder, partial(strike, str(folder / "tmp"), str(where), plan))
         reads = watch.end()
-        struck = where.exists()
         with lock:
             tally.reads += reads
-            tally.missed += not struck
-            if struck:
-                tally.kills[planned.stage] += 1
-                tally.signals[signal.Signals(planned.number).name] += 1
-                tally.places[where.read_text()] += 1
-        # a signal may come before llmft listens to it, or when all is done
-        fine = {0, 130, -signal.SIGTERM} if planned.number == signal.SIGTERM else {-signal.SIGKILL}
-        if struck and code not in fine:
-            raise Broken(f"{planned}: ended with {code}: {err[-1500:]}")
-        if struck and code == 130 and "Traceback" in err:
-            raise Broken(f"{planned}: a traceback: {err[-1500:]}")
-        no_orphans(folder, planned)
+        _struck(plan, where, code, err, tally, lock)
+        no_orphans(folder, plan)
         begun = (folder / "run" / "config.yaml").exists() and not sweep
         arguments = ("resume=run",) if begun else first
     watch = Watch(folder / "run")
@@ -241,8 +329,19 @@ def compare(straight: Straight, folder: Path) -> None:
     Raises:
         Broken: It is not.
     """
+    nothing_left(folder)
+    _compare_runs(straight, folder)
+
+
+def nothing_left(folder: Path) -> None:
+    """No temporary file or folder, and no lock that is held.
+
+    Raises:
+        Broken: There is one.
+    """
     left = [
         *folder.rglob("*.tmp"),
+        *folder.glob(".export-*"),
         *folder.rglob("in_use"),
         *(folder / "tmp").glob("llmft-*"),
     ]
@@ -253,6 +352,9 @@ def compare(straight: Straight, folder: Path) -> None:
             FileLock(file).acquire(timeout=0)
         except Timeout:
             raise Broken(f"{file.name} is held") from None
+
+
+def _compare_runs(straight: Straight, folder: Path) -> None:
     jobs = sorted(file.parent.relative_to(straight.folder) for file in straight.folder.glob("run/**/run.json"))
     for job in jobs:
         expected, found = outcome(straight.folder / job), outcome(folder / job)

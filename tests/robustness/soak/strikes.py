@@ -15,6 +15,7 @@ STAGES = {
     "start": ("llmft.__main__", "launch"),
     "reading": ("llmft.data.preparation", "write_examples"),
     "encoding": ("llmft.data.preprocessing.encode", "Preprocessor.write"),
+    "cache": ("llmft.data.preprocessing.cache", "cached_folder"),
     "loading": ("llmft.models.backbone.load", "load_model"),
     "baseline": ("llmft.training.fit", "validate"),
     "training": ("llmft.models.module", "InstructionModule.training_step"),
@@ -30,6 +31,11 @@ STAGES = {
     "evaluation": ("llmft.evaluation.evaluator", "Evaluation.evaluate_tuned"),
     "evaluation's files": ("llmft.evaluation.evaluator", "Evaluation.save"),
     "report": ("llmft.report.html", "write_report"),
+    "a loader worker's batch": ("llmft.data.datamodule", "training_batch"),
+    "export": ("llmft.commands.export", "export"),
+    "export's files": ("llmft.export.export", "atomic_folder"),
+    "evaluate's files": ("llmft.commands.evaluate", "_write"),
+    "answers": ("llmft.commands.answer", "_write_file"),
     "a sweep's job": ("llmft.sweep.job", "attempt"),
     "a job's record": ("llmft.sweep.job", "_record"),
     "a sweep's end": ("llmft.sweep.results", "end"),
@@ -37,12 +43,16 @@ STAGES = {
 
 
 class Strike(NamedTuple):
-    """``number``: the signal; it is sent ``delay`` seconds after the ``call``-th call of the stage's function has begun."""
+    """``number``: the signal; it is sent ``delay`` seconds after the ``call``-th call of the stage's function has begun.
+
+    ``worker``: to the loader worker that the stage runs in, if it does, and not to the run.
+    """
 
     stage: str
     call: int
     delay: float
     number: int
+    worker: bool = False
 
 
 def function_of(stage: str) -> tuple[Any, str]:
@@ -89,12 +99,13 @@ def clock(temporary: str, file: str) -> None:
 def strike(temporary: str, file: str, planned: Strike) -> None:
     """Send the signal when its moment comes; ``file`` keeps where in the code that was."""
     own_folder(temporary)
-    main, calls = threading.main_thread().ident, 0
+    main, calls, run = threading.main_thread().ident, 0, os.getpid()
 
     def hit() -> None:
         time.sleep(planned.delay)
+        struck = os.getpid() if planned.worker else run
         Path(file).write_text(_place(sys._current_frames().get(main or 0)))
-        os.kill(os.getpid(), planned.number)
+        os.kill(struck, planned.number)
 
     def around(call: Callable[[], Any]) -> Any:
         nonlocal calls
