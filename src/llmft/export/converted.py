@@ -34,7 +34,7 @@ def load_converted(cfg: RunOrModel) -> tuple[CTranslate2Generator, str | None]:
     folder, trained = open_run(cfg.run)
     quantized = {"peft.quantise": None} if trained.select("peft.quantise") else {}
     backbone = TrainedBackbone(folder / "model", trained.replaced(FULL_PRECISION | quantized))
-    return _load(backbone, own_generation(cfg.generation, trained)), trained.data.system
+    return _load(backbone, own_generation(cfg.generation, trained.generation)), trained.data.system
 
 
 def _load(backbone: Backbone, generation: Generation) -> CTranslate2Generator:

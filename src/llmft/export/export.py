@@ -188,6 +188,8 @@ class _Exporter:
             )  # fmt: skip
         except NotInstalledError as error:
             return passport.not_checked(how, str(error))
+        except UserError as error:
+            return passport.unusable(how, str(error).replace(str(folder), form))
         return passport.compare(runtime, self.reference, how, _own_checks(form, folder))
 
     def _published(self, found: Passport, folder: Path, final: Path | None) -> ExportedForm:

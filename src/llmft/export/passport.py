@@ -129,6 +129,11 @@ def not_checked(how: Judged, reason: str) -> Passport:
     return Passport(how.form, how.dtype, how.quantize, "not checked", reason=reason)
 
 
+def unusable(how: Judged, reason: str) -> Passport:
+    """The passport of an export that its runtime refuses to open."""
+    return Passport(how.form, how.dtype, how.quantize, "failed", reason=reason)
+
+
 def largest_difference(runtime: Runtime, answers: Sequence[ReferenceAnswer]) -> float:
     """The largest difference of a logit along the trained model's answers; NaN if one is not finite."""
     found = []

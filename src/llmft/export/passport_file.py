@@ -49,23 +49,24 @@ def show(found: Passport, console: Console) -> None:
     head = f"{_title(found)}: "
     console.print(Text(head, style="bold") + Text(found.status, style=COLORS[found.status]), soft_wrap=True)
     if found.reason:
-        console.print(found.reason, soft_wrap=True)
+        console.print(Text(found.reason), soft_wrap=True)
     if found.checks:
         table = Table(box=SIMPLE_HEAD)
         for column in ("check", "found", "wanted", "passed"):
             table.add_column(column)
         for check in found.checks:
             style = "red" if check.passed is False else ""
-            table.add_row(check.name, check.found, check.wanted, Text(WORDS[check.passed], style=style))
+            cells = (check.name, check.found, check.wanted)  # no markup: they quote questions
+            table.add_row(*map(Text, cells), Text(WORDS[check.passed], style=style))
         console.print(table)
     for line in found.later:
-        console.print(f"after a near tie: {line}", soft_wrap=True)
+        console.print(Text(f"after a near tie: {line}"), soft_wrap=True)
 
 
 def section(found: Passport) -> list[str]:
     """The section of the model card."""
-    if found.status == "not checked":
-        return [f"Not checked: {in_markdown(found.reason)}\n"]
+    if not found.checks:
+        return [f"{found.status.capitalize()}: {in_markdown(found.reason)}\n"]
     lines = [
         f"{found.runtime} opened these files and was compared with the trained model: **{found.status}**.\n",
         "| check | found | wanted | passed |",
@@ -82,7 +83,9 @@ def section(found: Passport) -> list[str]:
 def fault(found: Passport) -> str:
     """Why an export is not kept, in one line."""
     wrong = [f"{check.name}: {check.found} (wanted: {check.wanted})" for check in found.checks if check.passed is False]
-    return "; ".join(wrong) or f"was not checked ({found.reason})"
+    if found.status == "not checked":
+        return f"was not checked ({found.reason})"
+    return "; ".join(wrong) or found.reason
 
 
 def _title(found: Passport) -> str:
