@@ -28,6 +28,7 @@ TEMPLATES = f"{HERE}/test_every_chat_template.py"
 RESUME = f"{HERE}/test_resume_is_exact.py::test_resume_is_exact[llama-full-packed]"
 MODES = f"{HERE}/test_training_is_in_train_mode.py"
 GUARDS = f"{HERE}/test_a_guard_halts_what_is_broken.py"
+HEALTHY = f"{HERE}/test_a_guard_never_halts_the_healthy.py"
 SAME = f"{HERE}/test_answers_are_the_same_everywhere.py"
 PLAIN = f"{HERE}/test_plain_lightning_trains_the_same.py"
 SHIP = "tests/integration/commands/test_export.py"
@@ -118,6 +119,9 @@ FAULTS = [
     Fault("training continues with a loss of NaN", "callbacks/nan_guard.py", "if not math.isfinite(loss):", "if False:", GUARDS),
     Fault("training continues with a gradient of NaN", "callbacks/nan_guard.py", "if not math.isfinite(norm) and not scaled:", "if False:", f"{GUARDS}::test_a_gradient_that_breaks_later_leaves_the_last_good_checkpoint"),
     Fault("broken weights are saved", "callbacks/nan_guard.py", "if weight.requires_grad and not full_tensor(torch.isfinite(weight).all()):", "if False:", f"{GUARDS}::test_the_weights_after_the_last_step_are_checked_too"),
+    Fault("a weight below its rounding step is idle", "diagnostics/update_size.py", "if (update - decay >= SAFE_STEPS * rounding_step(part)).any():", "if True:", f"{HEALTHY}::test_a_healthy_training_is_not_halted"),
+    Fault("a layer skipped at random is detached", "diagnostics/idle_weights.py", "(self.steps if _skips_layers(model) else 1)", "1", f"{HEALTHY}::test_a_healthy_training_is_not_halted"),
+    Fault("a weight that never changes is healthy", "diagnostics/idle_weights.py", "        if stuck:\n", "        if False:\n", f"{HEALTHY}::test_a_broken_training_is_halted -k restored"),
     # 10 export
     Fault("the trained prompt is not saved", "generation/save.py", "generator.codec.template.saved", "tokenizer.chat_template", EXPORT),
     Fault("generation settings are not saved", "generation/save.py", "    settings.save_pretrained(folder)\n", "", EXPORT),
