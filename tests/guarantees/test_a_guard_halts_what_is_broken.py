@@ -109,7 +109,8 @@ def test_a_planted_nan_is_found(model, peft, accumulate, where, first_bad, llmft
     assert not list((tmp_path / "run").glob("checkpoints/*.ckpt"))
 
 
-def test_a_model_that_was_broken_before_is_named_before_the_first_step(llmft, tmp_path, monkeypatch):
+@pytest.mark.parametrize("batching", ["packed", pytest.param("rows", marks=pytest.mark.slow)])
+def test_a_model_that_was_broken_before_is_named_before_the_first_step(batching, llmft, tmp_path, monkeypatch):
     real = load.load_model
 
     def planted(*arguments):
@@ -119,8 +120,9 @@ def test_a_model_that_was_broken_before_is_named_before_the_first_step(llmft, tm
         return model
 
     monkeypatch.setattr(load, "load_model", planted)
-    code, _, err = llmft(*RUN, "model=tiny_gpt2", "baseline=true")
-    assert code == 3
+    code, _, err = llmft(*RUN, "model=tiny_gpt2", "baseline=true", f"data.batching={batching}")
+    assert code == 3, err
+    assert "attend to each other" not in err
     assert "halted before the first step: val/loss is nan" in err
     assert "the model was broken before the first step: check the files of model.path" in err
     report = strict_json(tmp_path / "run" / "halt" / "report.json")

@@ -29,25 +29,27 @@ from llmft.utils.errors import Halted
 
 # Some tensors have more than 4,096 elements, which are compared by a hash, and have 8-bit moments.
 VOCABULARY, HIDDEN = 300, 16
-IDS = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-CAUSAL = {
+IDS: dict[str, Any] = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+CAUSAL: dict[str, Any] = {
     **IDS, "hidden_size": HIDDEN, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 64,
 }  # fmt: skip
-BART = {
+BART: dict[str, Any] = {
     **IDS, "d_model": HIDDEN, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_start_token_id": 2,
     "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 64,
+}  # fmt: skip
+T5: dict[str, Any] = {
+    "vocab_size": VOCABULARY, "d_model": HIDDEN, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 0,
 }  # fmt: skip
 CONFIGS: dict[str, Any] = {
     "gpt2": lambda: transformers.GPT2Config(**IDS, n_positions=64, n_embd=HIDDEN, n_layer=2, n_head=2),
     "llama": lambda: transformers.LlamaConfig(**CAUSAL),
     "gemma": lambda: transformers.Gemma3TextConfig(**CAUSAL, query_pre_attn_scalar=8, sliding_window=8),
     "experts": lambda: transformers.GptOssConfig(**CAUSAL, num_local_experts=4, num_experts_per_tok=2),
-    "t5": lambda: transformers.T5Config(
-        vocab_size=VOCABULARY, d_model=HIDDEN, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0
-    ),
+    "t5": lambda: transformers.T5Config(**T5),
     "bart": lambda: transformers.BartConfig(**BART),
-    "m2m100": lambda: transformers.M2M100Config(**BART, encoder_layerdrop=0.1, decoder_layerdrop=0.1),
+    # with all decoder layers skipped, no LoRA matrix would be part of the loss
+    "m2m100": lambda: transformers.M2M100Config(**BART, encoder_layerdrop=0.1, decoder_layerdrop=0.0),
 }
 TARGETS = {"gpt2": ["c_attn"], "t5": ["q", "v"]}
 OPTIMIZERS: dict[str, Any] = {
@@ -187,7 +189,7 @@ TINY = Case("gpt2", rate=1e-12)
 @example(GEMMA)
 @example(NORMS)
 @example(TINY)
-@example(Case("m2m100", steps=8))
+@example(Case("m2m100", steps=8, seed=6))  # a layer is skipped in the first step
 @given(CASES)
 def test_a_healthy_training_is_not_halted(tmp_path_factory, case):
     module = fit(case, tmp_path_factory.getbasetemp())

@@ -7,8 +7,8 @@ import lightning.pytorch as pl
 
 
 def perplexity(loss: float) -> float:
-    """Exp of a loss in nats per token; infinite if it overflows a float."""
-    return math.exp(loss) if loss < 700 else math.inf
+    """Exp of a loss in nats per token; infinite if it overflows a float, NaN if the loss is NaN."""
+    return math.inf if loss >= 700 else math.exp(loss)
 
 
 class Perplexity(pl.Callback):

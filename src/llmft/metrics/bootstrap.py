@@ -39,14 +39,22 @@ def compare(
     order = np.lexsort(np.hstack(list(systems.values())).T[::-1]) if len(tuned) else []
     systems = {name: table[order] for name, table in systems.items()}
     scores = {name: _scores(metrics, table.sum(0)[None]) for name, table in systems.items()}
+    broken = {name: _not_finite(metrics, table) for name, table in systems.items()}
     if len(tuned) >= MIN_ROWS and resamples:
-        chunks = [[_scores(metrics, w @ t) for t in systems.values()] for w in _weights(len(tuned), resamples, seed)]
+        with np.errstate(invalid="ignore"):  # a row that is not finite; such a score is undefined
+            chunks = [
+                [_scores(metrics, w @ t) for t in systems.values()] for w in _weights(len(tuned), resamples, seed)
+            ]
         resampled = {name: np.concatenate([chunk[i] for chunk in chunks]) for i, name in enumerate(systems)}
     else:
         resampled = {name: np.full((1, len(metrics)), np.nan) for name in systems}
     return {
         metric.name: _entry(
-            metric, {n: scores[n][0, i] for n in systems}, {n: resampled[n][:, i] for n in systems}, rows=len(tuned)
+            metric,
+            {n: scores[n][0, i] for n in systems},
+            {n: resampled[n][:, i] for n in systems},
+            rows=len(tuned),
+            broken={n: broken[n][i] for n in systems},
         )
         for i, metric in enumerate(metrics)
     }
@@ -63,10 +71,20 @@ def _weights(rows: int, resamples: int, seed: int) -> Iterator[Table]:
 
 def _scores(metrics: Sequence[Metric], sums: Table) -> Table:
     """Sums of statistics, [resamples, statistics], to scores, [resamples, metrics]; NaN if undefined."""
-    ends = np.cumsum([m.width for m in metrics])
-    parts = [sums[:, end - m.width : end] for m, end in zip(metrics, ends, strict=True)]
-    columns = [[_score_or_nan(m.score, row) for row in part.tolist()] for m, part in zip(metrics, parts, strict=True)]
+    parts = zip(metrics, _parts(metrics, sums), strict=True)
+    columns = [[_score_or_nan(metric.score, row) for row in part.tolist()] for metric, part in parts]
     return np.array(columns, dtype=np.float64).T.reshape(len(sums), len(metrics))
+
+
+def _parts(metrics: Sequence[Metric], table: Table) -> list[Table]:
+    """The columns of each metric."""
+    ends = np.cumsum([metric.width for metric in metrics])
+    return [table[:, end - metric.width : end] for metric, end in zip(metrics, ends, strict=True)]
+
+
+def _not_finite(metrics: Sequence[Metric], table: Table) -> list[int]:
+    """Number of examples, by metric, with a statistic that is NaN or infinite (the loss of a broken model)."""
+    return [int((~np.isfinite(part)).any(axis=1).sum()) for part in _parts(metrics, table)]
 
 
 def _score_or_nan(score: Callable[[Sequence[float]], float | None], sums: Sequence[float]) -> float:
@@ -74,13 +92,18 @@ def _score_or_nan(score: Callable[[Sequence[float]], float | None], sums: Sequen
     return float("nan") if found is None or not np.isfinite(found) else found
 
 
-def _entry(metric: Metric, values: dict[str, Any], resampled: dict[str, Table], *, rows: int) -> dict[str, Any]:
+def _entry(
+    metric: Metric, values: dict[str, Any], resampled: dict[str, Table], *, rows: int, broken: dict[str, int]
+) -> dict[str, Any]:
     entry: dict[str, Any] = {"better": metric.better, "definition": metric.definition}
     for name in values:
         entry[name] = _none_if_nan(values[name])
         entry[f"{name}_interval"] = _interval(resampled[name]) if entry[name] is not None else None
     if undefined := [name for name in values if entry[name] is None]:
-        entry["reason"] = f"{' and '.join(undefined)}: {metric.undefined if rows else 'there are no rows'}"
+        reason = metric.undefined if rows else "there are no rows"
+        if most := max(broken.values()):
+            reason = f"it is NaN or infinite in {most} of {rows} rows"
+        entry["reason"] = f"{' and '.join(undefined)}: {reason}"
     if "base" in values:
         difference = _none_if_nan(values["tuned"] - values["base"])
         interval = None if difference is None else _interval(resampled["tuned"] - resampled["base"])
@@ -99,9 +122,9 @@ def verdict(interval: Sequence[float] | None, better: str) -> str | None:
 
     Returns:
         ``no difference seen`` if the interval includes 0, else ``better`` or ``worse`` (``higher`` or ``lower`` for a metric
-        without a better direction); None without an interval.
+        without a better direction); None without an interval, or if an end is NaN.
     """
-    if interval is None:
+    if interval is None or np.isnan(interval).any():
         return None
     low, high = interval
     if low <= 0 <= high:

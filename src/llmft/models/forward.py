@@ -182,14 +182,15 @@ class Forward(ABC):
                 difference.value,
             )
 
-    def check_packing(self, examples: Sequence[EncodedExample], pad_id: int) -> float:
+    def check_packing(self, examples: Sequence[EncodedExample], pad_id: int) -> float | None:
         """Compare the logits of a packed sequence with those of its examples, one at a time.
 
         Returns:
-            The largest difference, relative to the largest logit.
+            The largest difference, relative to the largest logit; None if the model is broken, so that its logits are not
+            finite and say nothing about packing. The NaN guard halts such a training and names the module.
 
         Raises:
-            UserError: The examples attend to each other, the model cannot run a packed sequence, or the logits are not finite.
+            UserError: The examples attend to each other, or the model cannot run a packed sequence.
         """
         self._verify_packing(training_batch([[example] for example in examples], pad_id))
         packed, *single = [
@@ -203,7 +204,7 @@ class Forward(ABC):
             reason = f"this model cannot run a packed sequence ({first_line(error)})"
             raise UserError(f"data.batching=packed: {reason}; use data.batching=tokens or grouped") from error
         if not difference.finite:
-            raise UserError("the model is broken: its logits are not finite; check the files of model.path")
+            return None
         if not difference.is_small:
             raise UserError(
                 f"data.batching=packed: this model lets packed examples attend to each other (logits of {examples[0].place} and "

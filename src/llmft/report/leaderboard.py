@@ -66,7 +66,8 @@ def _table(groups: Sequence[Mapping[str, Any]], differing: Sequence[str], object
 
 
 def _status(run: Mapping[str, Any]) -> str:
-    return f"{run['name']}: {run['status']}{', ' + run['reason'] if run['reason'] else ''}"
+    unknown = "without an objective" if run["status"] == "finished" and run["objective"] is None else ""
+    return ", ".join(part for part in (f"{run['name']}: {run['status']}", run["reason"], unknown) if part)
 
 
 def _run(file: Path) -> dict[str, Any]:

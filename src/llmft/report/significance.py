@@ -27,9 +27,10 @@ def compare_seeds(ours: Sequence[float], best: Sequence[float], better: str) -> 
         better: ``lower`` or ``higher``.
 
     Returns:
-        The verdict on ``ours``, and the difference with its interval; None if a group has fewer than two seeds.
+        The verdict on ``ours``, and the difference with its interval; None if a group has fewer than two seeds, or an objective
+        is NaN or infinite.
     """
-    if min(len(ours), len(best)) < 2:
+    if min(len(ours), len(best)) < 2 or not np.isfinite([*ours, *best]).all():
         return None
     parts = [np.var(group, ddof=1) / len(group) for group in (ours, best)]
     difference, error = float(np.mean(ours) - np.mean(best)), math.sqrt(sum(parts))

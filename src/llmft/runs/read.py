@@ -9,12 +9,13 @@ from omegaconf import OmegaConf
 from llmft.config.stored import stored_config
 from llmft.runs.record import has_record, read_record
 from llmft.utils.errors import UserError
+from llmft.utils.json import finite
 
 
 def load(run: Path) -> dict[str, Any]:
     """The files of a run: ``record``, ``config`` (text and values), ``evaluation``, ``predictions``, ``samples``.
 
-    A file that is missing or incomplete is empty or None.
+    A file that is missing or incomplete is empty or None. NaN and infinity are None: nothing can be ranked or drawn by them.
 
     Raises:
         UserError: This is no run directory, or somebody changed its record or config.
@@ -27,7 +28,7 @@ def load(run: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{config}: cannot be read ({error})") from None
     return {
-        "record": read_record(run, default={}),
+        "record": finite(read_record(run, default={})),
         "config_text": _text(config),
         "config": values,
         "evaluation": _json(run / "evaluation.json"),
@@ -45,7 +46,7 @@ def _text(file: Path) -> str:
 
 def _json(file: Path) -> Any:
     try:
-        return json.loads(_text(file))
+        return finite(json.loads(_text(file)))
     except ValueError:
         return None
 
@@ -54,7 +55,7 @@ def _json_lines(file: Path) -> list[Any]:
     found = []
     for line in _text(file).split("\n"):
         try:
-            found.append(json.loads(line))
+            found.append(finite(json.loads(line)))
         except ValueError:  # the incomplete last line of a killed run
             continue
     return found

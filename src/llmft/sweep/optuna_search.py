@@ -1,5 +1,6 @@
 """Hyperparameter search with Optuna: each job's values are proposed from the results of earlier jobs."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ class OptunaSearch:
             value = finished_value(folder)
             if run_status(folder) == "pruned":
                 study.tell(number, state=TrialState.PRUNED)
-            elif value == value and run_status(folder) == "finished":
+            elif math.isfinite(value) and run_status(folder) == "finished":
                 study.tell(number, value)
             else:
                 study.tell(number, state=TrialState.FAIL)

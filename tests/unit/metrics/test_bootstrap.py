@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from llmft.metrics import bootstrap
 from llmft.metrics.metric import Metric, mean_metric, ratio
+from llmft.report import significance
 
 LOSS = Metric("loss", 2, lambda _: (0, 0), ratio, "not known", "")
 F1 = mean_metric("f1", lambda _: None, "")
@@ -97,3 +98,16 @@ def test_the_order_of_rows_changes_nothing(rows, random):
     again = found(rows)
     for name in ("tuned", "tuned_interval", "difference_interval"):
         assert again[name] == pytest.approx(first[name], abs=1e-9)
+
+
+def test_a_loss_that_is_nan_is_told_from_one_that_is_undefined():
+    tables = [np.array([[loss, 1.0] for loss in losses]) for losses in ([1.0, np.nan, np.inf, *[2.0] * 5], [3.0] * 8)]
+    found = compare(LOSS, *tables, resamples=100)
+    assert (found["tuned"], found["difference"], found["verdict"], found["base"]) == (None, None, None, 3.0)
+    assert found["reason"] == "tuned: it is NaN or infinite in 2 of 8 rows"
+
+
+@pytest.mark.parametrize("better", ["lower", "higher", ""])
+def test_nothing_is_better_or_worse_by_nan(better):
+    assert bootstrap.verdict((np.nan, np.nan), better) is None
+    assert significance.compare_seeds([1.0, np.nan], [1.0, 2.0], better) is None

@@ -68,7 +68,8 @@ def test_means_are_weighted_by_tokens():
 
 def test_perplexity_beyond_a_float_is_infinite():
     assert perplexity(0.0) == 1
-    assert perplexity(1e4) == math.inf
+    assert perplexity(1e4) == perplexity(math.inf) == math.inf
+    assert math.isnan(perplexity(math.nan))
 
 
 def test_the_head_is_applied_at_the_chosen_positions_only():

@@ -1,6 +1,7 @@
 """Leaderboards: runs grouped over seeds, compared with the best, and safe to show."""
 
 import csv
+import math
 
 import pytest
 
@@ -46,6 +47,16 @@ def test_a_leaderboard_joins_seeds_and_says_what_is_noise(tmp_path):
     assert (tmp_path / "leaderboard.png").read_bytes()[:4] == b"\x89PNG"
     assert "not ranked: dead: failed, out \\| of luck" in text
     assert "model=good (run a0, a1, a2)" in (tmp_path / "leaderboard.html").read_text()
+
+
+def test_a_run_whose_objective_is_nan_is_not_ranked(tmp_path):
+    for name, loss in (("a", 1.0), ("b", math.nan), ("c", 0.5)):
+        make_run(tmp_path / name, model=name, loss=loss)
+    assert '"objective": NaN' in (tmp_path / "b" / "run.json").read_text()
+    text = leaderboard.write_leaderboard(tmp_path)
+    rows = list(csv.DictReader((tmp_path / "leaderboard.csv").open()))
+    assert [row["model"] for row in rows] == ["c", "a"]
+    assert "not ranked: b: finished, without an objective" in text
 
 
 def test_single_runs_are_compared_on_shared_rows(tmp_path):

@@ -113,9 +113,11 @@ class LogitDifference(NamedTuple):
     """How much two sets of logits differ.
 
     Attributes:
-        value: The largest difference, relative to the largest logit.
+        value: The largest difference, relative to the largest logit; infinite if the first set is NaN or infinite where the
+            second one is not.
         tolerance: Maximum difference due to rounding, for the dtype of the logits.
-        finite: Whether the expected logits are finite; if not, ``value`` is meaningless.
+        finite: Whether the second set is finite, except for infinities that both have (a masked vocabulary); if not, the
+            model is broken, and ``value`` is meaningless.
     """
 
     value: float
@@ -142,5 +144,8 @@ def logit_difference(
     """
     with eval_mode(model):
         found, expected = (torch.cat([logits(batch) for batch in batches]) for batches in (first, second))
-    value = float((found - expected).abs().max() / expected.abs().max())
-    return LogitDifference(value, TOLERANCE.get(found.dtype, 5e-2), bool(expected.isfinite().all()))
+    equal = found == expected  # infinities too; NaN equals nothing
+    differences = torch.where(equal, 0.0, (found - expected).abs()).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    largest = torch.where(expected.isfinite(), expected.abs(), 0.0).max().clamp_min(torch.finfo(found.dtype).tiny)
+    finite = bool((equal | expected.isfinite()).all())
+    return LogitDifference(float(differences.max() / largest), TOLERANCE.get(found.dtype, 5e-2), finite)

@@ -2,13 +2,23 @@
 
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmft.data.batching.collate import training_batch
 from llmft.data.tokenization.codec import IGNORED, EncodedExample
-from llmft.models.attention.packing import FULL, block_mask, is_full, lengths, positions_in_rows, row_starts, unpad
+from llmft.models.attention.packing import (
+    FULL,
+    block_mask,
+    is_full,
+    lengths,
+    logit_difference,
+    positions_in_rows,
+    row_starts,
+    unpad,
+)
 from llmft.models.attention.varlen import SHORT, padded_layout
 from llmft.models.causal import CausalForward
 from llmft.models.seq2seq import Seq2SeqForward
@@ -132,3 +142,26 @@ def test_the_padded_layout_of_short_examples_loses_no_token(sizes):
 
 def test_long_examples_have_no_padded_layout():
     assert padded_layout([[3, SHORT + 1]]) is None
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("packed", "single", "value", "finite", "small"),
+    [
+        ([1.0, 4.0], [1.0, 2.0], 1.0, True, False),
+        ([1.0, 2.0], [1.0, 2.0], 0.0, True, True),
+        ([0.0, 0.0], [0.0, 0.0], 0.0, True, True),  # a head that is initialized to 0
+        ([1.0, -INF], [1.0, -INF], 0.0, True, True),  # a masked vocabulary
+        ([1.0, NAN], [1.0, 2.0], INF, True, False),  # packing breaks what is sound one by one
+        ([1.0, -INF], [1.0, 2.0], INF, True, False),
+        ([NAN, NAN], [NAN, NAN], INF, False, False),  # the model is broken, whatever packing does
+        ([1.0, NAN], [1.0, NAN], INF, False, False),
+        ([1.0, 2.0], [1.0, INF], INF, False, False),
+    ],
+)
+def test_nan_and_infinity_are_told_from_a_difference(packed, single, value, finite, small):
+    batches = [[torch.tensor([logits])] for logits in (packed, single)]
+    found = logit_difference(torch.nn.Identity(), lambda batch: batch, *batches)
+    assert (found.value, found.finite, found.is_small) == (value, finite, small)
