@@ -94,7 +94,7 @@ FAULTS = [
     Fault("dropout draws anew after a resume", "callbacks/checkpoints.py", "            set_rng_states(", "            (lambda state: None)(", RESUME, 9),
     Fault("a resumed epoch starts at its first batch", "data/datamodule.py", 'resume_at(position["epoch"], position["batches"])', 'resume_at(position["epoch"], 0)', RESUME, 9),
     Fault("a checkpoint is written in place", "utils/files.py", "    unfinished = _temporary(file, shared=shared)\n", "    unfinished = file\n", f"{HERE}/test_resume_is_exact.py -k full_disk"),
-    Fault("a moment of the optimizer may be missing", "runs/checkpoint_check.py", "        if inner is MISSING:\n", "        if False:\n", DAMAGED),
+    Fault("optimizer states of a checkpoint are not checked", "runs/checkpoint_check.py", "    yield from optimizer_faults(checkpoint, expected)\n", "", DAMAGED),
     Fault("an adapter may hold NaN", "models/backbone/untrusted.py", "        if not weight.isfinite().all():\n", "        if False:\n", f"{UNTRUSTED} -k NaN"),
     Fault("model/ is not flushed before it has its name", "utils/files.py", "            sync_tree(unfinished)\n", "            pass\n", ATOMIC),
     Fault("model/ is removed before the new one is in place", "utils/files.py", "    if _exchange(unfinished, folder):\n        return\n", "    shutil.rmtree(folder)\n    unfinished.rename(folder)\n    return\n", ATOMIC),

@@ -81,3 +81,6 @@ def test_weights_are_loaded_by_the_names_of_a_checkpoint_or_refused():
     assert all(bool((p == 0.5).all()) for p in model.parameters())
     with pytest.raises(UserError, match=r"unknown \['model.lm_head.weight'\]"):
         load_weights(other, weights)
+    weights["model.lm_head.weight"] = torch.zeros(2, 2)
+    with pytest.raises(UserError, match=r"weights do not fit this model and peft: .*size mismatch for lm_head.weight"):
+        load_weights(model, weights)

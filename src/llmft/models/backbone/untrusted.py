@@ -60,11 +60,16 @@ def check_loaded(path: str, info: Mapping[str, Any]) -> None:
     Raises:
         UserError: Weights are missing, or have other shapes.
     """
-    missing = sorted(map(str, info["missing_keys"]))
-    if missing or info["mismatched_keys"]:
-        wrong = missing or sorted(str(key) for key in info["mismatched_keys"])
+    if wrong := sorted(info["mismatched_keys"]):
+        name, found, wanted = wrong[0]
+        more = f" ({len(wrong)} weights differ)" if len(wrong) > 1 else ""
         raise UserError(
-            f"model.path={path}: its files lack {len(wrong)} weights of this architecture, the first {wrong[0]}"
+            f"model.path={path}: its files do not fit its config.json: {name} has shape {list(found)}, "
+            f"the config makes it {list(wanted)}{more}"
+        )
+    if missing := sorted(map(str, info["missing_keys"])):
+        raise UserError(
+            f"model.path={path}: its files lack {len(missing)} weights of this architecture, the first {missing[0]}"
         )
 
 

@@ -10,6 +10,7 @@ from llmft.models.backbone.quantization import numel
 from llmft.models.peft import lora
 from llmft.models.peft.layer_groups import fixed_positions, upper
 from llmft.utils.errors import UserError
+from llmft.utils.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +76,13 @@ def load_weights(model: Any, weights: Mapping[str, Any]) -> None:
     """Load all trainable parameters, by their names in a checkpoint (``model.*``).
 
     Raises:
-        UserError: Names are missing or unknown.
+        UserError: Names are missing or unknown, or a shape differs.
     """
     check_names(weights, trainable_names(model))
-    model.load_state_dict({name.removeprefix(PREFIX): value for name, value in weights.items()}, strict=False)
+    try:
+        model.load_state_dict({name.removeprefix(PREFIX): value for name, value in weights.items()}, strict=False)
+    except RuntimeError as error:
+        raise UserError(f"weights do not fit this model and peft: {one_line(error)}") from None
 
 
 def _train_head(model: Any) -> Any:
