@@ -34,6 +34,7 @@ PLAIN = f"{HERE}/test_plain_lightning_trains_the_same.py"
 SHIP = "tests/integration/commands/test_export.py"
 SPEED = f"{HERE}/test_speed_changes_no_number.py"
 HEAD = "tests/unit/models/test_loss.py -k plain_formula"
+TRANSFORMERS4 = "tests/integration/models/test_transformers4.py"
 DAMAGED = "tests/integration/runs/test_damaged_checkpoints.py -k every_damage"
 UNTRUSTED = "tests/integration/models/test_untrusted_models.py"
 ATOMIC = "tests/robustness/test_atomic_writes.py"
@@ -132,6 +133,8 @@ FAULTS = [
     Fault("answers of an export may always differ", "export/passport.py", "bool((margins < tolerance).any())", "True", f"{PASSPORT} -k 'by_name or near_tie'"),
     Fault("any loss of quantized weights is kept", "export/passport.py", "rise <= limit,", "True,", f"{PASSPORT} -k quantized"),
     Fault("a wrong flag of a tied head is not seen", "export/forms/merged.py", "if flag and heads and", "if False and", "tests/unit/export/forms/test_merged.py"),
+    Fault("an untied T5 is written as tied", "models/backbone/transformers4.py", '    config["tie_word_embeddings"] = flag\n', "", f"{TRANSFORMERS4} -k t5"),
+    Fault("rotary positions are written for transformers 5 alone", "models/backbone/transformers4.py", "        part |= dict(_rope(part))\n", "        pass\n", f"{TRANSFORMERS4} -k rotary"),
     Fault("the run's system prompt is not used", "commands/answer.py", "with_system(config.system or system)", "with_system(config.system)", f"{SAME} -k psychology"),
     Fault("random numbers follow the place in a batch", "generation/generator.py", "[decoder.stream(prompt, seed=self.seed, sample=sample) for prompt in prompts]",
           "[decoder.stream(p, seed=self.seed + n, sample=sample) for n, p in enumerate(prompts)]", f"{HERE}/test_one_seed_one_answer.py -k t5"),

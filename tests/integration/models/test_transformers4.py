@@ -60,6 +60,17 @@ def test_the_flag_of_a_t5_tells_whether_the_head_is_tied(config, head_of_its_own
     assert torch.equal(again(**inputs).logits, model(**inputs).logits)
 
 
+def test_a_folder_that_says_tied_is_put_right_when_it_is_written_again(tmp_path):
+    """``model/`` of earlier runs, by the plain ``save_pretrained`` of transformers 5; an export opens and writes it."""
+    model = AutoModelForSeq2SeqLM.from_config(T5Config(**UNSCALED))
+    model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
+    model.save_pretrained(tmp_path / "old")
+    assert json.loads((tmp_path / "old" / "config.json").read_text())["tie_word_embeddings"] is True
+    opened = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "old")
+    assert saved(opened, tmp_path / "new")["tie_word_embeddings"] is False
+    assert torch.equal(opened.lm_head.weight, model.lm_head.weight)
+
+
 @pytest.mark.parametrize(
     ("config", "keys"),
     [
