@@ -212,6 +212,17 @@ def _marian(folder: Path) -> Any:
     return MarianTokenizer(model, model, vocabulary)
 
 
+def _t5_pieces(_: Path) -> Any:
+    """As T5's: a Unigram model."""
+    from transformers import T5Tokenizer
+
+    words = [f"▁{word}" for word in ("the", "What", "is", "question", "Answer", "Question:", "Instruction:", "er", "s")]
+    pieces = ["<pad>", "</s>", "<unk>", *_sentencepiece()[1], *words]
+    return T5Tokenizer(
+        vocab=[(piece, -float(i % 17) / 2) for i, piece in enumerate(dict.fromkeys(pieces))], extra_ids=3
+    )
+
+
 def _byt5(_: Path) -> Any:
     from transformers import ByT5Tokenizer
 
@@ -229,6 +240,9 @@ SEQ2SEQ = {
     "mbart50": Twin(_bart("MBart"), _mbart50, "</s>", "ro_RO", languages=("en_XX", "ro_RO")),
     "blenderbot_small": Twin(_bart("BlenderbotSmall"), _roberta, "</s>", "<s>"),
     "t5_untied": Twin(_t5("T5", feed_forward_proj="gated-gelu", tie_word_embeddings=False), _bytes, **T5, untied=True),
+    "t5_pieces": Twin(
+        _t5("T5", feed_forward_proj="gated-gelu", tie_word_embeddings=False), _t5_pieces, **T5, untied=True
+    ),
     "mt5": Twin(_t5("MT5"), _bytes, **T5, untied=True),
     "umt5": Twin(_t5("UMT5"), _bytes, **T5),
     "byt5": Twin(_t5("T5", feed_forward_proj="gated-gelu", tie_word_embeddings=False), _byt5, **T5),

@@ -94,6 +94,8 @@ def export(run: Path, cfg: TrainConfig, to: str | None, settings: ExportConfig) 
     forms = settings.forms()
     if "adapter" in forms and not trainable.is_adapter(cfg.peft):
         raise UserError("form=adapter: this run has no adapter (only LoRA runs have one); use form=merged")
+    if settings.gguf_adapter and not trainable.is_adapter(cfg.peft):
+        raise UserError("gguf_adapter=true: this run has no adapter (only LoRA runs have one)")
     if to is None and settings.hub is None:
         raise UserError("export: pass to=FOLDER, hub=owner/name or both")
     if "gguf" in forms:

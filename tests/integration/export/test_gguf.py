@@ -107,29 +107,37 @@ def converter():
         ours.symlink_to(theirs, target_is_directory=True)
 
 
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+SYSTEM = "data.system='Be brief.'"
 RUNS: dict[str, tuple[str, ...]] = {
     "gpt2": ("model=tiny_gpt2", "data=alpaca", "peft=lora"),
-    "llama": ("model=tiny_llama", "data=academic", "peft=none", "data.system=Be brief."),
-    "gemma": ("model=tiny_gemma", "data=academic", "peft=lora", "data.system=Be brief."),
+    "llama": ("model=tiny_llama", "data=academic", "peft=none", SYSTEM),
+    "gemma": ("model=tiny_gemma", "data=academic", "peft=lora", SYSTEM),
+    "adapter": ("model=tiny_llama", "data=academic", "peft=rslora"),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("converter")
-@pytest.mark.parametrize("name", [*RUNS, *twins.CAUSAL])
+@pytest.mark.parametrize("name", [*RUNS, "t5_pieces", *twins.CAUSAL])
 def test_llama_cpp_gives_the_trained_model(name, tmp_path_factory):
-    overrides = RUNS.get(name) or (
-        *twins.build(name, tmp_path_factory.mktemp("twins") / name),
-        "data=academic",
-        "peft=none",
-    )
-    run = load_run(trained(tmp_path_factory, *overrides))
-    folder = run.export(tmp_path_factory.mktemp("exports") / name, form="gguf", require_check=True).path
-    assert folder is not None
-    found = json.loads((folder / "passport.json").read_text())
-    assert found["status"] == "passed"
-    assert found["difference"] < 0.005
+    twin = () if name in RUNS else twins.build(name, tmp_path_factory.mktemp("twins") / name)
+    run = load_run(trained(tmp_path_factory, *(RUNS.get(name) or (*twin, "data=academic", "peft=none"))))
+    folder = tmp_path_factory.mktemp("exports") / name
+    done = run.export(folder, form="gguf", require_check=True, gguf_adapter=name == "adapter")
+    assert [one.passport.status for one in done.forms] == ["passed"]
+    assert (done.difference or 1) < 0.005
+    assert (folder / "Modelfile").exists() == (name != "t5_pieces")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("converter")
+def test_quantized_weights_are_judged_by_the_loss(lora_run, llmft, tmp_path):
+    code, out, err = llmft("export", f"run={lora_run}", "to=out", "form=gguf", "quantize=q8_0")
+    assert code == 0, err
+    assert "held-out loss" in out
+    assert (tmp_path / "out" / "tiny-gpt2-Q8_0.gguf").is_file()
+    code, out, err = llmft("export", f"run={lora_run}", "to=out2", "form=gguf", "quantize=q4_0")
+    assert code == 0, err
+    assert (tmp_path / "out2" / "tiny-gpt2-Q4_0.gguf").stat().st_size < (
+        tmp_path / "out" / "tiny-gpt2-Q8_0.gguf"
+    ).stat().st_size

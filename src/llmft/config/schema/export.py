@@ -56,6 +56,9 @@ class ExportConfig(Command):
     require_check: bool = Field(description="Refuse an export whose runtime is not installed.")
     download: bool = Field(description="Fetch what a form needs (gguf: the source archive with the converter).")
     gguf_archive: Text | None = Field(description="The source archive of llama-cpp-python, instead of download=true.")
+    gguf_adapter: bool = Field(
+        description="gguf: the LoRA adapter as a file of its own beside its base, instead of merged weights."
+    )
     zip: bool = Field(description="Write one archive with checksums instead of a folder; restore unpacks it.")
     hub: HubName | None = Field(description="owner/name: push to the Hugging Face Hub, with the token in HF_TOKEN.")
     private: bool = Field(description="A newly created Hub repository is visible to its owner only.")
@@ -75,6 +78,13 @@ def _quantized(form: Any, quantize: str | None) -> Faults:
     if quantize and not any(quantize in QUANTIZATIONS.get(one, ()) for one in forms):
         has = [f"form={name} has {', '.join(kinds)}" for name, kinds in QUANTIZATIONS.items()]
         yield f"quantize={quantize}: {'; '.join(has)}"
+
+
+@rule("form", "gguf_adapter")
+def _adapter_file(form: str | list[str], gguf_adapter: bool) -> Faults:
+    forms = [form] if isinstance(form, str) else form
+    if gguf_adapter and "gguf" not in forms:
+        yield "gguf_adapter=true: needs form=gguf (form=adapter is the adapter for peft)"
 
 
 @rule("form", "zip", "hub")

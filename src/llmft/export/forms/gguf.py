@@ -2,19 +2,22 @@
 
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from llmft.config.schema import ExportConfig
 from llmft.data.tokenization.codec import Codec
 from llmft.data.tokenization.traits import USER
+from llmft.export.forms import merged
 from llmft.export.forms.source import Source
 from llmft.export.llama_cpp import archive, convert, quantize
 from llmft.export.llama_cpp.modelfile import Modelfile
 from llmft.export.llama_cpp.turn_shape import ShapeError, TurnShape, turn_shape
 from llmft.models.backbone.open import TrainedBackbone
-from llmft.runtimes.llama_cpp import library
+from llmft.runtimes.llama_cpp import ADAPTER, library
 
+# The converter's --outtype; its "auto" would make float16 of float32.
 OUTTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 # The converter rounds to this one itself; all others need llama-cpp-python.
 BY_CONVERTER = "q8_0"
@@ -47,22 +50,42 @@ def write(source: Source, folder: Path) -> None:
     Raises:
         UserError: As of ``prepare``, or llama.cpp cannot run the model.
     """
-    settings = source.settings
-    tools = prepare(settings)
-    assert source.merged
+    tools = prepare(source.settings)
     codec = TrainedBackbone(source.model, source.cfg).codec
+    if source.settings.gguf_adapter:
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            _write_base(source, Path(scratch))
+            convert.convert_adapter(tools, source.model, Path(scratch), folder / ADAPTER)
+            file = _write_model(source, codec, tools, Path(scratch), folder)
+    else:
+        assert source.merged
+        file = _write_model(source, codec, tools, source.merged, folder)
+    if source.cfg.model.family == "causal":  # Ollama runs no encoder-decoder
+        (folder / "Modelfile").write_text(_modelfile(source, codec, file).text(), encoding="utf-8")
+
+
+def _write_base(source: Source, folder: Path) -> None:
+    """The base model of an adapter, with the tokenizer and the chat template of the training."""
+    quantized = {"peft.quantise": None} if source.cfg.select("peft.quantise") else {}
+    cfg = source.cfg.replaced({"model.dtype": source.dtype, "model.gradient_checkpointing": False} | quantized)
+    base = TrainedBackbone(source.model, cfg).load_base()
+    merged.write(base, source.model, folder, source.dtype, source.settings.shard_size)
+
+
+def _write_model(source: Source, codec: Codec, tools: Path, weights: Path, folder: Path) -> Path:
+    """Write the GGUF file of a folder with full weights."""
+    settings = source.settings
     kind = settings.quantization_of("gguf")
     outtype = kind if kind == BY_CONVERTER else OUTTYPES[source.dtype]
     file = folder / f"{_slug(source.cfg.model.name)}-{(kind or outtype).upper()}.gguf"
     title = settings.name or f"{source.cfg.data.name} on {source.cfg.model.name}"
     by_llama_cpp = kind if kind != BY_CONVERTER else None
     converted = file.with_suffix(".wide") if by_llama_cpp else file
-    convert.convert_model(tools, source.merged, converted, outtype, title, _metadata(codec))
+    convert.convert_model(tools, weights, converted, outtype, title, _metadata(codec))
     if by_llama_cpp:
         quantize.quantize(converted, file, by_llama_cpp)
         converted.unlink()
-    if source.cfg.model.family == "causal":  # Ollama runs no encoder-decoder
-        (folder / "Modelfile").write_text(_modelfile(source, codec, file).text(), encoding="utf-8")
+    return file
 
 
 def _slug(text: str) -> str:
@@ -100,7 +123,7 @@ def _modelfile(source: Source, codec: Codec, file: Path) -> Modelfile:
     data = source.cfg.data
     return Modelfile(
         model=file.name,
-        adapter=None,
+        adapter=ADAPTER if source.settings.gguf_adapter else None,
         shape=shape,
         reason=reason,
         system=data.system,

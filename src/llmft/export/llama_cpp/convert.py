@@ -15,8 +15,6 @@ from llmft.export.llama_cpp import driver, sentencepiece_model
 from llmft.utils.errors import UserError
 from llmft.utils.text import printable
 
-# dtype of safetensors -> the converter's --outtype. Its "auto" would make float16 of float32.
-OUTTYPES = {"F32": "f32", "BF16": "bf16", "F16": "f16"}
 REASON = re.compile(r"(?:ERROR:[\w-]+:|\w*Error: )(.+)")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 T5 = ("t5", "mt5", "umt5")
@@ -45,22 +43,30 @@ def convert_model(
         _run(tools, "convert_hf_to_gguf.py", metadata, arguments, file)
 
 
-def convert_adapter(tools: Path, source: Path, base: Path, file: Path, outtype: str) -> None:
-    """Write a LoRA adapter as a GGUF file.
+def convert_adapter(tools: Path, source: Path, base: Path, file: Path) -> None:
+    """Write a LoRA adapter as a GGUF file, in float32.
 
     Args:
         tools: As of ``convert_model``.
         source: A folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
         base: The folder of its base model; only the config and the tokenizer are read.
         file: The GGUF file to write.
-        outtype: ``f32``, ``bf16`` or ``f16``.
 
     Raises:
         UserError: llama.cpp has no such adapter.
     """
     check_model(base)
-    with _prepared(base, weights=False) as folder:
-        arguments = [str(source), "--base", str(folder), "--outfile", str(file), "--outtype", outtype]
+    config = _json(source / "adapter_config.json")
+    if config.get("fan_in_fan_out"):
+        raise UserError(
+            "gguf_adapter=true: the converter transposes adapters of GPT-2; use merged weights (gguf_adapter=false)"
+        )
+    if config.get("use_rslora"):  # llama.cpp scales by alpha / r
+        config |= {"lora_alpha": config["lora_alpha"] * config["r"] ** 0.5, "use_rslora": False}
+    with _prepared(base, weights=False) as folder, tempfile.TemporaryDirectory(prefix="llmft-lora-") as scratch:
+        (Path(scratch) / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+        (Path(scratch) / "adapter_model.safetensors").symlink_to((source / "adapter_model.safetensors").resolve())
+        arguments = [scratch, "--base", str(folder), "--outfile", str(file), "--outtype", "f32"]
         _run(tools, "convert_lora_to_gguf.py", {}, arguments, file)
 
 
@@ -78,16 +84,6 @@ def check_model(folder: Path) -> None:
             "times as large), so samples and beams would be others than in training. Use form=merged or form=ctranslate2; "
             "FLAN-T5 and T5 1.1 have a head of their own and can be converted"
         )
-
-
-def weights_dtype(folder: Path) -> str:
-    """``F32``, ``BF16`` or ``F16``: the dtype of the largest safetensors file's first matrix."""
-    from safetensors import safe_open
-
-    largest = max(folder.glob("*.safetensors"), key=lambda file: file.stat().st_size)
-    with safe_open(largest, framework="np") as tensors:
-        kinds = [tensors.get_slice(name).get_dtype() for name in tensors.keys()]  # noqa: SIM118 (no iterator)
-    return max(OUTTYPES, key=kinds.count)
 
 
 @contextmanager
