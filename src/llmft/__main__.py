@@ -187,7 +187,7 @@ def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
 
 def code_of(program: Callable[[], Any]) -> int:
     """Run a program of Hydra's; prints an error and returns the exit code."""
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, InstantiationException
     from omegaconf.errors import OmegaConfBaseException
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise; otherwise Hydra prints a traceback and exits
@@ -199,9 +199,11 @@ def code_of(program: Callable[[], Any]) -> int:
         return stop.code if isinstance(stop.code, int) else 1
     except OSError as error:  # a file of Hydra's own, such as multirun.yaml
         return complain(error)
-    except (HydraException, OmegaConfBaseException) as error:
-        return complain(UserError(str(error) or type(error).__name__))
-    except Exception:  # a fault of ours
+    except Exception as error:
+        refused = isinstance(error, HydraException | OmegaConfBaseException)
+        if refused and not isinstance(error, InstantiationException):
+            return complain(UserError(str(error) or type(error).__name__))
+        # a fault of ours
         sys.stderr.write(printable(traceback.format_exc()))
         return 1
     return 0

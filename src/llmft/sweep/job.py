@@ -4,6 +4,7 @@ import importlib
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -29,7 +31,7 @@ from llmft.utils.errors import INTERRUPTED, Halted, Pruned, UserError, as_os_err
 from llmft.utils.files import remove_empty
 from llmft.utils.rank import is_first, processes_to_start
 from llmft.utils.streams import optional_output
-from llmft.utils.text import printable
+from llmft.utils.text import first_line, printable
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +69,30 @@ def attempt(cfg: DictConfig) -> tuple[int, Any]:
         say((job.mode == RunMode.RUN and str(error)) or "interrupted")  # a sweep is resumed as a whole
         return INTERRUPTED, float("nan")
     except Exception as error:
-        if (of_library := as_os_error(error)) is None:
+        if (explained := as_os_error(error) or refused_arguments(error)) is None:
             raise
-        return complain(of_library), float("nan")
+        if cfg.get("show_traceback"):
+            _trace()
+        return complain(explained), float("nan")
     finally:
         if is_first():  # Hydra makes the folder before the config is checked
             remove_empty(Path(HydraConfig.get().runtime.output_dir))
+
+
+def refused_arguments(error: Exception) -> UserError | None:
+    """The error of a class of another package that does not take the values of its section; None for any other error.
+
+    Args:
+        error: As ``hydra.utils.instantiate`` raises it; its text has the class in quotes, and the section at the end.
+    """
+    if not isinstance(error, InstantiationException) or error.__cause__ is None:
+        return None
+    target, section = re.search(r"'([\w.]+)'", str(error)), re.search(r"full_key: (\S+)", str(error))
+    if target is None or target[1].startswith("llmft."):
+        return None
+    what = f"{section[1]}: {target[1]}" if section else target[1]
+    why = f"{type(error.__cause__).__name__}: {first_line(error.__cause__)}"
+    return UserError(f"{what}: cannot be built from its config ({why}); show_traceback=true shows where")
 
 
 def _writes_files(command: str, cfg: DictConfig) -> bool:

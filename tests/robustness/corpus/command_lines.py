@@ -9,5 +9,6 @@ FOUND = [
     Case("train", "stdout full"),
     Case("sweep", "user without home"),
     Case("answer base", "file size"),  # safetensors' own exception for an error of the disk
+    Case("sweep", more=("++logger.tensorboard.save_dir=true",)),  # refused by a class of Lightning's
     Case("sweep", "full output"),  # multirun.yaml, which Hydra writes
 ]
