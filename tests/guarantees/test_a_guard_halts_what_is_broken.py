@@ -362,6 +362,19 @@ def test_a_weight_that_never_moves_is_found_although_it_has_a_gradient(size, ste
     assert found == (step, (f"1 trainable weights did not change in {step - 1} steps", ["weight"]))
 
 
+def test_the_embedding_of_a_new_token_that_does_not_occur_is_healthy(caplog):
+    layer = torch.nn.ModuleDict({"trainable_tokens": torch.nn.Linear(2, 2, bias=False)})
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=1.0)
+    watch = IdleWeights(2)
+    with caplog.at_level("INFO"):
+        for _ in range(6):
+            layer["trainable_tokens"].weight.grad = torch.zeros(2, 2)
+            assert watch.fault(layer, optimizer, 1.0) is None
+            optimizer.step()
+        watch.report_unchanged()
+    assert caplog.messages == []
+
+
 def test_the_smallest_move_of_all_alike_is_one():
     # every weight goes from 1 to the next float32, or two: a hash that adds or xors them up would miss it
     assert idle_after(2, [2.0**-23] * 4, [1.0] * 4, True) is None

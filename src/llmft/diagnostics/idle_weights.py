@@ -93,7 +93,9 @@ class IdleWeights:
     def _verdict(self, optimizer: Any) -> tuple[str, list[str]] | None:
         self._drop_changed()
         # embeddings of new tokens (peft's trainable_tokens) have no gradient until the tokens occur
-        self.zero = {name for name in self.zero if "trainable_tokens" not in name}
+        for name in [name for name in self.zero if "trainable_tokens" in name]:
+            self.zero.remove(name)
+            self.still.pop(name, None)
         if self.zero and not self._behind_zeros():
             zero = self._in_order(self.zero)
             return f"{len(zero)} trainable weights had a gradient of exactly 0 in {self.moving - 1} steps", zero

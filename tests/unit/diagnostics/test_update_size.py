@@ -1,11 +1,13 @@
 """Rounding steps, and which updates of an optimizer change a weight, by hand."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
 from llmft.diagnostics.update_size import rounding_step, update_exceeds_rounding
+from llmft.models.optimizer import bnb_adamw
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,13 @@ def after_one_step(value, rate, *, decay=0.0, gradient=1.0, dtype=torch.float32,
 )
 def test_an_update_is_compared_with_the_rounding_step(value, rate, exceeds):
     assert after_one_step(value, rate) is exceeds
+
+
+@pytest.mark.parametrize("bits", [32, 8])  # the moments of tensors with fewer than 4,096 weights keep 32
+def test_moments_of_bitsandbytes_are_read(bits):
+    kind = partial(bnb_adamw, betas=(0.9, 0.999), bits=bits, paged=False, fallback=True)
+    assert after_one_step(1.0, 1e-3, kind=kind) is True
+    assert after_one_step(6.0, 2e-7, kind=kind) is False
 
 
 def test_the_dtype_of_the_weight_counts():
