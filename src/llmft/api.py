@@ -98,6 +98,7 @@ class Run:
         *,
         form: str | Sequence[str] = "merged",
         name: str | None = None,
+        language: str | None = None,
         dtype: str = "auto",
         quantize: str | None = None,
         shard_size: str = "4GB",
@@ -127,6 +128,7 @@ class Run:
         keys = {
             "form": form if isinstance(form, str) else list(form),
             "name": name,
+            "language": language,
             "dtype": dtype,
             "quantize": quantize,
             "shard_size": shard_size,

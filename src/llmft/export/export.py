@@ -168,6 +168,7 @@ class _Exporter:
             use=use.section(folder, self.cfg) if form == "gguf" else None,
             checked=passport_file.section(found),
             name=self.settings.name,
+            language=self.settings.language,
             hub=self.settings.hub,
         )
         (folder / "README.md").write_text(card, encoding="utf-8")

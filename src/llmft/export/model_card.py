@@ -8,7 +8,8 @@ from typing import Any
 from llmft.config.schema import TrainConfig
 from llmft.data.notice import notices
 from llmft.export import license, model_card_code
-from llmft.export.base_model import public_id
+from llmft.export.base_model import local_name, published_id, rounding
+from llmft.export.model_card_head import head
 from llmft.metrics.format import format_interval, format_number
 from llmft.models.peft.trainable import is_adapter
 from llmft.runs.record import read_record
@@ -35,6 +36,7 @@ def run_card(
     use: str | None = None,
     checked: Sequence[str] = (),
     name: str | None = None,
+    language: str | None = None,
     hub: str | None = None,
 ) -> str:
     """The card of a run, from its ``run.json`` and, if it exists, ``evaluation.json``; the other arguments as ``card``.
@@ -44,7 +46,7 @@ def run_card(
     """
     file = run / "evaluation.json"
     scores = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    return card(cfg, read_record(run), scores, form, use=use, checked=checked, name=name, hub=hub)
+    return card(cfg, read_record(run), scores, form, use=use, checked=checked, name=name, language=language, hub=hub)
 
 
 def write(run: Path, cfg: TrainConfig) -> None:
@@ -62,6 +64,7 @@ def card(
     use: str | None = None,
     checked: Sequence[str] = (),
     name: str | None = None,
+    language: str | None = None,
     hub: str | None = None,
 ) -> str:
     """The card as Markdown with YAML front matter for the Hub, without local paths.
@@ -74,11 +77,13 @@ def card(
         use: The section "Use"; None is Python with transformers.
         checked: The lines of the section about the check in the form's runtime; none for ``model/``.
         name: The title; None is made of data and model.
+        language: Code of the answers' language; None takes the base model's card.
         hub: ``owner/name`` on the Hub, if it is pushed.
     """
+    title = name or f"{cfg.data.name} on {cfg.model.name}"
     parts = [
-        _head(cfg, form),
-        f"# {in_markdown(name or f'{cfg.data.name} on {cfg.model.name}')}\n",
+        head(cfg, form, title, scores, language),
+        f"# {in_markdown(title)}\n",
         f"{base_model_name(cfg)}, fine-tuned with llmft ({in_markdown(cfg.peft.name)}; {_form(form)}).\n",
         "## Use\n",
         use or f"```python\n{model_card_code.code(cfg, form, hub)}\n```\n\n{SETTINGS_IN_FILES}",
@@ -99,25 +104,18 @@ def card(
 
 def base_model_name(cfg: TrainConfig) -> str:
     """The base model's public name: a Hub id, a package, or the name of a local folder without its path."""
-    path = public_id(cfg) or str(cfg.model.path)
-    if path.startswith(("pypi:", "tiny:")) or public_id(cfg):
-        file = f", {Path(cfg.model.gguf_file).name}" if cfg.model.gguf_file else ""
-        return f"`{path}`{in_markdown(file)}"
-    return f"`{Path(path).name.replace('`', chr(39))}` (a local folder)"  # a backtick would end the code span
+    known = published_id(cfg)
+    if known or cfg.model.path.startswith(("pypi:", "tiny:")):
+        revision = f", revision `{cfg.model.revision}`" if cfg.model.revision else ""
+        source = f", from `{cfg.model.path}`" if known and known != cfg.model.path else ""
+        rounded = f", {rounding(cfg)}" if rounding(cfg) else ""
+        return f"`{known or cfg.model.path}`{revision}{in_markdown(rounded)}{source}"
+    name = local_name(cfg).replace("`", "'")  # a backtick would end the code span
+    return f"`{name}` (a local folder)"
 
 
 def _form(form: str) -> str:
     return "adapter only" if form == "adapter" else "full weights"
-
-
-def _head(cfg: TrainConfig, form: str) -> str:
-    head: dict[str, Any] = {"library_name": "peft" if form == "adapter" else "transformers", "tags": ["llmft"]}
-    head["pipeline_tag"] = "text-generation"
-    if base := public_id(cfg):
-        head["base_model"] = base
-    if known := license.base_model_license(cfg.model):
-        head["license"] = known
-    return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---"])
 
 
 def _data(data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -182,6 +180,8 @@ def _losses(metrics: Mapping[str, Any]) -> list[str]:
 def _limitations(cfg: TrainConfig, scores: Mapping[str, Any] | None) -> Iterator[str]:
     prompt, answer = cfg.data.max_prompt_tokens, cfg.data.max_answer_tokens
     yield "- It inherits the limitations and biases of its base model; fine-tuning on a few rows teaches style, not facts."
+    if rounding(cfg):
+        yield f"- Base model: {rounding(cfg)}. With the published weights the answers differ from those that were checked."
     yield f"- It was trained on prompts of up to {prompt} tokens and answers of up to {answer} tokens."
     if not scores:
         yield "- Its answers have not been evaluated."

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 from llmft.config.schema import TrainConfig
-from llmft.export.base_model import local_name, public_id
+from llmft.export.base_model import local_name, published_id
 
 
 def code(cfg: TrainConfig, form: str, hub: str | None) -> str:
@@ -24,19 +24,20 @@ def _load(cfg: TrainConfig, form: str, hub: str | None) -> Iterator[str]:
     auto = "AutoModelForSeq2SeqLM" if cfg.model.family == "seq2seq" else "AutoModelForCausalLM"
     if form == "adapter":
         yield "from peft import PeftModel"
-    yield f"from transformers import {auto}, AutoTokenizer"
+    yield f"from transformers import {auto}, AutoTokenizer" + (", GenerationConfig" if form == "adapter" else "")
     yield ""
     yield f"folder = {json.dumps(hub or '.')}" + ("" if hub else "  # the folder of this file")
     yield "tokenizer = AutoTokenizer.from_pretrained(folder)"
     if form != "adapter":
         yield f"model = {auto}.from_pretrained(folder)"
         return
-    public = public_id(cfg)
+    public = published_id(cfg)
     revision = f", revision={json.dumps(cfg.model.revision)}" if public and cfg.model.revision else ""
     note = "" if public else "  # a local folder of the training; put its path here"
     yield f"model = {auto}.from_pretrained({json.dumps(public or local_name(cfg))}{revision}){note}"
     if cfg.model.new_tokens:
         yield "model.resize_token_embeddings(len(tokenizer))  # the adapter holds the rows of the new tokens"
+    yield "model.generation_config = GenerationConfig.from_pretrained(folder)"
     yield "model = PeftModel.from_pretrained(model, folder)"
 
 

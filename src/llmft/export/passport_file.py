@@ -10,6 +10,7 @@ from rich.text import Text
 
 from llmft.config.schema import TrainConfig
 from llmft.data.notice import notices
+from llmft.export.base_model import portable_source
 from llmft.export.passport import Passport
 from llmft.runs.find import PASSPORT
 from llmft.runs.record import read_record
@@ -35,6 +36,7 @@ def write(folder: Path, found: Passport, cfg: TrainConfig, run: Path) -> None:
     trained = {"started": record.get("started"), "best_step": (record.get("metrics") or {}).get("best_step")}
     use: dict[str, Any] = {
         "family": cfg.model.family,
+        "base": portable_source(cfg),
         "system": cfg.data.system,
         "notice": " ".join(notices(cfg.data)) or None,
         "reasoning": cfg.data.reasoning,

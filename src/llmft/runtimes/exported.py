@@ -12,6 +12,7 @@ from llmft.config.groups import group_config, prompt_config
 from llmft.config.schema.generation import Generation
 from llmft.config.schema.model import Model
 from llmft.config.validate import check_section
+from llmft.data.sources import HUB_ID
 from llmft.models.backbone import load, untrusted, vocabulary
 from llmft.models.backbone.open import Backbone
 from llmft.runs.find import PASSPORT
@@ -35,6 +36,7 @@ class Exported:
         form: By its files.
         dtype: dtype of the weights.
         family: ``seq2seq`` or ``causal``.
+        base: The keys of ``model`` that load the base on any machine; empty if it was a local folder.
         system: The system prompt that was trained with.
         reasoning: ``data.reasoning`` of the training.
         languages: Language codes of a translation model, by the keys of ``model``.
@@ -48,6 +50,7 @@ class Exported:
     form: Form
     dtype: str
     family: str
+    base: dict[str, str]
     system: str | None
     reasoning: str
     languages: dict[str, str]
@@ -60,15 +63,21 @@ class Exported:
     def model(self) -> Model:
         """A model section that loads it; nothing of the folder decides about code."""
         dtype = self.dtype if self.dtype in ("float32", "bfloat16") else "float32"
-        path = untrusted.base_of_adapter(self.folder) if self.form == "adapter" else str(self.folder)
-        if not path:
+        source = self._source()
+        if not source["path"]:
             raise UserError(
                 f"run={self.folder}: its base was a local model; write its folder into base_model_name_or_path of "
                 "adapter_config.json, or use the run itself"
             )
-        given: dict[str, Any] = {"name": "exported", "path": path, "dtype": dtype, **self.languages}
+        given: dict[str, Any] = {"name": "exported", **source, "dtype": dtype, **self.languages}
         shipped: Any = OmegaConf.to_container(group_config("model", f"_{self.family}"))
         return check_section({**shipped, **given}, Model, "model")
+
+    def _source(self) -> dict[str, str]:
+        """The keys of ``model`` that load the weights: the folder, or the base that an adapter was trained on."""
+        if self.form == "merged":
+            return {"path": str(self.folder)}
+        return self.base or {"path": untrusted.base_of_adapter(self.folder)}
 
 
 def open_exported(path: str) -> Exported | None:
@@ -84,9 +93,11 @@ def open_exported(path: str) -> Exported | None:
     generation = found.get("generation")
     languages: dict[str, Any] = {name: found[name] for name in LANGUAGES if found.get(name)}
     texts = [found.get("system") or "", found.get("notice") or "", *languages.values()]
+    base = found.get("base") or {}
     faults = {
         "family": found.get("family") not in ("seq2seq", "causal"),
         "reasoning": found.get("reasoning") not in REASONING,
+        "base": bool(base) and not _is_portable(base),
         "generation": not isinstance(generation, dict),
         "system": not all(isinstance(text, str) for text in texts),
         "run": not isinstance(found.get("run"), dict),
@@ -100,6 +111,7 @@ def open_exported(path: str) -> Exported | None:
         form=form_of(folder),
         dtype=str(found.get("dtype")),
         family=found["family"],
+        base=base,
         system=found.get("system") or None,
         reasoning=found["reasoning"],
         languages=languages,
@@ -113,6 +125,16 @@ def open_exported(path: str) -> Exported | None:
         notice=found.get("notice") or None,
         started=started if isinstance(started, str) else None,
     )
+
+
+def _is_portable(base: Any) -> bool:
+    """Whether a base is named as llmft names one: on the Hub, of a wheel, or tiny; never a path of this machine."""
+    if not isinstance(base, dict) or not base.keys() <= {"path", "revision", "gguf_file", "sha256"}:
+        return False
+    path = base.get("path")
+    if not all(isinstance(value, str) for value in base.values()) or not path:
+        return False
+    return path.startswith(("pypi:", "tiny:")) or (HUB_ID.match(path) is not None and not user_path(path).exists())
 
 
 class ExportedBackbone(Backbone):

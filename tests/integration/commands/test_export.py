@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmft import Halted, Run, UserError, load_run, train
 from llmft.export import hub as hub_of
 from llmft.export import license, model_card, passport
 from llmft.export.forms import merged
+from llmft.models.backbone.load import locate
 from tests.conftest import cli
 from tests.integration.conftest import SHORT
 from tests.support.digests import digest, digests
@@ -309,12 +309,16 @@ def test_importing_llmft_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.slow
-def test_the_shown_lines_of_a_card_work(lora_run, tmp_path, monkeypatch):
-    load_run(lora_run).export(tmp_path / "out")
-    code = (tmp_path / "out" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+@pytest.mark.parametrize("form", ["merged", "adapter"])
+def test_the_code_of_a_card_runs_as_it_stands(form, lora_run, tmp_path, monkeypatch, capsys):
+    load_run(lora_run).export(tmp_path / "out", form=form, name="Support assistant", language="en")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "# Support assistant\n" in card
+    assert 'language: "en"' in card
+    if form == "adapter":
+        assert '"tiny-gpt2")  # a local folder of the training; put its path here' in card
+        (tmp_path / "out" / "tiny-gpt2").symlink_to(locate(load_run(lora_run).config.model))
     monkeypatch.chdir(tmp_path / "out")
-    names: dict = {}
-    exec(code, names)
-    assert isinstance(names["model"], AutoModelForCausalLM.from_pretrained(tmp_path / "out").__class__)
-    assert isinstance(names["tokenizer"], AutoTokenizer.from_pretrained(tmp_path / "out").__class__)
+    capsys.readouterr()
+    exec(card.split("```python\n")[1].split("```")[0], {})
+    assert capsys.readouterr().out == load_run(lora_run).answer("What is a llama?") + "\n"

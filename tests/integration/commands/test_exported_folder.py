@@ -28,15 +28,22 @@ def test_it_answers_as_the_run_does(exported, lora_run, llmft, tmp_path):
     assert [code for code, _, _ in answers] == [0, 0], answers[1][2]
     first, second = (json.loads(out) for _, out, _ in answers)
     assert first == second
-    code, _, err = llmft("answer", f"run={exported / 'adapter'}", QUESTION)
-    assert (code, "its base was a local model; write its folder into base_model_name_or_path" in err) == (2, True)
-    shutil.copytree(exported / "adapter", tmp_path / "adapter")
-    file = tmp_path / "adapter" / "adapter_config.json"
-    base = locate(load_run(lora_run).config.model)
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": base}))
-    code, out, err = llmft("answer", f"run={tmp_path / 'adapter'}", QUESTION, "format=json", "compare=true")
+    # its passport names the tiny base; of a local one only adapter_config.json could
+    code, out, err = llmft("answer", f"run={exported / 'adapter'}", QUESTION, "format=json", "compare=true")
     assert code == 0, err
     assert json.loads(out)["answer"] == first["answer"] != json.loads(out)["base_answer"]
+    shutil.copytree(exported / "adapter", tmp_path / "adapter")
+    edit(tmp_path / "adapter" / "passport.json", base={})
+    code, _, err = llmft("answer", "run=adapter", QUESTION)
+    assert (code, "its base was a local model; write its folder into base_model_name_or_path" in err) == (2, True)
+    edit(tmp_path / "adapter" / "adapter_config.json", base_model_name_or_path=locate(load_run(lora_run).config.model))
+    code, out, err = llmft("answer", "run=adapter", QUESTION, "format=json")
+    assert code == 0, err
+    assert json.loads(out)["answer"] == first["answer"]
+
+
+def edit(file: Path, **values: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
 def test_the_same_rows_are_scored(exported, lora_run, llmft, monkeypatch):
@@ -74,6 +81,8 @@ def test_its_run_is_found_in_outputs_or_named(exported, llmft, tmp_path, lora_ru
         ("passport.json", "family", "os.system", "family is not as llmft writes it"),
         ("passport.json", "generation", {"max_new_tokens": -1}, "generation"),
         ("passport.json", "system", ["x"], "system is not as llmft writes it"),
+        ("passport.json", "base", {"path": "/etc"}, "base is not as llmft writes it"),
+        ("passport.json", "base", {"path": "tiny:gpt2", "target": "x"}, "base is not as llmft writes it"),
         ("passport.json", "run", None, "run is not as llmft writes it"),
         ("config.json", "auto_map", {"AutoModel": "evil.Model"}, "brings code of its own"),
         ("tokenizer_config.json", "auto_map", {"AutoTokenizer": "evil.Tokenizer"}, "brings code of its own"),
@@ -81,8 +90,7 @@ def test_its_run_is_found_in_outputs_or_named(exported, llmft, tmp_path, lora_ru
 )
 def test_a_hostile_folder_is_refused(file, key, value, message, exported, llmft, tmp_path):
     shutil.copytree(exported / "merged", tmp_path / "theirs")
-    changed = tmp_path / "theirs" / file
-    changed.write_text(json.dumps(json.loads(changed.read_text()) | {key: value}))
+    edit(tmp_path / "theirs" / file, **{key: value})
     code, _, err = llmft("answer", "run=theirs", QUESTION)
     assert code == 2
     assert message in err

@@ -33,6 +33,9 @@ class ExportConfig(Command):
         "or a list."
     )
     name: Text | None = Field(description="Title of the model card; null is made of data and model.")
+    language: Text | None = Field(
+        description="Code of the answers' language for the model card, e.g. en; null takes the base model's card."
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         description="dtype of the weights; auto is the base model's."
     )

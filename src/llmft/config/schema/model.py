@@ -59,6 +59,9 @@ class Model(TargetSection):
     target_language: Text | None = absent(
         "Of a translation model: the code of the answers' language; labels begin with it, and generation forces it."
     )
+    published: Text | None = absent(
+        "Name of the same weights on the Hub, where model.path is another source; for model cards."
+    )
 
 
 class Prompt(Section):
