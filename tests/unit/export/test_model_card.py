@@ -1,5 +1,7 @@
 """Model cards."""
 
+from typing import Any
+
 from huggingface_hub import ModelCard
 
 from llmft.export import model_card
@@ -29,7 +31,7 @@ def test_the_base_is_named_by_its_hub_id_with_what_was_done_to_it(load_config):
     assert 'AutoModelForCausalLM.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")' in text
     other = load_config("model=smollm2_135m", "model.path=/models/mine", "model.gguf_file=null")
     assert "SmolLM2-135M-Instruct" not in model_card.card(other, {}, None, "adapter")
-    pinned = load_config("model=flan_t5_small", "model.revision=v1.0", "model.new_tokens=[<x>]")
+    pinned = load_config("model=flan_t5_small", "model.revision=v1.0", "model.new_tokens=[ROAD]")
     code = model_card.card(pinned, {}, None, "adapter", hub="me/mine")
     assert 'AutoModelForSeq2SeqLM.from_pretrained("google/flan-t5-small", revision="v1.0")' in code
     assert "model.resize_token_embeddings(len(tokenizer))" in code
@@ -40,10 +42,11 @@ def test_scores_are_a_model_index_that_the_hub_reads(load_config):
     scores = {"rows": 9, "of": 9, "split": "test", "headline": "x",
               "scores": {"chrf": {"tuned": 20.5}, "bleu": {"tuned": None}}}  # fmt: skip
     text = model_card.card(load_config("model=tiny_t5", "data=alpaca"), {}, scores, "merged", name="Mine: it's")
-    (found,) = ModelCard(text).data.eval_results
+    data: Any = ModelCard(text).data
+    (found,) = data.eval_results
     assert (found.task_type, found.dataset_name, found.dataset_split) == ("text-generation", "alpaca", "test")
     assert (found.metric_type, found.metric_value) == ("chrf", 20.5)
-    assert ModelCard(text).data.model_name == "Mine: it's"
+    assert data.model_name == "Mine: it's"
 
 
 def in_text(markdown: str) -> str:
