@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.robustness.faults.full_disk import NOT_ALLOWED, fill, mounted
+from tests.robustness.faults.full_disk import NEW_USER, NOT_ALLOWED, fill, mounted
 
 BIND, REMOUNT, READ_ONLY = 4096, 32, 1
 STRANGER = 54321  # a user id without an entry in /etc/passwd, as in a container
@@ -82,13 +82,15 @@ def full(folder: str) -> Callable[[], object]:
 
 
 def as_stranger() -> None:
-    """Another user, without a name or a home."""
-    _give(Path.cwd())
+    """Another user, without a name or a home: by a user namespace, whose files stay readable (Python may lie in root's home)."""
     os.environ.pop("HOME", None)
     os.environ.pop("XDG_CACHE_HOME", None)
-    os.setgroups([])
-    os.setresgid(STRANGER, STRANGER, STRANGER)
-    os.setresuid(STRANGER, STRANGER, STRANGER)
+    user, group = os.getuid(), os.getgid()
+    if ctypes.CDLL(None).unshare(NEW_USER):
+        os._exit(NOT_ALLOWED)
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{STRANGER} {user} 1")
+    Path("/proc/self/gid_map").write_text(f"{STRANGER} {group} 1")
 
 
 def without_home() -> None:
@@ -127,11 +129,6 @@ def few_files() -> None:
 def _own_mounts() -> bool:
     libc = ctypes.CDLL(None)
     return not libc.unshare(0x00020000) and not libc.mount(b"none", b"/", None, 1 << 18 | 1 << 14, None)
-
-
-def _give(folder: Path) -> None:
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, STRANGER, STRANGER, follow_symlinks=False)
 
 
 def removed_cwd() -> None:
