@@ -161,7 +161,7 @@ def without_state(optimizer_states: list[dict[str, Any]]) -> list[Any]:
     return [
         key
         for optimizer in optimizer_states
-        for group in optimizer["param_groups"]
+        for group in optimizer.get("param_groups", ())  # with FSDP2, rank 0 has the state of all
         for key in group["params"]
         if key not in optimizer["state"]
     ]
