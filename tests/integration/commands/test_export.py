@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmft import Halted, Run, UserError, load_run, train
 from llmft.export import hub as hub_of
@@ -322,3 +324,28 @@ def test_the_code_of_a_card_runs_as_it_stands(form, lora_run, tmp_path, monkeypa
     capsys.readouterr()
     exec(card.split("```python\n")[1].split("```")[0], {})
     assert capsys.readouterr().out == load_run(lora_run).answer("What is a llama?") + "\n"
+
+
+def test_a_base_in_bfloat16_stays_so_and_new_tokens_travel_in_an_adapter(tmp_path, load_config):
+    base = locate(load_config("model=tiny_gpt2").model)
+    AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "base")
+    words = (
+        "model=tiny_gpt2",
+        f"model.path={tmp_path / 'base'}",
+        "model.new_tokens=[ROAD,CITY]",
+        "data=alpaca",
+        "peft=lora",
+    )
+    run = train([*words, *SHORT, f"output_dir={tmp_path / 'run'}"])
+    done = run.export(tmp_path / "out", form=["merged", "adapter"])
+    assert [(one.passport.dtype, one.passport.status) for one in done.forms] == [("bfloat16", "passed")] * 2
+    weights = load_file(tmp_path / "out" / "merged" / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+    wide = run.export(tmp_path / "wide", dtype="float32").forms[0].passport
+    assert (wide.dtype, wide.status) == ("float32", "passed")
+    assert wide.difference is not None
+    assert wide.difference < 1e-4
+    shutil.rmtree(tmp_path / "base")
+    with pytest.raises(UserError, match="dtype=auto: is the dtype of the base model, which cannot be read"):
+        run.export(tmp_path / "more")
