@@ -15,6 +15,7 @@ from llmft.export.reference import Reference, collect
 from llmft.export.zip import pack
 from llmft.models.backbone.open import TrainedBackbone
 from llmft.models.peft import trainable
+from llmft.report.html import write_or_warn
 from llmft.runtimes.open import open_runtime
 from llmft.runtimes.runtime import Form, NotInstalledError
 from llmft.utils import device as devices
@@ -108,6 +109,8 @@ def export(run: Path, cfg: TrainConfig, to: str | None, settings: ExportConfig) 
         exporter = _Exporter(run, cfg, settings, Path(scratch))
         done = Exported(tuple(exporter.export(form, final) for form in forms))
     record.add(run, done.forms, to or settings.hub)
+    if (run / "report.html").is_file():
+        write_or_warn(run, cfg.report)
     _raise_failed(done, settings)
     return done
 

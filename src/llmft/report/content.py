@@ -42,6 +42,7 @@ def page_context(files: Mapping[str, Any], found: Mapping[str, Series], settings
         "extremes": examples.extremes(predictions, settings.best_and_worst),
         "samples": examples.samples(files["samples"]),
         "row_counts": row_counts(record.get("data") or {}),
+        "exports": exports(record),
         "config": files["config_text"],
         "versions": record.get("versions") or {},
         "git": record.get("git"),
@@ -77,6 +78,23 @@ def verdict(evaluation: Mapping[str, Any] | None) -> dict[str, str]:
         "heading": heading,
         "sentence": f"{evaluation['headline'][:1].upper()}{evaluation['headline'][1:]}.",
     }
+
+
+def exports(record: Mapping[str, Any]) -> list[dict[str, str]]:
+    """A line for each export: form, runtime, and what was found when it was held against the trained model there."""
+    found = [line for line in record.get("exports") or [] if isinstance(line, dict)]
+    return [
+        {
+            "form": str(line.get("form")),
+            "weights": str(line.get("quantize") or line.get("dtype")),
+            "runtime": str(line.get("runtime") or "not installed"),
+            "status": str(line.get("status")),
+            "difference": format_number(line.get("difference")),
+            "to": str(line.get("to")) if line.get("kept") else "not kept",
+            "time": str(line.get("time", ""))[:16].replace("T", " "),
+        }
+        for line in found
+    ]
 
 
 def tiles(record: Mapping[str, Any], config: DictConfig) -> list[tuple[str, str, str]]:

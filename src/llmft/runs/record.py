@@ -10,7 +10,15 @@ from llmft.utils.json import write as write_json
 NAME = "run.json"
 NUMBER = (int, float)
 # Fields that reports and tables compute with; somebody else may have edited them.
-KINDS = {"status": str, "reason": str, "objective": NUMBER, "seed": int, "seconds": NUMBER, "data": dict}
+KINDS = {
+    "status": str,
+    "reason": str,
+    "objective": NUMBER,
+    "seed": int,
+    "seconds": NUMBER,
+    "data": dict,
+    "exports": list,
+}
 NUMBERS = ("parameters", "peak_memory_mib")
 
 

@@ -103,3 +103,14 @@ def test_the_verdict_of_a_page():
     assert said(None)["heading"] == "Not compared with a base model"
     assert said("better")["sentence"] == "X rougeL."
     assert content.verdict(None)["heading"] == "Not evaluated"
+
+
+def test_each_export_has_a_line():
+    passed = {"form": "gguf", "dtype": "float32", "quantize": "q8_0", "status": "passed", "runtime": "llama.cpp 0.3.36",
+              "difference": 0.25, "to": "out", "kept": True, "time": "2026-11-30T00:40:10+00:00"}  # fmt: skip
+    dropped = {**passed, "quantize": None, "status": "failed", "difference": None, "kept": False}
+    one, two = content.exports({"exports": [passed, dropped, "no line"]})
+    assert one == {"form": "gguf", "weights": "q8_0", "runtime": "llama.cpp 0.3.36", "status": "passed", "difference": "0.2500",
+                   "to": "out", "time": "2026-11-30 00:40"}  # fmt: skip
+    assert (two["weights"], two["status"], two["to"]) == ("float32", "failed", "not kept")
+    assert content.exports({}) == []
