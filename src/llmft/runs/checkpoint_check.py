@@ -136,6 +136,8 @@ def faults(checkpoint: Mapping[str, Any], expected: Expected) -> Iterator[str]:
     yield from optimizer_faults(checkpoint, expected)
     yield from schedule_faults(checkpoint, expected)
     yield from randomness_faults(checkpoint["randomness"], expected.ranks)
+    if expected.batches is None and not isinstance(checkpoint.get("stream"), list):
+        yield "stream, the windows that it has counted, is missing"
     for name, sample in expected.plugins.items():
         yield from state_faults(name, checkpoint.get(name), sample)
     for name, sample in expected.callbacks.items():

@@ -1,6 +1,7 @@
 """A checkpoint is resumed only if it is complete: each damage is refused in one line that names it."""
 
 import copy
+import dataclasses
 import math
 import re
 import shutil
@@ -113,6 +114,8 @@ def test_every_damage_of_a_checkpoint_is_found_and_named(good):
         assert "\n" not in found
         tried += 1
     assert tried > 400
+    streamed = dataclasses.replace(wanted, batches=None)
+    assert [fault.partition(",")[0] for fault in checkpoint_check.faults(checkpoint, streamed)] == ["stream"]
 
 
 def test_a_changed_byte_and_a_file_that_is_cut_off_are_found(lora_run, tmp_path):
