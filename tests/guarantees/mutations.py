@@ -39,6 +39,7 @@ DAMAGED = "tests/integration/runs/test_damaged_checkpoints.py -k every_damage"
 UNTRUSTED = "tests/integration/models/test_untrusted_models.py"
 ATOMIC = "tests/robustness/test_atomic_writes.py"
 PASSPORT = "tests/unit/export/test_passport.py"
+GGUF = "tests/unit/export"
 EXPORT = f"{HERE}/test_the_exported_model_is_the_trained_one.py::test_tokenizer_prompt_and_generation_settings_travel_along[tiny_gpt2]"
 
 FAULTS = [
@@ -155,6 +156,13 @@ FAULTS = [
           f"{PLAIN} -k causal"),
     Fault("a Trainer may accumulate otherwise", "callbacks/trainer_check.py", '("precision", "accumulate_grad_batches")', '("precision",)', f"{PLAIN} -k refused"),
     Fault("a Trainer may clip as well", "callbacks/trainer_check.py", "if trainer.gradient_clip_val is not None:", "if False:", f"{PLAIN} -k refused"),
+    # GGUF files
+    Fault("another archive is accepted", "export/llama_cpp/archive.py", "(found := digest(file)) != SHA256", "(found := digest(file)) == ''", f"{GGUF}/llama_cpp/test_archive.py"),
+    Fault("llama.cpp adds a BOS that was not trained", "export/forms/gguf.py", "text.startswith(bos) and ids[0]", "ids[0]", f"{GGUF}/forms/test_gguf.py"),
+    Fault("a GGUF file does not know the stop token", "export/forms/gguf.py", "if codec.stop_id != tokenizer.eos_token_id:", "if False:", f"{GGUF}/forms/test_gguf.py"),
+    Fault("a system prompt has another place in llama.cpp", "export/forms/gguf.py", "'\\\\n\\\\n'", "'\\\\n'", f"{GGUF}/forms/test_gguf.py"),
+    Fault("Ollama gets a template that is not the trained one", "export/llama_cpp/turn_shape.py", "if shape.render(*conversation) != render(*conversation):", "if False:", f"{GGUF}/llama_cpp/test_turn_shape.py -k refused"),
+    Fault("a T5 with a tied head becomes a GGUF file", "export/llama_cpp/convert.py", "in T5 and scaled:", "in T5 and False:", f"{GGUF}/llama_cpp/test_convert.py -k tied"),
     # exports in their runtimes
     Fault("CTranslate2 scales T5 by the flag of the tied head", "export/forms/ctranslate2.py",
           'getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)', "config.tie_word_embeddings",
