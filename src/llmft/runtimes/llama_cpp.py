@@ -15,8 +15,10 @@ from llmft.data.records import Turn
 from llmft.data.tokenization.traits import render
 from llmft.runtimes.runtime import Decoding, NotInstalledError
 from llmft.utils.errors import UserError
+from llmft.utils.text import printable
 
 ADAPTER = "adapter.gguf"  # a LoRA adapter beside the GGUF file of its base
+ERROR = 4  # GGML_LOG_LEVEL_ERROR
 ROOM = 512  # the context grows in steps of this many tokens
 
 
@@ -84,15 +86,16 @@ class LlamaCppRuntime:
         self.exact, self._size, self._context = exact, 0, None
         self._contexts: list[Any] = []
         lib.llama_backend_init()
+        reason()  # forget errors of another file
         settings = lib.llama_model_default_params()
         settings.n_gpu_layers = 0
         self.model = lib.llama_model_load_from_file(str(file).encode(), settings)
         if not self.model:
-            raise UserError(f"{file}: llama.cpp cannot load it")
+            raise UserError(f"{file}: llama.cpp cannot load it{reason()}")
         weakref.finalize(self, _free, lib, self.model, self._contexts)
         self.adapter = lib.llama_adapter_lora_init(self.model, str(adapter).encode()) if adapter else None
         if adapter and not self.adapter:
-            raise UserError(f"{adapter}: llama.cpp cannot load it as an adapter of {file.name}")
+            raise UserError(f"{adapter}: llama.cpp cannot load it as an adapter of {file.name}{reason()}")
         self.vocabulary = lib.llama_model_get_vocab(self.model)
         self.size = lib.llama_vocab_n_tokens(self.vocabulary)
         self.is_encoder_decoder = bool(lib.llama_model_has_encoder(self.model))
@@ -254,9 +257,21 @@ def _threads() -> int:
 
 
 _callbacks: list[Any] = []  # C keeps a pointer to it
+_errors: list[str] = []
 
 
 def _quiet(lib: Any) -> Any:
+    def keep(level: int, text: bytes, _: Any) -> None:
+        if level == ERROR:
+            _errors.append(text.decode(errors="replace"))
+
     if not _callbacks:
-        _callbacks.append(lib.llama_log_callback(lambda *_: None))
+        _callbacks.append(lib.llama_log_callback(keep))
     return _callbacks[0]
+
+
+def reason() -> str:
+    """The first error that llama.cpp has logged since the last call, in brackets; empty if there is none."""
+    found = f" ({printable(_errors[0].strip())[:300]})" if _errors else ""
+    _errors.clear()
+    return found

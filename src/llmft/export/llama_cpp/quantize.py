@@ -3,7 +3,7 @@
 import ctypes
 from pathlib import Path
 
-from llmft.runtimes.llama_cpp import library
+from llmft.runtimes.llama_cpp import library, reason
 from llmft.utils.errors import UserError
 
 
@@ -23,4 +23,4 @@ def quantize(source: Path, file: Path, kind: str) -> None:
     settings = llama.llama_model_quantize_default_params()
     settings.ftype = getattr(llama, f"LLAMA_FTYPE_MOSTLY_{kind.upper()}")
     if llama.llama_model_quantize(str(source).encode(), str(file).encode(), ctypes.byref(settings)):
-        raise UserError(f"quantize={kind}: llama.cpp refuses this model; q8_0 suits most shapes")
+        raise UserError(f"quantize={kind}: llama.cpp refuses this model{reason()}; q8_0 suits most shapes")
