@@ -123,6 +123,9 @@ FAULTS = [
     Fault("broken weights are saved", "callbacks/nan_guard.py", "if weight.requires_grad and not full_tensor(torch.isfinite(weight).all()):", "if False:", f"{GUARDS}::test_the_weights_after_the_last_step_are_checked_too"),
     Fault("a weight below its rounding step is idle", "diagnostics/update_size.py", "if (update - decay >= SAFE_STEPS * rounding_step(part)).any():", "if True:", f"{HEALTHY}::test_a_healthy_training_is_not_halted"),
     Fault("a layer skipped at random is detached", "diagnostics/idle_weights.py", "(self.steps if _skips_layers(model) else 1)", "1", f"{HEALTHY}::test_a_healthy_training_is_not_halted"),
+    Fault("NaN weights are taken for a leak between packed examples", "models/attention/packing.py", "bool((equal | expected.isfinite()).all())", "True", "tests/unit/models/test_forward.py -k not_finite"),
+    Fault("a failed request to a judge is taken for a finished one", "evaluation/judge/judge.py", '{} if request.finished else {"failed": True}', "{}",
+          "tests/unit/evaluation/judge/test_http_client.py -k given_up"),
     Fault("a weight that never changes is healthy", "diagnostics/idle_weights.py", "        if stuck:\n", "        if False:\n", f"{HEALTHY}::test_a_broken_training_is_halted -k restored"),
     # 10 export
     Fault("the trained prompt is not saved", "generation/save.py", "generator.codec.template.saved", "tokenizer.chat_template", EXPORT),
