@@ -165,7 +165,9 @@ def launch(command: str, arguments: list[str], *, multirun: bool) -> int:
     task = single
     if multirun:
         from llmft.sweep.job import swept
+        from llmft.sweep.sweeper import keep_secrets_out
 
+        keep_secrets_out()
         task = swept  # a job may be pickled for another process, so it is a module-level function
         # also in a launcher's workers, where Hydra composes again
         given = [rule for rule in os.environ.get("PYTHONWARNINGS", "").split(",") if rule]

@@ -10,6 +10,7 @@ from llmft.config.flags import parse_arguments
 from llmft.config.hydra_precheck import GivenConfig, jobs_with_params, swept_jobs
 from llmft.config.override_text import quoted
 from llmft.config.paths import conf_dir
+from llmft.config.redact import hide_environment
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
 from llmft.utils.text import did_you_mean
@@ -153,6 +154,7 @@ def composed(command: str, arguments: Sequence[str]) -> Any:
             whole.hydra.mode = "RUN"
             whole.hydra.runtime.output_dir = str(Path(whole.hydra.run.dir).absolute())
         HydraConfig.instance().set_config(whole)
+        hide_environment(whole)
         cfg = whole.copy()
         with open_dict(cfg):
             del cfg["hydra"]

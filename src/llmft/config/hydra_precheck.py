@@ -10,6 +10,7 @@ from llmft.config.flags import parse_arguments
 from llmft.config.hydra_allowlist import hydra_faults, hydra_write_faults, pinned_folder
 from llmft.config.override_text import parse_fault, quoted
 from llmft.config.paths import conf_dir
+from llmft.config.redact import hide_environment
 from llmft.config.write_paths import OUTPUTS, Writable, path_faults
 from llmft.utils.errors import UserError
 from llmft.utils.text import first_line
@@ -49,7 +50,9 @@ class GivenConfig(NamedTuple):
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             overrides = [*search_path(self.config_dir), *job, *self.of_hydra]
-            return compose(self.command, overrides=overrides, return_hydra_config=True)
+            cfg = compose(self.command, overrides=overrides, return_hydra_config=True)
+        hide_environment(cfg)
+        return cfg
 
     def faults(self, job: Sequence[str]) -> list[str]:
         """Faults in what Hydra itself would call, import or open before a job begins, and in what the job would write."""
@@ -63,7 +66,7 @@ class GivenConfig(NamedTuple):
         if not self.config_dir or found:
             return found
         found = list(hydra_write_faults(composed, typed, multirun=self.multirun))
-        return found or self._write_faults(composed, typed)
+        return [*found, *self._write_faults(composed, typed)]
 
     def _write_faults(self, composed: Any, typed: Sequence[str]) -> list[str]:
         from llmft.config.schema import COMMANDS  # pydantic, which --cfg does not need

@@ -34,11 +34,34 @@ def quoted(argument: str, *, multirun: bool) -> str:
     in_quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     if not equals or key.startswith("-") or value == "null" or in_quotes:
         return argument
+    if multirun and "${" in value:
+        argument = _with_quoted_interpolations(argument)
     if not is_text:
         return argument if is_readable(argument) else f"{key}={_readable(value, multirun=multirun)}"
     if key in FREE_TEXT:  # free text is never an interpolation
         value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     return f"{key}={_in_quotes(value)}"
+
+
+def _with_quoted_interpolations(argument: str) -> str:
+    """An override of a sweep with its interpolations in quotes: Hydra's sweepers escape others, which makes them plain text."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if "${" not in argument or not is_readable(argument):
+        return argument
+    override = OverridesParser.create().parse_override(argument)
+    swept = override.is_choice_sweep()
+    values = override.value().list if swept else [override.value()]
+    if not any(_is_interpolation(value) for value in values) or argument.partition("=")[2][:1] in ("'", '"'):
+        return argument
+    texts = override.sweep_string_iterator() if swept else [override.get_value_element_as_str()]
+    quoted_values = [f"'{v}'" if _is_interpolation(v) else text for v, text in zip(values, texts, strict=True)]
+    return f"{argument.partition('=')[0]}={','.join(quoted_values)}"
+
+
+def _is_interpolation(value: object) -> bool:
+    """Whether a parsed value is text with an interpolation that can be put in single quotes."""
+    return isinstance(value, str) and "${" in value and not re.search(r"['\\]", value)
 
 
 def is_readable(argument: str) -> bool:

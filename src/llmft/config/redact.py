@@ -1,14 +1,24 @@
 """Remove secrets from configs and command lines before they are shown or written."""
 
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
+from llmft.config.tree import walk
 from llmft.utils.files import atomic_write
+from llmft.utils.text import hide
 
-SECRET = re.compile(r"(^|_)(api_?key|token|secret|password|credentials?)$", re.IGNORECASE)
+SECRET = re.compile(
+    r"(^|_)((api|access|private|secret)_?key|token|secret|password|passwd|passphrase|credentials?)$", re.IGNORECASE
+)
+# A key and its value in a mapping of Hydra's grammar: {api_key: x}, {api_key: 'a, b'}
+NESTED = re.compile(r"""(?P<key>(?P<name>\w+)['"]?\s*:\s*)(?P<value>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,{}\[\]]+)""")
 REDACTED = "***"
 
 
@@ -29,9 +39,47 @@ def redact_config(cfg: DictConfig) -> dict[str, Any]:
 
 
 def redact_argument(argument: str) -> str:
-    """A command-line argument, with its value masked if the key names a secret."""
-    key, equals, _ = argument.partition("=")
-    return f"{key}={REDACTED}" if equals and SECRET.search(key.rpartition(".")[2]) else argument
+    """A command-line argument, with its value masked if the key names a secret, also of a key in a mapping."""
+    key, equals, value = argument.partition("=")
+    if equals and SECRET.search(key.rpartition(".")[2]):
+        return f"{key}={REDACTED}"
+    return f"{key}{equals}{NESTED.sub(_masked, value)}" if "{" in value else argument
+
+
+def _masked(found: re.Match[str]) -> str:
+    return f"{found['key']}{REDACTED}" if SECRET.search(found["name"]) else found[0]
+
+
+def hide_environment(*configs: Any) -> None:
+    """Let messages, logs and files show values that these configs take from the environment as interpolations (``unresolved``).
+
+    Args:
+        configs: Composed configs; interpolations are resolved to see which variables they read.
+    """
+    for cfg in configs:
+        raw = list(walk(OmegaConf.to_container(cfg, resolve=False)))
+        secrets = {text for key, text in raw if isinstance(text, str) and SECRET.search(key) and "${" not in text}
+        hide(secrets=secrets)
+        if any(isinstance(text, str) and "oc.env:" in text for _, text in raw):
+            hide(variables=_variables_of(cfg, [key for key, text in raw if isinstance(text, str) and "${" in text]))
+
+
+def _variables_of(cfg: DictConfig, keys: Iterable[str]) -> set[str]:
+    """The environment variables that ``oc.env`` reads while these keys are resolved."""
+    names: set[str] = set()
+
+    def record(name: str, *default: Any) -> Any:
+        names.add(name)
+        return oc.env(name, *default)
+
+    OmegaConf.register_new_resolver("oc.env", record, replace=True)
+    try:
+        for key in keys:
+            with suppress(OmegaConfBaseException):
+                OmegaConf.select(cfg, key)
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+    return names
 
 
 def _redact(value: Any, raw: Any, key: str, hidden: set[str]) -> Any:

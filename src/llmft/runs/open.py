@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llmft.config.groups import command_config, group_config, matching_config
+from llmft.config.redact import hide_environment
 from llmft.config.schema import TrainConfig
 from llmft.config.stored import stored_config
 from llmft.config.typed_overrides import typed_overrides
@@ -54,6 +55,7 @@ def open_run(path: str, part: str = "model", allow: Sequence[str] = ()) -> tuple
         if not all(isinstance(cfg.get(name), DictConfig) for name in GROUPS):
             raise ValueError("it is not the config of a run")
         cfg = completed(cfg)
+        hide_environment(cfg)
         relocate(cfg, folder)
         config = check(cfg, TrainConfig, allow=allow, stored=True)
     except (ValueError, OmegaConfBaseException, UserError) as error:

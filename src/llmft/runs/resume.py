@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from llmft.config.redact import hide_environment
 from llmft.config.stored import stored_config
 from llmft.runs.open import GROUPS, completed, relocate
 from llmft.runs.record import NAME, has_record, read_record, run_status, write_record
@@ -46,6 +47,7 @@ def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """
     folder = user_path(str(cfg.resume))
     saved = _saved(folder)
+    hide_environment(saved)
     faults = [fault for override in overrides if (fault := _apply(override, cfg, saved))]
     checked(faults)
     target = Path(cfg.output_dir)

@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from llmft.config.override_text import quoted
+from llmft.config.redact import hide_environment
 from llmft.config.schema.evaluation import Report
 from llmft.config.typed_overrides import task_overrides, typed_overrides
 from llmft.config.validate import check_early, check_section
@@ -31,7 +32,7 @@ from llmft.utils.errors import INTERRUPTED, Halted, Pruned, UserError, as_os_err
 from llmft.utils.files import remove_empty
 from llmft.utils.rank import is_first, processes_to_start
 from llmft.utils.streams import optional_output
-from llmft.utils.text import first_line, printable
+from llmft.utils.text import first_line, printable, unresolved
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ def attempt(cfg: DictConfig) -> tuple[int, Any]:
     """
     job = HydraConfig.get()
     command = str(job.job.config_name)
+    hide_environment(cfg, HydraConfig.instance().cfg)
     try:
         if (
             job.mode == RunMode.RUN and not distributed.follows_parent()
@@ -125,6 +127,7 @@ def swept(cfg: DictConfig) -> Any:
     """
     job = HydraConfig.get()
     folder, overrides = Path(job.runtime.output_dir), task_overrides()
+    hide_environment(cfg, HydraConfig.instance().cfg)
     signals.on_terminate(unless_set=True)  # in a worker; a cluster's launcher has its own handler
     try:
         past = previous_status(folder, overrides)
@@ -174,7 +177,8 @@ def _needs_a_process(cfg: DictConfig, job: Any) -> bool:
 def _in_a_process(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> tuple[int, Any]:
     job = HydraConfig.get()
     given = [f"--config-dir={s.path}" for s in job.runtime.config_sources if s.provider == "command-line"]
-    where = [f"output_dir={folder}", *([f"resume={folder}"] if cfg.get("resume") else [])]
+    shown = unresolved(str(folder))  # other users see the command line of a process
+    where = [f"output_dir={shown}", *([f"resume={shown}"] if cfg.get("resume") else [])]
     command = [sys.executable, "-m", "llmft", job.job.config_name, *given, *overrides]
     command += [quoted(w, multirun=False) for w in where]
     environment = {**os.environ, distributed.FOLLOWS: str(os.getpid())}

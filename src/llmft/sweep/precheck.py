@@ -9,6 +9,7 @@ from llmft.config.compose import search_path
 from llmft.config.flags import parse_arguments
 from llmft.config.hydra_precheck import swept_jobs
 from llmft.config.paths import conf_dir
+from llmft.config.redact import hide_environment
 from llmft.config.schema import TrainConfig
 from llmft.config.target_allowlist import allowed_targets
 from llmft.config.validate import check, check_early
@@ -80,7 +81,9 @@ def _composed(command: str, overrides: Sequence[str]) -> Any:
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose(command, overrides=list(overrides), return_hydra_config=True)
+        cfg = compose(command, overrides=list(overrides), return_hydra_config=True)
+    hide_environment(cfg)
+    return cfg
 
 
 def _value_faults(job: Job) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.config.redact import redact_argument
+from llmft.config.redact import hide_environment, redact_argument
 from llmft.runs.record import has_record, read_record
 from llmft.utils import csv as csv_files
 from llmft.utils import files
@@ -16,7 +16,7 @@ from llmft.utils.console import Console, say
 from llmft.utils.errors import INTERRUPTED, UserError
 from llmft.utils.lock import is_claimed
 from llmft.utils.shell import argument
-from llmft.utils.text import first_line, markdown
+from llmft.utils.text import first_line, markdown, unresolved
 
 OWN_COLUMN = (
     "model",
@@ -50,6 +50,7 @@ class SweepFolder(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         """Called once, before any job."""
         SweepFolder.folder = Path(config.hydra.sweep.dir)
+        hide_environment(config)
 
 
 def previous_status(folder: Path, overrides: list[str]) -> JobStatus:
@@ -160,7 +161,7 @@ def show(folder: Path, rows: list[dict[str, Any]], differing: list[str]) -> None
     """Print the settings that differ and the results."""
     from rich.table import Table
 
-    table = Table(title=f"{len(rows)} jobs in {folder}")
+    table = Table(title=f"{len(rows)} jobs in {unresolved(str(folder))}")
     for name in (*SHOWN[:1], *differing, *SHOWN[1:], "reason"):
         table.add_column(name)
     for row in rows:

@@ -15,6 +15,7 @@ from llmft.config.schema.callbacks import Logger
 from llmft.data.preprocessing.audit import Audit
 from llmft.runs.checkpoint_io import load
 from llmft.utils.errors import UserError
+from llmft.utils.text import unresolved
 
 # Hyperparameters for the comparison of runs on TensorBoard's HParams page.
 HPARAMS = (
@@ -68,7 +69,7 @@ def log_lengths(loggers: list[Any], audit: Audit | None) -> None:
 def log_outcome(loggers: list[Any], cfg: TrainConfig, metrics: Mapping[str, float]) -> None:
     """Log the hyperparameters; to TensorBoard together with the final metrics, for its HParams page."""
     settings = {key: cfg.select(key) for key in HPARAMS}
-    settings = {key: value for key, value in settings.items() if value is not None}
+    settings = {k: unresolved(v) if isinstance(v, str) else v for k, v in settings.items() if v is not None}
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             best = {name.replace("/", "/best_"): value for name, value in metrics.items()}

@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from llmft.utils.errors import UserError, as_os_error
 from llmft.utils.paths import user_path
+from llmft.utils.text import unresolved
 
 LEVELS = 3  # of outputs/NAME/TIME, which a run creates
 SUFFIX, SET_ASIDE = ".tmp", ".old.tmp"
@@ -66,13 +67,13 @@ def atomic_open(
 
 
 def atomic_write(file: Path, text: str, errors: str | None = None) -> None:
-    """Replace the content of a file.
+    """Replace the content of a file; values from the environment are interpolations in it (``unresolved``).
 
     Raises:
         OSError: As for ``atomic_open``.
     """
     with atomic_open(file, errors=errors) as out:
-        out.write(text)
+        out.write(unresolved(text))
 
 
 def atomic_link(file: Path, name: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmft.utils.files import atomic_write
-from llmft.utils.text import escaped
+from llmft.utils.text import escaped, unresolved
 
 
 def finite(value: Any) -> Any:
@@ -31,4 +31,4 @@ def write(file: Path, value: Any, default: Callable[[Any], Any] | None = None) -
         OSError: As for ``files.atomic_open``.
     """
     text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=default)
-    atomic_write(file, escaped(text) + "\n")
+    atomic_write(file, escaped(unresolved(text)) + "\n")

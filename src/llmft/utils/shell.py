@@ -4,6 +4,8 @@ import re
 import shlex
 from collections.abc import Iterable
 
+from llmft.utils.text import unresolved
+
 # What Hydra's grammar takes as a string without quotes; words such as true, and numbers, would become other types.
 PLAIN = re.compile(r"[A-Za-z_/.][\w./@%+\\|?*:-]*( [\w./@%+\\|?*:-]+)*", re.ASCII)
 TYPED = re.compile(r"true|false|null|nan|inf|[\d.]+(e\d+)?", re.IGNORECASE)
@@ -16,6 +18,8 @@ def argument(key: str, value: object) -> str:
         key: A key of the config, or a group.
         value: A string, a number, a bool, None, or a list of strings.
     """
+    if isinstance(value, str):
+        value = unresolved(value)  # before it is quoted: the line must run when it is pasted
     if isinstance(value, list | tuple):
         return shlex.quote(f"{key}=[{','.join(_text(str(item)) for item in value)}]")
     if value is None:

@@ -3,13 +3,47 @@
 import difflib
 import html
 import json
+import os
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
+# Environment variables that a config reads, and texts that are secrets; see ``unresolved``.
+_variables: set[str] = set()
+_secrets: set[str] = set()
+SHORT = 8  # characters; a shorter value, such as "data", is part of other words
+
+
+def hide(variables: Iterable[str] = (), secrets: Iterable[str] = ()) -> None:
+    """From now on, ``unresolved`` shows these environment variables as interpolations, and these texts as ``***``."""
+    _variables.update(variables)
+    _secrets.update(secret for secret in secrets if len(secret) >= SHORT)
+
+
+def unresolved(text: str) -> str:
+    """A text in which values that the config takes from the environment are interpolations again, ``${oc.env:NAME}``.
+
+    All messages, logs, and files about a run (not its rows and answers) go through this. Values of less than 8 characters stay,
+    unless they are paths.
+    """
+    if not (_variables or _secrets):
+        return text
+    values = {os.environ.get(name, ""): f"${{oc.env:{name}}}" for name in _variables}
+    values = {
+        value: shown for value, shown in values.items() if len(value) >= SHORT or (len(value) > 2 and "/" in value)
+    }
+    for value, shown in sorted({**values, **dict.fromkeys(_secrets, "***")}.items(), key=lambda item: -len(item[0])):
+        for form in {value, html.escape(value), json.dumps(value, ensure_ascii=False)[1:-1], json.dumps(value)[1:-1]}:
+            text = text.replace(form, shown)
+    return text
+
 
 def printable(text: str) -> str:
-    """Replace control characters (except newline and tab) and bidirectional overrides, which would act on a terminal."""
+    """Replace control characters (except newline and tab) and bidirectional overrides, which would act on a terminal.
+
+    Values from the environment are interpolations again (``unresolved``).
+    """
+    text = unresolved(text)
     return "".join("\N{REPLACEMENT CHARACTER}" if _is_control(char) else char for char in text)
 
 

@@ -12,6 +12,7 @@ from llmft.data.sources.decompress import KINDS, kind
 from llmft.data.sources.hub import Hub
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
+from llmft.utils.text import unresolved
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -31,7 +32,7 @@ class Source:
     """The files or the Hub data set of a data set.
 
     Attributes:
-        given: ``data.path`` as the user wrote it.
+        given: ``data.path`` as the user wrote it, with its interpolations.
         parts: The files, in order; empty for a Hub data set.
         sha256: Digest of the file; of several files, the digest of their digests and names.
         hub: The Hub data set, if it is one.
@@ -69,7 +70,7 @@ def find(
     """
     if parts := local_files(path):
         given = path if isinstance(path, str) else f"[{', '.join(path)}]"
-        return _checked(Source(given, tuple(parts), digest_of(parts)), sha256)
+        return _checked(Source(unresolved(given), tuple(parts), digest_of(parts)), sha256)
     assert isinstance(path, str)
     if path == "sample":
         file = sample_of(name)
@@ -79,8 +80,8 @@ def find(
 
         url, _, digest_of_url = path.partition("#sha256=")
         file = fetch(url, sha256 or digest_of_url or None)
-        return Source(url, (SourceFile(file.name, file),), sha256 or digest_of_url)
-    return Source(path, hub=Hub(path, revision, subset, hub_split, streaming))
+        return Source(unresolved(url), (SourceFile(file.name, file),), sha256 or digest_of_url)
+    return Source(unresolved(path), hub=Hub(path, revision, subset, hub_split, streaming))
 
 
 def sample_of(name: str) -> Path:
@@ -141,16 +142,18 @@ def _files(path: str) -> list[SourceFile]:
     if file.is_file():
         if kind(file) is None:
             raise UserError(f"data.path={path}: a file must end in {ENDINGS}, got {file.suffix or 'no ending'!r}")
-        return [SourceFile(path, file)]
+        return [SourceFile(unresolved(path), file)]
     if file.is_dir():
         inside = [
-            SourceFile(f"{path.rstrip('/')}/{f.name}", f) for f in sorted(file.iterdir()) if f.is_file() and kind(f)
+            SourceFile(unresolved(f"{path.rstrip('/')}/{f.name}"), f)
+            for f in sorted(file.iterdir())
+            if f.is_file() and kind(f)
         ]
         if not inside:
             raise UserError(f"data.path={path}: the folder holds no file that ends in {ENDINGS}")
         return inside
     if glob.has_magic(path):
-        found = [SourceFile(name, Path(name)) for name in sorted(glob.glob(str(file), recursive=True))]  # noqa: PTH207 (as the user wrote it)
+        found = [SourceFile(unresolved(name), Path(name)) for name in sorted(glob.glob(str(file), recursive=True))]  # noqa: PTH207 (as the user wrote it)
         found = [part for part in found if part.file.is_file() and kind(part.file)]
         if found:
             return found
