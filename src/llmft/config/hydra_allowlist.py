@@ -46,7 +46,8 @@ def hydra_faults(hydra: DictConfig, overrides: Sequence[str]) -> Iterator[str]:
     node = OmegaConf.create({"hydra": hydra})
     allow = allowed_targets(overrides)
     yield from target_faults(node, allow)
-    yield from resolver_faults(node, allow)
+    own = ("hydra.overrides", "hydra.job.override_dirname")  # the command line itself, unresolved
+    yield from (fault for fault in resolver_faults(node, allow) if not fault.startswith(own))
     raw: Any = OmegaConf.to_container(hydra, resolve=False)
     for part in LOGGING:
         yield from _logging_faults(raw.get(part), f"hydra.{part}")

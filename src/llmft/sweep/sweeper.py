@@ -34,8 +34,8 @@ def without_secrets(config: Any) -> Any:
             if SECRET.search(key.rpartition(".")[2]) and isinstance(value, str) and "${" not in value:
                 OmegaConf.update(config, key, REDACTED)
         typed = raw["hydra"]["overrides"]["task"]
-        config.hydra.overrides.task = [redact_argument(text) for text in typed]
-        config.hydra.job.override_dirname = (
-            None if config.hydra.overrides.task != typed else raw["hydra"]["job"]["override_dirname"]
-        )
+        shown = [redact_argument(text) for text in typed]
+        config.hydra.overrides.task = shown
+        if shown != typed:
+            config.hydra.job.override_dirname = REDACTED
     return config
