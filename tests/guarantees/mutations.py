@@ -40,6 +40,7 @@ UNTRUSTED = "tests/integration/models/test_untrusted_models.py"
 ATOMIC = "tests/robustness/test_atomic_writes.py"
 PASSPORT = "tests/unit/export/test_passport.py"
 GGUF = "tests/unit/export"
+WRITES = "tests/unit/config/test_write_paths.py"
 EXPORT = f"{HERE}/test_the_exported_model_is_the_trained_one.py::test_tokenizer_prompt_and_generation_settings_travel_along[tiny_gpt2]"
 
 FAULTS = [
@@ -170,6 +171,14 @@ FAULTS = [
     Fault("CTranslate2 scales T5 by the flag of the tied head", "export/forms/ctranslate2.py",
           'getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)', "config.tie_word_embeddings",
           "tests/integration/export/test_ctranslate2.py::test_each_architecture_gives_the_logits_and_answers_of_transformers[t5_untied]"),
+    # a config writes nothing elsewhere, and holds no value of the environment
+    Fault("a log file that a file names is opened", "config/hydra_allowlist.py", "                yield from _log_file_faults(path, node, writable)\n",
+          "                yield from ()\n", WRITES),
+    Fault("links out of the output folder are not followed", "config/write_paths.py", "os.path.realpath(os.path.expanduser(path))",
+          "os.path.abspath(os.path.expanduser(path))", f"{WRITES} -k link"),
+    Fault("a stored run keeps its cache elsewhere", "runs/open.py", "        cfg.data.cache = None\n", "        pass\n", f"{WRITES} -k stored"),
+    Fault("overrides are stored resolved", "config/typed_overrides.py", "overrides.task, resolve=False)", "overrides.task, resolve=True)",
+          "tests/unit/config/test_redact.py -k not_resolved"),
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from typing import Any
 
 # Keys whose values are free text or paths: Hydra's grammar does not accept commas, quotes and brackets in them.
 FREE_TEXT = ("question", "system", "safety.notice", "safety.notice_link")
@@ -49,7 +50,7 @@ def _with_quoted_interpolations(argument: str) -> str:
 
     if "${" not in argument or not is_readable(argument):
         return argument
-    override = OverridesParser.create().parse_override(argument)
+    override: Any = OverridesParser.create().parse_override(argument)
     swept = override.is_choice_sweep()
     values = override.value().list if swept else [override.value()]
     if not any(_is_interpolation(value) for value in values) or argument.partition("=")[2][:1] in ("'", '"'):

@@ -13,6 +13,7 @@ from llmft.config.paths import conf_dir
 from llmft.config.schema import TrainConfig
 from llmft.config.validate import write_faults
 from llmft.config.write_paths import Writable, path_faults
+from llmft.runs.open import relocate
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +196,29 @@ def test_arguments_that_write_into_the_run(base, tmp_path):
     elsewhere = changed(base, {"logger.tensorboard.save_dir": "/scratch/tb"})
     assert write_faults(_task(elsewhere), TrainConfig, ["allow_writes=[/scratch]"]) == []
     assert write_faults(_task(elsewhere), TrainConfig, ["logger.tensorboard.save_dir=/scratch/tb"]) == []
+
+
+def test_a_stored_config_is_moved_to_where_the_run_is(tmp_path, capsys):
+    csv = {"save_dir": "/theirs/run/csv", "tracking_uri": "file:/theirs/run/mlruns", "name": "csv"}
+    stored = {
+        "output_dir": "/theirs/run",
+        "resume": "/theirs/other",
+        "data": {"cache": "/theirs/cache"},
+        "logger": {"x": csv, "y": None},
+    }
+    cfg = OmegaConf.create({**stored, "callbacks": {"pruning": {"study": "/theirs/study.journal"}, "none": None}})
+    relocate(cfg, tmp_path / "3")
+    assert cfg == {
+        "output_dir": f"{tmp_path}/3",
+        "resume": None,
+        "data": {"cache": None},
+        "logger": {
+            "x": {"save_dir": f"{tmp_path}/3/csv", "tracking_uri": f"file:{tmp_path}/3/mlruns", "name": "csv"},
+            "y": None,
+        },
+        "callbacks": {"pruning": {"study": f"{tmp_path}/study.journal"}, "none": None},
+    }
+    assert "data.cache=/theirs/cache of the stored config is not used" in capsys.readouterr().err
 
 
 def _task(cfg: Any) -> Any:
