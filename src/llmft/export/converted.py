@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from collections.abc import Iterable
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -12,18 +13,20 @@ from llmft.config.schema.generation import Generation
 from llmft.data.tokenization.codec import Codec
 from llmft.export.export import FULL_PRECISION
 from llmft.export.forms import ctranslate2, merged
-from llmft.generation.ctranslate2_decoder import CTranslate2Generator, open_converted
-from llmft.generation.load import own_generation
+from llmft.generation.ctranslate2_decoder import open_converted
+from llmft.generation.generator import Generator
+from llmft.generation.load import check_overrides, load_streaming, own_generation
 from llmft.generation.settings import generation_config
 from llmft.models.backbone.open import Backbone, TrainedBackbone
 from llmft.runs.open import open_run
+from llmft.runtimes.exported import TORCH_FORMS, ExportedBackbone, open_exported
 from llmft.utils.cache import cached_folder
 
 log = logging.getLogger(__name__)
 LAYOUT = 1  # of the cached folders; a change of it converts again
 
 
-def load_converted(cfg: RunOrModel) -> tuple[CTranslate2Generator, str | None]:
+def load_converted(cfg: RunOrModel) -> tuple[Generator, str | None]:
     """The model of ``run=RUN`` with the system prompt of its data set, or a plain ``model=``, decoded by CTranslate2.
 
     Raises:
@@ -31,20 +34,29 @@ def load_converted(cfg: RunOrModel) -> tuple[CTranslate2Generator, str | None]:
     """
     if cfg.run is None:
         return _load(Backbone.open(cfg), cfg.generation), None
+    if exported := open_exported(cfg.run):
+        if exported.form not in TORCH_FORMS:
+            return load_streaming(cfg)
+        check_overrides()
+        own = own_generation(cfg.generation, exported.generation)
+        return _load(ExportedBackbone(exported), own, exported.folder), exported.system
+    check_overrides()
     folder, trained = open_run(cfg.run)
     quantized = {"peft.quantise": None} if trained.select("peft.quantise") else {}
     backbone = TrainedBackbone(folder / "model", trained.replaced(FULL_PRECISION | quantized))
-    return _load(backbone, own_generation(cfg.generation, trained.generation)), trained.data.system
+    own = own_generation(cfg.generation, trained.generation)
+    return _load(backbone, own, folder / "model"), trained.data.system
 
 
-def _load(backbone: Backbone, generation: Generation) -> CTranslate2Generator:
+def _load(backbone: Backbone, generation: Generation, *folders: Path) -> Generator:
     ctranslate2.check(backbone.config)
 
     def build(folder: Path) -> None:
         log.info("converting the model for CTranslate2; the next start takes it from the cache")
         convert(backbone.load(), backbone.codec, folder)
 
-    return open_converted(cached_folder(f"ctranslate2-{_digest(backbone)}", build), backbone.codec, generation.node())
+    cached = cached_folder(f"ctranslate2-{_digest(backbone, folders)}", build)
+    return open_converted(cached, backbone.codec, generation.node())
 
 
 def convert(model: Any, codec: Codec, folder: Path) -> None:
@@ -63,11 +75,12 @@ def convert(model: Any, codec: Codec, folder: Path) -> None:
         ctranslate2.convert(weights, folder)
 
 
-def _digest(backbone: Backbone) -> str:
+def _digest(backbone: Backbone, folders: Iterable[Path]) -> str:
     """What tells the weights apart: names, sizes and times of the files of the model and of an adapter's base."""
     found = [LAYOUT, version("ctranslate2"), backbone.path, backbone.model.revision]
-    folders = [Path(backbone.path), *([backbone.folder] if isinstance(backbone, TrainedBackbone) else [])]
-    for file in (file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir())):
+    for file in (
+        file for folder in (Path(backbone.path), *folders) if folder.is_dir() for file in sorted(folder.iterdir())
+    ):
         if file.suffix in (".safetensors", ".json"):
             found += [str(file), file.stat().st_size, file.stat().st_mtime_ns]
     return sha256(repr(found).encode()).hexdigest()[:16]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llmft.config.schema import ExportConfig, TrainConfig
-from llmft.export import checksums, hub, model_card, passport, passport_file, record
-from llmft.export.forms import adapter, ctranslate2, dtype, gguf, merged
+from llmft.export import checksums, hub, model_card, onnx_use, passport, passport_file, record
+from llmft.export.forms import adapter, ctranslate2, dtype, gguf, merged, onnx
 from llmft.export.forms.source import Source
 from llmft.export.llama_cpp import use
 from llmft.export.passport import Judged, Passport
@@ -141,8 +141,9 @@ class _Exporter:
         quantized = {"peft.quantise": None} if cfg.select("peft.quantise") else {}
         # an adapter goes on its published base, never on a quantized one
         self.backbone = TrainedBackbone(run / "model", cfg.replaced(FULL_PRECISION | quantized))
-        if "ctranslate2" in settings.forms():
-            ctranslate2.check(self.backbone.config)
+        for form, module in (("ctranslate2", ctranslate2), ("onnx", onnx)):
+            if form in settings.forms():
+                module.check(self.backbone.config)
         name = dtype.resolved(settings.dtype, self.backbone)
         needs_merged = any(form != "adapter" for form in settings.forms())
         self.source = Source(run / "model", scratch / "weights" if needs_merged else None, name, cfg, settings)
@@ -168,7 +169,7 @@ class _Exporter:
             self.run,
             self.cfg,
             form,
-            use=use.section(folder, self.cfg) if form == "gguf" else None,
+            use=self._use(form, folder),
             checked=passport_file.section(found),
             name=self.settings.name,
             language=self.settings.language,
@@ -180,6 +181,11 @@ class _Exporter:
                 file.chmod(0o644)  # safetensors creates files that only their owner can read
         checksums.write(folder)
         return self._published(found, folder, final)
+
+    def _use(self, form: Form, folder: Path) -> str | None:
+        if form == "onnx":
+            return onnx_use.section(folder, self.cfg, self.settings.hub)
+        return use.section(folder, self.cfg) if form == "gguf" else None
 
     def _checked(self, form: Form, folder: Path) -> Passport:
         settings, quantize = self.settings, self.settings.quantization_of(form)
@@ -232,8 +238,8 @@ def _write(form: Form, source: Source, folder: Path) -> None:
             ctranslate2.write(source, folder)
         case "gguf":
             gguf.write(source, folder)
-        case _:
-            raise UserError(f"form={form}: cannot be written yet")
+        case "onnx":
+            onnx.write(source, folder)
 
 
 def _link(source: str, target: str) -> None:

@@ -7,6 +7,7 @@ from llmft.config.schema import RunOrModel, TrainConfig
 from llmft.config.schema.generation import Generation
 from llmft.config.target_allowlist import REMOTE_CODE
 from llmft.config.typed_overrides import task_overrides
+from llmft.generation.ctranslate2_decoder import open_converted
 from llmft.generation.generator import Generator
 from llmft.generation.runtime_generator import RuntimeGenerator
 from llmft.models.backbone.open import Backbone, TrainedBackbone
@@ -31,11 +32,7 @@ def load_generator(cfg: RunOrModel) -> tuple[Generator | RuntimeGenerator, str |
             log.info("model: %s, not fine-tuned (no run= given; run=latest takes your newest run)", cfg.model.name)
         backbone = Backbone.open(cfg)
         return Generator(backbone.load().to(device.default_device()), backbone.codec, cfg.generation.node()), None
-    chosen = [o for o in task_overrides() if o.startswith(("model", "prompt")) and REMOTE_CODE not in o]
-    if chosen:
-        raise UserError(
-            f"{chosen[0]}: a run has its own model and prompt; drop the override, or use a plain model without run="
-        )
+    check_overrides()
     if exported := open_exported(cfg.run):
         return load_exported(exported, own_generation(cfg.generation, exported.generation)), exported.system
     folder, trained = open_run(cfg.run)
@@ -48,10 +45,30 @@ def load_streaming(cfg: RunOrModel) -> tuple[Generator, str | None]:
     Raises:
         UserError: As ``load_generator``, or the runtime of an exported folder does not stream.
     """
+    exported = open_exported(cfg.run) if cfg.run is not None else None
+    if exported and exported.form == "ctranslate2":
+        check_overrides()
+        settings = own_generation(cfg.generation, exported.generation).node()
+        return open_converted(exported.folder, ExportedBackbone(exported).codec, settings), exported.system
     generator, system = load_generator(cfg)
     if isinstance(generator, RuntimeGenerator):
-        raise UserError(f"run={cfg.run}: chat and serve need an export of form=merged or adapter, or the run")
+        raise UserError(
+            f"run={cfg.run}: chat and serve need an export of form=merged, adapter or ctranslate2, or the run"
+        )
     return generator, system
+
+
+def check_overrides() -> None:
+    """Check that the command line does not change the model or the prompt of a run.
+
+    Raises:
+        UserError: It does.
+    """
+    chosen = [o for o in task_overrides() if o.startswith(("model", "prompt")) and REMOTE_CODE not in o]
+    if chosen:
+        raise UserError(
+            f"{chosen[0]}: a run has its own model and prompt; drop the override, or use a plain model without run="
+        )
 
 
 def load_exported(exported: Exported, generation: Generation) -> Generator | RuntimeGenerator:

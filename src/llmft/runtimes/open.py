@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from llmft.runtimes import llama_cpp
-from llmft.runtimes.runtime import FORMS, Form, NotInstalledError, Runtime
+from llmft.runtimes import llama_cpp, onnx
+from llmft.runtimes.runtime import FORMS, Form, Runtime
 from llmft.utils.errors import UserError
 
 
@@ -45,10 +45,10 @@ def open_runtime(folder: Path, *, dtype: str = "auto", base: str | None = None, 
 
             return open_folder(folder, dtype=dtype, base=base, revision=revision)
         case "ctranslate2":
-            from llmft.runtimes.ctranslate2 import CTranslate2Runtime
+            from llmft.runtimes.ctranslate2 import CTranslate2Runtime  # imports torch
 
             return CTranslate2Runtime(folder)
         case "gguf":
             return llama_cpp.open_folder(folder, dtype=dtype)
-        case form:
-            raise NotInstalledError(f"{folder}: llmft has no runtime yet for form={form}")
+        case "onnx":
+            return onnx.open_folder(folder)

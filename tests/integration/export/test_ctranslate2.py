@@ -10,11 +10,15 @@ import pytest
 from transformers import AutoConfig, AutoTokenizer, Gemma2Config, LlamaConfig, T5GemmaConfig
 
 from llmft import UserError, load_run
+from llmft.data.records import Turn
 from llmft.export.forms import ctranslate2
+from llmft.generation.ctranslate2_decoder import CTranslate2Generator
+from llmft.generation.load import load_generator, load_streaming
 from llmft.models.backbone import tiny
 from llmft.runtimes.ctranslate2 import CTranslate2Runtime
 from llmft.runtimes.pytorch import open_folder
 from llmft.runtimes.runtime import Decoding
+from tests.conftest import composed, typed_config
 from tests.support import twins
 
 PROMPTS = ("hello, what is it", "yes")
@@ -38,11 +42,19 @@ def test_a_seq2seq_run_and_a_wrong_t5_scale(full_run, llmft, tmp_path, monkeypat
     assert not (tmp_path / "wrong").exists()
 
 
-def test_a_causal_run_with_an_adapter(lora_run, tmp_path):
+def test_a_causal_run_with_an_adapter(lora_run, tmp_path, monkeypatch):
     done = load_run(lora_run).export(tmp_path / "out", form="ctranslate2")
     assert done.forms[0].passport.status == "passed"
     assert done.difference is not None
     assert done.difference < 1e-4
+    monkeypatch.setattr("llmft.generation.load.task_overrides", list)  # those of the training in this process
+    trained, served = (
+        load(typed_config(composed(f"run={path}", command="chat"), "chat"))[0]
+        for load, path in ((load_generator, lora_run), (load_streaming, tmp_path / "out"))
+    )
+    assert isinstance(served, CTranslate2Generator)
+    asked = [[Turn("user", text)] for text in PROMPTS]
+    assert served.answers(asked) == trained.answers(asked)
 
 
 @pytest.mark.slow
