@@ -110,7 +110,7 @@ def test_each_export_has_a_line():
               "difference": 0.25, "to": "out", "kept": True, "time": "2026-11-30T00:40:10+00:00"}  # fmt: skip
     dropped = {**passed, "quantize": None, "status": "failed", "difference": None, "kept": False}
     one, two = content.exports({"exports": [passed, dropped, "no line"]})
-    assert one == {"form": "gguf", "weights": "q8_0", "runtime": "llama.cpp 0.3.36", "status": "passed", "difference": "0.2500",
+    assert one == {"form": "gguf", "weights": "q8_0", "runtime": "llama.cpp 0.3.36", "status": "passed", "difference": "0.250",
                    "to": "out", "time": "2026-11-30 00:40"}  # fmt: skip
     assert (two["weights"], two["status"], two["to"]) == ("float32", "failed", "not kept")
     assert content.exports({}) == []

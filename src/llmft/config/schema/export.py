@@ -84,7 +84,7 @@ def _quantized(form: Any, quantize: str | None) -> Faults:
 
 
 @rule("form", "gguf_adapter")
-def _adapter_file(form: str | list[str], gguf_adapter: bool) -> Faults:
+def _adapter_file(form: Any, gguf_adapter: bool) -> Faults:
     forms = [form] if isinstance(form, str) else form
     if gguf_adapter and "gguf" not in forms:
         yield "gguf_adapter=true: needs form=gguf (form=adapter is the adapter for peft)"
