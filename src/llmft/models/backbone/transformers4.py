@@ -29,12 +29,15 @@ def save_model(model: Any, folder: Path, **options: Any) -> None:
         folder: Of the model.
         options: Of ``save_pretrained``.
     """
+    output = model.get_output_embeddings()
+    if output is None:  # a model with code of its own, which is for its own version of transformers
+        model.save_pretrained(folder, **options)
+        return
     tied = is_tied(model)
     flag = tied and _scales(model.config) is not False
     if tied and not flag:  # transformers 4 reads "no scaling" from an untied head, which must then be in the file
-        head = model.get_output_embeddings().weight
-        name = next(name for name, module in model.named_modules() if module is model.get_output_embeddings())
-        options["state_dict"] = {**model.state_dict(), f"{name}.weight": head.detach().clone()}
+        name = next(name for name, module in model.named_modules() if module is output)
+        options["state_dict"] = {**model.state_dict(), f"{name}.weight": output.weight.detach().clone()}
     model.save_pretrained(folder, **options)
     file = folder / "config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
