@@ -87,7 +87,8 @@ def train_and_record(cfg: TrainConfig, run: RunDirectory) -> float | None:
         reason = str(explained) if isinstance(explained, UserError) else f"{type(explained).__name__}: {explained}"
         run.fail("failed", reason=reason)
         if run.checkpoint and "resume=" not in reason and not isinstance(error, DamagedCheckpoint):
-            log.info("%s; to resume: %s", failure_message.kept(run), failure_message.resume_command(run))
+            how = f"{failure_message.kept(run)}; to resume: {failure_message.resume_command(run)}"
+            log.info(how) if isinstance(explained, UserError) else error.add_note(how)  # the last line of a traceback
         if not oom.is_out_of_memory(error):
             raise explained from (error if explained is not error else error.__cause__)
         reason = first_line(error)
