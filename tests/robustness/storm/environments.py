@@ -131,6 +131,16 @@ def _own_mounts() -> bool:
     return not libc.unshare(0x00020000) and not libc.mount(b"none", b"/", None, 1 << 18 | 1 << 14, None)
 
 
+def new_process(**variables: str) -> Callable[[], None]:
+    """With variables that Python reads at its start."""
+
+    def replace() -> None:
+        command = [sys.executable, "-m", "llmft", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, **variables})
+
+    return replace
+
+
 def removed_cwd() -> None:
     """The working directory has been removed."""
     folder = Path.cwd() / "gone"
@@ -178,6 +188,8 @@ ENVIRONMENTS: dict[str, Callable[[], object]] = {
     "full temporary folder": full(TMP),
     "user without name": as_stranger,
     "user without home": without_home,
+    "ASCII locale": new_process(LC_ALL="POSIX", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"),
+    "Latin-1 terminal": new_process(PYTHONIOENCODING="latin-1"),
     "umask 077": lambda: os.umask(0o077),
     "umask 777": lambda: os.umask(0o777),
     "umask 000": lambda: os.umask(0),
@@ -191,6 +203,6 @@ ENVIRONMENTS: dict[str, Callable[[], object]] = {
     "few files": few_files,
 }
 # The command may do its work as always.
-HARMLESS = {"plain", "stderr closed", "stderr full", "user without name", "umask 077", "umask 000", "cwd odd", "cwd linked", "clock back", "clock ahead",
+HARMLESS = {"plain", "ASCII locale", "Latin-1 terminal", "stderr closed", "stderr full", "user without name", "umask 077", "umask 000", "cwd odd", "cwd linked", "clock back", "clock ahead",
             "read-only home", "full home"}  # fmt: skip
 SILENT = {"stderr closed", "stderr full", "all closed", "both without reader"}  # no message can be seen

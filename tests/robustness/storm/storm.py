@@ -125,6 +125,8 @@ def faults(case: Case, outcome: Outcome) -> list[str]:
 
 def _is_left_over(path: str, outcome: Outcome) -> bool:
     name = Path(path).name
+    if path.startswith("tmp/torchinductor_"):  # torch's cache, which is empty
+        return False
     if name.endswith(".tmp") or name == "in_use" or path.startswith("tmp/"):
         return True
     if name == "config.yaml" and path.startswith("out/"):
