@@ -1,5 +1,6 @@
 """``python -m llmft [command] key=value ...``: the table of commands, and how their errors end."""
 
+import logging
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ from llmft.config.help import answer
 from llmft.config.paths import conf_dir
 from llmft.utils.console import complain, say
 from llmft.utils.errors import INTERRUPTED, UserError
+from llmft.utils.paths import ensure_home
 from llmft.utils.signals import on_terminate, terminate
 from llmft.utils.streams import guarded, use_utf8
 from llmft.utils.text import did_you_mean, printable
@@ -38,6 +40,7 @@ INFO_FLAGS = ("--hydra-help", "--cfg", "-c", "--info", "-i")
 def main() -> None:
     """Entry point of ``python -m llmft`` and of the ``llmft`` script."""
     use_utf8()
+    ensure_home()
     try:
         with guarded():
             code = run(sys.argv[1:])
@@ -73,6 +76,7 @@ def run_command(arguments: Sequence[str]) -> int:
     from llmft.data.sources.format_hint import options_for
 
     # conf/hydra defines options of plugins under their own names, with all keys
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its advice on a home that cannot be written to
     warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema.*", category=UserWarning)
     try:
         check_cwd()

@@ -33,12 +33,19 @@ def cached_folder(name: str, build: Callable[[Path], None], root: Path | None = 
         build: Called with the folder to fill.
         root: In place of ``cache_root()``.
         durable: Flush it to the disk, for a folder that outlives this process.
+
+    Raises:
+        UserError: ``cache_root()`` cannot be made.
     """
     root = root or cache_root()
     folder = root / name
     if folder.is_dir():
         return folder
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"cannot be made ({error.strerror})"
+        raise UserError(f"{root}: the cache {why}; set LLMFT_CACHE=DIR in the environment") from None
     from filelock import FileLock  # start-up time: the completion needs cache_root alone
 
     with FileLock(root / f"{name}.lock"):
