@@ -121,7 +121,9 @@ def write_faults(
     own = [run, Path(run).absolute().parent / STUDY] if isinstance(run, str) else []
     if stored or has_config_dir() or plain.get("resume"):
         faults += path_faults(plain, schema.writes, Writable.by(overrides, OUTPUTS, *own))
-    if own and "callbacks" in plain:
+    if (
+        own and "callbacks" in plain and not stored
+    ):  # callbacks and loggers of a stored run are not used, unless it is resumed
         faults += argument_faults(plain, Writable.by(overrides, *own), foreign=foreign)
     return faults
 

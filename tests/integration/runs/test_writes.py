@@ -73,10 +73,11 @@ def theirs(folder: Path, keys: dict[str, Any]) -> list[str]:
         for part in above:
             node = node.setdefault(part, {})
         node[name] = value
-    file = folder / "theirs" / "experiment" / "theirs.yaml"
+    folder = folder / f"theirs-{'-'.join(keys)[:40]}"  # tests read a file once
+    file = folder / "experiment" / "theirs.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f"# @package _global_\n{yaml.safe_dump(nodes)}")
-    return [f"--config-dir={folder / 'theirs'}", "model=tiny_gpt2", "experiment=theirs"]
+    return [f"--config-dir={folder}", "model=tiny_gpt2", "experiment=theirs"]
 
 
 def test_a_refused_run_touches_nothing_outside(outside, llmft, tmp_path):
@@ -90,7 +91,7 @@ def test_a_refused_run_touches_nothing_outside(outside, llmft, tmp_path):
     code, _, err = llmft(*theirs(tmp_path, keys), "data.path=sample", "debug=fast")
     assert code == 2
     assert err.count("\n  - ") == 7, err  # a filename and a mode of each, and three folders
-    assert [file.name for file in tmp_path.iterdir()] == ["theirs"]
+    assert [file.name.partition("-")[0] for file in tmp_path.iterdir()] == ["theirs"]
 
 
 @pytest.mark.slow
