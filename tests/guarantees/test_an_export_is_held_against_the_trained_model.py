@@ -20,7 +20,9 @@ from tests.integration.conftest import SHORT
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """LoRA on a tiny Llama."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    return train(["model=tiny_llama", "data=alpaca", "peft=lora", *SHORT, f"output_dir={folder}"]).path
+    return train(
+        ["model=tiny_llama", "data=alpaca", "peft=lora", *SHORT, "generation=beam", f"output_dir={folder}"]
+    ).path
 
 
 def edit(file: Path, **values: object) -> None:

@@ -16,6 +16,7 @@ from llmft.export.zip import pack
 from llmft.models.backbone.open import TrainedBackbone
 from llmft.models.peft import trainable
 from llmft.report.html import write_or_warn
+from llmft.runtimes.exported import TORCH_FORMS
 from llmft.runtimes.open import open_runtime
 from llmft.runtimes.runtime import Form, NotInstalledError
 from llmft.utils import device as devices
@@ -147,16 +148,23 @@ class _Exporter:
         name = dtype.resolved(settings.dtype, self.backbone)
         needs_merged = any(form != "adapter" for form in settings.forms())
         self.source = Source(run / "model", scratch / "weights" if needs_merged else None, name, cfg, settings)
-        self.reference = self._reference()
+        self.trained, self.rounded = self._references()
 
-    def _reference(self) -> Reference:
-        model = self.backbone.load().eval().to(devices.default_device())
-        reference = collect(model, self.backbone.codec, self.cfg, held_out=self.settings.quantize is not None)
-        if self.source.merged:
-            merged.write(model, self.source.model, self.source.merged, self.source.dtype, self.settings.shard_size)
+    def _references(self) -> tuple[Reference, Reference]:
+        """The trained model in float32, and with its merged weights rounded to the export's dtype, computed in float32."""
+        model, codec, source = (
+            self.backbone.load().eval().to(devices.default_device()),
+            self.backbone.codec,
+            self.source,
+        )
+        trained = rounded = collect(model, codec, self.cfg, held_out=self.settings.quantize is not None)
+        if source.merged:
+            model = merged.write(model, source.model, source.merged, source.dtype, self.settings.shard_size)
+            if source.dtype != "float32":
+                rounded = collect(model.float(), codec, self.cfg, held_out=False)
         del model
         gc.collect()
-        return reference
+        return trained, rounded
 
     def export(self, form: Form, final: Path | None) -> ExportedForm:
         """Write, check and publish one form."""
@@ -189,20 +197,26 @@ class _Exporter:
 
     def _checked(self, form: Form, folder: Path) -> Passport:
         settings, quantize = self.settings, self.settings.quantization_of(form)
+        # PyTorch computes in float32 here, so that what was written is compared, without the noise of 16 bits
+        dtype = "float32" if form in TORCH_FORMS else self.source.dtype
+        reference = self.trained if form == "adapter" or quantize else self.rounded
         limit = settings.tolerance
         if limit is None:
-            limit = passport.tolerance_of(form, self.source.dtype, self.reference)
+            limit = passport.tolerance_of(form, dtype, reference)
         how = Judged(form, self.source.dtype, quantize, limit, settings.max_loss_increase)
         try:
             runtime = open_runtime(
-                folder, dtype=self.source.dtype, base=self.backbone.path if form == "adapter" else None,
+                folder, dtype=dtype, base=self.backbone.path if form == "adapter" else None,
                 revision=self.cfg.model.revision,
             )  # fmt: skip
         except NotInstalledError as error:
             return passport.not_checked(how, str(error))
         except UserError as error:
             return passport.unusable(how, str(error).replace(str(folder), form))
-        return passport.compare(runtime, self.reference, how, _own_checks(form, folder))
+        checks = _own_checks(form, folder)
+        if reference is not self.trained:
+            checks.append(passport.rounding(self.trained, reference, self.source.dtype))
+        return passport.compare(runtime, reference, how, checks)
 
     def _published(self, found: Passport, folder: Path, final: Path | None) -> ExportedForm:
         settings = self.settings

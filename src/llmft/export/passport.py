@@ -15,8 +15,8 @@ Status = Literal["passed", "failed", "not checked"]
 # Largest difference of a logit (or log-probability) in the runtime of a form, for float32 weights. What rounding makes is in
 # docs/export.md; a planted fault is far above.
 TOLERANCES: dict[Form, float] = {"merged": 1e-3, "adapter": 1e-3, "ctranslate2": 1e-3, "gguf": 0.01, "onnx": 1e-3}
-# Weights and activations in 16 bits: so many unit roundoffs of the largest logit (measured on SmolLM2: docs/export.md).
-ROUNDOFFS = 8
+# In runtimes that compute in 16 bits: so many unit roundoffs of the largest logit (measured on SmolLM2: docs/export.md).
+ROUNDOFFS = 16
 UNIT_ROUNDOFF = {"float32": 0.0, "float16": 2**-11, "bfloat16": 2**-8}
 
 
@@ -122,6 +122,16 @@ def compare(runtime: Runtime, reference: Reference, how: Judged, extra: Sequence
         checks.append(_loss(runtime, reference, how.max_loss_increase))
     status = "failed" if any(check.passed is False for check in checks) else "passed"
     return Passport(how.form, how.dtype, how.quantize, status, runtime.name, "", difference, tuple(checks), later)
+
+
+def rounding(trained: Reference, rounded: Reference, dtype: str) -> Check:
+    """What rounding the weights to 16 bits does to the trained model; listed, as it is what was asked for."""
+    pairs = list(zip(trained.answers, rounded.answers, strict=True))
+    equal = [one for one, other in pairs if one.answer == other.answer]
+    # along the same answer, up to where the two begin to differ
+    found = max(float(np.abs(one.logits[:1] - other.logits[:1]).max()) for one, other in pairs)
+    told = f"{len(equal)} of {len(pairs)} answers equal; first logits {found:.2g}"
+    return Check(f"rounding to {dtype}", None, told, "listed")
 
 
 def not_checked(how: Judged, reason: str) -> Passport:

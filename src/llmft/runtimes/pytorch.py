@@ -40,6 +40,8 @@ class PyTorchRuntime:
         self.name = f"transformers {transformers.__version__}"
         self.model, self.tokenizer, self.generation = model, tokenizer, generation
         ends = generation.eos_token_id
+        # generate() takes what its argument leaves open from the model's own: beams and penalties of the run
+        model.generation_config = self._needed()
         self.stop_ids = frozenset(ends if isinstance(ends, list) else [ends]) - {None}
 
     def prompt_ids(self, turns: Sequence[Turn], tools: Sequence[str] = ()) -> list[int]:
@@ -74,11 +76,13 @@ class PyTorchRuntime:
         """
         if settings.do_sample:
             raise UserError("generation.do_sample=true: this runtime decodes greedily")
+        config = self._needed(max_new_tokens=settings.max_new_tokens, do_sample=False, num_beams=1)
+        return [self._generated(prompt, config) for prompt in prompts]
+
+    def _needed(self, **options: Any) -> Any:
         from transformers import GenerationConfig
 
-        needed = {name: getattr(self.generation, name, None) for name in NEEDED}
-        config = GenerationConfig(**needed, max_new_tokens=settings.max_new_tokens, do_sample=False, num_beams=1)
-        return [self._generated(prompt, config) for prompt in prompts]
+        return GenerationConfig(**{name: getattr(self.generation, name, None) for name in NEEDED}, **options)
 
     def _generated(self, prompt: Sequence[int], config: Any) -> list[int]:
         ids = torch.tensor([prompt], device=self.model.device)

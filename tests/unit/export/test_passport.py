@@ -112,8 +112,8 @@ def test_quantized_weights_are_judged_by_the_loss():
 
 def test_tolerances_follow_the_dtype_and_the_largest_logit():
     assert tolerance_of("merged", "float32", reference()) == 1e-3
-    assert tolerance_of("merged", "bfloat16", reference()) == pytest.approx(8 * 5 / 256)
-    assert tolerance_of("merged", "float16", reference()) == pytest.approx(8 * 5 / 2048)
+    assert tolerance_of("merged", "bfloat16", reference()) == pytest.approx(16 * 5 / 256)
+    assert tolerance_of("merged", "float16", reference()) == pytest.approx(16 * 5 / 2048)
 
 
 def test_a_form_has_checks_of_its_own():

@@ -8,7 +8,7 @@ from llmft.export.forms.source import copy_rest
 from llmft.models.backbone import transformers4
 
 
-def write(model: Any, source: Path, folder: Path, dtype: str, shard_size: str) -> None:
+def write(model: Any, source: Path, folder: Path, dtype: str, shard_size: str) -> Any:
     """Write a trained model with its adapter merged.
 
     Args:
@@ -17,6 +17,9 @@ def write(model: Any, source: Path, folder: Path, dtype: str, shard_size: str) -
         folder: The target folder.
         dtype: Of the written weights.
         shard_size: Maximum size of a weight file, e.g. ``4GB``.
+
+    Returns:
+        The merged model, in ``dtype``.
     """
     import torch
     from transformers import GenerationConfig
@@ -25,6 +28,7 @@ def write(model: Any, source: Path, folder: Path, dtype: str, shard_size: str) -
     merged.generation_config = GenerationConfig.from_pretrained(source)
     transformers4.save_model(merged.to(getattr(torch, dtype)), folder, max_shard_size=shard_size)
     copy_rest(source, folder)
+    return merged
 
 
 def tie_fault(folder: Path) -> str | None:
