@@ -75,8 +75,8 @@ def run_command(arguments: Sequence[str]) -> int:
     from llmft.config.override_text import quoted
     from llmft.data.sources.format_hint import options_for
 
-    # conf/hydra defines options of plugins under their own names, with all keys
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its advice on a home that cannot be written to
+    # conf/hydra defines options of plugins under their own names, with all keys
     warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema.*", category=UserWarning)
     try:
         check_cwd()

@@ -8,6 +8,7 @@ FOUND = [
     Case("preview", "both without reader"),
     Case("train", "stdout full"),
     Case("sweep", "user without home"),
+    Case("train", "nameless process"),  # nltk, which cannot be imported without a home
     Case("answer base", "file size"),  # safetensors' own exception for an error of the disk
     Case("sweep", more=("++logger.tensorboard.save_dir=true",)),  # refused by a class of Lightning's
     Case("sweep", "full output"),  # multirun.yaml, which Hydra writes

@@ -141,6 +141,14 @@ def new_process(**variables: str) -> Callable[[], None]:
     return replace
 
 
+def nameless_process() -> None:
+    """Another user without a name and a home, in a process that has imported nothing yet: libraries look for a home at their import."""
+    as_stranger()
+    for name in ("USER", "LOGNAME", "LNAME", "USERNAME"):
+        os.environ.pop(name, None)
+    new_process()()
+
+
 def removed_cwd() -> None:
     """The working directory has been removed."""
     folder = Path.cwd() / "gone"
@@ -190,6 +198,7 @@ ENVIRONMENTS: dict[str, Callable[[], object]] = {
     "user without home": without_home,
     "ASCII locale": new_process(LC_ALL="POSIX", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"),
     "Latin-1 terminal": new_process(PYTHONIOENCODING="latin-1"),
+    "nameless process": nameless_process,
     "umask 077": lambda: os.umask(0o077),
     "umask 777": lambda: os.umask(0o777),
     "umask 000": lambda: os.umask(0),
@@ -203,6 +212,6 @@ ENVIRONMENTS: dict[str, Callable[[], object]] = {
     "few files": few_files,
 }
 # The command may do its work as always.
-HARMLESS = {"plain", "ASCII locale", "Latin-1 terminal", "stderr closed", "stderr full", "user without name", "umask 077", "umask 000", "cwd odd", "cwd linked", "clock back", "clock ahead",
+HARMLESS = {"plain", "nameless process", "ASCII locale", "Latin-1 terminal", "stderr closed", "stderr full", "user without name", "umask 077", "umask 000", "cwd odd", "cwd linked", "clock back", "clock ahead",
             "read-only home", "full home"}  # fmt: skip
 SILENT = {"stderr closed", "stderr full", "all closed", "both without reader"}  # no message can be seen
