@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 from dataclasses import dataclass
 from functools import cache, partial
 from types import SimpleNamespace
@@ -321,8 +322,9 @@ BROKEN = {
     infinite_gradient: "the gradient is not finite",
     left_out: "1 trainable weights are not in the optimizer",
     restored: "1 trainable weights did not change in ",
-    nan_update: "val/loss is nan",
-    nan_weights: "the loss is nan",
+    # torch's attention on CPUs may answer NaN queries with 0, so that the loss stays finite
+    nan_update: "val/loss is nan|the weight .* is not finite",
+    nan_weights: "the loss is nan|the gradient is not finite|the weight .* is not finite",
     nan_loss: "the loss is nan",
     collapsed_loss: "the loss was exactly 0 for 3 steps",
     masked_labels: "no token of the step has a label",
@@ -343,11 +345,15 @@ SOUND = st.builds(
 )
 
 
-@pytest.mark.parametrize("plant", BROKEN, ids=lambda plant: plant.__name__)
-def test_a_broken_training_is_halted(plant, tmp_path):
+@pytest.mark.parametrize(
+    ("plant", "case"),
+    [*((plant, Case()) for plant in BROKEN), (zero_gradient, Case("bart", rate=1e-4))],
+    ids=lambda value: value.model if isinstance(value, Case) else value.__name__,
+)
+def test_a_broken_training_is_halted(plant, case, tmp_path):
     with pytest.raises(Halted) as halted:
-        fit(Case(), tmp_path, plant)
-    assert BROKEN[plant] in str(halted.value)
+        fit(case, tmp_path, plant)
+    assert re.search(BROKEN[plant], str(halted.value).partition("\n")[0])
 
 
 @pytest.mark.slow
@@ -356,4 +362,4 @@ def test_a_broken_training_is_halted(plant, tmp_path):
 def test_a_broken_training_is_halted_whatever_else(tmp_path_factory, case, plant):
     with pytest.raises(Halted) as halted:
         fit(case, tmp_path_factory.getbasetemp(), plant)
-    assert BROKEN[plant] in str(halted.value)
+    assert re.search(BROKEN[plant], str(halted.value).partition("\n")[0])

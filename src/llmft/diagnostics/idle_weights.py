@@ -125,11 +125,14 @@ class IdleWeights:
             )
 
     def _behind_zeros(self) -> bool:
-        """Whether a zero-initialized weight with a gradient is still 0, so that the gradients of others may be 0 behind it."""
+        """Whether a zero-initialized matrix with a gradient is still 0, so that the gradients of others may be 0 behind it.
+
+        A bias of 0 hides nothing; that of BART's keys stays there, because a softmax does not depend on it.
+        """
         return any(
             bool(full_tensor(weight.detach()).abs().max() < STILL_ZERO)
             for name, weight in self.weights.items()
-            if name not in self.zero
+            if weight.ndim > 1 and name not in self.zero
         )
 
     def _held(self) -> list[str]:
