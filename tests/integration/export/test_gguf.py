@@ -118,7 +118,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("converter")
-@pytest.mark.parametrize("name", [*RUNS, "t5_pieces", *twins.CAUSAL])
+@pytest.mark.parametrize("name", [*RUNS, "t5_pieces", "qwen3", "mistral", "olmo2"])
 def test_llama_cpp_gives_the_trained_model(name, tmp_path_factory):
     twin = () if name in RUNS else twins.build(name, tmp_path_factory.mktemp("twins") / name)
     run = load_run(trained(tmp_path_factory, *(RUNS.get(name) or (*twin, "data=academic", "peft=none"))))

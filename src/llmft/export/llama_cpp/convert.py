@@ -40,7 +40,7 @@ def convert_model(
     check_model(source)
     with _prepared(source) as folder:
         arguments = [str(folder), "--outfile", str(file), "--outtype", outtype, "--model-name", name]
-        _run(tools, "convert_hf_to_gguf.py", metadata, arguments, file)
+        _run(tools, "convert_hf_to_gguf.py", {**metadata, **_sliding_layers(source)}, arguments, file)
 
 
 def convert_adapter(tools: Path, source: Path, base: Path, file: Path) -> None:
@@ -84,6 +84,15 @@ def check_model(folder: Path) -> None:
             "times as large), so samples and beams would be others than in training. Use form=merged or form=ctranslate2; "
             "FLAN-T5 and T5 1.1 have a head of their own and can be converted"
         )
+
+
+def _sliding_layers(folder: Path) -> dict[str, list[bool]]:
+    """Which layers of a Gemma attend to a window; llama.cpp would take every layer but each second or sixth."""
+    config = _json(folder / "config.json")
+    kinds = config.get("layer_types") or []
+    if config.get("model_type") not in ("gemma2", "gemma3_text") or not kinds:
+        return {}
+    return {"{arch}.attention.sliding_window_pattern": [kind == "sliding_attention" for kind in kinds]}
 
 
 @contextmanager

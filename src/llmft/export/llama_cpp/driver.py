@@ -40,7 +40,8 @@ def main(folder: str, script: str, metadata: dict[str, Any], arguments: list[str
     Args:
         folder: The folder of the converter.
         script: One of its scripts.
-        metadata: Keys of the GGUF file (bool, int or str) that replace what the converter writes.
+        metadata: Keys of the GGUF file that replace what the converter writes; ``{arch}`` is the architecture's name. A value is
+            a bool, an int, a str or a list of bools.
         arguments: Of the script.
     """
     sys.path.insert(0, folder)
@@ -60,7 +61,11 @@ def main(folder: str, script: str, metadata: dict[str, Any], arguments: list[str
 
     def write_header_to_file(self: Any, *given: Any, **options: Any) -> None:
         for key, value in metadata.items():
-            self.kv_data[0][key] = gguf.GGUFValue(value=value, type=types[type(value)])
+            name = key.replace("{arch}", str(self.arch))
+            if isinstance(value, list):
+                self.kv_data[0][name] = gguf.GGUFValue(value=value, type=gguf.GGUFValueType.ARRAY)
+            else:
+                self.kv_data[0][name] = gguf.GGUFValue(value=value, type=types[type(value)])
         kind = self.kv_data[0].get("tokenizer.ggml.model")
         if kind and kind.value == "gpt2" and MERGES not in self.kv_data[0]:
             self.add_token_merges(["\u0100 \u0100"])  # two zero bytes: llama.cpp loads no BPE tokenizer without merges

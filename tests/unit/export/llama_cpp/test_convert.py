@@ -92,6 +92,14 @@ def test_a_t5_with_a_tied_head_is_refused(config, refused, tmp_path):
         convert.check_model(folder)
 
 
+def test_the_sliding_layers_of_a_gemma_are_those_of_its_config(tmp_path):
+    kinds = ["sliding_attention", "full_attention"]
+    key = "{arch}.attention.sliding_window_pattern"
+    gemma = model(tmp_path / "gemma", model_type="gemma3_text", layer_types=kinds)
+    assert convert._sliding_layers(gemma) == {key: [True, False]}
+    assert convert._sliding_layers(model(tmp_path / "qwen", model_type="qwen3", layer_types=kinds)) == {}
+
+
 def test_which_tokenizers_need_no_digest(tmp_path):
     def name(pre, merges, kind="BPE", normalizer=None):
         file = tmp_path / "tokenizer.json"
