@@ -1,5 +1,5 @@
 # Two commands do all the set-up: `make run` fine-tunes a real model on this machine's CPU, `make test` passes the tests.
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 # `make run ARGS="trainer.max_steps=3"` adds overrides
