@@ -119,7 +119,7 @@ def write_faults(
     plain, faults = resolved(cfg), []
     run = plain.get("output_dir")
     own = [run, Path(run).absolute().parent / STUDY] if isinstance(run, str) else []
-    if stored or has_config_dir() or plain.get("resume"):
+    if stored or has_config_dir():
         faults += path_faults(plain, schema.writes, Writable.by(overrides, OUTPUTS, *own))
     if (
         own and "callbacks" in plain and not stored
