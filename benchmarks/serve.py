@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ from llmft.config.schema import ServeConfig
 from llmft.config.typed import typed
 from llmft.data.records import Turn
 from llmft.export.converted import load_converted
-from llmft.generation.load import load_generator
+from llmft.generation.ctranslate2_decoder import open_converted
+from llmft.generation.load import load_streaming
 from llmft.serving.app import build
 from llmft.serving.safety import Safety
 from llmft.utils.logging import quiet
@@ -52,6 +54,9 @@ def main() -> None:
     parser.add_argument(
         "--engine", choices=("torch", "ctranslate2"), default="torch", help="served beside plain generate of torch"
     )
+    parser.add_argument(
+        "--converted", metavar="DIR", help="a folder of form=ctranslate2 of the same model, such as one of int8"
+    )
     parser.add_argument("--flood", type=int, default=0, help="number of simultaneous clients, each with one question")
     options = parser.parse_args()
     quiet()
@@ -61,12 +66,32 @@ def main() -> None:
         cfg = compose("serve", overrides=overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     config = typed(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), ServeConfig).config
-    generator, _ = load_generator(config)
+    generator, _ = load_streaming(config)
     where = next(generator.model.parameters()).device
     print(f"{options.model} on {where}, {torch.get_num_threads()} threads, {options.tokens} tokens per answer")
     work = flood if options.flood else measure
-    served = load_converted(config)[0] if options.engine == "ctranslate2" else generator
-    with_server(config, served, lambda port: work(options, generator, port))
+    if options.engine == "ctranslate2":
+        converted, _ = load_converted(config)
+        if options.converted:
+            converted = open_converted(Path(options.converted), generator.codec, generator.given)
+        with_server(
+            config, generator, lambda one: with_server(config, converted, lambda other: engines(options, one, other))
+        )
+        return
+    with_server(config, generator, lambda port: work(options, generator, port))
+
+
+def engines(options: argparse.Namespace, torch_port: int, converted_port: int) -> None:
+    """Tokens per second of both engines, in turns."""
+    clients = [
+        OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=600)
+        for port in (torch_port, converted_port)
+    ]
+    print("clients   torch tok/s   ctranslate2 tok/s   ctranslate2 / torch")
+    for number in options.clients:
+        rounds = [[tokens_per_second(client, number) for client in clients] for _ in range(options.repeats)]
+        one, other = (statistics.median(column) for column in zip(*rounds, strict=True))
+        print(f"{number:7d}   {one:11.1f}   {other:17.1f}   {other / one:19.2f}", flush=True)
 
 
 def with_server(cfg: ServeConfig, generator: Any, work: Callable[[int], None]) -> None:
