@@ -50,6 +50,8 @@ COMBINED = random.Random(0).sample([s for s in PRODUCT if status(s) == "tested"]
 EXPORTED = [s for s in settings() if s.export and s.device not in GPU]
 # In the default run: every refusal, alone or with others.
 FAST_REFUSED = {str(refusals(s)): s for s in reversed(REFUSED)}.values()
+# The weights of an export, by its form.
+WEIGHTS = {"adapter": "adapter_model.safetensors", "CTranslate2": "model.bin", "ONNX": "model.onnx"}
 # In the default run: T5, a quantized base, packed; tokens; a teacher and a stream.
 FAST = {
     Setting("T5", "QLoRA NF4", "packed"),
@@ -230,7 +232,7 @@ def test_an_export(setting, trained, tmp_path, monkeypatch):
     if setting.export != "Hub":
         run.export(tmp_path / "out", **wanted)
         held = {path.name for path in (tmp_path / "out").iterdir()} if setting.export != "zip" else set()
-        weights = "adapter_model.safetensors" if setting.export == "adapter" else "model.safetensors"
+        weights = WEIGHTS.get(setting.export, "model.safetensors")
         assert weights in held or (tmp_path / "out.zip").stat().st_size > 100_000
         return
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)

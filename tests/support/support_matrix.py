@@ -59,7 +59,10 @@ EXPORT: Options = {
     "merged": "form=merged",
     "zip": "form=merged zip=true",
     "Hub": "form=merged hub=owner/name",
+    "CTranslate2": "form=ctranslate2",
+    "ONNX": "form=onnx",
 }
+PYTORCH_EXPORT = ("adapter", "merged", "zip", "Hub")
 GPU = frozenset({"one GPU", "DDP on GPUs", "FSDP on GPUs"})
 FSDP = frozenset({"FSDP on CPUs", "FSDP on GPUs"})
 SEVERAL = FSDP | {"DDP on CPUs", "DDP on GPUs"}
@@ -260,7 +263,7 @@ TABLES = (
     Table(
         "Method and export",
         axis("method", METHOD),
-        axis("export", EXPORT),
+        axis("export", PYTORCH_EXPORT),
         {
             "the exported model has the logits of the trained one": (
                 f"{GUARANTEES}/test_the_exported_model_is_the_trained_one.py::test_merged_weights_give_the_adapters_logits",
@@ -273,7 +276,23 @@ TABLES = (
             ),
         },
     ),
-    Table("Device and export", axis("device", DEVICE), axis("export", EXPORT)),
+    Table("Device and export", axis("device", DEVICE), axis("export", PYTORCH_EXPORT)),
+    Table(
+        "Form of an export and method",
+        axis("export", ("merged", "adapter", "CTranslate2", "ONNX")),
+        axis("method", ("full", "LoRA")),
+        {
+            "each form is held against the trained model in its runtime, and planted faults are caught": (
+                f"{GUARANTEES}/test_an_export_is_held_against_the_trained_model.py::test_a_planted_fault_is_caught",
+            ),
+            "the architectures of CTranslate2": (
+                f"{INTEGRATION}/export/test_ctranslate2.py::test_each_architecture_gives_the_logits_and_answers_of_transformers",
+            ),
+            "GGUF needs llama.cpp's converter, and is tested by itself": (
+                f"{INTEGRATION}/export/test_gguf.py::test_llama_cpp_gives_the_trained_model",
+            ),
+        },
+    ),
 )
 
 
