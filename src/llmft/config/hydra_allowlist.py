@@ -185,6 +185,10 @@ def _is_section(hydra: DictConfig, path: str) -> bool:
 
 
 def _logging_faults(config: Any, section: str) -> Iterator[str]:
+    for key in ("root", "handlers", "formatters", "filters", "loggers"):
+        value = config.get(key) if isinstance(config, dict) else None
+        if value is not None and not isinstance(value, dict):
+            yield f"{section}.{key}={value}: must be a mapping"
     for path, node in walk(config, section):
         if isinstance(node, dict):
             for key in node.keys() & {"()", "."}:
