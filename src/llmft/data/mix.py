@@ -1,6 +1,5 @@
 """A mix of several data sets: each row keeps the name of its set, each set has a weight."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -13,11 +12,12 @@ from llmft.data.datamodule import InstructionDataModule, open_data
 from llmft.data.preprocessing.read_examples import ExampleReader
 from llmft.data.preprocessing.row_columns import hash_of
 from llmft.data.records import Example, Row
-from llmft.data.sources import Source
+from llmft.data.sources import Source, joined
 from llmft.utils.errors import UserError
 
 # Keys that each set has for itself; all others are those of the mix.
 OWN = ("name", "path", "sha256", "revision", "subset", "hub_split", "system", "prompt", "limit")
+OWN += ("val_path", "test_path")
 OWN += ("metrics", "notice", "fields", "questions")
 
 
@@ -47,15 +47,12 @@ class Mix(InstructionDataModule):
     @cached_property
     def source(self) -> Source:
         """All files of all sets."""
-        sources = [part.source for part in self.parts.values()]
-        digests = [source.sha256 for source in sources]
-        whole = hashlib.sha256("\n".join(map(str, digests)).encode()).hexdigest() if all(digests) else None
-        return Source(" + ".join(s.given for s in sources), tuple(p for s in sources for p in s.parts), whole)
+        return joined([part.source for part in self.parts.values()])
 
     def readers(self) -> list[ExampleReader]:
         """One for each set; its examples carry the name of the set."""
-        limit = self.reader.limit
-        parts = [(name, part.reader) for name, part in self.parts.items()]
+        limit = self.config.limit
+        parts = [(name, reader) for name, part in self.parts.items() for reader in part.readers()]
         return [replace(reader, name=name, limit=reader.limit or limit) for name, reader in parts]
 
     def fingerprint(self) -> dict[str, Any]:

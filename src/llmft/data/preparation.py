@@ -2,7 +2,7 @@
 
 import logging
 from abc import abstractmethod
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from llmft.data.preprocessing.encode import Preprocessor
 from llmft.data.preprocessing.leakage import without_leaks
 from llmft.data.preprocessing.read_examples import ExampleReader, examples_key, write_examples
 from llmft.data.preprocessing.row_counts import RowCounts
-from llmft.data.preprocessing.split import HashSplit, SplitConfig, split_groups
+from llmft.data.preprocessing.split import HashSplit, SplitConfig, split_by_identity, split_groups
+from llmft.data.preprocessing.split_marks import read_marks
 from llmft.data.preprocessing.streaming import StreamingDataset
 from llmft.data.preprocessing.truncation import Truncation
 from llmft.data.records import Example, Row
-from llmft.data.sources import Source, find
+from llmft.data.sources import Source, find, joined
 from llmft.data.tokenization.codec import Codec
 from llmft.utils.errors import UserError
 
@@ -74,7 +75,9 @@ class DataPreparation:
         self.metrics = [m if isinstance(m, str) else instantiate(m.node()) for m in config.metrics]
         self.truncation = Truncation(config.max_prompt_tokens, config.max_answer_tokens, config.too_long)
         self.plan = batching_config(config)
-        split = config.split.node()
+        # an own file takes the place of a fraction
+        own = {name: 0 for name in ("val", "test") if getattr(config, f"{name}_path") is not None}
+        split = config.split.node() | own
         self.split = SplitConfig(split, config.split_by, config.leakage, config.seed)
         self.cache = Cache("off" if config.streaming else config.cache)
         self.streaming, self.stream_buffer = config.streaming, config.stream_buffer
@@ -93,6 +96,27 @@ class DataPreparation:
 
     @cached_property
     def source(self) -> Source:
+        """All files of the data set: of ``data.path``, ``data.val_path`` and ``data.test_path``, with their SHA-256."""
+        return joined([self.main_source, *self.held_out.values()])
+
+    @cached_property
+    def held_out(self) -> dict[str, Source]:
+        """The files of ``data.val_path`` and ``data.test_path``, by their split.
+
+        Raises:
+            UserError: There is no such file.
+        """
+        paths = {"val": self.config.val_path, "test": self.config.test_path}
+        return {name: self._found(f"data.{name}_path", path) for name, path in paths.items() if path is not None}
+
+    def _found(self, key: str, path: Any) -> Source:
+        try:
+            return find(path, self.name)
+        except UserError as error:
+            raise UserError(str(error).replace("data.path", key, 1)) from None
+
+    @cached_property
+    def main_source(self) -> Source:
         """The files or the Hub data set of ``data.path``, with their SHA-256; found (and downloaded) on first use.
 
         Raises:
@@ -116,7 +140,7 @@ class DataPreparation:
         """Reads and validates the rows of ``source``."""
         config = self.config
         return ExampleReader(
-            self.source,
+            self.main_source,
             self.name,
             self.to_example,
             config.system,
@@ -125,11 +149,14 @@ class DataPreparation:
             config.duplicates,
             first_only=self.streaming,
             fields=self.fields,
+            # with files of their own, an example's number among those of data.path decides nothing
+            split_by="row" if self.held_out and config.split_by == "shuffle" else config.split_by,
         )
 
     def readers(self) -> list[ExampleReader]:
-        """The readers, in order: one, except in a mix of sets."""
-        return [self.reader]
+        """The readers, in order: of ``data.path``, ``data.val_path`` and ``data.test_path``; of all sets of a mix."""
+        own = [replace(self.reader, source=source, split=name) for name, source in self.held_out.items()]
+        return [self.reader, *own]
 
     def fingerprint(self) -> dict[str, Any]:
         """Settings that ``to_example`` depends on, for the cache key; a data set with its own settings adds them."""
@@ -155,6 +182,7 @@ class DataPreparation:
         self.row_counts.add_saved(folder)
         table = ArrowTable(folder / "examples.arrow")
         self.examples = Examples(table, np.arange(len(table)))
+        self.marks = read_marks(folder)
         self._check_not_empty(len(table))
 
     def encode(self, codec: Codec) -> None:
@@ -189,8 +217,11 @@ class DataPreparation:
 
     def _split(self) -> None:
         owners, counts = self.row_columns["example"], self.row_counts
-        assign = self.hash_split.assign if self.streaming else self.split.assign
-        indices, counts.unused = split_groups(owners, assign)
+        if self.streaming or (self.split.by_rows_kept and not self.held_out):
+            assign = self.hash_split.assign if self.streaming else self.split.assign
+            indices, counts.unused = split_groups(owners, assign)
+        else:
+            indices, counts.unused = split_by_identity(owners, *self.marks, self.split.split, self.split.seed)
         if self.split.leakage != "warn":
             indices = without_leaks(indices, self.row_columns, self.table, counts, self.split.leakage)
         self.audit = Audit.of(self.row_columns, indices, counts.budgets)

@@ -34,7 +34,9 @@ CASES = {
 def test_columns(llmft, tmp_path, name):
     row, columns, prompt = CASES[name]
     write_rows(tmp_path / "rows.jsonl", row, row)
-    code, out, err = llmft(*COMMON, "data=custom", "data.path=rows.jsonl", f"data.columns={columns}")
+    code, out, err = llmft(
+        *COMMON, "data=custom", "data.path=rows.jsonl", "data.split.val=0", f"data.columns={columns}"
+    )
     assert code == 0, err
     first, _ = lines(out)[0]
     assert (first["prompt"], first["answer"], first["source"]) == (prompt, "A", "custom")

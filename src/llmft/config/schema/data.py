@@ -22,6 +22,12 @@ from llmft.config.schema.types import (
     Text,
 )
 
+SplitBy = Annotated[
+    str,
+    Field(pattern=r"^(prompt|row|shuffle|position|(group|column):.+)$"),
+    Must("prompt, row, group:NAME, column:NAME, shuffle or position"),
+]
+
 
 class Split(Section):
     """Fractions of the examples."""
@@ -77,7 +83,12 @@ class Data(TargetSection):
     split: Split = Field(
         description="Fractions of the examples; null for train is the rest; without test, val is used for the evaluation."
     )
-    split_by: Literal["shuffle", "position"] = Field(description="Assign examples to splits at random or by position.")
+    split_by: SplitBy = Field(
+        description="What decides an example's split: its prompt, its prompt and answer (row), a field (group:NAME keeps "
+        "equal values together, column:NAME names the split), a shuffle, or its position."
+    )
+    val_path: Files | None = Field(description="A file, folder, pattern or list of files with the validation rows.")
+    test_path: Files | None = Field(description="A file, folder, pattern or list of files with the test rows.")
     shuffle: bool = Field(description="Shuffle the training examples in every epoch.")
     batching: Literal["rows", "grouped", "tokens", "packed"] = Field(
         description="Batches of examples as they come (rows), of similar length (grouped), within a token budget "
@@ -209,6 +220,25 @@ def _stream(data: Data, trainer: Trainer) -> Faults:
 def _streamed_mix(data: Data) -> Faults:
     if data.streaming and isinstance(data, MixData):
         yield "data.streaming=true: a mix of data sets cannot be streamed; use one data set, or streaming=false"
+
+
+@rule("data.split_by", "data.streaming")
+def _streamed_by_field(data: Data) -> Faults:
+    if data.streaming and data.split_by.partition(":")[0] in ("row", "group", "column"):
+        yield f"data.split_by={data.split_by}: a stream is split by a hash of the prompt; use data.split_by=prompt"
+
+
+@rule("data.val_path", "data.test_path", "data.streaming", "data.split_by")
+def _own_files(data: Data) -> Faults:
+    given = [name for name in ("val_path", "test_path") if getattr(data, name) is not None]
+    for name in given:
+        if data.streaming:
+            yield f"data.{name}: a stream takes its held-out rows from data.path; use data.streaming=false"
+        elif isinstance(data, MixData):
+            yield f"data.{name}: of a mix, each set has its own: data.sets.NAME.{name}"
+    others = [name for name in ("val", "test") if f"{name}_path" not in given and getattr(data.split, name)]
+    if given and others and data.split_by == "position":
+        yield f"data.split_by=position: with data.{given[0]}, set data.split.{others[0]}=0, or use data.split_by=prompt"
 
 
 @rule("data.path", "data.split")

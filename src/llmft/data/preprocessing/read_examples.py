@@ -9,6 +9,7 @@ from typing import Any
 from llmft.data.preprocessing.arrow_store import EXAMPLES, example_batch, writing
 from llmft.data.preprocessing.cache import key_of
 from llmft.data.preprocessing.row_counts import RowCounts
+from llmft.data.preprocessing.split_marks import SplitMark, mark_of, write_marks
 from llmft.data.preprocessing.unread_fields import TrackedRow
 from llmft.data.records import Example, NotTrainedError, Row, RowError
 from llmft.data.sources import ParsedRow, Source, read
@@ -29,6 +30,7 @@ class ExampleReader:
     Attributes:
         first_only: Whether to raise at the first invalid row; else all of them are reported at the end.
         fields: By which a row of this data set is recognized.
+        split: The split of all its rows, where a file is one; None where ``split_by`` decides.
     """
 
     source: Source
@@ -40,9 +42,15 @@ class ExampleReader:
     duplicates: str
     first_only: bool = False
     fields: Sequence[str] = ()
+    split_by: str = "position"
+    split: str | None = None
 
     def examples(self, counts: RowCounts, seen: dict[bytes, str]) -> Iterator[Example]:
-        """Yield the examples in order.
+        """Yield the examples in order, as ``marked`` without the marks."""
+        return (example for example, _ in self.marked(counts, seen))
+
+    def marked(self, counts: RowCounts, seen: dict[bytes, str]) -> Iterator[tuple[Example, SplitMark]]:
+        """Yield the examples in order, with what decides their splits.
 
         Args:
             counts: What was read and dropped is counted here.
@@ -58,7 +66,7 @@ class ExampleReader:
                 break
             counts.read += 1
             try:
-                example, ignored = self._example(located)
+                example, mark, ignored = self._example(located)
                 self._check_repeated(example, seen)
             except NotTrainedError as error:
                 counts.drop(located.place, error.field, error.reason, error.why)
@@ -77,7 +85,7 @@ class ExampleReader:
                 continue
             found += 1
             counts.ignore(ignored)
-            yield example
+            yield example, mark
         if hint and not found:
             raise UserError(f"data.path={self.source.given}: {first}{hint}")
         if len(faults) == 1 and not found and counts.read > 1 and not self.first_only:
@@ -85,15 +93,16 @@ class ExampleReader:
         if faults:
             raise UserError.from_faults(f"data.path={self.source.given}", [_line(*item) for item in faults.items()])
 
-    def _example(self, located: ParsedRow) -> tuple[Example, Collection[str]]:
-        """The example of a row, and the names of the fields that its data set did not read."""
+    def _example(self, located: ParsedRow) -> tuple[Example, SplitMark, Collection[str]]:
+        """The example of a row, its mark, and the names of the fields that its data set did not read."""
         if located.fault:
             raise RowError("row", located.fault)
         row = TrackedRow(located.row) if type(located.row) is dict else located.row
         example = self.to_example(row).with_system(self.system)
         number = located.place.rpartition(":")[2]
         example = replace(example, id=example.id or number, place=located.place, source=self.name)
-        return example, row.unread() if isinstance(row, TrackedRow) else ()
+        mark = mark_of(example, row, self.split_by, self.split)
+        return example, mark, row.unread() if isinstance(row, TrackedRow) else ()
 
     def _check_repeated(self, example: Example, seen: dict[bytes, str]) -> None:
         if self.duplicates == "keep":
@@ -114,16 +123,32 @@ def write_examples(
     counts: RowCounts,
     select: Callable[[Iterator[Example]], Iterator[Example]] = iter,
 ) -> None:
-    """Write ``examples.arrow`` from one source or several, and count in ``counts``; ``select`` may stop before the end.
+    """Write ``examples.arrow`` and their marks from one source or several, and count in ``counts``.
+
+    Args:
+        readers: In order.
+        folder: For the files.
+        counts: What was read and dropped is counted here.
+        select: Chooses among the examples of a stream, which have no marks; it may stop before the end.
 
     Raises:
         UserError: As ``ExampleReader.examples``.
     """
     seen: dict[bytes, str] = {}
-    found = (example for reader in readers for example in reader.examples(counts, seen))
+    found = (item for reader in readers for item in reader.marked(counts, seen))
+    marks: list[SplitMark] = []
+
+    def unmarked() -> Iterator[Example]:
+        for example, mark in found:
+            marks.append(mark)
+            yield example
+
     with writing(folder / "examples.arrow", EXAMPLES) as write:
-        for examples in _batched(select(found)):
+        for examples in _batched(select(unmarked())):
             write(example_batch(examples))
+            write_marks(folder, marks)
+            marks.clear()
+    write_marks(folder, marks)
 
 
 def examples_key(readers: Sequence[ExampleReader], fingerprint: dict[str, Any]) -> str:
@@ -133,6 +158,7 @@ def examples_key(readers: Sequence[ExampleReader], fingerprint: dict[str, Any]) 
             "data": reader.source.sha256 or (reader.source.hub and reader.source.hub.fingerprint),
             "places": [reader.source.given, *(part.given for part in reader.source.parts)],
             "settings": [reader.name, reader.system, reader.limit, reader.invalid, reader.duplicates],
+            "split": [reader.split_by, reader.split],
         }
         for reader in readers
     ]

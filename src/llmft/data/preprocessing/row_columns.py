@@ -4,6 +4,7 @@ import functools
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 from llmft.data.records import Example, Turn
@@ -15,16 +16,17 @@ ODD = re.compile(
 )
 
 
-def _identity(turn: Turn) -> str:
-    return "\2".join((f"{turn.role}\1{turn.content}", *turn.texts()[1:]))
+def identity(context: Sequence[Turn], tools: Sequence[str]) -> str:
+    """The texts of a prompt, in one: prompts are equal if these are."""
+    return "\0".join((*("\2".join((f"{turn.role}\1{turn.content}", *turn.texts()[1:])) for turn in context), *tools))
 
 
 def row_columns(example: Example, row: EncodedExample) -> dict[str, Any]:
     """The columns of an encoded example, but those that only its batch knows."""
-    prompt = "\0".join((*map(_identity, example.context), *example.tools))
+    prompt = identity(example.context, example.tools)
     texts, reply = tuple(example.texts()), example.reply.texts()
     answer, characters = "\2".join(reply), sum(map(len, reply))
-    exact, normalized = hash_of(prompt), hash_of(_normal(prompt))
+    exact, alike = hash_of(prompt), hash_of(normalized(prompt))
     return {
         "ids": len(row.input_ids),
         "labels": 0 if row.joined else len(row.labels),
@@ -33,15 +35,15 @@ def row_columns(example: Example, row: EncodedExample) -> dict[str, Any]:
         "answer_characters": characters,
         "source": source_hash(example.source),
         "prompt": exact,
-        "prompt_like": normalized,
+        "prompt_like": alike,
         "row": hash_of(f"{exact}\0{answer}"),
-        "row_like": hash_of(f"{normalized}\0{_normal(answer)}"),
+        "row_like": hash_of(f"{alike}\0{normalized(answer)}"),
         "odd": any(map(ODD.search, texts)),
         "lost": bool(row.lost),
     }
 
 
-def _normal(text: str) -> str:
+def normalized(text: str) -> str:
     """A text without differences of case, width and white space."""
     return " ".join((text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold().split())
 

@@ -1,4 +1,4 @@
-"""Which examples are train, test and val: by position, by a shuffle, or (of a stream) by a hash."""
+"""Which examples are train, test and val: by what they are, by position, by a shuffle, or (of a stream) by a hash."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from llmft.data.preprocessing.split_marks import FREE, SPLITS
 from llmft.data.records import Example, Turn
 from llmft.utils.errors import UserError
 
@@ -54,9 +55,91 @@ class SplitConfig:
     leakage: str
     seed: int
 
+    @property
+    def by_rows_kept(self) -> bool:
+        """Whether rows are counted after those are dropped that one tokenizer finds too long (``shuffle``, ``position``)."""
+        return self.split_by in ("shuffle", "position")
+
     def assign(self, groups: np.ndarray) -> dict[str, np.ndarray]:
         """The positions in ``groups`` of each split's, as ``split_rows``."""
         return split_rows(len(groups), self.split, self.split_by, self.seed)
+
+
+def split_by_identity(
+    owners: np.ndarray, groups: np.ndarray, fixed: np.ndarray, split: Mapping[str, float | None], seed: int
+) -> tuple[dict[str, np.ndarray], int]:
+    """Split the rows of examples by their groups; a group is never divided, and what a tokenizer drops changes nothing.
+
+    The groups are ordered by a hash of group and seed; the first ones are test, the next ones val, all others train.
+
+    Args:
+        owners: The number of each row's example, [rows], in ascending order.
+        groups: Hash of each example's group, [examples], also of examples without rows.
+        fixed: Number in ``SPLITS`` of each example whose row or file names its split, else ``FREE``, [examples].
+        split: Fractions of the other examples; a fraction above 0 is at least one group, ``train`` None takes the rest.
+        seed: Seed of the order.
+
+    Returns:
+        The row numbers of each split, in the order of the file, and how many examples are in none.
+
+    Raises:
+        UserError: No example is left to train on.
+    """
+    codes = fixed.copy()
+    free = np.flatnonzero(fixed == FREE)
+    if len(free):
+        codes[free] = _codes(groups[free], split, seed)
+    of_rows = codes[owners]
+    parts = {name: np.flatnonzero(of_rows == code) for code, name in enumerate(SPLITS)}
+    if not len(parts["train"]):
+        counts = ", ".join(f"{name} {int((codes == code).sum())}" for code, name in enumerate(SPLITS))
+        raise UserError(
+            f"data.split={dict(split)}: no example is left to train on ({counts}; {len(np.unique(groups[free]))} different"
+            " prompts or groups); lower val and test, or data.split_by=shuffle divides equal prompts"
+        )
+    unused = np.unique(owners[of_rows == FREE])
+    return parts, len(unused)
+
+
+def _codes(groups: np.ndarray, split: Mapping[str, float | None], seed: int) -> np.ndarray:
+    """The number in ``SPLITS`` of each example, or ``FREE`` beyond a share of ``train``."""
+    unique, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    left = np.argsort(_mixed(unique, seed), kind="stable")
+    found = np.full(len(unique), FREE, np.int8)
+    for name in ("test", "val", "train"):
+        share = split[name]
+        wanted = len(groups) if share is None else _size(len(groups), share)
+        taken = _fitting(sizes[left], wanted)
+        found[left[taken]] = SPLITS.index(name)
+        left = left[~taken]
+    return found[numbers]
+
+
+def _fitting(sizes: np.ndarray, wanted: int) -> np.ndarray:
+    """Which groups make up ``wanted`` examples, in order; one that would exceed it is left out, but for the only one."""
+    taken = np.zeros(len(sizes), bool)
+    if not wanted or not len(sizes):
+        return taken
+    first = int(np.searchsorted(np.cumsum(sizes), wanted, side="right"))  # these fit together
+    taken[:first] = True
+    rest = wanted - int(sizes[:first].sum())
+    for position in range(first, len(sizes)):
+        if not rest:
+            break
+        if sizes[position] <= rest:
+            taken[position] = True
+            rest -= int(sizes[position])
+    if not taken.any():
+        taken[int(np.argmin(sizes))] = True
+    return taken
+
+
+def _mixed(groups: np.ndarray, seed: int) -> np.ndarray:
+    """A 64-bit hash of each group and the seed (the finalizer of SplitMix64; Steele et al., 2014)."""
+    state = groups.view(np.uint64) + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
 
 
 def split_groups(

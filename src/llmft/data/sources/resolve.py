@@ -84,6 +84,15 @@ def find(
     return Source(unresolved(path), hub=Hub(path, revision, subset, hub_split, streaming))
 
 
+def joined(sources: Sequence[Source]) -> Source:
+    """Several sources as one, with a digest of their digests; a single one as it is."""
+    if len(sources) == 1:
+        return sources[0]
+    digests = [source.sha256 for source in sources]
+    whole = hashlib.sha256("\n".join(map(str, digests)).encode()).hexdigest() if all(digests) else None
+    return Source(" + ".join(s.given for s in sources), tuple(part for s in sources for part in s.parts), whole)
+
+
 def sample_of(name: str) -> Path:
     """The shipped sample of a data set.
 

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from llmft.data.preprocessing.audit import Audit, ambiguous, bars, repeated, summary
 from llmft.data.preprocessing.leakage import leaks
-from llmft.data.preprocessing.row_columns import ODD, _normal
+from llmft.data.preprocessing.row_columns import ODD, normalized
 
 
 def test_lengths_by_hand():
@@ -32,7 +32,7 @@ def test_leaks_are_named_by_row():
     ("one", "other", "like"), [("Say  hi\n", "say hi", True), ("\uff21b", "ab", True), ("a b", "ab", False)]
 )
 def test_what_hardly_differs(one, other, like):
-    assert (_normal(one) == _normal(other)) == like
+    assert (normalized(one) == normalized(other)) == like
 
 
 def test_which_characters_are_odd():

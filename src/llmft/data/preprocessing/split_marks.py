@@ -1,0 +1,89 @@
+"""The group of an example and the split that its row names: what a split by identity follows, before any tokenizer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from llmft.data.preprocessing.row_columns import hash_of, identity, normalized
+from llmft.data.records import Example, Row, RowError, shown
+
+SPLITS = ("train", "test", "val")
+FREE = -1
+# Names of splits in published data sets.
+NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+class SplitMark(NamedTuple):
+    """What decides the split of an example.
+
+    Attributes:
+        group: Hash; examples of one group are in the same split.
+        split: Number in ``SPLITS``, or ``FREE`` if the group and the seed decide.
+    """
+
+    group: int = 0
+    split: int = FREE
+
+
+def mark_of(example: Example, row: Row, split_by: str, split: str | None = None) -> SplitMark:
+    """The mark of an example.
+
+    Args:
+        example: The example.
+        row: Its raw row.
+        split_by: ``data.split_by``.
+        split: The split of all rows of its file (``data.val_path``, ``data.test_path``).
+
+    Raises:
+        RowError: The field of ``group:NAME`` or ``column:NAME`` is missing or has an unexpected value.
+    """
+    how, _, field = split_by.partition(":")
+    if split is not None:
+        return SplitMark(0, SPLITS.index(split))
+    if how == "column":
+        return SplitMark(0, SPLITS.index(_named(row, field)))
+    if how == "group":
+        return SplitMark(hash_of(_value(row, field)))
+    if how in ("prompt", "row"):
+        prompt = normalized(identity(example.context, example.tools))
+        return SplitMark(hash_of(prompt if how == "prompt" else f"{prompt}\0{normalized(example.reply.content)}"))
+    return SplitMark()
+
+
+def _value(row: Row, field: str) -> str:
+    value = row.get(field)
+    if value is None or isinstance(value, list | dict) or not str(value).strip():
+        raise RowError(
+            field, f"must be a string or a number, as data.split_by=group:{field} groups by it; is {shown(value)}"
+        )
+    return str(value)
+
+
+def _named(row: Row, field: str) -> str:
+    value = row.get(field)
+    if not isinstance(value, str) or value.strip().casefold() not in NAMES:
+        raise RowError(
+            field, f"must be train, val or test, as data.split_by=column:{field} reads it; is {shown(value)}"
+        )
+    return NAMES[value.strip().casefold()]
+
+
+def write_marks(folder: Path, marks: Sequence[SplitMark]) -> None:
+    """Append the marks of some examples to the files of a folder."""
+    for name, kind, values in (
+        ("groups", np.int64, [m.group for m in marks]),
+        ("splits", np.int8, [m.split for m in marks]),
+    ):
+        with (folder / f"{name}.bin").open("ab") as file:
+            np.array(values, kind).tofile(file)
+
+
+def read_marks(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The groups [examples] and the splits [examples] of ``write_marks``."""
+    return np.fromfile(folder / "groups.bin", np.int64), np.fromfile(folder / "splits.bin", np.int8)

@@ -1,0 +1,78 @@
+"""Splits follow the rows: the same for every model, fields that name them, files of their own."""
+
+import pytest
+
+from llmft.utils.errors import UserError
+from tests.conftest import write_rows
+
+
+def prompts(data):
+    return {name: {e.context[-1].content for e in data.examples_of(name)} for name in ("train", "test", "val")}
+
+
+def rows_of(*numbers, **more):
+    return [{"instruction": f"Question {n}" + " long" * (n % 3) * 9, "output": f"Answer {n}", **more} for n in numbers]
+
+
+@pytest.fixture
+def custom(module, tmp_path):
+    columns = ("data=custom", "data.columns.instruction=instruction", "data.columns.output=output")
+
+    def make(rows, *overrides, model="tiny_gpt2"):
+        write_rows(tmp_path / "rows.jsonl", *rows)
+        return module(*columns, f"model={model}", *overrides)
+
+    return make
+
+
+def test_models_that_drop_other_rows_have_the_same_test_rows(custom):
+    """T5 reads 60 tokens of a prompt and GPT-2 100: T5 drops a third of the rows, and no other row changes its split."""
+    rows = rows_of(*range(60))
+    wide = custom(rows, "data.split_by=prompt", "data.split={test: 0.2, val: 0.2}", "data.max_prompt_tokens=200")
+    narrow = custom(
+        rows, "data.split_by=prompt", "data.split={test: 0.2, val: 0.2}", "data.max_prompt_tokens=80", model="tiny_t5"
+    )
+    ours, theirs = prompts(wide), prompts(narrow)
+    assert narrow.row_counts.kept < wide.row_counts.kept == 60
+    kept = set().union(*theirs.values())
+    assert all(theirs[name] == ours[name] & kept for name in ours)
+    assert {name: len(rows) for name, rows in ours.items()} == {"train": 36, "test": 12, "val": 12}
+
+
+def test_equal_prompts_stay_together(custom):
+    rows = [{"instruction": f"question {n % 10}", "output": f"Answer {n}"} for n in range(40)]
+    data = custom(rows, "data.split_by=prompt", "data.split={test: 0.2, val: 0.2}")
+    found = prompts(data)
+    assert [len(found[name]) for name in ("train", "test", "val")] == [6, 2, 2]
+    assert not found["train"] & (found["test"] | found["val"])
+
+
+def test_a_field_names_the_split_and_another_one_keeps_rows_together(custom):
+    rows = [*rows_of(*range(6), split="train"), *rows_of(6, 7, split="dev"), *rows_of(8, split="test")]
+    data = custom(rows, "data.split_by=column:split")
+    assert {name: len(part) for name, part in data.indices.items()} == {"train": 6, "test": 1, "val": 2}
+    assert not data.row_counts.ignored  # the field is used
+    by_user = custom([row for n in range(8) for row in rows_of(n, n + 10, user=n)], "data.split_by=group:user")
+    users = {name: {int(p.split()[1]) % 10 for p in part} for name, part in prompts(by_user).items()}
+    assert users["val"]
+    assert not users["val"] & users["train"]
+
+
+def test_a_row_without_its_field_is_invalid_at_its_place(custom):
+    with pytest.raises(UserError, match=r"rows\.jsonl:2: split: must be train, val or test"):
+        custom([*rows_of(1, split="train"), *rows_of(2), *rows_of(3, split="train")], "data.split_by=column:split")
+
+
+def test_validation_and_test_rows_of_files_of_their_own(custom, tmp_path):
+    write_rows(tmp_path / "val.jsonl", *rows_of(100, 101))
+    write_rows(tmp_path / "test.jsonl", *rows_of(200))
+    data = custom(rows_of(*range(10)), "data.val_path=val.jsonl", "data.test_path=test.jsonl")
+    assert {name: len(part) for name, part in data.indices.items()} == {"train": 10, "test": 1, "val": 2}
+    assert data.source.given == "rows.jsonl + val.jsonl + test.jsonl"
+    part = custom(rows_of(*range(10)), "data.val_path=val.jsonl", "data.split.test=0.2")
+    assert {name: len(rows) for name, rows in part.indices.items()} == {"train": 8, "test": 2, "val": 2}
+
+
+def test_a_file_that_is_not_there_is_named_with_its_key(custom):
+    with pytest.raises(UserError, match=r"data\.val_path=none\.jsonl"):
+        custom(rows_of(*range(4)), "data.val_path=none.jsonl")
