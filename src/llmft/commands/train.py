@@ -42,6 +42,7 @@ from llmft.utils.text import first_line
 log = logging.getLogger(__name__)
 
 # Keys whose value may be a folder of models or adapters.
+DATA_PATHS = ("path", "val_path", "test_path")
 PATHS = (("model", "path"), ("peft", "adapter"), ("peft", "distill_from"))
 
 
@@ -141,17 +142,19 @@ def _check_shared(cfg: DictConfig, overrides: Sequence[str], *, is_sweep: bool) 
 
 
 def _find_data(cfg: DictConfig) -> None:
-    """Let the relative ``data.path`` of a resumed run mean the same files as where it began."""
+    """Let the relative paths of a resumed run's data mean the same files as where it began."""
     record = read_record(Path(cfg.output_dir), default={})
     began, digest = record.get("cwd"), (record.get("data") or {}).get("sha256")
     sets = cfg.data.get("sets")
     for data in (cfg.data, *(sets.values() if isinstance(sets, DictConfig) else ())):
-        given = data.get("path") if isinstance(data, DictConfig) else None
-        if not isinstance(began, str) or given is None:
+        if not isinstance(began, str) or not isinstance(data, DictConfig):
             continue
-        single = digest if data is cfg.data and isinstance(given, str) else None
-        found = [found_again(path, Path(began), single) for path in ([given] if isinstance(given, str) else given)]
-        data.path = found[0] if isinstance(given, str) else found
+        given = {key: data[key] for key in DATA_PATHS if data.get(key) is not None}
+        for key, paths in given.items():
+            # the record's digest is that of a single file
+            single = digest if data is cfg.data and len(given) == 1 and isinstance(paths, str) else None
+            found = [found_again(path, Path(began), single) for path in ([paths] if isinstance(paths, str) else paths)]
+            data[key] = found[0] if isinstance(paths, str) else found
 
 
 def _resolve_paths(cfg: DictConfig) -> None:

@@ -3,7 +3,7 @@
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.data.columns import check_columns
-from llmft.data.sources.resolve import local_files, sample_of
+from llmft.data.sources.resolve import local_files, own_files, sample_of
 
 
 def check_data(data: DictConfig) -> None:
@@ -28,6 +28,9 @@ def _check_part(data: DictConfig) -> None:
     if "${" in f"{path} {columns}" or not isinstance(path, str | list):
         return
     local_files(path)
+    for name in ("val_path", "test_path"):
+        if isinstance(own := nodes.get(name), str | list) and "${" not in str(own):
+            own_files(f"data.{name}", own)
     if path == "sample":
         sample_of(str(nodes.get("name")))
     if isinstance(columns, dict):

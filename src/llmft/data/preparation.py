@@ -20,11 +20,11 @@ from llmft.data.preprocessing.leakage import without_leaks
 from llmft.data.preprocessing.read_examples import ExampleReader, examples_key, write_examples
 from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.data.preprocessing.split import HashSplit, SplitConfig, split_by_identity, split_groups
-from llmft.data.preprocessing.split_marks import read_marks
+from llmft.data.preprocessing.split_marks import FREE, read_marks
 from llmft.data.preprocessing.streaming import StreamingDataset
 from llmft.data.preprocessing.truncation import Truncation
 from llmft.data.records import Example, Row
-from llmft.data.sources import Source, find, joined
+from llmft.data.sources import Source, find, joined, own_files
 from llmft.data.tokenization.codec import Codec
 from llmft.utils.errors import UserError
 
@@ -107,13 +107,7 @@ class DataPreparation:
             UserError: There is no such file.
         """
         paths = {"val": self.config.val_path, "test": self.config.test_path}
-        return {name: self._found(f"data.{name}_path", path) for name, path in paths.items() if path is not None}
-
-    def _found(self, key: str, path: Any) -> Source:
-        try:
-            return find(path, self.name)
-        except UserError as error:
-            raise UserError(str(error).replace("data.path", key, 1)) from None
+        return {name: own_files(f"data.{name}_path", path) for name, path in paths.items() if path is not None}
 
     @cached_property
     def main_source(self) -> Source:
@@ -149,8 +143,7 @@ class DataPreparation:
             config.duplicates,
             first_only=self.streaming,
             fields=self.fields,
-            # with files of their own, an example's number among those of data.path decides nothing
-            split_by="row" if self.held_out and config.split_by == "shuffle" else config.split_by,
+            split_by=config.split_by,
         )
 
     def readers(self) -> list[ExampleReader]:
@@ -217,7 +210,8 @@ class DataPreparation:
 
     def _split(self) -> None:
         owners, counts = self.row_columns["example"], self.row_counts
-        if self.streaming or (self.split.by_rows_kept and not self.held_out):
+        fixed = bool((self.marks[1] != FREE).any())  # then numbers among all rows decide nothing
+        if self.streaming or (self.split.by_rows_kept and not fixed):
             assign = self.hash_split.assign if self.streaming else self.split.assign
             indices, counts.unused = split_groups(owners, assign)
         else:

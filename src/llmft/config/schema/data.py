@@ -236,9 +236,11 @@ def _own_files(data: Data) -> Faults:
             yield f"data.{name}: a stream takes its held-out rows from data.path; use data.streaming=false"
         elif isinstance(data, MixData):
             yield f"data.{name}: of a mix, each set has its own: data.sets.NAME.{name}"
-    others = [name for name in ("val", "test") if f"{name}_path" not in given and getattr(data.split, name)]
-    if given and others and data.split_by == "position":
-        yield f"data.split_by=position: with data.{given[0]}, set data.split.{others[0]}=0, or use data.split_by=prompt"
+    sets = [part for part in data.sets.values() if part] if isinstance(data, MixData) else [data]
+    own = {name for part in sets for name in ("val", "test") if getattr(part, f"{name}_path") is not None}
+    others = [name for name in ("val", "test") if name not in own and getattr(data.split, name)]
+    if own and others and data.split_by == "position":
+        yield f"data.split_by=position: with files of held-out rows, set data.split.{others[0]}=0, or use data.split_by=prompt"
 
 
 @rule("data.path", "data.split")

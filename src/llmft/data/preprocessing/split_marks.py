@@ -50,10 +50,10 @@ def mark_of(example: Example, row: Row, split_by: str, split: str | None = None)
         return SplitMark(0, SPLITS.index(_named(row, field)))
     if how == "group":
         return SplitMark(hash_of(_value(row, field)))
-    if how in ("prompt", "row"):
-        prompt = normalized(identity(example.context, example.tools))
-        return SplitMark(hash_of(prompt if how == "prompt" else f"{prompt}\0{normalized(example.reply.content)}"))
-    return SplitMark()
+    if how == "position":
+        return SplitMark()
+    prompt = normalized(identity(example.context, example.tools))
+    return SplitMark(hash_of(prompt if how == "prompt" else f"{prompt}\0{normalized(example.reply.content)}"))
 
 
 def _value(row: Row, field: str) -> str:

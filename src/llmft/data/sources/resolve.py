@@ -120,6 +120,22 @@ def local_files(path: str | Sequence[str]) -> list[SourceFile]:
     return _files(path)
 
 
+def own_files(key: str, path: str | Sequence[str]) -> Source:
+    """The files of ``data.val_path`` or ``data.test_path``, with their SHA-256.
+
+    Raises:
+        UserError: There is no such file; a URL and a Hub data set are none.
+    """
+    try:
+        parts = local_files(path)
+    except UserError as error:
+        raise UserError(str(error).replace("data.path", key, 1)) from None
+    if not parts:
+        raise UserError(f"{key}={path}: must be files, no URL, no Hub data set and no shipped sample")
+    given = path if isinstance(path, str) else f"[{', '.join(path)}]"
+    return Source(given, tuple(parts), digest_of(parts))
+
+
 def found_again(path: str, began: Path, sha256: str | None) -> str:
     """``data.path`` of a run that is resumed, perhaps in another working directory; the file's digest decides.
 
