@@ -130,7 +130,7 @@ def test_equal_faults_of_some_rows_are_one_line(llmft, tmp_path):
 
 def test_bom_crlf_and_a_blank_last_line_are_fine(llmft, tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join([GOOD, GOOD, GOOD]) + b"\r\n\r\n")
-    code, out, err = llmft("preview", "model=tiny_gpt2", "data.path=rows.jsonl", "format=json")
+    code, out, err = llmft("preview", "model=tiny_gpt2", "data.path=rows.jsonl", "format=json", "data.split.val=0")
     assert code == 0, err
     rows = [json.loads(line) for line in out.splitlines()]
     assert [r["place"] for r in rows[:-1]] == ["rows.jsonl:1", "rows.jsonl:2", "rows.jsonl:3"]

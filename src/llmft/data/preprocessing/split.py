@@ -95,7 +95,7 @@ def split_by_identity(
         counts = ", ".join(f"{name} {int((codes == code).sum())}" for code, name in enumerate(SPLITS))
         raise UserError(
             f"data.split={dict(split)}: no example is left to train on ({counts}; {len(np.unique(groups[free]))} different"
-            " prompts or groups); lower val and test, or data.split_by=shuffle divides equal prompts"
+            " prompts or groups); lower val and test, or use data.split_by=row or shuffle, which divide equal prompts"
         )
     unused = np.unique(owners[of_rows == FREE])
     return parts, len(unused)
