@@ -1,6 +1,7 @@
 """How many rows go where, and which."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ FREE = np.full(10, -1, np.int8)
 TENTHS = {"train": None, "val": 0.2, "test": 0.2}
 
 
-def by_identity(owners, groups, fixed=FREE, split=TENTHS, seed=1):
+def by_identity(owners, groups, fixed: Any = FREE, split: Any = TENTHS, seed=1):
     parts, unused = split_by_identity(
         np.array(owners), np.array(groups, np.int64), np.array(fixed, np.int8), split, seed
     )
