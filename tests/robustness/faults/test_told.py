@@ -84,7 +84,9 @@ def test_a_full_disk(where, tmp_path):
     done = forked(*line, cwd=tmp_path, before=fills)
     if done.returncode == full_disk.NOT_ALLOWED:
         pytest.skip("this system does not let us mount a tmpfs")
-    first = done.stderr.partition("\nresume: ")[0].partition("\ncache: ")[0]
+    # the run that is resumed says that the cache of its stored config is outside of it
+    first = done.stderr.partition("\nllmft: data.cache=disk/cache of the stored config")[0]
+    first = first.partition("\nresume: ")[0].partition("\ncache: ")[0]
     assert done.returncode == 2, done.stderr
     one_message(first, FULL[where])
     after = tmp_path / "after"
@@ -131,6 +133,8 @@ def halfway(tmp_path_factory):
 def run(halfway, tmp_path):
     for name in ("run", "straight"):
         shutil.copytree(halfway / name, tmp_path / name)
+        began = record(tmp_path / name) | {"cwd": str(tmp_path)}  # a relative data.path is looked for there too
+        (tmp_path / name / "run.json").write_text(json.dumps(began))
     shutil.copy(halfway / "rows.jsonl", tmp_path)
     return tmp_path / "run"
 

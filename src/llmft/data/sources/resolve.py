@@ -154,7 +154,7 @@ def found_again(path: str, began: Path, sha256: str | None) -> str:
         return path
     if there.exists():
         return str(there)
-    if not here.exists() and kind(here) is not None:
+    if not here.exists() and kind(here) is not None and there != here.absolute():
         raise UserError(
             f"data.path={path}: no such file (looked in {Path.cwd()}, and in {began}, where the run began); "
             "pass data.path=FILE, the same file wherever it is now"
