@@ -148,13 +148,13 @@ def found_again(path: str, began: Path, sha256: str | None) -> str:
         UserError: There is no such file, here or there.
     """
     here, there = user_path(path), began / user_path(path)
-    if path == "sample" or URL.match(path) or here.is_absolute() or glob.has_magic(path):
+    if path == "sample" or URL.match(path) or here.is_absolute() or glob.has_magic(path) or here.absolute() == there:
         return path
     if here.exists() and (not sha256 or not there.is_file() or not here.is_file() or digest(here) == sha256):
         return path
     if there.exists():
         return str(there)
-    if not here.exists() and kind(here) is not None and there != here.absolute():
+    if not here.exists() and kind(here) is not None:
         raise UserError(
             f"data.path={path}: no such file (looked in {Path.cwd()}, and in {began}, where the run began); "
             "pass data.path=FILE, the same file wherever it is now"
