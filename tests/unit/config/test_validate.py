@@ -152,7 +152,6 @@ def test_all_faults_of_all_groups_come_in_one_message_before_anything_is_loaded(
         "callbacks.checkpoints.monitor=loss": "callbacks.checkpoints.monitor=loss: must be a logged metric, val/... or train/...",
         "trainer.max_steps=20": "",
         "scheduler.warmup_steps=20": "scheduler.warmup_steps=20: trainer.max_steps is 20, so the learning rate would never reach optim.lr",
-        "model.family=seq2seq": "model.family=seq2seq: does not match llmft.models.causal.CausalForward",
         # targets
         "+optim.beta=0.9": "optim.beta: torch.optim.AdamW has no such argument. Did you mean betas?",
         # the model

@@ -228,7 +228,7 @@ def _streamed_by_field(data: Data) -> Faults:
         yield f"data.split_by={data.split_by}: a stream is split by a hash of the prompt; use data.split_by=prompt"
 
 
-@rule("data.val_path", "data.test_path", "data.streaming", "data.split_by")
+@rule("data.val_path", "data.test_path", "data.streaming", "data.split_by", "data.split.val", "data.split.test")
 def _own_files(data: Data) -> Faults:
     given = [name for name in ("val_path", "test_path") if getattr(data, name) is not None]
     for name in given:
