@@ -2,11 +2,11 @@
 
 import io
 import json
-from types import SimpleNamespace
 
 import httpx2 as httpx
 import pytest
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from llmft.data.records import Turn
 from llmft.generation.load import load_generator
@@ -37,7 +37,7 @@ def test_one_seed_one_answer(model, llmft, monkeypatch, tmp_path):
 
     # what evaluation and the samples in training call: prompts in another order, one at a time, and twice
     with monkeypatch.context() as patch:
-        patch.setattr(HydraConfig, "get", lambda: SimpleNamespace(overrides=SimpleNamespace(task=())))
+        patch.setattr(HydraConfig, "get", lambda: OmegaConf.create({"overrides": {"task": []}}))
         cfg = typed_config(composed(f"model={model}", *SETTINGS, "generation.seed=7", command="answer"), "answer")
         generator, _ = load_generator(cfg)
     ids = [

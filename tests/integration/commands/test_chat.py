@@ -51,7 +51,7 @@ def sharp(monkeypatch):
             made[cfg.model.name] = generator(cfg.model.name)
         return Generator(made[cfg.model.name].model, loaded.codec, loaded.given), system
 
-    monkeypatch.setattr(chat, "load_generator", load)
+    monkeypatch.setattr(chat, "load_streaming", load)
     return lambda name, contexts: [a.text for a in made[name].with_settings(max_new_tokens=12).answers(contexts)]
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from llmft.data.records import Turn
 from llmft.generation.load import load_base, load_generator
@@ -13,11 +14,7 @@ CONTEXTS = [(Turn("user", question),) for question in ("Hi", "What is a llama?")
 
 @pytest.fixture
 def cfg(load_config, monkeypatch):
-    class NoOverrides:
-        class overrides:
-            task: tuple[str, ...] = ()
-
-    monkeypatch.setattr(HydraConfig, "get", lambda: NoOverrides)
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({"overrides": {"task": []}}))
     return lambda *overrides: load_config(*overrides, command="answer")
 
 

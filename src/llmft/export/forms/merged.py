@@ -21,14 +21,27 @@ def write(model: Any, source: Path, folder: Path, dtype: str, shard_size: str) -
     Returns:
         The merged model, in ``dtype``.
     """
-    import torch
     from transformers import GenerationConfig
 
     merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
     merged.generation_config = GenerationConfig.from_pretrained(source)
-    transformers4.save_model(merged.to(getattr(torch, dtype)), folder, max_shard_size=shard_size)
+    _round(merged, dtype)
+    transformers4.save_model(merged, folder, max_shard_size=shard_size)
     copy_rest(source, folder)
     return merged
+
+
+def _round(model: Any, dtype: str) -> None:
+    """Round what is written to a dtype, in place.
+
+    ``model.to`` would round rotary frequencies too, which are in no file: whoever loads the weights computes them in float32.
+    """
+    import torch
+
+    written = model.state_dict().keys()
+    buffers = (buffer for name, buffer in model.named_buffers() if name in written and buffer.is_floating_point())
+    for tensor in (*model.parameters(), *buffers):
+        tensor.data = tensor.data.to(getattr(torch, dtype))
 
 
 def tie_fault(folder: Path) -> str | None:
