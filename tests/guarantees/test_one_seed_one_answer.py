@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from llmft.data.records import Turn
-from llmft.generation.load import load_generator
+from llmft.generation.load import load_streaming
 from tests.conftest import composed, read_json_lines, typed_config, write_rows
 from tests.support.server import serving
 
@@ -39,7 +39,7 @@ def test_one_seed_one_answer(model, llmft, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(HydraConfig, "get", lambda: OmegaConf.create({"overrides": {"task": []}}))
         cfg = typed_config(composed(f"model={model}", *SETTINGS, "generation.seed=7", command="answer"), "answer")
-        generator, _ = load_generator(cfg)
+        generator, _ = load_streaming(cfg)
     ids = [
         generator.codec.prompt_ids(generator.codec.template.render(context))
         for context in contexts(QUESTION, *OTHERS, QUESTION)

@@ -18,7 +18,7 @@ from llmft.config.groups import prompt_config
 from llmft.data.records import Turn
 from llmft.data.tokenization.build import codec_for
 from llmft.generation.generator import Generator
-from llmft.generation.load import load_generator
+from llmft.generation.load import load_streaming
 from llmft.utils.errors import UserError
 from tests.support.server import generator
 
@@ -46,7 +46,7 @@ def sharp(monkeypatch):
     made = {}
 
     def load(cfg):
-        loaded, system = load_generator(cfg)
+        loaded, system = load_streaming(cfg)
         if cfg.model.name not in made:
             made[cfg.model.name] = generator(cfg.model.name)
         return Generator(made[cfg.model.name].model, loaded.codec, loaded.given), system
