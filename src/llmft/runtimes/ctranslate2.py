@@ -136,16 +136,15 @@ class CTranslate2Runtime:
             )
             return
         self._check_window(max(map(len, prompts)))
-        steps = _Steps(taken, [0] * len(prompts), logits=logits)
-        self.engine.generate_batch(
-            [self._tokens(texts[row]) for row in order],
-            max_length=max_tokens - min(map(len, answers)),
-            include_prompt_in_result=False,
-            callback=steps.take,
-            return_logits_vocab=logits,
-            **self._options(),
-        )
-        steps.check()
+        with _Steps(taken, [0] * len(prompts), logits=logits) as steps:
+            self.engine.generate_batch(
+                [self._tokens(texts[row]) for row in order],
+                max_length=max_tokens - min(map(len, answers)),
+                include_prompt_in_result=False,
+                callback=steps.take,
+                return_logits_vocab=logits,
+                **self._options(),
+            )
 
     def _translate(
         self,
@@ -157,20 +156,18 @@ class CTranslate2Runtime:
         logits: bool = False,
         with_prefix: bool = False,
     ) -> None:
-        steps = _Steps(
-            take, [0 if with_prefix else len(answer) for answer in answers], logits=logits, forced=with_prefix
-        )
-        self.engine.translate_batch(
-            [self._tokens(prompt) for prompt in prompts],
-            target_prefix=[self._tokens(answer) for answer in answers],
-            max_decoding_length=max_tokens,
-            min_decoding_length=0,  # its default is 1, and an answer may be empty
-            max_input_length=0,
-            callback=steps.take,
-            return_logits_vocab=logits,
-            **self._options(),
-        )
-        steps.check()
+        given = [0 if with_prefix else len(answer) for answer in answers]
+        with _Steps(take, given, logits=logits, forced=with_prefix) as steps:
+            self.engine.translate_batch(
+                [self._tokens(prompt) for prompt in prompts],
+                target_prefix=[self._tokens(answer) for answer in answers],
+                max_decoding_length=max_tokens,
+                min_decoding_length=0,  # its default is 1, and an answer may be empty
+                max_input_length=0,
+                callback=steps.take,
+                return_logits_vocab=logits,
+                **self._options(),
+            )
 
     def _check_window(self, tokens: int) -> None:
         """CTranslate2 computes a forward pass right within a sliding window only; decoding is right beyond it.
@@ -233,7 +230,20 @@ class _Steps:
                 raise RuntimeError("CTranslate2 orders the logits of a batch otherwise than expected")
         return self.call(step.batch_id, step.token_id, logits)
 
-    def check(self) -> None:
-        """Raise the first exception of a callback."""
-        if self.error is not None:
-            raise self.error
+    def __enter__(self) -> "_Steps":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Release ``call``, and raise the first exception of a callback.
+
+        A thread of CTranslate2 releases ``take`` later. If that were the last reference to the engine, the engine would wait
+        for its own thread, and the process would abort ("Resource deadlock avoided").
+        """
+        self.call = _ended
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+
+
+def _ended(row: int, token: int, logits: Any) -> bool:  # noqa: ARG001
+    return True

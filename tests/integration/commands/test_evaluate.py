@@ -1,6 +1,7 @@
 """Evaluation at the end of a training and by ``evaluate``: the same rows, the same numbers, base beside tuned."""
 
 import csv
+import functools
 import json
 import math
 from typing import Any, cast
@@ -37,11 +38,20 @@ RUNS = {
 }
 
 
-@pytest.fixture(scope="module", params=RUNS)
-def run(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Each run once; a parametrized fixture would make it anew whenever the order of the tests alternates."""
+    return functools.cache(lambda name: make(name, tmp_path_factory.mktemp(name)))
+
+
+@pytest.fixture(params=RUNS)
+def run(request, made):
+    return made(request.param)
+
+
+def make(name, folder):
     done = forked(
-        *RUNS[request.param], *FAST, "data.split={val:0.1,test:0.2}", "trainer.max_steps=8", "generation.max_new_tokens=8", "evaluate.rows=10",
+        *RUNS[name], *FAST, "data.split={val:0.1,test:0.2}", "trainer.max_steps=8", "generation.max_new_tokens=8", "evaluate.rows=10",
         "evaluate.response_file=with-response.json", "report.write=false", "output_dir=made", cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

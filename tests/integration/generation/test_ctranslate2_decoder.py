@@ -1,5 +1,6 @@
 """CTranslate2 as the engine of ``serve``: answers of the torch engine, greedy and sampled, alone and with others."""
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2 as httpx
@@ -23,12 +24,22 @@ def asked(one):
     return [one.codec.prompt_ids(one.codec.template.render([Turn("user", text)])) for text in QUESTIONS]
 
 
-@pytest.fixture(scope="module", params=["tiny_llama", "tiny_t5", pytest.param("tiny_gpt2", marks=pytest.mark.slow)])
-def engines(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Each model's engines once, whatever the order of the tests."""
+
+    def make(name):
+        plain, folder = generator(name, max_new_tokens=12), tmp_path_factory.mktemp("converted")
+        convert(plain.model, plain.codec, folder)
+        return plain, open_converted(folder, plain.codec, plain.given)
+
+    return functools.cache(make)
+
+
+@pytest.fixture(params=["tiny_llama", "tiny_t5", pytest.param("tiny_gpt2", marks=pytest.mark.slow)])
+def engines(request, made):
     """The torch engine and the CTranslate2 engine of a model."""
-    plain, folder = generator(request.param, max_new_tokens=12), tmp_path_factory.mktemp("converted")
-    convert(plain.model, plain.codec, folder)
-    return plain, open_converted(folder, plain.codec, plain.given)
+    return made(request.param)
 
 
 @pytest.mark.parametrize("settings", [{}, SAMPLED], ids=["greedy", "sampled"])

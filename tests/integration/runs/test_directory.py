@@ -1,6 +1,7 @@
 """What a run leaves behind, and that everything else works from it alone."""
 
 import csv
+import functools
 import json
 import shutil
 
@@ -30,10 +31,19 @@ WATCHED = [
 ]
 
 
-@pytest.fixture(scope="module", params=["t5", "gpt2", pytest.param("llama", marks=pytest.mark.slow)])
-def run(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    model, data, peft = RUNS[request.param]
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Each run once; a parametrized fixture would make it anew whenever the order of the tests alternates."""
+    return functools.cache(lambda name: make(name, tmp_path_factory.mktemp(name)))
+
+
+@pytest.fixture(params=["t5", "gpt2", pytest.param("llama", marks=pytest.mark.slow)])
+def run(request, made):
+    return made(request.param)
+
+
+def make(name, folder):
+    model, data, peft = RUNS[name]
     done = forked(
         f"model={model}", f"data={data}", "data.path=sample", f"peft={peft}", "data.limit=60", "trainer.max_steps=12", "generation.max_new_tokens=8",
         "data.max_prompt_tokens=900", "data.max_answer_tokens=900", "data.batch_size=4", "optim.lr=1e-3", "trainer.log_every_n_steps=5", "report.write=false", "output_dir=made",
