@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -311,7 +312,10 @@ def _command(arguments: Any, cwd: str, environment: dict[str, str], before: Any,
         before()
     from llmft.__main__ import main
 
-    main()  # an interrupted run ends without waiting for its workers, and so must this
+    try:
+        main()  # an interrupted run ends without waiting for its workers, and so must this
+    finally:
+        getattr(weakref.finalize, "_exitfunc")()  # noqa: B009 (a child of multiprocessing skips it, a process of a user's does not)
 
 
 def write_rows(file: Path, *rows: Any) -> Path:

@@ -23,6 +23,8 @@ class TemporaryFolder(tempfile.TemporaryDirectory):
     def __init__(self, prefix: str = PREFIX, parent: Path | None = None) -> None:
         super().__init__(prefix=prefix, dir=parent)
         remove_stale(prefix, parent)
+        # and at the end: workers of a run that was killed a moment ago may still have held its folder
+        weakref.finalize(self, remove_stale, prefix, parent)
         folder = Path(self.name)
         unfinished = folder / "unfinished"
         handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT, 0o600)

@@ -234,7 +234,7 @@ def trial(straight: Straight, folder: Path, chance: random.Random, tally: Tally,
         _struck(plan, where, code, err, tally, lock)
         no_orphans(folder, plan)
         begun = (folder / "run" / "config.yaml").exists() and not sweep
-        arguments = ("resume=run",) if begun else first
+        arguments = ("resume=run", "allow_writes=[cache]") if begun else first
     watch = Watch(folder / "run")
     code, err = leg(arguments, folder, partial(clock, str(folder / "tmp"), os.devnull))
     watch.end()
