@@ -92,7 +92,7 @@ def _saved(folder: Path) -> DictConfig:
 def _apply(override: str, cfg: DictConfig, saved: DictConfig) -> str | None:
     key, _, value = override.lstrip("+~").partition("=")
     key = key.partition("@")[0]
-    if key in ("resume", "output_dir") or key.startswith("hydra"):
+    if key in ("resume", "output_dir", "allow_writes") or key.startswith("hydra"):
         return None
     try:
         now, then = _plain(cfg, key), _plain(saved, key)
