@@ -3,7 +3,7 @@
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.data.columns import check_columns
-from llmft.data.sources.resolve import local_files, own_files, sample_of
+from llmft.data.sources.resolve import held_out_files, local_files, sample_of
 
 
 def check_data(data: DictConfig) -> None:
@@ -29,8 +29,8 @@ def _check_part(data: DictConfig) -> None:
         return
     local_files(path)
     for name in ("val_path", "test_path"):
-        if isinstance(own := nodes.get(name), str | list) and "${" not in str(own):
-            own_files(f"data.{name}", own)
+        if isinstance(held_out := nodes.get(name), str | list) and "${" not in str(held_out):
+            held_out_files(f"data.{name}", held_out)
     if path == "sample":
         sample_of(str(nodes.get("name")))
     if isinstance(columns, dict):

@@ -24,7 +24,7 @@ from llmft.data.preprocessing.split_marks import FREE, read_marks
 from llmft.data.preprocessing.streaming import StreamingDataset
 from llmft.data.preprocessing.truncation import Truncation
 from llmft.data.records import Example, Row
-from llmft.data.sources import Source, find, joined, own_files
+from llmft.data.sources import Source, find, find_held_out, joined
 from llmft.data.tokenization.codec import Codec
 from llmft.utils.errors import UserError
 
@@ -107,7 +107,7 @@ class DataPreparation:
             UserError: There is no such file.
         """
         paths = {"val": self.config.val_path, "test": self.config.test_path}
-        return {name: own_files(f"data.{name}_path", path) for name, path in paths.items() if path is not None}
+        return {name: find_held_out(f"data.{name}_path", path) for name, path in paths.items() if path is not None}
 
     @cached_property
     def main_source(self) -> Source:

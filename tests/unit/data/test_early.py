@@ -3,6 +3,7 @@
 import pytest
 
 from llmft.data.early import check_data
+from llmft.data.sources import resolve
 from llmft.utils.errors import UserError
 
 
@@ -12,6 +13,7 @@ from llmft.utils.errors import UserError
         (["data.path=no.csv"], "data.path=no.csv: no such file (looked in "),
         (["data.path=[qa.csv,no.csv]"], "data.path=no.csv: no such file"),
         (["data.path=qa.txt"], "data.path=qa.txt: a file must end in "),
+        (["data.path=qa.csv", "data.val_path=no.csv"], "data.val_path=no.csv: no such file"),
         (["data=mix", "data.sets.academic.path=no.csv"], "data.path=no.csv: no such file"),
         (
             ["data=custom", "data.path=qa.csv"],
@@ -32,6 +34,12 @@ def test_what_is_refused(overrides, message, load, tmp_path, monkeypatch):
     with pytest.raises(UserError) as caught:
         check_data(load(*overrides).data)
     assert message in str(caught.value)
+
+
+def test_files_of_held_out_rows_are_not_read(load, tmp_path, monkeypatch):
+    (tmp_path / "qa.csv").write_text("question,answer\nQ,A\n")
+    monkeypatch.setattr(resolve, "digest", lambda _: pytest.fail("read the file"))
+    check_data(load("data=academic", f"data.path={tmp_path}/qa.csv", f"data.test_path={tmp_path}/qa.csv").data)
 
 
 @pytest.mark.parametrize(

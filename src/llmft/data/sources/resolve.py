@@ -69,8 +69,7 @@ def find(
         UserError: There is no such file, folder or sample, or its format is not supported.
     """
     if parts := local_files(path):
-        given = path if isinstance(path, str) else f"[{', '.join(path)}]"
-        return _checked(Source(unresolved(given), tuple(parts), digest_of(parts)), sha256)
+        return _checked(_of_files(path, parts), sha256)
     assert isinstance(path, str)
     if path == "sample":
         file = sample_of(name)
@@ -105,35 +104,48 @@ def sample_of(name: str) -> Path:
     return found[0]
 
 
-def local_files(path: str | Sequence[str]) -> list[SourceFile]:
+def local_files(path: str | Sequence[str], key: str = "data.path") -> list[SourceFile]:
     """The files of ``data.path``, none of them read; empty for the shipped sample, a URL and a Hub data set.
+
+    Args:
+        path: Of files.
+        key: The key that has this path, for errors.
 
     Raises:
         UserError: There is no such file or folder, or its format is not supported.
     """
     if not isinstance(path, str):
-        return [part for entry in path for part in _files(entry)]
+        return [part for entry in path for part in _files(entry, key)]
     if path == "sample" or URL.match(path):
         return []
     if HUB_ID.match(path) and not user_path(path).exists() and kind(Path(path)) is None:
         return []
-    return _files(path)
+    return _files(path, key)
 
 
-def own_files(key: str, path: str | Sequence[str]) -> Source:
-    """The files of ``data.val_path`` or ``data.test_path``, with their SHA-256.
+def held_out_files(key: str, path: str | Sequence[str]) -> list[SourceFile]:
+    """The files of ``data.val_path`` or ``data.test_path``, none of them read.
 
     Raises:
         UserError: There is no such file; a URL and a Hub data set are none.
     """
-    try:
-        parts = local_files(path)
-    except UserError as error:
-        raise UserError(str(error).replace("data.path", key, 1)) from None
-    if not parts:
+    if not (parts := local_files(path, key)):
         raise UserError(f"{key}={path}: must be files, no URL, no Hub data set and no shipped sample")
+    return parts
+
+
+def find_held_out(key: str, path: str | Sequence[str]) -> Source:
+    """The files of ``data.val_path`` or ``data.test_path``, with their SHA-256.
+
+    Raises:
+        UserError: As ``held_out_files``.
+    """
+    return _of_files(path, held_out_files(key, path))
+
+
+def _of_files(path: str | Sequence[str], parts: Sequence[SourceFile]) -> Source:
     given = path if isinstance(path, str) else f"[{', '.join(path)}]"
-    return Source(given, tuple(parts), digest_of(parts))
+    return Source(unresolved(given), tuple(parts), digest_of(parts))
 
 
 def found_again(path: str, began: Path, sha256: str | None) -> str:
@@ -162,11 +174,11 @@ def found_again(path: str, began: Path, sha256: str | None) -> str:
     return path
 
 
-def _files(path: str) -> list[SourceFile]:
+def _files(path: str, key: str) -> list[SourceFile]:
     file = user_path(path)
     if file.is_file():
         if kind(file) is None:
-            raise UserError(f"data.path={path}: a file must end in {ENDINGS}, got {file.suffix or 'no ending'!r}")
+            raise UserError(f"{key}={path}: a file must end in {ENDINGS}, got {file.suffix or 'no ending'!r}")
         return [SourceFile(unresolved(path), file)]
     if file.is_dir():
         inside = [
@@ -175,17 +187,15 @@ def _files(path: str) -> list[SourceFile]:
             if f.is_file() and kind(f)
         ]
         if not inside:
-            raise UserError(f"data.path={path}: the folder holds no file that ends in {ENDINGS}")
+            raise UserError(f"{key}={path}: the folder holds no file that ends in {ENDINGS}")
         return inside
     if glob.has_magic(path):
         found = [SourceFile(unresolved(name), Path(name)) for name in sorted(glob.glob(str(file), recursive=True))]  # noqa: PTH207 (as the user wrote it)
         found = [part for part in found if part.file.is_file() and kind(part.file)]
         if found:
             return found
-        raise UserError(f"data.path={path}: no file that ends in {ENDINGS} matches (looked in {Path.cwd()})")
-    raise UserError(
-        f"data.path={path}: no such file (looked in {Path.cwd()}); or data.path=sample for the shipped rows"
-    )
+        raise UserError(f"{key}={path}: no file that ends in {ENDINGS} matches (looked in {Path.cwd()})")
+    raise UserError(f"{key}={path}: no such file (looked in {Path.cwd()}); or data.path=sample for the shipped rows")
 
 
 def _checked(source: Source, sha256: str | None) -> Source:

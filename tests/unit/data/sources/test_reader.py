@@ -8,8 +8,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from llmft.data.sources import decompress, digest, find, found_again, read
+from llmft.data.sources import decompress, digest, find, find_held_out, found_again, read
 from llmft.data.sources import json as jsons
+from llmft.utils import text
 from llmft.utils.errors import UserError
 
 
@@ -317,3 +318,12 @@ def test_a_relative_path_is_found_again_where_the_run_began(tmp_path, monkeypatc
     assert found_again("rows.jsonl", there, trained) == "rows.jsonl"
     with pytest.raises(UserError, match=rf"data.path=no.jsonl: no such file \(looked in {here}, and in {there}, where"):
         found_again("no.jsonl", there, trained)
+
+
+def test_a_path_from_the_environment_stays_an_interpolation(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMFT_TEST_PRIVATE", str(tmp_path))
+    monkeypatch.setattr(text, "_variables", {"LLMFT_TEST_PRIVATE"})
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"a": 1}\n')
+    for source in (find(str(file), "x"), find_held_out("data.val_path", str(file))):
+        assert source.given == source.parts[0].given == "${oc.env:LLMFT_TEST_PRIVATE}/rows.jsonl"
