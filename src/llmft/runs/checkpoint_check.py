@@ -17,17 +17,7 @@ import torch
 from torch import Tensor
 
 from llmft.runs.checkpoint_io import load
-from llmft.runs.value_faults import (
-    MISSING,
-    TensorKind,
-    at,
-    count_faults,
-    kind,
-    number,
-    state_faults,
-    tensor_faults,
-    value_faults,
-)
+from llmft.runs.value_faults import at, count_faults, kind, number, state_faults, tensor_faults, value_faults
 from llmft.utils.errors import UserError
 
 ANEW = "put a copy of the file back, or train again in another output_dir"
@@ -199,23 +189,10 @@ def optimizer_faults(checkpoint: Mapping[str, Any], expected: Expected) -> Itera
     unstepped = checkpoint.get("unstepped")
     for key, (name, weight) in zip(keys, expected.weights.items(), strict=True):
         if key in state:
-            yield from _moment_faults(f"optimizer_states: {name}", state[key], expected.moments(weight))
+            yield from state_faults(f"optimizer_states: {name}", state[key], expected.moments(weight))
             yield from _step_faults(f"optimizer_states: {name}", state[key], checkpoint["global_step"])
         elif key not in (unstepped or ()) and not (expected.unfreezes and unstepped is None):
             yield f"optimizer_states: {name} is missing"
-
-
-def _moment_faults(name: str, found: Any, wanted: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in wanted.items():
-        inner = found.get(key, MISSING) if isinstance(found, Mapping) else MISSING
-        if inner is MISSING:
-            yield f"{name}: {key} is missing"
-        elif isinstance(value, TensorKind):
-            yield from tensor_faults(f"{name}: {key}", inner, *value)
-        elif isinstance(value, Mapping):  # bitsandbytes wraps its states
-            yield from _moment_faults(f"{name}: {key}", inner, value)
-        else:
-            yield from value_faults(f"{name}: {key}", inner, value)
 
 
 def _step_faults(name: str, found: Any, step: Any) -> Iterator[str]:

@@ -32,12 +32,13 @@ def tensor_faults(name: str, found: Any, dtype: torch.dtype, shape: Sequence[int
 
 
 def value_faults(name: str, found: Any, sample: Any) -> Iterator[str]:
-    """Whether a value is of the same kind as a sample, and finite (or not negative) where the sample is."""
+    """Whether a value is as a ``TensorKind`` says, or of the kind of a sample, and finite (or not negative) where that is."""
     if found is MISSING or (found is None and sample is not None):
         yield f"{name} is missing"
+    elif isinstance(sample, TensorKind):
+        yield from tensor_faults(name, found, *sample)
     elif isinstance(sample, Mapping):
-        if not isinstance(found, Mapping):
-            yield f"{name} must be a dict, is {kind(found)}"
+        yield from state_faults(name, found, sample)
     elif isinstance(sample, list | tuple):
         if not isinstance(found, list | tuple) or len(found) < len(sample):
             yield f"{name} must hold {len(sample)} values, is {kind(found)}"
