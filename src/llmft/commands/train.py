@@ -41,8 +41,8 @@ from llmft.utils.text import first_line
 
 log = logging.getLogger(__name__)
 
-# Keys whose value may be a folder of models or adapters.
 DATA_PATHS = ("path", "val_path", "test_path")
+# Keys whose value may be a folder of models or adapters.
 PATHS = (("model", "path"), ("peft", "adapter"), ("peft", "distill_from"))
 
 

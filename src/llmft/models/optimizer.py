@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import torch
+
 from llmft.runs.value_faults import TensorKind
 from llmft.utils.device import cannot_page
 
@@ -57,8 +59,6 @@ def kept_state(make: Callable[[list[Any]], Any], parameter: Any) -> dict[str, An
     Returns:
         The state by name, a ``TensorKind`` for each tensor; empty for an optimizer that cannot step by itself (L-BFGS).
     """
-    import torch
-
     shape = list(parameter.shape)
     while torch.Size(shape).numel() > PROBED:
         largest = shape.index(max(shape))
@@ -79,7 +79,7 @@ def _kinds(state: Mapping[str, Any], shapes: Mapping[tuple[int, ...], Any], *, e
     for name, value in state.items():
         if isinstance(value, Mapping):
             kinds[name] = _kinds(value, shapes, exact=exact)
-        elif hasattr(value, "dtype"):
+        elif isinstance(value, torch.Tensor):
             shape = tuple(value.shape)
             kinds[name] = TensorKind(value.dtype, shapes.get(shape, shape if exact else None))
         else:
