@@ -1,4 +1,4 @@
-"""Files that transformers 4 reads as 5 does; that it computes the same is `make compat` (tests/compat)."""
+"""Files that transformers 4 reads as 5 does; that it computes the same is `make compat` (test_open_in_transformers4.py)."""
 
 import json
 from typing import Any

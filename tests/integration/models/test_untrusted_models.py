@@ -211,23 +211,21 @@ def test_an_adapter_that_does_not_fit_is_named_so(name, lora_run, tmp_path):
     assert not (run / "model" / "ran").exists()
 
 
-def not_finite(model: Path) -> None:
-    file = model / "model.safetensors"
+def with_norm(model: Path, take: Any) -> None:
+    file, name = model / "model.safetensors", "encoder.final_layer_norm.weight"
     weights = load_file(file)
-    weights["encoder.final_layer_norm.weight"][3] = float("inf")
-    save_file(weights, file, metadata={"format": "pt"})
-
-
-def as_integers(model: Path) -> None:
-    file = model / "model.safetensors"
-    weights = load_file(file)
-    weights["encoder.final_layer_norm.weight"] = weights["encoder.final_layer_norm.weight"].long()
-    save_file(weights, file, metadata={"format": "pt"})
+    save_file(weights | {name: take(weights[name])}, file, metadata={"format": "pt"})
 
 
 TRAINED = {
-    "not finite": (not_finite, "model: encoder.final_layer_norm.weight holds NaN or infinity"),
-    "integers": (as_integers, "model.safetensors: encoder.final_layer_norm.weight is I64"),
+    "not finite": (
+        lambda m: with_norm(m, lambda w: w.index_fill(0, torch.tensor([3]), float("inf"))),
+        "model: encoder.final_layer_norm.weight holds NaN or infinity",
+    ),
+    "integers": (
+        lambda m: with_norm(m, lambda w: w.long()),
+        "model.safetensors: encoder.final_layer_norm.weight is I64",
+    ),
     "vocabulary": (change_tokens, "its tokenizer has [0-9,]+ ids, the model has [0-9,]+ embeddings"),
 }
 

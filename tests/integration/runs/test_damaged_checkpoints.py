@@ -34,17 +34,8 @@ UNUSED = (
 # Switches that torch fills in, texts, and a best score before the first validation.
 FREE = {
     "dropped": (
-        *[
-            "amsgrad",
-            "maximize",
-            "foreach",
-            "capturable",
-            "differentiable",
-            "fused",
-            "decoupled_weight_decay",
-            "val/loss",
-            "val/perplexity",
-        ],
+        *("amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused", "decoupled_weight_decay"),
+        *("val/loss", "val/perplexity"),
     ),
     "a text": ("foreach", "stopping_reason_message"),
     "infinite": ("best_score",),
