@@ -45,6 +45,11 @@ class ExampleReader:
     split_by: str = "position"
     split: str | None = None
 
+    @property
+    def key(self) -> str:
+        """The key that names the files, for errors."""
+        return f"data.{self.split}_path" if self.split else "data.path"
+
     def examples(self, counts: RowCounts, seen: dict[bytes, str]) -> Iterator[Example]:
         """Yield the examples in order, as ``marked`` without the marks."""
         return (example for example, _ in self.marked(counts, seen))
@@ -87,11 +92,13 @@ class ExampleReader:
             counts.ignore(ignored)
             yield example, mark
         if hint and not found:
-            raise UserError(f"data.path={self.source.given}: {first}{hint}")
+            raise UserError(f"{self.key}={self.source.given}: {first}{hint}")
         if len(faults) == 1 and not found and counts.read > 1 and not self.first_only:
-            raise UserError(f"data.path={self.source.given}: {first} (the same in all of the first {counts.read} rows)")
+            raise UserError(
+                f"{self.key}={self.source.given}: {first} (the same in all of the first {counts.read} rows)"
+            )
         if faults:
-            raise UserError.from_faults(f"data.path={self.source.given}", [_line(*item) for item in faults.items()])
+            raise UserError.from_faults(f"{self.key}={self.source.given}", [_line(*item) for item in faults.items()])
 
     def _example(self, located: ParsedRow) -> tuple[Example, SplitMark, Collection[str]]:
         """The example of a row, its mark, and the names of the fields that its data set did not read."""
