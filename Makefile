@@ -7,11 +7,16 @@ ARGS ?=
 
 .PHONY: gguf run test guarantees real bench lint lowest newest compat sbom audit fuzz clean
 
-$(VENV)/.installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	touch $@
+# an environment with llmft and its development tools: $(call environment,FOLDER,CONSTRAINTS)
+define environment
+$(1)/.installed: pyproject.toml $(2)
+	test -x $(1)/bin/python || $$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --constraint $(2) "torch==2.13.0"
+	$(1)/bin/python -m pip install --quiet --constraint $(2) --editable ".[dev]"
+	touch $$@
+endef
+
+$(eval $(call environment,$(VENV),constraints.txt))
 
 run: $(VENV)/.installed
 	$(BIN)/python -m llmft model=smollm2_135m data=academic peft=lora optim.lr=1e-3 data.batching=grouped $(ARGS)
@@ -45,11 +50,7 @@ lint: $(VENV)/.installed
 
 # the lowest versions that pyproject.toml allows, in an environment of their own
 LOWEST := .venv-lowest
-$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
-	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt "torch==2.13.0"
-	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable ".[dev]"
-	touch $@
+$(eval $(call environment,$(LOWEST),constraints-lowest.txt))
 
 lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -n 2 --dist loadgroup tests/unit tests/integration/models/test_peft.py tests/integration/commands/test_export.py \
@@ -61,11 +62,7 @@ gguf: $(VENV)/.installed
 
 # the newest versions that pyproject.toml allows (torch as in constraints.txt), in an environment of their own; on the Python of PYTHON=
 NEWEST := .venv-newest
-$(NEWEST)/.installed: pyproject.toml constraints-newest.txt
-	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
-	$(NEWEST)/bin/python -m pip install --quiet --constraint constraints-newest.txt "torch==2.13.0"
-	$(NEWEST)/bin/python -m pip install --quiet --constraint constraints-newest.txt --editable ".[dev]"
-	touch $@
+$(eval $(call environment,$(NEWEST),constraints-newest.txt))
 
 newest: $(NEWEST)/.installed
 	$(NEWEST)/bin/python -m pytest -n 2 --dist loadgroup tests/unit tests/guarantees tests/integration/models tests/integration/commands

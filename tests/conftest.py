@@ -1,7 +1,5 @@
 """Shared by all tests: no network, a separate cache folder, fixtures and helpers."""
 
-import copy
-import functools
 import gc
 import json
 import multiprocessing
@@ -22,9 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # tiny models on one core each; two test pr
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import Phase, settings
 
 from llmft.config.paths import conf_dir
@@ -112,27 +108,10 @@ def composed(*overrides: str, command: str = "train") -> Any:
         return compose(command, overrides=list(overrides))
 
 
-_base = functools.cache(composed)
-
-
 @pytest.fixture
 def load() -> Iterator[Callable[..., Any]]:
-    """A command's config: ``load("data=alpaca", "data.path=sample", command="preview")``.
-
-    Hydra composes the chosen files once for all tests, then applies the other overrides, as it does by itself.
-    """
-
-    def compose_config(*overrides: str, command: str = "train") -> Any:
-        given = OverridesParser.create().parse_overrides(list(overrides))
-        choices = [o for o in given if (conf_dir() / o.key_or_group).is_dir()]
-        hydras = any(o.key_or_group.startswith("hydra") for o in given)
-        if hydras or any(not isinstance(o.value(), str) for o in choices):
-            return composed(*overrides, command=command)
-        cfg = copy.deepcopy(_base(*(str(o.input_line) for o in choices), command=command))
-        ConfigLoaderImpl._apply_overrides_to_config([o for o in given if o not in choices], cfg)
-        return cfg
-
-    yield compose_config
+    """A command's config: ``load("data=alpaca", "data.path=sample", command="preview")``."""
+    yield composed
     GlobalHydra.instance().clear()
 
 

@@ -3,12 +3,13 @@
 import copy
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
-from hydra._internal.defaults_list import create_defaults_list
+from hydra._internal.defaults_list import Overrides, create_defaults_list
 
 from llmft.config.paths import conf_dir
 
@@ -52,12 +53,16 @@ def _load_config(self: ConfigRepository, config_path: str) -> Any:
 def _create_defaults_list(
     repo: IConfigRepository, config_name: str | None, overrides_list: list[Any], prepend_hydra: bool, skip_missing: bool
 ) -> Any:
-    lines = tuple(override.input_line for override in overrides_list)
-    return _remembered(
+    """Only choices of files decide the list; the other overrides, which set values, are handed on."""
+    values = Overrides(repo, overrides_list).config_overrides
+    of_values = {id(override) for override in values}
+    choices = tuple(override.input_line for override in overrides_list if id(override) not in of_values)
+    kept = _remembered(
         repo,
-        ("defaults", config_name, lines, prepend_hydra, skip_missing),
+        ("defaults", config_name, choices, prepend_hydra, skip_missing),
         lambda: create_defaults_list(repo, config_name, overrides_list, prepend_hydra, skip_missing),
     )
+    return replace(kept, config_overrides=values)
 
 
 def _compose(self: ConfigLoaderImpl, defaults: list[Any], repo: IConfigRepository) -> Any:
