@@ -60,6 +60,14 @@ def test_every_option_composes_and_passes_the_checks(group, option, load):
             "data.split={train:0.9,val:0.2,test:0}",
             "data.split: the fractions add up to more than 1: train 0.9, val 0.2, test 0",
         ),
+        (
+            "data.split_by=position data.test_path=x.jsonl data.split={val:0.1,test:0.1}",
+            "data.split_by=position: with files of held-out rows, set data.split.val=0, or use data.split_by=prompt",
+        ),
+        (
+            "data=mix data.split_by=position data.sets.academic.val_path=x.jsonl data.split={val:0.1,test:0}",
+            "data.split_by=position: with files of held-out rows, set data.split.val=0, or use data.split_by=prompt",
+        ),
         ("peft.dropout=1", "peft.dropout=1: must be a number from 0 to below 1"),
         ("trainer.devices=0", "trainer.devices=0: must be a whole number of at least 1"),
         (

@@ -237,10 +237,13 @@ def _own_files(data: Data) -> Faults:
         elif isinstance(data, MixData):
             yield f"data.{name}: of a mix, each set has its own: data.sets.NAME.{name}"
     sets = [part for part in data.sets.values() if part] if isinstance(data, MixData) else [data]
-    own = {name for part in sets for name in ("val", "test") if getattr(part, f"{name}_path") is not None}
-    others = [name for name in ("val", "test") if name not in own and getattr(data.split, name)]
-    if own and others and data.split_by == "position":
-        yield f"data.split_by=position: with files of held-out rows, set data.split.{others[0]}=0, or use data.split_by=prompt"
+    if data.split_by != "position" or all(part.val_path is None and part.test_path is None for part in sets):
+        return
+    # a mix has no val_path itself: its fractions count for all of its sets
+    if fractions := [
+        name for name in ("val", "test") if getattr(data, f"{name}_path") is None and getattr(data.split, name)
+    ]:
+        yield f"data.split_by=position: with files of held-out rows, set data.split.{fractions[0]}=0, or use data.split_by=prompt"
 
 
 @rule("data.path", "data.split")
