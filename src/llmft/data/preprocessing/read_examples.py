@@ -9,7 +9,7 @@ from typing import Any
 from llmft.data.preprocessing.arrow_store import EXAMPLES, example_batch, writing
 from llmft.data.preprocessing.cache import key_of
 from llmft.data.preprocessing.row_counts import RowCounts
-from llmft.data.preprocessing.split_marks import SplitMark, mark_of, write_marks
+from llmft.data.preprocessing.split_marks import SplitFieldError, SplitMark, mark_of, write_marks
 from llmft.data.preprocessing.unread_fields import TrackedRow
 from llmft.data.records import Example, NotTrainedError, Row, RowError
 from llmft.data.sources import ParsedRow, Source, read
@@ -79,7 +79,9 @@ class ExampleReader:
             except RowError as error:
                 repeated = error.field == "duplicate"
                 if not first:
-                    first, hint = f"{located.place}: {error}", looks_like(located.row, self.name, self.fields)
+                    first = f"{located.place}: {error}"
+                    other_format = not isinstance(error, SplitFieldError)
+                    hint = looks_like(located.row, self.name, self.fields) if other_format else ""
                 if (self.duplicates if repeated else self.invalid) == "error":
                     faults.setdefault(f"{error}{hint if not faults else ''}", []).append(located.place)
                 counts.drop(located.place, error.field, error.reason, "duplicate" if repeated else "invalid")

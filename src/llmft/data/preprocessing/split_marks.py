@@ -19,6 +19,10 @@ NAMES = {
 }
 
 
+class SplitFieldError(RowError):
+    """The field that ``data.split_by`` names is missing or has an unexpected value; the row is valid otherwise."""
+
+
 class SplitMark(NamedTuple):
     """What decides the split of an example.
 
@@ -41,7 +45,7 @@ def mark_of(example: Example, row: Row, split_by: str, split: str | None = None)
         split: The split of all rows of its file (``data.val_path``, ``data.test_path``).
 
     Raises:
-        RowError: The field of ``group:NAME`` or ``column:NAME`` is missing or has an unexpected value.
+        SplitFieldError: The field of ``group:NAME`` or ``column:NAME`` is missing or has an unexpected value.
     """
     how, _, field = split_by.partition(":")
     if split is not None:
@@ -59,7 +63,7 @@ def mark_of(example: Example, row: Row, split_by: str, split: str | None = None)
 def _value(row: Row, field: str) -> str:
     value = row.get(field)
     if value is None or isinstance(value, list | dict) or not str(value).strip():
-        raise RowError(
+        raise SplitFieldError(
             field, f"must be a string or a number, as data.split_by=group:{field} groups by it; is {shown(value)}"
         )
     return str(value)
@@ -68,7 +72,7 @@ def _value(row: Row, field: str) -> str:
 def _named(row: Row, field: str) -> str:
     value = row.get(field)
     if not isinstance(value, str) or value.strip().casefold() not in NAMES:
-        raise RowError(
+        raise SplitFieldError(
             field, f"must be train, val or test, as data.split_by=column:{field} reads it; is {shown(value)}"
         )
     return NAMES[value.strip().casefold()]

@@ -195,7 +195,8 @@ def _files(path: str, key: str) -> list[SourceFile]:
         if found:
             return found
         raise UserError(f"{key}={path}: no file that ends in {ENDINGS} matches (looked in {Path.cwd()})")
-    raise UserError(f"{key}={path}: no such file (looked in {Path.cwd()}); or data.path=sample for the shipped rows")
+    sample = "; or data.path=sample for the shipped rows" if key == "data.path" else ""
+    raise UserError(f"{key}={path}: no such file (looked in {Path.cwd()}){sample}")
 
 
 def _checked(source: Source, sha256: str | None) -> Source:
