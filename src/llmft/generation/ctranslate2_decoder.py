@@ -141,7 +141,7 @@ class _Batch:
         """Decode until every sequence has ended, or is to continue in another call; called in a thread."""
         if self.runtime.is_encoder_decoder:
             for stream in self.streams:
-                for token in [] if stream.ids else self.runtime.files.forced:
+                for token in [] if stream.ids else self.runtime.forced:
                     stream.take(token)
         self.streams = self.rest()
         if not self.streams:

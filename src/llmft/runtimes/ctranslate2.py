@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from llmft.data.batching.sampler import length_batches
-from llmft.data.records import Turn
-from llmft.runtimes.folder_tokenizer import FolderTokenizer
 from llmft.runtimes.runtime import Decoding, NotInstalledError
+from llmft.runtimes.tokenizer_runtime import TokenizerRuntime, load_tokenizer
 from llmft.utils.errors import UserError
 from llmft.utils.text import one_line
 
@@ -21,29 +20,25 @@ MAX_BATCH = 16
 Take = Callable[[int, int, Any], bool]
 
 
-class CTranslate2Runtime:
+class CTranslate2Runtime(TokenizerRuntime):
     """A converted model, with the tokenizer of its folder.
 
     Args:
         folder: With ``model.bin``, the vocabulary, tokenizer files and ``generation_config.json``.
-        workers: Batches that are decoded at the same time.
-        threads: Threads of each; 0 is CTranslate2's own choice.
+        threads: 0 is CTranslate2's own choice.
 
     Raises:
         NotInstalledError: CTranslate2 is not installed.
         UserError: It cannot load the folder.
     """
 
-    log_probabilities = False
-
-    def __init__(self, folder: Path, *, workers: int = 1, threads: int = 0) -> None:
+    def __init__(self, folder: Path, *, threads: int = 0) -> None:
         try:
             import ctranslate2
         except ImportError:
             raise NotInstalledError('form=ctranslate2: needs CTranslate2; pip install "llmft[ctranslate2]"') from None
         self.name = f"CTranslate2 {ctranslate2.__version__}"
-        self.files, self.workers = FolderTokenizer(folder), workers
-        self.stop_ids = self.files.stop_ids
+        super().__init__(*load_tokenizer(folder))
         # a decoder-only model has one vocabulary, an encoder-decoder a shared one
         self.is_encoder_decoder = not (folder / "vocabulary.json").is_file()
         name = "shared_vocabulary.json" if self.is_encoder_decoder else "vocabulary.json"
@@ -52,17 +47,9 @@ class CTranslate2Runtime:
         try:
             self.config: dict[str, Any] = json.loads((folder / MODEL_CONFIG).read_text(encoding="utf-8"))
             self.vocabulary: list[str] = json.loads((folder / name).read_text(encoding="utf-8"))
-            self.engine = engine(str(folder), device, inter_threads=workers, intra_threads=threads)
+            self.engine = engine(str(folder), device, intra_threads=threads)
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"{folder}: CTranslate2 cannot load it ({one_line(error)})") from error
-
-    def prompt_ids(self, turns: Sequence[Turn], tools: Sequence[str] = ()) -> list[int]:
-        """The chat template's ids."""
-        return self.files.prompt_ids(turns, tools)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text without special tokens."""
-        return self.files.decode(ids)
 
     def logits(self, prompt: Sequence[int], answer: Sequence[int]) -> np.ndarray:
         """Logits [len(answer), V]: of one forward pass, or (encoder-decoder) of decoding that is forced to the answer."""
@@ -89,7 +76,7 @@ class CTranslate2Runtime:
             raise UserError(
                 "generation.do_sample=true: answers of an exported folder are greedy here; use chat or serve"
             )
-        answers: list[list[int]] = [list(self.files.forced) if self.is_encoder_decoder else [] for _ in prompts]
+        answers: list[list[int]] = [list(self.forced) if self.is_encoder_decoder else [] for _ in prompts]
         for rows in length_batches([len(prompt) for prompt in prompts], max_rows=MAX_BATCH):
 
             def take(row: int, token: int, _: Any, rows: Sequence[int] = rows) -> bool:

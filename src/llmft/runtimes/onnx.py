@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from llmft.data.records import Turn
-from llmft.runtimes.folder_tokenizer import FolderTokenizer
 from llmft.runtimes.runtime import Decoding, NotInstalledError
+from llmft.runtimes.tokenizer_runtime import TokenizerRuntime, load_tokenizer
 from llmft.utils.errors import UserError
 from llmft.utils.text import one_line
 
@@ -16,7 +15,7 @@ GENAI_CONFIG = "genai_config.json"
 GREEDY = "generation.do_sample=true: {}: answers are greedy; add generation=greedy"
 
 
-class GraphRuntime:
+class GraphRuntime(TokenizerRuntime):
     """A graph that computes the logits of whole sequences.
 
     It has no KV cache: ``generate`` computes all tokens again for each new one.
@@ -29,29 +28,18 @@ class GraphRuntime:
         UserError: It cannot load the folder.
     """
 
-    log_probabilities = False
-
     def __init__(self, folder: Path) -> None:
         try:
             import onnxruntime
         except ImportError:
             raise NotInstalledError('form=onnx: needs ONNX Runtime; pip install "llmft[onnx]"') from None
         self.name = f"ONNX Runtime {onnxruntime.__version__}"
-        self.files = FolderTokenizer(folder)
-        self.stop_ids = self.files.stop_ids
+        super().__init__(*load_tokenizer(folder))
         try:
             self.session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors derive from Exception alone
             raise UserError(f"{folder}: ONNX Runtime cannot load it ({one_line(error)})") from error
         self.start = self.session.get_modelmeta().custom_metadata_map.get("decoder_start_token_id")
-
-    def prompt_ids(self, turns: Sequence[Turn], tools: Sequence[str] = ()) -> list[int]:
-        """The chat template's ids."""
-        return self.files.prompt_ids(turns, tools)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text without special tokens."""
-        return self.files.decode(ids)
 
     def logits(self, prompt: Sequence[int], answer: Sequence[int]) -> np.ndarray:
         """Logits [len(answer), V] of one run of the graph."""
@@ -75,13 +63,13 @@ class GraphRuntime:
         return [self._answer(prompt, settings.max_new_tokens) for prompt in prompts]
 
     def _answer(self, prompt: Sequence[int], limit: int) -> list[int]:
-        answer = list(self.files.forced) if self.start is not None else []
+        answer = list(self.forced) if self.start is not None else []
         while len(answer) < limit and not self.stop_ids.intersection(answer[-1:]):
             answer.append(int(self.logits(prompt, [*answer, 0])[-1].argmax()))
         return answer
 
 
-class GenaiRuntime:
+class GenaiRuntime(TokenizerRuntime):
     """A model of onnxruntime-genai, with its KV cache; prompts are tokenized by the tokenizer of its folder.
 
     Args:
@@ -92,8 +80,6 @@ class GenaiRuntime:
         UserError: It cannot load the folder.
     """
 
-    log_probabilities = False
-
     def __init__(self, folder: Path) -> None:
         try:
             import onnxruntime_genai
@@ -101,20 +87,11 @@ class GenaiRuntime:
             raise NotInstalledError('form=onnx: needs onnxruntime-genai; pip install "llmft[onnx]"') from None
         self.name = f"onnxruntime-genai {onnxruntime_genai.__version__}"
         self.genai: Any = onnxruntime_genai
-        self.files = FolderTokenizer(folder)
-        self.stop_ids = self.files.stop_ids
+        super().__init__(*load_tokenizer(folder))
         try:
             self.model = self.genai.Model(str(folder))
         except Exception as error:  # its errors derive from Exception alone
             raise UserError(f"{folder}: {self.name} cannot load it ({one_line(error)})") from error
-
-    def prompt_ids(self, turns: Sequence[Turn], tools: Sequence[str] = ()) -> list[int]:
-        """The chat template's ids."""
-        return self.files.prompt_ids(turns, tools)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text without special tokens."""
-        return self.files.decode(ids)
 
     def logits(self, prompt: Sequence[int], answer: Sequence[int]) -> np.ndarray:
         """Logits [len(answer), V] of one forward pass."""

@@ -1,6 +1,5 @@
 """Plain transformers and peft: the runtime of merged weights and of adapters."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from llmft.data.records import Turn
 from llmft.models.backbone import quantization, untrusted
 from llmft.models.backbone.special_ids import decoder_start_id
 from llmft.runtimes.runtime import Decoding
+from llmft.runtimes.tokenizer_runtime import TokenizerRuntime
 from llmft.utils.device import default_device
 from llmft.utils.errors import UserError
 from llmft.utils.text import one_line
@@ -23,7 +22,7 @@ NEEDED = (
 )  # fmt: skip
 
 
-class PyTorchRuntime:
+class PyTorchRuntime(TokenizerRuntime):
     """A transformers or peft model with the tokenizer and the generation config of its folder.
 
     Args:
@@ -32,28 +31,14 @@ class PyTorchRuntime:
         generation: A GenerationConfig; its stop tokens and forced tokens are used.
     """
 
-    log_probabilities = False
-
     def __init__(self, model: Any, tokenizer: Any, generation: Any) -> None:
         import transformers
 
         self.name = f"transformers {transformers.__version__}"
-        self.model, self.tokenizer, self.generation = model, tokenizer, generation
-        ends = generation.eos_token_id
+        super().__init__(tokenizer, vars(generation))
+        self.model, self.generation = model, generation
         # generate() takes what its argument leaves open from the model's own: beams and penalties of the run
         model.generation_config = self._needed()
-        self.stop_ids = frozenset(ends if isinstance(ends, list) else [ends]) - {None}
-
-    def prompt_ids(self, turns: Sequence[Turn], tools: Sequence[str] = ()) -> list[int]:
-        """The chat template's ids."""
-        messages = [turn.message() for turn in turns]
-        schemas = [json.loads(tool) for tool in tools] or None
-        found = self.tokenizer.apply_chat_template(messages, tools=schemas, add_generation_prompt=True)
-        return list(found["input_ids"])
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text without special tokens."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     @torch.inference_mode()
     def logits(self, prompt: Sequence[int], answer: Sequence[int]) -> np.ndarray:
