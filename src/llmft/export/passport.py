@@ -9,7 +9,7 @@ import numpy as np
 from llmft.data.records import Turn
 from llmft.export.reference import Reference, ReferenceAnswer, mean_loss
 from llmft.runtimes.loss import log_softmax
-from llmft.runtimes.runtime import Decoding, Form, Runtime
+from llmft.runtimes.runtime import Form, Runtime
 
 Status = Literal["passed", "failed", "not checked"]
 # Largest difference of a logit (or log-probability) in the runtime of a form, for float32 weights. What rounding makes is in
@@ -158,7 +158,7 @@ def largest_difference(runtime: Runtime, answers: Sequence[ReferenceAnswer]) -> 
 
 def _answers(runtime: Runtime, reference: Reference) -> list[list[int]]:
     limit = max(len(one.answer) for one in reference.answers)
-    found = runtime.generate([one.prompt for one in reference.answers], Decoding(limit))
+    found = runtime.generate([one.prompt for one in reference.answers], limit)
     # an answer of the trained model that reached its limit has no stop token, and is compared as far as it goes
     return [ids[:limit] for ids in found]
 

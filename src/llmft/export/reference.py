@@ -15,7 +15,7 @@ from llmft.generation.questions import sample_questions
 from llmft.generation.settings import generation_config, stop_ids
 from llmft.runtimes.loss import answer_loss
 from llmft.runtimes.pytorch import PyTorchRuntime
-from llmft.runtimes.runtime import Decoding, Runtime
+from llmft.runtimes.runtime import Runtime
 from llmft.utils.errors import UserError
 
 MAX_NEW_TOKENS = 32  # of a compared answer; enough to use all weights, and small for large vocabularies
@@ -93,7 +93,7 @@ def collect(model: Any, codec: Codec, cfg: TrainConfig, *, held_out: bool) -> Re
     questions = sample_questions([question.node() for question in cfg.data.questions])
     contexts = [question.with_system(cfg.data.system).context for question in questions]
     prompts = [codec.prompt_ids(codec.template.render(context)) for context in contexts]
-    answers = runtime.generate(prompts, Decoding(limit))
+    answers = runtime.generate(prompts, limit)
     found = [
         ReferenceAnswer(context, prompt, answer, runtime.logits(prompt, answer))
         for context, prompt, answer in zip(contexts, prompts, answers, strict=True)

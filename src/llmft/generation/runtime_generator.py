@@ -1,17 +1,19 @@
 """Prompts -> answers in a runtime other than PyTorch: what ``Generator`` is for the models that transformers runs."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Any
 
 from llmft.data.records import Turn
 from llmft.generation.stream import Answer
-from llmft.runtimes.runtime import Decoding, Runtime
+from llmft.runtimes.runtime import Runtime
 from llmft.utils.errors import UserError
 
-# Settings that change no answer, or that ``Decoding`` has.
-TAKEN = {"max_new_tokens", "do_sample", "temperature", "top_p"}
-NEUTRAL = {"num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+# Settings that may have any value: those of batches change no answer, those of sampling no greedy one.
+TAKEN = {"max_new_tokens", "temperature", "top_p", "batch_size", "batch_tokens", "seed"}
+# Settings that must have these values; all others must be None.
+NEUTRAL = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "samples": 1}
 
 
 class RuntimeGenerator:
@@ -22,18 +24,17 @@ class RuntimeGenerator:
         settings: As of ``Generator``.
 
     Raises:
-        UserError: A setting needs PyTorch.
+        UserError: A setting is not of greedy decoding.
     """
 
     def __init__(self, runtime: Runtime, settings: Mapping[str, Any]) -> None:
         self.runtime, self.given = runtime, settings
         self.batch_size, self.seed = settings["batch_size"], settings["seed"]
-        rest = {name: value for name, value in settings.items() if name not in ("batch_size", "batch_tokens", "seed")}
-        for name, value in rest.items():
-            if name not in TAKEN and NEUTRAL.get(name, 1 if name == "samples" else None) != value:
-                raise UserError(f"generation.{name}={value}: {runtime.name} decodes greedily; add generation=greedy")
-        options = {name: rest[name] for name in TAKEN if name in rest}
-        self.decoding = Decoding(**options, seed=self.seed)
+        for name, value in settings.items():
+            if name not in TAKEN and NEUTRAL.get(name) != value:
+                raise UserError(
+                    f"generation.{name}={json.dumps(value)}: {runtime.name} decodes greedily; add generation=greedy"
+                )
 
     def with_settings(self, **changes: Any) -> "RuntimeGenerator":
         """The same runtime with some settings changed."""
@@ -50,7 +51,7 @@ class RuntimeGenerator:
 
     def continued(self, prompts: Sequence[Sequence[int]]) -> list[Answer]:
         """An answer for each prompt's ids, in order."""
-        return [self._answer(ids) for ids in self.runtime.generate(prompts, self.decoding)]
+        return [self._answer(ids) for ids in self.runtime.generate(prompts, self.given["max_new_tokens"])]
 
     def check_positions(self, prompts: Sequence[Sequence[int]]) -> None:
         """A runtime reports prompts that are too long itself."""

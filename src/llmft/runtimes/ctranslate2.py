@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from llmft.data.batching.sampler import length_batches
-from llmft.runtimes.runtime import Decoding, NotInstalledError
+from llmft.runtimes.runtime import NotInstalledError
 from llmft.runtimes.tokenizer_runtime import TokenizerRuntime, load_tokenizer
 from llmft.utils.errors import UserError
 from llmft.utils.text import one_line
@@ -66,16 +66,8 @@ class CTranslate2Runtime(TokenizerRuntime):
         self._translate([prompt], [answer], len(answer), take, logits=True, with_prefix=True)
         return np.stack(rows)
 
-    def generate(self, prompts: Sequence[Sequence[int]], settings: Decoding) -> list[list[int]]:
-        """Batches of prompts of similar length.
-
-        Raises:
-            UserError: The settings sample.
-        """
-        if settings.do_sample:
-            raise UserError(
-                "generation.do_sample=true: answers of an exported folder are greedy here; use chat or serve"
-            )
+    def generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        """Batches of prompts of similar length."""
         answers: list[list[int]] = [list(self.forced) if self.is_encoder_decoder else [] for _ in prompts]
         for rows in length_batches([len(prompt) for prompt in prompts], max_rows=MAX_BATCH):
 
@@ -83,9 +75,7 @@ class CTranslate2Runtime(TokenizerRuntime):
                 answers[rows[row]].append(token)
                 return False
 
-            self.continued(
-                [prompts[row] for row in rows], [answers[row] for row in rows], settings.max_new_tokens, take
-            )
+            self.continued([prompts[row] for row in rows], [answers[row] for row in rows], max_new_tokens, take)
         return answers
 
     def continued(

@@ -13,7 +13,7 @@ import numpy as np
 
 from llmft.data.records import Turn
 from llmft.data.tokenization.traits import render
-from llmft.runtimes.runtime import Decoding, NotInstalledError
+from llmft.runtimes.runtime import NotInstalledError
 from llmft.utils.errors import UserError
 from llmft.utils.text import printable
 
@@ -142,15 +142,9 @@ class LlamaCppRuntime:
             return self._decode([self._start, *answer[:-1]], 0, len(answer))
         return self._decode([*prompt, *answer[:-1]], 0, len(answer))
 
-    def generate(self, prompts: Sequence[Sequence[int]], settings: Decoding) -> list[list[int]]:
-        """Greedy answers, one prompt after the other.
-
-        Raises:
-            UserError: The settings sample.
-        """
-        if settings.do_sample:
-            raise UserError("generation.do_sample=true: this runtime decodes greedily")
-        return [list(self._greedy(prompt, settings.max_new_tokens)) for prompt in prompts]
+    def generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        """One prompt after the other."""
+        return [list(self._greedy(prompt, max_new_tokens)) for prompt in prompts]
 
     def _greedy(self, prompt: Sequence[int], limit: int) -> Iterator[int]:
         self._reserve(len(prompt) + limit)

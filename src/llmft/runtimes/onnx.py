@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from llmft.runtimes.runtime import Decoding, NotInstalledError
+from llmft.runtimes.runtime import NotInstalledError
 from llmft.runtimes.tokenizer_runtime import TokenizerRuntime, load_tokenizer
 from llmft.utils.errors import UserError
 from llmft.utils.text import one_line
 
 GENAI_CONFIG = "genai_config.json"
-GREEDY = "generation.do_sample=true: {}: answers are greedy; add generation=greedy"
 
 
 class GraphRuntime(TokenizerRuntime):
@@ -52,15 +51,9 @@ class GraphRuntime(TokenizerRuntime):
         found: Any = self.session.run(["logits"], feed)[0]
         return found[0, -len(answer) :].astype(np.float32)
 
-    def generate(self, prompts: Sequence[Sequence[int]], settings: Decoding) -> list[list[int]]:
-        """One prompt at a time, greedily.
-
-        Raises:
-            UserError: The settings sample.
-        """
-        if settings.do_sample:
-            raise UserError(GREEDY.format(self.name))
-        return [self._answer(prompt, settings.max_new_tokens) for prompt in prompts]
+    def generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        """One prompt after the other."""
+        return [self._answer(prompt, max_new_tokens) for prompt in prompts]
 
     def _answer(self, prompt: Sequence[int], limit: int) -> list[int]:
         answer = list(self.forced) if self.start is not None else []
@@ -98,15 +91,9 @@ class GenaiRuntime(TokenizerRuntime):
         generator = self._started([*prompt, *answer[:-1]], 1)
         return np.array(generator.get_output("logits"), dtype=np.float32)[0, -len(answer) :]
 
-    def generate(self, prompts: Sequence[Sequence[int]], settings: Decoding) -> list[list[int]]:
-        """One prompt at a time, greedily.
-
-        Raises:
-            UserError: The settings sample.
-        """
-        if settings.do_sample:
-            raise UserError(GREEDY.format(self.name))
-        return [self._answer(prompt, settings.max_new_tokens) for prompt in prompts]
+    def generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        """One prompt after the other."""
+        return [self._answer(prompt, max_new_tokens) for prompt in prompts]
 
     def _answer(self, prompt: Sequence[int], limit: int) -> list[int]:
         generator, answer = self._started(prompt, limit), []

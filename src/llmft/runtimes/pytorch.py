@@ -9,7 +9,6 @@ import torch
 
 from llmft.models.backbone import quantization, untrusted
 from llmft.models.backbone.special_ids import decoder_start_id
-from llmft.runtimes.runtime import Decoding
 from llmft.runtimes.tokenizer_runtime import TokenizerRuntime
 from llmft.utils.device import default_device
 from llmft.utils.errors import UserError
@@ -53,15 +52,9 @@ class PyTorchRuntime(TokenizerRuntime):
         return found[0, -len(answer) :].float().cpu().numpy()
 
     @torch.inference_mode()
-    def generate(self, prompts: Sequence[Sequence[int]], settings: Decoding) -> list[list[int]]:
-        """One prompt at a time, so that no padding is involved.
-
-        Raises:
-            UserError: The settings sample.
-        """
-        if settings.do_sample:
-            raise UserError("generation.do_sample=true: this runtime decodes greedily")
-        config = self._needed(max_new_tokens=settings.max_new_tokens, do_sample=False, num_beams=1)
+    def generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        """One prompt after the other, so that no padding is involved."""
+        config = self._needed(max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)
         return [self._generated(prompt, config) for prompt in prompts]
 
     def _needed(self, **options: Any) -> Any:

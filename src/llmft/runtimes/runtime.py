@@ -1,7 +1,6 @@
 """The interface that every runtime has (``open.py`` opens the one that an exported folder is for)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -15,26 +14,6 @@ FORMS: tuple[Form, ...] = get_args(Form)
 
 class NotInstalledError(UserError):
     """The runtime of a form is not installed; the message names the extra. The export is then "not checked"."""
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How answers are decoded; greedy unless ``do_sample``.
-
-    Attributes:
-        max_new_tokens: Maximum tokens of an answer.
-        do_sample: Whether to sample; a runtime that cannot raises UserError.
-        temperature: Of the sampling.
-        top_p: Of the sampling.
-        seed: Of the sampling; each prompt's tokens follow from it and the prompt's ids alone, so that an answer repeats within
-            one engine whatever else is decoded with it.
-    """
-
-    max_new_tokens: int
-    do_sample: bool = False
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int = 0
 
 
 class Runtime(Protocol):
@@ -70,10 +49,10 @@ class Runtime(Protocol):
         """Teacher-forced logits, float32 [len(answer), V]: row t is the prediction of ``answer[t]`` after all before it."""
         ...
 
-    def generate(self, prompts: Sequence[Sequence[int]], settings: Decoding) -> list[list[int]]:
-        """Answers by their ids, in order; each ends with its stop token if one was met within ``max_new_tokens``.
+    def generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        """Greedy answers by their ids, in order; each ends with its stop token if one was met within ``max_new_tokens``.
 
-        Greedy decoding is the plain argmax, without penalties. Tokens that the folder's generation config forces (the
+        Greedy is the plain argmax, without penalties. Tokens that the folder's generation config forces (the
         language of mBART) are part of the answer.
         """
         ...

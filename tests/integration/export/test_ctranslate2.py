@@ -17,7 +17,6 @@ from llmft.generation.load import load_generator, load_streaming
 from llmft.models.backbone import tiny
 from llmft.runtimes.ctranslate2 import CTranslate2Runtime
 from llmft.runtimes.pytorch import open_folder
-from llmft.runtimes.runtime import Decoding
 from tests.conftest import composed, typed_config
 from tests.support import twins
 
@@ -111,8 +110,8 @@ def test_each_architecture_gives_the_logits_and_answers_of_transformers(name, tm
     ctranslate2.convert(source, folder)
     plain, converted = open_folder(source), CTranslate2Runtime(folder, threads=1)
     prompts = [AutoTokenizer.from_pretrained(source)(text)["input_ids"] for text in PROMPTS]
-    answers = plain.generate(prompts, Decoding(10))
-    assert converted.generate(prompts, Decoding(10)) == answers
+    answers = plain.generate(prompts, 10)
+    assert converted.generate(prompts, 10) == answers
     for prompt, answer in zip(prompts, answers, strict=True):
         expected, found = plain.logits(prompt, answer), converted.logits(prompt, answer)
         assert abs(expected - found[:, : expected.shape[1]]).max() < 1e-4
@@ -125,9 +124,9 @@ def test_a_prompt_beyond_the_sliding_window_is_refused(tmp_path):
     ctranslate2.convert(source, folder)
     plain, converted = open_folder(source), CTranslate2Runtime(folder, threads=1)
     inside, beyond = list(range(10, 42)), list(range(10, 43))  # its window is 32
-    assert converted.generate([inside], Decoding(40)) == plain.generate([inside], Decoding(40))  # decoding goes beyond
+    assert converted.generate([inside], 40) == plain.generate([inside], 40)  # decoding goes beyond
     with pytest.raises(UserError, match="a prompt of 33 tokens is longer than the model's sliding window"):
-        converted.generate([beyond], Decoding(4))
+        converted.generate([beyond], 4)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from llmft import load_run
 from llmft.export.forms import onnx
 from llmft.runtimes.open import open_runtime
 from llmft.runtimes.pytorch import open_folder
-from llmft.runtimes.runtime import Decoding
 from tests.integration.export.test_ctranslate2 import PROMPTS, built
 from tests.support import twins
 
@@ -53,8 +52,8 @@ def test_each_architecture_gives_the_logits_and_answers_of_transformers(name, ru
     plain, converted = open_folder(source), open_runtime(folder)
     assert converted.name.startswith(runtime)
     prompts = [AutoTokenizer.from_pretrained(source)(text)["input_ids"] for text in PROMPTS]
-    answers = plain.generate(prompts, Decoding(10))
-    assert converted.generate(prompts, Decoding(10)) == answers
+    answers = plain.generate(prompts, 10)
+    assert converted.generate(prompts, 10) == answers
     for prompt, answer in zip(prompts, answers, strict=True):
         assert abs(plain.logits(prompt, answer) - converted.logits(prompt, answer)).max() < 1e-4
 

@@ -11,7 +11,6 @@ from llmft.export import passport_file
 from llmft.export.passport import Check, Judged, compare, not_checked, tolerance_of
 from llmft.export.reference import HeldOut, Reference, ReferenceAnswer
 from llmft.runtimes.loss import answer_loss
-from llmft.runtimes.runtime import Decoding
 from llmft.utils.console import Console
 
 STOP = 3
@@ -37,8 +36,8 @@ class Fake:
     def logits(self, prompt: Sequence[int], answer: Sequence[int]) -> np.ndarray:  # noqa: ARG002
         return self.found[: len(answer)]
 
-    def generate(self, prompts: Sequence[Sequence[int]], settings: Decoding) -> list[list[int]]:
-        return [self.ids[: settings.max_new_tokens] for _ in prompts]
+    def generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        return [self.ids[:max_new_tokens] for _ in prompts]
 
 
 def reference(rows=(), loss=float("nan"), logits=LOGITS):
