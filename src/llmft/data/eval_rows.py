@@ -26,7 +26,7 @@ class EvalRows(NamedTuple):
 def _reference(example: Example, row: EncodedExample, codec: Codec) -> str:
     if not (example.tool_calls or example.reasoning):
         return example.answer
-    labels = row.labels[row.prompt_length :] if row.joined else row.labels
+    labels = row.answer_labels
     return codec.decode(labels[:-1] if labels[-1] in codec.stop_ids else labels)
 
 

@@ -48,10 +48,9 @@ class RuntimeEvaluation(Evaluation):
 
     def _run(self, generator: Any, device: Any) -> list[RowResult]:  # noqa: ARG002 (runtimes choose their device)
         rows = self.rows.encoded
-        answers = generator.continued([row.input_ids[: row.prompt_length] for row in rows])
-        found = []
-        for row, answer in zip(rows, answers, strict=True):
-            labels = row.labels[row.prompt_length :] if row.joined else row.labels
-            nats = answer_loss(generator.runtime, row.input_ids[: row.prompt_length], labels)
-            found.append(RowResult(answer, nats, len(labels)))
-        return found
+        prompts = [row.input_ids[: row.prompt_length] for row in rows]
+        answers = generator.continued(prompts)
+        return [
+            RowResult(answer, answer_loss(generator.runtime, prompt, row.answer_labels), len(row.answer_labels))
+            for row, prompt, answer in zip(rows, prompts, answers, strict=True)
+        ]

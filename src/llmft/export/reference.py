@@ -123,10 +123,7 @@ def held_out_rows(cfg: TrainConfig, codec: Codec, limit: int = HELD_OUT_ROWS) ->
         raise UserError(
             "quantize: needs held-out rows to compare the loss, and this run has no validation or test split"
         )
-    return rows.split, [
-        HeldOut(row.input_ids[: row.prompt_length], row.labels[row.prompt_length :] if row.joined else row.labels)
-        for row in rows.encoded
-    ]
+    return rows.split, [HeldOut(row.input_ids[: row.prompt_length], row.answer_labels) for row in rows.encoded]
 
 
 def mean_loss(runtime: Runtime, rows: Sequence[HeldOut]) -> float:

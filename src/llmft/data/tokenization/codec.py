@@ -54,9 +54,14 @@ class EncodedExample:
         """Whether prompt and answer are one sequence (causal), so that labels are aligned with ``input_ids``."""
         return self.prompt_length < len(self.input_ids)
 
+    @property
+    def answer_labels(self) -> list[int]:
+        """Labels of the answer with its stop token."""
+        return self.labels[self.prompt_length :] if self.joined else self.labels
+
     def stops_once(self, stop_ids: Collection[int]) -> bool:
         """Whether the answer's labels contain a stop token exactly once, at the end."""
-        answer = self.labels[self.prompt_length :] if self.joined else self.labels
+        answer = self.answer_labels
         return answer[-1] in stop_ids and answer.count(answer[-1]) == 1
 
     @property
