@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llmft.config.schema import ExportConfig, TrainConfig
-from llmft.export import checksums, hub, model_card, onnx_use, passport, passport_file, record
+from llmft.export import checksums, hub, model_card, passport, passport_file, record
 from llmft.export.forms import adapter, ctranslate2, dtype, gguf, merged, onnx
 from llmft.export.forms.source import Source
-from llmft.export.llama_cpp import use
 from llmft.export.passport import Judged, Passport
 from llmft.export.reference import Reference, collect
 from llmft.export.zip import pack
 from llmft.models.backbone.open import TrainedBackbone
 from llmft.models.peft import trainable
 from llmft.report.html import write_or_warn
+from llmft.runs.record import read_record
 from llmft.runtimes.exported import TORCH_FORMS
 from llmft.runtimes.open import open_runtime
 from llmft.runtimes.runtime import Form, NotInstalledError
@@ -173,11 +173,12 @@ class _Exporter:
         _write(form, self.source, folder)
         found = self._checked(form, folder)
         passport_file.write(folder, found, self.cfg, self.run)
-        card = model_card.run_card(
-            self.run,
+        card = model_card.card(
             self.cfg,
+            read_record(self.run),
+            model_card.scores_of(self.run),
             form,
-            use=self._use(form, folder),
+            folder=folder,
             checked=passport_file.section(found),
             name=self.settings.name,
             language=self.settings.language,
@@ -189,11 +190,6 @@ class _Exporter:
                 file.chmod(0o644)  # safetensors creates files that only their owner can read
         checksums.write(folder)
         return self._published(found, folder, final)
-
-    def _use(self, form: Form, folder: Path) -> str | None:
-        if form == "onnx":
-            return onnx_use.section(folder, self.cfg, self.settings.hub)
-        return use.section(folder, self.cfg) if form == "gguf" else None
 
     def _checked(self, form: Form, folder: Path) -> Passport:
         settings, quantize = self.settings, self.settings.quantization_of(form)

@@ -7,9 +7,10 @@ from typing import Any
 
 from llmft.config.schema import TrainConfig
 from llmft.data.notice import notices
-from llmft.export import license, model_card_code
+from llmft.export import license
 from llmft.export.base_model import local_name, published_id, rounding
 from llmft.export.model_card_head import head
+from llmft.export.use.section import section
 from llmft.metrics.format import format_interval, format_number
 from llmft.models.peft.trainable import is_adapter
 from llmft.runs.record import read_record
@@ -23,36 +24,21 @@ SETTINGS = (
     "trainer.precision", "data.max_prompt_tokens", "data.max_answer_tokens", "data.train_on", "data.train_on_turns", "seed",
 )  # fmt: skip
 
-SETTINGS_IN_FILES = (
-    "The prompt format is the tokenizer's chat template; the decoding settings are in the generation config.\n"
-)
 
-
-def run_card(
-    run: Path,
-    cfg: TrainConfig,
-    form: str,
-    *,
-    use: str | None = None,
-    checked: Sequence[str] = (),
-    name: str | None = None,
-    language: str | None = None,
-    hub: str | None = None,
-) -> str:
-    """The card of a run, from its ``run.json`` and, if it exists, ``evaluation.json``; the other arguments as ``card``.
+def write(run: Path, cfg: TrainConfig) -> None:
+    """Write the card of ``model/``; called when the weights are saved, and again when they have been evaluated.
 
     Raises:
         UserError: ``run.json`` cannot be read.
     """
-    file = run / "evaluation.json"
-    scores = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    return card(cfg, read_record(run), scores, form, use=use, checked=checked, name=name, language=language, hub=hub)
-
-
-def write(run: Path, cfg: TrainConfig) -> None:
-    """Write the card of ``model/``; called when the weights are saved, and again when they have been evaluated."""
     form = "adapter" if is_adapter(cfg.peft) else "merged"
-    files.atomic_write(run / "model" / "README.md", run_card(run, cfg, form))
+    files.atomic_write(run / "model" / "README.md", card(cfg, read_record(run), scores_of(run), form))
+
+
+def scores_of(run: Path) -> dict[str, Any] | None:
+    """The content of a run's ``evaluation.json``; None if nothing was evaluated."""
+    file = run / "evaluation.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def card(
@@ -61,7 +47,7 @@ def card(
     scores: Mapping[str, Any] | None,
     form: str,
     *,
-    use: str | None = None,
+    folder: Path | None = None,
     checked: Sequence[str] = (),
     name: str | None = None,
     language: str | None = None,
@@ -72,9 +58,9 @@ def card(
     Args:
         cfg: The run's config.
         record: The content of ``run.json`` (``data``, ``metrics``, ``versions``, ``parameters``).
-        scores: The content of ``evaluation.json``; None if nothing was evaluated.
+        scores: As of ``scores_of``.
         form: The form of the export; ``adapter`` or ``merged`` for ``model/`` of a run.
-        use: The section "Use"; None is Python with transformers.
+        folder: The exported folder; needed for the forms gguf and onnx.
         checked: The lines of the section about the check in the form's runtime; none for ``model/``.
         name: The title; None is made of data and model.
         language: Code of the answers' language; None takes the base model's card.
@@ -86,7 +72,7 @@ def card(
         f"# {in_markdown(title)}\n",
         f"{base_model_name(cfg)}, fine-tuned with llmft ({in_markdown(cfg.peft.name)}; {_form(form)}).\n",
         "## Use\n",
-        use or f"```python\n{model_card_code.code(cfg, form, hub)}\n```\n\n{SETTINGS_IN_FILES}",
+        section(cfg, form, folder, hub),
         *(["## Checked in its runtime\n", *checked] if checked else []),
         "## Data\n",
         *_table(_data(record.get("data") or {})),

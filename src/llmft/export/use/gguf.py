@@ -1,10 +1,10 @@
 """The section "Use" of the model card of a GGUF file: the commands of llama.cpp, Ollama and LM Studio."""
 
-import json
 import shlex
 from pathlib import Path
 
 from llmft.config.schema import TrainConfig
+from llmft.export.use import lines
 from llmft.runtimes.llama_cpp import ADAPTER, model_file
 
 EXACT = "--cache-type-k f32 --cache-type-v f32 --flash-attn off"
@@ -23,7 +23,7 @@ def section(folder: Path, cfg: TrainConfig) -> str:
     lora = f" --lora {ADAPTER}" if adapter else ""
     name, system = shlex.quote(Path(file).stem.lower()), cfg.data.system
     told = f" --system-prompt {shlex.quote(system)}" if system else ""
-    lines = [
+    parts = [
         "llama.cpp (a chat; `llama-server` takes the same options), which reads the prompt template in the file:\n",
         _code(f"llama-cli --model {file}{lora} --jinja{told}"),
         "Ollama; the `Modelfile` has prompt template, system prompt, stop tokens and the run's generation settings:\n",
@@ -36,19 +36,18 @@ def section(folder: Path, cfg: TrainConfig) -> str:
         "transformers (temperature last), so that sampled answers have another distribution.\n",
     ]
     if adapter:
-        lines.insert(
+        parts.insert(
             0, f"`{ADAPTER}` is the trained LoRA adapter, `{file}` its base model, which all adapters of it share.\n"
         )
-    return "\n".join(lines)
+    return "\n".join(parts)
 
 
 def _python(file: str, cfg: TrainConfig, *, adapter: bool) -> str:
     lora = f', lora_path="{ADAPTER}"' if adapter else ""
-    system = f'{{"role": "system", "content": {json.dumps(cfg.data.system)}}}, ' if cfg.data.system else ""
     return (
         "from llama_cpp import Llama\n\n"
         f'model = Llama("{file}"{lora}, n_ctx=4096, verbose=False)\n'
-        f'messages = [{system}{{"role": "user", "content": "What is a llama?"}}]\n'
+        f"{lines.messages(cfg)}\n"
         f"answer = model.create_chat_completion(messages, temperature=0, max_tokens={cfg.generation.max_new_tokens})\n"
         'print(answer["choices"][0]["message"]["content"])'
     )

@@ -1,10 +1,10 @@
 """The section "Use" of a model card of ``form=onnx``: code that runs as it stands in the folder of the card."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from llmft.config.schema import TrainConfig
+from llmft.export.use import lines
 from llmft.runtimes.onnx import GENAI_CONFIG
 
 PLAIN_NOTE = "The graph computes the logits of whole sequences. It has no KV cache, so it is no fast decoder.\n"
@@ -19,8 +19,8 @@ def section(folder: Path, cfg: TrainConfig, hub: str | None) -> str:
         hub: ``owner/name`` if it is pushed.
     """
     cached = (folder / GENAI_CONFIG).is_file()
-    lines = [*_head(cfg, hub, cached=cached), *(_generate() if cached else _logits(cfg))]
-    return "\n".join(["```python", *lines, "```", "", "" if cached else PLAIN_NOTE])
+    code = [*_head(cfg, hub, cached=cached), *(_generate() if cached else _logits(cfg))]
+    return "\n".join(["```python", *code, "```", "", "" if cached else PLAIN_NOTE])
 
 
 def _head(cfg: TrainConfig, hub: str | None, *, cached: bool) -> Iterator[str]:
@@ -29,11 +29,10 @@ def _head(cfg: TrainConfig, hub: str | None, *, cached: bool) -> Iterator[str]:
     yield from ["from huggingface_hub import snapshot_download"] if hub else []
     yield "from transformers import AutoTokenizer"
     yield ""
-    yield f"folder = snapshot_download({json.dumps(hub)})" if hub else 'folder = "."  # the folder of this file'
+    yield lines.folder(hub)
     yield "tokenizer = AutoTokenizer.from_pretrained(folder)"
-    system = f'{{"role": "system", "content": {json.dumps(cfg.data.system)}}}, ' if cfg.data.system else ""
-    yield f'messages = [{system}{{"role": "user", "content": "What is a llama?"}}]'
-    yield 'ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]'
+    yield lines.messages(cfg)
+    yield lines.PROMPT_IDS
     yield ""
 
 
