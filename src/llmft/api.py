@@ -22,7 +22,7 @@ from llmft.utils.files import remove_empty
 from llmft.utils.signals import restored
 
 if TYPE_CHECKING:
-    from llmft.export.export import Exported
+    from llmft.export.result import Exported
     from llmft.generation.generator import Answer, Generator
     from llmft.training.build import Parts
 

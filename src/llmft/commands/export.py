@@ -5,7 +5,8 @@ from omegaconf import DictConfig
 from llmft.config.schema import ExportConfig
 from llmft.config.validate import check
 from llmft.export import passport_file
-from llmft.export.export import Exported, FailedExportError, export
+from llmft.export.export import export
+from llmft.export.result import Exported, FailedExportError
 from llmft.runs.open import open_run
 from llmft.utils.console import Console
 from llmft.utils.errors import UserError

@@ -11,8 +11,8 @@ from typing import Any
 from llmft.config.schema import RunOrModel
 from llmft.config.schema.generation import Generation
 from llmft.data.tokenization.codec import Codec
-from llmft.export.export import FULL_PRECISION
 from llmft.export.forms import ctranslate2, merged
+from llmft.export.forms.source import unquantized
 from llmft.generation.ctranslate2_decoder import open_converted
 from llmft.generation.generator import Generator
 from llmft.generation.load import check_overrides, load_streaming, own_generation
@@ -42,8 +42,7 @@ def load_converted(cfg: RunOrModel) -> tuple[Generator, str | None]:
         return _load(ExportedBackbone(exported), own, exported.folder), exported.system
     check_overrides()
     folder, trained = open_run(cfg.run)
-    quantized = {"peft.quantise": None} if trained.select("peft.quantise") else {}
-    backbone = TrainedBackbone(folder / "model", trained.replaced(FULL_PRECISION | quantized))
+    backbone = TrainedBackbone(folder / "model", unquantized(trained))
     own = own_generation(cfg.generation, trained.generation)
     return _load(backbone, own, folder / "model"), trained.data.system
 

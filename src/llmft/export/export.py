@@ -3,14 +3,14 @@
 import gc
 import shutil
 from pathlib import Path
-from typing import NamedTuple
 
 from llmft.config.schema import ExportConfig, TrainConfig
 from llmft.export import checksums, hub, model_card, passport, passport_file, record
 from llmft.export.forms import adapter, ctranslate2, dtype, gguf, merged, onnx
-from llmft.export.forms.source import Source
+from llmft.export.forms.source import Source, unquantized
 from llmft.export.passport import Judged, Passport
 from llmft.export.reference import Reference, collect
+from llmft.export.result import Exported, ExportedForm, FailedExportError
 from llmft.export.zip import pack
 from llmft.models.backbone.open import TrainedBackbone
 from llmft.models.peft import trainable
@@ -23,60 +23,6 @@ from llmft.utils import device as devices
 from llmft.utils.errors import UserError
 from llmft.utils.files import atomic_folder, new_folder
 from llmft.utils.temporary import TemporaryFolder
-
-FULL_PRECISION = {"model.dtype": "float32", "model.gradient_checkpointing": False}
-
-
-class ExportedForm(NamedTuple):
-    """One form of an export.
-
-    Attributes:
-        passport: What was found in its runtime.
-        path: Folder or archive; None if it is only on the Hub, or was not kept.
-        url: URL of the commit on the Hub, if pushed.
-    """
-
-    passport: Passport
-    path: Path | None
-    url: str | None = None
-
-
-class Exported(NamedTuple):
-    """Result of an export.
-
-    Attributes:
-        forms: One for each form, in the order of ``form``.
-    """
-
-    forms: tuple[ExportedForm, ...]
-
-    @property
-    def path(self) -> Path | None:
-        """Folder or archive of the first form."""
-        return self.forms[0].path
-
-    @property
-    def url(self) -> str | None:
-        """URL of the commit on the Hub."""
-        return self.forms[0].url
-
-    @property
-    def difference(self) -> float | None:
-        """Largest absolute difference of a logit to the trained model, of the first form."""
-        return self.forms[0].passport.difference
-
-
-class FailedExportError(UserError):
-    """A form failed its passport, or could not be checked and ``require_check`` is set.
-
-    Args:
-        message: What failed, and what was kept.
-        done: All forms, with their passports.
-    """
-
-    def __init__(self, message: str, done: Exported) -> None:
-        super().__init__(message)
-        self.done = done
 
 
 def export(run: Path, cfg: TrainConfig, to: str | None, settings: ExportConfig) -> Exported:
@@ -139,9 +85,7 @@ class _Exporter:
 
     def __init__(self, run: Path, cfg: TrainConfig, settings: ExportConfig, scratch: Path) -> None:
         self.run, self.cfg, self.settings, self.scratch = run, cfg, settings, scratch
-        quantized = {"peft.quantise": None} if cfg.select("peft.quantise") else {}
-        # an adapter goes on its published base, never on a quantized one
-        self.backbone = TrainedBackbone(run / "model", cfg.replaced(FULL_PRECISION | quantized))
+        self.backbone = TrainedBackbone(run / "model", unquantized(cfg))
         for form, module in (("ctranslate2", ctranslate2), ("onnx", onnx)):
             if form in settings.forms():
                 module.check(self.backbone.config)

@@ -4,19 +4,19 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from llmft.export.result import ExportedForm
 from llmft.runs.record import read_record, write_record
 
 log = logging.getLogger(__name__)
 
 
-def add(run: Path, forms: Sequence[Any], to: str | None) -> None:
+def add(run: Path, forms: Sequence[ExportedForm], to: str | None) -> None:
     """Add the exported forms to ``exports`` of a run's record; a run that cannot be written is left as it is.
 
     Args:
         run: The run directory.
-        forms: ``ExportedForm`` of each form.
+        forms: One for each form.
         to: Where they were written, as given.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")

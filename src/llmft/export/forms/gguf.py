@@ -10,7 +10,7 @@ from llmft.config.schema import ExportConfig
 from llmft.data.tokenization.codec import Codec
 from llmft.data.tokenization.traits import USER
 from llmft.export.forms import merged
-from llmft.export.forms.source import Source
+from llmft.export.forms.source import Source, unquantized
 from llmft.export.llama_cpp import archive, convert, quantize
 from llmft.export.llama_cpp.modelfile import Modelfile
 from llmft.export.llama_cpp.turn_shape import ShapeError, TurnShape, turn_shape
@@ -66,9 +66,7 @@ def write(source: Source, folder: Path) -> None:
 
 def _write_base(source: Source, folder: Path) -> None:
     """The base model of an adapter, with the tokenizer and the chat template of the training."""
-    quantized = {"peft.quantise": None} if source.cfg.select("peft.quantise") else {}
-    cfg = source.cfg.replaced({"model.dtype": source.dtype, "model.gradient_checkpointing": False} | quantized)
-    base = TrainedBackbone(source.model, cfg).load_base()
+    base = TrainedBackbone(source.model, unquantized(source.cfg, source.dtype)).load_base()
     merged.write(base, source.model, folder, source.dtype, source.settings.shard_size)
 
 

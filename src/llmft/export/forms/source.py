@@ -26,6 +26,12 @@ class Source(NamedTuple):
     settings: ExportConfig
 
 
+def unquantized(cfg: TrainConfig, dtype: str = "float32") -> TrainConfig:
+    """A run's config that loads its model in a dtype; an adapter goes on its published base, never on a quantized one."""
+    quantized = {"peft.quantise": None} if cfg.select("peft.quantise") else {}
+    return cfg.replaced({"model.dtype": dtype, "model.gradient_checkpointing": False} | quantized)
+
+
 # Files of model/ that a form writes itself; all others (tokenizer, chat template, generation config) are copied.
 REWRITTEN_FILES = ("README.md", "config.json", "adapter_config.json", "model.safetensors.index.json")
 
