@@ -12,18 +12,9 @@ from llmft.runtimes.runtime import NotInstalledError
 from llmft.utils.cache import cache_root
 from tests import conftest
 from tests.integration.conftest import trained
-from tests.support import twins
+from tests.support import converter_stub, twins
 
 # A converter that writes down what it is given.
-BASE = """
-class TextModel:
-    get_vocab_base_pre = None
-class gguf:
-    class GGUFWriter:
-        write_header_to_file = None
-    class GGUFValueType:
-        BOOL, UINT32, STRING = 7, 4, 8
-"""
 SCRIPT = """
 import os, sys
 out = sys.argv[sys.argv.index("--outfile") + 1]
@@ -40,10 +31,7 @@ def stand_in(monkeypatch):
 
     monkeypatch.setattr(llama_cpp, "library", missing)
     monkeypatch.setattr(archive, "FOLDER", "stand-in")
-    folder = cache_root() / "stand-in"
-    (folder / "conversion").mkdir(parents=True, exist_ok=True)
-    (folder / "conversion" / "base.py").write_text(BASE)
-    (folder / "convert_hf_to_gguf.py").write_text(SCRIPT)
+    converter_stub.write(cache_root() / "stand-in", SCRIPT)
 
 
 @pytest.mark.usefixtures("stand_in")

@@ -8,6 +8,7 @@ import pytest
 
 from llmft.export.llama_cpp import convert, driver
 from llmft.utils.errors import UserError
+from tests.support import converter_stub
 
 SCRIPT = """
 import json, os, sys
@@ -21,25 +22,12 @@ Path(arguments[arguments.index("--outfile") + 1]).write_text(json.dumps({
     "environment": sorted(name for name in os.environ if name.startswith("HF_")),
 }))
 """
-BASE = """
-class TextModel:
-    get_vocab_base_pre = None
-class gguf:
-    class GGUFWriter:
-        write_header_to_file = None
-    class GGUFValueType:
-        BOOL, UINT32, STRING = 7, 4, 8
-"""
 
 
 @pytest.fixture
 def tools(tmp_path):
     """A stand-in for the converter, which writes down what it is given."""
-    folder = tmp_path / "tools"
-    (folder / "conversion").mkdir(parents=True)
-    (folder / "conversion" / "base.py").write_text(BASE)
-    (folder / "convert_hf_to_gguf.py").write_text(SCRIPT)
-    return folder
+    return converter_stub.write(tmp_path / "tools", SCRIPT)
 
 
 def model(folder, **config):
