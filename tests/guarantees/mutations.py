@@ -169,7 +169,7 @@ FAULTS = [
     Fault("a T5 with a tied head becomes a GGUF file", "export/llama_cpp/convert.py", "in T5 and scaled:", "in T5 and False:", f"{GGUF}/llama_cpp/test_convert.py -k tied"),
     # exports in their runtimes
     Fault("CTranslate2 scales T5 by the flag of the tied head", "export/forms/ctranslate2.py",
-          'getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)', "config.tie_word_embeddings",
+          "config.tie_word_embeddings if scales is None else scales", "config.tie_word_embeddings",
           "tests/integration/export/test_ctranslate2.py::test_each_architecture_gives_the_logits_and_answers_of_transformers[t5_untied]"),
     # a config writes nothing elsewhere, and holds no value of the environment
     Fault("a log file that a file names is opened", "config/hydra_allowlist.py", "                yield from _log_file_faults(path, node, writable)\n",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmft.export.forms.source import Source, copy_rest
+from llmft.models.backbone import transformers4
 from llmft.models.backbone.special_ids import decoder_start_id
 from llmft.runtimes.ctranslate2 import MODEL_CONFIG
 from llmft.utils.errors import UserError
@@ -101,11 +102,10 @@ def _load_model(model_class: Any, folder: str, **options: Any) -> Any:
 def _scales_outputs(config: Any) -> bool:
     """Whether the decoder's outputs are scaled before the head, which the converter concludes from ``tie_word_embeddings``.
 
-    transformers 5 sets that flag for all of the T5 family. T5's own answer is ``scale_decoder_outputs``; mT5 never scales.
+    transformers 5 sets that flag for all of the T5 family.
     """
-    if config.model_type == "mt5":
-        return False
-    return getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)
+    scales = transformers4.scales(config)
+    return config.tie_word_embeddings if scales is None else scales
 
 
 def _load_tokenizer(tokenizer_class: Any, folder: str, **options: Any) -> Any:

@@ -34,7 +34,7 @@ def save_model(model: Any, folder: Path, **options: Any) -> None:
         model.save_pretrained(folder, **options)
         return
     tied = is_tied(model)
-    flag = tied and _scales(model.config) is not False
+    flag = tied and scales(model.config) is not False
     if tied and not flag:  # transformers 4 reads "no scaling" from an untied head, which must then be in the file
         name = next(name for name, module in model.named_modules() if module is output)
         options["state_dict"] = {**model.state_dict(), f"{name}.weight": output.weight.detach().clone()}
@@ -95,7 +95,7 @@ def is_tied(model: Any) -> bool:
     return any(part.weight is head.weight for part in model.modules() if isinstance(part, Embedding))
 
 
-def _scales(config: Any) -> bool | None:
+def scales(config: Any) -> bool | None:
     """Whether decoder outputs are scaled before the head; None for models that are no relatives of T5."""
     if config.model_type not in SCALES:
         return None
