@@ -1,4 +1,4 @@
-"""``export``: write a run's model for other tools, proven in their runtimes."""
+"""``export``: write a run's model for other tools, checked in their runtimes."""
 
 from omegaconf import DictConfig
 
