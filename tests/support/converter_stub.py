@@ -10,7 +10,7 @@ class gguf:
     class GGUFWriter:
         write_header_to_file = None
     class GGUFValueType:
-        BOOL, UINT32, STRING = 7, 4, 8
+        BOOL, UINT32, STRING, ARRAY = 7, 4, 8, 9
 """
 
 

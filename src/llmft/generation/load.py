@@ -106,9 +106,10 @@ def load_base(cfg: RunOrModel, tuned: Generator | RuntimeGenerator) -> Generator
     """
     if cfg.run is None:
         raise UserError("compare: a plain model has no base model; pass run=RUN")
-    if isinstance(tuned, RuntimeGenerator) or (open_exported(cfg.run) and not has_adapter(tuned.model)):
+    exported = open_exported(cfg.run)
+    if isinstance(tuned, RuntimeGenerator) or (exported and not has_adapter(tuned.model)):
         raise UserError(f"compare: run={cfg.run} is an exported folder without its base model; pass the run")
-    if open_exported(cfg.run):
+    if exported:
         return Generator(tuned.model, tuned.codec, tuned.given, adapter=False)
     return base_of_run(open_run(cfg.run)[1], tuned)
 

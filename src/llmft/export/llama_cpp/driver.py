@@ -48,7 +48,8 @@ def main(folder: str, script: str, metadata: dict[str, Any], arguments: list[str
     from conversion.base import TextModel, gguf  # pyright: ignore[reportMissingImports]  # of the archive
 
     by_digest, write_header = TextModel.get_vocab_base_pre, gguf.GGUFWriter.write_header_to_file
-    types = {bool: gguf.GGUFValueType.BOOL, int: gguf.GGUFValueType.UINT32, str: gguf.GGUFValueType.STRING}
+    kinds = gguf.GGUFValueType
+    types = {bool: kinds.BOOL, int: kinds.UINT32, str: kinds.STRING, list: kinds.ARRAY}
 
     def get_vocab_base_pre(self: Any, tokenizer: Any) -> str:
         try:
@@ -62,10 +63,7 @@ def main(folder: str, script: str, metadata: dict[str, Any], arguments: list[str
     def write_header_to_file(self: Any, *given: Any, **options: Any) -> None:
         for key, value in metadata.items():
             name = key.replace("{arch}", str(self.arch))
-            if isinstance(value, list):
-                self.kv_data[0][name] = gguf.GGUFValue(value=value, type=gguf.GGUFValueType.ARRAY)
-            else:
-                self.kv_data[0][name] = gguf.GGUFValue(value=value, type=types[type(value)])
+            self.kv_data[0][name] = gguf.GGUFValue(value=value, type=types[type(value)])
         kind = self.kv_data[0].get("tokenizer.ggml.model")
         if kind and kind.value == "gpt2" and MERGES not in self.kv_data[0]:
             self.add_token_merges(["\u0100 \u0100"])  # two zero bytes: llama.cpp loads no BPE tokenizer without merges

@@ -12,14 +12,8 @@ from llmft.export.llama_cpp.turn_shape import TurnShape, go_template
 
 QUOTES = '"""'
 TOP_K = 50  # transformers' default, where a run samples without naming it; Ollama's is 40
-# Keys of GenerationConfig and their names in a Modelfile.
-SAMPLING = {
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "typical_p": "typical_p",
-}
+# Keys of GenerationConfig that have the same name in a Modelfile.
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 # What does not decide about tokens, or is written in another way.
 EXPRESSED = {
     *SAMPLING, "max_new_tokens", "do_sample", "repetition_penalty", "bos_token_id", "eos_token_id", "pad_token_id",
@@ -103,7 +97,7 @@ def _sampling(settings: Mapping[str, Any]) -> Iterator[str]:
     values = {"temperature": 1.0, "top_k": TOP_K, "top_p": 1.0, "min_p": 0.0}
     values |= {name: settings[name] for name in SAMPLING if settings.get(name) is not None}
     for name, value in values.items():
-        yield f"PARAMETER {SAMPLING[name]} {value}"
+        yield f"PARAMETER {name} {value}"
 
 
 def _quoted(text: str) -> str:
