@@ -20,7 +20,7 @@ from llmft.data.preprocessing.leakage import without_leaks
 from llmft.data.preprocessing.read_examples import ExampleReader, examples_key, write_examples
 from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.data.preprocessing.split import HashSplit, SplitConfig, split_by_identity, split_groups
-from llmft.data.preprocessing.split_marks import FREE, read_marks
+from llmft.data.preprocessing.split_keys import FREE, read_split_keys
 from llmft.data.preprocessing.streaming import StreamingDataset
 from llmft.data.preprocessing.truncation import Truncation
 from llmft.data.records import Example, Row
@@ -143,7 +143,7 @@ class DataPreparation:
             config.duplicates,
             first_only=self.streaming,
             fields=self.fields,
-            split_by=config.split_by,
+            split_by="position" if self.streaming else config.split_by,  # HashSplit splits a stream
         )
 
     def readers(self) -> list[ExampleReader]:
@@ -175,7 +175,7 @@ class DataPreparation:
         self.row_counts.add_saved(folder)
         table = ArrowTable(folder / "examples.arrow")
         self.examples = Examples(table, np.arange(len(table)))
-        self.marks = read_marks(folder)
+        self.split_keys = read_split_keys(folder)
         self._check_not_empty(len(table))
 
     def encode(self, codec: Codec) -> None:
@@ -210,12 +210,12 @@ class DataPreparation:
 
     def _split(self) -> None:
         owners, counts = self.row_columns["example"], self.row_counts
-        fixed = bool((self.marks[1] != FREE).any())  # then numbers among all rows decide nothing
+        fixed = bool((self.split_keys[1] != FREE).any())  # then numbers among all rows decide nothing
         if self.streaming or (self.split.by_rows_kept and not fixed):
             assign = self.hash_split.assign if self.streaming else self.split.assign
             indices, counts.unused = split_groups(owners, assign)
         else:
-            indices, counts.unused = split_by_identity(owners, *self.marks, self.split.split, self.split.seed)
+            indices, counts.unused = split_by_identity(owners, *self.split_keys, self.split.split, self.split.seed)
         if self.split.leakage != "warn":
             indices = without_leaks(indices, self.row_columns, self.table, counts, self.split.leakage)
         self.audit = Audit.of(self.row_columns, indices, counts.budgets)

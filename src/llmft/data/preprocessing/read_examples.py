@@ -9,7 +9,7 @@ from typing import Any
 from llmft.data.preprocessing.arrow_store import EXAMPLES, example_batch, writing
 from llmft.data.preprocessing.cache import key_of
 from llmft.data.preprocessing.row_counts import RowCounts
-from llmft.data.preprocessing.split_marks import SplitFieldError, SplitMark, mark_of, write_marks
+from llmft.data.preprocessing.split_keys import SplitFieldError, SplitKey, split_key_of, write_split_keys
 from llmft.data.preprocessing.unread_fields import TrackedRow
 from llmft.data.records import Example, NotTrainedError, Row, RowError
 from llmft.data.sources import ParsedRow, Source, read
@@ -51,10 +51,10 @@ class ExampleReader:
         return f"data.{self.split}_path" if self.split else "data.path"
 
     def examples(self, counts: RowCounts, seen: dict[bytes, str]) -> Iterator[Example]:
-        """Yield the examples in order, as ``marked`` without the marks."""
-        return (example for example, _ in self.marked(counts, seen))
+        """Yield the examples in order, as ``with_split_keys`` without the keys."""
+        return (example for example, _ in self.with_split_keys(counts, seen))
 
-    def marked(self, counts: RowCounts, seen: dict[bytes, str]) -> Iterator[tuple[Example, SplitMark]]:
+    def with_split_keys(self, counts: RowCounts, seen: dict[bytes, str]) -> Iterator[tuple[Example, SplitKey]]:
         """Yield the examples in order, with what decides their splits.
 
         Args:
@@ -71,7 +71,7 @@ class ExampleReader:
                 break
             counts.read += 1
             try:
-                example, mark, ignored = self._example(located)
+                example, key, ignored = self._example(located)
                 self._check_repeated(example, seen)
             except NotTrainedError as error:
                 counts.drop(located.place, error.field, error.reason, error.why)
@@ -92,7 +92,7 @@ class ExampleReader:
                 continue
             found += 1
             counts.ignore(ignored)
-            yield example, mark
+            yield example, key
         if hint and not found:
             raise UserError(f"{self.key}={self.source.given}: {first}{hint}")
         if len(faults) == 1 and not found and counts.read > 1 and not self.first_only:
@@ -102,16 +102,16 @@ class ExampleReader:
         if faults:
             raise UserError.from_faults(f"{self.key}={self.source.given}", [_line(*item) for item in faults.items()])
 
-    def _example(self, located: ParsedRow) -> tuple[Example, SplitMark, Collection[str]]:
-        """The example of a row, its mark, and the names of the fields that its data set did not read."""
+    def _example(self, located: ParsedRow) -> tuple[Example, SplitKey, Collection[str]]:
+        """The example of a row, its split key, and the names of the fields that its data set did not read."""
         if located.fault:
             raise RowError("row", located.fault)
         row = TrackedRow(located.row) if type(located.row) is dict else located.row
         example = self.to_example(row).with_system(self.system)
         number = located.place.rpartition(":")[2]
         example = replace(example, id=example.id or number, place=located.place, source=self.name)
-        mark = mark_of(example, row, self.split_by, self.split)
-        return example, mark, row.unread() if isinstance(row, TrackedRow) else ()
+        key = split_key_of(example, row, self.split_by, self.split)
+        return example, key, row.unread() if isinstance(row, TrackedRow) else ()
 
     def _check_repeated(self, example: Example, seen: dict[bytes, str]) -> None:
         if self.duplicates == "keep":
@@ -132,32 +132,32 @@ def write_examples(
     counts: RowCounts,
     select: Callable[[Iterator[Example]], Iterator[Example]] = iter,
 ) -> None:
-    """Write ``examples.arrow`` and their marks from one source or several, and count in ``counts``.
+    """Write ``examples.arrow`` and their split keys from one source or several, and count in ``counts``.
 
     Args:
         readers: In order.
         folder: For the files.
         counts: What was read and dropped is counted here.
-        select: Chooses among the examples of a stream, which have no marks; it may stop before the end.
+        select: Chooses among the examples of a stream, which have no split keys; it may stop before the end.
 
     Raises:
         UserError: As ``ExampleReader.examples``.
     """
     seen: dict[bytes, str] = {}
-    found = (item for reader in readers for item in reader.marked(counts, seen))
-    marks: list[SplitMark] = []
+    found = (item for reader in readers for item in reader.with_split_keys(counts, seen))
+    keys: list[SplitKey] = []
 
-    def unmarked() -> Iterator[Example]:
-        for example, mark in found:
-            marks.append(mark)
+    def without_keys() -> Iterator[Example]:
+        for example, key in found:
+            keys.append(key)
             yield example
 
     with writing(folder / "examples.arrow", EXAMPLES) as write:
-        for examples in _batched(select(unmarked())):
+        for examples in _batched(select(without_keys())):
             write(example_batch(examples))
-            write_marks(folder, marks)
-            marks.clear()
-    write_marks(folder, marks)
+            write_split_keys(folder, keys)
+            keys.clear()
+    write_split_keys(folder, keys)
 
 
 def examples_key(readers: Sequence[ExampleReader], fingerprint: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from llmft.data.preprocessing.split_marks import FREE, SPLITS
+from llmft.data.preprocessing.split_keys import FREE, SPLITS
 from llmft.data.records import Example, Turn
 from llmft.utils.errors import UserError
 

@@ -23,7 +23,7 @@ class SplitFieldError(RowError):
     """The field that ``data.split_by`` names is missing or has an unexpected value; the row is valid otherwise."""
 
 
-class SplitMark(NamedTuple):
+class SplitKey(NamedTuple):
     """What decides the split of an example.
 
     Attributes:
@@ -35,8 +35,8 @@ class SplitMark(NamedTuple):
     split: int = FREE
 
 
-def mark_of(example: Example, row: Row, split_by: str, split: str | None = None) -> SplitMark:
-    """The mark of an example.
+def split_key_of(example: Example, row: Row, split_by: str, split: str | None = None) -> SplitKey:
+    """The split key of an example.
 
     Args:
         example: The example.
@@ -49,15 +49,15 @@ def mark_of(example: Example, row: Row, split_by: str, split: str | None = None)
     """
     how, _, field = split_by.partition(":")
     if split is not None:
-        return SplitMark(0, SPLITS.index(split))
+        return SplitKey(0, SPLITS.index(split))
     if how == "column":
-        return SplitMark(0, SPLITS.index(_named(row, field)))
+        return SplitKey(0, SPLITS.index(_named(row, field)))
     if how == "group":
-        return SplitMark(hash_of(_value(row, field)))
+        return SplitKey(hash_of(_value(row, field)))
     if how == "position":
-        return SplitMark()
+        return SplitKey()
     prompt = normalized(identity(example.context, example.tools))
-    return SplitMark(hash_of(prompt if how == "prompt" else f"{prompt}\0{normalized(example.reply.content)}"))
+    return SplitKey(hash_of(prompt if how == "prompt" else f"{prompt}\0{normalized(example.reply.content)}"))
 
 
 def _value(row: Row, field: str) -> str:
@@ -78,16 +78,16 @@ def _named(row: Row, field: str) -> str:
     return NAMES[value.strip().casefold()]
 
 
-def write_marks(folder: Path, marks: Sequence[SplitMark]) -> None:
-    """Append the marks of some examples to the files of a folder."""
+def write_split_keys(folder: Path, keys: Sequence[SplitKey]) -> None:
+    """Append the split keys of some examples to the files of a folder."""
     for name, kind, values in (
-        ("groups", np.int64, [m.group for m in marks]),
-        ("splits", np.int8, [m.split for m in marks]),
+        ("groups", np.int64, [key.group for key in keys]),
+        ("splits", np.int8, [key.split for key in keys]),
     ):
         with (folder / f"{name}.bin").open("ab") as file:
             np.array(values, kind).tofile(file)
 
 
-def read_marks(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The groups [examples] and the splits [examples] of ``write_marks``."""
+def read_split_keys(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The groups [examples] and the splits [examples] of ``write_split_keys``."""
     return np.fromfile(folder / "groups.bin", np.int64), np.fromfile(folder / "splits.bin", np.int8)
