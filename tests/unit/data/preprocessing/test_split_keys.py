@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from llmft.data.preprocessing.split_keys import FREE, SplitKey, split_key_of, read_split_keys, write_split_keys
+from llmft.data.preprocessing.split_keys import FREE, SplitKey, read_split_keys, split_key_of, write_split_keys
 from llmft.data.records import Example, RowError, Turn
 
 
