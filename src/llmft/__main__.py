@@ -71,7 +71,6 @@ def run_command(arguments: Sequence[str]) -> int:
     # help and completion need neither Hydra nor OmegaConf
     from llmft.config.cli_args import check_command_line, check_output, resumed_dir
     from llmft.config.flags import check_flags, split_flags
-    from llmft.config.hydra_precheck import pinned
     from llmft.config.override_text import quoted
     from llmft.data.sources.format_hint import options_for
 
@@ -89,17 +88,17 @@ def run_command(arguments: Sequence[str]) -> int:
             rest = named_runs(command, rest)
         rest = [quoted(argument, multirun=multirun) for argument in rest]
         given = {argument.partition("=")[0] for argument in flags}
+        folder: list[str] = []
         if "--hydra-help" not in given:
-            check_command_line(command, rest, multirun=multirun, data_hint=options_for)
+            folder = check_command_line(command, rest, multirun=multirun, data_hint=options_for)
         if not given & set(INFO_FLAGS):
             if multirun:
                 from llmft.sweep.precheck import check_sweep  # with the schema, which --cfg does not need
 
                 check_sweep(command, rest)
             check_output(rest)
+            rest += folder
         rest += resumed_dir(rest)
-        if not given & set(INFO_FLAGS):
-            rest += pinned(command, rest, multirun=multirun)
         if multirun:  # a sweep's output_dir holds its runs
             rest = [re.sub("^output_dir=", "hydra.sweep.dir=", argument) for argument in rest]
         return launch(command, rest, multirun=multirun)

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmft.config.compose import composition_faults
 from llmft.config.flags import parse_arguments
-from llmft.config.hydra_precheck import GivenConfig, jobs_with_params, swept_jobs
+from llmft.config.hydra_precheck import GivenConfig, swept_jobs
 from llmft.config.override_text import quoted
 from llmft.config.paths import conf_dir
 from llmft.config.redact import hide_environment
@@ -21,7 +21,7 @@ NEEDED = {"ray": ("ray",), "optuna": ("optuna",)}
 
 def check_command_line(
     command: str, arguments: list[str], *, multirun: bool, data_hint: Callable[[str], str] | None = None
-) -> None:
+) -> list[str]:
     """Check the overrides with our own messages before Hydra parses them.
 
     Args:
@@ -30,13 +30,17 @@ def check_command_line(
         multirun: Whether this is a sweep, whose values may be lists.
         data_hint: The options that read a data file, given its path, for ``data=FILE``.
 
+    Returns:
+        The output folder that was checked, as an override, if a file of ``--config-dir`` could name another one later.
+
     Raises:
         UserError: All faults in one message.
     """
     parsed = parse_arguments(arguments)
     if faults := plugin_faults(parsed.overrides):
         raise UserError.from_faults("command line", faults)
-    overrides = [o for o in parsed.overrides if not o.lstrip("+~").startswith("hydra")]
+    given = GivenConfig.of(command, parsed.overrides, parsed.config_dir, multirun=multirun)
+    overrides = given.of_task
     jobs = swept_jobs(overrides) if multirun else [overrides]
     typed = {key.lstrip("+~"): value for key, _, value in (override.partition("=") for override in overrides)}
     faults = dict.fromkeys(
@@ -44,12 +48,10 @@ def check_command_line(
         for job in jobs
         for fault in composition_faults(command, job, parsed.config_dir, typed=typed, data_hint=data_hint)
     )
-    of_hydra = [o for o in parsed.overrides if o.lstrip("+~").startswith("hydra")]
-    if not faults and (of_hydra or parsed.config_dir):  # only these can change what Hydra itself calls
-        given = GivenConfig.of(command, [*overrides, *of_hydra], parsed.config_dir, multirun=multirun)
-        faults |= dict.fromkeys(fault for job in jobs_with_params(given, overrides) for fault in given.faults(job))
     if faults:
         raise UserError.from_faults("command line", list(faults), shown=len(faults))
+    # only these can change what Hydra itself calls
+    return given.checked_folder() if given.of_hydra or parsed.config_dir else []
 
 
 def plugin_faults(overrides: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ from llmft.config.target_allowlist import REMOTE_CODE, allowed_targets, resolver
 from llmft.config.tree import walk
 from llmft.config.typed_overrides import values_of
 from llmft.config.write_paths import FOLDER, OUTPUTS, WAY_OUT, Writable, is_part
+from llmft.utils.text import first_line
 
 # Commands and environment variables of a launcher: allowed on the command line, not in a file.
 LAUNCHER_KEYS = (
@@ -65,7 +66,7 @@ def hydra_write_faults(composed: DictConfig, overrides: Sequence[str], *, multir
     """Files and folders that Hydra would create, open or empty although a file of ``--config-dir`` names them.
 
     Args:
-        composed: The config of a job with its ``hydra`` node.
+        composed: The config of a job, or the one that starts a sweep, with its ``hydra`` node.
         overrides: Command-line overrides, those of Hydra too.
         multirun: Whether this is a sweep.
     """
@@ -77,9 +78,10 @@ def hydra_write_faults(composed: DictConfig, overrides: Sequence[str], *, multir
         for path, node in walk(raw.get(part), f"hydra.{part}"):
             if isinstance(node, dict) and "filename" in node:
                 yield from _log_file_faults(path, node, writable)
-    folder = "hydra.sweep.dir" if multirun else "hydra.run.dir"
-    key = folder if multirun or raw["run"]["dir"] != "${output_dir}" else "output_dir"
+    folder, key = _folder_keys(raw, multirun=multirun)
     where = _text(composed, folder)
+    if where is None and not any(text.partition("=")[0] in (folder, key) for text in overrides):
+        yield f"{key}: must be known before a job begins ({_why_unknown(composed, folder)})"
     is_own = (
         not multirun and raw["run"]["dir"] == "." and "output_dir" not in composed
     )  # of commands without a run directory
@@ -98,15 +100,24 @@ def pinned_folder(composed: DictConfig, overrides: Sequence[str], *, multirun: b
     """The override that fixes the checked output folder, which a file could otherwise let depend on the time.
 
     Args:
-        composed: The config of a job with its ``hydra`` node.
+        composed: The config of a job, or the one that starts a sweep, with its ``hydra`` node.
         overrides: Command-line overrides, those of Hydra too.
         multirun: Whether this is a sweep.
     """
-    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
-    where = _text(composed, key)
-    if where is None or any(text.partition("=")[0] in (key, "output_dir") for text in overrides):
-        return []
-    return [f"{key}={where}"]
+    raw: Any = OmegaConf.to_container(composed.hydra, resolve=False)
+    folder, key = _folder_keys(raw, multirun=multirun)
+    fixed_by = (folder, "output_dir", "resume") if key == "output_dir" else (folder,)
+    given = (text.partition("=") for text in overrides)
+    is_fixed = any(name in fixed_by and value != "null" and "${" not in value for name, _, value in given)
+    where = _text(composed, folder)
+    return [] if where is None or is_fixed else [f"{folder}={where}"]
+
+
+def _folder_keys(raw: Mapping[str, Any], *, multirun: bool) -> tuple[str, str]:
+    """The key of Hydra's output folder, and the key that a user sets for it."""
+    if multirun:
+        return "hydra.sweep.dir", "hydra.sweep.dir"
+    return "hydra.run.dir", "output_dir" if raw["run"]["dir"] == "${output_dir}" else "hydra.run.dir"
 
 
 def _mode_faults(raw: Mapping[str, Any], overrides: Sequence[str]) -> Iterator[str]:
@@ -175,6 +186,13 @@ def _text(composed: DictConfig, key: str) -> str | None:
     except OmegaConfBaseException:  # Hydra says so, or it is only known in a job
         return None
     return None if value is None else str(value)
+
+
+def _why_unknown(composed: DictConfig, key: str) -> str:
+    try:
+        return str(OmegaConf.select(composed, key))
+    except OmegaConfBaseException as error:
+        return first_line(error)
 
 
 def _is_section(hydra: DictConfig, path: str) -> bool:

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from omegaconf import open_dict
+from omegaconf import DictConfig, open_dict
 
 from llmft.config.compose import search_path
-from llmft.config.flags import parse_arguments
 from llmft.config.hydra_allowlist import hydra_faults, hydra_write_faults, pinned_folder
 from llmft.config.override_text import parse_fault, quoted
 from llmft.config.paths import conf_dir
@@ -42,71 +41,104 @@ class GivenConfig(NamedTuple):
         """The overrides of Hydra's own config."""
         return [o for o in self.overrides if o.lstrip("+~").startswith("hydra")]
 
-    def composed(self, job: Sequence[str]) -> Any:
+    @property
+    def of_task(self) -> list[str]:
+        """The overrides of the command's config."""
+        return [o for o in self.overrides if not o.lstrip("+~").startswith("hydra")]
+
+    def job_config(self, job: Sequence[str]) -> Any:
         """The config of a job with its ``hydra`` node."""
-        from hydra import compose, initialize_config_dir
+        return self._composed([*job, *self.of_hydra], multirun=False)
+
+    def sweep_config(self) -> Any:
+        """The config with which Hydra starts a sweep: without swept values, and without those of ``hydra.sweeper.params``.
+
+        Raises:
+            UserError: Hydra cannot compose it.
+        """
+        try:
+            return self._composed(self.overrides, multirun=True)
+        except Exception as error:  # Hydra's and OmegaConf's errors have no common base
+            raise UserError.from_faults("command line", [first_line(error)]) from None
+
+    def _composed(self, overrides: Sequence[str], *, multirun: bool) -> Any:
+        from hydra import initialize_config_dir
         from hydra.core.global_hydra import GlobalHydra
+        from hydra.types import RunMode
 
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            overrides = [*search_path(self.config_dir), *job, *self.of_hydra]
-            cfg = compose(self.command, overrides=overrides, return_hydra_config=True)
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            cfg = hydra.compose_config(
+                self.command,
+                [*search_path(self.config_dir), *overrides],
+                RunMode.MULTIRUN if multirun else RunMode.RUN,
+                from_shell=False,
+            )
         hide_environment(cfg)
         return cfg
 
-    def faults(self, job: Sequence[str]) -> list[str]:
-        """Faults in what Hydra itself would call, import or open before a job begins, and in what the job would write."""
+    def checked_folder(self) -> list[str]:
+        """Check what Hydra would call, import and open, and what jobs would write.
+
+        Returns:
+            The output folder that was checked, as an override, if a file of ``--config-dir`` could name another one later.
+
+        Raises:
+            UserError: All faults in one message.
+        """
+        if self.multirun:
+            start = self.sweep_config()
+            faults = self._faults_of_hydra(start, self.overrides)
+            for job in jobs_with_params(start, self.of_task):
+                faults += self._job_faults(job)[1]
+        else:
+            start, faults = self._job_faults(self.of_task)
+        if faults:
+            faults = list(dict.fromkeys(faults))
+            raise UserError.from_faults("command line", faults, shown=len(faults))
+        folder = pinned_folder(start, self.overrides, multirun=self.multirun) if self.config_dir else []
+        return [quoted(override, multirun=False) for override in folder]
+
+    def _job_faults(self, job: Sequence[str]) -> tuple[Any, list[str]]:
+        """The config of a job, and what is wrong with it."""
         try:
-            composed = self.composed(job)
+            composed = self.job_config(job)
         except Exception as error:  # Hydra's and OmegaConf's errors have no common base
-            return [first_line(error)]
+            return None, [first_line(error)]
         named = {override.partition("=")[0] for override in self.overrides}
         typed = [*(override for override in job if override.partition("=")[0] in named), *self.of_hydra]
+        return composed, self._faults_of_hydra(composed, typed, of_job=True)
+
+    def _faults_of_hydra(self, composed: Any, typed: Sequence[str], *, of_job: bool = False) -> list[str]:
         found = list(hydra_faults(composed.hydra, typed))
         if not self.config_dir or found:
             return found
         found = list(hydra_write_faults(composed, typed, multirun=self.multirun))
-        return [*found, *self._write_faults(composed, typed)]
+        return [*found, *self._write_faults(composed, typed)] if of_job else found
 
     def _write_faults(self, composed: Any, typed: Sequence[str]) -> list[str]:
         from llmft.config.schema import COMMANDS  # pydantic, which --cfg does not need
         from llmft.config.typed import resolved
 
-        with open_dict(composed):
-            del composed["hydra"]
-        plain = resolved(composed)
-        return list(path_faults(plain, COMMANDS[self.command].writes, Writable.by(typed, OUTPUTS)))
+        cfg = composed.copy()
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return list(path_faults(resolved(cfg), COMMANDS[self.command].writes, Writable.by(typed, OUTPUTS)))
 
 
-def jobs_with_params(given: GivenConfig, overrides: list[str]) -> list[list[str]]:
-    """Jobs that use each swept value once, also those of ``hydra.sweeper.params``."""
-    if not given.multirun:
-        return [overrides]
-    jobs = swept_jobs(overrides)
-    try:
-        params = given.composed(jobs[0]).hydra.sweeper.get("params") or {}
-    except Exception:  # said for the jobs
-        return jobs
-    named = {override.partition("=")[0] for override in overrides}
-    return swept_jobs([*(f"{key}={value}" for key, value in params.items() if key not in named), *overrides])
-
-
-def pinned(command: str, arguments: list[str], *, multirun: bool) -> list[str]:
-    """The output folder that was checked, as an override, if a file of ``--config-dir`` could name another one.
+def jobs_with_params(start: Any, overrides: list[str]) -> list[list[str]]:
+    """Jobs that use each swept value once, also those of ``hydra.sweeper.params``.
 
     Args:
-        command: E.g. ``train``.
-        arguments: Flags and overrides, as for ``check_command_line``.
-        multirun: Whether this is a sweep.
+        start: The config with which Hydra starts the sweep.
+        overrides: Those of the command line, without Hydra's own.
     """
-    parsed = parse_arguments(arguments)
-    if not parsed.config_dir:
-        return []
-    given = GivenConfig.of(command, parsed.overrides, parsed.config_dir, multirun=multirun)
-    own = [o for o in parsed.overrides if o not in given.of_hydra]
-    job = swept_jobs(own)[0] if multirun else own
-    folder = pinned_folder(given.composed(job), given.overrides, multirun=multirun)
-    return [quoted(override, multirun=False) for override in folder]
+    params = start.hydra.sweeper.get("params") or {}
+    named = {override.partition("=")[0] for override in overrides}
+    given = params.items() if isinstance(params, DictConfig) else ()
+    return swept_jobs([*(f"{key}={value}" for key, value in given if key not in named), *overrides])
 
 
 def swept_jobs(overrides: list[str]) -> list[list[str]]:

@@ -1,15 +1,12 @@
 """Before the first job of a sweep: what every job would be refused for is said once, and nothing is written."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.config.compose import search_path
 from llmft.config.flags import parse_arguments
-from llmft.config.hydra_precheck import swept_jobs
-from llmft.config.paths import conf_dir
-from llmft.config.redact import hide_environment
+from llmft.config.hydra_precheck import GivenConfig, jobs_with_params
 from llmft.config.schema import TrainConfig
 from llmft.config.target_allowlist import allowed_targets
 from llmft.config.validate import check, check_early
@@ -44,13 +41,10 @@ def check_sweep(command: str, arguments: Sequence[str]) -> None:
         UserError: All faults in one message.
     """
     parsed = parse_arguments(arguments)
-    own = [override for override in parsed.overrides if not override.lstrip("+~").startswith("hydra")]
-    hydra = [*search_path(parsed.config_dir), *(override for override in parsed.overrides if override not in own)]
-    first = _composed(command, [*hydra, *swept_jobs(own)[0]])
-    params = first.hydra.sweeper.get("params") or {}  # a sweep in a file
-    given = {override.partition("=")[0] for override in own}
-    jobs = swept_jobs([*(f"{key}={value}" for key, value in params.items() if key not in given), *own])
-    launcher = first.hydra.runtime.choices["hydra/launcher"]
+    given = GivenConfig.of(command, parsed.overrides, parsed.config_dir, multirun=True)
+    start = given.sweep_config()
+    jobs = jobs_with_params(start, given.of_task)
+    launcher = start.hydra.runtime.choices["hydra/launcher"]
     stages = [_value_faults]
     if launcher in ON_THIS_MACHINE:
         stages.append(_machine_faults)
@@ -58,7 +52,7 @@ def check_sweep(command: str, arguments: Sequence[str]) -> None:
         stages.append(_architecture_faults)
     for faults_of in stages:
         # composed anew for each stage, since a sweep may have many jobs
-        found = (faults_of(Job(command, job, _composed(command, [*hydra, *job]))) for job in jobs)
+        found = (faults_of(Job(command, job, given.job_config(job))) for job in jobs)
         if common := _of_every_job(jobs, found):
             raise UserError.from_faults("no job of this sweep can run", common, shown=len(common))
 
@@ -73,17 +67,6 @@ def _of_every_job(jobs: Sequence[Sequence[str]], faults: Iterator[list[str]]) ->
     if sum(len(set(values)) > 1 for values in zip(*jobs, strict=True)) <= 1:
         return list(dict.fromkeys(fault for of_job in found for fault in of_job))
     return [fault for fault in found[0] if all(fault in of_job for of_job in found)]
-
-
-def _composed(command: str, overrides: Sequence[str]) -> Any:
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose(command, overrides=list(overrides), return_hydra_config=True)
-    hide_environment(cfg)
-    return cfg
 
 
 def _value_faults(job: Job) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,37 @@ def test_a_sweep_over_their_files_is_checked_job_by_job(tmp_path):
     theirs = experiment(tmp_path, hydra={"callbacks": {"x": TOUCH}})
     with pytest.raises(UserError, match=r"hydra\.callbacks\.x\._target_"):
         check_command_line("train", ["model=tiny_gpt2", "experiment=none,theirs", theirs], multirun=True)
+
+
+SECTION = {"notice": {"_target_": "os.mkdir", "path": "evil"}}
+
+
+@pytest.mark.parametrize(
+    ("keys", "typed", "message"),
+    [
+        ({"hydra": {"callbacks": {"x": "${data.notice}"}, "sweeper": {"params": {"data.notice": "a,b"}}}, "data": SECTION}, [],
+         "hydra.callbacks.x=${data.notice}: stands for a whole section"),
+        ({"hydra": {"callbacks": {"x": "${data.notice}"}}, "data": SECTION}, ["data.notice=a,b"],
+         "hydra.callbacks.x=${data.notice}: stands for a whole section"),
+        ({"hydra": {"sweep": {"dir": "${data.path}"}, "sweeper": {"params": {"data.path": "outputs/a,outputs/b"}}}, "data": {"path": "/evil"}}, [],
+         "hydra.sweep.dir=/evil: set in a config file"),
+    ],
+)  # fmt: skip
+def test_the_config_that_starts_a_sweep_is_checked_too(keys, typed, message, tmp_path):
+    """Hydra starts it with what the files say, whatever value a swept key has in every job."""
+    theirs = experiment(tmp_path, **keys)
+    with pytest.raises(UserError) as error:
+        check_command_line("train", ["model=tiny_gpt2", "experiment=theirs", *typed, theirs], multirun=True)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+def test_a_folder_of_a_file_is_fixed_once_it_has_been_checked(sweep, tmp_path):
+    keys = {"output_dir": "outputs/${now:%f}", "hydra": {"sweep": {"dir": "outputs/${now:%f}"}}}
+    theirs = experiment(tmp_path, **keys)
+    (folder,) = check_command_line("train", ["model=tiny_gpt2", "experiment=theirs", theirs], multirun=sweep)
+    assert re.fullmatch(rf"hydra\.{'sweep' if sweep else 'run'}\.dir=outputs/\d+", folder)
+    assert check_command_line("train", ["model=tiny_gpt2"], multirun=sweep) == []
 
 
 @pytest.mark.parametrize("flags", [["--experimental-rerun", "x.pickle"], ["--config-path=x"], ["-cn", "x"]])

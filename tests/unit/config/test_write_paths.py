@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
-from llmft.config.hydra_allowlist import hydra_faults, hydra_write_faults
+from llmft.config.hydra_allowlist import hydra_faults, hydra_write_faults, pinned_folder
 from llmft.config.paths import conf_dir
 from llmft.config.schema import TrainConfig
 from llmft.config.validate import write_faults
@@ -83,6 +84,16 @@ def test_what_hydra_would_write_for_a_file_is_refused(values, key, base):
     assert [fault for fault in faults if fault.startswith(key)], faults
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("output_dir", "${hydra:runtime.cwd}/../x"), ("hydra.run.dir", "${hydra:runtime.cwd}"), ("output_dir", None)],
+)
+def test_a_folder_that_hydra_resolves_later_is_refused(key, value, base, monkeypatch):
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # as before a job begins
+    (fault,) = of_hydra(base, {key: value})
+    assert fault.startswith(f"{key}: must be known before a job begins")
+
+
 def test_a_sweep_writes_below_outputs(base):
     (fault,) = of_hydra(base, {"hydra.sweep.dir": "/elsewhere"}, multirun=True)
     assert fault.startswith("hydra.sweep.dir=/elsewhere")
@@ -107,6 +118,22 @@ def test_what_hydra_may_write(base, tmp_path):
     assert of_hydra(base, {"output_dir": "/typed/academic"}, "output_dir=/typed/${data.name}") == []
     assert of_hydra(base, {"hydra.output_subdir": ".hydra"}, "hydra.output_subdir=.hydra") == []
     assert of_hydra(base, {"output_dir": "/elsewhere"}, "output_dir=/typed") != []
+
+
+@pytest.mark.parametrize(
+    ("values", "typed", "folder"),
+    [
+        ({"output_dir": "outputs/mine"}, [], ["hydra.run.dir=outputs/mine"]),
+        ({}, ["output_dir=outputs/typed"], []),
+        ({}, ["resume=outputs/run"], []),
+        ({"hydra.run.dir": "outputs/mine"}, ["output_dir=outputs/typed"], ["hydra.run.dir=outputs/mine"]),
+        ({"hydra.run.dir": "outputs/mine"}, ["hydra.run.dir=outputs/typed"], []),
+        # what the typed value stands for may come from a file
+        ({"output_dir": "/typed/academic"}, ["output_dir=/typed/${data.name}"], ["hydra.run.dir=/typed/academic"]),
+    ],
+)
+def test_the_folder_that_was_checked_is_the_one_that_hydra_takes(values, typed, folder, base):
+    assert pinned_folder(changed(base, values), typed, multirun=False) == folder
 
 
 def test_a_link_out_of_the_output_folder_is_followed(tmp_path, monkeypatch):
