@@ -113,7 +113,7 @@ class Run:
         hub: str | None = None,
         private: bool = True,
     ) -> "Exported":
-        """Export the model, and hold each form against the trained model in its runtime.
+        """Export the model, and compare each form with the trained model in its runtime.
 
         The arguments are the keys of ``conf/export.yaml``.
 

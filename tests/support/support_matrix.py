@@ -282,8 +282,8 @@ TABLES = (
         axis("export", ("merged", "adapter", "CTranslate2", "ONNX")),
         axis("method", ("full", "LoRA")),
         {
-            "each form is held against the trained model in its runtime, and planted faults are caught": (
-                f"{GUARANTEES}/test_an_export_is_held_against_the_trained_model.py::test_a_planted_fault_is_caught",
+            "each form is compared with the trained model in its runtime, and planted faults are caught": (
+                f"{GUARANTEES}/test_an_export_is_compared_with_the_trained_model.py::test_a_planted_fault_is_caught",
             ),
             "the architectures of CTranslate2": (
                 f"{INTEGRATION}/export/test_ctranslate2.py::test_each_architecture_gives_the_logits_and_answers_of_transformers",

@@ -21,7 +21,7 @@ from llmft.report.html import write_report
 from llmft.runs.find import run_started
 from llmft.runs.open import open_run
 from llmft.runs.record import read_record
-from llmft.runtimes.exported import Exported, open_exported
+from llmft.runtimes.exported import ExportedFolder, open_exported
 from llmft.utils import device as devices
 from llmft.utils.console import Console
 from llmft.utils.errors import UserError
@@ -94,7 +94,7 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     return found
 
 
-def _exported(config: EvaluateConfig, exported: Exported, judge: Judge | None) -> dict[str, Any]:
+def _exported(config: EvaluateConfig, exported: ExportedFolder, judge: Judge | None) -> dict[str, Any]:
     """Score an exported folder, in its runtime, on the rows of the run that it was exported from."""
     from llmft.generation.load import load_exported, own_generation
     from llmft.generation.runtime_generator import RuntimeGenerator
@@ -118,7 +118,7 @@ def _exported(config: EvaluateConfig, exported: Exported, judge: Judge | None) -
     return found
 
 
-def _run_of(config: EvaluateConfig, exported: Exported) -> str:
+def _run_of(config: EvaluateConfig, exported: ExportedFolder) -> str:
     """The run whose rows are scored.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Export a run: every form is written, opened in its runtime, held against the trained model, and kept if it passes."""
+"""Export a run: every form is written, opened in its runtime, compared with the trained model, and kept if it passes."""
 
 import gc
 import shutil

@@ -92,7 +92,7 @@ class Judged(NamedTuple):
 
 
 def compare(runtime: Runtime, reference: Reference, how: Judged, extra: Sequence[Check] = ()) -> Passport:
-    """Hold an exported model against the trained one.
+    """Compare an exported model with the trained one.
 
     Args:
         runtime: The exported folder in its runtime.

@@ -57,7 +57,7 @@ class ReferenceAnswer:
 
 @dataclass(frozen=True)
 class Reference:
-    """What an export is held against.
+    """What an export is compared with.
 
     Attributes:
         answers: One for each prompt.

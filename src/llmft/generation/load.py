@@ -13,7 +13,7 @@ from llmft.generation.runtime_generator import RuntimeGenerator
 from llmft.models.backbone.open import Backbone, TrainedBackbone
 from llmft.models.peft.trainable import has_adapter
 from llmft.runs.open import open_run
-from llmft.runtimes.exported import TORCH_FORMS, Exported, ExportedBackbone, open_exported
+from llmft.runtimes.exported import TORCH_FORMS, ExportedBackbone, ExportedFolder, open_exported
 from llmft.runtimes.open import open_runtime
 from llmft.utils import device
 from llmft.utils.errors import UserError
@@ -71,7 +71,7 @@ def check_overrides() -> None:
         )
 
 
-def load_exported(exported: Exported, generation: Generation) -> Generator | RuntimeGenerator:
+def load_exported(exported: ExportedFolder, generation: Generation) -> Generator | RuntimeGenerator:
     """The model of an exported folder in the runtime that it is for.
 
     Raises:

@@ -81,7 +81,7 @@ def verdict(evaluation: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def exports(record: Mapping[str, Any]) -> list[dict[str, str]]:
-    """A line for each export: form, runtime, and what was found when it was held against the trained model there."""
+    """A line for each export: form, runtime, and what was found when it was compared with the trained model there."""
     found = [line for line in record.get("exports") or [] if isinstance(line, dict)]
     return [
         {

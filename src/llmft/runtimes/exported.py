@@ -28,7 +28,7 @@ TORCH_FORMS = ("merged", "adapter")
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedFolder:
     """An exported folder.
 
     Attributes:
@@ -80,7 +80,7 @@ class Exported:
         return self.base or {"path": untrusted.base_of_adapter(self.folder)}
 
 
-def open_exported(path: str) -> Exported | None:
+def open_exported(path: str) -> ExportedFolder | None:
     """The exported folder that ``run=`` names; None if it is none.
 
     Raises:
@@ -106,7 +106,7 @@ def open_exported(path: str) -> Exported | None:
         raise UserError(f"{folder / PASSPORT}: {wrong[0]} is not as llmft writes it")
     assert isinstance(generation, dict)
     started = found["run"].get("started")
-    return Exported(
+    return ExportedFolder(
         folder=folder.absolute(),
         form=form_of(folder),
         dtype=str(found.get("dtype")),
@@ -144,7 +144,7 @@ class ExportedBackbone(Backbone):
         exported: A folder of the forms merged or adapter.
     """
 
-    def __init__(self, exported: Exported) -> None:
+    def __init__(self, exported: ExportedFolder) -> None:
         super().__init__(exported.model, prompt=prompt_config("chat"), reasoning=exported.reasoning)
         self.exported = exported
 

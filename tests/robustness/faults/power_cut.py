@@ -1,4 +1,4 @@
-"""What a power cut would lose: the system calls of a process, read from strace, and held against the rules of a journaling file system.
+"""What a power cut would lose: the system calls of a process, read from strace, and compared with the rules of a journaling file system.
 
 A disk may keep writes and names in any order that no flush forbids. So each file is flushed before it gets its final name, the folder
 of that name is flushed afterwards, what it replaces is removed only then, and nothing is written into a file that has its final name

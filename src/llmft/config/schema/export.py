@@ -17,7 +17,7 @@ QUANTIZATIONS: dict[str, tuple[str, ...]] = {
 
 
 class ExportConfig(Command):
-    """Export a run's model for other tools, each form opened in its runtime and held against the trained model."""
+    """Export a run's model for other tools, each form opened in its runtime and compared with the trained model."""
 
     writes = ("to",)
 

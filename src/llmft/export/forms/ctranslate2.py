@@ -14,7 +14,7 @@ from llmft.runtimes.ctranslate2 import MODEL_CONFIG
 from llmft.utils.errors import UserError
 from llmft.utils.text import one_line
 
-# Configs whose conversion is held against the trained model in tests/integration/export/test_ctranslate2.py.
+# Configs whose conversion is compared with the trained model in tests/integration/export/test_ctranslate2.py.
 ARCHITECTURES = (
     "T5Config", "MT5Config", "UMT5Config", "BartConfig", "M2M100Config", "PegasusConfig", "GPT2Config", "LlamaConfig",
     "MistralConfig", "Qwen2Config", "Qwen3Config", "GemmaConfig", "Gemma3TextConfig",

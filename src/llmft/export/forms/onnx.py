@@ -16,7 +16,7 @@ from llmft.runtimes.onnx import GENAI_CONFIG
 from llmft.utils.errors import UserError
 from llmft.utils.text import one_line
 
-# Held against the trained model in tests/integration/export/test_onnx.py; all others get a graph without a cache.
+# Compared with the trained model in tests/integration/export/test_onnx.py; all others get a graph without a cache.
 GENAI_ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma")
 PACKAGES = ("onnx", "onnxscript", "onnxruntime", "onnxruntime_genai")
 

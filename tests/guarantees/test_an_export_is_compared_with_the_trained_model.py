@@ -1,4 +1,4 @@
-"""Faults planted in an exported folder are caught when its runtime is held against the trained model, each by its check.
+"""Faults planted in an exported folder are caught when its runtime is compared with the trained model, each by its check.
 
 The scale of T5's outputs is the CTranslate2 form's own.
 """
