@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException
+from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
+from omegaconf.grammar_parser import parse
 
 from llmft.config.target_allowlist import REMOTE_CODE, allowed_targets, resolver_faults, target_faults
 from llmft.config.tree import walk
@@ -32,6 +34,9 @@ LOG_FILE = re.compile(r"\$\{hydra[.:]runtime\.output_dir\}/(\$\{hydra[.:]job\.na
 SUBDIR = re.compile(r"(\$\{hydra[.:]job\.(num|id)\}|\$\{now:[^${}]*\}|[^${}])+")
 # Keys of hydra.sweeper.params that only the command line may set.
 RESERVED = re.compile(rf"^(hydra([./@].*)?|allow_targets|allow_writes|output_dir|resume|(.*\.)?{REMOTE_CODE})$")
+# Interpolations that are a text in any case, and those that refer to a key.
+TEXT = re.compile(r"\$\{(now|oc\.env):[^${}]*\}")
+REFERENCE = re.compile(r"\$\{(\.*)([\w.]+)\}")
 SECTIONS = ("launcher", "sweeper", "callbacks")
 
 
@@ -54,8 +59,15 @@ def hydra_faults(hydra: DictConfig, overrides: Sequence[str]) -> Iterator[str]:
         yield from _logging_faults(raw.get(part), f"hydra.{part}")
     for section in SECTIONS:
         for path, value in walk(raw.get(section), f"hydra.{section}"):
-            if isinstance(value, str) and value.startswith("${") and _is_section(hydra, path):
+            if not (isinstance(value, str) and value.startswith("${")):
+                continue
+            if _is_section(hydra, path):
                 yield f"{path}={value}: stands for a whole section, whose classes would not be checked"
+            elif _may_become_section(hydra, path):
+                yield (
+                    f"{path}={value}: could stand for a whole section when Hydra resolves it, whose classes would not be "
+                    "checked; write the value itself"
+                )
     for key in LAUNCHER_KEYS:
         overridden = any(text.lstrip("+~").startswith(f"hydra.{key}") for text in overrides)
         if OmegaConf.select(hydra, key) and not overridden:
@@ -200,6 +212,34 @@ def _is_section(hydra: DictConfig, path: str) -> bool:
         return OmegaConf.is_config(OmegaConf.select(hydra._get_root(), path))
     except OmegaConfBaseException:
         return False
+
+
+def _may_become_section(hydra: DictConfig, path: str) -> bool:
+    """Whether another interpolation, such as the time, decides what a value refers to, so that it can become a section later."""
+    raw = dict(walk(OmegaConf.to_container(hydra._get_root(), resolve=False)))
+    for _ in raw:  # reference by reference; more of them are circular
+        value = raw.get(path, {})  # not there: below a section that is an interpolation itself
+        if not isinstance(value, str) or not _is_one_interpolation(value):
+            return isinstance(value, dict | list)
+        if TEXT.fullmatch(value):
+            return False
+        reference = REFERENCE.fullmatch(value)
+        if reference is None:
+            return True
+        above = path.split(".")[: -len(reference[1])] if reference[1] else []
+        path = ".".join([*above, reference[2]])
+    return True
+
+
+def _is_one_interpolation(text: str) -> bool:
+    """Whether a text is one interpolation and nothing else; together with other text it gives a text."""
+    try:
+        parts = parse(text).getChild(0)
+    except GrammarParseError:  # then it cannot be resolved either
+        return False
+    if parts is None:
+        return False
+    return parts.getChildCount() == 1 and isinstance(parts.getChild(0), OmegaConfGrammarParser.InterpolationContext)
 
 
 def _logging_faults(config: Any, section: str) -> Iterator[str]:

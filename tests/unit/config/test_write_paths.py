@@ -61,6 +61,12 @@ OWN_LOG = "${hydra.runtime.output_dir}/own.log"
         ({"hydra.hydra_logging.handlers.filename": "${data}"}, "hydra.hydra_logging.handlers.filename="),
         ({"hydra.callbacks.x": "${callbacks.progress}"}, "hydra.callbacks.x=${callbacks.progress}: stands for a whole section"),
         ({"hydra.callbacks.x": "${.y}", "hydra.callbacks.y": {"a": 1}}, "hydra.callbacks.x=${.y}: stands for a whole section"),
+        # a text now, and a section when Hydra resolves it
+        ({"hydra.callbacks.x": "${data.names.${now:%S}}"}, "hydra.callbacks.x=${data.names.${now:%S}}: could"),
+        ({"hydra.callbacks.x": '${oc.select:data.k${now:%S},"}"}'}, "hydra.callbacks.x=${oc.select:data.k${now:%S},"),
+        ({"hydra.callbacks.x": "${data.notice}", "data.notice": "${oc.select:data.k${now:%S},text}"}, "hydra.callbacks.x=${data.notice}: could"),
+        ({"hydra.callbacks.x": "${data.k.a}", "data.k": "${.${now:%S}}"}, "hydra.callbacks.x=${data.k.a}: could"),
+        ({"hydra.callbacks.x": "${data.notice}", "data.notice": "${hydra:mode}"}, "hydra.callbacks.x=${data.notice}: could"),
         ({"hydra.run.dir": "/elsewhere"}, "hydra.run.dir=/elsewhere"),
         ({"hydra.run.dir": "."}, "hydra.run.dir=."),
         ({"output_dir": "outputs/../.."}, "output_dir=outputs/../.."),
@@ -105,6 +111,15 @@ def test_what_hydra_may_write(base, tmp_path):
     assert of_hydra(base, {}) == of_hydra(base, {}, multirun=True) == []
     assert of_hydra(base, {HANDLER: LOG | {"filename": OWN_LOG}, "output_dir": "outputs/mine"}) == []
     assert of_hydra(base, {"hydra.sweep.subdir": "job-${hydra.job.num}", "hydra.sweeper.params": {"seed": "1,2"}}) == []
+    for text in (
+        "${seed}",
+        "${.other}",
+        "${data.name}",
+        "${now:%S}",
+        "${data.name}-${now:%S}",
+        "${hydra.sweep.dir}/.submitit/%j",
+    ):
+        assert of_hydra(base, {"hydra.callbacks.x": text, "hydra.callbacks.other": 1}, multirun=True) == [], text
     # below a folder that the command line names, and as the command line itself says
     assert (
         of_hydra(
