@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from llmft.config.schema.evaluation import Report
 from llmft.metrics.format import format_interval, format_number, judge_summary, reasons, title
 from llmft.report import examples
+from llmft.report.blocks import blocks
 from llmft.report.curves import Series, checkpoint_monitor, curve_file, training_length_advice
 from llmft.utils.text import duration
 
@@ -42,6 +43,7 @@ def page_context(files: Mapping[str, Any], found: Mapping[str, Series], settings
         "extremes": examples.extremes(predictions, settings.best_and_worst),
         "samples": examples.samples(files["samples"]),
         "row_counts": row_counts(record.get("data") or {}),
+        "blocks": blocks(record, evaluation),
         "exports": exports(record),
         "config": files["config_text"],
         "versions": record.get("versions") or {},

@@ -1,0 +1,74 @@
+"""Sections of a report's details that are one or two sentences and a table: checks that a run may have."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmft.metrics.format import format_number
+
+
+@dataclass(frozen=True)
+class Block:
+    """A section, rendered by ``run/blocks.html``.
+
+    Attributes:
+        id: Its anchor in the page.
+        title: Its heading, and its name in the contents.
+        sentences: What was found.
+        amber: Whether the first sentence is a reservation.
+        columns: The header of the table.
+        rows: The cells of the table.
+    """
+
+    id: str
+    title: str
+    sentences: tuple[str, ...]
+    amber: bool = False
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+
+def blocks(record: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> list[Block]:
+    """The sections that a run has data for, in their order on the page."""
+    found = evaluation or {}
+    return [
+        *retention(found.get("retention")),
+        *suites(found.get("suites")),
+        *prove(record.get("prove")),
+    ]
+
+
+def retention(found: Mapping[str, Any] | None) -> Iterator[Block]:
+    """What the model forgot: ``evaluation["retention"]``."""
+    if not found:
+        return
+    names = {"rows": "rows", "loss_before": "loss before", "loss_after": "loss after", "kl": "KL from the base"}
+    rows = tuple((words, format_number(found[name])) for name, words in names.items() if found.get(name) is not None)
+    yield Block(
+        "retention",
+        "Retention",
+        (str(found.get("sentence", "")),),
+        amber=bool(found.get("flagged")),
+        columns=("general rows", ""),
+        rows=rows,
+    )
+
+
+def suites(found: Mapping[str, Any] | None) -> Iterator[Block]:
+    """Scores of external suites, base beside tuned: ``evaluation["suites"]``."""
+    if not found:
+        return
+    rows = tuple(
+        (task, metric, format_number(entry.get("base")), format_number(entry.get("tuned")))
+        for task, metrics in found.items()
+        for metric, entry in metrics.items()
+        if isinstance(entry, Mapping)
+    )
+    yield Block("suites", "External suites", (), columns=("task", "metric", "base", "tuned"), rows=rows)
+
+
+def prove(found: Mapping[str, Any] | None) -> Iterator[Block]:
+    """Whether an independent loop computed the same first steps: ``run.json``'s ``prove``."""
+    if not found:
+        return
+    yield Block("prove", "Training arithmetic", (str(found.get("sentence", "")),), amber=not found.get("agrees"))
