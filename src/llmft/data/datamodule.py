@@ -112,8 +112,13 @@ class InstructionDataModule(DataPreparation, LightningDataModule):
             return {}
         loop: Any = self.trainer.fit_loop
         epoch = max(0, loop.epoch_progress.current.started - 1)
-        batches = loop.epoch_loop.batch_progress.current.processed
-        return {"epoch": epoch, "batches": batches, "stream": self.stream.state() if self.stream else []}
+        stream = self.stream.state() if self.stream else []
+        return {"epoch": epoch, "batches": self.trained_batches(), "stream": stream}
+
+    def trained_batches(self) -> int:
+        """The batches of the attached trainer's epoch that this process has trained; of a stream, of the training."""
+        loop: Any = self.trainer.fit_loop if self.trainer else None
+        return loop.epoch_loop.batch_progress.current.processed if loop else 0
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume at the position of ``state_dict``."""

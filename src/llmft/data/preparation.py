@@ -214,11 +214,13 @@ class DataPreparation:
         if self.streaming or (self.split.by_rows_kept and not fixed):
             assign = self.hash_split.assign if self.streaming else self.split.assign
             indices, counts.unused = split_groups(owners, assign)
+            if self.streaming:
+                self.hash_split.check(indices)
         else:
             indices, counts.unused = split_by_identity(owners, *self.split_keys, self.split.split, self.split.seed)
         if self.split.leakage != "warn":
             indices = without_leaks(indices, self.row_columns, self.table, counts, self.split.leakage)
-        self.audit = Audit.of(self.row_columns, indices, counts.budgets)
+        self.audit = Audit.of(self.row_columns, indices, counts)
         self.indices = indices | {"train": self.weighted(indices["train"])}
         self.encoded = {name: Rows(self.table, rows) for name, rows in self.indices.items()}
 

@@ -113,8 +113,14 @@ def _entry(
             "verdict": verdict(interval, metric.better),
         }
         if difference is not None and interval is None:
-            entry["reason"] = f"{rows} row{'s' * (rows != 1)}: too few for an interval ({MIN_ROWS} at least)"
+            entry["reason"] = _no_interval(rows)
     return entry
+
+
+def _no_interval(rows: int) -> str:
+    if rows < MIN_ROWS:
+        return f"{rows} row{'s' * (rows != 1)}: too few for an interval ({MIN_ROWS} at least)"
+    return "no interval: the score is undefined in more than 5 % of the resamples"
 
 
 def verdict(interval: Sequence[float] | None, better: str) -> str | None:

@@ -32,8 +32,9 @@ def publish(run: RunDirectory, outcome: Outcome) -> float | None:
     if not is_first():
         return objective
     if stream := parts.datamodule.stream:
-        log.info("stream: %s", stream.describe())
-        run.update(stream=stream.summary())
+        trained = parts.datamodule.trained_batches()
+        log.info("stream: %s", stream.describe(trained))
+        run.update(stream=stream.summary(trained))
     if not cfg.trainer.fast_dev_run:
         save.save_model(run.model, parts.generator, cfg, public_id(cfg) or local_name(cfg))
         model_card.write(run.path, cfg)

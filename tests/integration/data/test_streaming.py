@@ -101,10 +101,19 @@ def test_a_stream_goes_on_after_any_batch_without_encoding_what_is_behind(model,
             (e.append(w) or w for w in windows), *rest
         )
         resumed.stream.resume_at(done, state)
+        assert_trained(resumed.stream, done, straight)  # also if there is nothing left to train
         assert list(islice(resumed.stream, 60 - done)) == straight[done:]
         whole = [sum(t["batches"] for t in state[: n + 1]) <= done for n in range(len(state))]
         assert len(encoded) == len(resumed.stream.tallies) - sum(whole)
-    assert resumed.stream.summary()["examples"] == sum(t.examples for t in resumed.stream.tallies)
+    assert_trained(resumed.stream, 60, straight)
+
+
+def assert_trained(stream, number, batches):
+    """What is counted is what the first batches hold, not the windows that they are from."""
+    rows = [row for batch in batches[:number] for line in batch for row in line]
+    found = stream.summary(number)
+    assert (found["batches"], found["trained"]) == (number, len(rows))
+    assert found["supervised_tokens"] == sum(row.supervised for row in rows)
 
 
 def test_the_first_batch_needs_no_more_than_the_buffer_and_a_window(module, tmp_path):
@@ -125,7 +134,7 @@ def test_a_bad_row_stops_at_its_place_or_is_counted_and_listed_once(module, tmp_
     data.stream.rejected = tmp_path / "rejected.jsonl"
     for _ in range(2):  # as a run that goes on
         list(islice(data.stream, 40))
-    summary = data.stream.summary()
+    summary = data.stream.summary(38)
     assert (summary["rows"], summary["unread"]) == (70, {"invalid": 2})
     assert summary["examples"] == summary["kept"] + summary["dropped"]["prompt too long"]
     listed = [entry["place"] for entry in read_json_lines(tmp_path / "rejected.jsonl")]
@@ -141,6 +150,12 @@ def test_a_stream_of_nothing_ends(module, tmp_path):
     data.stream.preprocessor.truncation = type(data.truncation)(1, 1, "drop")
     with pytest.raises(UserError, match=r"no row is left to train on.*too long"):
         next(iter(data.stream))
+
+
+def test_a_short_stream_without_validation_rows_is_refused(module, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", *(row(n) for n in range(4)))
+    with pytest.raises(UserError, match=r"data\.split\.val=0\.01: no row of the stream is in val"):
+        module(*STREAM, "data.split.val=0.01")
 
 
 def test_what_a_stream_needs_is_said_at_once(llmft):
@@ -182,6 +197,8 @@ def test_a_streamed_run_goes_on_as_if_it_had_not_stopped(llmft, tmp_path):
     straight = json.loads((tmp_path / "straight" / "run.json").read_text())
     assert record["stream"] == straight["stream"]
     assert record["stream"]["epochs_begun"] == 3
+    last = [r for r in csv.DictReader((tmp_path / "run" / "metrics.csv").open()) if r["train/tokens"]][-1]
+    assert record["stream"]["supervised_tokens"] == float(last["train/tokens"])
 
 
 questions = st.lists(st.text(max_size=5), min_size=1, max_size=30)

@@ -79,6 +79,13 @@ def test_a_score_that_is_not_defined_has_a_reason():
     assert found["reason"] == "tuned: there are no rows"
 
 
+def test_an_interval_of_few_rows_is_told_from_one_that_is_undefined():
+    """One of six rows has words: a third of the resamples has none of them."""
+    rows = np.array([[0.5, 1.0], *[[0.0, 0.0]] * 5])
+    assert compare(F1, rows, rows, 100)["reason"].startswith("no interval: the score is undefined")
+    assert compare(F1, rows[:5], rows[:5], 100)["reason"] == "5 rows: too few for an interval (6 at least)"
+
+
 def test_chunks_change_nothing(monkeypatch):
     rows = column(np.random.default_rng(1).random(50))
     whole = compare(F1, rows)

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from llmft.data.preprocessing.arrow_store import RowColumns
 from llmft.data.preprocessing.leakage import leaks
+from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.utils.console import Console
 
 LENGTHS = ("prompt_tokens", "answer_tokens", "prompt_characters", "answer_characters")
@@ -33,15 +34,18 @@ class Audit:
         splits: For each split ``rows``, of each length ``median``, ``p95`` and ``max``, the ``over`` shares, and counts of rows.
         lengths: Tokens of prompts and answers of all splits, before any cut.
         budgets: The max tokens of both.
+        too_long: How many rows were dropped because of each; they are in no split.
     """
 
     splits: dict[str, dict[str, Any]]
     lengths: dict[str, np.ndarray]
     budgets: dict[str, int]
+    too_long: dict[str, int]
 
     @classmethod
-    def of(cls, columns: RowColumns, indices: Mapping[str, np.ndarray], budgets: dict[str, int]) -> "Audit":
+    def of(cls, columns: RowColumns, indices: Mapping[str, np.ndarray], counts: RowCounts) -> "Audit":
         """Compute the statistics of every split; one column is in memory at a time."""
+        budgets = counts.budgets
         splits: dict[str, dict[str, Any]] = {name: {"rows": len(rows)} for name, rows in indices.items()}
         lengths: dict[str, np.ndarray] = {}
         for name in LENGTHS:
@@ -66,7 +70,7 @@ class Audit:
                 splits[split][key] = repeated(column[rows]) if key == "near_duplicates" else int(column[rows].sum())
         for split, rows in leaks(columns["prompt_like"], indices).items():
             splits[split]["near_leaked"] = len(rows)
-        return cls(splits, lengths, budgets)
+        return cls(splits, lengths, budgets, {part: counts.dropped[f"{part} too long"] for part in budgets})
 
     def lines(self) -> list[str]:
         """A line for each finding; none where there are no such rows."""
@@ -83,7 +87,7 @@ class Audit:
     def table(self) -> Table:
         """All numbers as a table with a column for each split."""
         splits = {name: numbers for name, numbers in self.splits.items() if numbers["rows"]}
-        table = Table("", *splits, title="audit", title_justify="left")
+        table = Table("", *splits, title="audit", title_justify="left", caption=self._dropped(), caption_justify="left")
         for column in table.columns[1:]:
             column.justify = "right"
         table.add_row("rows", *(f"{numbers['rows']:,}" for numbers in splits.values()))
@@ -91,14 +95,19 @@ class Audit:
             cells = (f"{n[name]['median']:,} / {n[name]['p95']:,} / {n[name]['max']:,}" for n in splits.values())
             table.add_row(f"{name.replace('_', ' ')}: median / 95 % / max", *cells)
         for part, budget in self.budgets.items():
-            table.add_row(
-                f"{part} was over {budget} tokens and is trimmed",
-                *(f"{n[f'over_{part}']:.1%}" for n in splits.values()),
-            )
+            if any(over := [n[f"over_{part}"] for n in splits.values()]):  # a row that is dropped is in no split
+                table.add_row(f"{part} was over {budget} tokens and is trimmed", *(f"{share:.1%}" for share in over))
         for key, words in COUNTS.items():
             if any(key in n for n in splits.values()):
                 table.add_row(f"rows that {words}", *(f"{n[key]:,}" if key in n else "-" for n in splits.values()))
         return table
+
+    def _dropped(self) -> str | None:
+        """How many rows are in none of the splits because they were too long."""
+        found = (
+            f"{n:,} with {_article(part)} over {self.budgets[part]:,} tokens" for part, n in self.too_long.items() if n
+        )
+        return f"dropped, in no split: {listed}" if (listed := ", ".join(found)) else None
 
     def histogram(self) -> Table:
         """Histogram of the lengths of prompts and answers; bars over the budget are red."""
@@ -160,6 +169,10 @@ def bars(lengths: np.ndarray, budget: int) -> list[tuple[Text, Text, Text]]:
             (Text(label), Text(f"{count:,}"), Text("█" * round(BAR * count / most) or "▏" * bool(count), style))
         )
     return made
+
+
+def _article(part: str) -> str:
+    return f"an {part}" if part[0] in "aeiou" else f"a {part}"
 
 
 def show_audit(audit: Audit | None) -> None:

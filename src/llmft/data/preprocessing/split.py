@@ -206,6 +206,19 @@ class HashSplit:
             if not any(left.values()):
                 return
 
+    def check(self, indices: Mapping[str, np.ndarray]) -> None:
+        """Refuse a stream without a row of a split that has a fraction.
+
+        Raises:
+            UserError: There is none: the stream is short, and a hash has put its rows elsewhere.
+        """
+        for name, share in self.shares.items():
+            if share and name != "train" and not len(indices[name]):
+                raise UserError(
+                    f"data.split.{name}={share:g}: no row of the stream is in {name}, as a hash of each prompt decides; "
+                    f"set a larger fraction, data.split.{name}=0, or data.streaming=false"
+                )
+
     def assign(self, examples: np.ndarray) -> dict[str, np.ndarray]:
         """The positions in ``examples`` (indices into ``names``) of each split's."""
         names = np.array(self.names)[examples]

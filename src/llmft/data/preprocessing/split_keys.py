@@ -57,7 +57,13 @@ def split_key_of(example: Example, row: Row, split_by: str, split: str | None = 
     if how == "position":
         return SplitKey()
     prompt = normalized(identity(example.context, example.tools))
-    return SplitKey(hash_of(prompt if how == "prompt" else f"{prompt}\0{normalized(example.reply.content)}"))
+    return SplitKey(hash_of(prompt if how == "prompt" else f"{prompt}\0{_reply(example)}"))
+
+
+def _reply(example: Example) -> str:
+    """The normalized reply with its reasoning and its calls; of one without them the text alone, as in earlier versions."""
+    content, *more = example.reply.texts()
+    return normalized("\2".join((content, *filter(None, more))))
 
 
 def _value(row: Row, field: str) -> str:

@@ -24,6 +24,8 @@ from llmft.utils.text import json_line
 
 # Rows that are encoded and batched together; half of the sampler's window, so that the first batch comes sooner.
 WINDOW_ROWS = 1024
+# Windows whose batches are counted one by one: a loader reads a few batches ahead of the training.
+DETAILED_WINDOWS = 8
 
 
 class ExampleWindow(NamedTuple):
@@ -38,7 +40,12 @@ class ExampleWindow(NamedTuple):
 
 @dataclass
 class WindowCounts:
-    """Counts of one window; a checkpoint holds those of all earlier windows, so that they need not be encoded again."""
+    """Counts of one window; a checkpoint holds those of all earlier windows, so that they need not be encoded again.
+
+    Attributes:
+        sequences: Encoded examples.
+        of_batches: Encoded examples and supervised tokens of each batch; only of the last windows.
+    """
 
     epoch: int
     batches: int
@@ -48,6 +55,8 @@ class WindowCounts:
     read: int
     unread: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+    sequences: int = 0
+    of_batches: list[tuple[int, int]] = field(default_factory=list)
 
 
 class StreamingDataset(IterableDataset[list[list[EncodedExample]]]):
@@ -95,30 +104,34 @@ class StreamingDataset(IterableDataset[list[list[EncodedExample]]]):
         windows = islice(self._windows(), len(self.tallies), None)
         for window, part in self.preprocessor.ahead(windows, lambda window: window.examples, self.processes):
             rows, batches = self._batched(part, len(self.tallies))
-            self._count(window, part, len(batches))
+            self._count(window, part, [[rows[row] for line in batch for row in line] for batch in batches])
             for batch in batches:
                 if number >= skip and number % self.ranks == self.rank:
                     yield [[rows[row] for row in line] for line in batch]
                 number += 1
 
-    def _batched(self, part: EncodedBatch, window: int) -> tuple[list[EncodedExample], Any]:
+    def _batched(self, part: EncodedBatch, window: int) -> tuple[list[EncodedExample], list[Any]]:
         if not part.rows.num_rows:
             return [], []
         rows = [encoded_of(row) for row in pa.RecordBatch.to_pylist(part.rows)]
         batches = PlannedBatchSampler(sizes_of(part.columns["ids"], part.columns["labels"]), self.plan)
         batches.set_epoch(window)
-        return rows, batches
+        return rows, list(batches)
 
-    def _count(self, window: ExampleWindow, part: EncodedBatch, batches: int) -> None:
+    def _count(self, window: ExampleWindow, part: EncodedBatch, batches: Sequence[Sequence[EncodedExample]]) -> None:
         if part.faults and self.preprocessor.truncation.too_long == "error":
             raise UserError.from_faults("data.too_long=error", part.faults)
         if part.counts.without_stop:
             raise UserError.from_faults("labels", part.counts.faults())
         if window.epoch and not any(tally.kept for tally in self.tallies):
-            raise UserError(f"data.path={self.reader.source.given}: no row is left to train on ({self.summary()})")
+            dropped = sum((Counter(tally.dropped) for tally in self.tallies), Counter(window.unread))
+            raise UserError(f"data.path={self.reader.source.given}: no row is left to train on ({_listed(dropped)})")
         counts = part.counts
-        counted = (batches, counts.examples, counts.kept, counts.supervised_tokens, window.read, window.unread)
-        self.tallies.append(WindowCounts(window.epoch, *counted, dict(counts.dropped)))
+        counted = (len(batches), counts.examples, counts.kept, counts.supervised_tokens, window.read, window.unread)
+        of_batches = [(len(batch), sum(row.supervised for row in batch)) for batch in batches]
+        self.tallies.append(WindowCounts(window.epoch, *counted, dict(counts.dropped), counts.sequences, of_batches))
+        if len(self.tallies) > DETAILED_WINDOWS:
+            self.tallies[-1 - DETAILED_WINDOWS].of_batches = []
         self._list([*window.rejected, *counts.rejected])
 
     def _list(self, rejected: Sequence[dict[str, str]]) -> None:
@@ -157,35 +170,51 @@ class StreamingDataset(IterableDataset[list[list[EncodedExample]]]):
             draw.shuffle(parts)
         return replace(self.reader.source, parts=tuple(parts))
 
-    def describe(self) -> str:
+    def describe(self, trained: int) -> str:
         """``summary`` as a sentence."""
-        n = self.summary()
-        dropped = ", ".join(
-            f"{count:,} {why}" for why, count in (Counter(n["dropped"]) + Counter(n.get("unread"))).items()
-        )
+        n = self.summary(trained)
+        dropped = _listed(Counter(n["dropped"]) + Counter(n.get("unread")))
         return (
-            f"{n['examples']:,} rows of {n['epochs_begun']} epochs in {n['batches']:,} batches, "
+            f"{n['trained']:,} rows of {n['epochs_begun']} epochs in {n['batches']:,} batches, "
             f"{n['supervised_tokens']:,} supervised tokens; {n.get('rows', 0):,} rows of the files were read"
             + (f"; dropped: {dropped}" if dropped else "")
         )
 
-    def summary(self) -> dict[str, Any]:
-        """Totals over all windows so far, as JSON; rows that could not be read are counted in the first epoch only."""
+    def summary(self, trained: int) -> dict[str, Any]:
+        """Totals of the training, as JSON.
+
+        Args:
+            trained: Batches that were trained by this process; each of the others has trained as many.
+
+        Returns:
+            ``batches``, ``trained`` (encoded examples, each turn of a conversation may be one) and ``supervised_tokens`` of these
+            batches. ``examples``, ``kept`` and ``dropped`` are those of the windows that they are from, the last one as a whole;
+            ``rows`` and ``unread`` those that were read for them in the first epoch.
+        """
+        trained *= self.ranks
+        complete, number = _completed(self.tallies, trained)
+        windows = self.tallies[: len(complete) + (number < trained)]
+        begun = windows[-1].of_batches[: trained - number] if number < trained else []
         dropped: Counter[str] = Counter()
-        for tally in self.tallies:
+        for tally in windows:
             dropped.update(tally.dropped)
-        first = [tally for tally in self.tallies if tally.epoch == 0]
-        totals = {
-            name: sum(getattr(tally, name) for tally in self.tallies)
-            for name in ("batches", "examples", "kept", "supervised_tokens")
-        }
+        first = [tally for tally in windows if tally.epoch == 0]
         read = {"rows": first[-1].read, "unread": first[-1].unread} if first else {}
         return {
-            "epochs_begun": len({tally.epoch for tally in self.tallies}),
-            **totals,
+            "epochs_begun": len({tally.epoch for tally in windows}),
+            "batches": trained,
+            "examples": sum(tally.examples for tally in windows),
+            "kept": sum(tally.kept for tally in windows),
+            "trained": sum(tally.sequences for tally in complete) + sum(rows for rows, _ in begun),
+            "supervised_tokens": sum(tally.supervised_tokens for tally in complete)
+            + sum(tokens for _, tokens in begun),
             "dropped": dict(dropped),
             **read,
         }
+
+
+def _listed(dropped: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {why}" for why, count in dropped.items())
 
 
 def shuffled(examples: Iterable[Example], buffer: int, draw: random.Random) -> Iterator[Example]:

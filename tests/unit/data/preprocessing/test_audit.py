@@ -1,5 +1,7 @@
 """The audit's numbers, by hand."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from rich.console import Console
@@ -7,6 +9,7 @@ from rich.console import Console
 from llmft.data.preprocessing.audit import Audit, ambiguous, bars, repeated, summary
 from llmft.data.preprocessing.leakage import leaks
 from llmft.data.preprocessing.row_columns import ODD, normalized
+from llmft.data.preprocessing.row_counts import RowCounts
 
 
 def test_lengths_by_hand():
@@ -72,7 +75,8 @@ def test_the_audit_of_a_split():
         prompt_tokens=[10, 20, 30, 10], prompt=[1, 2, 3, 1], prompt_like=[1, 1, 3, 1], row=[1, 2, 3, 4], row_like=[1, 1, 3, 4],
         odd=[True, False, False, False],
     )  # fmt: skip
-    audit = Audit.of(found, {"train": np.array([0, 1, 2]), "val": np.array([3])}, {"prompt": 15, "answer": 9})  # pyright: ignore[reportArgumentType]
+    counts = RowCounts("", None, {"prompt": 15, "answer": 9}, dropped=Counter({"answer too long": 2}))
+    audit = Audit.of(found, {"train": np.array([0, 1, 2]), "val": np.array([3])}, counts)  # pyright: ignore[reportArgumentType]
     train, val = audit.splits["train"], audit.splits["val"]
     assert (train["rows"], train["prompt_tokens"]["max"], train["over_prompt"]) == (3, 30, pytest.approx(2 / 3))
     assert (train["duplicates"], train["near_duplicates"], train["odd_characters"]) == (0, 1, 1)
@@ -81,4 +85,8 @@ def test_the_audit_of_a_split():
     assert any(line.startswith("val: 1 of 1 rows have a prompt that is in train too") for line in audit.lines())
     console = Console(width=120, record=True)
     console.print(audit.table(), audit.histogram())
-    assert "66.7%" in console.export_text()
+    shown = console.export_text()
+    assert "prompt was over 15 tokens and is trimmed" in shown
+    assert "66.7%" in shown
+    assert "answer was over" not in shown  # the rows of such an answer are dropped, and in no split
+    assert "dropped, in no split: 2 with an answer over 9 tokens" in shown

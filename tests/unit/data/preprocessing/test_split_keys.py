@@ -1,5 +1,7 @@
 """What decides the split of an example: its prompt, its row, or a field of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,13 @@ def test_a_field_without_such_a_value_is_an_invalid_row(row, split_by, said):
     with pytest.raises(RowError) as caught:
         split_key_of(example("a"), row, split_by)
     assert str(caught.value).startswith(said)
+
+
+def test_rows_with_other_calls_are_other_rows():
+    """The text of both replies is empty."""
+    calls = [replace(example("a", ""), tool_calls=(call,)) for call in ('{"name": "add"}', '{"name": "divide"}')]
+    assert split_key_of(calls[0], {}, "row") != split_key_of(calls[1], {}, "row")
+    assert split_key_of(calls[0], {}, "prompt") == split_key_of(calls[1], {}, "prompt")
 
 
 def test_a_file_of_its_own_decides_for_all_its_rows():
