@@ -24,6 +24,7 @@ from llmft.utils.signals import restored
 if TYPE_CHECKING:
     from llmft.export.result import Exported
     from llmft.generation.generator import Answer, Generator
+    from llmft.metrics.verdict.verdict import Verdict
     from llmft.training.build import Parts
 
 
@@ -57,6 +58,13 @@ class Run:
         """The content of ``evaluation.json``; None if the run was not evaluated."""
         file = self.path / "evaluation.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    @property
+    def verdict(self) -> "Verdict":
+        """The headline of the report, with its color, details and reservations."""
+        from llmft.metrics.verdict.verdict import stored_verdict
+
+        return stored_verdict(self.scores, self.record)
 
     def answer(self, question: str, *, system: str | None = None, base: bool = False, **generation: Any) -> str:
         """Generate the answer to one question.

@@ -55,7 +55,6 @@ def make_run(folder, *, seed=0, model="m", loss=1.0, status="finished", test=Non
         "split": "val",
         "rows": 8,
         "of": 8,
-        "headline": compare.headline(scores),
         "scores": scores,
         "seeds": None,
     }

@@ -17,10 +17,11 @@ from llmft.generation.answer_file import check_output
 from llmft.generation.generator import Generator
 from llmft.metrics import compare, predictions
 from llmft.metrics.format import print_scores
+from llmft.metrics.verdict.verdict import add_verdict
 from llmft.report.html import write_report
 from llmft.runs.find import run_started
 from llmft.runs.open import open_run
-from llmft.runs.record import read_record
+from llmft.runs.record import read_record, write_record
 from llmft.runtimes.exported import ExportedFolder, open_exported
 from llmft.utils import device as devices
 from llmft.utils.console import Console
@@ -56,6 +57,7 @@ def _stored(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     found |= evaluator.score_predictions(kept, metrics, config.evaluate, config.seed)
     if judge:
         add_judgement(judge, kept, found, config.evaluate, or_fail=True)
+    add_verdict(found, {})
     if config.output:
         predictions.save(user_path(config.output), kept)
     return found
@@ -89,7 +91,7 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     device = devices.default_device()
     if not trainable.is_adapter(trained.peft) and config.evaluate.base:
         evaluation.base = _evaluate_base(evaluation, backbone.family(backbone.load_base()), device)
-    found = _tuned(config, evaluation, device, judge)
+    found = _tuned(config, folder, evaluation, device, judge)
     _write(config, folder, trained, evaluation, found)
     return found
 
@@ -112,7 +114,7 @@ def _exported(config: EvaluateConfig, exported: ExportedFolder, judge: Judge | N
     else:
         forward = family_of(exported.model)(generator.model)
         evaluation = Evaluation(config.evaluate, forward, data, generator, seed=config.seed, split=split)
-    found = _tuned(config, evaluation, devices.default_device(), judge)
+    found = _tuned(config, folder, evaluation, devices.default_device(), judge)
     if config.output:
         predictions.save(user_path(config.output), evaluation.predictions)
     return found
@@ -136,10 +138,14 @@ def _split(config: EvaluateConfig) -> str:
     return "test" if config.data.path is None else "train"
 
 
-def _tuned(config: EvaluateConfig, evaluation: Evaluation, device: Any, judge: Judge | None) -> dict[str, Any]:
+def _tuned(
+    config: EvaluateConfig, folder: Path, evaluation: Evaluation, device: Any, judge: Judge | None
+) -> dict[str, Any]:
+    """Evaluate the tuned model (and its base), add the judge's scores and the verdict; ``folder`` is the run."""
     found = evaluation.evaluate_tuned(device) | ({"split": "given"} if config.data.path is not None else {})
     if judge:
         add_judgement(judge, evaluation.predictions, found, config.evaluate, or_fail=True)
+    add_verdict(found, read_record(folder))
     return found
 
 
@@ -191,6 +197,7 @@ def _write(
         predictions.save(user_path(config.output), evaluation.predictions)
     elif config.data.path is None:
         evaluation.save(folder, found)
+        write_record(folder, read_record(folder) | {"verdict": found["verdict"]})
         model_card.write(folder, trained)
         if config.report.write:
             write_report(folder, config.report)

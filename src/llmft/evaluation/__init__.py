@@ -1,1 +1,1 @@
-"""Evaluate tuned and base model on test rows: generate, score with intervals, and judge."""
+"""Evaluate tuned and base model on the rows of a split: generate, score with intervals, and judge."""

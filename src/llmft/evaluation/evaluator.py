@@ -1,4 +1,4 @@
-"""Evaluate a run: generate and score answers of the tuned and the base model for test rows, and write the results."""
+"""Evaluate a run: generate and score answers of the tuned and the base model for the rows of a split, and write the results."""
 
 import logging
 import time
@@ -14,6 +14,7 @@ from llmft.evaluation import inference
 from llmft.evaluation.inference import RowResult
 from llmft.generation.generator import Generator
 from llmft.metrics import compare, predictions
+from llmft.metrics.format import split_name
 from llmft.metrics.metric import Metric, ScoredAnswer
 from llmft.models.forward import Forward
 from llmft.models.peft import trainable
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Evaluation:
-    """Evaluation of a tuned model and its base on the same test rows.
+    """Evaluation of a tuned model and its base on the same rows.
 
     Args:
         settings: The ``evaluate`` keys.
@@ -53,7 +54,7 @@ class Evaluation:
     def evaluate_base(self, device: Any) -> None:
         """Run the base model: the model itself (before full fine-tuning), or with its adapter disabled."""
         if self.settings.base and self.base is None and self.rows.encoded:
-            log.info("evaluating the base model on %d of %d test rows", len(self.rows.encoded), self.rows.total)
+            self._announce("base")
             with trainable.base_of(self.forward.model):
                 self.base = self._run(self.generator, device)
 
@@ -64,7 +65,7 @@ class Evaluation:
             The content of ``evaluation.json``.
         """
         started = time.perf_counter()
-        log.info("evaluating the tuned model on %d of %d test rows", len(self.rows.encoded), self.rows.total)
+        self._announce("tuned")
         seeds = self.settings.seeds or [self.generator.seed]
         results = {seed: self._run(self.generator.with_settings(seed=seed), device) for seed in seeds}
         if self._has_base():
@@ -88,6 +89,10 @@ class Evaluation:
             answers = [prediction.answer for prediction in self.predictions]
             predictions.save_responses(folder / self.settings.response_file, self.rows.examples, answers)
         save_evaluation(folder / "evaluation.json", found)
+
+    def _announce(self, model: str) -> None:
+        rows = f"{len(self.rows.encoded)} of {self.rows.total} {split_name(self.rows.split)} rows"
+        log.info("evaluating the %s model on %s", model, rows)
 
     def _run(self, generator: Generator, device: Any) -> list[RowResult]:
         with on_device(self.forward.model, device):
@@ -117,9 +122,9 @@ class Evaluation:
 def score_predictions(
     found: Sequence[predictions.Prediction], metrics: Sequence[Metric], settings: Evaluate, seed: int
 ) -> dict[str, Any]:
-    """Scores with intervals, and a one-sentence headline."""
+    """Scores with intervals."""
     scores = compare.score(found, metrics, resamples=settings.resamples, seed=seed)
-    return {"headline": compare.headline(scores), "scores": scores, "resamples": settings.resamples, "seed": seed}
+    return {"scores": scores, "resamples": settings.resamples, "seed": seed}
 
 
 def save_evaluation(file: Path, found: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ from llmft.export import license
 from llmft.export.base_model import local_name, published_id, rounding
 from llmft.export.model_card_head import head
 from llmft.export.use.section import section
-from llmft.metrics.format import format_interval, format_number
+from llmft.metrics.format import format_interval, format_number, split_name
+from llmft.metrics.verdict.verdict import Verdict, stored_verdict
 from llmft.models.peft.trainable import is_adapter
 from llmft.runs.record import read_record
 from llmft.utils import files
@@ -79,6 +80,7 @@ def card(
         "## Training\n",
         *_table(_training(cfg, record)),
         "## Scores\n",
+        *_verdict(stored_verdict(scores, record)),
         *(_scores(scores) if scores else _losses(record.get("metrics") or {})),
         "## Limitations\n",
         *_limitations(cfg, scores),
@@ -128,9 +130,19 @@ def _training(cfg: TrainConfig, record: Mapping[str, Any]) -> Iterator[tuple[str
     )
 
 
+def _verdict(found: Verdict) -> list[str]:
+    headline, *rest = found.lines()
+    return [f"**{in_markdown(headline)}**\n", *(f"{in_markdown(line)}\n" for line in rest)]
+
+
 def _scores(found: Mapping[str, Any]) -> list[str]:
-    bias = "" if found["split"] == "test" else " They also selected the checkpoint, so the scores are optimistic."
-    lines = [f"{found['rows']} of {found['of']} {in_markdown(found['split'])} rows, 95 % bootstrap intervals.{bias}\n"]
+    bias = {
+        "val": " They also selected the checkpoint, so the scores are optimistic.",
+        "train": " The model was trained on them, so the scores are optimistic.",
+    }.get(found["split"], "")
+    lines = [
+        f"{found['rows']} of {found['of']} {in_markdown(split_name(found['split']))} rows, 95 % bootstrap intervals.{bias}\n"
+    ]
     lines += ["| score | base | tuned | difference | |", "|---|---|---|---|---|"]
     for name, entry in found["scores"].items():
         base, tuned = _with_interval(entry, "base"), _with_interval(entry, "tuned")
@@ -142,7 +154,7 @@ def _scores(found: Mapping[str, Any]) -> list[str]:
             in_markdown(entry.get("verdict") or ""),
         )
         lines.append(f"| {' | '.join(row)} |")
-    return [*lines, "", f"{in_markdown(found['headline'][:1].upper() + found['headline'][1:])}.\n"]
+    return [*lines, ""]
 
 
 def _with_interval(entry: Mapping[str, Any], name: str) -> str:

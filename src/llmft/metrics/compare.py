@@ -65,16 +65,3 @@ def seed_spread(chosen: Sequence[Metric], runs: Mapping[int, Sequence[ScoredAnsw
             "values": [of_seed[name] for of_seed in scores],
         }
     return found
-
-
-def headline(found: Mapping[str, Any]) -> str:
-    """One sentence: on which scores the tuned model is better, worse, or shows no difference."""
-    compared = [(n, e["verdict"]) for n, e in found.items() if e.get("verdict") and e["better"] and n != "perplexity"]
-    if not compared:
-        return "nothing to compare: the base model was not evaluated, or there are too few rows"
-    parts = [
-        f"{verdict} on {', '.join(names)}"
-        for verdict in ("better", "worse", "no difference seen")
-        if (names := [name for name, its in compared if its == verdict])
-    ]
-    return f"tuned against base: {'; '.join(parts)}"

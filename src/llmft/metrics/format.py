@@ -10,10 +10,12 @@ from rich.text import Text
 from llmft.utils.console import Console
 
 COLORS = {"better": "green", "worse": "red"}
+VERDICT_COLORS = {"green": "green", "amber": "yellow", "red": "red"}
+SPLITS = {"val": "validation", "train": "training"}
 
 
 def print_scores(found: Mapping[str, Any], console: Console) -> None:
-    """Print the table of scores, then the reasons for missing scores, seeds, judge and headline.
+    """Print the table of scores, then the reasons for missing scores, seeds, judge and verdict.
 
     Args:
         found: The content of ``evaluation.json``.
@@ -42,12 +44,35 @@ def print_scores(found: Mapping[str, Any], console: Console) -> None:
         console.print(Text(line, style="dim"), soft_wrap=True)
     for line in (*_seeds(found), *judge_summary(found)):
         console.print(Text(line), soft_wrap=True)
-    console.print(Text(found["headline"]), soft_wrap=True)
+    if found.get("verdict"):
+        print_verdict(found["verdict"], console)
+
+
+def print_verdict(verdict: Mapping[str, Any], console: Console) -> None:
+    """Print a verdict, as in ``run.json``: the headline in its color, then reservations and details."""
+    style = VERDICT_COLORS.get(str(verdict.get("color")), "")
+    console.print(Text(str(verdict.get("headline")), style=f"bold {style}".strip()), soft_wrap=True)
+    if verdict.get("reasons"):
+        console.print(Text(f"Reservations: {'; '.join(verdict['reasons'])}."), soft_wrap=True)
+    for line in verdict.get("details") or ():
+        console.print(Text(line), soft_wrap=True)
 
 
 def title(found: Mapping[str, Any]) -> str:
     """Describe the scored rows: number, split and source."""
-    return f"{found['rows']} of {found['of']} {found['split']} rows of {found['source']}"
+    return f"{found['rows']} of {found['of']} {split_name(found['split'])} rows of {found['source']}"
+
+
+def rows_of(found: Mapping[str, Any]) -> str:
+    """The scored rows in short: ``32 of 400 validation rows``."""
+    rows, total = found.get("rows") or 0, found.get("of") or 0
+    number = f"{rows:,}" if rows == total else f"{rows:,} of {total:,}"
+    return f"{number} {split_name(str(found.get('split')))} row{'s' * (total != 1)}"
+
+
+def split_name(split: str) -> str:
+    """A split in words: validation is never called test."""
+    return SPLITS.get(split, split)
 
 
 def reasons(scores: Mapping[str, Any]) -> list[str]:

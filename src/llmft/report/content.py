@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.schema.evaluation import Report
 from llmft.metrics.format import format_interval, format_number, judge_summary, reasons, title
+from llmft.metrics.verdict.verdict import stored_verdict
 from llmft.report import examples
 from llmft.report.blocks import blocks
 from llmft.report.curves import Series, checkpoint_monitor, curve_file, training_length_advice
@@ -31,12 +32,11 @@ def page_context(files: Mapping[str, Any], found: Mapping[str, Series], settings
         "status": record.get("status", "unknown"),
         "reason": record.get("reason"),
         "started": record.get("started", ""),
-        "verdict": verdict(evaluation),
+        "verdict": stored_verdict(evaluation, record),
         "advice": training_length_advice(found, *checkpoint_monitor(config)),
         "tiles": tiles(record, config),
         "scores": score_rows(evaluation),
         "scores_of": title(evaluation) if evaluation else "",
-        "stands_in": evaluation["split"] if evaluation and evaluation["split"] in ("val", "train") else None,
         "notes": [*reasons(evaluation["scores"]), *judge_summary(evaluation)] if evaluation else [],
         "seeds": (evaluation or {}).get("seeds"),
         "examples": [examples.example(row) for row in predictions[: settings.examples]],
@@ -55,31 +55,6 @@ def page_context(files: Mapping[str, Any], found: Mapping[str, Series], settings
 def record_objective(config: DictConfig) -> str:
     """The run's objective; ``val/loss`` if its config has none."""
     return OmegaConf.select(config, "objective") or "val/loss"
-
-
-def verdict(evaluation: Mapping[str, Any] | None) -> dict[str, str]:
-    """The overall result: ``heading``, ``kind`` (``good``, ``bad``, ``mixed``, ``none``) and ``sentence``."""
-    if not evaluation:
-        return {
-            "kind": "none",
-            "heading": "Not evaluated",
-            "sentence": "No test rows were evaluated (evaluate.rows=0).",
-        }
-    scores = {n: e for n, e in evaluation["scores"].items() if e.get("better") and n != "perplexity"}
-    verdicts = [entry.get("verdict") for entry in scores.values()]
-    better, worse = verdicts.count("better"), verdicts.count("worse")
-    heading, kind = "No difference from the base model", "none"
-    if not any(verdicts):
-        heading = "Not compared with a base model"
-    elif better and worse:
-        heading, kind = f"Better than the base model on {better} scores, worse on {worse}", "mixed"
-    elif better or worse:
-        heading, kind = ("Better than the base model", "good") if better else ("Worse than the base model", "bad")
-    return {
-        "kind": kind,
-        "heading": heading,
-        "sentence": f"{evaluation['headline'][:1].upper()}{evaluation['headline'][1:]}.",
-    }
 
 
 def exports(record: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from llmft.config.metric_names import BETTER, monitor_mode
 from llmft.config.tree import walk
 from llmft.metrics.format import format_number
+from llmft.metrics.verdict.verdict import stored_verdict
 from llmft.report import content, curves, significance
 from llmft.report.figures import Figure, scatter
 from llmft.report.html import render
@@ -91,6 +92,7 @@ def _run(file: Path) -> dict[str, Any]:
         "speed": statistics.median(speeds.values) if speeds else None,
         "memory": max((record.get("peak_memory_mib") or {}).values(), default=None),
         "seconds": record.get("seconds"),
+        "verdict": stored_verdict(loaded["evaluation"], record),
         "predictions": [row for row in loaded["predictions"] if isinstance(row, dict)],
     }
 
@@ -138,6 +140,7 @@ def _row(
     row |= {"seeds": ", ".join(str(run["seed"]) for run in runs), objective: _mean(group["values"])}
     row[f"{objective} before"] = _mean([run["before"] for run in runs], spread=False)
     row["against the best"] = "the best" if group is best else _compare_with_best(group, best, objective)
+    row["verdict"] = "; ".join(dict.fromkeys(run["verdict"].headline for run in runs))
     for name in SCORES:
         row[f"test {name}"] = _mean([run["test"].get(name) for run in runs])
     row |= {

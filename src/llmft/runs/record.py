@@ -18,6 +18,7 @@ KINDS = {
     "seconds": NUMBER,
     "data": dict,
     "exports": list,
+    "verdict": dict,
 }
 NUMBERS = ("parameters", "peak_memory_mib")
 

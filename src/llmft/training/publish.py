@@ -10,6 +10,7 @@ from llmft.evaluation.judge.judge import add_judgement
 from llmft.export import model_card
 from llmft.export.base_model import local_name, public_id
 from llmft.generation import save
+from llmft.metrics.verdict.verdict import add_verdict, verdict_of
 from llmft.report.html import write_or_warn
 from llmft.runs.directory import RunDirectory
 from llmft.training import summary
@@ -47,7 +48,8 @@ def publish(run: RunDirectory, outcome: Outcome) -> float | None:
     scores = evaluate(parts, metrics)
     tests = {f"test/{name}": value for name, value in metrics.get("test", {}).items() if value is not None}
     log_outcome(parts.trainer.loggers, cfg, outcome.after | tests)
-    run.finish("finished", metrics=metrics, objective=objective, peak_memory_mib=peak_memory_mib())
+    verdict = scores["verdict"] if scores else verdict_of(None, {"metrics": metrics}).as_dict()
+    run.finish("finished", metrics=metrics, objective=objective, verdict=verdict, peak_memory_mib=peak_memory_mib())
     write_report(cfg, run)
     if not cfg.trainer.fast_dev_run:
         model_card.write(run.path, cfg)  # again, now with the scores
@@ -62,9 +64,11 @@ def evaluate(parts: Parts, metrics: dict[str, Any]) -> dict[str, Any] | None:
     if evaluation is None:
         return None
     found = evaluation.evaluate_tuned(parts.trainer.strategy.root_device)
+    add_verdict(found, run.record)
     evaluation.save(run.path, found)
     if parts.judge:
         add_judgement(parts.judge, evaluation.predictions, found, evaluation.settings, or_fail=False)
+        add_verdict(found, run.record)
         evaluation.save(run.path, found)
     tuned = {name: entry["tuned"] for name, entry in found["scores"].items()}
     base = {name: entry["base"] for name, entry in found["scores"].items() if "base" in entry}

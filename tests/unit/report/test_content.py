@@ -14,10 +14,10 @@ def test_a_page_says_what_there_is(tmp_path):
     run = make_run(tmp_path / "run")
     text = write_report(run, SETTINGS).read_text()
     for said in (
-        "Better than the base model",
-        "8 of 8 val rows",
+        "Better than its base on 8 validation rows: loss",
+        "8 of 8 validation rows",
         "d on m",
-        "val rows are used instead",
+        "no test split: these are validation rows",
         "train for fewer steps",
         "Best rows",
         "Worst rows",
@@ -89,20 +89,6 @@ def test_a_run_that_failed_early_has_a_page_too(tmp_path):
     assert "no rows" in text
     with pytest.raises(UserError, match="no run directory"):
         write_report(tmp_path / "nowhere", SETTINGS)
-
-
-def test_the_verdict_of_a_page():
-    def said(*verdicts):
-        scores = {name: {"better": "higher", "verdict": v} for name, v in zip("abcd", verdicts, strict=False)}
-        return content.verdict({"scores": scores, "headline": "x rougeL"})
-
-    assert said("better", "no difference seen")["kind"] == "good"
-    assert said("worse")["heading"] == "Worse than the base model"
-    assert said("better", "worse", "worse")["heading"] == "Better than the base model on 1 scores, worse on 2"
-    assert said("no difference seen")["heading"] == "No difference from the base model"
-    assert said(None)["heading"] == "Not compared with a base model"
-    assert said("better")["sentence"] == "X rougeL."
-    assert content.verdict(None)["heading"] == "Not evaluated"
 
 
 def test_each_export_has_a_line():

@@ -12,7 +12,6 @@ from llmft.config.schema.evaluation import Evaluate
 from llmft.evaluation.judge import aggregate
 from llmft.evaluation.judge.parse_reply import InvalidReply, parse_choice, parse_score
 from llmft.evaluation.judge.requests import REMINDER, Request, build_requests
-from llmft.metrics.compare import headline
 from llmft.metrics.predictions import Prediction
 from llmft.utils.errors import UserError
 
@@ -192,4 +191,3 @@ def add_judgement(
         return
     found["judge"] = judgement["summary"]
     found["scores"]["judge"] = judgement["score"]
-    found["headline"] = headline(found["scores"])
