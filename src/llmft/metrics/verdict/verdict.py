@@ -86,8 +86,10 @@ def leading_score(evaluation: Mapping[str, Any]) -> str:
     """The name of the score in the headline."""
     scores = evaluation["scores"]
     named = (evaluation.get("primary") or {}).get("score")
-    known = [name for name in (named, *LEADING, *scores) if name in scores]
-    return named if named in scores else next((n for n in known if scores[n].get("tuned") is not None), known[0])
+    if named in scores:
+        return str(named)
+    known = [name for name in (*LEADING, *scores) if name in scores]
+    return next((name for name in known if scores[name].get("tuned") is not None), known[0])
 
 
 def _headline(evaluation: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> str:
