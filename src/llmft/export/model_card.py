@@ -122,6 +122,7 @@ def _training(cfg: TrainConfig, record: Mapping[str, Any]) -> Iterator[tuple[str
     yield from ((key, cfg.select(key)) for key in SETTINGS)
     yield "optimizer steps", metrics.get("steps")
     yield "best checkpoint (step)", metrics.get("best_step")
+    yield "when it was best", (metrics.get("best") or {}).get("sentence")
     if parameters:
         yield "trainable parameters", f"{parameters['trainable']:,} of {parameters['total']:,}"
     yield (

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -9,40 +10,45 @@ from omegaconf import DictConfig, OmegaConf
 from llmft.config.schema.evaluation import Report
 from llmft.metrics.format import format_interval, format_number, judge_summary, reasons, title
 from llmft.metrics.verdict.verdict import stored_verdict
-from llmft.report import examples
+from llmft.report import data_section, examples
+from llmft.report.best_step import BestStep
 from llmft.report.blocks import blocks
-from llmft.report.curves import Series, checkpoint_monitor, curve_file, training_length_advice
+from llmft.report.curves import curve_file
+from llmft.report.next_steps import next_steps
 from llmft.utils.text import duration
 
 
-def page_context(files: Mapping[str, Any], found: Mapping[str, Series], settings: Report) -> dict[str, Any]:
-    """The variables of the ``run.html`` template.
+def page_context(run: Path, files: Mapping[str, Any], best: BestStep | None, settings: Report) -> dict[str, Any]:
+    """The variables of the ``run.html`` template, except the figures.
 
     Args:
-        files: The files of a run, as ``runs.read.load`` returns them.
-        found: The series of ``metrics.csv``.
+        run: The run directory.
+        files: Its files, as ``runs.read.load`` returns them.
+        best: When the validation was best.
         settings: The ``report`` keys.
     """
     record, config, evaluation = files["record"], files["config"], files["evaluation"]
     names = [OmegaConf.select(config, f"{group}.name") or "?" for group in ("data", "model", "peft")]
     predictions = [row for row in files["predictions"] if isinstance(row, dict)]
+    data = record.get("data") or {}
     return {
         "title": f"{names[0]} on {names[1]}",
         "peft": names[2],
         "status": record.get("status", "unknown"),
         "reason": record.get("reason"),
-        "started": record.get("started", ""),
         "verdict": stored_verdict(evaluation, record),
-        "advice": training_length_advice(found, *checkpoint_monitor(config)),
+        "started": str(record.get("started", ""))[:16].replace("T", " "),
+        "best": best,
         "tiles": tiles(record, config),
+        "next_steps": next_steps(run, record, config, evaluation, best),
         "scores": score_rows(evaluation),
         "scores_of": title(evaluation) if evaluation else "",
         "notes": [*reasons(evaluation["scores"]), *judge_summary(evaluation)] if evaluation else [],
         "seeds": (evaluation or {}).get("seeds"),
-        "examples": [examples.example(row) for row in predictions[: settings.examples]],
-        "extremes": examples.extremes(predictions, settings.best_and_worst),
-        "samples": examples.samples(files["samples"]),
-        "row_counts": row_counts(record.get("data") or {}),
+        **examples.page_rows(predictions, files["samples"], settings.examples, settings.best_and_worst),
+        "row_counts": data_section.row_counts(data),
+        "findings": data_section.findings(data),
+        "audit": data_section.audit_table(data),
         "blocks": blocks(record, evaluation),
         "exports": exports(record),
         "config": files["config_text"],
@@ -50,6 +56,23 @@ def page_context(files: Mapping[str, Any], found: Mapping[str, Series], settings
         "git": record.get("git"),
         "command": shlex.join(["python", "-m", *map(str, record.get("command") or ["llmft"])]),
     }
+
+
+def contents(page: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The sections that the page has: id and title, in the order of ``run.html``."""
+    known = [
+        ("examples", "Examples", page["examples"]),
+        ("next", "Next steps", page["next_steps"]),
+        ("scores", "Scores", page["scores"]),
+        ("curves", "Curves", page["curves"]),
+        ("extremes", "Best and worst rows", page["extremes"]),
+        ("samples", "Samples during training", page["samples"]),
+        *((block.id, block.title, block) for block in page["blocks"]),
+        ("data", "Data", page["row_counts"]),
+        ("exports", "Exports", page["exports"]),
+        ("reproduction", "Reproduction", page["command"]),
+    ]
+    return [(name, words) for name, words, found in known if found]
 
 
 def record_objective(config: DictConfig) -> str:
@@ -113,23 +136,6 @@ def score_rows(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
         }
         for name, entry in (evaluation or {"scores": {}})["scores"].items()
     ]
-
-
-def row_counts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Row counts of the data set: read, kept, dropped by reason, split, truncated."""
-    found = [
-        ("source", data.get("source")),
-        ("SHA-256", data.get("sha256")),
-        ("rows read", data.get("rows")),
-        ("kept", data.get("kept")),
-    ]
-    found += [(f"dropped: {why}", count) for why, count in (data.get("dropped") or {}).items()]
-    found += [(f"{name} rows", count) for name, count in (data.get("split") or {}).items()]
-    found += [(f"{name}s trimmed", count) for name, count in (data.get("truncated") or {}).items() if count]
-    found += [("supervised tokens", data.get("supervised_tokens"))]
-    lost = data.get("lost_characters") or {}
-    found += [("rows that the tokenizer cannot reproduce exactly", lost["rows"])] if lost.get("rows") else []
-    return [(name, f"{v:,}" if isinstance(v, int) else str(v)) for name, v in found if v is not None]
 
 
 def steps_per_epoch(files: Mapping[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""Read the curves in ``metrics.csv``, and derive advice on the length of the training."""
+"""Read, smooth and write the curves in ``metrics.csv``."""
 
 import csv
 import math
@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmft.config.metric_names import monitor_mode
 from llmft.config.paths import conf_dir
 from llmft.utils.csv import write
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
 from llmft.utils.text import first_line
+
+SMOOTHED_FROM = 10  # points
+LARGEST_EXPONENT = 700  # of a float, about
 
 
 class Series(NamedTuple):
@@ -62,6 +64,50 @@ def _series(rows: Iterable[Mapping[str, Any]], steps_per_epoch: int | None) -> d
     return found
 
 
+def with_perplexity(found: dict[str, Series]) -> dict[str, Series]:
+    """The series, with ``train/perplexity`` as exp of the loss of each step (earlier versions logged the epoch's mean).
+
+    A run without ``train/perplexity`` gets none: the loss of a distillation includes the teacher's term.
+    """
+    if "train/perplexity" not in found or "train/loss" not in found:
+        return found
+    loss = found["train/loss"]
+    return found | {"train/perplexity": loss._replace(values=[perplexity(value) for value in loss.values])}
+
+
+def perplexity(loss: float) -> float:
+    """Exp of a loss in nats per token, as far as a float goes."""
+    return math.exp(min(loss, LARGEST_EXPONENT))
+
+
+def smoothed(series: Series) -> Series | None:
+    """Exponential moving average over a twentieth of the points, without the bias of its start (as in Adam, TensorBoard).
+
+    Returns:
+        None for fewer than ``SMOOTHED_FROM`` points.
+    """
+    if len(series.values) < SMOOTHED_FROM:
+        return None
+    decay = 1 - 1 / max(2.0, len(series.values) / 20)
+    average, values = 0.0, list[float]()
+    for number, value in enumerate(series.values, start=1):
+        average = decay * average + (1 - decay) * value
+        values.append(average / (1 - decay**number))
+    return series._replace(values=values)
+
+
+def thinned(series: Series, bins: int = 500) -> Series:
+    """At most about two points per bin, its lowest and its highest: a page of a long run stays small, its peaks visible."""
+    number = len(series.values)
+    if number <= 2 * bins:
+        return series
+    kept = {0, number - 1}
+    for start in (number * i // bins for i in range(bins)):
+        chunk = range(start, min(number, start + -(-number // bins)))
+        kept |= {min(chunk, key=series.values.__getitem__), max(chunk, key=series.values.__getitem__)}
+    return Series(*([column[i] for i in sorted(kept)] for column in series))  # pyright: ignore[reportArgumentType]
+
+
 def reference_curve(path: str | None, steps_per_epoch: int = 1) -> dict[str, Series]:
     """Read a published curve to draw next to a run's; epochs are converted to the steps of this run.
 
@@ -104,33 +150,3 @@ def checkpoint_monitor(config: DictConfig) -> tuple[str, str]:
     if isinstance(own, DictConfig) and own.get("monitor"):
         return str(own.monitor), str(own.get("mode", "auto"))
     return OmegaConf.select(config, "objective") or "val/loss", "auto"
-
-
-def training_length_advice(found: Mapping[str, Series], objective: str, mode: str = "auto") -> str | None:
-    """Whether the validation metric got worse before the end (overfitting) or was still improving.
-
-    Args:
-        found: The series of ``metrics.csv``.
-        objective: The monitored metric.
-        mode: ``min``, ``max``, or ``auto`` for the metric's own direction.
-
-    Returns:
-        A sentence; None if the metric is not a validation metric or has fewer than two values.
-    """
-    series = found.get(objective)
-    if not objective.startswith("val/"):  # training loss keeps falling while a model overfits
-        return None
-    if series is None or len(series.values) < 2:
-        return None
-    sign = 1 if (monitor_mode(objective) if mode == "auto" else mode) == "min" else -1
-    best = min(range(len(series.values)), key=lambda i: (sign * series.values[i], i))
-    at, last = f"step {series.steps[best]}", f"step {series.steps[-1]}"
-    values = f"{series.values[best]:.4g} at {at}", f"{series.values[-1]:.4g} at {last}"
-    if series.steps[best] == 0:
-        return f"{objective} was best before training ({values[0]}) and got worse ({values[1]}): lower optim.lr"
-    if series.steps[best] < series.steps[-1] and series.values[best] != series.values[-1]:
-        return (
-            f"{objective} was best with {values[0]} and got worse by the end ({values[1]}): train for fewer steps. The"
-            f" weights of {at} were kept"
-        )
-    return f"{objective} was best at the end ({values[1]}): more steps may help"

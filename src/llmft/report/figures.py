@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmft.report.curves import Series
+from llmft.report.best_step import BestStep
+from llmft.report.curves import Series, perplexity, smoothed, thinned
 from llmft.utils.files import atomic_open
 
 # On the page, placeholder colors are replaced by CSS variables, so that a figure is readable in light and dark mode.
@@ -16,6 +17,7 @@ ON_SLIDE: dict[str, str] = dict(
     zip(ROLES, ("#1b1f24", "#59636e", "#d1d9e0", "#0b63ce", "#c2410c", "#6e7781"), strict=True)
 )
 SIZE = (5.2, 3.1)  # inches; 374 points wide, the width of a phone's screen
+FLAT = (5.2, 2.3)
 Draw = Callable[[Any, Mapping[str, str]], None]
 
 
@@ -85,11 +87,14 @@ class Figure:
         }
 
 
-def curves(found: Mapping[str, Series], published: Mapping[str, Series]) -> list[Figure]:
-    """Loss, perplexity, learning rate, gradient norm and throughput, if logged; published curves are dashed."""
+def curves(found: Mapping[str, Series], published: Mapping[str, Series], best: BestStep | None = None) -> list[Figure]:
+    """Loss, perplexity, learning rate, gradient norm and throughput, if logged.
+
+    Training curves are drawn raw (thin) and smoothed, published curves dashed; the best step of the validation is marked.
+    """
     plans = [
         ("loss", "Loss (nats per token)", ("train/loss", "val/loss"), False),
-        ("perplexity", "Perplexity", ("train/perplexity", "val/perplexity"), True),
+        ("perplexity", "Perplexity (exp of the loss)", ("train/perplexity", "val/perplexity"), True),
         ("lr", "Learning rate", ("train/lr",), False),
         ("grad_norm", "Gradient norm before clipping", ("train/grad_norm",), False),
         ("throughput", "Supervised tokens per second", ("train/tokens_per_second",), False),
@@ -99,32 +104,67 @@ def curves(found: Mapping[str, Series], published: Mapping[str, Series]) -> list
         shown = {column: found[column] for column in columns if column in found}
         dashed = {f"published {column}": published[column] for column in columns if column in published}
         if shown:
-            figures.append(Figure(name, title, _described(title, shown), _lines(shown, dashed, log_scale=log_scale)))
+            mark = best if "val/loss" in columns or "val/perplexity" in columns else None
+            alt = _described(title, shown) + (f"; {mark.sentence}" if mark else "")
+            average = {column: line for column in shown if (line := _average(found, column))}
+            draw = _lines(shown, average, dashed, best=mark, log_scale=log_scale)
+            figures.append(Figure(name, title, alt, draw, SIZE if name == "loss" else FLAT))
     return figures
 
 
-def _lines(shown: Mapping[str, Series], dashed: Mapping[str, Series], *, log_scale: bool) -> Draw:
+def _average(found: Mapping[str, Series], column: str) -> Series | None:
+    """The smoothed curve of a training metric; of the perplexity, exp of the smoothed loss."""
+    if not column.startswith("train/") or column == "train/lr":
+        return None
+    if column == "train/perplexity":
+        loss = smoothed(found["train/loss"]) if "train/loss" in found else None
+        return loss and loss._replace(values=[perplexity(value) for value in loss.values])
+    return smoothed(found[column])
+
+
+def _lines(
+    shown: Mapping[str, Series],
+    average: Mapping[str, Series],
+    dashed: Mapping[str, Series],
+    *,
+    best: BestStep | None,
+    log_scale: bool,
+) -> Draw:
     def draw(axes: Any, colors: Mapping[str, str]) -> None:
-        from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+        from matplotlib.ticker import MaxNLocator
 
         for name, series in shown.items():
             validated = name.startswith("val/")
-            style = {"color": colors["second" if validated else "first"], "linewidth": 1.6}
+            style = {"color": colors["second" if validated else "first"], "linewidth": 1.6, "label": name}
             style |= {"marker": "o", "markersize": 5} if validated or len(series.steps) < 3 else {}
-            axes.plot(series.steps, series.values, label=name, **style)
+            if name in average:
+                line = thinned(average[name])
+                axes.plot(line.steps, line.values, **style | {"label": f"{name}, smoothed"})
+                style |= {"linewidth": 0.8, "alpha": 0.45}
+            raw = thinned(series)
+            axes.plot(raw.steps, raw.values, **style)
         for name, series in dashed.items():
             color = colors["second" if "val/" in name else "first"]
             axes.plot(series.steps, series.values, label=name, color=color, linewidth=1.2, linestyle="--", alpha=0.7)
         if log_scale and min(min(s.values) for s in shown.values()) > 0:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(ScalarFormatter())
-            axes.yaxis.set_minor_formatter(NullFormatter() if _wide(shown) else ScalarFormatter())
+            _log_scale(axes, wide=_wide(shown))
+        if best:
+            label = f"best {best.metric}: step {best.step}"
+            axes.axvline(best.step, color=colors["muted"], linewidth=1.2, linestyle=":", label=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("optimizer step")
-        if len(shown) + len(dashed) > 1:
+        if len(shown) + len(dashed) + len(average) + bool(best) > 1:
             axes.legend(fontsize=9.5)
 
     return draw
+
+
+def _log_scale(axes: Any, *, wide: bool) -> None:
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter() if wide else ScalarFormatter())
 
 
 def _wide(shown: Mapping[str, Series]) -> bool:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from llmft.config.schema.evaluation import Report
 from llmft.report import content, curves, figures
+from llmft.report.best_step import best_step
 from llmft.report.figures import Figure
 from llmft.runs import read
 from llmft.utils import csv as csv_files
@@ -34,9 +35,10 @@ def write_report(run: Path, settings: Report) -> Path:
         UserError: There is no run, or the reference curve cannot be read.
     """
     files = read.load(run)
-    found = curves.read_metrics(run / "metrics.csv")
+    found = curves.with_perplexity(curves.read_metrics(run / "metrics.csv"))
+    best = best_step(found, *curves.checkpoint_monitor(files["config"]))
     curve = settings.reference_curve or content.config_reference_curve(files)
-    drawn = figures.curves(found, curves.reference_curve(curve, content.steps_per_epoch(files)))
+    drawn = figures.curves(found, curves.reference_curve(curve, content.steps_per_epoch(files)), best)
     histogram = (files["record"].get("data") or {}).get("lengths")
     lengths = figures.lengths(histogram) if histogram else None
     compared = figures.differences(files["evaluation"]["scores"]) if files["evaluation"] else None
@@ -48,8 +50,14 @@ def write_report(run: Path, settings: Report) -> Path:
     shown = [figure for figure in (*drawn, lengths, compared) if figure]
     for figure in shown:
         figure.png(folder / f"{figure.name}.png")
-    page = content.page_context(files, found, settings) | {"curves": drawn, "lengths": lengths, "differences": compared}
-    return render(run / "report.html", "run.html", page)
+    page = content.page_context(run, files, best, settings)
+    page |= {"loss": next((figure for figure in drawn if figure.name == "loss"), None)}
+    page |= {
+        "curves": [figure for figure in drawn if figure.name != "loss"],
+        "lengths": lengths,
+        "differences": compared,
+    }
+    return render(run / "report.html", "run.html", page | {"contents": content.contents(page)})
 
 
 def write_or_warn(run: Path, settings: Report) -> None:

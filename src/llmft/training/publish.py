@@ -11,6 +11,8 @@ from llmft.export import model_card
 from llmft.export.base_model import local_name, public_id
 from llmft.generation import save
 from llmft.metrics.verdict.verdict import add_verdict, verdict_of
+from llmft.report.best_step import best_step
+from llmft.report.curves import read_metrics
 from llmft.report.html import write_or_warn
 from llmft.runs.directory import RunDirectory
 from llmft.training import summary
@@ -45,6 +47,8 @@ def publish(run: RunDirectory, outcome: Outcome) -> float | None:
         "best_step": parts.checkpoints.best_step,
         "steps": parts.trainer.global_step,
     }
+    if best := best_step(read_metrics(run.path / "metrics.csv"), *cfg.monitored()):
+        metrics["best"] = best.as_dict()
     scores = evaluate(parts, metrics)
     tests = {f"test/{name}": value for name, value in metrics.get("test", {}).items() if value is not None}
     log_outcome(parts.trainer.loggers, cfg, outcome.after | tests)

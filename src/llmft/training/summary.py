@@ -10,7 +10,7 @@ from llmft.data.records import Example
 from llmft.generation.generator import Answer
 from llmft.metrics.format import print_scores
 from llmft.report import curves
-from llmft.report.curves import training_length_advice
+from llmft.report.best_step import best_step
 from llmft.runs.directory import RunDirectory
 from llmft.utils.console import Console
 from llmft.utils.shell import argument
@@ -44,8 +44,8 @@ def show(
         console.print(_answers_table(example, before[number] if before else None, after[number]))
     if scores:
         print_scores(scores, console)
-    if advice := training_length_advice(curves.read_metrics(run.path / "metrics.csv"), *monitor):
-        console.print(Text(advice), soft_wrap=True)
+    if best := best_step(curves.read_metrics(run.path / "metrics.csv"), *monitor):
+        console.print(Text(best.sentence), soft_wrap=True)
     console.print(Text.assemble(("run directory: ", "bold"), str(run.path)), soft_wrap=True)
     if (run.path / "report.html").is_file():
         console.print(Text.assemble(("report: ", "bold"), str(run.path / "report.html")), soft_wrap=True)

@@ -1,5 +1,6 @@
 """A report's page: what it says, and that nothing in a row can act in it."""
 
+import json
 import re
 
 import pytest
@@ -18,10 +19,10 @@ def test_a_page_says_what_there_is(tmp_path):
         "8 of 8 validation rows",
         "d on m",
         "no test split: these are validation rows",
-        "train for fewer steps",
-        "Best rows",
-        "Worst rows",
-        "Step 2",
+        "Validation loss was best at step 2 of 4 (1); the last 2 steps made it worse by 0.5.",
+        "best by chrF",
+        "worst by chrF",
+        "Sample at step 2",
         "python -m llmft train",
     ):
         assert said in text, said
@@ -43,6 +44,40 @@ def test_a_page_says_what_there_is(tmp_path):
     ]
     assert (run / "report" / "loss.png").read_bytes()[:4] == b"\x89PNG"
     assert len(text) < 1_000_000
+
+
+def test_a_row_is_on_the_page_once(tmp_path):
+    """Row 1 is among the first, among the best and a sample of the training."""
+    run = make_run(tmp_path / "run")
+    sample = {"step": 2, "place": "f:1", "question": "Q1 ", "answer": "early answer"}
+    (run / "samples.jsonl").write_text(json.dumps(sample) + "\n")
+    text = write_report(run, SETTINGS).read_text()
+    rows = json.loads("[" + ",".join((run / "predictions.jsonl").read_text().splitlines()) + "]")
+    assert [text.count(f">{row['place']}</span>") for row in rows[:4]] == [1, 1, 1, 1]
+    assert max(text.count(f">{row['place']}</span>") for row in rows) == 1
+    assert text.count("early answer") == 1
+    assert text.index(">f:1</span>") < text.index("early answer") < text.index(">f:2</span>")
+    assert 'id="samples"' not in text
+
+
+def test_each_entry_of_the_contents_leads_to_a_heading(tmp_path):
+    text = write_report(make_run(tmp_path / "run"), SETTINGS).read_text()
+    links = re.findall(r'<a href="#([^"]+)">([^<]+)</a>', text)
+    headings = re.findall(r'<h2 id="([^"]+)">([^<]+)</h2>', text)
+    assert links == headings
+    assert [title for _, title in links][:3] == ["Examples", "Next steps", "Scores"]
+
+
+def test_words_are_marked_against_the_reference(tmp_path):
+    """Both answers are wrong in the same word: it is marked in both, and what is right is marked in neither."""
+    row = {"reference": "two years", "answer": "one years", "base_answer": "one Years"}
+    (tmp_path / "run.json").write_text('{"status": "finished"}')
+    (tmp_path / "predictions.jsonl").write_text(json.dumps(row) + "\n")
+    text = write_report(tmp_path, SETTINGS).read_text()
+    assert text.count('<mark class="extra">one</mark> years') == 1
+    assert text.count('<mark class="extra">one</mark> Years') == 1
+    assert '<mark class="missing">two</mark> years' in text
+    assert text.count("1 missing, 1 extra words") == 2
 
 
 def test_nothing_in_a_row_can_act(tmp_path):

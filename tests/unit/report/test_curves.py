@@ -26,27 +26,37 @@ def test_a_published_curve_stands_beside_ours(tmp_path):
         curves.reference_curve(str(tmp_path / "none.csv"))
 
 
-@pytest.mark.parametrize(
-    ("values", "objective", "said"),
-    [
-        ([3.0, 2.0, 2.5], "val/loss", "best with 2 at step 1 and got worse by the end (2.5 at step 2)"),
-        ([3.0, 2.5, 2.0], "val/loss", "best at the end (2 at step 2): more steps may help"),
-        ([1.0, 2.5, 2.0], "val/loss", "best before training (1 at step 0)"),
-        ([1.0, 30.0, 20.0], "val/bleu", "best with 30 at step 1"),
-        ([1.0, 20.0, 30.0], "val/bleu", "more steps may help"),
-    ],
-)
-def test_when_more_would_have_hurt(values, objective, said):
-    found = curves.training_length_advice({objective: Series([0, 1, 2], values, [0, 0, 0])}, objective)
-    assert said in str(found)
-    assert curves.training_length_advice({objective: Series([0], values[:1], [0])}, objective) is None
+def test_perplexity_is_exp_of_the_loss_beside_it():
+    found = {"train/loss": Series([1, 2], [0.0, 1.0], [0, 0]), "train/perplexity": Series([1, 2], [5.0, 5.0], [0, 0])}
+    assert curves.with_perplexity(found)["train/perplexity"].values == [1.0, pytest.approx(2.718281828)]
+    assert set(curves.with_perplexity({"train/loss": found["train/loss"]})) == {"train/loss"}  # a distillation
+
+
+def test_a_smoothed_curve_has_no_bias_at_its_start():
+    """Ten points: the mean over two, decay 1/2. (0.5 * 0.5 + 0.5 * 4) / (1 - 0.25) = 3 after the values 1 and 4."""
+    line = curves.smoothed(Series(list(range(10)), [1.0, 4.0] + [3.0] * 8, [0] * 10))
+    assert line is not None
+    assert line.values[:3] == [1.0, 3.0, 3.0]
+    assert curves.smoothed(Series([1, 2], [1.0, 2.0], [0, 0])) is None
+
+
+def test_a_long_curve_keeps_its_peaks_and_ends():
+    values = [1.0] * 10_000
+    values[5001], values[77] = 9.0, -3.0
+    line = curves.thinned(Series(list(range(10_000)), values, [0] * 10_000))
+    assert len(line.values) <= 1002
+    assert (line.steps[0], line.steps[-1], max(line.values), min(line.values)) == (0, 9999, 9.0, -3.0)
+    assert curves.thinned(short := Series([1], [2.0], [0])) == short
 
 
 def test_the_advice_goes_by_what_chose_the_checkpoint(load_config, tmp_path, capsys):
     """The losses were best at step 2, and the agreement, of which more is better, at the end."""
     run, table = make_run(tmp_path / "run"), ["step,val/loss,val/agreement", "0,3.0,0.1", "2,1.0,0.2", "4,1.5,0.3"]
     (run / "metrics.csv").write_text("\n".join(table))
-    by_loss, by_agreement = "val/loss was best with 1 at step 2", "val/agreement was best at the end (0.3 at step 4)"
+    by_loss, by_agreement = (
+        "alidation loss was best at step 2 of 4 (1)",
+        "al/agreement was best at the end (0.3 at step 4)",
+    )
     directory: Any = SimpleNamespace(path=run, model=run / "model")
     for overrides, said in {
         (): by_loss,
@@ -54,7 +64,7 @@ def test_the_advice_goes_by_what_chose_the_checkpoint(load_config, tmp_path, cap
         (
             "objective=val/agreement",
             "callbacks.checkpoints=null",
-        ): "val/agreement was best before training",  # as a loss
+        ): "al/agreement was best before training",  # as a loss
     }.items():
         cfg = load_config("model=tiny_gpt2", "data=alpaca", *overrides)
         (run / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(cfg.node())))
