@@ -1,8 +1,10 @@
-"""Loss of each example's answer, with the logits of only one batch in memory."""
+"""Logits and loss of each example's answer, with the logits of only one batch in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from llmft.data.batching.collate import training_batch
 from llmft.data.batching.sampler import length_batches
@@ -12,10 +14,26 @@ from llmft.utils.device import to_device
 from llmft.utils.modules import eval_mode
 
 
-def row_losses(
+class BatchLogits(NamedTuple):
+    """Logits of the supervised positions of a batch.
+
+    Attributes:
+        rows: Indices of the batch's examples.
+        logits: [N, V], float32, in the order of the examples and their tokens.
+        targets: [N].
+        lengths: Number of supervised positions of each example; their sum is N.
+    """
+
+    rows: list[int]
+    logits: Tensor
+    targets: Tensor
+    lengths: list[int]
+
+
+def supervised_logits(
     forward: Forward, rows: Sequence[EncodedExample], pad_id: int, batch_tokens: int
-) -> list[tuple[float, int]]:
-    """Cross-entropy in nats summed over each example's supervised tokens, and their number; in order.
+) -> Iterator[BatchLogits]:
+    """Yield the logits of the supervised positions, batch by batch, in eval mode and without gradients.
 
     Args:
         forward: The model.
@@ -23,13 +41,24 @@ def row_losses(
         pad_id: Padding token id.
         batch_tokens: Maximum size of a batch, examples times the longest example.
     """
-    found: dict[int, tuple[float, int]] = {}
-    with eval_mode(forward.model), torch.inference_mode():
-        for chosen in length_batches([sum(row.size) for row in rows], max_tokens=batch_tokens):
-            batch = training_batch([[rows[i]] for i in chosen], pad_id)
+    for chosen in length_batches([sum(row.size) for row in rows], max_tokens=batch_tokens):
+        batch = training_batch([[rows[i]] for i in chosen], pad_id)
+        with eval_mode(forward.model), torch.inference_mode():
             logits, targets, places = forward.forward_targets(to_device(batch, forward.device))
-            losses = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none").double()
-            nats = torch.zeros(len(chosen), dtype=torch.float64, device=losses.device)
-            nats.index_add_(0, places.nonzero()[:, 0], losses)
-            found.update(zip(chosen, zip(nats.tolist(), places.sum(1).tolist(), strict=True), strict=True))
+            found = BatchLogits(chosen, logits.float(), targets, places.sum(1).tolist())
+        yield found
+
+
+def row_losses(
+    forward: Forward, rows: Sequence[EncodedExample], pad_id: int, batch_tokens: int
+) -> list[tuple[float, int]]:
+    """Cross-entropy in nats summed over each example's supervised tokens, and their number; in order.
+
+    The arguments are those of ``supervised_logits``.
+    """
+    found: dict[int, tuple[float, int]] = {}
+    for batch in supervised_logits(forward, rows, pad_id, batch_tokens):
+        losses = torch.nn.functional.cross_entropy(batch.logits, batch.targets, reduction="none").double()
+        nats = [part.sum().item() for part in losses.split(batch.lengths)]
+        found.update(zip(batch.rows, zip(nats, batch.lengths, strict=True), strict=True))
     return [found[i] for i in range(len(rows))]

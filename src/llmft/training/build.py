@@ -20,6 +20,8 @@ from llmft.data.tokenization.causal import CausalCodec
 from llmft.data.tokenization.codec import Codec
 from llmft.evaluation.evaluator import Evaluation
 from llmft.evaluation.judge.judge import Judge, open_judge
+from llmft.evaluation.retention.retention import Retention
+from llmft.evaluation.retention.rows import read_rows
 from llmft.generation.generator import Generator
 from llmft.models.architecture_check import check_config
 from llmft.models.attention.kernels import Kernels
@@ -114,6 +116,14 @@ class Parts:
         return Evaluation(settings, self.module.forward_pass, self.datamodule, self.generator, seed=seed, split="test")
 
     @cached_property
+    def retention(self) -> Retention | None:
+        """The comparison with the base on general rows; None without one, and on all ranks but the first."""
+        rows = self.cfg.evaluate.retention_rows
+        if self.cfg.trainer.fast_dev_run or rows is None or not is_first():
+            return None
+        return Retention(self.cfg.evaluate, read_rows(rows), self.module.forward_pass, self.backbone.codec)
+
+    @cached_property
     def judge(self) -> Judge | None:
         """The judge of the evaluation's answers; None without one."""
         return open_judge(self.cfg.judge, self.run.path / "judge.jsonl")
@@ -134,6 +144,8 @@ def build(cfg: TrainConfig, run: RunDirectory | None = None) -> Parts:
     if threads := share_cores(cfg.trainer):
         log.info(threads)
     curves.reference_curve(cfg.report.reference_curve)
+    if cfg.evaluate.retention_rows:
+        read_rows(cfg.evaluate.retention_rows)  # faults are reported before the training
     checkpoint = _checkpoint(cfg, run) if run else None
     data = _read_data(cfg, run.record if run else {})
     backbone = Backbone.open(cfg)

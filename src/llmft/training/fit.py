@@ -55,9 +55,11 @@ def fit(parts: Parts) -> Outcome:
     questions = [] if cfg.trainer.fast_dev_run or not is_first() else parts.datamodule.examples_of("test")
     questions = questions[: cfg.questions]
     contexts = [example.context for example in questions]
-    evaluation = parts.evaluation
-    if evaluation and not trainable.has_adapter(parts.module.model):  # full fine-tuning overwrites the base weights
-        evaluation.evaluate_base(parts.trainer.strategy.root_device)
+    evaluation, retention = parts.evaluation, parts.retention
+    if not trainable.has_adapter(parts.module.model):  # full fine-tuning overwrites the base weights
+        for compared in (evaluation, retention):
+            if compared:
+                compared.evaluate_base(parts.trainer.strategy.root_device)
     before = run.record.get("metrics", {}).get("before") if parts.checkpoint else None
     # once the model is sharded, no rank can generate with it
     answers_before = generator.answers(contexts) if cfg.baseline and parts.is_sharded else []

@@ -37,6 +37,15 @@ class Evaluate(Section):
             description="E.g. instruction-data-with-response.json: instruction, input, output, model_response of each row."
         )
     )
+    retention: Annotated[Text | Literal[False], Must("off, shipped or a file")] = Field(
+        description="off | shipped | FILE: general rows on which the tuned model is compared with its base (loss, KL divergence)."
+    )
+    retention_answers: bool = Field(description="Generate the tuned model's answers to them too, and list those that changed.")
+
+    @property
+    def retention_rows(self) -> str | None:
+        """``shipped`` or a file; None if retention is off (a YAML file reads ``off`` as false)."""
+        return None if self.retention in ("off", False) else str(self.retention)
 
 
 class Report(Section):
@@ -54,6 +63,18 @@ class Report(Section):
 def _answers_in_training(evaluate: Evaluate) -> Faults:
     if evaluate.in_training and evaluate.rows == 0:
         yield "evaluate.in_training=true: needs rows to evaluate, but evaluate.rows is 0"
+
+
+@rule("evaluate.retention", "evaluate.retention_answers")
+def _answers_to_general_rows(evaluate: Evaluate) -> Faults:
+    if evaluate.retention_answers and not evaluate.retention_rows:
+        yield "evaluate.retention_answers=true: needs general rows; pass evaluate.retention=shipped too"
+
+
+@rule("evaluate.retention", "run")
+def _retention_of_stored_answers(evaluate: Evaluate, run: str | None) -> Faults:
+    if run is None and evaluate.retention_rows:
+        yield f"evaluate.retention={evaluate.retention}: compares two models, so it needs run=RUN; input=FILE has none"
 
 
 @rule("evaluate.seeds", "generation.do_sample", "trainer")
