@@ -11,6 +11,9 @@ from llmft.data.datamodule import InstructionDataModule, open_data
 from llmft.evaluation import evaluator
 from llmft.evaluation.evaluator import Evaluation
 from llmft.evaluation.judge.judge import Judge, add_judgement, open_judge
+from llmft.evaluation.retention.result import recorded
+from llmft.evaluation.retention.retention import Retention
+from llmft.evaluation.retention.rows import read_rows
 from llmft.evaluation.runtime import RuntimeEvaluation
 from llmft.export import model_card
 from llmft.generation.answer_file import check_output
@@ -88,10 +91,12 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     evaluation = Evaluation(
         config.evaluate, backbone.family(model), data, generator, seed=config.seed, split=_split(config)
     )
-    device = devices.default_device()
-    if not trainable.is_adapter(trained.peft) and config.evaluate.base:
-        evaluation.base = _evaluate_base(evaluation, backbone.family(backbone.load_base()), device)
-    found = _tuned(config, folder, evaluation, device, judge)
+    device, rows = devices.default_device(), config.evaluate.retention_rows
+    retention = Retention(config.evaluate, read_rows(rows), evaluation.forward, backbone.codec) if rows else None
+    if not trainable.is_adapter(trained.peft) and (config.evaluate.base or retention):
+        _evaluate_bases(config, evaluation, retention, backbone.family(backbone.load_base()), device)
+    measured = retention.evaluate_tuned(device) if retention else _measured_before(folder)
+    found = _tuned(config, folder, evaluation, device, judge, measured)
     _write(config, folder, trained, evaluation, found)
     return found
 
@@ -103,6 +108,10 @@ def _exported(config: EvaluateConfig, exported: ExportedFolder, judge: Judge | N
     from llmft.models.backbone.load import family_of
     from llmft.models.backbone.open import TrainedBackbone
 
+    if config.evaluate.retention_rows:
+        raise UserError(
+            f"evaluate.retention={config.evaluate.retention}: compares a run with its base; {config.run} is an exported folder"
+        )
     folder, trained = open_run(_run_of(config, exported))
     data = _rows(config, folder, trained)
     codec = TrainedBackbone(folder / "model", trained).codec
@@ -139,14 +148,30 @@ def _split(config: EvaluateConfig) -> str:
 
 
 def _tuned(
-    config: EvaluateConfig, folder: Path, evaluation: Evaluation, device: Any, judge: Judge | None
+    config: EvaluateConfig,
+    folder: Path,
+    evaluation: Evaluation,
+    device: Any,
+    judge: Judge | None,
+    retention: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate the tuned model (and its base), add the judge's scores and the verdict; ``folder`` is the run."""
     found = evaluation.evaluate_tuned(device) | ({"split": "given"} if config.data.path is not None else {})
+    found |= {"retention": retention} if retention else {}
     if judge:
         add_judgement(judge, evaluation.predictions, found, config.evaluate, or_fail=True)
     add_verdict(found, read_record(folder))
     return found
+
+
+def _evaluate_bases(
+    config: EvaluateConfig, evaluation: Evaluation, retention: Retention | None, base: Any, device: Any
+) -> None:
+    """Evaluate a separate base model, on the test rows and on the general rows."""
+    if retention:
+        retention.evaluate_base(device, base)
+    if config.evaluate.base:
+        evaluation.base = _evaluate_base(evaluation, base, device)
 
 
 def _evaluate_base(evaluation: Evaluation, base: Any, device: Any) -> Any:
@@ -190,6 +215,11 @@ def _rows(config: EvaluateConfig, folder: Path, trained: TrainConfig) -> Instruc
     return data
 
 
+def _measured_before(folder: Path) -> dict[str, Any] | None:
+    """The retention that an earlier evaluation of the run has measured."""
+    return (model_card.scores_of(folder) or {}).get("retention")
+
+
 def _write(
     config: EvaluateConfig, folder: Path, trained: TrainConfig, evaluation: Evaluation, found: dict[str, Any]
 ) -> None:
@@ -197,7 +227,8 @@ def _write(
         predictions.save(user_path(config.output), evaluation.predictions)
     elif config.data.path is None:
         evaluation.save(folder, found)
-        write_record(folder, read_record(folder) | {"verdict": found["verdict"]})
+        retention = {"retention": recorded(found["retention"])} if found.get("retention") else {}
+        write_record(folder, read_record(folder) | {"verdict": found["verdict"]} | retention)
         model_card.write(folder, trained)
         if config.report.write:
             write_report(folder, config.report)

@@ -7,6 +7,7 @@ from typing import Any
 from llmft.callbacks.metrics_log import MetricsLog
 from llmft.config.schema import TrainConfig
 from llmft.evaluation.judge.judge import add_judgement
+from llmft.evaluation.retention.result import recorded
 from llmft.export import model_card
 from llmft.export.base_model import local_name, public_id
 from llmft.generation import save
@@ -49,7 +50,8 @@ def publish(run: RunDirectory, outcome: Outcome) -> float | None:
     }
     if best := best_step(read_metrics(run.path / "metrics.csv"), *cfg.monitored()):
         metrics["best"] = best.as_dict()
-    scores = evaluate(parts, metrics)
+    retention = evaluate_retention(parts, metrics)
+    scores = evaluate(parts, metrics, retention)
     tests = {f"test/{name}": value for name, value in metrics.get("test", {}).items() if value is not None}
     log_outcome(parts.trainer.loggers, cfg, outcome.after | tests)
     verdict = scores["verdict"] if scores else verdict_of(None, {"metrics": metrics}).as_dict()
@@ -62,12 +64,28 @@ def publish(run: RunDirectory, outcome: Outcome) -> float | None:
     return objective
 
 
-def evaluate(parts: Parts, metrics: dict[str, Any]) -> dict[str, Any] | None:
+def evaluate_retention(parts: Parts, metrics: dict[str, Any]) -> dict[str, Any] | None:
+    """Compare the tuned model with its base on general rows, and add the numbers to ``metrics`` and ``run.json``."""
+    if parts.retention is None:
+        return None
+    found = parts.retention.evaluate_tuned(parts.trainer.strategy.root_device)
+    parts.run.update(retention=recorded(found))
+    numbers = {name: found[name] for name in ("loss_before", "loss_after", "kl")}
+    metrics["retention"] = numbers
+    _log(parts, "retention", numbers)
+    return found
+
+
+def evaluate(
+    parts: Parts, metrics: dict[str, Any], retention: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
     """Evaluate on the test rows and add the scores to ``metrics``; returns the content of ``evaluation.json``."""
     evaluation, run = parts.evaluation, parts.run
     if evaluation is None:
         return None
     found = evaluation.evaluate_tuned(parts.trainer.strategy.root_device)
+    if retention:
+        found["retention"] = retention
     add_verdict(found, run.record)
     evaluation.save(run.path, found)
     if parts.judge:
@@ -77,13 +95,13 @@ def evaluate(parts: Parts, metrics: dict[str, Any]) -> dict[str, Any] | None:
     tuned = {name: entry["tuned"] for name, entry in found["scores"].items()}
     base = {name: entry["base"] for name, entry in found["scores"].items() if "base" in entry}
     metrics |= {"test": tuned, "test_base": base, "headline": found["headline"]}
-    _log_test(parts, tuned)
+    _log(parts, "test", tuned)
     return found
 
 
-def _log_test(parts: Parts, scores: Mapping[str, float | None]) -> None:
-    """Log the test scores as ``test/...``, to the last row of ``metrics.csv`` and every logger."""
-    values = {f"test/{name}": value for name, value in scores.items() if value is not None}
+def _log(parts: Parts, group: str, numbers: Mapping[str, float | None]) -> None:
+    """Log numbers as ``GROUP/...``, to the last row of ``metrics.csv`` and every logger."""
+    values = {f"{group}/{name}": value for name, value in numbers.items() if value is not None}
     for callback in parts.callbacks:
         if isinstance(callback, MetricsLog):
             callback.add(parts.trainer, values)

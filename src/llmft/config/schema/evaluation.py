@@ -40,7 +40,9 @@ class Evaluate(Section):
     retention: Annotated[Text | Literal[False], Must("off, shipped or a file")] = Field(
         description="off | shipped | FILE: general rows on which the tuned model is compared with its base (loss, KL divergence)."
     )
-    retention_answers: bool = Field(description="Generate the tuned model's answers to them too, and list those that changed.")
+    retention_answers: bool = Field(
+        description="Generate the tuned model's answers to them too, and list those that changed."
+    )
 
     @property
     def retention_rows(self) -> str | None:

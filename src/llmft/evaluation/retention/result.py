@@ -1,7 +1,7 @@
 """Sums of retention per category, the thresholds that flag a model, and the sentence of the verdict."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 # Nats per token. Calibration in docs/evaluation.md, "Retention".
@@ -62,6 +62,12 @@ def sentence(means: dict[str, Any], *, flagged: bool) -> str:
     if flagged:
         return f"what it forgot: general ability, measured on {where} ({loss})"
     return f"what it forgot: little, measured on {where} ({loss})"
+
+
+def recorded(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of ``run.json``: all but the texts of the answers, and their number instead."""
+    changed = found["changed"]
+    return {**found, "changed": None if changed is None else len(changed)}
 
 
 def _means(rows: Sequence[Measured]) -> dict[str, Any]:
