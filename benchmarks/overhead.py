@@ -136,7 +136,7 @@ def bare(material: Material, _: list[str], steps: int) -> list[Clock]:
     torch.use_deterministic_algorithms(False)
     pl.seed_everything(material.cfg.seed, verbose=False)
     weights = [p for p in material.model.parameters() if p.requires_grad]
-    optimizer, seen = instantiate(material.cfg.optim)(weights), []
+    optimizer, seen = instantiate(material.cfg.optim.node())(weights), []
     material.module.train()
     while True:
         for batch in material.data.train_dataloader():

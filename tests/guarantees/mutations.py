@@ -104,6 +104,8 @@ FAULTS = [
     Fault("a signal stops without saving", "callbacks/interruption.py", "            self.checkpoints.save(trainer)\n", "", f"{HERE}/test_resume_is_exact.py -k between_two_steps"),
     Fault("loader workers outlive a run that was killed", "data/datamodule.py", "worker_init_fn=end_with_parent,", "worker_init_fn=None,", "tests/robustness/faults/test_left_alone.py", 12),
     Fault("metrics of the lost steps remain", "callbacks/metrics_log.py", 'if int(row["step"]) <= self.last_step', "if row", RESUME, 9),
+    Fault("the perplexity is that of a running mean", "callbacks/perplexity.py", "perplexity(pl_module.window_loss)", "perplexity((vars(self).setdefault('first', pl_module.window_loss) + pl_module.window_loss) / 2)",
+          "tests/integration/runs/test_directory.py::test_steps_csv_has_every_step[gpt2]"),
     # 7 same seed
     Fault("the adapter is drawn without a seed", "training/build.py", "    pl.seed_everything(cfg.seed, workers=True, verbose=False)\n", "",
           f"{HERE}/test_same_seed_same_bytes.py::test_same_seed_same_bytes", 15),

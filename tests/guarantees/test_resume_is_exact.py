@@ -92,6 +92,7 @@ def left_behind(run):
     """All that must be equal, but for what measures time."""
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     metrics = [{name: value for name, value in row.items() if "per_second" not in name} for row in rows]
+    metrics += list(csv.DictReader((run / "steps.csv").open()))
     weights = digests(*(run / "model").glob("*.safetensors"))
     assert weights
     samples = read_json_lines(run / "samples.jsonl") if (run / "samples.jsonl").exists() else []

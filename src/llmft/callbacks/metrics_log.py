@@ -1,43 +1,55 @@
-"""One row per logged step, to ``metrics.csv`` and every logger: all ``train/`` and ``val/`` values of that step."""
+"""One row per logged step, to ``metrics.csv`` and every logger; loss and learning rate of every step to ``steps.csv``."""
 
 import csv
 import logging
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from llmft.runs.directory import RunDirectory
 from llmft.utils.csv import cell
-from llmft.utils.files import atomic_open, complete_lines
+from llmft.utils.files import atomic_open, atomic_write, complete_lines
 from llmft.utils.text import first_line
 
 log = logging.getLogger(__name__)
 
 FIRST = ["step", "epoch", "train/loss", "train/lr", "train/grad_norm", "train/tokens", "val/loss", "val/perplexity"]
+# Of every step, logged or not; numbers that a step has computed anyway.
+EVERY_STEP: tuple[str, ...] = ("train/loss", "train/perplexity", "train/lr", "train/grad_norm")
+STEP_COLUMNS: tuple[str, ...] = ("step", "epoch", *EVERY_STEP)
+HELD = 1000  # steps kept in memory if neither a row nor a checkpoint is written
 
 
 class MetricsLog(pl.Callback):
     """Write the values that the module and the other callbacks logged; the last of the callbacks.
 
     The row of a step is kept until the next step, so that a validation at the same step is added to it. Rows are written for
-    the first and the last step, every ``trainer.log_every_n_steps``-th step and every step with a validation.
+    the first and the last step, every ``trainer.log_every_n_steps``-th step and every step with a validation. With each row
+    and each checkpoint, ``EVERY_STEP`` of the steps so far go to ``steps.csv`` and TensorBoard; other loggers get the rows only.
 
     Args:
-        run: The run directory; rows are appended to its ``metrics.csv``.
+        run: The run directory; rows are appended to its ``metrics.csv`` and ``steps.csv``.
     """
 
     def __init__(self, *, run: RunDirectory) -> None:
-        self.file = run.path / "metrics.csv"
+        self.file, self.steps_file = run.path / "metrics.csv", run.path / "steps.csv"
         self.row: dict[str, float] = {}
+        self.steps: list[dict[str, float]] = []  # the rows of steps.csv that are not written yet
         self.due = False
         self.columns: list[str] = []
-        self.last_step = -1
+        self.last_step = self.saved_step = -1
         self.resumed = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Remove the rows that an interrupted run wrote after the checkpoint that is now resumed."""
         if self.resumed and not trainer.global_rank:
             self._write([row for row in self._read() if int(row["step"]) <= self.last_step])
+            lines = complete_lines(self.steps_file) if self.steps_file.exists() else []
+            if kept := [line for line in lines[1:] if int(line.partition(",")[0]) <= self.saved_step]:
+                atomic_write(self.steps_file, "".join(f"{line}\n" for line in (lines[0], *kept)))
+            else:
+                self.steps_file.unlink(missing_ok=True)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Start the row of a finished optimizer step; write the previous one if it is due."""
@@ -46,6 +58,10 @@ class MetricsLog(pl.Callback):
             return
         self._write_if_due(trainer)
         self.row = {"step": step, "epoch": trainer.current_epoch, **_values(trainer, "train/")}
+        if not trainer.global_rank:
+            self.steps.append({name: self.row[name] for name in STEP_COLUMNS if name in self.row})
+            if len(self.steps) == HELD:
+                self._write_steps(trainer)
         self.due = step == 1 or step % trainer.log_every_n_steps == 0  # pyright: ignore[reportAttributeAccessIssue]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -77,17 +93,41 @@ class MetricsLog(pl.Callback):
     def add(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
         """Add values that were computed after the training to the last row."""
         self.row |= values
-        self.due = "step" in self.row
-        self._write_if_due(trainer)
+        if "step" in self.row and not trainer.global_rank:
+            self._log(trainer, values)
+            self._append(int(self.row["step"]))
 
     def _write_if_due(self, trainer: pl.Trainer) -> None:
         if not self.due or trainer.global_rank:
             return
         self.due = False
-        step = int(self.row["step"])
+        self._write_steps(trainer)
+        self._log(trainer, self.row)
+        self._append(int(self.row["step"]))
+
+    def _log(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
+        """To TensorBoard without the test scores, a chart of one point each, which its HParams page has."""
+        step, values = int(self.row["step"]), {name: value for name, value in row.items() if "/" in name}
         for logger in trainer.loggers:
-            logger.log_metrics({k: v for k, v in self.row.items() if "/" in k}, step=step)
-        self._append(step)
+            if isinstance(logger, TensorBoardLogger):
+                shown = {k: v for k, v in values.items() if k not in EVERY_STEP and not k.startswith("test/")}
+                logger.log_metrics(shown, step=step)
+            else:
+                logger.log_metrics(values, step=step)
+
+    def _write_steps(self, trainer: pl.Trainer) -> None:
+        if not self.steps:
+            return
+        begins = not self.steps_file.exists()
+        with self.steps_file.open("a", newline="", encoding="utf-8") as out:
+            writer = csv.DictWriter(out, STEP_COLUMNS, lineterminator="\n")
+            if begins:
+                writer.writeheader()
+            writer.writerows(self.steps)
+        for logger in trainer.loggers:
+            for row in self.steps if isinstance(logger, TensorBoardLogger) else ():
+                logger.log_metrics({name: row[name] for name in EVERY_STEP if name in row}, step=int(row["step"]))
+        self.steps = []
 
     def _append(self, step: int) -> None:
         if step != self.last_step and set(self.row) <= set(self.columns):
@@ -105,6 +145,14 @@ class MetricsLog(pl.Callback):
             writer = csv.DictWriter(out, self.columns or FIRST, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(map(_safe, rows))
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Write the steps that the checkpoint includes, so that a resumed run finds them in the file."""
+        self._write_steps(trainer)
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """The step after which ``steps.csv`` is cut."""
+        self.saved_step = checkpoint["global_step"]
 
     def state_dict(self) -> dict[str, Any]:
         """The row that is not written yet, the columns, and the last step in the file."""

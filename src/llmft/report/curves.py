@@ -1,4 +1,4 @@
-"""Read, smooth and write the curves in ``metrics.csv``."""
+"""Read, smooth and write the curves in ``metrics.csv`` and ``steps.csv``."""
 
 import csv
 import math
@@ -44,6 +44,25 @@ def read_metrics(file: Path, steps_per_epoch: int | None = None) -> dict[str, Se
     except (csv.Error, KeyError, ValueError, TypeError, OverflowError) as error:  # ValueError: also what is not UTF-8
         reason = f"no column {error}" if isinstance(error, KeyError) else first_line(error)
         raise UserError(f"{file}: not a table with step and numbers ({reason})") from None
+
+
+def read_run(run: Path) -> dict[str, Series]:
+    """The curves of a run: those of ``metrics.csv``, with what ``steps.csv`` holds (loss, learning rate) of every step.
+
+    Raises:
+        UserError: One of the files cannot be read.
+    """
+    found, every = read_metrics(run / "metrics.csv"), read_metrics(run / "steps.csv")
+    return found | {name: _merged(series, found.get(name)) for name, series in every.items()}
+
+
+def _merged(every: Series, logged: Series | None) -> Series:
+    """The points of both, by step: a run that an earlier version began has only later steps in ``steps.csv``."""
+    points = {
+        step: (value, epoch) for series in (logged, every) if series for step, value, epoch in zip(*series, strict=True)
+    }
+    steps = sorted(points)
+    return Series(steps, [points[step][0] for step in steps], [points[step][1] for step in steps])
 
 
 def _series(rows: Iterable[Mapping[str, Any]], steps_per_epoch: int | None) -> dict[str, Series]:

@@ -35,7 +35,7 @@ def write_report(run: Path, settings: Report) -> Path:
         UserError: There is no run, or the reference curve cannot be read.
     """
     files = read.load(run)
-    found = curves.with_perplexity(curves.read_metrics(run / "metrics.csv"))
+    found = curves.with_perplexity(curves.read_run(run))
     best = best_step(found, *curves.checkpoint_monitor(files["config"]))
     curve = settings.reference_curve or content.config_reference_curve(files)
     drawn = figures.curves(found, curves.reference_curve(curve, content.steps_per_epoch(files)), best)

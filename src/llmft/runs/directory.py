@@ -152,7 +152,7 @@ class RunDirectory:
     def clear(self) -> None:
         """Remove the logs of a run that was stopped before its first checkpoint and starts from scratch."""
         if is_first():
-            for name in ("metrics.csv", "samples.jsonl"):
+            for name in ("metrics.csv", "steps.csv", "samples.jsonl"):
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
 

@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+import math
 import shutil
 
 import pytest
@@ -58,7 +59,7 @@ def test_the_files(run):
     files = {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()}
     weights = "model/model.safetensors" if "t5" in str(folder) else "model/adapter_model.safetensors"
     assert files >= {
-        "config.yaml", "run.json", "metrics.csv", "samples.jsonl", "log.txt", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+        "config.yaml", "run.json", "metrics.csv", "steps.csv", "samples.jsonl", "log.txt", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
         weights, "model/tokenizer.json", "model/chat_template.jinja", "model/generation_config.json", "model/README.md",
     }  # fmt: skip
     assert not [f for f in files if f.endswith(".tmp") or ".hydra" in f]
@@ -96,13 +97,26 @@ def test_metrics_csv_has_first_last_and_every_nth_step_once(run):
         assert float(row["train/lr"]) == pytest.approx(1e-3 * (step if step < 1 else (12 - step) / 11))
 
 
+def test_steps_csv_has_every_step(run):
+    rows = list(csv.DictReader((run[0] / "steps.csv").open()))
+    assert [int(row["step"]) for row in rows] == list(range(1, 13))
+    rates = [float(row["train/lr"]) for row in rows]
+    assert rates == [0, *(pytest.approx(1e-3 * (12 - step) / 11) for step in range(1, 12))]
+    assert max(rates) == 1e-3  # the peak is in no row of metrics.csv
+    logged = {row["step"]: row for row in csv.DictReader((run[0] / "metrics.csv").open()) if row["train/loss"]}
+    for row in rows:
+        assert float(row["train/perplexity"]) == math.exp(float(row["train/loss"]))
+        assert row.items() <= logged.get(row["step"], row).items()
+
+
 def test_tensorboard_shows_the_same(run):
     events = EventAccumulator(str(run[0] / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0})
     events.Reload()
     assert set(WATCHED) <= set(events.Tags()["scalars"])
     rows = list(csv.DictReader((run[0] / "metrics.csv").open()))
-    for name in ("train/loss", "val/loss"):
-        expected = {int(row["step"]): float(row[name]) for row in rows if row[name]}
+    every = list(csv.DictReader((run[0] / "steps.csv").open()))
+    for name, table in {"train/loss": every, "train/lr": every, "train/tokens": rows, "val/loss": rows}.items():
+        expected = {int(row["step"]): float(row[name]) for row in table if row[name]}
         assert {e.step: pytest.approx(e.value, rel=1e-6) for e in events.Scalars(name)} == expected
     texts = [tag for tag in events.Tags()["tensors"] if tag.startswith("samples/")]
     assert len(texts) == 3

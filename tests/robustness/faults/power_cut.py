@@ -14,7 +14,7 @@ from typing import NamedTuple
 TRACED = "openat,write,pwrite64,writev,ftruncate,sendfile,copy_file_range,fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,rmdir,mkdir,mkdirat"  # fmt: skip
 STRACE = ("strace", "-f", "-y", "-s", "4096", "-qq", "-e", f"trace={TRACED}", "-e", "signal=none")
 # Appended to, or rebuilt from what is flushed.
-UNFLUSHED = ("tensorboard", "log.txt", "metrics.csv", "samples.jsonl", "in_use", "answers.jsonl")
+UNFLUSHED = ("tensorboard", "log.txt", "metrics.csv", "steps.csv", "samples.jsonl", "in_use", "answers.jsonl")
 RESUMED = re.compile(r"<\.\.\. \w+ resumed>(.*)")
 CALL = re.compile(r"(?P<name>\w+)\((?P<given>.*)\)\s+= (?P<result>\S+)(?P<more>.*)")
 HANDLE = re.compile(r"^-?\w+<(?P<path>.*?)>$")

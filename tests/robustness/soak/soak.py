@@ -376,6 +376,7 @@ def outcome(run: Path) -> dict[str, Any]:
         "status": record["status"],
         "metrics in run.json": record["metrics"],
         "metrics.csv": _plain(csv.DictReader((run / "metrics.csv").open())),
+        "steps.csv": _plain(csv.DictReader((run / "steps.csv").open())),
         "samples.jsonl": read_json_lines(run / "samples.jsonl"),
         "predictions.jsonl": digests(run / "predictions.jsonl"),
         "evaluation.json": {name: value for name, value in evaluation.items() if name != "seconds"},
