@@ -181,6 +181,14 @@ FAULTS = [
     Fault("a stored run keeps its cache elsewhere", "runs/open.py", "        cfg.data.cache = None\n", "        pass\n", f"{WRITES} -k stored"),
     Fault("overrides are stored resolved", "config/typed_overrides.py", "overrides.task, resolve=False)", "overrides.task, resolve=True)",
           "tests/unit/config/test_redact.py -k not_resolved"),
+    # what a model forgot
+    Fault("the KL divergence is of the other direction", "evaluation/retention/divergence.py", "(base.exp() * (base - tuned))",
+          "(tuned.exp() * (tuned - base))", "tests/unit/evaluation/retention/test_divergence.py -k from_base_to_tuned"),
+    Fault("a loss that rises flags nothing", "evaluation/retention/result.py", "increase <= MAX_LOSS_INCREASE and ", "",
+          "tests/unit/evaluation/retention/test_result.py -k flagged"),
+    Fault("changed answers flag a model", "evaluation/retention/retention.py", '            "changed": None if answered',
+          '            "flagged": bool(answered),\n            "changed": None if answered',
+          "tests/integration/evaluation/test_retention.py::test_changed_answers_alone_flag_nothing"),
 ]  # fmt: skip
 
 

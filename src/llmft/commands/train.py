@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 DATA_PATHS = ("path", "val_path", "test_path")
 # Keys whose value may be a folder of models or adapters.
 PATHS = (("model", "path"), ("peft", "adapter"), ("peft", "distill_from"))
+# Values of evaluate.retention that are no file.
+NO_FILE = ("off", "shipped", "False")
 
 
 def main(cfg: DictConfig) -> float | None:
@@ -162,6 +164,9 @@ def _resolve_paths(cfg: DictConfig) -> None:
     for group, key in () if cfg.resume else PATHS:
         if (given := cfg[group].get(key)) and user_path(str(given)).is_dir():
             cfg[group][key] = str(user_path(str(given)).resolve())
+    rows = str(cfg.evaluate.retention)
+    if not cfg.resume and rows not in NO_FILE and user_path(rows).exists():
+        cfg.evaluate.retention = str(user_path(rows).resolve())
     own = [isinstance(cfg.model.get(key), str) for key in ("path", "gguf_file", "sha256")]
     if all(own) and not load.gguf_file_of(cfg.model):
         cfg.model.gguf_file = cfg.model.sha256 = None  # of the wheel, but model.path is another

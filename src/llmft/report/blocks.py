@@ -6,6 +6,10 @@ from typing import Any
 
 from llmft.metrics.format import format_number
 
+MEANING = "Loss of the reference, and KL divergence on the base's own answer, in nats per token. Changed answers flag nothing."
+# Shown on the page; evaluation.json has all.
+CHANGED = 20
+
 
 @dataclass(frozen=True)
 class Block:
@@ -39,19 +43,36 @@ def blocks(record: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> l
 
 
 def retention(found: Mapping[str, Any] | None) -> Iterator[Block]:
-    """What the model forgot: ``evaluation["retention"]``."""
+    """What the model forgot: ``evaluation["retention"]``, per category, and the answers that changed."""
     if not found:
         return
-    names = {"rows": "rows", "loss_before": "loss before", "loss_after": "loss after", "kl": "KL from the base"}
-    rows = tuple((words, format_number(found[name])) for name, words in names.items() if found.get(name) is not None)
+    categories = found.get("categories") or {}
+    means = {**categories, "all": found} if len(categories) != 1 else {"all": found}
     yield Block(
         "retention",
         "Retention",
-        (str(found.get("sentence", "")),),
+        (str(found.get("sentence", "")), MEANING),
         amber=bool(found.get("flagged")),
-        columns=("general rows", ""),
-        rows=rows,
+        columns=("general rows", "rows", "loss before", "loss after", "KL from the base"),
+        rows=tuple((name, str(entry.get("rows")), *_means(entry)) for name, entry in means.items()),
     )
+    if changed := found.get("changed"):
+        shown = changed[:CHANGED]
+        yield Block(
+            "changed-answers",
+            "Changed answers to general rows",
+            (
+                f"{len(changed)} of {found['rows']} answers differ, which may be better or worse; the first {len(shown)}:",
+            ),
+            columns=("category", "question", "base", "tuned"),
+            rows=tuple(
+                tuple(str(row.get(name)) for name in ("category", "question", "base", "tuned")) for row in shown
+            ),
+        )
+
+
+def _means(entry: Mapping[str, Any]) -> list[str]:
+    return [format_number(entry.get(name)) for name in ("loss_before", "loss_after", "kl")]
 
 
 def suites(found: Mapping[str, Any] | None) -> Iterator[Block]:

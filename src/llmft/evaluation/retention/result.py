@@ -57,11 +57,11 @@ def is_flagged(means: dict[str, Any]) -> bool:
 
 def sentence(means: dict[str, Any], *, flagged: bool) -> str:
     """The sentence of the verdict."""
-    loss = f"loss {means['loss_before']:.2f} -> {means['loss_after']:.2f}, KL {means['kl']:.2f} nats per token"
-    where = f"{means['rows']} general rows"
-    if flagged:
-        return f"what it forgot: general ability, measured on {where} ({loss})"
-    return f"what it forgot: little, measured on {where} ({loss})"
+    loss, kl = f"loss {means['loss_before']:.2f} -> {means['loss_after']:.2f}", f"KL from the base {means['kl']:.2f}"
+    return (
+        f"what it forgot: {'too much' if flagged else 'little'}; on {means['rows']} general rows {loss}, {kl} nats per token "
+        f"(limits +{MAX_LOSS_INCREASE:g}, {MAX_KL:g})"
+    )
 
 
 def recorded(found: Mapping[str, Any]) -> dict[str, Any]:

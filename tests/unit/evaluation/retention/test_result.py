@@ -40,7 +40,8 @@ def test_flagged_by_loss_or_by_kl(after, kl, flagged):
 
 
 def test_the_sentence_states_rows_loss_and_kl():
-    assert "2 general rows (loss 2.00 -> 2.25, KL 0.10 nats per token)" in summarize([FACTS, TALK])["sentence"]
+    said = "on 2 general rows loss 2.00 -> 2.25, KL from the base 0.10 nats per token"
+    assert said in summarize([FACTS, TALK])["sentence"]
 
 
 def test_the_record_counts_changed_answers():
