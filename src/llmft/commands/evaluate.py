@@ -88,9 +88,8 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     generator = Generator(model, backbone.codec, generation.node())
     if config.evaluate.seeds and not generation.do_sample:
         raise UserError("evaluate.seeds: this run's answers are the same for each seed; add generation=sample")
-    evaluation = Evaluation(
-        config.evaluate, backbone.family(model), data, generator, seed=config.seed, split=_split(config)
-    )
+    rest = {"seed": config.seed, "split": _split(config), "objective": trained.objective}
+    evaluation = Evaluation(config.evaluate, backbone.family(model), data, generator, **rest)
     device, rows = devices.default_device(), config.evaluate.retention_rows
     retention = Retention(config.evaluate, read_rows(rows), evaluation.forward, backbone.codec) if rows else None
     if not trainable.is_adapter(trained.peft) and (config.evaluate.base or retention):
@@ -117,12 +116,12 @@ def _exported(config: EvaluateConfig, exported: ExportedFolder, judge: Judge | N
     codec = TrainedBackbone(folder / "model", trained).codec
     data.encode(codec)
     generator = load_exported(exported, own_generation(config.generation, exported.generation))
-    split = _split(config)
+    rest = {"seed": config.seed, "split": _split(config), "objective": trained.objective}
     if isinstance(generator, RuntimeGenerator):
-        evaluation = RuntimeEvaluation(config.evaluate, data, generator, codec, seed=config.seed, split=split)
+        evaluation = RuntimeEvaluation(config.evaluate, data, generator, codec, **rest)
     else:
         forward = family_of(exported.model)(generator.model)
-        evaluation = Evaluation(config.evaluate, forward, data, generator, seed=config.seed, split=split)
+        evaluation = Evaluation(config.evaluate, forward, data, generator, **rest)
     found = _tuned(config, folder, evaluation, devices.default_device(), judge)
     if config.output:
         predictions.save(user_path(config.output), evaluation.predictions)
@@ -156,7 +155,10 @@ def _tuned(
     retention: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate the tuned model (and its base), add the judge's scores and the verdict; ``folder`` is the run."""
-    found = evaluation.evaluate_tuned(device) | ({"split": "given"} if config.data.path is not None else {})
+    other = config.data.path is not None
+    if other:  # all of its rows are "train" there
+        evaluation.rows = evaluation.rows._replace(in_train=[None] * len(evaluation.rows.encoded))
+    found = evaluation.evaluate_tuned(device) | ({"split": "given"} if other else {})
     found |= {"retention": retention} if retention else {}
     if judge:
         add_judgement(judge, evaluation.predictions, found, config.evaluate, or_fail=True)

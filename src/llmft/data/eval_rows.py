@@ -1,22 +1,28 @@
 """The examples of a split that are generated for and scored."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.preprocessing.arrow_store import Examples, Rows
+from llmft.data.preprocessing.leakage import in_train
 from llmft.data.records import Example
 from llmft.data.tokenization.codec import Codec, EncodedExample
 
 
 class EvalRows(NamedTuple):
-    """Examples with their encoded rows, the ``split`` they come from, and the ``total`` number of its rows."""
+    """Examples with their encoded rows, the ``split`` they come from, and the ``total`` number of its rows.
+
+    ``in_train``: of each, whether its prompt is in train too; None if not known.
+    """
 
     split: str
     total: int
     examples: list[Example]
     encoded: list[EncodedExample]
+    in_train: Sequence[bool | None]
 
     def references(self, codec: Codec) -> list[str]:
         """The text of a perfect answer to each: the example's; with calls or reasoning, the template's text, decoded."""
@@ -42,6 +48,7 @@ def first_rows(data: InstructionDataModule, limit: int | None, split: str) -> Ev
     rows = data.indices[split][:limit]
     # of a conversation that became several rows, the last one: its answer is the example's
     last = dict(zip(data.row_columns["example"][rows].tolist(), rows.tolist(), strict=True))
-    examples = Examples(data.examples.table, np.array([*last]))
-    encoded = Rows(data.table, np.array([*last.values()]))
-    return EvalRows(split, len(data.indices[split]), list(examples), list(encoded))
+    numbers = np.array([*last.values()], dtype=np.int64)
+    examples, encoded = Examples(data.examples.table, np.array([*last])), Rows(data.table, numbers)
+    leaked = in_train(data.row_columns, data.indices, numbers).tolist()
+    return EvalRows(split, len(data.indices[split]), list(examples), list(encoded), leaked)

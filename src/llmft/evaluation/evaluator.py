@@ -16,6 +16,7 @@ from llmft.generation.generator import Generator
 from llmft.metrics import compare, predictions
 from llmft.metrics.format import split_name
 from llmft.metrics.metric import Metric, ScoredAnswer
+from llmft.metrics.verdict.primary import primary_score
 from llmft.models.forward import Forward
 from llmft.models.peft import trainable
 from llmft.utils.device import on_device
@@ -34,6 +35,7 @@ class Evaluation:
         generator: Generates the answers.
         seed: Seed of the bootstrap.
         split: Split that the rows come from.
+        objective: The key of the training; it decides which score leads the verdict.
     """
 
     def __init__(
@@ -45,9 +47,11 @@ class Evaluation:
         *,
         seed: int,
         split: str,
+        objective: str | None = None,
     ) -> None:
         self.settings, self.forward, self.generator, self.seed = settings, forward, generator, seed
         self.rows = first_rows(data, settings.rows, split)
+        self.own, self.objective = data.metrics, objective
         self.source, self.metrics = data.source.given, compare.chosen_metrics(settings, data.metrics)
         self.base: list[RowResult] | None = None
 
@@ -76,7 +80,9 @@ class Evaluation:
             "split": self.rows.split,
             "rows": len(self.predictions),
             "of": self.rows.total,
-            **score_predictions(self.predictions, self.metrics, self.settings, self.seed),
+            **score_predictions(
+                self.predictions, self.metrics, self.settings, self.seed, objective=self.objective, own=self.own
+            ),
             "generation": {**self.generator.given, "batch_size": None, "batch_tokens": self.settings.batch_tokens},
             "seeds": self._over_seeds(results) if self.settings.seeds else None,
             "seconds": round(time.perf_counter() - started, 1),
@@ -120,11 +126,36 @@ class Evaluation:
 
 
 def score_predictions(
-    found: Sequence[predictions.Prediction], metrics: Sequence[Metric], settings: Evaluate, seed: int
+    found: Sequence[predictions.Prediction],
+    metrics: Sequence[Metric],
+    settings: Evaluate,
+    seed: int,
+    *,
+    objective: str | None = None,
+    own: Sequence[Any] = (),
 ) -> dict[str, Any]:
-    """Scores with intervals."""
+    """Scores with intervals, those of the rows that are not in train apart, and which score leads the verdict.
+
+    Args:
+        found: The predictions; their row scores are set.
+        metrics: To compute.
+        settings: The ``evaluate`` keys.
+        seed: Of the resampling.
+        objective: The key of the training, if it is known.
+        own: ``data.metrics``.
+    """
     scores = compare.score(found, metrics, resamples=settings.resamples, seed=seed)
-    return {"scores": scores, "resamples": settings.resamples, "seed": seed}
+    with_loss = bool(found) and all(p.nats is not None for p in found)
+    primary = primary_score(objective, own, scores, with_loss=with_loss)
+    metric = next(metric for metric in metrics if metric.name == primary.score)
+    needed = compare.rows_for_power(found, metric, seed)
+    return {
+        "primary": {**primary._asdict(), "rows_for_power": needed},
+        "scores": scores,
+        "clean": compare.clean_scores(found, metrics, resamples=settings.resamples, seed=seed),
+        "resamples": settings.resamples,
+        "seed": seed,
+    }
 
 
 def save_evaluation(file: Path, found: dict[str, Any]) -> None:

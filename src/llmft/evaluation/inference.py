@@ -49,6 +49,7 @@ def to_predictions(
             ended=result.answer.ended,
             supervised=result.tokens,
             nats=result.nats,
+            in_train=rows.in_train[i],
         )
         if base is not None:
             prediction.base_answer, prediction.base_ended = base[i].answer.text, base[i].answer.ended

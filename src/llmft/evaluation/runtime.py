@@ -21,6 +21,7 @@ class RuntimeEvaluation(Evaluation):
         codec: Of the run.
         seed: Seed of the bootstrap.
         split: Split that the rows come from.
+        objective: The key of the training.
     """
 
     def __init__(
@@ -32,10 +33,11 @@ class RuntimeEvaluation(Evaluation):
         *,
         seed: int,
         split: str,
+        objective: str | None = None,
     ) -> None:
         forward: Any = None
         runtime: Any = generator  # takes the place of a Generator
-        super().__init__(settings, forward, data, runtime, seed=seed, split=split)
+        super().__init__(settings, forward, data, runtime, seed=seed, split=split, objective=objective)
         self._codec = codec
 
     @property

@@ -1,12 +1,14 @@
 """Percentile bootstrap: corpus scores with 95 % confidence intervals, and a paired test of their differences."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmft.metrics.metric import Metric
+from llmft.metrics.permutation import p_values
 
 Table = NDArray[np.float64]
 PERCENTILES = (2.5, 97.5)
@@ -33,7 +35,8 @@ def compare(
 
     Returns:
         For each metric ``tuned``, ``tuned_interval``, and with a base ``base``, ``base_interval``, ``difference``,
-        ``difference_interval`` and ``verdict``. Undefined values are None, with a ``reason``.
+        ``difference_interval``, ``verdict`` and ``p`` (``permutation.p_values``, not corrected). Undefined values are None,
+        with a ``reason``.
     """
     systems = {"tuned": tuned} | ({} if base is None else {"base": base})
     order = np.lexsort(np.hstack(list(systems.values())).T[::-1]) if len(tuned) else []
@@ -48,6 +51,11 @@ def compare(
         resampled = {name: np.concatenate([chunk[i] for chunk in chunks]) for i, name in enumerate(systems)}
     else:
         resampled = {name: np.full((1, len(metrics)), np.nan) for name in systems}
+    p: Sequence[float | None] = [None] * len(metrics)
+    if base is not None and len(tuned) >= MIN_ROWS and resamples:
+        score = partial(_scores, metrics)
+        with np.errstate(invalid="ignore"):
+            p = p_values(score, systems["tuned"], systems["base"], swaps=resamples, seed=seed)
     return {
         metric.name: _entry(
             metric,
@@ -55,6 +63,7 @@ def compare(
             {n: resampled[n][:, i] for n in systems},
             rows=len(tuned),
             broken={n: broken[n][i] for n in systems},
+            p=p[i],
         )
         for i, metric in enumerate(metrics)
     }
@@ -93,7 +102,13 @@ def _score_or_nan(score: Callable[[Sequence[float]], float | None], sums: Sequen
 
 
 def _entry(
-    metric: Metric, values: dict[str, Any], resampled: dict[str, Table], *, rows: int, broken: dict[str, int]
+    metric: Metric,
+    values: dict[str, Any],
+    resampled: dict[str, Table],
+    *,
+    rows: int,
+    broken: dict[str, int],
+    p: float | None,
 ) -> dict[str, Any]:
     entry: dict[str, Any] = {"better": metric.better, "definition": metric.definition}
     for name in values:
@@ -111,6 +126,7 @@ def _entry(
             "difference": difference,
             "difference_interval": interval,
             "verdict": verdict(interval, metric.better),
+            "p": p,
         }
         if difference is not None and interval is None:
             entry["reason"] = _no_interval(rows)

@@ -10,6 +10,7 @@ from llmft.metrics import bootstrap
 from llmft.metrics.builtin import builtin_metrics
 from llmft.metrics.metric import Metric, ScoredAnswer
 from llmft.metrics.predictions import Prediction, row_scores
+from llmft.metrics.verdict.power import rows_needed
 
 
 def chosen_metrics(settings: Evaluate, own: Sequence[Any] = ()) -> list[Metric]:
@@ -37,6 +38,29 @@ def score(predictions: Sequence[Prediction], chosen: Sequence[Metric], *, resamp
     tuned = metric_statistics(chosen, [p.tuned for p in predictions])
     base = metric_statistics(chosen, [p.base for p in predictions]) if with_base else None
     return bootstrap.compare(chosen, tuned, base, resamples=resamples, seed=seed)
+
+
+def clean_scores(
+    predictions: Sequence[Prediction], chosen: Sequence[Metric], *, resamples: int, seed: int
+) -> dict[str, Any]:
+    """Score the rows whose prompt is not in train apart.
+
+    Returns:
+        ``rows`` without leak, ``in_train`` and ``unknown`` ones, and the ``scores`` of the first; None if these are all rows, or
+        there are none.
+    """
+    clean = [prediction for prediction in predictions if not prediction.in_train]
+    leaked, unknown = len(predictions) - len(clean), sum(p.in_train is None for p in predictions)
+    apart = score(clean, chosen, resamples=resamples, seed=seed) if leaked and clean else None
+    return {"rows": len(clean), "in_train": leaked, "unknown": unknown, "scores": apart}
+
+
+def rows_for_power(predictions: Sequence[Prediction], metric: Metric, seed: int) -> int | None:
+    """``power.rows_needed`` for the difference of tuned and base model; None without a base."""
+    if not predictions or any(p.base_answer is None for p in predictions):
+        return None
+    tables = [metric_statistics([metric], [getattr(p, which) for p in predictions]) for which in ("tuned", "base")]
+    return rows_needed(metric, *tables, seed=seed)
 
 
 def metric_statistics(chosen: Sequence[Metric], rows: Sequence[ScoredAnswer]) -> bootstrap.Table:

@@ -27,6 +27,7 @@ class Prediction:
         prompt: The decoded prompt.
         question: The last user turn, which a judge sees.
         ended: Whether the answer finished with EOS; None if not known.
+        in_train: Whether the prompt is in train too; None if not known.
         nats: Cross-entropy of the reference under the model in nats, summed over ``supervised`` tokens.
         scores: Scores of the answer by metric; ``base_scores`` those of the base model's answer.
     """
@@ -45,6 +46,7 @@ class Prediction:
     supervised: int = 0
     nats: float | None = None
     base_nats: float | None = None
+    in_train: bool | None = None
 
     @property
     def tuned(self) -> ScoredAnswer:
@@ -135,6 +137,7 @@ def _parsed(row: Row, number: str, place: str) -> Prediction:
         nats=numbers["nats"],
         base_nats=numbers["base_nats"],
         supervised=int(numbers["supervised"] or 0),
+        in_train=_flag(row, "in_train"),
     )
 
 

@@ -112,8 +112,8 @@ class Parts:
         """The evaluation on the test rows; None without one, and on all ranks but the first."""
         if self.cfg.trainer.fast_dev_run or self.cfg.evaluate.rows == 0 or not is_first():
             return None
-        settings, seed = self.cfg.evaluate, self.cfg.seed
-        return Evaluation(settings, self.module.forward_pass, self.datamodule, self.generator, seed=seed, split="test")
+        rest = {"seed": self.cfg.seed, "split": "test", "objective": self.cfg.objective}
+        return Evaluation(self.cfg.evaluate, self.module.forward_pass, self.datamodule, self.generator, **rest)
 
     @cached_property
     def retention(self) -> Retention | None:

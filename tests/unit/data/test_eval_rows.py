@@ -19,7 +19,7 @@ def test_references_hold_calls_and_reasoning_as_the_template_writes_them():
         Example(context, "I look.", tool_calls=(CALL,)),
     ]
     encoded = [Truncation(999, 999, "error").fit(example, codec).row for example in examples]
-    plain, reasoned, called = EvalRows("test", 3, examples, encoded).references(codec)
+    plain, reasoned, called = EvalRows("test", 3, examples, encoded, [False] * 3).references(codec)
     assert plain == "A."
     assert reasoned == "<think>\nB\n</think>\n\nA."
     assert called.endswith('I look.\n<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>')

@@ -25,6 +25,11 @@ def leaks(prompts: np.ndarray, indices: Mapping[str, np.ndarray]) -> dict[str, n
     return {name: rows[is_in_train(prompts[rows])] for name, rows in indices.items() if name != "train"}
 
 
+def in_train(columns: RowColumns, indices: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """Whether the prompt of each row is in train too, except for case and white space: [rows], bool."""
+    return np.isin(columns["prompt_like"][rows], columns["prompt_like"][indices["train"]])
+
+
 def without_leaks(
     indices: dict[str, np.ndarray], columns: RowColumns, table: ArrowTable, counts: RowCounts, policy: str
 ) -> dict[str, np.ndarray]:

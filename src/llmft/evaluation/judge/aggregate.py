@@ -94,4 +94,4 @@ def score_entry(values: dict[str, dict[int, float]], rows: int, resamples: int, 
     pair = found(*({row: values[which][row] for row in shared} for which in ("tuned", "base")))
     base = found(values["base"], None)
     entry |= {"base": base["tuned"], "base_interval": base["tuned_interval"]}
-    return entry | {name: pair[name] for name in ("difference", "difference_interval", "verdict")}
+    return entry | {name: pair[name] for name in ("difference", "difference_interval", "verdict", "p")}

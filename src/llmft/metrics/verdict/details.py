@@ -1,21 +1,60 @@
 """The lines below a headline: what qualifies it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llmft.metrics.format import format_interval, format_number
+from llmft.metrics.verdict.power import LIMIT
+from llmft.metrics.verdict.scores import clean_entry, corrected
 
-def details_of(evaluation: Mapping[str, Any], record: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """At most two lines: on the scores; on what was forgotten and on the arithmetic of the training.
+NAMED = 4  # scores that are listed by name; more are counted
+
+
+def details_of(evaluation: Mapping[str, Any], record: Mapping[str, Any]) -> tuple[str, ...]:
+    """At most two lines: on the scores (clean rows, power, the other scores); on retention and the training's arithmetic.
 
     Args:
         evaluation: The content of ``evaluation.json``.
         record: The content of ``run.json``; empty if unknown.
-        name: The leading score.
     """
-    del name
-    found = [(evaluation.get("retention") or {}).get("sentence"), (record.get("prove") or {}).get("sentence")]
-    line = " ".join(_sentence(str(text)) for text in found if text)
-    return (line,) if line else ()
+    others = [(evaluation.get("retention") or {}).get("sentence"), (record.get("prove") or {}).get("sentence")]
+    lines = [
+        " ".join((*_clean(evaluation), *_power(evaluation), *_other_scores(evaluation))),
+        " ".join(_sentence(str(text)) for text in others if text),
+    ]
+    return tuple(filter(None, lines))
+
+
+def _clean(evaluation: Mapping[str, Any]) -> Iterator[str]:
+    entry, rows = clean_entry(evaluation), (evaluation.get("clean") or {}).get("rows")
+    if entry is None or entry.get("difference") is None:
+        return
+    difference = format_number(entry["difference"], sign=True)
+    interval = format_interval(entry.get("difference_interval"), sign=True)
+    known = f"95 % interval {interval}" if entry.get("difference_interval") else "too few for an interval"
+    yield f"On the {rows:,} rows whose prompt is not in train: difference {difference} ({known})."
+
+
+def _power(evaluation: Mapping[str, Any]) -> Iterator[str]:
+    needed = (evaluation.get("primary") or {}).get("rows_for_power")
+    if isinstance(needed, int):
+        number = f"{LIMIT:,} or more" if needed >= LIMIT else f"about {needed:,}"
+        yield f"A difference of this size takes {number} rows to be seen (power 80 %)."
+
+
+def _other_scores(evaluation: Mapping[str, Any]) -> Iterator[str]:
+    found = corrected(evaluation)
+    if not found:
+        return
+    better, worse = ([name for name, its in found.items() if its is wanted] for wanted in (True, False))
+    parts = [f"{_names(names)} better" for names in (better,) if names]
+    parts += [f"{_names(names)} worse" for names in (worse,) if names]
+    said = " and ".join(parts) or "none significantly different"
+    yield f"Of {len(found)} other score{'s' * (len(found) != 1)}: {said} (corrected for their number, Holm)."
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= NAMED else str(len(names))
 
 
 def _sentence(text: str) -> str:

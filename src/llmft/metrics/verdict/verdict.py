@@ -7,12 +7,11 @@ from typing import Any, Literal
 from llmft.metrics.format import format_interval, format_number, rows_of
 from llmft.metrics.verdict.details import details_of
 from llmft.metrics.verdict.reservations import reservations
+from llmft.metrics.verdict.scores import leading_score
 
 Color = Literal["green", "amber", "red"]
 COLORS: tuple[Color, ...] = ("green", "amber", "red")
 LISTS = ("details", "reasons")
-# A score that leads where an evaluation of an earlier version names none.
-LEADING = ("loss", "chrf")
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def verdict_of(evaluation: Mapping[str, Any] | None, record: Mapping[str, Any]) 
         color: Color = "red"
     else:
         color = "amber" if reasons else "green"
-    return Verdict(color, _headline(evaluation, name, entry), details_of(evaluation, record, name), reasons)
+    return Verdict(color, _headline(evaluation, name, entry), details_of(evaluation, record), reasons)
 
 
 def add_verdict(evaluation: dict[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,16 +79,6 @@ def stored_verdict(evaluation: Mapping[str, Any] | None, record: Mapping[str, An
         return verdict_of(evaluation, record)
     details, reasons = (tuple(map(str, of)) if isinstance(of := found.get(name), list) else () for name in LISTS)
     return Verdict(found["color"], str(found.get("headline") or ""), details, reasons)
-
-
-def leading_score(evaluation: Mapping[str, Any]) -> str:
-    """The name of the score in the headline."""
-    scores = evaluation["scores"]
-    named = (evaluation.get("primary") or {}).get("score")
-    if named in scores:
-        return str(named)
-    known = [name for name in (*LEADING, *scores) if name in scores]
-    return next((name for name in known if scores[name].get("tuned") is not None), known[0])
 
 
 def _headline(evaluation: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Headline, color and reservations of a verdict."""
 
+from llmft.metrics.verdict.reservations import count_faults
 from llmft.metrics.verdict.verdict import Verdict, stored_verdict, verdict_of
 
 COUNTS = {"rows": 500, "kept": 490, "dropped": {"too long": 10}}
@@ -12,7 +13,16 @@ WORSE = LOSS | {"base": 0.5, "difference": 0.75, "difference_interval": [0.5, 1.
 
 
 def evaluation(entry=LOSS, **values):
-    return {"split": "test", "rows": 400, "of": 400, "scores": {"loss": entry}, "primary": {"score": "loss"}} | values
+    clean = {"rows": 400, "in_train": 0, "unknown": 0, "scores": None}
+    found = {
+        "split": "test",
+        "rows": 400,
+        "of": 400,
+        "scores": {"loss": entry},
+        "primary": {"score": "loss"},
+        "clean": clean,
+    }
+    return found | values
 
 
 def test_an_improvement_without_reservation_is_green():
@@ -75,3 +85,89 @@ def test_the_recorded_verdict_is_the_one_that_is_shown():
     assert stored_verdict(evaluation(WORSE), {"verdict": recorded.as_dict()}) == recorded
     assert stored_verdict(evaluation(WORSE), {}).color == "red"
     assert stored_verdict(evaluation(WORSE), {"verdict": {"color": "blue"}}).color == "red"
+
+
+CHRF = {"better": "higher", "base": 40.0, "tuned": 30.0, "difference": -10.0, "difference_interval": [-15.0, -5.0], "verdict": "worse", "p": 0.001}  # fmt: skip
+F1 = CHRF | {"tuned": 50.0, "difference": 10.0, "difference_interval": [5.0, 15.0], "verdict": "better", "p": 0.02}
+PERPLEXITY = LOSS | {"p": 0.001}
+
+
+def test_other_scores_are_corrected_for_their_number():
+    scores = {"loss": LOSS | {"p": 0.001}, "perplexity": PERPLEXITY, "chrf": CHRF, "words": CHRF | {"better": ""}}
+    found = verdict_of(evaluation(scores=scores), {})
+    assert (found.color, found.reasons) == ("amber", ("significantly worse on chrf",))
+    assert found.details == ("Of 1 other score: chrf worse (corrected for their number, Holm).",)
+    # 0.02 x 3 = 0.06
+    found = verdict_of(evaluation(scores={"loss": LOSS, "f1": F1, "bleu": F1, "rouge1": F1 | {"p": 0.5}}), {})
+    assert found.color == "green"
+    assert found.details == ("Of 3 other scores: none significantly different (corrected for their number, Holm).",)
+    # 0.001 x 2 and 0.02
+    found = verdict_of(evaluation(scores={"loss": LOSS, "f1": F1, "bleu": F1 | {"p": 0.001}}), {})
+    assert found.details == ("Of 2 other scores: f1, bleu better (corrected for their number, Holm).",)
+
+
+def test_leaks_turn_it_amber_and_the_clean_rows_are_told_apart():
+    clean = {"rows": 390, "in_train": 10, "unknown": 0, "scores": {"loss": LOSS}}
+    found = verdict_of(evaluation(clean=clean), {})
+    assert (found.color, found.reasons) == ("amber", ("10 of 400 prompts are in train too",))
+    assert found.details == (
+        "On the 390 rows whose prompt is not in train: difference -1.250 (95 % interval -1.500 to -1.000).",
+    )
+    gone = "no significant improvement on the other rows alone"
+    found = verdict_of(evaluation(clean=clean | {"scores": {"loss": NOTHING_SEEN}}), {})
+    assert found.reasons == ("10 of 400 prompts are in train too", gone)
+    found = verdict_of(evaluation(clean={"rows": 0, "in_train": 400, "unknown": 0, "scores": None}), {})
+    assert found.reasons == ("400 of 400 prompts are in train too", gone)
+    few = LOSS | {"difference_interval": None, "verdict": None}
+    found = verdict_of(evaluation(clean=clean | {"rows": 4, "scores": {"loss": few}}), {})
+    assert found.details == (
+        "On the 4 rows whose prompt is not in train: difference -1.250 (too few for an interval).",
+    )
+    unknown = {"rows": 400, "in_train": 0, "unknown": 400, "scores": None}
+    said = "not known whether the prompts are in train"
+    assert verdict_of(evaluation(clean=unknown, split="given"), {}).reasons == (said,)
+    stored = verdict_of(evaluation(clean=unknown, split="stored"), {})
+    assert stored.reasons == ("the split of stored answers is not known", said)
+    assert "on 400 stored rows" in stored.headline
+    assert len(verdict_of(evaluation(clean=clean, split="train"), {}).reasons) == 1
+
+
+def test_power_retention_and_the_referee_fill_two_lines():
+    found = verdict_of(
+        evaluation(
+            primary={"score": "loss", "rows_for_power": 1200}, retention={"sentence": "what it forgot: nothing"}
+        ),
+        {"prove": {"agrees": True, "sentence": "training arithmetic agrees to 1e-12 over 20 steps"}},
+    )
+    assert found.color == "green"
+    assert found.details == (
+        "A difference of this size takes about 1,200 rows to be seen (power 80 %).",
+        "What it forgot: nothing. Training arithmetic agrees to 1e-12 over 20 steps.",
+    )
+    found = verdict_of(evaluation(primary={"score": "loss", "rows_for_power": 100_000}), {})
+    assert found.details == ("A difference of this size takes 100,000 or more rows to be seen (power 80 %).",)
+
+
+def test_an_improvement_that_another_seed_does_not_show_is_not_green():
+    def color(values):
+        return verdict_of(evaluation(seeds={"seeds": [1, 2], "scores": {"loss": {"values": values}}}), {}).color
+
+    assert color([1.25, 2.0]) == "green"
+    assert color([1.25, 2.5]) == color([1.25, None]) == "amber"
+
+
+def test_row_counts_that_do_not_add_up():
+    def faults(**values):
+        whole = {"rows": 100, "kept": 90, "dropped": {"too long": 10}, "unused": 0, "sequences": 90}
+        whole |= {"audit": {"train": {"rows": 70}, "test": {"rows": 10}, "val": {"rows": 10}}}
+        return list(count_faults(whole | values))
+
+    assert faults() == []
+    assert faults(rows=101) == ["row counts do not add up: 101 read, 90 kept, 10 dropped"]
+    short = {"train": {"rows": 69}, "test": {"rows": 10}, "val": {"rows": 10}}
+    assert faults(audit=short) == ["row counts do not add up: 90 kept, but 69 train + 10 test + 10 val"]
+    assert faults(audit=short, unused=1) == []
+    # a conversation is several sequences, each of which is a row of its split
+    assert faults(sequences=120, audit={"train": {"rows": 120}}) == []
+    # a row of val whose prompt is in train was encoded, then dropped
+    assert faults(kept=89, dropped={"too long": 10, "in train and val": 1}, audit=short) == []
