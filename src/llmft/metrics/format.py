@@ -60,13 +60,18 @@ def print_verdict(verdict: Mapping[str, Any], console: Console) -> None:
 
 def title(found: Mapping[str, Any]) -> str:
     """Describe the scored rows: number, split and source."""
-    return f"{found['rows']} of {found['of']} {split_name(found['split'])} rows of {found['source']}"
+    given = found["split"] == "given"  # rows of another file, which is the source
+    return (
+        f"{found['rows']} of {found['of']} {'' if given else split_name(found['split']) + ' '}rows of {found['source']}"
+    )
 
 
 def rows_of(found: Mapping[str, Any]) -> str:
     """The scored rows in short: ``32 of 400 validation rows``."""
     rows, total = found.get("rows") or 0, found.get("of") or 0
     number = f"{rows:,}" if rows == total else f"{rows:,} of {total:,}"
+    if found.get("split") == "given":
+        return f"{number} row{'s' * (total != 1)} of data.path"
     return f"{number} {split_name(str(found.get('split')))} row{'s' * (total != 1)}"
 
 

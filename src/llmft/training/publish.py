@@ -54,7 +54,7 @@ def publish(run: RunDirectory, outcome: Outcome) -> float | None:
     scores = evaluate(parts, metrics, retention)
     tests = {f"test/{name}": value for name, value in metrics.get("test", {}).items() if value is not None}
     log_outcome(parts.trainer.loggers, cfg, outcome.after | tests)
-    verdict = scores["verdict"] if scores else verdict_of(None, {"metrics": metrics}).as_dict()
+    verdict = scores["verdict"] if scores else verdict_of(None, {**run.record, "metrics": metrics}).as_dict()
     run.finish("finished", metrics=metrics, objective=objective, verdict=verdict, peak_memory_mib=peak_memory_mib())
     write_report(cfg, run)
     if not cfg.trainer.fast_dev_run:

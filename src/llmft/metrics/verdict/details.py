@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llmft.metrics.bootstrap import MIN_ROWS
 from llmft.metrics.format import format_interval, format_number
 from llmft.metrics.verdict.power import LIMIT
-from llmft.metrics.verdict.scores import clean_entry, corrected
+from llmft.metrics.verdict.scores import clean_entry, corrected, retention_of
 
 NAMED = 4  # scores that are listed by name; more are counted
 
@@ -14,12 +15,13 @@ def details_of(evaluation: Mapping[str, Any], record: Mapping[str, Any]) -> tupl
     """At most two lines: on the scores (clean rows, power, the other scores); on retention and the training's arithmetic.
 
     Args:
-        evaluation: The content of ``evaluation.json``.
+        evaluation: The content of ``evaluation.json``; empty if nothing was evaluated.
         record: The content of ``run.json``; empty if unknown.
     """
-    others = [(evaluation.get("retention") or {}).get("sentence"), (record.get("prove") or {}).get("sentence")]
+    others = [retention_of(evaluation, record).get("sentence"), (record.get("prove") or {}).get("sentence")]
+    scored = (*_clean(evaluation), *_power(evaluation), *_other_scores(evaluation)) if evaluation else ()
     lines = [
-        " ".join((*_clean(evaluation), *_power(evaluation), *_other_scores(evaluation))),
+        " ".join(scored),
         " ".join(_sentence(str(text)) for text in others if text),
     ]
     return tuple(filter(None, lines))
@@ -38,7 +40,13 @@ def _clean(evaluation: Mapping[str, Any]) -> Iterator[str]:
 def _power(evaluation: Mapping[str, Any]) -> Iterator[str]:
     needed = (evaluation.get("primary") or {}).get("rows_for_power")
     if isinstance(needed, int):
-        number = f"{LIMIT:,} or more" if needed >= LIMIT else f"about {needed:,}"
+        number = (
+            f"{MIN_ROWS} or fewer"
+            if needed <= MIN_ROWS
+            else f"{LIMIT:,} or more"
+            if needed >= LIMIT
+            else f"about {needed:,}"
+        )
         yield f"A difference of this size takes {number} rows to be seen (power 80 %)."
 
 

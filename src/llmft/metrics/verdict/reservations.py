@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llmft.metrics.verdict.scores import clean_entry, corrected, leading_score
+from llmft.metrics.verdict.scores import clean_entry, corrected, leading_score, retention_of
 
 # Below this the percentile interval is too narrow: with 30 rows it covers about 93 % instead of 95 % (docs/evaluation.md).
 FEW_ROWS = 30
@@ -34,13 +34,18 @@ def reservations(evaluation: Mapping[str, Any], record: Mapping[str, Any], entry
     yield from _leaks(evaluation, entry)
     if (rows := evaluation.get("rows") or 0) < FEW_ROWS:
         yield f"{rows} row{'s' * (rows != 1)}, fewer than {FEW_ROWS}"
-    if evaluation.get("split") not in ("given", "stored"):
-        yield from count_faults(record.get("data") or {}, streamed="stream" in record)
     if worse := [name for name, better in corrected(evaluation).items() if better is False]:
         yield f"significantly worse on {', '.join(worse)}"
     if _differs_by_seed(evaluation, entry):
         yield "not better for every seed"
-    if (evaluation.get("retention") or {}).get("flagged"):
+    yield from common_reservations(evaluation, record)
+
+
+def common_reservations(evaluation: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
+    """Those that do not depend on the scores: row counts, retention, the training's arithmetic."""
+    if evaluation.get("split") not in ("given", "stored"):
+        yield from count_faults(record.get("data") or {}, streamed="stream" in record)
+    if retention_of(evaluation, record).get("flagged"):
         yield "it forgot (retention)"
     if (record.get("prove") or {}).get("agrees") is False:
         yield "the referee computes another training"

@@ -27,6 +27,11 @@ def clean_entry(evaluation: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return scores.get(leading_score(evaluation)) if scores else None
 
 
+def retention_of(evaluation: Mapping[str, Any], record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was measured on general rows; empty if nothing was."""
+    return evaluation.get("retention") or record.get("retention") or {}
+
+
 def corrected(evaluation: Mapping[str, Any]) -> dict[str, bool | None]:
     """Whether each score but the leading one is significantly better (worse: False; neither: None), corrected for their number.
 

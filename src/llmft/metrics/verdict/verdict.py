@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from llmft.metrics.format import format_interval, format_number, rows_of
 from llmft.metrics.verdict.details import details_of
-from llmft.metrics.verdict.reservations import reservations
-from llmft.metrics.verdict.scores import leading_score
+from llmft.metrics.verdict.reservations import common_reservations, reservations
+from llmft.metrics.verdict.scores import leading_score, retention_of
 
 Color = Literal["green", "amber", "red"]
 COLORS: tuple[Color, ...] = ("green", "amber", "red")
@@ -52,12 +52,12 @@ def verdict_of(evaluation: Mapping[str, Any] | None, record: Mapping[str, Any]) 
         record: The content of ``run.json``; empty if unknown.
     """
     if not evaluation or not evaluation.get("scores"):
-        return Verdict("amber", _without_evaluation(record), (), ("not evaluated",))
+        reasons = ("not evaluated", *common_reservations({}, record))
+        return Verdict("amber", _without_evaluation(record), details_of({}, record), reasons)
     name = leading_score(evaluation)
     entry = evaluation["scores"].get(name) or {}
     reasons = tuple(reservations(evaluation, record, entry))
-    retention = evaluation.get("retention") or {}
-    forgot = bool(retention.get("flagged"))
+    forgot = bool(retention_of(evaluation, record).get("flagged"))
     if entry.get("verdict") == "worse" or (forgot and entry.get("verdict") != "better"):
         color: Color = "red"
     else:

@@ -171,3 +171,12 @@ def test_row_counts_that_do_not_add_up():
     assert faults(sequences=120, audit={"train": {"rows": 120}}) == []
     # a row of val whose prompt is in train was encoded, then dropped
     assert faults(kept=89, dropped={"too long": 10, "in train and val": 1}, audit=short) == []
+
+
+def test_without_evaluation_the_rest_is_said():
+    found = verdict_of(None, {"retention": {"flagged": True, "sentence": "what it forgot: French"}})
+    assert found.reasons == ("not evaluated", "it forgot (retention)")
+    assert found.details == ("What it forgot: French.",)
+    forgot = {"retention": {"flagged": True}}
+    assert verdict_of(evaluation(), forgot).color == "amber"
+    assert verdict_of(evaluation(NOTHING_SEEN), forgot).color == "red"
