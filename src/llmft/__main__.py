@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "llmft.commands.train",
     "preview": "llmft.commands.preview",
     "estimate": "llmft.commands.estimate",
+    "prove": "llmft.commands.prove",
     "answer": "llmft.commands.answer",
     "chat": "llmft.commands.chat",
     "serve": "llmft.commands.serve",

@@ -12,7 +12,7 @@ SOURCE = Path(llmft.__file__).parent
 FLOORS = [
     {"utils"},
     {"config"},
-    {"data", "runs"},
+    {"data", "runs", "referee"},
     {"models", "metrics"},
     {"runtimes"},
     {"generation", "diagnostics", "estimate", "report"},

@@ -37,7 +37,7 @@ from llmft.utils.text import first_line, printable, unresolved
 log = logging.getLogger(__name__)
 
 RECORD = "job.json"
-OF_DATA = ("train", "preview", "estimate")  # commands whose config has a data set
+OF_DATA = ("train", "preview", "estimate", "prove")  # commands whose config has a data set
 WRITES_FILES = ("train", "report", "export", "restore", "schema")
 # Launchers whose workers run several jobs: a job that is killed would end its worker and the jobs of the others.
 SHARED_WORKERS = ("joblib", "ray")

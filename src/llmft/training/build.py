@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from llmft.callbacks.checkpoints import Checkpoints
 from llmft.callbacks.trainer_check import TrainerCheck
-from llmft.config.schema import TrainConfig
+from llmft.config.schema import ProveConfig, TrainConfig
 from llmft.config.schema.trainer import warmup_too_long
 from llmft.data.datamodule import InstructionDataModule, open_data
 from llmft.data.tokenization.causal import CausalCodec
@@ -35,7 +35,7 @@ from llmft.report import curves
 from llmft.runs.checkpoint_check import load_last
 from llmft.runs.directory import RunDirectory
 from llmft.runs.resume import check_data
-from llmft.training import startup_log
+from llmft.training import prove, startup_log
 from llmft.training.callbacks import build_callbacks
 from llmft.training.trainer import TrainerSettings, build_trainer, trainer_settings
 from llmft.utils.distributed import share_cores
@@ -160,6 +160,11 @@ def build(cfg: TrainConfig, run: RunDirectory | None = None) -> Parts:
     module.generator = generator = Generator(model, backbone.codec, cfg.generation.node())
     module.attached = [TrainerCheck(cfg)]
     directory = run or RunDirectory(Path(cfg.output_dir))
+    if cfg.prove.steps and is_first():
+        prove.check_model(cfg, model)
+        module.attached.append(
+            prove.recorder(cfg, backbone, data, partial(prove.record, directory), stop=isinstance(cfg, ProveConfig))
+        )
     return Parts(cfg, directory, module, data, generator, backbone, checkpoint)
 
 

@@ -27,6 +27,24 @@ def reset_peak_memory() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that can still be allocated on a device; None where that cannot be known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found = [int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))) * 2**10]
+        group = Path("/sys/fs/cgroup")
+        limit = (
+            (group / "memory.max").read_text(encoding="ascii").strip() if (group / "memory.max").is_file() else "max"
+        )
+        if limit.isdigit():
+            found.append(int(limit) - int((group / "memory.current").read_text(encoding="ascii")))
+    except (OSError, StopIteration, ValueError):
+        return None
+    return min(found)
+
+
 def peak_memory_mib() -> dict[str, float]:
     """Peak resident set (``cpu``) and peak allocated GPU memory (``gpu``), in MiB."""
     unit = 2**20 if sys.platform == "darwin" else 2**10

@@ -13,6 +13,7 @@ from llmft.config.schema.generation import Generation
 from llmft.config.schema.judge import AnyJudge
 from llmft.config.schema.model import Model, Performance, Prompt
 from llmft.config.schema.peft import AnyPeft
+from llmft.config.schema.prove import Prove
 from llmft.config.schema.rules import Faults, rule
 from llmft.config.schema.section import Section
 from llmft.config.schema.serving import Chat, Safety, Serve
@@ -91,6 +92,7 @@ class TrainConfig(Command):
     callbacks: Callbacks
     evaluate: Evaluate
     report: Report
+    prove: Prove
     seed: Seed = Field(description="Seed of initial adapter weights, data order, dropout, splits and sampling.")
     performance: Performance = Field(
         description="auto: the fastest settings for this machine that compute the same, each logged; plain: the reference to "
@@ -125,6 +127,14 @@ class EstimateConfig(TrainConfig):
 
     format: TextOrJson = Field(description="Output format.")
     estimate: EstimateKeys
+
+
+class ProveConfig(TrainConfig):
+    """Compute the first optimizer steps of a training again, and compare."""
+
+    writes = ()
+
+    format: TextOrJson = Field(description="Output format.")
 
 
 class PreviewConfig(Command):
@@ -254,6 +264,7 @@ COMMANDS: dict[str, type[Command]] = {
     "train": TrainConfig,
     "preview": PreviewConfig,
     "estimate": EstimateConfig,
+    "prove": ProveConfig,
     "answer": AnswerConfig,
     "chat": ChatConfig,
     "serve": ServeConfig,

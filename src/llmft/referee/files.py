@@ -1,0 +1,61 @@
+"""Read one row of a data file by its place, with the standard library (and pyarrow for Parquet)."""
+
+import csv
+import functools
+import gzip
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LARGEST = 2**29  # bytes of a file that is read as a whole
+
+
+def read_row(files: Mapping[str, Path], place: str) -> Any:
+    """The row at ``<file as given>:<number>``; None if its file is of another kind, or has no such row.
+
+    The number is the line of a .jsonl file, the line where a row of a .json list begins, else the row's.
+    """
+    given, _, number = place.rpartition(":")
+    file = files.get(given)
+    if file is None or not number.isdigit() or file.stat().st_size > LARGEST:
+        return None
+    return _rows(file, file.stat().st_mtime_ns).get(int(number))
+
+
+@functools.lru_cache(2)
+def _rows(file: Path, changed: int) -> dict[int, Any]:
+    """All rows of a file by their numbers."""
+    del changed
+    kind, packed = file.suffix, file.suffix == ".gz"
+    if packed:
+        kind = Path(file.stem).suffix
+    if kind == ".parquet":
+        import pyarrow.parquet
+
+        return dict(enumerate(pyarrow.parquet.read_table(file).to_pylist(), start=1))
+    if kind not in (".jsonl", ".json", ".csv", ".tsv"):
+        return {}
+    raw = gzip.decompress(file.read_bytes()) if packed else file.read_bytes()
+    text = raw.decode("utf-8-sig")
+    if kind == ".jsonl":
+        return {n: json.loads(line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()}
+    if kind == ".json":
+        return _of_list(text) if text.lstrip().startswith("[") else _of_columns(json.loads(text))
+    rows = csv.DictReader(text.splitlines(keepends=True), delimiter="\t" if kind == ".tsv" else ",")
+    return dict(enumerate(rows, start=1))
+
+
+def _of_list(text: str) -> dict[int, Any]:
+    found, decoder, at = {}, json.JSONDecoder(), text.index("[") + 1
+    while True:
+        at += len(text[at:]) - len(text[at:].lstrip(" \t\r\n,"))
+        if at >= len(text) or text[at] == "]":
+            return found
+        line = text.count("\n", 0, at) + 1
+        found[line], at = decoder.raw_decode(text, at)
+
+
+def _of_columns(columns: dict[str, list[Any]]) -> dict[int, Any]:
+    rows = zip(*columns.values(), strict=True)
+    return {n: dict(zip(columns, values, strict=True)) for n, values in enumerate(rows, start=1)}

@@ -1,0 +1,203 @@
+"""Ids and labels of a row, from its file and the prompt template alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmft.referee.files import read_row
+from llmft.referee.rows import IGNORED
+
+ROLES = {"system", "user", "assistant"}
+
+
+class NotRendered(Exception):
+    """A row that the referee has no rule for; the message says why."""
+
+
+@dataclass
+class Rendered:
+    """A row's ids and labels, and its weight in the loss."""
+
+    input_ids: list[int]
+    labels: list[int]
+    weight: float
+
+
+@dataclass
+class Renderer:
+    """Renders rows for a model.
+
+    Attributes:
+        causal: Whether the model is decoder-only.
+        tokenizer: Of the model.
+        template: A Jinja prompt template of ``conf/prompt``; None for the tokenizer's chat template.
+        files: The files of the data set, by their names in the places of rows.
+        kind: The class of the data set.
+        columns: ``data.columns``, by role.
+        system: ``data.system``.
+        train_on: ``data.train_on``.
+        every_turn: Whether every assistant turn is trained.
+        budgets: Max tokens of a prompt and of an answer.
+        variables: ``prompt.template_kwargs``.
+        refused: Why no row can be rendered; empty if they can.
+    """
+
+    causal: bool
+    tokenizer: Any
+    template: str | None
+    files: Mapping[str, Path]
+    kind: str
+    columns: Mapping[str, str]
+    system: str | None
+    train_on: str
+    every_turn: bool
+    budgets: tuple[int, int]
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    refused: str = ""
+
+    def render(self, place: str) -> Rendered:
+        """The ids of the row at ``<file>:<line>``.
+
+        Raises:
+            NotRendered: There is no rule for it.
+        """
+        if self.refused:
+            raise NotRendered(self.refused)
+        row = read_row(self.files, place)
+        if not isinstance(row, Mapping):
+            raise NotRendered("its file is of a kind that the referee does not read")
+        messages = self._messages(row)
+        specials = {str(token) for token in self.tokenizer.added_tokens_decoder.values()}
+        texts = [message["content"] for message in messages]
+        if any(special in text for special in specials for text in texts):
+            raise NotRendered("a text contains a control token")
+        if any("<think>" in text for text in texts) or row.get("tools"):
+            raise NotRendered("it has reasoning or tools")
+        if self.every_turn and sum(message["role"] == "assistant" for message in messages) > 1:
+            raise NotRendered("several of its turns are trained")
+        ids, labels = (self._causal if self.causal else self._seq2seq)(messages, specials)
+        weight = row.get(self.columns.get("weight", "weight"))
+        return Rendered(ids, labels, 1.0 if weight is None else float(weight))
+
+    def _messages(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The conversation of a row by the rule of its data set, the answer last."""
+        try:
+            messages = RULES[self.kind](row, self.columns)
+        except KeyError as error:
+            raise NotRendered(f"data set {self.kind}, or a row without {error}: there is no rule for it") from None
+        if self.system and messages[0]["role"] != "system":
+            messages = [_message("system", self.system), *messages]
+        return messages
+
+    def _text(self, messages: Sequence[Mapping[str, Any]], turn_end: str, *, generate: bool) -> str:
+        own = {} if self.template is None else {"chat_template": self.template, "turn_end": turn_end}
+        try:
+            return self.tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=generate, **own, **self.variables
+            )
+        except Exception as error:  # the template raises an error of its own, such as for a system turn
+            raise NotRendered(f"the template refuses it ({type(error).__name__})") from error
+
+    def _causal(self, messages: list[dict[str, Any]], specials: set[str]) -> tuple[list[int], list[int]]:
+        eos, answer = self.tokenizer.eos_token, messages[-1]["content"]
+        prompt, whole = (
+            self._bos() + self._text(turns, eos, generate=generate)
+            for turns, generate in ((messages[:-1], True), (messages, False))
+        )
+        if not whole.startswith(prompt):
+            raise NotRendered("the prompt is no start of the conversation")
+        if messages[0]["role"] == "system" and messages[0]["content"].strip() not in prompt:
+            raise NotRendered("the template leaves out the system turn")
+        rest = whole[len(prompt) :]
+        end = rest.find(answer.strip()) + len(answer.strip())
+        if end < len(answer.strip()):
+            raise NotRendered("the template changes the answer")
+        prompt_ids, ids = self._ids(prompt), self._ids(prompt + _stopped(rest, end, eos, specials))
+        if ids[: len(prompt_ids)] != prompt_ids:
+            ids = prompt_ids + self._ids(_stopped(rest, end, eos, specials))
+        start = len(prompt_ids)
+        if start > self.budgets[0] or len(ids) - start > self.budgets[1]:
+            raise NotRendered("it is longer than its token budget")
+        return ids, ids if self.train_on == "all" else [IGNORED] * start + ids[start:]
+
+    def _seq2seq(self, messages: list[dict[str, Any]], specials: set[str]) -> tuple[list[int], list[int]]:
+        del specials
+        tokenizer = self.tokenizer
+        if self.template is None or hasattr(tokenizer, "src_lang") or hasattr(tokenizer, "spm_target"):
+            raise NotRendered("the tokenizer translates, or has a chat template")
+        source = tokenizer(self._text(messages[:-1], "", generate=True))["input_ids"]
+        labels = tokenizer(text_target=messages[-1]["content"])["input_ids"]
+        if len(source) > self.budgets[0] or len(labels) > self.budgets[1]:
+            raise NotRendered("it is longer than its token budget")
+        return source, labels
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _bos(self) -> str:
+        """The BOS before a text template, if the tokenizer puts one before raw text."""
+        bos = self.tokenizer.bos_token
+        raw = self.tokenizer("a")["input_ids"] if self.template is not None and bos else []
+        return bos if raw[:1] == [self.tokenizer.bos_token_id] else ""
+
+
+def _stopped(rest: str, end: int, eos: str, specials: set[str]) -> str:
+    """An answer up to its stop token: the EOS, else the first control token after the answer, else an EOS that is added."""
+    found = {token: rest.find(token, end) for token in specials if rest.find(token, end) >= 0}
+    if not found:
+        return rest + eos
+    stop = eos if eos in found else min(found, key=lambda token: found[token])
+    return rest[: found[stop] + len(stop)]
+
+
+def _message(role: str, content: str, input_: str = "") -> dict[str, Any]:
+    full = f"{content}\n\n{input_}" if input_ else content
+    return {"role": role, "content": full, "instruction": content, "input": input_}
+
+
+def _question(question: str, answer: str, system: str | None = None, input_: str = "") -> list[dict[str, Any]]:
+    before = [_message("system", system)] if system and system.strip() else []
+    return [*before, _message("user", question, input_), _message("assistant", answer)]
+
+
+def _alpaca(row: Mapping[str, Any], _: Mapping[str, str]) -> list[dict[str, Any]]:
+    if row.get("history"):
+        raise NotRendered("it has a history")
+    given = row["input"] if row["input"].strip() else ""
+    return _question(row["instruction"], row["output"], row.get("system"), given)
+
+
+def _chat(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[dict[str, Any]]:
+    turns = row[columns.get("messages", "messages")]
+    if not isinstance(turns, list) or not all(
+        isinstance(turn, dict) and set(turn) == {"role", "content"} and isinstance(turn["content"], str)
+        for turn in turns
+    ):
+        raise NotRendered("its turns are more than role and content")
+    if not {turn["role"] for turn in turns} <= ROLES:
+        raise NotRendered("it has a role of its own")
+    system = row.get(columns.get("system", "system"))
+    if system and turns[0]["role"] != "system":
+        turns = [{"role": "system", "content": system}, *turns]
+    return [_message(turn["role"], turn["content"]) for turn in turns]
+
+
+def _custom(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[dict[str, Any]]:
+    if "messages" in columns:
+        return _chat(row, columns)
+    if "history" in columns or "reasoning" in columns:
+        raise NotRendered("it has a history or reasoning")
+    system, given = (row[columns[role]] if role in columns else None for role in ("system", "input"))
+    return _question(row[columns["instruction"]], row[columns["output"]], system, given or "")
+
+
+# By the class of the data set: the rules that docs/data.md states.
+RULES = {
+    "Alpaca": _alpaca,
+    "Academic": _chat,
+    "OpenOrca": lambda row, _: _question(row["question"], row["response"], row["system_prompt"]),
+    "Psychology": lambda row, _: _question(row["question"], row["response_j"]),
+    "KeywordQA": lambda row, _: _question(row["question"], ", ".join(row["answer_keywords"])),
+    "Custom": _custom,
+}
