@@ -1,11 +1,15 @@
 """``model=auto``: the layers that get LoRA matrices, found in the architecture."""
 
+from typing import TypeVar
+
 from llmft.config.schema import TrainConfig
 from llmft.models.backbone.open import Backbone
 from llmft.models.peft import lora
 
+C = TypeVar("C", bound=TrainConfig)
 
-def with_lora_targets(cfg: TrainConfig) -> TrainConfig:
+
+def with_lora_targets(cfg: C) -> C:
     """The config with names instead of ``model.lora_targets=[auto]``.
 
     Raises:
