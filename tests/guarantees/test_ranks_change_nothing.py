@@ -10,14 +10,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import cli, read_json_lines
+from tests.conftest import cli, read_json_lines, write_rows
 from tests.support.digests import digests
 from tests.support.ranks import two_ranks
 
 # 50 training rows are 13 batches of 4: the second process has none for the last round; 5 validation rows are 2 of 4
 RUN = ("data=alpaca", "data.path=sample", "data.limit=58", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "model.dropout=0", "questions=1", "evaluate.rows=0", "report.write=false", "optim.lr=1e-2",
        "generation.max_new_tokens=8", "callbacks.samples.max_new_tokens=8", "data.split={val: 0.09, test: 0.05}")  # fmt: skip
-WATCHED = ("train/loss", "train/lr", "train/grad_norm", "train/tokens", "val/loss", "val/perplexity")
+WATCHED = ("train/loss", "train/lr", "train/grad_norm", "train/tokens", "val/loss", "val/perplexity", "val/more/loss")
+
+
+@pytest.fixture(autouse=True)
+def _more_validation_rows(tmp_path):
+    write_rows(
+        tmp_path / "more.jsonl",
+        *({"instruction": f"Say {n}", "input": "", "output": f"It is {n}."} for n in range(3)),
+    )
 
 
 def run(folder, name, *overrides):
@@ -44,7 +52,7 @@ def equal(found, expected):
 TWO = ("trainer=ddp", "trainer.accelerator=cpu")
 SHARED = ("trainer=fsdp", "trainer.accelerator=cpu", "callbacks.samples.number=0")
 CASES = {
-    "t5-lora": ("model=tiny_t5", "peft=lora", "peft.dropout=0"),
+    "t5-lora": ("model=tiny_t5", "peft=lora", "peft.dropout=0", "data.extra_val.more=more.jsonl"),
     "t5-full-stream": (
         "model=tiny_t5",
         "peft=none",

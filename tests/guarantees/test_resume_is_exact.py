@@ -27,7 +27,7 @@ RUN = ("data=alpaca", "data.path=sample", "data.limit=30", "trainer.max_epochs=2
 # 25 training rows: 9 batches and 5 steps an epoch, the last window of one batch; checkpoints at steps 2, 4, 5, 7, 9, 10
 CASES = {
     "llama-full-packed": ("model=tiny_llama", "peft=none", "data.batching=packed", "data.batch_size=1", "data.pack_tokens=900",
-                          "callbacks.checkpoints.every_n_steps=1"),
+                          "callbacks.checkpoints.every_n_steps=1", "data.extra_val.more=more.jsonl"),
 }  # fmt: skip
 SLOW = {
     "t5-lora-workers": (
@@ -86,6 +86,14 @@ POINTS = {
     "gemma-lora-no-validation": [("write", 2), ("batch", 2)],
     "slow": [("rename", 2), ("validation", 1)],
 }
+
+
+@pytest.fixture(autouse=True)
+def _more_validation_rows(tmp_path):
+    write_rows(
+        tmp_path / "more.jsonl",
+        *({"instruction": f"Say {n}", "input": "", "output": f"It is {n}."} for n in range(3)),
+    )
 
 
 def left_behind(run):

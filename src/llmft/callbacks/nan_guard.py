@@ -102,7 +102,8 @@ class NanGuard(pl.Callback):
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Keep the first batch after which the summed loss is not finite."""
-        if not self.validation.batches and not math.isfinite(float(pl_module.val_sums.nats)):
+        finite = all(math.isfinite(float(sums.nats)) for sums in pl_module.val_losses.values())
+        if not self.validation.batches and not finite:
             self.validation.add(batch, pl_module.device)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:

@@ -20,5 +20,6 @@ class Perplexity(pl.Callback):
             pl_module.log_exact("train/perplexity", perplexity(pl_module.window_loss))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Log the perplexity of the validation set."""
-        pl_module.log_exact("val/perplexity", perplexity(pl_module.val_sums.mean(trainer.strategy)[0]))
+        """Log the perplexity of each validation set."""
+        for name, sums in pl_module.val_losses.items():
+            pl_module.log_exact(f"{name}/perplexity", perplexity(sums.mean(trainer.strategy)[0]))

@@ -196,7 +196,7 @@ def _rows(config: EvaluateConfig, folder: Path, trained: TrainConfig) -> Instruc
     if config.data.path is not None:
         split = {"train": None, "val": 0, "test": 0}
         other = {"path": config.data.path, "limit": config.data.limit, "split": split, "split_by": "position"}
-        other |= {"val_path": None, "test_path": None}
+        other |= {"val_path": None, "test_path": None, "extra_val": {}}
         trained = trained.replaced({f"data.{key}": value for key, value in other.items()})
     elif config.data.limit is not None:
         raise UserError(f"data.limit={config.data.limit}: needs data.path; use evaluate.rows for the run's own rows")

@@ -151,12 +151,14 @@ def _find_data(cfg: DictConfig) -> None:
     for data in (cfg.data, *(sets.values() if isinstance(sets, DictConfig) else ())):
         if not isinstance(began, str) or not isinstance(data, DictConfig):
             continue
-        given = {key: data[key] for key in DATA_PATHS if data.get(key) is not None}
-        for key, paths in given.items():
+        given = [(data, key) for key in DATA_PATHS] + [(data.extra_val, name) for name in data.get("extra_val") or ()]
+        given = [(section, key) for section, key in given if section.get(key) is not None]
+        for section, key in given:
+            paths = section[key]
             # the record's digest is that of a single file
             single = digest if data is cfg.data and len(given) == 1 and isinstance(paths, str) else None
             found = [found_again(path, Path(began), single) for path in ([paths] if isinstance(paths, str) else paths)]
-            data[key] = found[0] if isinstance(paths, str) else found
+            section[key] = found[0] if isinstance(paths, str) else found
 
 
 def _resolve_paths(cfg: DictConfig) -> None:

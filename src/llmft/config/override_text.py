@@ -12,6 +12,8 @@ PATHS = (
     "input",
     "output",
     "data.path",
+    "data.val_path",
+    "data.test_path",
     "data.system",
     "model.path",
     "peft.adapter",
@@ -22,6 +24,8 @@ PATHS = (
     "to",
     "archive",
 )
+# Sections whose keys the user names: files by a name.
+NAMED_PATHS = re.compile(r"data\.(sets\.[^.=]+\.)?extra_val\.[^.=]+")
 # One or several lists (of a sweep) without quotes or inner brackets.
 LISTS = re.compile(r"\[[^][{}'\"]*\](,\[[^][{}'\"]*\])*")
 
@@ -31,7 +35,10 @@ def quoted(argument: str, *, multirun: bool) -> str:
     key, equals, value = argument.partition("=")
     if argument == "debug=true":
         return "debug='true'"
-    is_text = key in FREE_TEXT or (key in PATHS and not multirun and not value.startswith(("[", "${")))
+    is_path = key in PATHS or NAMED_PATHS.fullmatch(key.lstrip("+"))
+    if NAMED_PATHS.fullmatch(key):  # a new key, which Hydra takes with + alone
+        key, argument = f"++{key}", f"++{argument}"
+    is_text = key in FREE_TEXT or (is_path and not multirun and not value.startswith(("[", "${")))
     in_quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     if not equals or key.startswith("-") or value == "null" or in_quotes:
         return argument

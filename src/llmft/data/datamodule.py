@@ -91,8 +91,13 @@ class InstructionDataModule(DataPreparation, LightningDataModule):
             self.stream.resume_at(position["batches"], position["stream"])
         return DataLoader(self.stream, batch_size=None, collate_fn=partial(training_batch, pad_id=self.pad_id))
 
-    def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """Batches of the validation rows, grouped by length; an empty list where ``split.val`` is 0."""
+    def val_dataloader(self) -> DataLoader | dict[str, DataLoader] | list[DataLoader]:
+        """Batches of the validation rows, grouped by length.
+
+        An empty list where ``split.val`` is 0; with ``data.extra_val``, the loaders of ``val`` and of each ``val/NAME``.
+        """
+        if self.extra_val:
+            return {name: self._loader(name) for name in ("val", *self.extra_val)}
         return self._loader("val") if len(self.encoded["val"]) else []
 
     def test_dataloader(self) -> DataLoader:

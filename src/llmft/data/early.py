@@ -28,9 +28,12 @@ def _check_part(data: DictConfig) -> None:
     if "${" in f"{path} {columns}" or not isinstance(path, str | list):
         return
     local_files(path)
-    for name in ("val_path", "test_path"):
-        if isinstance(held_out := nodes.get(name), str | list) and "${" not in str(held_out):
-            held_out_files(f"data.{name}", held_out)
+    extra = nodes.get("extra_val")
+    own = {f"data.{name}": nodes.get(name) for name in ("val_path", "test_path")}
+    own |= {f"data.extra_val.{name}": path for name, path in extra.items()} if isinstance(extra, dict) else {}
+    for key, held_out in own.items():
+        if isinstance(held_out, str | list) and "${" not in str(held_out):
+            held_out_files(key, held_out)
     if path == "sample":
         sample_of(str(nodes.get("name")))
     if isinstance(columns, dict):

@@ -11,13 +11,14 @@ from llmft.config.schema.data import Data, MixData
 from llmft.data.datamodule import InstructionDataModule, open_data
 from llmft.data.preprocessing.read_examples import ExampleReader
 from llmft.data.preprocessing.row_columns import hash_of
+from llmft.data.preprocessing.split_keys import SPLITS
 from llmft.data.records import Example, Row
 from llmft.data.sources import Source, joined
 from llmft.utils.errors import UserError
 
 # Keys that each set has for itself; all others are those of the mix.
 OWN = ("name", "path", "sha256", "revision", "subset", "hub_split", "system", "prompt", "limit")
-OWN += ("val_path", "test_path")
+OWN += ("val_path", "test_path", "extra_val")
 OWN += ("metrics", "notice", "fields", "questions")
 
 
@@ -49,11 +50,27 @@ class Mix(InstructionDataModule):
         """All files of all sets."""
         return joined([part.source for part in self.parts.values()])
 
+    @property
+    def extra_val(self) -> tuple[str, ...]:
+        """Those of all sets; files of one name are one validation set."""
+        return tuple(sorted({name for part in self.parts.values() for name in part.extra_val}))
+
+    def sources(self) -> dict[str, Source]:
+        """The files of all sets, by the key that names them."""
+        return {
+            key.replace("data", f"data.sets.{name}", 1): source
+            for name, part in self.parts.items()
+            for key, source in part.sources().items()
+        }
+
     def readers(self) -> list[ExampleReader]:
-        """One for each set; its examples carry the name of the set."""
-        limit = self.config.limit
+        """One for each set and file, those of ``data.extra_val`` last; their examples carry the name of the set."""
+        limit, extra = self.config.limit, self.extra_val
         parts = [(name, reader) for name, part in self.parts.items() for reader in part.readers()]
-        return [replace(reader, name=name, limit=reader.limit or limit) for name, reader in parts]
+        parts.sort(key=lambda part: part[1].split in extra)
+        return [
+            replace(reader, name=name, limit=reader.limit or limit, splits=(*SPLITS, *extra)) for name, reader in parts
+        ]
 
     def fingerprint(self) -> dict[str, Any]:
         """The fingerprints of all sets."""

@@ -18,10 +18,9 @@ from llmft.data.preprocessing.cache import Cache, code_fingerprint, codec_key, k
 from llmft.data.preprocessing.encode import Preprocessor
 from llmft.data.preprocessing.leakage import without_leaks
 from llmft.data.preprocessing.read_examples import ExampleReader, examples_key, write_examples
-from llmft.data.preprocessing.reference_size import reference_size
 from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.data.preprocessing.split import HashSplit, SplitConfig, split_by_identity, split_groups
-from llmft.data.preprocessing.split_keys import FREE, read_split_keys
+from llmft.data.preprocessing.split_keys import EXTRA, FREE, SPLITS, own_file_key, read_split_keys
 from llmft.data.preprocessing.streaming import StreamingDataset
 from llmft.data.preprocessing.truncation import Truncation
 from llmft.data.records import Example, Row
@@ -97,18 +96,32 @@ class DataPreparation:
 
     @cached_property
     def source(self) -> Source:
-        """All files of the data set: of ``data.path``, ``data.val_path`` and ``data.test_path``, with their SHA-256."""
-        return joined([self.main_source, *self.held_out.values()])
+        """All files of the data set: of ``data.path`` and those of ``held_out``, with their SHA-256."""
+        return joined([*self.sources().values()])
 
     @cached_property
     def held_out(self) -> dict[str, Source]:
-        """The files of ``data.val_path`` and ``data.test_path``, by their split.
+        """The files of ``data.val_path``, ``data.test_path`` and ``data.extra_val``, by their split (``val/NAME``).
 
         Raises:
             UserError: There is no such file.
         """
         paths = {"val": self.config.val_path, "test": self.config.test_path}
-        return {name: find_held_out(f"data.{name}_path", path) for name, path in paths.items() if path is not None}
+        paths |= {f"{EXTRA}{name}": path for name, path in sorted(self.config.extra_val.items())}
+        return {name: find_held_out(own_file_key(name), path) for name, path in paths.items() if path is not None}
+
+    @property
+    def extra_val(self) -> tuple[str, ...]:
+        """The validation sets of ``data.extra_val`` as splits, ``val/NAME``."""
+        return tuple(name for name in self.held_out if name not in SPLITS)
+
+    def sources(self) -> dict[str, Source]:
+        """The files by the key that names them, ``data.path`` first."""
+        return {"data.path": self.main_source} | {own_file_key(name): part for name, part in self.held_out.items()}
+
+    def digests(self) -> dict[str, str | None]:
+        """The SHA-256 of each of ``sources``; None of a Hub data set."""
+        return {key: source.sha256 for key, source in self.sources().items()}
 
     @cached_property
     def main_source(self) -> Source:
@@ -148,8 +161,9 @@ class DataPreparation:
         )
 
     def readers(self) -> list[ExampleReader]:
-        """The readers, in order: of ``data.path``, ``data.val_path`` and ``data.test_path``; of all sets of a mix."""
-        own = [replace(self.reader, source=source, split=name) for name, source in self.held_out.items()]
+        """The readers, in order: of ``data.path``, and of the files of ``held_out``; of all sets of a mix."""
+        splits = (*SPLITS, *self.extra_val)
+        own = [replace(self.reader, source=part, split=name, splits=splits) for name, part in self.held_out.items()]
         return [self.reader, *own]
 
     def fingerprint(self) -> dict[str, Any]:
@@ -210,20 +224,37 @@ class DataPreparation:
         self.codec = self._encoded_by = codec
 
     def _split(self) -> None:
-        owners, counts = self.row_columns["example"], self.row_counts
-        fixed = bool((self.split_keys[1] != FREE).any())  # then numbers among all rows decide nothing
-        if self.streaming or (self.split.by_rows_kept and not fixed):
-            assign = self.hash_split.assign if self.streaming else self.split.assign
-            indices, counts.unused = split_groups(owners, assign)
-            if self.streaming:
-                self.hash_split.check(indices)
-        else:
-            indices, counts.unused = split_by_identity(owners, *self.split_keys, self.split.split, self.split.seed)
+        owners, counts, fixed = self.row_columns["example"], self.row_counts, self.split_keys[1]
+        # those of data.extra_val come after all others and change no split
+        rows = np.flatnonzero(fixed[owners] < len(SPLITS)) if self.extra_val else np.arange(len(owners))
+        parts, counts.unused = self._shares(owners[rows])
+        indices = {name: rows[part] for name, part in parts.items()}
+        for number, name in enumerate(self.extra_val, len(SPLITS)):
+            indices[name] = np.flatnonzero(fixed[owners] == number)
+        self._check_validation(indices)
         if self.split.leakage != "warn":
             indices = without_leaks(indices, self.row_columns, self.table, counts, self.split.leakage)
         self.audit = Audit.of(self.row_columns, indices, counts)
         self.indices = indices | {"train": self.weighted(indices["train"])}
         self.encoded = {name: Rows(self.table, rows) for name, rows in self.indices.items()}
+
+    def _shares(self, owners: np.ndarray) -> tuple[dict[str, np.ndarray], int]:
+        """Train, test and val among the rows of these examples, and how many examples are in none."""
+        groups, fixed = self.split_keys
+        named = bool(((fixed != FREE) & (fixed < len(SPLITS))).any())  # then numbers among all rows decide nothing
+        if not self.streaming and (named or not self.split.by_rows_kept):
+            return split_by_identity(owners, groups, fixed, self.split.split, self.split.seed)
+        parts, unused = split_groups(owners, self.hash_split.assign if self.streaming else self.split.assign)
+        if self.streaming:
+            self.hash_split.check(parts)
+        return parts, unused
+
+    def _check_validation(self, indices: dict[str, np.ndarray]) -> None:
+        """With ``data.extra_val``, there is a validation set, and no set is empty."""
+        for name in ("val", *self.extra_val) if self.extra_val else ():
+            if not len(indices[name]):
+                needed = "data.extra_val: needs a validation set too; set data.split.val or data.val_path"
+                raise UserError(needed if name == "val" else f"{own_file_key(name)}: no row of the file is left")
 
     def weighted(self, rows: np.ndarray) -> np.ndarray:
         """The row numbers of an epoch of training; a mix of sets repeats or omits some by its weights."""
@@ -236,17 +267,6 @@ class DataPreparation:
     def examples_in_order(self) -> Examples:
         """The example of each row of ``in_order``."""
         return Examples(self.examples.table, self.row_columns["example"][self.in_order().indices])
-
-    def reference_size(self, split: str) -> dict[str, Any]:
-        """Rows, tokens and bytes of the references of a split, as of ``reference_size``."""
-        config = self.config
-        return reference_size(
-            self.examples.table,
-            self.row_columns,
-            self.indices[split],
-            answers_only=config.train_on == "answer" and config.train_on_turns == "last",
-            max_answer=config.max_answer_tokens,
-        )
 
     def stand_in(self, split: str) -> str:
         """The split itself; without rows val, and without a validation set train."""

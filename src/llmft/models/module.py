@@ -42,7 +42,7 @@ class InstructionModule(pl.LightningModule):
     Attributes:
         model: The transformers (or peft) model.
         train_sums: Loss of the open accumulation window, of this rank.
-        val_sums: Loss of the running validation, of this rank.
+        val_losses: Loss of the running validation, of this rank: ``val``, then ``val/NAME`` of each further set.
         window_open: Whether there are gradients that no optimizer step has used yet.
         window_loss: Of the last optimizer step: nats per supervised token, with a teacher's part.
         window_tokens: Of the last optimizer step: supervised tokens of all ranks, each counted by its weight.
@@ -60,7 +60,8 @@ class InstructionModule(pl.LightningModule):
         self.strict_loading = False  # checkpoints hold trainable parameters only; on_load_checkpoint checks their names
         self.forward_pass, self.model = forward_pass, forward_pass.model
         self.optim, self.schedule = optim, schedule
-        self.train_sums, self.val_sums, self.test_sums = TokenLoss(), TokenLoss(), TokenLoss()
+        self.train_sums, self.test_sums = TokenLoss(), TokenLoss()
+        self.val_losses: dict[str, TokenLoss] = {}
         self.generator: AnswerGenerator | None = None
         self.attached: list[pl.Callback] = []
         # of all that will be trained: with gradual unfreezing some are frozen at times
@@ -131,15 +132,16 @@ class InstructionModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Reset the sums of the last validation."""
-        self.val_sums = TokenLoss()
+        self.val_losses = {name: TokenLoss() for name in validation_names(self.trainer.val_dataloaders)}
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Add a batch to the sums of the validation set."""
-        self.val_sums.add(*self.forward_pass.loss_sum(batch))
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add a batch to the sums of its validation set."""
+        list(self.val_losses.values())[dataloader_idx].add(*self.forward_pass.loss_sum(batch))
 
     def on_validation_epoch_end(self) -> None:
-        """``val/loss``: nats per supervised token, over the set."""
-        self.log_exact("val/loss", self.val_sums.mean(self.trainer.strategy)[0], prog_bar=True)
+        """``val/loss``, and ``val/NAME/loss`` of further sets: nats per supervised token, over the set."""
+        for name, sums in self.val_losses.items():
+            self.log_exact(f"{name}/loss", sums.mean(self.trainer.strategy)[0], prog_bar=name == "val")
 
     def on_test_epoch_start(self) -> None:
         """Reset the sums of the last test."""
@@ -216,3 +218,14 @@ class InstructionModule(pl.LightningModule):
         """
         if "state_dict" in checkpoint:  # with FSDP the weights are already loaded and sharded
             check_names(checkpoint["state_dict"], self.trainable_names())
+
+
+def validation_names(loaders: Any) -> list[str]:
+    """Prefixes of the metrics of each validation set: ``val``, then ``val/NAME``.
+
+    Args:
+        loaders: One loader, a mapping by name, or a list, whose names are numbers from 1.
+    """
+    rest = list(loaders)[1:] if isinstance(loaders, Mapping) else []
+    rest = range(1, len(loaders)) if isinstance(loaders, Sequence) else rest
+    return ["val", *(f"val/{str(name).removeprefix('val/')}" for name in rest)]

@@ -1,7 +1,7 @@
 """``resume=RUN``: the config of the resumed run, and the check that its data are the same."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +65,26 @@ def is_done(cfg: DictConfig) -> bool:
     return run_status(folder) == "finished" and all(_plain(cfg, key) == _plain(saved, key) for key in LENGTHS)
 
 
-def check_data(given: str, sha256: str | None, trained: dict[str, Any]) -> None:
+def check_data(given: str, sha256: str | None, trained: Mapping[str, Any], digests: Mapping[str, str | None]) -> None:
     """Refuse to resume with other data.
 
+    Args:
+        given: All files.
+        sha256: Of all files.
+        trained: The run's record.
+        digests: The SHA-256 of each key's files.
+
     Raises:
-        UserError: The data file's digest is not the run's.
+        UserError: A data file's digest is not the run's.
     """
-    before = trained.get("data", {}).get("sha256")
-    if before and sha256 and before != sha256:
+    record = trained.get("data", {})
+    name, now, before = f"data.path={given}", sha256, record.get("sha256")
+    if before and now and before != now:
+        then = record.get("files", {}) if len(digests) > 1 else {}
+        for key in (key for key, digest in digests.items() if then.get(key) not in (None, digest)):
+            name, now, before = key, str(digests[key]), then[key]
         raise UserError(
-            f"data.path={given}: has changed since the run began (SHA-256 {sha256[:12]}..., then {before[:12]}...); "
+            f"{name}: has changed since the run began (SHA-256 {now[:12]}..., then {before[:12]}...); "
             "put the old file back, or start a new run"
         )
 

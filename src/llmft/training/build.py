@@ -171,7 +171,7 @@ def build(cfg: TrainConfig, run: RunDirectory | None = None) -> Parts:
 def _read_data(cfg: TrainConfig, record: dict[str, Any]) -> InstructionDataModule:
     data = open_data(cfg.data)
     data.share(rank(cfg.trainer.devices), cfg.trainer.devices * cfg.trainer.num_nodes)
-    check_data(data.source.given, data.source.sha256, record)
+    check_data(data.source.given, data.source.sha256, record, data.digests())
     data.read()
     return data
 

@@ -72,7 +72,7 @@ def log_outcome(loggers: list[Any], cfg: TrainConfig, metrics: Mapping[str, floa
     settings = {k: unresolved(v) if isinstance(v, str) else v for k, v in settings.items() if v is not None}
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            best = {name.replace("/", "/best_"): value for name, value in metrics.items()}
+            best = {name.replace("/", "/best_", 1): value for name, value in metrics.items()}
             logger.log_hyperparams(settings, best)
             logger.save()
         else:

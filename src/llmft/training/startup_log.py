@@ -35,7 +35,7 @@ def log_data(data: InstructionDataModule, run: RunDirectory | None) -> None:
         "batching": batching,
         "lengths": histogram(data.audit.lengths if data.audit else {}),
         "audit": audit,
-        "validation": data.reference_size("val"),
+        "files": data.digests(),
     }
     if run:
         run.update(data=data.row_counts.summary() | known)

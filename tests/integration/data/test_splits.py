@@ -3,7 +3,7 @@
 import pytest
 
 from llmft.utils.errors import UserError
-from tests.conftest import write_rows
+from tests.conftest import chat_row, write_rows
 
 
 def prompts(data):
@@ -73,6 +73,44 @@ def test_validation_and_test_rows_of_files_of_their_own(custom, tmp_path):
     assert data.source.given == "rows.jsonl + val.jsonl + test.jsonl"
     part = custom(rows_of(*range(10)), "data.val_path=val.jsonl", "data.split.test=0.2")
     assert {name: len(rows) for name, rows in part.indices.items()} == {"train": 8, "test": 2, "val": 2}
+
+
+@pytest.mark.parametrize("split_by", ["prompt", "shuffle"])
+def test_further_validation_files_change_no_split(split_by, custom, tmp_path):
+    write_rows(tmp_path / "med.jsonl", *rows_of(100, 101, 3))
+    write_rows(tmp_path / "law.jsonl", *rows_of(200, 201))
+    rows, options = rows_of(*range(20)), (f"data.split_by={split_by}", "data.split.test=0.2")
+    alone = custom(rows, *options)
+    data = custom(rows, *options, "+data.extra_val.med=med.jsonl", "+data.extra_val.law=law.jsonl")
+    assert list(data.indices) == ["train", "test", "val", "val/law", "val/med"]
+    for name, part in alone.indices.items():
+        assert data.indices[name].tolist() == part.tolist()
+    assert [row.place for row in data.encoded["val/med"]] == [f"med.jsonl:{n}" for n in (1, 2, 3)]
+    assert list(data.val_dataloader()) == ["val", "val/law", "val/med"]
+    in_train = any(row.place == "rows.jsonl:4" for row in data.encoded["train"])
+    assert data.audit.splits["val/med"]["leaked"] == in_train
+    assert data.digests().keys() == {"data.path", "data.extra_val.law", "data.extra_val.med"}
+
+
+def test_a_validation_file_needs_a_validation_set_and_rows(custom, tmp_path):
+    write_rows(tmp_path / "med.jsonl", *rows_of(100, 101))
+    with pytest.raises(UserError, match=r"data\.extra_val: needs a validation set too"):
+        custom(rows_of(*range(4)), "+data.extra_val.med=med.jsonl", "data.split.val=0")
+    with pytest.raises(UserError, match=r"data\.extra_val\.med: no row of the file is left"):
+        custom(rows_of(0, 3, 6), "+data.extra_val.med=med.jsonl", "data.max_prompt_tokens=40")
+
+
+def test_sets_of_a_mix_share_a_validation_set_by_its_name(module, tmp_path):
+    write_rows(tmp_path / "a.jsonl", *(chat_row(f"A {n}", "Yes") for n in range(6)))
+    write_rows(tmp_path / "b.jsonl", *({"instruction": f"B {n}", "input": "", "output": "No"} for n in range(6)))
+    own = ("data.sets.academic.path=a.jsonl", "data.sets.keyword_qa=null", "+data@data.sets.alpaca=alpaca")
+    own += ("data.sets.alpaca.path=b.jsonl", "data.path=null")
+    more = ("+data.sets.academic.extra_val.hard=a.jsonl", "+data.sets.alpaca.extra_val.hard=b.jsonl")
+    alone, data = (module("data=mix", "model=tiny_gpt2", *own, *given) for given in ((), more))
+    assert data.extra_val == ("val/hard",)
+    assert len(data.indices["val/hard"]) == 12
+    assert [row.place for row in data.encoded["train"]] == [row.place for row in alone.encoded["train"]]
+    assert [row.place for row in data.encoded["val"]] == [row.place for row in alone.encoded["val"]]
 
 
 def test_a_file_that_is_not_there_is_named_with_its_key(custom):

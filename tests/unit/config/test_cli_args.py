@@ -40,6 +40,13 @@ def test_a_swept_path_stays_a_list():
     assert quoted("data.path=a,b", multirun=True) == "data.path=a,b"
 
 
+def test_a_section_whose_keys_the_user_names_takes_new_keys():
+    assert quoted("data.extra_val.med=a,b.jsonl", multirun=False) == "++data.extra_val.med='a,b.jsonl'"
+    assert quoted("data.sets.qa.extra_val.med=x", multirun=True) == "++data.sets.qa.extra_val.med=x"
+    assert quoted("+data.extra_val.med=x", multirun=False) == "+data.extra_val.med='x'"
+    assert quoted("data.extra_val={a: x}", multirun=False) == "data.extra_val={a: x}"
+
+
 @pytest.mark.parametrize(
     ("arguments", "flags"),
     [

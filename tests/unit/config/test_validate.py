@@ -68,6 +68,16 @@ def test_every_option_composes_and_passes_the_checks(group, option, load):
             "data=mix data.split_by=position data.sets.academic.val_path=x.jsonl data.split={val:0.1,test:0}",
             "data.split_by=position: with files of held-out rows, set data.split.val=0, or use data.split_by=prompt",
         ),
+        (
+            "+data.extra_val.med=x.jsonl data.streaming=true trainer.max_steps=1",
+            "data.extra_val.med: a stream takes its held-out rows from data.path",
+        ),
+        ("+data.extra_val.med.x=1", "data.extra_val={'med': {'x': 1}}: must be a mapping of names"),
+        ("+data.extra_val={a/b:x.jsonl}", "must be a mapping of names (of letters, digits, - and _) to files"),
+        (
+            "+data.extra_val.med=x.jsonl objective=val/med/los",
+            "objective=val/med/los: no such metric. Did you mean val/med/loss?",
+        ),
         ("peft.dropout=1", "peft.dropout=1: must be a number from 0 to below 1"),
         ("trainer.devices=0", "trainer.devices=0: must be a whole number of at least 1"),
         (

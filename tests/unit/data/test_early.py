@@ -14,6 +14,7 @@ from llmft.utils.errors import UserError
         (["data.path=[qa.csv,no.csv]"], "data.path=no.csv: no such file"),
         (["data.path=qa.txt"], "data.path=qa.txt: a file must end in "),
         (["data.path=qa.csv", "data.val_path=no.csv"], "data.val_path=no.csv: no such file"),
+        (["data.path=qa.csv", "+data.extra_val.a=no.csv"], "data.extra_val.a=no.csv: no such file"),
         (["data=mix", "data.sets.academic.path=no.csv"], "data.path=no.csv: no such file"),
         (
             ["data=custom", "data.path=qa.csv"],

@@ -1,19 +1,19 @@
 """Schema of ``callbacks``, ``logger`` and the monitored metrics."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from llmft.config.metric_names import BETTER, OUTSIDE, TRAIN_METRICS
-from llmft.config.schema.data import Data
+from llmft.config.metric_names import BETTER, TRAIN_METRICS
+from llmft.config.schema.data import Data, extra_val_names
 from llmft.config.schema.evaluation import Evaluate
 from llmft.config.schema.rules import Faults, rule
 from llmft.config.schema.section import TargetSection
 from llmft.config.schema.types import LARGEST, Count, FromZero, Must, NotNegative, Positive, Text
 from llmft.utils.text import did_you_mean
 
-SCORES = [f"val/{name}" for name, better in BETTER.items() if better and name not in OUTSIDE]
+SCORES = [f"val/{name}" for name, better in BETTER.items() if better and name != "judge"]
 TRAINED = [f"train/{name}" for name in TRAIN_METRICS]
 
 Mode = Literal["auto", "min", "max"]
@@ -158,22 +158,23 @@ def _early_stopping(callbacks: Callbacks, data: Data) -> Faults:
         yield f"callbacks.early_stopping.patience={stopping.patience}: needs a validation set, but data.split.val is 0"
 
 
-@rule("objective", "callbacks", "evaluate.in_training")
-def _monitored_metrics(objective: str, callbacks: Callbacks, evaluate: Evaluate) -> Faults:
+@rule("objective", "callbacks", "evaluate.in_training", "data.extra_val", "data.sets")
+def _monitored_metrics(objective: str, callbacks: Callbacks, evaluate: Evaluate, data: Data) -> Faults:
     monitored = {"objective": objective}
     for name, callback in callbacks.items():
         if isinstance(callback, EarlyStopping | Checkpoints) and callback.monitor != objective:
             monitored[f"callbacks.{name}.monitor"] = callback.monitor
     own = any(c is not None and not c.target.startswith("llmft.") for c in callbacks.values())
+    extra = [f"val/{name}/{score}" for name in extra_val_names(data) for score in ("loss", "perplexity")]
     for key, metric in monitored.items():
-        yield from _unlogged(key, metric, generated=evaluate.in_training, own=own)
+        yield from _unlogged(key, metric, extra, generated=evaluate.in_training, own=own)
 
 
-def _unlogged(key: str, metric: str, *, generated: bool, own: bool) -> Iterator[str]:
-    logged = [*(SCORES if generated else SCORES[:2]), *TRAINED]
+def _unlogged(key: str, metric: str, extra: Sequence[str], *, generated: bool, own: bool) -> Iterator[str]:
+    logged = [*(SCORES if generated else SCORES[:2]), *extra, *TRAINED]
     if not metric.startswith(("val/", "train/")):
         yield f"{key}={metric}: must be a logged metric, val/... or train/...; logged are {', '.join(logged)}"
     elif metric in SCORES and metric not in logged:
         yield f"{key}={metric}: is only logged with evaluate.in_training=true"
     elif metric not in logged and not own:  # a user's callback may log anything
-        yield f"{key}={metric}: no such metric.{did_you_mean(metric, [*SCORES, *TRAINED])} Logged are {', '.join(logged)}"
+        yield f"{key}={metric}: no such metric.{did_you_mean(metric, [*SCORES, *extra, *TRAINED])} Logged are {', '.join(logged)}"

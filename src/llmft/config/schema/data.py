@@ -29,6 +29,9 @@ SplitBy = Annotated[
 ]
 
 
+SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,60}$"), Must("a name of letters, digits, - and _")]
+
+
 class Split(Section):
     """Fractions of the examples."""
 
@@ -89,6 +92,11 @@ class Data(TargetSection):
     )
     val_path: Files | None = Field(description="A file, folder, pattern or list of files with the validation rows.")
     test_path: Files | None = Field(description="A file, folder, pattern or list of files with the test rows.")
+    extra_val: Annotated[dict[SetName, Files], Must("a mapping of names (of letters, digits, - and _) to files")] = (
+        Field(
+            description="Further validation files by name, each with its own val/NAME/loss (data.extra_val.NAME=FILE)."
+        )
+    )
     shuffle: bool = Field(description="Shuffle the training examples in every epoch.")
     batching: Literal["rows", "grouped", "tokens", "packed"] = Field(
         description="Batches of examples as they come (rows), of similar length (grouped), within a token budget "
@@ -228,9 +236,24 @@ def _streamed_by_field(data: Data) -> Faults:
         yield f"data.split_by={data.split_by}: a stream is split by a hash of the prompt; use data.split_by=prompt"
 
 
-@rule("data.val_path", "data.test_path", "data.streaming", "data.split_by", "data.split.val", "data.split.test")
+def extra_val_names(data: Data) -> list[str]:
+    """The names of the validation sets of ``data.extra_val``, of all sets of a mix."""
+    sets = [part for part in data.sets.values() if part] if isinstance(data, MixData) else []
+    return sorted({name for part in (data, *sets) for name, path in part.extra_val.items() if path is not None})
+
+
+@rule(
+    "data.val_path",
+    "data.test_path",
+    "data.extra_val",
+    "data.streaming",
+    "data.split_by",
+    "data.split.val",
+    "data.split.test",
+)
 def _own_files(data: Data) -> Faults:
     given = [name for name in ("val_path", "test_path") if getattr(data, name) is not None]
+    given += [f"extra_val.{name}" for name, path in data.extra_val.items() if path is not None]
     for name in given:
         if data.streaming:
             yield f"data.{name}: a stream takes its held-out rows from data.path; use data.streaming=false"

@@ -9,7 +9,14 @@ from typing import Any
 from llmft.data.preprocessing.arrow_store import EXAMPLES, example_batch, writing
 from llmft.data.preprocessing.cache import key_of
 from llmft.data.preprocessing.row_counts import RowCounts
-from llmft.data.preprocessing.split_keys import SplitFieldError, SplitKey, split_key_of, write_split_keys
+from llmft.data.preprocessing.split_keys import (
+    SPLITS,
+    SplitFieldError,
+    SplitKey,
+    own_file_key,
+    split_key_of,
+    write_split_keys,
+)
 from llmft.data.preprocessing.unread_fields import TrackedRow
 from llmft.data.records import Example, NotTrainedError, Row, RowError
 from llmft.data.sources import ParsedRow, Source, read
@@ -31,6 +38,7 @@ class ExampleReader:
         first_only: Whether to raise at the first invalid row; else all of them are reported at the end.
         fields: By which a row of this data set is recognized.
         split: The split of all its rows, where a file is one; None where ``split_by`` decides.
+        splits: All splits, which are stored as their numbers.
     """
 
     source: Source
@@ -44,11 +52,12 @@ class ExampleReader:
     fields: Sequence[str] = ()
     split_by: str = "position"
     split: str | None = None
+    splits: Sequence[str] = SPLITS
 
     @property
     def key(self) -> str:
         """The key that names the files, for errors."""
-        return f"data.{self.split}_path" if self.split else "data.path"
+        return own_file_key(self.split) if self.split else "data.path"
 
     def examples(self, counts: RowCounts, seen: dict[bytes, str]) -> Iterator[Example]:
         """Yield the examples in order, as ``with_split_keys`` without the keys."""
@@ -110,7 +119,8 @@ class ExampleReader:
         example = self.to_example(row).with_system(self.system)
         number = located.place.rpartition(":")[2]
         example = replace(example, id=example.id or number, place=located.place, source=self.name)
-        key = split_key_of(example, row, self.split_by, self.split)
+        own = None if self.split is None else self.splits.index(self.split)
+        key = split_key_of(example, row, self.split_by, own)
         return example, key, row.unread() if isinstance(row, TrackedRow) else ()
 
     def _check_repeated(self, example: Example, seen: dict[bytes, str]) -> None:
@@ -167,7 +177,7 @@ def examples_key(readers: Sequence[ExampleReader], fingerprint: dict[str, Any]) 
             "data": reader.source.sha256 or (reader.source.hub and reader.source.hub.fingerprint),
             "places": [reader.source.given, *(part.given for part in reader.source.parts)],
             "settings": [reader.name, reader.system, reader.limit, reader.invalid, reader.duplicates],
-            "split": [reader.split_by, reader.split],
+            "split": [reader.split_by, reader.split, reader.splits],
         }
         for reader in readers
     ]

@@ -11,6 +11,7 @@ from llmft.data.records import Example, Row, RowError, shown
 
 SPLITS = ("train", "test", "val")
 FREE = -1
+EXTRA = "val/"  # and the name of a file of data.extra_val: such a split, and the prefix of its metrics
 # Names of splits in published data sets.
 NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -28,28 +29,34 @@ class SplitKey(NamedTuple):
 
     Attributes:
         group: Hash; examples of one group are in the same split.
-        split: Number in ``SPLITS``, or ``FREE`` if the group and the seed decide.
+        split: Number in ``SPLITS``, or one of the numbers after them (``data.extra_val``), or ``FREE`` if the group and the
+            seed decide.
     """
 
     group: int = 0
     split: int = FREE
 
 
-def split_key_of(example: Example, row: Row, split_by: str, split: str | None = None) -> SplitKey:
+def own_file_key(split: str) -> str:
+    """The key of ``conf/data`` that names the file of a split: ``data.val_path``, or ``data.extra_val.NAME``."""
+    return f"data.{split}_path" if split in SPLITS else f"data.extra_val.{split.removeprefix(EXTRA)}"
+
+
+def split_key_of(example: Example, row: Row, split_by: str, split: int | None = None) -> SplitKey:
     """The split key of an example.
 
     Args:
         example: The example.
         row: Its raw row.
         split_by: ``data.split_by``.
-        split: The split of all rows of its file (``data.val_path``, ``data.test_path``).
+        split: Number of the split of all rows of its file (``data.val_path``, ``data.test_path``, ``data.extra_val``).
 
     Raises:
         SplitFieldError: The field of ``group:NAME`` or ``column:NAME`` is missing or has an unexpected value.
     """
     how, _, field = split_by.partition(":")
     if split is not None:
-        return SplitKey(0, SPLITS.index(split))
+        return SplitKey(0, split)
     if how == "column":
         return SplitKey(0, SPLITS.index(_named(row, field)))
     if how == "group":

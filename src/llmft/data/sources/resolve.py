@@ -124,7 +124,7 @@ def local_files(path: str | Sequence[str], key: str = "data.path") -> list[Sourc
 
 
 def held_out_files(key: str, path: str | Sequence[str]) -> list[SourceFile]:
-    """The files of ``data.val_path`` or ``data.test_path``, none of them read.
+    """The files of ``data.val_path``, ``data.test_path`` or ``data.extra_val``, none of them read.
 
     Raises:
         UserError: There is no such file; a URL and a Hub data set are none.
@@ -135,7 +135,7 @@ def held_out_files(key: str, path: str | Sequence[str]) -> list[SourceFile]:
 
 
 def find_held_out(key: str, path: str | Sequence[str]) -> Source:
-    """The files of ``data.val_path`` or ``data.test_path``, with their SHA-256.
+    """The files of ``data.val_path``, ``data.test_path`` or ``data.extra_val``, with their SHA-256.
 
     Raises:
         UserError: As ``held_out_files``.
