@@ -22,6 +22,7 @@ class Block:
         amber: Whether the first sentence is a reservation.
         columns: The header of the table.
         rows: The cells of the table.
+        folded: Whether the table is closed until somebody opens it (paper shows it).
     """
 
     id: str
@@ -30,6 +31,7 @@ class Block:
     amber: bool = False
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
+    folded: bool = False
 
 
 def blocks(record: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> list[Block]:
@@ -68,6 +70,7 @@ def retention(found: Mapping[str, Any] | None) -> Iterator[Block]:
             rows=tuple(
                 tuple(str(row.get(name)) for name in ("category", "question", "base", "tuned")) for row in shown
             ),
+            folded=True,
         )
 
 

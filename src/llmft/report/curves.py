@@ -3,6 +3,7 @@
 import csv
 import math
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,19 +101,17 @@ def perplexity(loss: float) -> float:
 
 
 def smoothed(series: Series) -> Series | None:
-    """Exponential moving average over a twentieth of the points, without the bias of its start (as in Adam, TensorBoard).
+    """Moving average over a twentieth of the points, at least three; centered, so that it does not lag; shorter at the ends.
 
     Returns:
         None for fewer than ``SMOOTHED_FROM`` points.
     """
-    if len(series.values) < SMOOTHED_FROM:
+    number = len(series.values)
+    if number < SMOOTHED_FROM:
         return None
-    decay = 1 - 1 / max(2.0, len(series.values) / 20)
-    average, values = 0.0, list[float]()
-    for number, value in enumerate(series.values, start=1):
-        average = decay * average + (1 - decay) * value
-        values.append(average / (1 - decay**number))
-    return series._replace(values=values)
+    half, sums = max(1, number // 40), [0.0, *accumulate(series.values)]
+    ends = ((max(0, i - half), min(number, i + half + 1)) for i in range(number))
+    return series._replace(values=[(sums[high] - sums[low]) / (high - low) for low, high in ends])
 
 
 def thinned(series: Series, bins: int = 500) -> Series:

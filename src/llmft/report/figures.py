@@ -139,8 +139,8 @@ def _lines(
             style |= {"marker": "o", "markersize": 5} if validated or len(series.steps) < 3 else {}
             if name in average:
                 line = thinned(average[name])
-                axes.plot(line.steps, line.values, **style | {"label": f"{name}, smoothed"})
-                style |= {"linewidth": 0.8, "alpha": 0.45}
+                axes.plot(line.steps, line.values, **style | {"label": f"{name}, smoothed (thin: raw)"})
+                style |= {"linewidth": 0.8, "alpha": 0.45, "label": None}
             raw = thinned(series)
             axes.plot(raw.steps, raw.values, **style)
         for name, series in dashed.items():
@@ -153,7 +153,7 @@ def _lines(
             axes.axvline(best.step, color=colors["muted"], linewidth=1.2, linestyle=":", label=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("optimizer step")
-        if len(shown) + len(dashed) + len(average) + bool(best) > 1:
+        if len(shown) + len(dashed) + bool(best) > 1:
             axes.legend(fontsize=9.5)
 
     return draw
@@ -218,7 +218,7 @@ def differences(scores: Mapping[str, Any]) -> Figure | None:
         axes.grid(visible=False, axis="y")
 
     values = "; ".join(f"{n} {e['difference']:+.1f} ({e['verdict']})" for n, e in shown.items())
-    size = (SIZE[0], 1.0 + 0.27 * len(shown))
+    size = (SIZE[0], 1.0 + 0.42 * len(shown))
     return Figure("differences", "Tuned against base", f"Differences of scores: {values}", draw, size)
 
 

@@ -32,11 +32,14 @@ def test_perplexity_is_exp_of_the_loss_beside_it():
     assert set(curves.with_perplexity({"train/loss": found["train/loss"]})) == {"train/loss"}  # a distillation
 
 
-def test_a_smoothed_curve_has_no_bias_at_its_start():
-    """Ten points: the mean over two, decay 1/2. (0.5 * 0.5 + 0.5 * 4) / (1 - 0.25) = 3 after the values 1 and 4."""
-    line = curves.smoothed(Series(list(range(10)), [1.0, 4.0] + [3.0] * 8, [0] * 10))
+def test_a_smoothed_curve_does_not_lag():
+    """Ten points: the mean of a point and its neighbors; a straight line stays where it is."""
+    line = curves.smoothed(Series(list(range(10)), [1.0, 4.0, 1.0] + [3.0] * 7, [0] * 10))
     assert line is not None
-    assert line.values[:3] == [1.0, 3.0, 3.0]
+    assert line.values[:5] == pytest.approx([2.5, 2.0, 8 / 3, 7 / 3, 3.0])
+    straight = curves.smoothed(Series(list(range(80)), [float(n) for n in range(80)], [0] * 80))
+    assert straight is not None
+    assert straight.values[10:70] == pytest.approx(list(range(10, 70)))
     assert curves.smoothed(Series([1, 2], [1.0, 2.0], [0, 0])) is None
 
 

@@ -57,6 +57,26 @@ def test_a_page_is_accessible_and_fits(name, scheme, width, opened, pages):
     assert ground == {"light": "rgb(246, 248, 250)", "dark": "rgb(13, 17, 23)"}[scheme]
 
 
+def test_a_plain_run_is_short_and_its_summary_fits_a_screen(opened):
+    found = opened("a0", "light", 1280)
+    assert found.evaluate("document.documentElement.scrollHeight") <= 6000
+    ends = found.evaluate("['.verdict', '.summary'].map(s => document.querySelector(s).getBoundingClientRect().bottom)")
+    assert ends[0] < ends[1] <= 1000
+    assert found.locator(".summary figure").count() == 1
+    assert found.locator(".summary .row").count() == 4  # as `report.examples` says
+
+
+def test_closed_parts_show_the_first_lines_of_a_row_and_paper_shows_all(opened):
+    found = opened("a0", "light", 1280)
+    answer = found.locator(".row .text").first
+    assert answer.is_visible()
+    assert not found.locator("pre", has_text="objective:").is_visible()  # the config
+    assert not found.locator(".row .more").first.is_visible()
+    found.emulate_media(media="print")
+    assert found.locator("pre", has_text="objective:").is_visible()
+    assert found.locator(".row .more").first.is_visible()
+
+
 @pytest.mark.parametrize("name", ["a0", "halted", "leaderboard"])
 def test_a_page_on_paper_is_dark_on_white_and_is_not_cut_off(name, opened):
     found = opened(name, "dark", 720)  # what A4 has between its margins
