@@ -1,7 +1,7 @@
 """``evaluate``: score a run on its test rows (or other rows) next to its base model, or score stored answers."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -9,7 +9,7 @@ from llmft.config.schema import EvaluateConfig, TrainConfig
 from llmft.config.validate import check
 from llmft.data.datamodule import InstructionDataModule, open_data
 from llmft.evaluation import evaluator
-from llmft.evaluation.evaluator import Evaluation
+from llmft.evaluation.evaluator import Evaluation, save_evaluation
 from llmft.evaluation.judge.judge import Judge, add_judgement, open_judge
 from llmft.evaluation.retention.result import recorded
 from llmft.evaluation.retention.retention import Retention
@@ -33,6 +33,9 @@ from llmft.utils.json import finite
 from llmft.utils.logging import log_to, quiet
 from llmft.utils.paths import user_path
 from llmft.utils.text import json_line
+
+if TYPE_CHECKING:
+    from llmft.evaluation.suites.suites import Suites
 
 
 def main(cfg: DictConfig) -> None:
@@ -80,6 +83,7 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     if exported := open_exported(str(config.run)):
         return _exported(config, exported, judge)
     folder, trained = open_run(str(config.run))
+    suites = _open_suites(config, trained)
     data = _rows(config, folder, trained)
     backbone = TrainedBackbone(folder / "model", trained)
     model = backbone.load()
@@ -93,9 +97,16 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     device, rows = devices.default_device(), config.evaluate.retention_rows
     retention = Retention(config.evaluate, read_rows(rows), evaluation.forward, backbone.codec) if rows else None
     if not trainable.is_adapter(trained.peft) and (config.evaluate.base or retention):
-        _evaluate_bases(config, evaluation, retention, backbone.family(backbone.load_base()), device)
+        base = backbone.family(backbone.load_base())
+        _evaluate_bases(config, evaluation, retention, base, device)
+        if suites and config.evaluate.base:
+            suites.run("base", base.model, backbone.codec, device)
+        del base
     measured = retention.evaluate_tuned(device) if retention else _measured_before(folder)
     found = _tuned(config, folder, evaluation, device, judge, measured)
+    if suites:
+        suites.run_tuned(model, backbone.codec, device)
+    found = _with_suites(config, folder, found, suites)
     _write(config, folder, trained, evaluation, found)
     return found
 
@@ -114,6 +125,7 @@ def _exported(config: EvaluateConfig, exported: ExportedFolder, judge: Judge | N
     folder, trained = open_run(_run_of(config, exported))
     data = _rows(config, folder, trained)
     codec = TrainedBackbone(folder / "model", trained).codec
+    suites = _open_suites(config, trained)
     data.encode(codec)
     generator = load_exported(exported, own_generation(config.generation, exported.generation))
     rest = {"seed": config.seed, "split": _split(config), "objective": trained.objective}
@@ -122,10 +134,36 @@ def _exported(config: EvaluateConfig, exported: ExportedFolder, judge: Judge | N
     else:
         forward = family_of(exported.model)(generator.model)
         evaluation = Evaluation(config.evaluate, forward, data, generator, **rest)
+    if suites and isinstance(generator, RuntimeGenerator):
+        raise UserError(f"suite: runs in PyTorch, and {config.run} is an export of form={exported.form}; pass the run")
     found = _tuned(config, folder, evaluation, devices.default_device(), judge)
+    if suites:
+        suites.run_tuned(generator.model, codec, devices.default_device())
+        found["suites"] = suites.scores()
     if config.output:
         predictions.save(user_path(config.output), evaluation.predictions)
     return found
+
+
+def _open_suites(config: EvaluateConfig, trained: TrainConfig) -> "Suites | None":
+    """The tasks of ``suite``, loaded before the model, as they may not be there; None without any."""
+    if not config.suites:
+        return None
+    from llmft.evaluation.suites.suites import Suites  # imports torch
+
+    return Suites(config, system=trained.data.system)
+
+
+def _with_suites(
+    config: EvaluateConfig, folder: Path, found: dict[str, Any], suites: "Suites | None"
+) -> dict[str, Any]:
+    """The scores of the test rows, and those of suites, also earlier ones; with ``evaluate.rows=0`` all that the run has."""
+    stored = (model_card.scores_of(folder) if config.data.path is None else None) or {}
+    if suites and config.evaluate.rows == 0 and stored:
+        found = {**stored, **({"retention": found["retention"]} if found.get("retention") else {})}
+        add_verdict(found, read_record(folder))
+    all_suites = {**stored.get("suites", {}), **(suites.scores() if suites else {})}
+    return {**found, "suites": all_suites} if all_suites else found
 
 
 def _run_of(config: EvaluateConfig, exported: ExportedFolder) -> str:
@@ -228,7 +266,10 @@ def _write(
     if config.output:
         predictions.save(user_path(config.output), evaluation.predictions)
     elif config.data.path is None:
-        evaluation.save(folder, found)
+        if config.suites and config.evaluate.rows == 0:
+            save_evaluation(folder / "evaluation.json", found)
+        else:
+            evaluation.save(folder, found)
         retention = {"retention": recorded(found["retention"])} if found.get("retention") else {}
         write_record(folder, read_record(folder) | {"verdict": found["verdict"]} | retention)
         model_card.write(folder, trained)

@@ -23,6 +23,8 @@ PATHS = (
     "runs",
     "to",
     "archive",
+    "suite",
+    "suite_path",
 )
 # Sections whose keys the user names: files by a name.
 NAMED_PATHS = re.compile(r"data\.(sets\.[^.=]+\.)?extra_val\.[^.=]+")

@@ -12,6 +12,7 @@ from llmft.export.base_model import local_name, published_id, rounding
 from llmft.export.model_card_head import head
 from llmft.export.use.section import section
 from llmft.metrics.format import format_interval, format_number, split_name
+from llmft.metrics.suites import all_scores
 from llmft.metrics.verdict.verdict import Verdict, stored_verdict
 from llmft.models.peft.trainable import is_adapter
 from llmft.runs.record import read_record
@@ -145,7 +146,7 @@ def _scores(found: Mapping[str, Any]) -> list[str]:
         f"{found['rows']} of {found['of']} {in_markdown(split_name(found['split']))} rows, 95 % bootstrap intervals.{bias}\n"
     ]
     lines += ["| score | base | tuned | difference | |", "|---|---|---|---|---|"]
-    for name, entry in found["scores"].items():
+    for name, entry in all_scores(found).items():
         base, tuned = _with_interval(entry, "base"), _with_interval(entry, "tuned")
         row = (
             in_markdown(name),

@@ -7,6 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from llmft.metrics.suites import all_scores
 from llmft.utils.console import Console
 
 COLORS = {"better": "green", "worse": "red"}
@@ -21,7 +22,7 @@ def print_scores(found: Mapping[str, Any], console: Console) -> None:
         found: The content of ``evaluation.json``.
         console: Where to print.
     """
-    scores = found["scores"]
+    scores = all_scores(found)
     base = any("base" in entry for entry in scores.values())
     table = Table(box=SIMPLE_HEAD)
     table.add_column("score")

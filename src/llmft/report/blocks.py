@@ -39,7 +39,6 @@ def blocks(record: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> l
     found = evaluation or {}
     return [
         *retention(found.get("retention")),
-        *suites(found.get("suites")),
         *prove(record.get("prove")),
     ]
 
@@ -76,19 +75,6 @@ def retention(found: Mapping[str, Any] | None) -> Iterator[Block]:
 
 def _means(entry: Mapping[str, Any]) -> list[str]:
     return [format_number(entry.get(name)) for name in ("loss_before", "loss_after", "kl")]
-
-
-def suites(found: Mapping[str, Any] | None) -> Iterator[Block]:
-    """Scores of external suites, base beside tuned: ``evaluation["suites"]``."""
-    if not found:
-        return
-    rows = tuple(
-        (task, metric, format_number(entry.get("base")), format_number(entry.get("tuned")))
-        for task, metrics in found.items()
-        for metric, entry in metrics.items()
-        if isinstance(entry, Mapping)
-    )
-    yield Block("suites", "External suites", (), columns=("task", "metric", "base", "tuned"), rows=rows)
 
 
 def prove(found: Mapping[str, Any] | None) -> Iterator[Block]:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.schema.evaluation import Report
 from llmft.metrics.format import format_interval, format_number, judge_summary, reasons, title
+from llmft.metrics.suites import all_scores
 from llmft.metrics.verdict.verdict import stored_verdict
 from llmft.report import data_section, examples
 from llmft.report.best_step import BestStep
@@ -43,7 +44,8 @@ def page_context(run: Path, files: Mapping[str, Any], best: BestStep | None, set
         "next_steps": next_steps(run, record, config, evaluation, best),
         "scores": score_rows(evaluation),
         "scores_of": title(evaluation) if evaluation else "",
-        "notes": [*reasons(evaluation["scores"]), *judge_summary(evaluation)] if evaluation else [],
+        "has_suites": bool((evaluation or {}).get("suites")),
+        "notes": [*reasons(all_scores(evaluation)), *judge_summary(evaluation)] if evaluation else [],
         "seeds": (evaluation or {}).get("seeds"),
         **examples.page_rows(predictions, files["samples"], settings.examples, settings.best_and_worst),
         "row_counts": data_section.row_counts(data),
@@ -134,7 +136,7 @@ def score_rows(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
             "difference_interval": format_interval(entry.get("difference_interval"), sign=True),
             "verdict": entry.get("verdict") or "",
         }
-        for name, entry in (evaluation or {"scores": {}})["scores"].items()
+        for name, entry in all_scores(evaluation or {"scores": {}}).items()
     ]
 
 

@@ -221,7 +221,29 @@ class EvaluateConfig(Command):
         "not kept."
     )
     format: TextOrJson = Field(description="Output format.")
+    suite: Annotated[Text | list[Text] | None, Must("task names, or null")] = Field(
+        description="Tasks of lm-evaluation-harness (extra llmft[lm-eval]) to score too, separated by commas; with "
+        "evaluate.rows=0 they are added to the scores that the run has."
+    )
+    suite_path: Text | None = Field(
+        description="A folder of task files (*.yaml) of your own, with data files relative to them."
+    )
+    suite_num_fewshot: FromZero | None = Field(
+        description="Examples in the prompts of suite; null is each task's own number."
+    )
+    suite_limit: Count | None = Field(description="Only the first N rows of each task; null for all.")
+    suite_chat_template: bool = Field(
+        description="Put the prompts of suite into the run's prompt template, with its system prompt; false: plain text, as most "
+        "published scores."
+    )
+    suite_batch_size: Count = Field(description="Rows per batch of suite.")
     data: OtherData
+
+    @property
+    def suites(self) -> list[str]:
+        """The names in ``suite``, each once."""
+        names = self.suite if isinstance(self.suite, list) else (self.suite or "").split(",")
+        return list(dict.fromkeys(name.strip() for name in names if name.strip()))
 
 
 class ReportConfig(Command):
@@ -281,3 +303,11 @@ COMMANDS: dict[str, type[Command]] = {
 def _compared(compare: bool, run: str | None, question: object) -> Faults:  # noqa: ARG001 (a key of `answer`)
     if compare and run is None:
         yield "compare=true: compares a run with its base model; pass run=RUN"
+
+
+@rule("suite", "suite_path", "run")
+def _suite(suite: object, suite_path: str | None, run: str | None) -> Faults:
+    if suite and run is None:
+        yield "suite: is run on a model; pass run=RUN"
+    if suite_path and not suite:
+        yield f"suite_path={suite_path}: has the files of tasks; name those to run with suite=TASK,TASK"
