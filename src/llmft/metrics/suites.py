@@ -117,7 +117,11 @@ def _rows(found: Mapping[str, Any], task: str, metric: str, kind: str, score: fl
 def _definition(found: Mapping[str, Any], task: str, version: str) -> str:
     rows = (found.get("n-samples", {}).get(task) or {}).get("effective")
     shots = found.get("n-shot", {}).get(task)
-    parts = [f"lm-evaluation-harness {version}", f"{shots}-shot" if shots is not None else "", f"{rows} rows" if rows else ""]
+    parts = [
+        f"lm-evaluation-harness {version}",
+        f"{shots}-shot" if shots is not None else "",
+        f"{rows} rows" if rows else "",
+    ]
     return ", ".join(part for part in parts if part)
 
 

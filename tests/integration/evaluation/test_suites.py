@@ -29,7 +29,9 @@ WRITING = CHOICE | {
     "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
 }  # fmt: skip
 del WRITING["doc_to_choice"]
-ROWS = [{"question": f"What is {n} plus {n}?", "choices": [f"{2 * n}", f"{2 * n + 1}"], "label": n % 2} for n in range(6)]
+ROWS = [
+    {"question": f"What is {n} plus {n}?", "choices": [f"{2 * n}", f"{2 * n + 1}"], "label": n % 2} for n in range(6)
+]
 
 
 @pytest.fixture
@@ -57,11 +59,15 @@ def test_scores_of_suites_stand_beside_the_others(llmft, lora_run, tmp_path, fol
     assert code == 0, err
     before = json.loads((run / "evaluation.json").read_text())
     assert list(before["suites"]) == ["sums"]
-    assert {"base", "base_stderr", "tuned", "tuned_stderr", "difference_interval"} <= set(before["suites"]["sums"]["acc"])
+    assert {"base", "base_stderr", "tuned", "tuned_stderr", "difference_interval"} <= set(
+        before["suites"]["sums"]["acc"]
+    )
     assert "6 rows" in before["suites"]["sums"]["acc"]["definition"]
     predictions = (run / "predictions.jsonl").read_bytes()
 
-    code, out, err = llmft("evaluate", *arguments, "suite=writing,sums", "evaluate.rows=0", "suite_limit=4", "format=json")
+    code, out, err = llmft(
+        "evaluate", *arguments, "suite=writing,sums", "evaluate.rows=0", "suite_limit=4", "format=json"
+    )
     assert code == 0, err
     after = json.loads((run / "evaluation.json").read_text())
     assert json.loads(out)["suites"] == after["suites"]
