@@ -1,11 +1,13 @@
 """``evaluate suite=``: tasks of lm-evaluation-harness on base and tuned model, with the prompts of the run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from jinja2.exceptions import SecurityError
 
 pytest.importorskip("lm_eval", reason='lm-evaluation-harness is not installed: pip install "llmft[lm-eval]"')
 
@@ -47,8 +49,6 @@ def folder(tmp_path):
 
 def copied(run: Path, to: Path) -> Path:
     """A copy of a run that a test may write to."""
-    import shutil
-
     return Path(shutil.copytree(run, to / "run"))
 
 
@@ -164,20 +164,27 @@ def test_tasks_of_the_harness_without_a_network_or_with_code(folder):
     [
         ({"metric_list": [{"metric": "somebody/score"}]}, "its metric somebody/score is a script of the Hub"),
         ({"unsafe_code": True}, "runs what the model writes as code"),
-        ({"doc_to_text": "{{ ''.__class__.__mro__[1].__subclasses__() }}"}, "unsafe"),
     ],
 )
-def test_no_code_comes_with_a_task(lora_run, folder, change, message):
+def test_no_code_comes_with_a_task(folder, change, message):
     (folder / "sums.yaml").write_text(yaml.safe_dump(CHOICE | change))
-    if "doc_to_text" not in change:
-        assert message in refused(["sums"], folder)
-        return
-    import jinja2
+    assert message in refused(["sums"], folder)
 
-    with tasks.harness(code=False), pytest.raises((UserError, jinja2.exceptions.SecurityError), match=message):
+
+def test_templates_are_rendered_in_a_sandbox(folder):
+    change = {"doc_to_text": "{{ ''.__class__.__mro__[1].__subclasses__() }}"}
+    (folder / "sums.yaml").write_text(yaml.safe_dump(CHOICE | change))
+    with pytest.raises((UserError, SecurityError), match="unsafe"):
+        rendered(folder)
+
+
+def rendered(folder):
+    """The requests of the first row of `sums`."""
+    with tasks.harness(code=False):
         task = tasks.load_tasks(["sums"], folder, code=False)["tasks"]["sums"]
         task.set_config(key="num_fewshot", value=0)
         task.build_all_requests(limit=1, rank=0, world_size=1)
+        return task.instances
 
 
 def test_names_are_separated_by_commas(load_config):
