@@ -122,7 +122,7 @@ def likelihood(model, codec, text, answer, *, chat):
     return sum(logits.log_softmax(-1)[i, token].item() for i, token in enumerate(target))
 
 
-def test_an_answer_ends_at_the_trained_stop_token(lora_run, folder):
+def test_an_answer_ends_at_the_trained_stop_token(lora_run):
     """As `answer` gives it: the same prompt ids, the same greedy tokens."""
     backbone = TrainedBackbone(lora_run / "model", open_run(str(lora_run))[1])
     model, codec = backbone.load().eval(), backbone.codec

@@ -54,7 +54,7 @@ def load_tasks(names: Sequence[str], folder: Path | None, *, code: bool) -> dict
     for name, task in loaded["tasks"].items():
         if getattr(task, "UNSAFE_CODE", False):
             raise UserError(
-                f"suite={name}: runs what the model writes as code, which llmft does not do; use lm_eval with an export of the run"
+                f"suite={name}: runs what the model writes as code, which llmft does not; use lm_eval with an export of the run"
             )
     return loaded
 
