@@ -137,7 +137,7 @@ def _exported(config: EvaluateConfig, exported: ExportedFolder, judge: Judge | N
     if suites and isinstance(generator, RuntimeGenerator):
         raise UserError(f"suite: runs in PyTorch, and {config.run} is an export of form={exported.form}; pass the run")
     found = _tuned(config, folder, evaluation, devices.default_device(), judge)
-    if suites:
+    if suites and isinstance(generator, Generator):
         suites.run_tuned(generator.model, codec, devices.default_device())
         found["suites"] = suites.scores()
     if config.output:

@@ -72,7 +72,7 @@ def _entry(
 ) -> dict[str, Any]:
     metric, _, kind = key.partition(",")
     higher = (systems["tuned"].get("higher_is_better", {}).get(task) or {}).get(metric)
-    entry: dict[str, Any] = {"better": {True: "higher", False: "lower"}.get(higher, "")}
+    entry: dict[str, Any] = {"better": "" if higher is None else "higher" if higher else "lower"}
     entry["definition"] = _definition(systems["tuned"], task, version)
     for name, found in systems.items():
         entry[name] = _number(found["results"][task].get(key))

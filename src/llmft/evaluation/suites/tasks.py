@@ -69,7 +69,8 @@ def harness(*, code: bool) -> Iterator[list[str]]:
     from jinja2.sandbox import SandboxedEnvironment
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    utils, metrics = importlib.import_module("lm_eval.utils"), importlib.import_module("evaluate")
+    utils: Any = importlib.import_module("lm_eval.utils")
+    metrics: Any = importlib.import_module("evaluate")
     before, load, refused = utils.env, metrics.load, []
     sandbox: Any = SandboxedEnvironment(undefined=before.undefined, keep_trailing_newline=True)
     sandbox.filters.update(before.filters)
