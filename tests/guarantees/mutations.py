@@ -189,6 +189,11 @@ FAULTS = [
     Fault("changed answers flag a model", "evaluation/retention/retention.py", '            "changed": None if answered',
           '            "flagged": bool(answered),\n            "changed": None if answered',
           "tests/integration/evaluation/test_retention.py::test_changed_answers_alone_flag_nothing"),
+    # the report
+    Fault("words are marked against the base", "report/examples.py", "missing, extra = compare(reference, answer)",
+          "missing, extra = compare(_cut(base), answer)", "tests/unit/report/test_examples.py -k counted_against"),
+    Fault("the last step is called the best", "report/best_step.py", "key=lambda i: (sign * series.values[i], i))", "key=lambda i: -i)",
+          "tests/unit/report/test_best_step.py"),
 ]  # fmt: skip
 
 

@@ -101,7 +101,8 @@ def curves(found: Mapping[str, Series], published: Mapping[str, Series], best: B
     ]
     figures = []
     for name, title, columns, log_scale in plans:
-        shown = {column: found[column] for column in columns if column in found}
+        extra = [column for column in found if re.fullmatch(rf"val/.+/{name}", column)]  # data.extra_val
+        shown = {column: found[column] for column in (*columns, *extra) if column in found}
         dashed = {f"published {column}": published[column] for column in columns if column in published}
         if shown:
             mark = best if "val/loss" in columns or "val/perplexity" in columns else None
@@ -133,10 +134,13 @@ def _lines(
     def draw(axes: Any, colors: Mapping[str, str]) -> None:
         from matplotlib.ticker import MaxNLocator
 
+        markers = iter("s^Dv*")
         for name, series in shown.items():
-            validated = name.startswith("val/")
-            style = {"color": colors["second" if validated else "first"], "linewidth": 1.6, "label": name}
-            style |= {"marker": "o", "markersize": 5} if validated or len(series.steps) < 3 else {}
+            validated, further = name.startswith("val/"), name.count("/") > 1
+            color = "third" if further else "second" if validated else "first"
+            style = {"color": colors[color], "linewidth": 1.6, "label": name}
+            marker = next(markers, "x") if further else "o"
+            style |= {"marker": marker, "markersize": 5} if validated or len(series.steps) < 3 else {}
             if name in average:
                 line = thinned(average[name])
                 axes.plot(line.steps, line.values, **style | {"label": f"{name}, smoothed (thin: raw)"})
