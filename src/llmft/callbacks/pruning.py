@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from llmft.runs.study import NAME, storage_of
 from llmft.utils.errors import Pruned
 
 
@@ -68,14 +69,3 @@ class Pruning(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Restore the count."""
         self.validations = state_dict["validations"]
-
-
-NAME = "sweep"
-
-
-def storage_of(file: Path) -> Any:
-    """Optuna storage in one file, which processes on several machines may write to at the same time."""
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    return JournalStorage(JournalFileBackend(str(file)))

@@ -20,7 +20,10 @@ BETTER = {
     "distinct2": "",
     "ended": "higher",
     "judge": "higher",
+    "nats_per_byte": "lower",
 }
+# Of these, what no evaluation of a run computes by itself: a judge's score, and what compares runs of different tokenizers.
+OUTSIDE = ("judge", "nats_per_byte")
 
 # Metrics logged per training step as ``train/...``, and which direction is better.
 TRAIN_METRICS = {

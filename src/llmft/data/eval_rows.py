@@ -16,6 +16,7 @@ class EvalRows(NamedTuple):
     """Examples with their encoded rows, the ``split`` they come from, and the ``total`` number of its rows.
 
     ``in_train``: of each, whether its prompt is in train too; None if not known.
+    ``identities`` are hashes of prompt and answer as the data has them, the same for every model.
     """
 
     split: str
@@ -23,6 +24,7 @@ class EvalRows(NamedTuple):
     examples: list[Example]
     encoded: list[EncodedExample]
     in_train: Sequence[bool | None]
+    identities: Sequence[str] = ()
 
     def references(self, codec: Codec) -> list[str]:
         """The text of a perfect answer to each: the example's; with calls or reasoning, the template's text, decoded."""
@@ -51,4 +53,5 @@ def first_rows(data: InstructionDataModule, limit: int | None, split: str) -> Ev
     numbers = np.array([*last.values()], dtype=np.int64)
     examples, encoded = Examples(data.examples.table, np.array([*last])), Rows(data.table, numbers)
     leaked = in_train(data.row_columns, data.indices, numbers).tolist()
-    return EvalRows(split, len(data.indices[split]), list(examples), list(encoded), leaked)
+    identities = [f"{identity:016x}" for identity in data.row_columns["row"][numbers].view(np.uint64).tolist()]
+    return EvalRows(split, len(data.indices[split]), list(examples), list(encoded), leaked, identities)

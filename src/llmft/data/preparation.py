@@ -18,6 +18,7 @@ from llmft.data.preprocessing.cache import Cache, code_fingerprint, codec_key, k
 from llmft.data.preprocessing.encode import Preprocessor
 from llmft.data.preprocessing.leakage import without_leaks
 from llmft.data.preprocessing.read_examples import ExampleReader, examples_key, write_examples
+from llmft.data.preprocessing.reference_size import reference_size
 from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.data.preprocessing.split import HashSplit, SplitConfig, split_by_identity, split_groups
 from llmft.data.preprocessing.split_keys import EXTRA, FREE, SPLITS, own_file_key, read_split_keys
@@ -267,6 +268,17 @@ class DataPreparation:
     def examples_in_order(self) -> Examples:
         """The example of each row of ``in_order``."""
         return Examples(self.examples.table, self.row_columns["example"][self.in_order().indices])
+
+    def reference_size(self, split: str) -> dict[str, Any]:
+        """Rows, tokens and bytes of the references of a split, as of ``reference_size``."""
+        config = self.config
+        return reference_size(
+            self.examples.table,
+            self.row_columns,
+            self.indices[split],
+            answers_only=config.train_on == "answer" and config.train_on_turns == "last",
+            max_answer=config.max_answer_tokens,
+        )
 
     def stand_in(self, split: str) -> str:
         """The split itself; without rows val, and without a validation set train."""

@@ -50,6 +50,8 @@ def to_predictions(
             supervised=result.tokens,
             nats=result.nats,
             in_train=rows.in_train[i],
+            identity=rows.identities[i],
+            cut=encoded.cut,
         )
         if base is not None:
             prediction.base_answer, prediction.base_ended = base[i].answer.text, base[i].answer.ended

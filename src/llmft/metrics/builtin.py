@@ -49,6 +49,16 @@ def judge_metric() -> Metric:
     )
 
 
+def nats_per_byte() -> Metric:
+    """The loss by the length of the reference instead of its tokens, which compares models of different tokenizers."""
+
+    def row(answered: ScoredAnswer) -> Statistics:
+        size = len(answered.reference.encode(errors="surrogatepass"))
+        return (0, 0) if answered.nats is None else (answered.nats, size)
+
+    return Metric("nats_per_byte", 2, row, ratio, NO_MODEL, "nats per UTF-8 byte of the reference")
+
+
 def _exact_match(answered: ScoredAnswer) -> float:
     return float(text_normalization.normalize(answered.answer) == text_normalization.normalize(answered.reference))
 

@@ -29,6 +29,8 @@ class Prediction:
         ended: Whether the answer finished with EOS; None if not known.
         in_train: Whether the prompt is in train too; None if not known.
         nats: Cross-entropy of the reference under the model in nats, summed over ``supervised`` tokens.
+        identity: Hash of prompt and answer as the data has them, the same for every model; "" if not known.
+        cut: Whether ``nats`` are of a reference that was cut to its token budget.
         scores: Scores of the answer by metric; ``base_scores`` those of the base model's answer.
     """
 
@@ -47,6 +49,8 @@ class Prediction:
     nats: float | None = None
     base_nats: float | None = None
     in_train: bool | None = None
+    identity: str = ""
+    cut: bool = False
 
     @property
     def tuned(self) -> ScoredAnswer:
@@ -138,6 +142,8 @@ def _parsed(row: Row, number: str, place: str) -> Prediction:
         base_nats=numbers["base_nats"],
         supervised=int(numbers["supervised"] or 0),
         in_train=_flag(row, "in_train"),
+        identity=checked_text(row.get("identity") or "", "identity", blank=True),
+        cut=bool(_flag(row, "cut")),
     )
 
 

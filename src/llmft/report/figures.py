@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -224,26 +224,3 @@ def differences(scores: Mapping[str, Any]) -> Figure | None:
     values = "; ".join(f"{n} {e['difference']:+.1f} ({e['verdict']})" for n, e in shown.items())
     size = (SIZE[0], 1.0 + 0.42 * len(shown))
     return Figure("differences", "Tuned against base", f"Differences of scores: {values}", draw, size)
-
-
-def scatter(points: Sequence[tuple[str, float, float, float]], x_label: str, y_label: str) -> Figure:
-    """Scatter plot of groups of runs.
-
-    Args:
-        points: Name, x, y and standard deviation of y of each group, in order of rank.
-        x_label: Label of the x axis.
-        y_label: Label of the y axis.
-    """
-
-    def draw(axes: Any, colors: Mapping[str, str]) -> None:
-        for number, (_, x, y, spread) in enumerate(points, start=1):
-            axes.errorbar([x], [y], yerr=[spread] if spread else None, fmt="o", color=colors["first"], capsize=3)
-            axes.annotate(
-                str(number), (x, y), textcoords="offset points", xytext=(6, 5), fontsize=9.5, color=colors["ink"]
-            )
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.margins(0.12)
-
-    values = "; ".join(f"{i}: {name} {y:.4g}" for i, (name, _, y, _) in enumerate(points, start=1))
-    return Figure("leaderboard", f"{y_label} and {x_label}; numbers are ranks", values, draw)

@@ -7,10 +7,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from llmft.callbacks.pruning import NAME, storage_of
 from llmft.config.metric_names import monitor_mode
 from llmft.config.write_paths import STUDY
 from llmft.runs.record import run_status
+from llmft.runs.study import NAME, storage_of
 from llmft.sweep.results import finished_value
 from llmft.utils.errors import UserError
 

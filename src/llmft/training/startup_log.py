@@ -36,6 +36,7 @@ def log_data(data: InstructionDataModule, run: RunDirectory | None) -> None:
         "lengths": histogram(data.audit.lengths if data.audit else {}),
         "audit": audit,
         "files": data.digests(),
+        "validation": data.reference_size("val"),
     }
     if run:
         run.update(data=data.row_counts.summary() | known)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from llmft.metrics import bootstrap
 from llmft.metrics.metric import Metric, mean_metric, ratio
-from llmft.report import significance
+from llmft.report.leaderboard import significance
 
 LOSS = Metric("loss", 2, lambda _: (0, 0), ratio, "not known", "")
 F1 = mean_metric("f1", lambda _: None, "")

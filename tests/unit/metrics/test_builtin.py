@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmft.config.metric_names import BETTER, monitor_mode
+from llmft.config.metric_names import BETTER, OUTSIDE, monitor_mode
 from llmft.metrics import compare
 from llmft.metrics.builtin import builtin_metrics
 from llmft.metrics.metric import ScoredAnswer
@@ -155,7 +155,7 @@ def test_an_answer_that_is_its_reference_is_perfect(texts):
 def test_row_statistics_have_their_width():
     for metric in ALL:
         assert len(metric.row(ScoredAnswer("a b", "a c"))) == metric.width, metric.name
-    assert [metric.name for metric in ALL] == [name for name in BETTER if name != "judge"]
+    assert [metric.name for metric in ALL] == [name for name in BETTER if name not in OUTSIDE]
 
 
 def test_which_way_is_better():

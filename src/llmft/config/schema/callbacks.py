@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from llmft.config.metric_names import BETTER, TRAIN_METRICS
+from llmft.config.metric_names import BETTER, OUTSIDE, TRAIN_METRICS
 from llmft.config.schema.data import Data, extra_val_names
 from llmft.config.schema.evaluation import Evaluate
 from llmft.config.schema.rules import Faults, rule
@@ -13,7 +13,7 @@ from llmft.config.schema.section import TargetSection
 from llmft.config.schema.types import LARGEST, Count, FromZero, Must, NotNegative, Positive, Text
 from llmft.utils.text import did_you_mean
 
-SCORES = [f"val/{name}" for name, better in BETTER.items() if better and name != "judge"]
+SCORES = [f"val/{name}" for name, better in BETTER.items() if better and name not in OUTSIDE]
 TRAINED = [f"train/{name}" for name in TRAIN_METRICS]
 
 Mode = Literal["auto", "min", "max"]

@@ -1,6 +1,6 @@
 """Intervals over seeds."""
 
-from llmft.report import significance
+from llmft.report.leaderboard import significance
 
 
 def test_welch_by_hand():

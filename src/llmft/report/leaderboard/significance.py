@@ -1,4 +1,4 @@
-"""Test whether the difference between two groups of runs is significant: over seeds, or over test rows."""
+"""Test whether the difference between two groups of runs is significant: over seeds (Welch), or over rows."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 
 from llmft.metrics import bootstrap
-from llmft.metrics.builtin import builtin_metrics
-from llmft.metrics.metric import ScoredAnswer
 
 # Two-sided 95 % quantiles of Student's t for 1, 2, ..., 30 degrees of freedom; beyond that the normal distribution's.
 T95 = (
@@ -43,32 +41,9 @@ def compare_seeds(ours: Sequence[float], best: Sequence[float], better: str) -> 
     return str(bootstrap.verdict((low, high), better)), f"{difference:+.4g} ({low:+.4g} to {high:+.4g}), seeds"
 
 
-def compare_rows(ours: Sequence[Mapping[str, Any]], best: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
-    """Paired bootstrap of the test loss of two runs over their shared test rows (chrF if a loss is missing).
-
-    Returns:
-        The verdict on ``ours``, and the difference with its interval; None if they share too few rows.
-    """
-    pairs = _shared(ours, best)
-    with_loss = all(isinstance(row.get("nats"), int | float) for pair in pairs for row in pair)
-    metric = next(m for m in builtin_metrics() if m.name == ("loss" if with_loss else "chrf"))
-    tables = [np.array([metric.row(_answered(pair[side])) for pair in pairs], dtype=float) for side in (0, 1)]
-    if len(pairs) < bootstrap.MIN_ROWS:
-        return None
-    entry = bootstrap.compare([metric], tables[0], tables[1], resamples=1000, seed=0)[metric.name]
+def described(entry: Mapping[str, Any], metric: str, rows: int) -> tuple[str, str] | None:
+    """An entry of ``bootstrap.compare`` as the verdict, and the difference with its interval; None if there is no interval."""
     if entry["verdict"] is None:
         return None
     low, high = entry["difference_interval"]
-    numbers = f"{entry['difference']:+.4g} ({low:+.4g} to {high:+.4g})"
-    return entry["verdict"], f"{numbers}, test {metric.name} over {len(pairs)} rows"
-
-
-def _shared(ours: Sequence[Mapping[str, Any]], best: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
-    others = {(row.get("place"), row.get("reference")): row for row in best}
-    keyed = [((row.get("place"), row.get("reference")), row) for row in ours]
-    return [(row, others[key]) for key, row in keyed if key in others]
-
-
-def _answered(row: Mapping[str, Any]) -> ScoredAnswer:
-    answer, reference = str(row.get("answer") or ""), str(row.get("reference") or "")
-    return ScoredAnswer(answer, reference, None, row.get("nats"), int(row.get("supervised") or 0))
+    return entry["verdict"], f"{entry['difference']:+.4g} ({low:+.4g} to {high:+.4g}), {metric} over {rows} rows"

@@ -1,0 +1,75 @@
+"""What ``leaderboard.html`` says: what the ranking is over, the best configuration, and the table."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llmft.metrics.format import format_interval
+from llmft.report.leaderboard import table
+from llmft.report.leaderboard.ranking import Criterion, Group
+from llmft.report.leaderboard.runs import BoardRun
+from llmft.report.leaderboard.shared_rows import SharedRows
+
+# Keys of a job's command line that are of its place in a sweep.
+OWN_KEYS = ("output_dir", "resume", "callbacks.pruning.study", "callbacks.pruning.trial")
+SPLITS = {"val": "validation", "train": "training", "evaluation": "evaluated"}
+
+
+def content(
+    folder: Path, groups: Sequence[Group], keys: Sequence[str], criterion: Criterion, shared: SharedRows | None
+) -> dict[str, Any]:
+    """The variables of the ``leaderboard.html`` template that are about ranked groups."""
+    rows = table.page_rows(groups, keys, criterion, shared)
+    return {
+        "folder": str(folder),
+        "criterion": criterion,
+        "best": _best(groups[0], rows[0]) if groups else None,
+        "rows": rows,
+        "score_names": [
+            name for name in (rows[0]["tests"] if rows else ()) if any(row["tests"].get(name) for row in rows)
+        ],
+        "cost_names": [
+            name for name in (rows[0]["costs"] if rows else ()) if any(row["costs"].get(name) for row in rows)
+        ],
+        "has_intervals": any(row["interval"] for row in rows),
+        "rows_title": rows_title(shared),
+    }
+
+
+def notes(groups: Sequence[Group], criterion: Criterion, shared: SharedRows | None) -> list[str]:
+    """What the ranking is by and over, in sentences."""
+    found = []
+    if criterion.why and groups:
+        how = "ranked by" if criterion.comparable else "not comparable, ordered by"
+        found.append(f"{how} {criterion.name}: {criterion.why}")
+    if shared and len(groups) > 1:
+        of = f" (of {shared.most})" if shared.most > len(shared) else ""
+        found.append(f"scores are over the {rows_title(shared)}{of}")
+    elif any(run.predictions for group in groups for run in group.runs) and len(groups) > 1:
+        found.append("the configurations share no evaluated rows, so their scores are not shown")
+    return found
+
+
+def rows_title(shared: SharedRows | None) -> str:
+    """The shared rows in words."""
+    if not shared:
+        return ""
+    rows = f"{SPLITS.get(shared.split, shared.split)} row{'s' * (len(shared) != 1)}"
+    return f"{len(shared)} {rows} that all {len(shared.statistics)} configurations share"
+
+
+def command(run: BoardRun) -> str:
+    """The command that trains a run again; "" if it is not known."""
+    own = [text for text in run.overrides if text.partition("=")[0].lstrip("+") not in OWN_KEYS]
+    return shlex.join(["python", "-m", "llmft", *own]) if run.overrides else ""
+
+
+def _best(group: Group, row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "label": group.label or f"run {group.runs[0].name}",
+        "score": row["score"],
+        "interval": format_interval(group.interval) if group.interval else "",
+        "runs": row["runs"],
+        "command": command(group.runs[0]),
+    }

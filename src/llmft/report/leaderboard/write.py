@@ -1,0 +1,56 @@
+"""Write the files of a leaderboard."""
+
+from pathlib import Path
+
+from llmft.config.setting_names import label
+from llmft.report.html import render
+from llmft.report.leaderboard import charts, page, table
+from llmft.report.leaderboard.ranking import Group, ranked
+from llmft.report.leaderboard.runs import BoardRun, read_runs
+from llmft.report.leaderboard.settings import differing_settings, grouped
+from llmft.utils import csv as csv_files
+from llmft.utils import files
+from llmft.utils.errors import UserError
+from llmft.utils.text import in_markdown, markdown
+
+
+def write_leaderboard(folder: Path) -> str:
+    """Rank all runs below a folder; runs that differ only in their seed form one row.
+
+    Returns:
+        The table in Markdown, with what it is over.
+
+    Raises:
+        UserError: The folder contains no run.
+    """
+    runs = read_runs(folder)
+    if not runs:
+        raise UserError(f"runs={folder}: contains no run directory (a folder with run.json)")
+    finished = [run for run in runs if run.is_finished]
+    monitors = [run.monitor for run in finished]
+    objective = max(monitors, key=monitors.count, default="val/loss")
+    keys = differing_settings(finished)
+    of_objective = [run for run in finished if run.monitor == objective]
+    groups = [Group(of, label(of[0].settings, keys)) for of in grouped(of_objective, keys)]
+    found, criterion, shared = ranked(groups, objective)
+    left = [_status(run) for run in runs if not any(run in group.runs for group in found)]
+    notes = page.notes(found, criterion, shared)
+    cells = table.columns(found, keys, objective, criterion, shared)
+    text = (markdown(cells) if found else "no finished run has an objective\n") + "".join(
+        f"\n{in_markdown(line)}\n" for line in (*notes, *(f"not ranked: {line}" for line in left))
+    )
+    files.atomic_write(folder / "leaderboard.md", text)
+    csv_files.write(folder / "leaderboard.csv", cells)
+    drawn = charts.draw(folder, found, objective, criterion, shared)
+    if drawn.scores:
+        drawn.scores.png(folder / "leaderboard.png")
+    content = page.content(folder, found, keys, criterion, shared) | {"left": left, "notes": notes, "total": len(runs)}
+    render(folder / "leaderboard.html", "leaderboard.html", content | {"charts": drawn, "objective": objective})
+    return text
+
+
+def _status(run: BoardRun) -> str:
+    unknown = ""
+    if run.status == "finished":
+        unknown = "without an objective" if run.objective is None else "nothing to compare it by with the others"
+    return ", ".join(part for part in (f"{run.name}: {run.status}", run.reason, unknown) if part)
