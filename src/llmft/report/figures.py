@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ class Figure:
         import matplotlib as mpl
         from matplotlib.figure import Figure as Canvas
 
-        with mpl.rc_context(self._rc_params(colors)):
+        with mpl.rc_context(self._rc_params(colors)), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that this font lacks
             canvas = Canvas(figsize=self.size, layout="constrained")
             canvas.patch.set_alpha(0 if transparent else 1)
             axes = canvas.subplots()

@@ -23,7 +23,7 @@ def test_nothing_in_a_leaderboard_in_markdown_can_act(tmp_path):
 
 def test_a_leaderboard_joins_seeds_and_says_what_is_noise(tmp_path):
     for seed, loss in enumerate((1.00, 1.02, 0.98)):
-        make_run(tmp_path / f"a{seed}", seed=seed, model="good", loss=loss, test={"chrf": 50.0 + seed})
+        make_run(tmp_path / f"a{seed}", seed=seed, model="good", loss=loss)
     for seed, loss in enumerate((1.01, 1.03, 1.00)):
         make_run(tmp_path / f"b{seed}", seed=seed, model="like", loss=loss)
     for seed, loss in enumerate((1.50, 1.55, 1.45)):
@@ -33,7 +33,9 @@ def test_a_leaderboard_joins_seeds_and_says_what_is_noise(tmp_path):
     rows = list(csv.DictReader((tmp_path / "leaderboard.csv").open()))
     assert [row["model"] for row in rows] == ["good", "like", "bad"]
     assert rows[0]["val/loss"] == "1.000 ± 0.020"
-    assert rows[0]["test chrf"] == "51.00 ± 1.000"
+    # nats of row n are loss * (1 + n) over 2 tokens: 36 / 16 nats per token at a loss of 1
+    assert rows[0]["loss (shared rows)"] == "2.250 ± 0.045"
+    assert rows[0]["chrf (shared rows)"].startswith("100.0 ± 0")
     assert rows[0]["seeds"] == "0, 1, 2"
     assert rows[0]["against the best"] == "the best"
     assert rows[1]["against the best"].startswith("no difference seen: +0.01333")
@@ -46,7 +48,10 @@ def test_a_leaderboard_joins_seeds_and_says_what_is_noise(tmp_path):
     )
     assert (tmp_path / "leaderboard.png").read_bytes()[:4] == b"\x89PNG"
     assert "not ranked: dead: failed, out \\| of luck" in text
-    assert "model=good (run a0, a1, a2)" in (tmp_path / "leaderboard.html").read_text()
+    page = (tmp_path / "leaderboard.html").read_text()
+    assert '<span class="anywhere">model=good</span>' in page
+    assert "10 runs below" in page
+    assert "3 configurations by val/loss" in page
 
 
 def test_a_run_whose_objective_is_nan_is_not_ranked(tmp_path):
@@ -65,6 +70,6 @@ def test_single_runs_are_compared_on_shared_rows(tmp_path):
     leaderboard.write_leaderboard(tmp_path)
     rows = list(csv.DictReader((tmp_path / "leaderboard.csv").open()))
     assert rows[1]["against the best"].startswith("worse: +")
-    assert "test loss over 8 rows" in rows[1]["against the best"]
+    assert "loss over 8 shared rows" in rows[1]["against the best"]
     with pytest.raises(UserError, match="contains no run directory"):
         leaderboard.write_leaderboard(tmp_path / "a" / "report")

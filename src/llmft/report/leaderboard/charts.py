@@ -11,6 +11,7 @@ from llmft.report.figures import SIZE, Draw, Figure
 from llmft.report.leaderboard import search
 from llmft.report.leaderboard.ranking import UNITS, Criterion, Group
 from llmft.report.leaderboard.shared_rows import SharedRows
+from llmft.utils.text import printable
 
 MOST = 20  # groups in a figure
 WIDEST = 58  # characters of a name above its bar
@@ -62,7 +63,7 @@ def _scores(groups: Sequence[Group], criterion: Criterion) -> Figure:
 def _on_rows(groups: Sequence[Group], metric: str, shared: SharedRows) -> Figure:
     entries = [shared.scores[group.number or 0][metric] for group in groups]
     lines = [(_name(g), e["tuned"], e["tuned_interval"]) for g, e in zip(groups, entries, strict=True)]
-    name = f"{shared.split} {UNITS.get(metric, metric)}"
+    name = UNITS.get(metric, metric)
     title = f"{name} over the {len(shared)} shared rows; lines: 95 % intervals"
     return _dots("shared_rows", title, name, [line for line in lines if line[1] is not None])
 
@@ -75,7 +76,7 @@ def _deviation(group: Group) -> tuple[float, float] | None:
 
 
 def _name(group: Group) -> str:
-    name = f"{group.rank}  {group.label or f'run {group.runs[0].name}'}"
+    name = " ".join(printable(f"{group.rank}  {group.label or f'run {group.runs[0].name}'}").split())
     return name if len(name) <= WIDEST else f"{name[: WIDEST - 1]}…"
 
 

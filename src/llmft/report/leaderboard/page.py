@@ -1,5 +1,6 @@
 """What ``leaderboard.html`` says: what the ranking is over, the best configuration, and the table."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,12 +8,14 @@ from typing import Any
 
 from llmft.metrics.format import format_interval
 from llmft.report.leaderboard import table
-from llmft.report.leaderboard.ranking import Criterion, Group
+from llmft.report.leaderboard.ranking import UNITS, Criterion, Group
 from llmft.report.leaderboard.runs import BoardRun
 from llmft.report.leaderboard.shared_rows import SharedRows
+from llmft.utils.shell import argument
 
 # Keys of a job's command line that are of its place in a sweep.
 OWN_KEYS = ("output_dir", "resume", "callbacks.pruning.study", "callbacks.pruning.trial")
+QUOTED = re.compile(r"""'[^'\\]*'|"[^"\\]*\"""")
 SPLITS = {"val": "validation", "train": "training", "evaluation": "evaluated"}
 
 
@@ -26,9 +29,7 @@ def content(
         "criterion": criterion,
         "best": _best(groups[0], rows[0]) if groups else None,
         "rows": rows,
-        "score_names": [
-            name for name in (rows[0]["tests"] if rows else ()) if any(row["tests"].get(name) for row in rows)
-        ],
+        "score_names": {m.name: UNITS.get(m.name, m.name) for m in shared.metrics} if shared and rows else {},
         "cost_names": [
             name for name in (rows[0]["costs"] if rows else ()) if any(row["costs"].get(name) for row in rows)
         ],
@@ -62,7 +63,13 @@ def rows_title(shared: SharedRows | None) -> str:
 def command(run: BoardRun) -> str:
     """The command that trains a run again; "" if it is not known."""
     own = [text for text in run.overrides if text.partition("=")[0].lstrip("+") not in OWN_KEYS]
-    return shlex.join(["python", "-m", "llmft", *own]) if run.overrides else ""
+    return " ".join(["python -m llmft", *map(_for_shell, own)]) if run.overrides else ""
+
+
+def _for_shell(override: str) -> str:
+    """An override for a shell; Hydra's own quotes are left out where the value needs none."""
+    key, _, value = override.partition("=")
+    return argument(key, value[1:-1]) if QUOTED.fullmatch(value) else shlex.quote(override)
 
 
 def _best(group: Group, row: dict[str, Any]) -> dict[str, Any]:

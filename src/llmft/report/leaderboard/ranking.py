@@ -1,5 +1,7 @@
-"""By which score groups of runs can be ranked: their objective if it was measured on the same rows in the same tokens, or else a
-score over the rows that they share, in nats per byte where tokenizers differ.
+"""By which score groups of runs are ranked.
+
+By their objective, if it was measured on the same rows in the same tokens; else by a score over the rows that they share, in nats
+per byte where tokenizers differ.
 """
 
 import math
@@ -15,6 +17,11 @@ from llmft.report.leaderboard.shared_rows import SharedRows, shared_rows
 
 TEXT_SCORES = ("chrf", "f1", "bleu")  # ranked by the first that is there, if losses cannot be compared
 UNITS = {"loss": "loss", "nats_per_byte": "nats/byte"}
+
+
+def shared_name(metric: str) -> str:
+    """The column of a score over the shared rows."""
+    return f"{UNITS.get(metric, metric)} (shared rows)"
 
 
 @dataclass(eq=False)
@@ -50,7 +57,7 @@ class Criterion:
     """What groups are ranked by.
 
     Attributes:
-        name: Its column, such as ``val/loss`` or ``test nats/byte``.
+        name: Its column, such as ``val/loss`` or ``nats/byte (shared rows)``.
         better: ``lower`` or ``higher``.
         metric: The score over shared rows that it is, or that stands beside it in the paired bootstrap.
         over_rows: Whether it is over the shared rows.
@@ -116,7 +123,7 @@ def _criterion(groups: Sequence[Group], objective: str, shared: SharedRows | Non
     if same_rows and all(_bytes_known(run) for group in groups for run in group.runs):
         return Criterion("val nats/byte", "lower", metric, per_byte=True, why=why)
     if shared and metric:
-        return Criterion(f"{shared.split} {UNITS.get(metric, metric)}", BETTER[metric], metric, over_rows=True, why=why)
+        return Criterion(shared_name(metric), BETTER[metric], metric, over_rows=True, why=why)
     return Criterion(objective, better, metric, why=f"{why}, and they share no evaluated rows", comparable=False)
 
 
@@ -180,4 +187,4 @@ def _against(group: Group, best: Group, criterion: Criterion, shared: SharedRows
     if found or not shared or criterion.metric is None or group.number is None or best.number is None:
         return found
     entry = shared.compare(group.number, best.number, criterion.metric)
-    return significance.described(entry, f"{shared.split} {UNITS.get(criterion.metric, criterion.metric)}", len(shared))
+    return significance.described(entry, UNITS.get(criterion.metric, criterion.metric), len(shared))

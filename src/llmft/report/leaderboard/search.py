@@ -11,7 +11,7 @@ from llmft.config.setting_names import short_names, short_value
 from llmft.config.write_paths import STUDY
 from llmft.report.figures import SIZE, Draw, Figure
 from llmft.runs.study import NAME, storage_of
-from llmft.utils.text import first_line
+from llmft.utils.text import first_line, printable
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def _lines(
             axes.axvline(x, color=colors["muted"], linewidth=0.8)
             for value in scale.ticks:
                 place = {"textcoords": "offset points", "xytext": (4, 2), "fontsize": 8.5}
-                axes.annotate(short_value(value), (x, scale.place(value)), color=colors["ink"], **place)
+                axes.annotate(printable(short_value(value)), (x, scale.place(value)), color=colors["ink"], **place)
         axes.set_xticks(range(len(labels)), labels)
         axes.set_xlim(-0.1, len(labels) - 0.55)
         axes.set_ylim(-0.06, 1.1)

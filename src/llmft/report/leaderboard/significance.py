@@ -46,4 +46,4 @@ def described(entry: Mapping[str, Any], metric: str, rows: int) -> tuple[str, st
     if entry["verdict"] is None:
         return None
     low, high = entry["difference_interval"]
-    return entry["verdict"], f"{entry['difference']:+.4g} ({low:+.4g} to {high:+.4g}), {metric} over {rows} rows"
+    return entry["verdict"], f"{entry['difference']:+.4g} ({low:+.4g} to {high:+.4g}), {metric} over {rows} shared rows"

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from llmft.config.setting_names import short_names, short_value
 from llmft.metrics.format import format_interval, format_number
-from llmft.report.leaderboard.ranking import UNITS, Criterion, Group
+from llmft.report.leaderboard.ranking import Criterion, Group, shared_name
 from llmft.report.leaderboard.runs import BoardRun
 from llmft.report.leaderboard.shared_rows import SharedRows
 from llmft.utils.text import duration
@@ -23,7 +23,7 @@ def columns(
         | {"seeds": seeds(group), criterion.name: spread(group.values)}
         | _objective(group, objective, criterion)
         | {"against the best": against(group, first=rank == 1)}
-        | {f"{shared.split if shared else ''} {name}": text for name, text in test_scores(group, shared).items()}
+        | {shared_name(name): text for name, text in test_scores(group, shared).items()}
         | costs(group)
         | {"verdict": "; ".join(dict.fromkeys(run.verdict.headline for run in group.runs))}
         for rank, group in enumerate(groups, start=1)
@@ -45,8 +45,7 @@ def page_rows(
             "seeds": seeds(group),
             "score": spread(group.values),
             "interval": format_interval(group.interval) if group.interval else "",
-            "against": against(group, first=rank == 1),
-            "is_worse": bool(group.against and group.against[0] == "worse"),
+            "against": group.against or ("the best" if rank == 1 else "unknown", ""),
             "before": spread(_before(group, criterion), deviation=False),
             "tests": test_scores(group, shared),
             "costs": costs(group),
@@ -83,9 +82,7 @@ def test_scores(group: Group, shared: SharedRows | None) -> dict[str, str]:
         return {}
     entries = shared.scores[group.number]
     return {
-        UNITS.get(metric.name, metric.name): spread(
-            shared.of_runs(group.number, metric.name), entries[metric.name]["tuned"]
-        )
+        metric.name: spread(shared.of_runs(group.number, metric.name), entries[metric.name]["tuned"])
         for metric in shared.metrics
     }
 
