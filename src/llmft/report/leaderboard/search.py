@@ -58,9 +58,8 @@ def _read(folder: Path) -> Search | None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.load_study(study_name=NAME, storage=storage_of(folder / STUDY))
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    trials = [
-        (trial.params, float(trial.value)) for trial in done if trial.params and math.isfinite(trial.value or math.nan)
-    ]
+    values = [(trial.params, math.nan if trial.value is None else trial.value) for trial in done]
+    trials = [(params, value) for params, value in values if params and math.isfinite(value)]
     if len(trials) < FEWEST:
         return None
     with warnings.catch_warnings():
