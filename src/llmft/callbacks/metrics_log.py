@@ -7,6 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from llmft.config.metric_names import SCORE_GROUPS
 from llmft.runs.directory import RunDirectory
 from llmft.utils.csv import cell
 from llmft.utils.files import atomic_open, atomic_write, complete_lines
@@ -15,6 +16,7 @@ from llmft.utils.text import first_line
 log = logging.getLogger(__name__)
 
 FIRST = ["step", "epoch", "train/loss", "train/lr", "train/grad_norm", "train/tokens", "val/loss", "val/perplexity"]
+NO_CURVE = tuple(f"{group}/" for group in SCORE_GROUPS.values())
 # Of every step, logged or not; numbers that a step has computed anyway.
 EVERY_STEP: tuple[str, ...] = ("train/loss", "train/perplexity", "train/lr", "train/grad_norm")
 STEP_COLUMNS: tuple[str, ...] = ("step", "epoch", *EVERY_STEP)
@@ -106,11 +108,11 @@ class MetricsLog(pl.Callback):
         self._append(int(self.row["step"]))
 
     def _log(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
-        """To TensorBoard without the test scores, a chart of one point each, which its HParams page has."""
+        """To TensorBoard without the scores of the evaluation, a chart of one point each, which its HParams page has."""
         step, values = int(self.row["step"]), {name: value for name, value in row.items() if "/" in name}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                shown = {k: v for k, v in values.items() if k not in EVERY_STEP and not k.startswith("test/")}
+                shown = {k: v for k, v in values.items() if k not in EVERY_STEP and not k.startswith(NO_CURVE)}
                 logger.log_metrics(shown, step=step)
             else:
                 logger.log_metrics(values, step=step)

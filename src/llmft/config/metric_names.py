@@ -35,6 +35,10 @@ TRAIN_METRICS = {
     "rows_per_second": "higher",
 }
 
+# The scores of an evaluation by the split of its rows: prefix of the logged names (``test/chrf``), and key in ``metrics`` of
+# ``run.json``. Validation rows that stand in for a missing test split are never called test.
+SCORE_GROUPS = {"test": "test", "val": "val_scores", "train": "train_scores"}
+
 
 def monitor_mode(monitor: str) -> str:
     """``max`` if higher is better for a logged metric (``val/bleu``), else ``min`` (losses)."""

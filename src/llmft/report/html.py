@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from llmft.config.metric_names import SCORE_GROUPS
 from llmft.config.schema.evaluation import Report
 from llmft.report import content, curves, figures
 from llmft.report.best_step import best_step
@@ -44,7 +45,9 @@ def write_report(run: Path, settings: Report) -> Path:
     compared = figures.differences(files["evaluation"]["scores"]) if files["evaluation"] else None
     folder = run / "report"
     folder.mkdir(exist_ok=True)
-    curves.write_csv_files({name: series for name, series in found.items() if not name.startswith("test/")}, folder)
+    curves.write_csv_files(
+        {name: series for name, series in found.items() if name.partition("/")[0] not in SCORE_GROUPS.values()}, folder
+    )
     if files["evaluation"]:
         _write_scores(files["evaluation"]["scores"], folder / "scores.csv")
     shown = [figure for figure in (*drawn, lengths, compared) if figure]

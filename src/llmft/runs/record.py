@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from llmft.config.metric_names import SCORE_GROUPS
 from llmft.utils.errors import UserError
 from llmft.utils.json import write as write_json
 
@@ -21,6 +22,7 @@ KINDS = {
     "verdict": dict,
 }
 NUMBERS = ("parameters", "peak_memory_mib")
+METRICS = ("before", "after", *SCORE_GROUPS.values())
 
 
 def has_record(run: Path) -> bool:
@@ -77,7 +79,7 @@ def _fault(record: Any) -> str | None:
     if not isinstance(metrics, dict):
         return "metrics must be an object"
     groups = {name: record.get(name) for name in NUMBERS}
-    groups |= {f"metrics.{name}": metrics.get(name) for name in ("before", "after", "test")}
+    groups |= {f"metrics.{name}": metrics.get(name) for name in METRICS}
     for name, values in groups.items():
         if not isinstance(values or {}, dict) or not all(
             isinstance(value, (*NUMBER, type(None))) for value in (values or {}).values()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmft.callbacks.metrics_log import MetricsLog
+from llmft.config.metric_names import SCORE_GROUPS
 from llmft.config.schema import TrainConfig
 from llmft.evaluation.judge.judge import add_judgement
 from llmft.evaluation.retention.result import recorded
@@ -52,8 +53,9 @@ def publish(run: RunDirectory, outcome: Outcome) -> float | None:
         metrics["best"] = best.as_dict()
     retention = evaluate_retention(parts, metrics)
     scores = evaluate(parts, metrics, retention)
-    tests = {f"test/{name}": value for name, value in metrics.get("test", {}).items() if value is not None}
-    log_outcome(parts.trainer.loggers, cfg, outcome.after | tests)
+    group = SCORE_GROUPS[scores["split"] if scores else "test"]
+    tuned = {f"{group}/{name}": value for name, value in metrics.get(group, {}).items() if value is not None}
+    log_outcome(parts.trainer.loggers, cfg, outcome.after | tuned)
     verdict = scores["verdict"] if scores else verdict_of(None, {**run.record, "metrics": metrics}).as_dict()
     run.finish("finished", metrics=metrics, objective=objective, verdict=verdict, peak_memory_mib=peak_memory_mib())
     write_report(cfg, run)
@@ -94,8 +96,9 @@ def evaluate(
         evaluation.save(run.path, found)
     tuned = {name: entry["tuned"] for name, entry in found["scores"].items()}
     base = {name: entry["base"] for name, entry in found["scores"].items() if "base" in entry}
-    metrics |= {"test": tuned, "test_base": base, "headline": found["headline"]}
-    _log(parts, "test", tuned)
+    group = SCORE_GROUPS[found["split"]]
+    metrics |= {group: tuned, f"{group}_base": base, "headline": found["headline"]}
+    _log(parts, group, tuned)
     return found
 
 

@@ -14,6 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
+from llmft import load_run
+from llmft.metrics.format import split_name
+from llmft.utils.text import in_markdown
 from tests.conftest import forked, read_json_lines
 
 RUNS = {
@@ -134,7 +137,9 @@ def test_tensorboard_compares_runs_by_settings_and_outcome(run):
     for key in ("seed", "optim.lr", "data.batch_size"):
         assert found[key].number_value == OmegaConf.select(cfg, key)
     assert events.Scalars("val/best_loss")[-1].value == pytest.approx(record["objective"])
-    assert events.Scalars("test/best_loss")[-1].value == pytest.approx(record["metrics"]["test"]["loss"])
+    (group,) = {"test", "val_scores"} & set(record["metrics"])
+    assert group == ("test" if cfg.data.split.test else "val_scores")  # validation rows are never called test
+    assert events.Scalars(f"{group}/best_loss")[-1].value == pytest.approx(record["metrics"][group]["loss"])
 
 
 def test_samples_ask_the_same_questions_each_time(run):
@@ -195,7 +200,10 @@ def test_the_card_says_what_was_scored_and_no_path_of_this_machine(run):
     folder, _ = run
     text = (folder / "model" / "README.md").read_text()
     found = json.loads((folder / "evaluation.json").read_text())
-    assert f"{found['rows']} of {found['of']} {found['split']} rows" in text
+    assert f"{found['rows']} of {found['of']} {split_name(found['split'])} rows" in text
+    record, run = json.loads((folder / "run.json").read_text()), load_run(folder)
+    assert run.verdict.as_dict() == record["verdict"] == found["verdict"]
+    assert f"**{in_markdown(run.verdict.headline)}**" in text
     assert all(f"| {name} | " in text for name in found["scores"])
     assert (
         f"| best checkpoint (step) | {json.loads((folder / 'run.json').read_text())['metrics']['best_step']} |" in text
