@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from llmft.config.metric_names import SCORE_GROUPS
 from llmft.config.tree import walk
 from llmft.metrics.verdict.verdict import Verdict, stored_verdict
 from llmft.report import content, curves
@@ -89,6 +90,7 @@ def _read(folder: Path, root: Path) -> BoardRun:
     found = curves.read_metrics(folder / "metrics.csv")
     speeds = found.get("train/tokens_per_second")
     monitor = content.record_objective(config)
+    split = str(_mapping(loaded["evaluation"]).get("split") or "test")
     overrides = [text for text in record.get("overrides") or [] if isinstance(text, str)]
     return BoardRun(
         name=folder.relative_to(root).as_posix() if folder != root else folder.name,
@@ -101,13 +103,13 @@ def _read(folder: Path, root: Path) -> BoardRun:
         before=_mapping(metrics.get("before")).get(monitor),
         objective=record.get("objective"),
         seed=record.get("seed"),
-        test=_mapping(metrics.get("test")),
+        test=_mapping(metrics.get(SCORE_GROUPS.get(split, "test")) or metrics.get("test")),
         trainable=100 * parameters["trainable"] / parameters["total"] if parameters.get("total") else None,
         speed=statistics.median(speeds.values) if speeds else None,
         memory=max(_mapping(record.get("peak_memory_mib")).values(), default=None),
         seconds=record.get("seconds"),
         predictions=[row for row in loaded["predictions"] if isinstance(row, dict)],
-        split=str(_mapping(loaded["evaluation"]).get("split") or "test"),
+        split=split,
         validation=_validation(data.get("validation")),
         data=data,
         curve=found.get(monitor),
