@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from llmft.config.auto_values import Choice, resolve_auto
 from llmft.config.schema import TrainConfig
 from llmft.config.schema.evaluation import Report
+from llmft.config.swept import swept_keys
 from llmft.config.typed_overrides import task_overrides
 from llmft.config.validate import check, check_section
 from llmft.data.sources import found_again
@@ -28,6 +29,7 @@ from llmft.runs.resume import is_done, resumed
 from llmft.training.build import build
 from llmft.training.fit import fit
 from llmft.training.publish import publish, write_report
+from llmft.training.tensorboard import name_job
 from llmft.utils import oom
 from llmft.utils.device import check_accelerator
 from llmft.utils.distributed import follows_parent
@@ -116,6 +118,8 @@ def _checked(
     A config that is refused leaves no run directory behind; in a sweep it is a failed job of its table.
     """
     path = Path(cfg.output_dir)
+    if is_sweep and not cfg.resume:
+        name_job(cfg, overrides, swept_keys())
     try:
         _check_shared(cfg, overrides, is_sweep=is_sweep)
         _resolve_paths(cfg)

@@ -9,6 +9,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.config.redact import hide_environment, redact_argument
+from llmft.config.swept import announce, forget
 from llmft.runs.record import has_record, read_record
 from llmft.utils import csv as csv_files
 from llmft.utils import files
@@ -50,7 +51,12 @@ class SweepFolder(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         """Called once, before any job."""
         SweepFolder.folder = Path(config.hydra.sweep.dir)
+        announce(config)
         hide_environment(config)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
+        """Called once, after all jobs."""
+        forget()
 
 
 def previous_status(folder: Path, overrides: list[str]) -> JobStatus:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from llmft.config.schema import TrainConfig
 from llmft.config.schema.callbacks import Logger
+from llmft.config.swept import swept_keys
 from llmft.data.preprocessing.audit import Audit
 from llmft.runs.checkpoint_io import load
+from llmft.training.tensorboard import LENGTHS, log_charts, log_hparams
 from llmft.utils.errors import UserError
 from llmft.utils.text import unresolved
 
@@ -24,6 +26,8 @@ HPARAMS = (
     *("optim.lr", "optim.weight_decay", "scheduler.name", "scheduler.warmup_steps"),
     *("trainer.accumulate_grad_batches", "trainer.precision", "trainer.max_epochs", "trainer.max_steps"),
 )
+# Scores whose columns come first on the HParams page, behind the objective.
+SCORES = ("test/loss", "test/chrf", "test/f1", "test/rougeL", "test/exact_match")
 
 
 def loggers_of(cfg: TrainConfig, checkpoint: Path | None) -> Iterator[Any]:
@@ -59,21 +63,44 @@ def _logger(name: str, node: Logger, options: Mapping[str, Any]) -> Any:
 
 
 def log_lengths(loggers: list[Any], audit: Audit | None) -> None:
-    """Log histograms of prompt and answer lengths (tokens) to TensorBoard."""
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger) and audit:
-            for part, lengths in audit.lengths.items():
-                logger.experiment.add_histogram(f"data/{part}_tokens", lengths, 0)
-
-
-def log_outcome(loggers: list[Any], cfg: TrainConfig, metrics: Mapping[str, float]) -> None:
-    """Log the hyperparameters; to TensorBoard together with the final metrics, for its HParams page."""
-    settings = {key: cfg.select(key) for key in HPARAMS}
-    settings = {k: unresolved(v) if isinstance(v, str) else v for k, v in settings.items() if v is not None}
+    """Log histograms of prompt and answer lengths (tokens) to TensorBoard, and set its charts."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            best = {name.replace("/", "/best_", 1): value for name, value in metrics.items()}
-            logger.log_hyperparams(settings, best)
+            log_charts(logger)
+            for part, lengths in (audit.lengths if audit else {}).items():
+                logger.experiment.add_histogram(f"{LENGTHS}/{part}_tokens", lengths, 0)
+
+
+def log_outcome(loggers: list[Any], cfg: TrainConfig, metrics: Mapping[str, float], overrides: Sequence[str]) -> None:
+    """Log the hyperparameters; to TensorBoard together with the final metrics, for its HParams page.
+
+    Its first columns are the keys that the sweep varies, or, of a single run, those of its command line.
+
+    Args:
+        loggers: Of the run.
+        cfg: Its config.
+        metrics: The final metrics by name.
+        overrides: Of the command line.
+    """
+    varied = swept_keys() or [text.partition("=")[0].lstrip("+") for text in overrides]
+    named = [f"{key}.name" if f"{key}.name" in HPARAMS else key for key in varied]
+    more = [key for key in named if key not in HPARAMS and _is_setting(cfg, key)]
+    settings = {key: _plain(cfg.select(key)) for key in (*HPARAMS, *more)}
+    first = sorted(
+        metrics, key=lambda name: (name != cfg.objective, name not in SCORES, name.partition("/")[0] != "test")
+    )
+    for logger in loggers:
+        logger.log_hyperparams({key: value for key, value in settings.items() if value is not None})
+        if isinstance(logger, TensorBoardLogger):
+            ordered = {name: metrics[name] for name in first}
+            log_hparams(logger, settings, named, ordered, only_differing=bool(swept_keys()))
             logger.save()
-        else:
-            logger.log_hyperparams(settings)
+
+
+def _plain(value: Any) -> Any:
+    return unresolved(value) if isinstance(value, str) else value
+
+
+def _is_setting(cfg: TrainConfig, key: str) -> bool:
+    """Whether a swept key has one value that can tell runs apart; paths of output cannot."""
+    return key != "output_dir" and isinstance(cfg.select(key), str | int | float | bool)

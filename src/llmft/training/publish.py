@@ -55,7 +55,7 @@ def publish(run: RunDirectory, outcome: Outcome) -> float | None:
     scores = evaluate(parts, metrics, retention)
     group = SCORE_GROUPS[scores["split"] if scores else "test"]
     tuned = {f"{group}/{name}": value for name, value in metrics.get(group, {}).items() if value is not None}
-    log_outcome(parts.trainer.loggers, cfg, outcome.after | tuned)
+    log_outcome(parts.trainer.loggers, cfg, outcome.after | tuned, run.record.get("overrides") or [])
     verdict = scores["verdict"] if scores else verdict_of(None, {**run.record, "metrics": metrics}).as_dict()
     run.finish("finished", metrics=metrics, objective=objective, verdict=verdict, peak_memory_mib=peak_memory_mib())
     write_report(cfg, run)

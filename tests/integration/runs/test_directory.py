@@ -123,7 +123,7 @@ def test_tensorboard_shows_the_same(run):
         assert {e.step: pytest.approx(e.value, rel=1e-6) for e in events.Scalars(name)} == expected
     texts = [tag for tag in events.Tags()["tensors"] if tag.startswith("samples/")]
     assert len(texts) == 3
-    assert set(events.Tags()["histograms"]) >= {"data/prompt_tokens", "data/answer_tokens"}
+    assert set(events.Tags()["histograms"]) >= {"with_lengths/prompt_tokens", "with_lengths/answer_tokens"}
 
 
 def test_tensorboard_compares_runs_by_settings_and_outcome(run):
@@ -136,10 +136,17 @@ def test_tensorboard_compares_runs_by_settings_and_outcome(run):
         assert found[key].string_value == OmegaConf.select(cfg, key)
     for key in ("seed", "optim.lr", "data.batch_size"):
         assert found[key].number_value == OmegaConf.select(cfg, key)
-    assert events.Scalars("val/best_loss")[-1].value == pytest.approx(record["objective"])
+    assert events.Scalars("with_best_weights/val_loss")[-1].value == pytest.approx(record["objective"])
     (group,) = {"test", "val_scores"} & set(record["metrics"])
     assert group == ("test" if cfg.data.split.test else "val_scores")  # validation rows are never called test
-    assert events.Scalars(f"{group}/best_loss")[-1].value == pytest.approx(record["metrics"][group]["loss"])
+    assert events.Scalars(f"with_best_weights/{group}_loss")[-1].value == pytest.approx(record["metrics"][group]["loss"])
+    assert not [tag for tag in events.Tags()["scalars"] if tag < "train/"]  # TensorBoard sorts by name
+    kept = events.PluginTagToContent("hparams")["_hparams_/experiment"]
+    columns = plugin_data_pb2.HParamsPluginData.FromString(kept).experiment  # pyright: ignore[reportAttributeAccessIssue]
+    assert [metric.display_name for metric in columns.metric_infos][:2] == ["val loss", f"{group} loss"]
+    typed = {info.name for info in columns.hparam_infos if info.differs}
+    assert {"model.name", "data.batch_size", "optim.lr", "trainer.max_steps"} <= typed  # on the command line
+    assert not {"scheduler.name", "seed", "optim.weight_decay", "output_dir"} & typed
 
 
 def test_samples_ask_the_same_questions_each_time(run):

@@ -1,0 +1,67 @@
+"""The keys that a sweep varies: named by the process that starts it, and read in its jobs to name them by what differs."""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+VARIABLE = "LLMFT_SWEPT"  # inherited by the processes of a sweep's jobs
+LONGEST = 100  # characters of a label, which is the name of a folder
+
+
+def announce(config: DictConfig) -> None:
+    """Keep the keys of a sweep for its jobs.
+
+    Args:
+        config: With which Hydra starts the sweep; its overrides still have all values of a key.
+    """
+    hydra: Any = OmegaConf.to_container(config.hydra, resolve=False)
+    params = (hydra.get("sweeper") or {}).get("params") or {}
+    os.environ[VARIABLE] = json.dumps(_keys([*(f"{k}={v}" for k, v in params.items()), *hydra["overrides"]["task"]]))
+
+
+def forget() -> None:
+    """The sweep has ended; further runs of this process are not its jobs."""
+    os.environ.pop(VARIABLE, None)
+
+
+def swept_keys() -> list[str]:
+    """The keys that the sweep of this job varies; empty outside of a sweep."""
+    return json.loads(os.environ.get(VARIABLE, "[]"))
+
+
+def _keys(overrides: Sequence[str]) -> list[str]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides([str(text) for text in overrides])
+    return list(dict.fromkeys(o.get_key_element().lstrip("+~") for o in parsed if o.is_sweep_override()))
+
+
+def label(overrides: Sequence[str], keys: Sequence[str]) -> str:
+    """The name of a job by what differs: ``lr=0.001, r=8``; of a key its last part, if that is unambiguous.
+
+    Args:
+        overrides: Of the job, with one value each.
+        keys: That differ between the jobs.
+    """
+    given = {key.lstrip("+~"): value for key, _, value in (text.partition("=") for text in overrides)}
+    names = short_names(keys)
+    text = ", ".join(f"{names[key]}={_shown(given[key])}" for key in keys if key in given)
+    return text[:LONGEST].strip(" .,")
+
+
+def short_names(keys: Sequence[str]) -> Mapping[str, str]:
+    """The last part of each key (``lr`` of ``optim.lr``); the complete key where two have the same last part."""
+    last = {key: key.rpartition(".")[2] for key in keys}
+    return {key: name if list(last.values()).count(name) == 1 else key for key, name in last.items()}
+
+
+def _shown(value: str) -> str:
+    """A value as part of a file name: a path by its name, a number with three digits."""
+    text = value.strip("'\"").rstrip("/").rpartition("/")[2]
+    if re.fullmatch(r"\d*\.\d{4,}(e-?\d+)?", text):
+        text = f"{float(text):.3g}"
+    return re.sub(r"[^\w.+=@,-]+", "_", text)
