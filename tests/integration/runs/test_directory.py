@@ -139,7 +139,9 @@ def test_tensorboard_compares_runs_by_settings_and_outcome(run):
     assert events.Scalars("with_best_weights/val_loss")[-1].value == pytest.approx(record["objective"])
     (group,) = {"test", "val_scores"} & set(record["metrics"])
     assert group == ("test" if cfg.data.split.test else "val_scores")  # validation rows are never called test
-    assert events.Scalars(f"with_best_weights/{group}_loss")[-1].value == pytest.approx(record["metrics"][group]["loss"])
+    assert events.Scalars(f"with_best_weights/{group}_loss")[-1].value == pytest.approx(
+        record["metrics"][group]["loss"]
+    )
     assert not [tag for tag in events.Tags()["scalars"] if tag < "train/"]  # TensorBoard sorts by name
     kept = events.PluginTagToContent("hparams")["_hparams_/experiment"]
     columns = plugin_data_pb2.HParamsPluginData.FromString(kept).experiment  # pyright: ignore[reportAttributeAccessIssue]
