@@ -10,7 +10,7 @@ from llmft.metrics import bootstrap
 from llmft.metrics.builtin import builtin_metrics
 from llmft.metrics.metric import Metric, ScoredAnswer
 from llmft.metrics.predictions import Prediction, row_scores
-from llmft.metrics.verdict.power import rows_needed
+from llmft.metrics.verdict.power import ROWS, rows_needed
 
 
 def chosen_metrics(settings: Evaluate, own: Sequence[Any] = ()) -> list[Metric]:
@@ -56,10 +56,12 @@ def clean_scores(
 
 
 def rows_for_power(predictions: Sequence[Prediction], metric: Metric, seed: int) -> int | None:
-    """``power.rows_needed`` for the difference of tuned and base model; None without a base."""
+    """``power.rows_needed`` for the difference of tuned and base model, from at most ``power.ROWS`` rows; None without a base."""
     if not predictions or any(p.base_answer is None for p in predictions):
         return None
-    tables = [metric_statistics([metric], [getattr(p, which) for p in predictions]) for which in ("tuned", "base")]
+    order = np.random.default_rng(seed).permutation(len(predictions))[:ROWS]
+    some = [predictions[i] for i in order]
+    tables = [metric_statistics([metric], [getattr(p, which) for p in some]) for which in ("tuned", "base")]
     return rows_needed(metric, *tables, seed=seed)
 
 

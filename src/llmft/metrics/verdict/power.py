@@ -10,7 +10,7 @@ Table = NDArray[np.float64]
 POWER = 0.8
 Z = 1.959964  # of a two-sided 95 % interval
 SIMULATED = 300  # test sets of each size: their share is exact to 2.3 % (one standard error)
-ROWS = 1000  # pairs that are drawn from; more change the result by less than the simulation does
+ROWS = 1000  # pairs to draw from; more change the result by less than the simulation does
 LIMIT = 100_000
 # Round numbers, about 20 % apart.
 SIZES = tuple(
@@ -41,9 +41,6 @@ def rows_needed(metric: Metric, tuned: Table, base: Table, *, seed: int) -> int 
         fewer than ``MIN_ROWS`` examples.
     """
     random = np.random.default_rng(seed)
-    if len(tuned) > ROWS:
-        some = random.choice(len(tuned), ROWS, replace=False)
-        tuned, base = tuned[some], base[some]
     measured = _differences(metric, tuned.sum(0)[None], base.sum(0)[None])[0]
     if len(tuned) < MIN_ROWS or not np.isfinite(measured) or measured == 0:
         return None
