@@ -9,6 +9,7 @@ from rich.text import Text
 from llmft.config.schema import PreviewConfig
 from llmft.config.validate import check
 from llmft.data.datamodule import InstructionDataModule, open_data
+from llmft.data.preprocessing import near_duplicates
 from llmft.data.preprocessing.audit import show_audit
 from llmft.data.records import Example
 from llmft.data.tokenization.codec import IGNORED, Codec, EncodedExample
@@ -62,7 +63,8 @@ def _print_json(data: InstructionDataModule, codec: Codec, rows: list[EncodedExa
         shown = {**as_json(row, codec, example), "source": example.source}
         out.file.write(json_line(shown) + "\n")
     audit = data.audit.summary() if data.audit else {}
-    out.file.write(json_line({**about, **data.row_counts.summary(), "audit": audit}) + "\n")
+    near = near_duplicates.summary(data.config.near_duplicates, data.near_duplicates)
+    out.file.write(json_line({**about, **data.row_counts.summary(), "audit": audit, "near_duplicates": near}) + "\n")
 
 
 def _print_text(
@@ -82,8 +84,8 @@ def _print_text(
     console.print(legend.append(")"), soft_wrap=soft_wrap)
     for line in data.row_counts.lines():
         console.print(Text(printable(line)), soft_wrap=soft_wrap)
-    for line in data.audit.lines() if data.audit else []:
-        console.print(Text(line), soft_wrap=soft_wrap)
+    for line in [*(data.audit.lines() if data.audit else []), *data.near_duplicate_lines()]:
+        console.print(Text(printable(line)), soft_wrap=soft_wrap)
     show_audit(data.audit)
 
 

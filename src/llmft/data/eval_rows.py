@@ -7,7 +7,6 @@ import numpy as np
 
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.preprocessing.arrow_store import Examples, Rows
-from llmft.data.preprocessing.leakage import in_train
 from llmft.data.records import Example
 from llmft.data.tokenization.codec import Codec, EncodedExample
 
@@ -52,6 +51,6 @@ def first_rows(data: InstructionDataModule, limit: int | None, split: str) -> Ev
     last = dict(zip(data.row_columns["example"][rows].tolist(), rows.tolist(), strict=True))
     numbers = np.array([*last.values()], dtype=np.int64)
     examples, encoded = Examples(data.examples.table, np.array([*last])), Rows(data.table, numbers)
-    leaked = in_train(data.row_columns, data.indices, numbers).tolist()
+    leaked = data.is_in_train(numbers).tolist()
     identities = [f"{identity:016x}" for identity in data.row_columns["row"][numbers].view(np.uint64).tolist()]
     return EvalRows(split, len(data.indices[split]), list(examples), list(encoded), leaked, identities)

@@ -1,5 +1,6 @@
 """One data set's rows, read, validated, encoded and split: what ``InstructionDataModule`` loads its batches from."""
 
+import hashlib
 import logging
 from abc import abstractmethod
 from dataclasses import asdict, replace
@@ -16,7 +17,8 @@ from llmft.data.preprocessing.arrow_store import ArrowTable, Examples, RowColumn
 from llmft.data.preprocessing.audit import Audit
 from llmft.data.preprocessing.cache import Cache, code_fingerprint, codec_key, key_of
 from llmft.data.preprocessing.encode import Preprocessor
-from llmft.data.preprocessing.leakage import without_leaks
+from llmft.data.preprocessing.leakage import in_train, without_leaks
+from llmft.data.preprocessing.near_duplicates import NearDuplicate, near_duplicates, without_near_duplicates
 from llmft.data.preprocessing.read_examples import ExampleReader, examples_key, write_examples
 from llmft.data.preprocessing.reference_size import reference_size
 from llmft.data.preprocessing.row_counts import RowCounts
@@ -30,6 +32,7 @@ from llmft.data.tokenization.codec import Codec
 from llmft.utils.errors import UserError
 
 log = logging.getLogger(__name__)
+SHOWN = 5  # near-duplicates in the terminal
 
 
 def batching_config(config: Data) -> BatchingConfig:
@@ -59,6 +62,7 @@ class DataPreparation:
         metrics: Scores that only this data set has: ``keywords``, or ``metrics.metric.Metric``.
         row_counts: How many rows were read, dropped, trimmed, and why.
         audit: Lengths, duplicates and leakage of each split.
+        near_duplicates: Held-out examples whose prompt is nearly one in train; None if they were not searched.
         stream: The training batches of ``data.streaming=true``.
         pad_id: The tokenizer's pad token.
     """
@@ -66,6 +70,7 @@ class DataPreparation:
     codec: Codec | None = None
     stream: StreamingDataset | None = None
     audit: Audit | None = None
+    near_duplicates: list[NearDuplicate] | None = None
     pad_id = 0
 
     def __init__(self, config: Data) -> None:
@@ -235,7 +240,9 @@ class DataPreparation:
         self._check_validation(indices)
         if self.split.leakage != "warn":
             indices = without_leaks(indices, self.row_columns, self.table, counts, self.split.leakage)
-        self.audit = Audit.of(self.row_columns, indices, counts)
+        indices = self._without_near_duplicates(indices)
+        nearly = {name: rows[self.is_near_duplicate(rows)] for name, rows in indices.items()}
+        self.audit = Audit.of(self.row_columns, indices, counts, None if self.near_duplicates is None else nearly)
         self.indices = indices | {"train": self.weighted(indices["train"])}
         self.encoded = {name: Rows(self.table, rows) for name, rows in self.indices.items()}
 
@@ -249,6 +256,43 @@ class DataPreparation:
         if self.streaming:
             self.hash_split.check(parts)
         return parts, unused
+
+    def _without_near_duplicates(self, indices: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Search examples of val and test whose prompt is nearly one in train, and apply ``data.near_duplicates``.
+
+        Raises:
+            UserError: There are any (``error``), or no row of a split is left (``drop``).
+        """
+        policy, owners = self.config.near_duplicates, self.row_columns["example"]
+        self.near_duplicates = None
+        if policy == "off" or self.streaming:
+            return indices
+        splits = {name: np.unique(owners[rows]) for name, rows in indices.items()}
+        digest = {name: hashlib.sha256(numbers.tobytes()).hexdigest() for name, numbers in splits.items()}
+        key = key_of(examples=self.examples_key, splits=digest)
+        found = near_duplicates(self.examples.table, splits, lambda build: self.cache.folder("near-duplicates", key, build))
+        if found and policy == "error":
+            raise UserError.from_faults("data.near_duplicates=error", list(map(str, found)))
+        if found and policy == "drop":
+            indices, found = without_near_duplicates(indices, found, owners, self.row_counts), []
+        self.near_duplicates = found
+        return indices
+
+    def is_near_duplicate(self, rows: np.ndarray) -> np.ndarray:
+        """Whether each of these rows is of one of ``near_duplicates``: [rows], bool."""
+        return np.isin(self.row_columns["example"][rows], [found.example for found in self.near_duplicates or ()])
+
+    def near_duplicate_lines(self) -> list[str]:
+        """The first near-duplicates with their places, and why none were searched."""
+        if self.near_duplicates is None:
+            return ["near-duplicates: not searched in a stream"] if self.config.near_duplicates != "off" else []
+        lines = [f"near-duplicate in {found.split}: {found}" for found in self.near_duplicates[:SHOWN]]
+        more = len(self.near_duplicates) - SHOWN
+        return [*lines, *([f"and {more:,} more near-duplicates"] if more > 0 else [])]
+
+    def is_in_train(self, rows: np.ndarray) -> np.ndarray:
+        """Whether the prompt of each row is in train too: exactly, except for case and white space, or nearly; [rows], bool."""
+        return in_train(self.row_columns, self.indices, rows) | self.is_near_duplicate(rows)
 
     def _check_validation(self, indices: dict[str, np.ndarray]) -> None:
         """With ``data.extra_val``, there is a validation set, and no set is empty."""

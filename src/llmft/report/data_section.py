@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llmft.data.preprocessing.audit import COUNTS, LENGTHS
+from llmft.data.preprocessing.audit import COUNTS, INCLUDES, LENGTHS
 
 # Findings that change what the scores mean; the others are amber from this share of a split's rows.
-LEAKS = ("leaked", "near_leaked")
+LEAKS = ("leaked", "near_leaked", "similar")
 MANY = 0.01
 
 
@@ -32,7 +32,7 @@ def findings(data: Mapping[str, Any]) -> list[tuple[str, bool]]:
     found = [*_cut(data)]
     for split, numbers in (data.get("audit") or {}).items():
         for key, words in COUNTS.items():
-            exact = numbers.get(key.removeprefix("near_"), 0) if key.startswith("near_") else 0
+            exact = numbers.get(INCLUDES.get(key, ""), 0)
             if (count := numbers.get(key) or 0) > exact:
                 matters = key in LEAKS or count >= MANY * numbers["rows"]
                 found.append((f"{split}: {count:,} of {numbers['rows']:,} rows {words}", matters))

@@ -4,6 +4,7 @@ import logging
 
 from llmft.config.schema import TrainConfig
 from llmft.data.datamodule import InstructionDataModule
+from llmft.data.preprocessing import near_duplicates
 from llmft.data.preprocessing.audit import show_audit
 from llmft.data.preprocessing.length_histogram import histogram
 from llmft.models.backbone.open import Backbone
@@ -35,12 +36,13 @@ def log_data(data: InstructionDataModule, run: RunDirectory | None) -> None:
         "batching": batching,
         "lengths": histogram(data.audit.lengths if data.audit else {}),
         "audit": audit,
+        "near_duplicates": near_duplicates.summary(data.config.near_duplicates, data.near_duplicates),
         "files": data.digests(),
         "validation": data.reference_size("val"),
     }
     if run:
         run.update(data=data.row_counts.summary() | known)
-    for line in data.audit.lines() if data.audit else []:
+    for line in [*(data.audit.lines() if data.audit else []), *data.near_duplicate_lines()]:
         log.info(line)
     if is_first():
         show_audit(data.audit)

@@ -113,6 +113,29 @@ def test_sets_of_a_mix_share_a_validation_set_by_its_name(module, tmp_path):
     assert [row.place for row in data.encoded["val"]] == [row.place for row in alone.encoded["val"]]
 
 
+LONG = "How {} can I get back into my account if I have lost the phone that gets the code"  # 15 grams, 2 with the gap
+
+
+def test_a_prompt_that_is_nearly_one_in_train_is_found_with_its_places(custom, tmp_path):
+    rows = [*rows_of(*range(8)), {"instruction": LONG.format("soon"), "output": "Call the desk."}]
+    more = [*rows_of(100), {"instruction": LONG.format("today"), "output": "Call the desk!"}]
+    write_rows(tmp_path / "val.jsonl", *more, {"instruction": "question 3", "output": "Answer 3"})
+    options = ("data.val_path=val.jsonl", "data.max_prompt_tokens=400")
+    data = custom(rows, *options)
+    assert [(n.split, n.place, n.train, n.prompt, n.reply) for n in data.near_duplicates] == [
+        ("val", "val.jsonl:2", "rows.jsonl:9", pytest.approx(13 / 17), 1.0),
+        ("val", "val.jsonl:3", "rows.jsonl:4", 1.0, 1.0),
+    ]
+    assert data.is_in_train(data.indices["val"]).tolist() == [False, True, True]  # and one except for case
+    assert [data.audit.splits["val"][key] for key in ("leaked", "near_leaked", "similar")] == [0, 1, 2]
+    dropped = custom(rows, *options, "data.near_duplicates=drop")
+    assert [row.place for row in dropped.encoded["val"]] == ["val.jsonl:1"]
+    assert dropped.row_counts.dropped == {"in train and val, nearly": 2}
+    with pytest.raises(UserError, match=r"val\.jsonl:2: its prompt is nearly that of rows\.jsonl:9"):
+        custom(rows, *options, "data.near_duplicates=error")
+    assert custom(rows, *options, "data.near_duplicates=off").near_duplicates is None
+
+
 def test_a_file_that_is_not_there_is_named_with_its_key(custom):
     with pytest.raises(UserError, match=r"data\.val_path=none\.jsonl") as caught:
         custom(rows_of(*range(4)), "data.val_path=none.jsonl")

@@ -79,6 +79,9 @@ class Data(TargetSection):
     leakage: Literal["warn", "drop", "error"] = Field(
         description="What happens to prompts of val or test that occur in train."
     )
+    near_duplicates: Literal["off", "report", "drop", "error"] = Field(
+        description="What happens to prompts of val or test that are nearly one in train (similar word 5-grams)."
+    )
     cache: Annotated[Text | Literal[False] | None, Must("off, a folder, or null for llmft's own")] = Field(
         description="Where tokenized examples are cached: off, a folder, or null for llmft's cache folder."
     )
@@ -228,6 +231,15 @@ def _stream(data: Data, trainer: Trainer) -> Faults:
 def _streamed_mix(data: Data) -> Faults:
     if data.streaming and isinstance(data, MixData):
         yield "data.streaming=true: a mix of data sets cannot be streamed; use one data set, or streaming=false"
+
+
+@rule("data.near_duplicates", "data.streaming")
+def _streamed_near_duplicates(data: Data) -> Faults:
+    if data.streaming and data.near_duplicates in ("drop", "error"):
+        yield (
+            f"data.near_duplicates={data.near_duplicates}: the rows of a stream are not known before the training; use off, "
+            "or data.streaming=false"
+        )
 
 
 @rule("data.split_by", "data.streaming")

@@ -20,8 +20,15 @@ COUNTS = {
     "other_answers": "have a prompt that also has another answer",
     "leaked": "have a prompt that is in train too",
     "near_leaked": "have a prompt that is in train too, except for case and white space",
+    "similar": "have a prompt that is nearly one in train",
     "odd_characters": "hold unprintable characters",
     "lost_characters": "lose characters in this tokenizer",
+}
+# Findings that include another one, and are said if there are more of them.
+INCLUDES = {"near_duplicates": "duplicates", "near_leaked": "leaked", "similar": "near_leaked"}
+HINTS = {
+    "leaked": " (data.leakage=drop drops such rows)",
+    "similar": " (data.near_duplicates=drop drops such rows)",
 }
 BINS, BAR = 12, 30
 
@@ -43,8 +50,21 @@ class Audit:
     too_long: dict[str, int]
 
     @classmethod
-    def of(cls, columns: RowColumns, indices: Mapping[str, np.ndarray], counts: RowCounts) -> "Audit":
-        """Compute the statistics of every split; one column is in memory at a time."""
+    def of(
+        cls,
+        columns: RowColumns,
+        indices: Mapping[str, np.ndarray],
+        counts: RowCounts,
+        nearly: Mapping[str, np.ndarray] | None = None,
+    ) -> "Audit":
+        """Compute the statistics of every split; one column is in memory at a time.
+
+        Args:
+            columns: Of all rows.
+            indices: The row numbers of each split.
+            counts: What was dropped.
+            nearly: The rows of each split whose prompt is nearly one in train; None if they were not searched.
+        """
         budgets = counts.budgets
         splits: dict[str, dict[str, Any]] = {name: {"rows": len(rows)} for name, rows in indices.items()}
         lengths: dict[str, np.ndarray] = {}
@@ -70,6 +90,8 @@ class Audit:
                 splits[split][key] = repeated(column[rows]) if key == "near_duplicates" else int(column[rows].sum())
         for split, rows in leaks(columns["prompt_like"], indices).items():
             splits[split]["near_leaked"] = len(rows)
+            if nearly is not None:
+                splits[split]["similar"] = len(np.union1d(rows, nearly[split]))
         return cls(splits, lengths, budgets, {part: counts.dropped[f"{part} too long"] for part in budgets})
 
     def lines(self) -> list[str]:
@@ -77,11 +99,9 @@ class Audit:
         found = []
         for split, numbers in self.splits.items():
             for key, words in COUNTS.items():
-                exact = numbers.get(key.removeprefix("near_"), 0) if key.startswith("near_") else 0
+                exact = numbers.get(INCLUDES.get(key, ""), 0)
                 if numbers.get(key, 0) > exact and key != "lost_characters":
-                    found.append(f"{split}: {numbers[key]:,} of {numbers['rows']:,} rows {words}")
-        if any(numbers.get("leaked") for numbers in self.splits.values()):
-            found[-1] += " (data.leakage=drop drops such rows from val and test)"
+                    found.append(f"{split}: {numbers[key]:,} of {numbers['rows']:,} rows {words}{HINTS.get(key, '')}")
         return found
 
     def table(self) -> Table:

@@ -5,7 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from llmft.data.preprocessing.split_keys import FREE, SplitKey, read_split_keys, split_key_of, write_split_keys
+from llmft.data.preprocessing.split_keys import (
+    FREE,
+    SplitKey,
+    own_file_key,
+    read_split_keys,
+    split_key_of,
+    write_split_keys,
+)
 from llmft.data.records import Example, RowError, Turn
 
 
@@ -63,7 +70,10 @@ def test_rows_with_other_calls_are_other_rows():
 
 
 def test_a_file_of_its_own_decides_for_all_its_rows():
-    assert split_key_of(example("a"), {}, "prompt", "val") == SplitKey(0, 2)
+    assert split_key_of(example("a"), {}, "prompt", 2) == SplitKey(0, 2)
+    assert [own_file_key(split) for split in ("val", "test", "val/law")] == [
+        *("data.val_path", "data.test_path", "data.extra_val.law"),
+    ]
 
 
 def test_split_keys_are_stored(tmp_path):
