@@ -270,7 +270,9 @@ class DataPreparation:
         splits = {name: np.unique(owners[rows]) for name, rows in indices.items()}
         digest = {name: hashlib.sha256(numbers.tobytes()).hexdigest() for name, numbers in splits.items()}
         key = key_of(examples=self.examples_key, splits=digest)
-        found = near_duplicates(self.examples.table, splits, lambda build: self.cache.folder("near-duplicates", key, build))
+        found = near_duplicates(
+            self.examples.table, splits, lambda build: self.cache.folder("near-duplicates", key, build)
+        )
         if found and policy == "error":
             raise UserError.from_faults("data.near_duplicates=error", list(map(str, found)))
         if found and policy == "drop":

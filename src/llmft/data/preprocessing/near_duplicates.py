@@ -1,9 +1,10 @@
 """Examples of val and test whose prompt is nearly one in train: an exact search for similar sets of word 5-grams.
 
-The similarity of two prompts is the Jaccard index of their word 5-grams, as of Lee et al. (2022), "Deduplicating Training Data
-Makes Language Models Better", who take documents from 0.8; one other word in 33 gives 0.7. Grams that many examples share belong
-to a template or a system prompt and are not compared. Of each held-out prompt with n grams, the rarest n - ceil(0.7 n) + 1 are
-indexed: a prompt of train that is similar enough has one of them (the prefix filter of Chaudhuri et al., 2006), so none is missed.
+The similarity of two prompts is the Jaccard index of their word 5-grams (the measure that Lee et al., 2022, "Deduplicating
+Training Data Makes Language Models Better", estimate by MinHash); one other word in 33 gives 0.7. Grams that many examples share
+belong to a template or a system prompt and are not compared. Of each held-out prompt with n grams, the rarest n - ceil(0.7 n) + 1
+are indexed: a prompt of train that is similar enough has one of them (the prefix filter of Chaudhuri et al., 2006, "A Primitive
+Operator for Similarity Joins in Data Cleaning"), so that none is missed.
 """
 
 import json
