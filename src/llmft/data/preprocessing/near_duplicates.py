@@ -187,10 +187,13 @@ def near_duplicates(
         np.array(search(table, is_train, of >= 0), np.float64).tofile(into / "pairs.bin")
 
     pairs = np.fromfile(folder(build) / "pairs.bin", np.float64).reshape(-1, 4).tolist()
-    places = [[str(table.row(int(number))["place"]) for number in pair[:2]] for pair in pairs]
+
+    def place(number: float) -> str:
+        return str(table.row(int(number))["place"])
+
     return [
-        NearDuplicate(names[of[int(one)]], int(one), *place, score, reply)
-        for (one, _, score, reply), place in zip(pairs, places, strict=True)
+        NearDuplicate(names[of[int(one)]], int(one), place(one), place(other), score, reply)
+        for one, other, score, reply in pairs
     ]
 
 
