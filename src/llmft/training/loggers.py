@@ -10,6 +10,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from llmft.config.metric_names import SCORE_GROUPS
 from llmft.config.schema import TrainConfig
 from llmft.config.schema.callbacks import Logger
 from llmft.config.swept import swept_keys
@@ -27,7 +28,7 @@ HPARAMS = (
     *("trainer.accumulate_grad_batches", "trainer.precision", "trainer.max_epochs", "trainer.max_steps"),
 )
 # Scores whose columns come first on the HParams page, behind the objective.
-SCORES = ("test/loss", "test/chrf", "test/f1", "test/rougeL", "test/exact_match")
+SCORES = ("loss", "chrf", "f1", "rougeL", "exact_match")
 
 
 def loggers_of(cfg: TrainConfig, checkpoint: Path | None) -> Iterator[Any]:
@@ -86,15 +87,20 @@ def log_outcome(loggers: list[Any], cfg: TrainConfig, metrics: Mapping[str, floa
     named = [f"{key}.name" if f"{key}.name" in HPARAMS else key for key in varied]
     more = [key for key in named if key not in HPARAMS and _is_setting(cfg, key)]
     settings = {key: _plain(cfg.select(key)) for key in (*HPARAMS, *more)}
-    first = sorted(
-        metrics, key=lambda name: (name != cfg.objective, name not in SCORES, name.partition("/")[0] != "test")
-    )
+    first = sorted(metrics, key=lambda name: _rank(name, cfg.objective))
     for logger in loggers:
         logger.log_hyperparams({key: value for key, value in settings.items() if value is not None})
         if isinstance(logger, TensorBoardLogger):
             ordered = {name: metrics[name] for name in first}
             log_hparams(logger, settings, named, ordered, only_differing=bool(swept_keys()))
             logger.save()
+
+
+def _rank(name: str, objective: str) -> tuple[bool, bool, bool]:
+    """The objective first, then the final scores that are looked at first, then the other final scores."""
+    group, _, score = name.partition("/")
+    final = group in SCORE_GROUPS.values()
+    return name != objective, not (final and score in SCORES), not final
 
 
 def _plain(value: Any) -> Any:
