@@ -40,7 +40,7 @@ def next_steps(
     if record.get("status") != "finished":
         return list(_unfinished(run, record))
     steps = [
-        Step("Ask it a question, and its base model too", _command("answer", run, 'question="..."')),
+        Step("Ask it a question, and its base model too", _command("answer", run, 'question="..."', "compare=true")),
         Step("Chat with it in the terminal", _command("chat", run)),
     ]
     if not evaluation or evaluation["rows"] < evaluation["of"]:

@@ -214,9 +214,10 @@ def test_the_card_says_what_was_scored_and_no_path_of_this_machine(run):
     assert run.verdict.as_dict() == record["verdict"] == found["verdict"]
     assert f"**{in_markdown(run.verdict.headline)}**" in text
     assert all(f"| {name} | " in text for name in found["scores"])
-    assert (
-        f"| best checkpoint (step) | {json.loads((folder / 'run.json').read_text())['metrics']['best_step']} |" in text
-    )
+    metrics = json.loads((folder / "run.json").read_text())["metrics"]
+    assert f"| best checkpoint (step) | {metrics['best_step']} |" in text
+    assert metrics["best"]["step"] == metrics["best_step"]
+    assert f"| when it was best | {metrics['best']['sentence']} |" in text
     assert "/tmp" not in text
     assert str(folder.parents[1]) not in text
     assert "`tiny:" in text

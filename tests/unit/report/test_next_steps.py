@@ -32,7 +32,7 @@ TEST, VAL = ({"split": split, "rows": 8, "of": 8} for split in ("test", "val"))
 )
 def test_training_again_follows_the_curve(best, evaluation, command):
     found = [step.command for step in next_steps(Path("/runs/a b"), RECORD, CONFIG, evaluation, best)]
-    assert found[0] == "python -m llmft answer 'run=/runs/a b' question=\"...\""
+    assert found[0] == "python -m llmft answer 'run=/runs/a b' question=\"...\" compare=true"
     assert [line for line in found if " train " in line] == ([command] if command else [])
 
 
