@@ -116,11 +116,11 @@ class Proof:
         }
 
 
-def relative(value: float, reference: float) -> float:
-    """The difference as a part of the reference."""
+def relative(value: float, reference: float, scale: float) -> float:
+    """The difference as a part of a scale; infinite if the scale is 0, or for a value that is not finite."""
     if value == reference:
         return 0.0
-    return abs(value - reference) / abs(reference) if reference and math.isfinite(value) else math.inf
+    return abs(value - reference) / scale if scale and math.isfinite(value) else math.inf
 
 
 def _both(name: str, training: dict[str, float], referee: dict[str, float], difference: float, allowed: float) -> str:

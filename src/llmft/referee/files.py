@@ -3,6 +3,7 @@
 import csv
 import functools
 import gzip
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +43,7 @@ def _rows(file: Path, changed: int) -> dict[int, Any]:
         return {n: json.loads(line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()}
     if kind == ".json":
         return _of_list(text) if text.lstrip().startswith("[") else _of_columns(json.loads(text))
-    rows = csv.DictReader(text.splitlines(keepends=True), delimiter="\t" if kind == ".tsv" else ",")
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if kind == ".tsv" else ",")
     return dict(enumerate(rows, start=1))
 
 

@@ -56,8 +56,7 @@ def float64_copy(model: Any, *, lora_scale: float | None) -> Any:
         if lora_scale is not None and isinstance(getattr(module, "scaling", None), dict):
             module.scaling = dict.fromkeys(module.scaling, lora_scale)  # pyright: ignore[reportArgumentType, reportCallIssue]
     base = twin.get_base_model() if hasattr(twin, "get_base_model") else twin
-    if getattr(base, "is_gradient_checkpointing", False):
-        base.gradient_checkpointing_disable()
+    base.activation_checkpointing_disable()
     base.set_attn_implementation("eager")
     return twin
 

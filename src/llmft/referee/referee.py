@@ -1,5 +1,6 @@
 """``Referee``: follows a training, computes each of its first optimizer steps again, and compares."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,13 @@ from torch import Tensor
 from llmft.referee.compare import Proof, relative
 from llmft.referee.float64 import UPDATED
 from llmft.referee.loop import Loop, Settings
-from llmft.referee.optimizer import AdamW, Schedule
+from llmft.referee.optimizer import AdamW, Schedule, clip_factor
 from llmft.referee.render import NotRendered, Rendered, Renderer
 from llmft.referee.rows import TrainedRow
+
+# Differences are relative to the loss, but to 1 nat below that, and to the gradient norm, but to a tenth of the first step's
+# below that: roundings do not become smaller with the loss of an overfitted batch.
+NATS, SMALL = 1.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Referee:
         if self.update.left_out:
             self.proof.not_checked["updates of parameter tensors"] = self.update.left_out
         self.seen: tuple[int, set[Any]] = (0, set())
+        self.first_norm = 0.0
 
     def check(self, step: TrainedStep) -> None:
         """Compare a step; after it, before the gradients are set to zero."""
@@ -59,9 +65,12 @@ class Referee:
         self._check_order(step, rows)
         own = self.loop.step(step.window)
         numbers = {"loss": own.loss, "grad_norm": own.grad_norm, "lr": own.lr}
-        differences = {name: relative(step.numbers[name], value) for name, value in numbers.items()}
+        self.first_norm = self.first_norm or own.grad_norm
+        scales = {"loss": max(own.loss, NATS), "grad_norm": max(own.grad_norm, SMALL * self.first_norm), "lr": own.lr}
+        differences = {name: relative(step.numbers[name], value, scales[name]) for name, value in numbers.items()}
         gradients = {name: p.grad for name, p in self.trained.items() if p.grad is not None}
-        differences["gradient"] = _distance(gradients, own.gradients)
+        clipped = scales["grad_norm"] * clip_factor(own.grad_norm, self.settings.max_norm)
+        differences["gradient"] = relative(_distance(gradients, own.gradients), 0.0, clipped)
         differences["update"] = self.update.difference(own.lr)
         self.proof.add(step.numbers, numbers, differences, [row.place for row in rows])
 
@@ -128,12 +137,10 @@ class UpdateCheck:
 
 
 def _distance(gradients: dict[str, Tensor], own: dict[str, Tensor]) -> float:
-    """The norm of the difference of two gradients, relative to the second."""
+    """The norm of the difference of two gradients."""
     if set(gradients) != set(own):
-        return float("inf")
-    apart = sum(float(((gradients[name].double() - g) ** 2).sum()) for name, g in own.items())
-    norm = sum(float((g**2).sum()) for g in own.values())
-    return (apart / norm) ** 0.5 if norm else apart
+        return math.inf
+    return math.sqrt(sum(float(((gradients[name].double() - g) ** 2).sum()) for name, g in own.items()))
 
 
 def _difference(row: TrainedRow, own: Rendered) -> tuple[str, str] | None:
