@@ -35,11 +35,11 @@ def test_losses_of_different_tokenizers_are_ranked_per_byte(objective):
 
 
 def test_runs_of_other_validation_rows_are_ranked_over_the_rows_that_they_share():
-    """On e to x, a has 1 nat and b 3 nats per token; the first row, which b does not have, would put a last."""
+    """Over the shared rows a has 1 nat and b 3 nats per token; the first row, which b does not have, would put a last."""
     a = rows(TEXTS, [99.0, 4, 4, 4, 4, 4], [4] * 6)
     b = rows(TEXTS[1:], [12.0] * 5, [4] * 5)
-    groups = [group("b", objective=1.0, validation={"identity": "y", "tokens": 20, "bytes": 20}, predictions=b),
-              group("a", objective=9.0, validation={"identity": "x", "tokens": 24, "bytes": 24}, predictions=a)]  # fmt: skip
+    groups = [group("a", objective=9.0, validation={"identity": "x", "tokens": 24, "bytes": 24}, predictions=a),
+              group("b", objective=1.0, validation={"identity": "y", "tokens": 20, "bytes": 20}, predictions=b)]  # fmt: skip
     found, criterion, shared = ranked(groups, "val/loss")
     assert (order(found), criterion.name) == (["a", "b"], "loss (shared rows)")
     assert [g.value for g in found] == [1.0, 3.0]
