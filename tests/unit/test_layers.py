@@ -101,7 +101,7 @@ LAZY = {
     "sweep.job -> report.html": "matplotlib",
     "sweep.job -> utils.device": "torch",
     "sweep.precheck -> models.architecture_check": "torch, transformers",
-    "sweep.results -> report.leaderboard": "matplotlib",
+    "sweep.tables -> report.leaderboard": "matplotlib",
 }
 
 

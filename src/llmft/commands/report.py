@@ -25,5 +25,5 @@ def main(cfg: DictConfig) -> None:
         from llmft.report import leaderboard
 
         folder = user_path(str(config.runs))
-        console.print(leaderboard.write_leaderboard(folder), end="")
+        console.print(leaderboard.write_leaderboard(folder).text, end="")
         console.print(f"leaderboard: {folder / 'leaderboard.html'}")

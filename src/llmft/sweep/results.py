@@ -1,4 +1,4 @@
-"""A sweep: which of its jobs are already done; at its end ``sweep.csv``, ``sweep.md`` and a leaderboard."""
+"""A sweep: which of its jobs are already done; what is said at its end."""
 
 import json
 from collections.abc import Sequence
@@ -6,30 +6,17 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from llmft.config.redact import hide_environment, redact_argument
 from llmft.config.swept import announce, forget
 from llmft.runs.record import has_record, read_record
-from llmft.utils import csv as csv_files
-from llmft.utils import files
-from llmft.utils.console import Console, say
+from llmft.sweep import tables
+from llmft.utils.console import say
 from llmft.utils.errors import INTERRUPTED, UserError
 from llmft.utils.lock import is_claimed
 from llmft.utils.shell import argument
-from llmft.utils.text import first_line, markdown, unresolved
 
-OWN_COLUMN = (
-    "model",
-    "data",
-    "peft",
-    "optim.lr",
-    "seed",
-    "output_dir",
-    "callbacks.pruning.study",
-    "callbacks.pruning.trial",
-)
-SHOWN = ("run", "status", "objective", "steps", "seconds")  # in the terminal, with the settings that differ
 CODES = {"finished": 0, "pruned": 0, "halted": 3}  # of jobs that would end the same way again
 
 
@@ -116,7 +103,8 @@ def end() -> list[int]:
         return []
     files = sorted(folder.glob("*/run.json"), key=_number)
     if files:
-        _tables(folder, files)
+        settings = [settings_of(read_record(file.parent)["overrides"]) for file in files]
+        tables.write_tables(folder, files, settings)
     jobs = {file.parent.name: _read(file) for file in sorted(folder.glob("*/job.json"), key=_number)}
     for name, job in jobs.items():
         if job.get("message"):
@@ -143,41 +131,6 @@ def _say_kept(folder: Path, jobs: dict[str, dict[str, Any]]) -> None:
         )
 
 
-def _tables(folder: Path, files: list[Path]) -> None:
-    from llmft.report import leaderboard  # matplotlib
-
-    records = [read_record(file.parent) for file in files]
-    settings = [settings_of(record["overrides"]) for record in records]
-    differ = [key for key in dict.fromkeys(k for s in settings for k in s) if len({s.get(key) for s in settings}) > 1]
-    shown = [key for key in differ if key not in OWN_COLUMN]
-    rows = [
-        _row(file, record, {key: setting.get(key) for key in shown})
-        for file, record, setting in zip(files, records, settings, strict=True)
-    ]
-    write(folder, rows)
-    leaderboard.write_leaderboard(folder)
-    show(
-        folder,
-        rows,
-        [*(c for c in ("model", "data", "peft", "lr", "seed") if len({str(r[c]) for r in rows}) > 1), *shown],
-    )
-
-
-def show(folder: Path, rows: list[dict[str, Any]], differing: list[str]) -> None:
-    """Print the settings that differ and the results."""
-    from rich.table import Table
-
-    table = Table(title=f"{len(rows)} jobs in {unresolved(str(folder))}")
-    for name in (*SHOWN[:1], *differing, *SHOWN[1:], "reason"):
-        table.add_column(name)
-    for row in rows:
-        reason = first_line(row.get("reason") or "")
-        table.add_row(*(_cell(row.get(name)) for name in (*SHOWN[:1], *differing, *SHOWN[1:])), reason)
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(f"leaderboard: {folder / 'leaderboard.html'}", soft_wrap=True)
-
-
 def _read(file: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
@@ -185,43 +138,6 @@ def _read(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: cannot be read ({error})") from None
 
 
-def write(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Write ``sweep.csv`` and ``sweep.md``, without empty columns."""
-    columns = [
-        name
-        for name in dict.fromkeys(key for row in rows for key in row)
-        if any(row.get(name) not in (None, "") for row in rows)
-    ]
-    csv_files.write(folder / "sweep.csv", [columns, *([row.get(name) for name in columns] for row in rows)])
-    text = markdown([columns, *([_cell(row.get(name)) for name in columns] for row in rows)])
-    files.atomic_write(folder / "sweep.md", text)
-
-
-def _row(file: Path, record: dict[str, Any], differing: dict[str, Any]) -> dict[str, Any]:
-    cfg = OmegaConf.load(file.parent / "config.yaml")
-    metrics = record.get("metrics", {})
-    before, after = metrics.get("before", {}), metrics.get("after", {})
-    return {
-        "run": file.parent.name,
-        **{group: OmegaConf.select(cfg, f"{group}.name") for group in ("model", "data", "peft")},
-        "lr": OmegaConf.select(cfg, "optim.lr"),
-        "seed": record["seed"],
-        **differing,
-        "status": "killed" if record["status"] == "running" else record["status"],
-        "objective": record.get("objective"),
-        **{f"{name} before": value for name, value in before.items()},
-        **after,
-        "trainable": record.get("parameters", {}).get("trainable"),
-        "steps": metrics.get("steps"),
-        "seconds": record.get("seconds"),
-        "reason": record.get("reason"),
-    }
-
-
 def _number(file: Path) -> tuple[int, str]:
     name = file.parent.name
     return (int(name) if name.isdigit() else 1 << 30, name)
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value if value is not None else "")

@@ -10,7 +10,7 @@ import pytest
 
 from llmft.report import curves, leaderboard
 from llmft.report import html as page
-from llmft.sweep import results
+from llmft.sweep import tables
 from llmft.utils.console import Console, Formatter, say
 from llmft.utils.csv import cell, harmless, write
 from llmft.utils.text import json_line, printable
@@ -125,7 +125,7 @@ def test_no_cell_of_any_csv_file_is_a_formula(tmp_path):
     for formula in FORMULAS:
         assert harmless(formula) == f"'{formula}"
     assert [cell(v) for v in (-1.5, "-1.5", "-3e-05", "-inf", None, "", "a=b")] == ["-1.5", "-1.5", "-3e-05", "-inf", "", "", "a=b"]  # fmt: skip
-    results.write(tmp_path, [{"run": f, "reason": f, "=head": f} for f in FORMULAS])
+    tables.write(tmp_path, [{"run": f, "reason": f, "=head": f} for f in FORMULAS])
     write(tmp_path / "cells.csv", [FORMULAS])
     getattr(page, "_write_scores")({f: {"tuned": 1, "verdict": f} for f in FORMULAS}, tmp_path / "scores.csv")  # noqa: B009
     curves.write_csv_files({"=1+1": curves.Series([1], [1.0], [-0.5])}, tmp_path)

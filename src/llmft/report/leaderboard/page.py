@@ -52,6 +52,15 @@ def notes(groups: Sequence[Group], criterion: Criterion, shared: SharedRows | No
     return found
 
 
+def best_line(groups: Sequence[Group], criterion: Criterion) -> list[str]:
+    """The best of several configurations, in one line."""
+    if len(groups) < 2 or not criterion.comparable:
+        return []
+    runs = ", ".join(run.name for run in groups[0].runs)
+    score = f"{criterion.name} {table.spread(groups[0].values)}"
+    return [f"best: {groups[0].label} (run {runs}), {score}" if groups[0].label else f"best: run {runs}, {score}"]
+
+
 def rows_title(shared: SharedRows | None) -> str:
     """The shared rows in words."""
     if not shared:

@@ -1,6 +1,8 @@
 """Write the files of a leaderboard."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from llmft.config.setting_names import label
 from llmft.report.html import render
@@ -14,11 +16,20 @@ from llmft.utils.errors import UserError
 from llmft.utils.text import in_markdown, markdown
 
 
-def write_leaderboard(folder: Path) -> str:
-    """Rank all runs below a folder; runs that differ only in their seed form one row.
+class Board(NamedTuple):
+    """A leaderboard.
 
-    Returns:
-        The table in Markdown, with what it is over.
+    Attributes:
+        text: ``leaderboard.md``.
+        summary: What ranking and scores are over, and the best configuration, in one line each.
+    """
+
+    text: str
+    summary: Sequence[str]
+
+
+def write_leaderboard(folder: Path) -> Board:
+    """Rank all runs below a folder; runs that differ only in their seed form one row.
 
     Raises:
         UserError: The folder contains no run.
@@ -46,7 +57,7 @@ def write_leaderboard(folder: Path) -> str:
         drawn.scores.png(folder / "leaderboard.png")
     content = page.content(folder, found, keys, criterion, shared) | {"left": left, "notes": notes, "total": len(runs)}
     render(folder / "leaderboard.html", "leaderboard.html", content | {"charts": drawn, "objective": objective})
-    return text
+    return Board(text, [*notes, *page.best_line(found, criterion)])
 
 
 def _status(run: BoardRun) -> str:

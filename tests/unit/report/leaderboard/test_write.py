@@ -14,7 +14,7 @@ def test_nothing_in_a_leaderboard_in_markdown_can_act(tmp_path):
     make_run(tmp_path / "a", model=MARKED, loss=1.0)
     make_run(tmp_path / "b", model="other", loss=1.5)
     make_run(tmp_path / "dead", status="failed", words=MARKED)
-    found = shown(leaderboard.write_leaderboard(tmp_path))
+    found = shown(leaderboard.write_leaderboard(tmp_path).text)
     assert set(found.tags) == {"table", "thead", "tbody", "tr", "th", "td", "p"}
     assert found.tags.count("td") == 2 * found.tags.count("th")
     for text in ("<script>alert(1)</script>", "[a](javascript:alert(3)) ![b]", "`d` | e", "&amp;"):
@@ -29,7 +29,7 @@ def test_a_leaderboard_joins_seeds_and_says_what_is_noise(tmp_path):
     for seed, loss in enumerate((1.50, 1.55, 1.45)):
         make_run(tmp_path / f"c{seed}", seed=seed, model="bad", loss=loss)
     make_run(tmp_path / "dead", status="failed", words="out | of luck")
-    text = leaderboard.write_leaderboard(tmp_path)
+    text = leaderboard.write_leaderboard(tmp_path).text
     rows = list(csv.DictReader((tmp_path / "leaderboard.csv").open()))
     assert [row["model"] for row in rows] == ["good", "like", "bad"]
     assert rows[0]["val/loss"] == "1.000 ± 0.020"
@@ -58,7 +58,7 @@ def test_a_run_whose_objective_is_nan_is_not_ranked(tmp_path):
     for name, loss in (("a", 1.0), ("b", math.nan), ("c", 0.5)):
         make_run(tmp_path / name, model=name, loss=loss)
     assert '"objective": NaN' in (tmp_path / "b" / "run.json").read_text()
-    text = leaderboard.write_leaderboard(tmp_path)
+    text = leaderboard.write_leaderboard(tmp_path).text
     rows = list(csv.DictReader((tmp_path / "leaderboard.csv").open()))
     assert [row["model"] for row in rows] == ["c", "a"]
     assert "not ranked: b: finished, without an objective" in text
