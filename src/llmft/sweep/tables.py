@@ -61,22 +61,27 @@ def write_tables(folder: Path, records: Sequence[Path], settings: Sequence[Mappi
 def show(folder: Path, rows: Sequence[Mapping[str, Any]], differing: Sequence[str]) -> None:
     """Print the settings that differ and the results."""
     from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
     from rich.table import Table
 
     known = [name for name in SHOWN[1:] if any(row.get(name) is not None for row in rows)]
     reasons = [first_line(row.get("reason") or "") for row in rows]
-    table = Table(title=f"{len(rows)} jobs in {unresolved(str(folder))}", box=SIMPLE_HEAD)
-    table.add_column(SHOWN[0], no_wrap=True)
-    for name in short_names(differing).values():
-        table.add_column(name, overflow="fold")
-    for name in known:
-        table.add_column(name, no_wrap=True)
+    table = Table(
+        title=f"{len(rows)} jobs in {unresolved(str(folder))}",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    names = short_names(differing)
+    for name in (SHOWN[0], *(["settings"] if names else []), *known):
+        table.add_column(name, no_wrap=name != "settings")
     if any(reasons):
         table.add_column("reason")
     for row, reason in zip(rows, reasons, strict=True):
-        settings = [_setting(row.get(name)) for name in differing]
-        cells = [row["run"], *settings, *(_cell(row.get(name)) for name in known)]
-        table.add_row(*cells, *([reason] if any(reasons) else []))
+        settings = ", ".join(f"{short}={_setting(row.get(name))}" for name, short in names.items())
+        cells = [row["run"], *([settings] if names else []), *(_cell(row.get(name)) for name in known)]
+        table.add_row(*map(escape, cells), *([escape(reason)] if any(reasons) else []))
     Console(highlight=False).print(table)
 
 
