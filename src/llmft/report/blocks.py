@@ -9,6 +9,7 @@ from llmft.metrics.format import format_number
 MEANING = "Loss of the reference, and KL divergence on the base's own answer, in nats per token. Changed answers flag nothing."
 # Shown on the page; evaluation.json has all.
 CHANGED = 20
+ROWS_OPEN = 5  # longer tables are folded
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def blocks(record: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> l
     return [
         *retention(found.get("retention")),
         *prove(record.get("prove")),
+        *near_duplicates((record.get("data") or {}).get("near_duplicates")),
     ]
 
 
@@ -81,4 +83,53 @@ def prove(found: Mapping[str, Any] | None) -> Iterator[Block]:
     """Whether an independent loop computed the same first steps: ``run.json``'s ``prove``."""
     if not found:
         return
-    yield Block("prove", "Training arithmetic", (str(found.get("sentence", "")),), amber=not found.get("agrees"))
+    unchecked = [f"Not checked: {what} ({number})." for what, number in (found.get("not_checked") or {}).items()]
+    compared = ("loss", "grad_norm", "lr")
+    yield Block(
+        "prove",
+        "Training arithmetic",
+        (str(found.get("sentence", "")), *unchecked),
+        amber=not found.get("agrees"),
+        columns=("step", "loss", "differs by", "gradient norm", "differs by", "learning rate", "differs by", "rows"),
+        rows=tuple(
+            (
+                str(step["step"]),
+                *(text for name in compared for text in (_digits(step.get(name), 6), _digits(step["difference"].get(name), 1))),
+                ", ".join(map(str, step["rows"])),
+            )
+            for step in found.get("per_step") or ()
+        ),
+        folded=True,
+    )  # fmt: skip
+
+
+def _digits(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
+def near_duplicates(found: Mapping[str, Any] | None) -> Iterator[Block]:
+    """Held-out rows whose prompt is nearly one in train: ``run.json``'s ``data.near_duplicates``."""
+    if not found or not found.get("examples"):
+        return
+    number, listed = found["found"], found["examples"]
+    sentence = f"{number:,} held-out rows have a prompt that is nearly one in train: scores on them also measure memory"
+    similarity = f"Similarity is the Jaccard index of word 5-grams, from {found.get('threshold')}."
+    shown = f" The first {len(listed)} are listed." if len(listed) < number else ""
+    yield Block(
+        "near-duplicates",
+        "Near-duplicates across splits",
+        (sentence, similarity + shown),
+        amber=True,
+        columns=("split", "row", "row in train", "prompts alike", "replies alike"),
+        rows=tuple(
+            (
+                str(line["split"]),
+                str(line["place"]),
+                str(line["train"]),
+                f"{line['prompt']:.2f}",
+                f"{line['reply']:.2f}",
+            )
+            for line in listed
+        ),
+        folded=len(listed) > ROWS_OPEN,
+    )
