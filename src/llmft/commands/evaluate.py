@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from llmft.config.schema import EvaluateConfig, TrainConfig
 from llmft.config.validate import check
 from llmft.data.datamodule import InstructionDataModule, open_data
+from llmft.data.eval_rows import in_train_of
 from llmft.evaluation import evaluator
 from llmft.evaluation.evaluator import Evaluation, save_evaluation
 from llmft.evaluation.judge.judge import Judge, add_judgement, open_judge
@@ -94,6 +95,7 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
         raise UserError("evaluate.seeds: this run's answers are the same for each seed; add generation=sample")
     rest = {"seed": config.seed, "split": _split(config), "objective": trained.objective}
     evaluation = Evaluation(config.evaluate, backbone.family(model), data, generator, **rest)
+    _check_leaks(config, folder, trained, evaluation)
     device, rows = devices.default_device(), config.evaluate.retention_rows
     retention = Retention(config.evaluate, read_rows(rows), evaluation.forward, backbone.codec) if rows else None
     if not trainable.is_adapter(trained.peft) and (config.evaluate.base or retention):
@@ -134,6 +136,7 @@ def _exported(config: EvaluateConfig, exported: ExportedFolder, judge: Judge | N
     else:
         forward = family_of(exported.model)(generator.model)
         evaluation = Evaluation(config.evaluate, forward, data, generator, **rest)
+    _check_leaks(config, folder, trained, evaluation)
     if suites and isinstance(generator, RuntimeGenerator):
         raise UserError(f"suite: runs in PyTorch, and {config.run} is an export of form={exported.form}; pass the run")
     found = _tuned(config, folder, evaluation, devices.default_device(), judge)
@@ -193,15 +196,20 @@ def _tuned(
     retention: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate the tuned model (and its base), add the judge's scores and the verdict; ``folder`` is the run."""
-    other = config.data.path is not None
-    if other:  # all of its rows are "train" there
-        evaluation.rows = evaluation.rows._replace(in_train=[None] * len(evaluation.rows.encoded))
-    found = evaluation.evaluate_tuned(device) | ({"split": "given"} if other else {})
+    found = evaluation.evaluate_tuned(device) | ({"split": "given"} if config.data.path is not None else {})
     found |= {"retention": retention} if retention else {}
     if judge:
         add_judgement(judge, evaluation.predictions, found, config.evaluate, or_fail=True)
     add_verdict(found, read_record(folder))
     return found
+
+
+def _check_leaks(config: EvaluateConfig, folder: Path, trained: TrainConfig, evaluation: Evaluation) -> None:
+    """Find the rows of another file whose prompt the run was trained on."""
+    if config.data.path is not None:
+        sha256 = (read_record(folder).get("data") or {}).get("sha256")
+        known = in_train_of(trained.data, sha256, evaluation.codec, evaluation.rows.examples)
+        evaluation.rows = evaluation.rows._replace(in_train=known)
 
 
 def _evaluate_bases(

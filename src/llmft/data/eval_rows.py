@@ -5,10 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llmft.data.datamodule import InstructionDataModule
+from llmft.config.schema.data import Data
+from llmft.data.datamodule import InstructionDataModule, open_data
 from llmft.data.preprocessing.arrow_store import Examples, Rows
+from llmft.data.preprocessing.row_columns import hash_of, identity, normalized
 from llmft.data.records import Example
 from llmft.data.tokenization.codec import Codec, EncodedExample
+from llmft.utils.errors import UserError
 
 
 class EvalRows(NamedTuple):
@@ -54,3 +57,27 @@ def first_rows(data: InstructionDataModule, limit: int | None, split: str) -> Ev
     leaked = data.is_in_train(numbers).tolist()
     identities = [f"{identity:016x}" for identity in data.row_columns["row"][numbers].view(np.uint64).tolist()]
     return EvalRows(split, len(data.indices[split]), list(examples), list(encoded), leaked, identities)
+
+
+def in_train_of(config: Data, sha256: str | None, codec: Codec, examples: Sequence[Example]) -> list[bool | None]:
+    """Whether the prompts of other examples are in the train split of a data set, except for case and white space.
+
+    Args:
+        config: The config of the data set.
+        sha256: Its digest when it was trained on.
+        codec: That it was trained with.
+        examples: Of another file.
+
+    Returns:
+        None for each if that cannot be known: the data set is a stream, cannot be read, or has changed.
+    """
+    try:
+        data = open_data(config)
+        if config.streaming or data.source.sha256 != sha256:
+            return [None] * len(examples)
+        data.read()
+        data.encode(codec)
+    except UserError:
+        return [None] * len(examples)
+    hashes = [hash_of(normalized(identity(example.context, example.tools))) for example in examples]
+    return np.isin(np.array(hashes, dtype=np.int64), data.row_columns["prompt_like"][data.indices["train"]]).tolist()

@@ -160,6 +160,16 @@ def test_other_rows_and_changed_rows(llmft, tmp_path):
     assert code == 0, err
     assert not (tmp_path / "run" / "predictions.jsonl").exists()
     other = write_rows(tmp_path / "other.jsonl", *(chat_row(f"Other {n}?", "Yes.") for n in range(7)))
+    known = write_rows(tmp_path / "known.jsonl", *(chat_row(f"QUESTION  {n}?", "Yes.") for n in range(20)))
+    few = ("evaluate.base=false", "generation.max_new_tokens=1", "format=json")
+    code, out, err = llmft("evaluate", "run=run", f"data.path={known}", *few)
+    trained = json.loads((tmp_path / "run" / "run.json").read_text())["data"]["split"]["train"]
+    assert json.loads(out)["clean"] | {"scores": None} == {
+        "rows": 20 - trained,
+        "in_train": trained,
+        "unknown": 0,
+        "scores": None,
+    }
     code, out, err = llmft(
         "evaluate",
         "run=run",
@@ -172,6 +182,8 @@ def test_other_rows_and_changed_rows(llmft, tmp_path):
     assert code == 0, err
     found = json.loads(out)
     assert (found["rows"], found["split"]) == (6, "given")
+    assert found["clean"] == {"rows": 6, "in_train": 0, "unknown": 0, "scores": None}
+    assert found["headline"].startswith("Not compared with its base: loss ")
     assert "base" not in found["scores"]["loss"]
     assert [row["question"] for row in read_json_lines(tmp_path / "o.jsonl")] == [f"Other {n}?" for n in range(6)]
     assert not (tmp_path / "run" / "predictions.jsonl").exists()

@@ -58,7 +58,7 @@ def _leaks(evaluation: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[
         return
     clean = evaluation.get("clean") or {"unknown": evaluation.get("rows")}
     if leaked := clean.get("in_train"):
-        yield f"{leaked:,} of {evaluation['rows']:,} prompts are in train too"
+        yield f"{leaked:,} of {evaluation['rows']:,} prompts are in train too (exactly or nearly)"
         if entry.get("verdict") == "better" and (clean_entry(evaluation) or {}).get("verdict") != "better":
             yield "no significant improvement on the other rows alone"
     if clean.get("unknown"):

@@ -109,15 +109,15 @@ def test_other_scores_are_corrected_for_their_number():
 def test_leaks_turn_it_amber_and_the_clean_rows_are_told_apart():
     clean = {"rows": 390, "in_train": 10, "unknown": 0, "scores": {"loss": LOSS}}
     found = verdict_of(evaluation(clean=clean), {})
-    assert (found.color, found.reasons) == ("amber", ("10 of 400 prompts are in train too",))
+    assert (found.color, found.reasons) == ("amber", ("10 of 400 prompts are in train too (exactly or nearly)",))
     assert found.details == (
         "On the 390 rows whose prompt is not in train: difference -1.250 (95 % interval -1.500 to -1.000).",
     )
     gone = "no significant improvement on the other rows alone"
     found = verdict_of(evaluation(clean=clean | {"scores": {"loss": NOTHING_SEEN}}), {})
-    assert found.reasons == ("10 of 400 prompts are in train too", gone)
+    assert found.reasons == ("10 of 400 prompts are in train too (exactly or nearly)", gone)
     found = verdict_of(evaluation(clean={"rows": 0, "in_train": 400, "unknown": 0, "scores": None}), {})
-    assert found.reasons == ("400 of 400 prompts are in train too", gone)
+    assert found.reasons == ("400 of 400 prompts are in train too (exactly or nearly)", gone)
     few = LOSS | {"difference_interval": None, "verdict": None}
     found = verdict_of(evaluation(clean=clean | {"rows": 4, "scores": {"loss": few}}), {})
     assert found.details == (
