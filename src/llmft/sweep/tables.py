@@ -65,7 +65,7 @@ def show(folder: Path, rows: Sequence[Mapping[str, Any]], differing: Sequence[st
     from rich.table import Table
 
     known = [name for name in SHOWN[1:] if any(row.get(name) is not None for row in rows)]
-    reasons = [first_line(row.get("reason") or "") for row in rows]
+    names = short_names(differing)
     table = Table(
         title=f"{len(rows)} jobs in {unresolved(str(folder))}",
         box=SIMPLE_HEAD,
@@ -73,16 +73,26 @@ def show(folder: Path, rows: Sequence[Mapping[str, Any]], differing: Sequence[st
         collapse_padding=True,
         pad_edge=False,
     )
-    names = short_names(differing)
     for name in (SHOWN[0], *(["settings"] if names else []), *known):
-        table.add_column(name, no_wrap=name != "settings")
-    if any(reasons):
-        table.add_column("reason")
-    for row, reason in zip(rows, reasons, strict=True):
+        table.add_column(name, no_wrap=name != "settings", overflow="fold")
+    for row in rows:
         settings = ", ".join(f"{short}={_setting(row.get(name))}" for name, short in names.items())
-        cells = [row["run"], *([settings] if names else []), *(_cell(row.get(name)) for name in known)]
-        table.add_row(*map(escape, cells), *([escape(reason)] if any(reasons) else []))
-    Console(highlight=False).print(table)
+        table.add_row(
+            *map(escape, [row["run"], *([settings] if names else []), *(_cell(row.get(name)) for name in known)])
+        )
+    console = Console(highlight=False, markup=False)
+    console.print(table)
+    for reason, runs in _reasons(rows).items():
+        console.print(printable(f"{', '.join(runs)}: {reason}"), soft_wrap=True)
+
+
+def _reasons(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Why jobs did not finish, and which; a search prunes many."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.get("reason") and row["status"] != "pruned":
+            found.setdefault(f"{row['status']}, {first_line(row['reason'])}", []).append(row["run"])
+    return found
 
 
 def write(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:

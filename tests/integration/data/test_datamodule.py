@@ -166,3 +166,20 @@ def test_evaluation_decodes_only_the_rows_that_it_uses(fresh, monkeypatch):
     assert (rows.split, rows.total) == ("test", 10)
     assert [example.place for example in rows.examples] == [row.place for row in rows.encoded] == wanted
     assert len(decoded) == 6  # three examples, three encoded rows
+
+
+def test_what_a_loss_was_measured_on_is_the_same_for_every_model(fresh, module):
+    """A causal and a seq2seq model with other budgets: the same rows by the same identities, the same bytes, their own tokens."""
+    causal, t5 = fresh("data.split.val=0.5"), fresh("data.split.val=0.5", "data.max_prompt_tokens=300")
+    t5.codec = module("model=tiny_t5", "data.cache=off").codec
+    for data in (causal, t5):
+        data.setup()
+    ours, theirs = causal.reference_size("val"), t5.reference_size("val")
+    assert ours["identity"] == theirs["identity"]
+    assert ours["bytes"] == theirs["bytes"] == sum(len(example.answer) for example in causal.examples_of("val"))
+    assert [size["tokens"] for size in (ours, theirs)] == [
+        sum(row.supervised for row in data.encoded["val"]) for data in (causal, t5)
+    ]
+    rows = first_rows(causal, 4, "val"), first_rows(t5, 4, "val")
+    assert rows[0].identities == rows[1].identities
+    assert len(set(rows[0].identities)) == 4
