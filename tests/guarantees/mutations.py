@@ -108,6 +108,8 @@ FAULTS = [
     Fault("metrics of the lost steps remain", "callbacks/metrics_log.py", 'if int(row["step"]) <= self.last_step', "if row", RESUME, 9),
     Fault("the perplexity is that of a running mean", "callbacks/perplexity.py", "perplexity(pl_module.window_loss)", "perplexity((vars(self).setdefault('first', pl_module.window_loss) + pl_module.window_loss) / 2)",
           "tests/integration/runs/test_directory.py::test_steps_csv_has_every_step[gpt2]"),
+    Fault("fractions of train are not nested", "data/preprocessing/train_fraction.py", "mixed(unique, seed)", "mixed(unique, seed + int(1000 * fraction))",
+          "tests/unit/data/preprocessing/test_train_fraction.py"),
     # 7 same seed
     Fault("the adapter is drawn without a seed", "training/build.py", "    pl.seed_everything(cfg.seed, workers=True, verbose=False)\n", "",
           f"{HERE}/test_same_seed_same_bytes.py::test_same_seed_same_bytes", 15),

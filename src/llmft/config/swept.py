@@ -3,10 +3,13 @@
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from llmft.config.setting_names import short_names, short_value
 
 VARIABLE = "LLMFT_SWEPT"  # inherited by the processes of a sweep's jobs
 LONGEST = 100  # characters of a label, which is the name of a folder
@@ -41,7 +44,7 @@ def _keys(overrides: Sequence[str]) -> list[str]:
 
 
 def label(overrides: Sequence[str], keys: Sequence[str]) -> str:
-    """The name of a job by what differs: ``lr=0.001, r=8``; of a key its last part, if that is unambiguous.
+    """The name of a job by what differs: ``lr=1e-3, r=8``.
 
     Args:
         overrides: Of the job, with one value each.
@@ -53,15 +56,9 @@ def label(overrides: Sequence[str], keys: Sequence[str]) -> str:
     return text[:LONGEST].strip(" .,")
 
 
-def short_names(keys: Sequence[str]) -> Mapping[str, str]:
-    """The last part of each key (``lr`` of ``optim.lr``); the complete key where two have the same last part."""
-    last = {key: key.rpartition(".")[2] for key in keys}
-    return {key: name if list(last.values()).count(name) == 1 else key for key, name in last.items()}
-
-
 def _shown(value: str) -> str:
-    """A value as part of a file name: a path by its name, a number with three digits."""
+    """A value as part of a file name: a path by its name, a number as the leaderboard writes it."""
     text = value.strip("'\"").rstrip("/").rpartition("/")[2]
-    if re.fullmatch(r"\d*\.\d{4,}(e-?\d+)?", text):
-        text = f"{float(text):.3g}"
+    with suppress(ValueError):
+        text = short_value(float(text)) if "." in text or "e" in text else text
     return re.sub(r"[^\w.+=@,-]+", "_", text)

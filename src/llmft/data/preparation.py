@@ -25,6 +25,7 @@ from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.data.preprocessing.split import HashSplit, SplitConfig, split_by_identity, split_groups
 from llmft.data.preprocessing.split_keys import EXTRA, FREE, SPLITS, own_file_key, read_split_keys
 from llmft.data.preprocessing.streaming import StreamingDataset
+from llmft.data.preprocessing.train_fraction import nested_subset, repeated
 from llmft.data.preprocessing.truncation import Truncation
 from llmft.data.records import Example, Row
 from llmft.data.sources import Source, find, find_held_out, joined
@@ -65,6 +66,7 @@ class DataPreparation:
         near_duplicates: Held-out examples whose prompt is nearly one in train; None if they were not searched.
         stream: The training batches of ``data.streaming=true``.
         pad_id: The tokenizer's pad token.
+        fraction_of: Number of training examples before ``data.train_fraction``.
     """
 
     codec: Codec | None = None
@@ -72,6 +74,7 @@ class DataPreparation:
     audit: Audit | None = None
     near_duplicates: list[NearDuplicate] | None = None
     pad_id = 0
+    fraction_of = 0
 
     def __init__(self, config: Data) -> None:
         super().__init__()
@@ -84,10 +87,10 @@ class DataPreparation:
         # an own file takes the place of a fraction
         own = {name: 0 for name in ("val", "test") if getattr(config, f"{name}_path") is not None}
         split = config.split.node() | own
-        self.split = SplitConfig(split, config.split_by, config.leakage, config.seed)
+        self.split = SplitConfig(split, config.split_by, config.leakage, config.split_seed)
         self.cache = Cache("off" if config.streaming else config.cache)
         self.streaming, self.stream_buffer = config.streaming, config.stream_buffer
-        self.hash_split = HashSplit(split, config.seed, config.stream_held_out)
+        self.hash_split = HashSplit(split, config.split_seed, config.stream_held_out)
         self.encoded: dict[str, Rows] = {}
         self._encoded_by: Codec | None = None
 
@@ -241,9 +244,12 @@ class DataPreparation:
         if self.split.leakage != "warn":
             indices = without_leaks(indices, self.row_columns, self.table, counts, self.split.leakage)
         indices = self._without_near_duplicates(indices)
+        epoch, fraction = len(self.weighted(indices["train"])), self.config.train_fraction
+        some = nested_subset(indices["train"], owners, self.split_keys[0], fraction, self.config.seed)
+        indices, self.fraction_of = indices | {"train": some}, len(np.unique(owners[indices["train"]]))
         nearly = {name: rows[self.is_near_duplicate(rows)] for name, rows in indices.items()}
         self.audit = Audit.of(self.row_columns, indices, counts, None if self.near_duplicates is None else nearly)
-        self.indices = indices | {"train": self.weighted(indices["train"])}
+        self.indices = indices | {"train": repeated(self.weighted(indices["train"]), epoch)}
         self.encoded = {name: Rows(self.table, rows) for name, rows in self.indices.items()}
 
     def _shares(self, owners: np.ndarray) -> tuple[dict[str, np.ndarray], int]:
@@ -325,6 +331,10 @@ class DataPreparation:
             answers_only=config.train_on == "answer" and config.train_on_turns == "last",
             max_answer=config.max_answer_tokens,
         )
+
+    def train_examples(self) -> int:
+        """Number of different training examples."""
+        return len(np.unique(self.row_columns["example"][self.indices["train"]]))
 
     def stand_in(self, split: str) -> str:
         """The split itself; without rows val, and without a validation set train."""

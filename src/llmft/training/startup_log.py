@@ -29,12 +29,19 @@ def log_data(data: InstructionDataModule, run: RunDirectory | None) -> None:
     length = f"{batches} batches per epoch" if batches else "the first rows of a stream, which is read during training"
     log.info("split: %s; %s (%s), %.0f %% of their tokens are not padding",
              counts, length, data.plan.batching, 100 * fill)  # fmt: skip
+    fraction = {"fraction": data.config.train_fraction, "examples": data.train_examples(), "of": data.fraction_of}
+    if data.config.train_fraction < 1:
+        log.info(
+            "train_fraction: %(examples)d of %(of)d training examples, repeated to the length of an epoch of all",
+            fraction,
+        )
     batching = {"name": data.plan.batching, "batches": batches, "fill": fill}
     audit = data.audit.summary() if data.audit else {}
     known = {
         "split": sizes,
         "batching": batching,
         "lengths": histogram(data.audit.lengths if data.audit else {}),
+        "train": fraction,
         "audit": audit,
         "near_duplicates": near_duplicates.summary(data.config.near_duplicates, data.near_duplicates),
         "files": data.digests(),

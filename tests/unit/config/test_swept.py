@@ -23,10 +23,10 @@ def test_the_keys_of_a_sweep_are_those_with_several_values(monkeypatch):
 @pytest.mark.parametrize(
     ("overrides", "keys", "expected"),
     [
-        (["optim.lr=0.001", "peft.r=8", "data=alpaca"], ["optim.lr", "peft.r"], "lr=0.001, r=8"),
+        (["optim.lr=0.001", "peft.r=8", "data=alpaca"], ["optim.lr", "peft.r"], "lr=1e-3, r=8"),
         (["data.seed=1", "generation.seed=2"], ["data.seed", "generation.seed"], "data.seed=1, generation.seed=2"),
         (["+data.path='/home/a b/rows.jsonl'"], ["data.path"], "path=rows.jsonl"),
-        (["optim.lr=0.000345678"], ["optim.lr"], "lr=0.000346"),
+        (["optim.lr=0.000345678"], ["optim.lr"], "lr=3.46e-4"),
         (["data.path=../.."], ["data.path"], "path="),  # no part of a path leaves the folder
         (["model=tiny_t5"], [], ""),
     ],

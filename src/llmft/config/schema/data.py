@@ -18,6 +18,7 @@ from llmft.config.schema.types import (
     Name,
     Names,
     NotNegative,
+    PositiveFraction,
     Seed,
     Text,
 )
@@ -100,6 +101,10 @@ class Data(TargetSection):
             description="Further validation files by name, each with its own val/NAME/loss (data.extra_val.NAME=FILE)."
         )
     )
+    train_fraction: PositiveFraction = Field(
+        description="Train on this fraction of the training examples, each repeated so that an epoch has as many steps as "
+        "with all of them; a smaller fraction is part of a larger one (experiment=learning_curve)."
+    )
     shuffle: bool = Field(description="Shuffle the training examples in every epoch.")
     batching: Literal["rows", "grouped", "tokens", "packed"] = Field(
         description="Batches of examples as they come (rows), of similar length (grouped), within a token budget "
@@ -141,7 +146,8 @@ class Data(TargetSection):
     questions: Annotated[list[Question], Must("a list of {question: ..., input: ..., system: ...}")] = Field(
         description="Sample questions of questions=samples: {question, input, system}; [] uses general ones."
     )
-    seed: Seed = Field(description="Seed of the split and the shuffle.")
+    seed: Seed = Field(description="Seed of the shuffle and of train_fraction.")
+    split_seed: Seed = Field(description="Seed of the split; that of the data set unless set.")
 
 
 class UserData(Data):
@@ -225,6 +231,12 @@ def _seq2seq_answers(data: Data, model: Model) -> Faults:
 def _stream(data: Data, trainer: Trainer) -> Faults:
     if data.streaming and trainer.max_steps == -1:
         yield "data.streaming=true: the length of an epoch is not known in advance; set trainer.max_steps"
+
+
+@rule("data.streaming", "data.train_fraction")
+def _streamed_fraction(data: Data) -> Faults:
+    if data.streaming and data.train_fraction != 1:
+        yield f"data.train_fraction={data.train_fraction}: a stream is not read to its end first; use data.streaming=false"
 
 
 @rule("data.streaming", "data.sets")

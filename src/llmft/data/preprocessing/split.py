@@ -104,7 +104,7 @@ def split_by_identity(
 def _codes(groups: np.ndarray, split: Mapping[str, float | None], seed: int) -> np.ndarray:
     """The number in ``SPLITS`` of each example, or ``FREE`` beyond a share of ``train``."""
     unique, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    left = np.argsort(_mixed(unique, seed), kind="stable")
+    left = np.argsort(mixed(unique, seed), kind="stable")
     found = np.full(len(unique), FREE, np.int8)
     for name in ("test", "val", "train"):
         share = split[name]
@@ -134,7 +134,7 @@ def _fitting(sizes: np.ndarray, wanted: int) -> np.ndarray:
     return taken
 
 
-def _mixed(groups: np.ndarray, seed: int) -> np.ndarray:
+def mixed(groups: np.ndarray, seed: int) -> np.ndarray:
     """A 64-bit hash of each group and the seed (the finalizer of SplitMix64; Steele et al., 2014)."""
     state = groups.view(np.uint64) + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

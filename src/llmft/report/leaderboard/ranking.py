@@ -145,7 +145,7 @@ def _same(groups: Sequence[Group], of: Callable[[BoardRun], Any]) -> bool:
 def _measured_rows(run: BoardRun) -> Any:
     """What identifies the rows that the objective was measured on."""
     data = run.data
-    source = (data.get("sha256"), data.get("kept"), run.settings.get("data.seed"))
+    source = (data.get("sha256"), data.get("kept"), run.settings.get("data.split_seed", run.settings.get("data.seed")))
     if not run.monitor.startswith("val/"):
         return (*map(repr, source), run.monitor)
     known = run.validation.get("identity")

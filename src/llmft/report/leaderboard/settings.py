@@ -6,7 +6,7 @@ from typing import Any
 from llmft.report.leaderboard.runs import BoardRun
 
 # Settings that do not distinguish runs: seeds, output paths, display, and which trial of a search a run is.
-NOT_A_SETTING = ("seed", "data.seed", "generation.seed", "output_dir", "show_traceback")
+NOT_A_SETTING = ("seed", "data.seed", "data.split_seed", "generation.seed", "output_dir", "show_traceback")
 NOT_SETTINGS = ("logger.", "report.", "callbacks.progress.", "callbacks.pruning.", "hydra.")
 
 
