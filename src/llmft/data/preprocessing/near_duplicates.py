@@ -10,7 +10,7 @@ Operator for Similarity Joins in Data Cleaning"), so that none is missed.
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,10 +53,19 @@ class NearDuplicate(NamedTuple):
 
 @dataclass(frozen=True)
 class Index:
-    """The grams by which held-out prompts are found, in ascending order, and the number of each one's prompt."""
+    """The grams by which held-out prompts are found.
+
+    Attributes:
+        values: Grams in ascending order, [indexed].
+        owners: The number of each one's prompt, [indexed].
+        sizes: Number of grams of each prompt, indexed or not, [prompts].
+        rest: Number of those that are not indexed, [prompts].
+    """
 
     values: np.ndarray
     owners: np.ndarray
+    sizes: np.ndarray
+    rest: np.ndarray
 
     @classmethod
     def of(cls, grams: WordGrams, sample: np.ndarray) -> "Index":
@@ -69,16 +78,27 @@ class Index:
         wanted = grams.sizes - np.ceil(THRESHOLD * grams.sizes - 1e-9).astype(int) + 1
         chosen = order[rank < wanted[owners]]
         chosen = chosen[np.argsort(grams.values[chosen], kind="stable")]
-        return cls(grams.values[chosen], owners[chosen])
+        return cls(grams.values[chosen], owners[chosen], grams.sizes, grams.sizes - wanted)
+
+    def without(self, numbers: Sequence[int]) -> "Index":
+        """Without the grams of these prompts."""
+        kept = ~np.isin(self.owners, numbers)
+        return replace(self, values=self.values[kept], owners=self.owners[kept])
 
     def candidates(self, grams: WordGrams) -> np.ndarray:
-        """Pairs of an indexed text and one of ``grams`` that have an indexed gram in common, in order, [pairs, 2]."""
+        """Pairs of an indexed text and one of ``grams`` that have enough indexed grams in common, in order, [pairs, 2].
+
+        Two sets of a and b grams with a Jaccard index t have t / (1 + t) (a + b) in common; those that are not indexed may all be
+        among them.
+        """
         left = np.searchsorted(self.values, grams.values, "left")
         counts = np.searchsorted(self.values, grams.values, "right") - left
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         held = self.owners[np.repeat(left, counts) + within]
-        keys = np.unique(held.astype(np.int64) << 32 | np.repeat(grams.owners, counts))
-        return np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=1)
+        keys, shared = np.unique(held.astype(np.int64) << 32 | np.repeat(grams.owners, counts), return_counts=True)
+        held, other = keys >> 32, keys & 0xFFFFFFFF
+        needed = THRESHOLD / (1 + THRESHOLD) * (self.sizes[held] + grams.sizes[other]) - self.rest[held]
+        return np.stack([held, other], axis=1)[shared >= needed - 1e-9]
 
 
 def template_grams(sample: WordGrams) -> np.ndarray:
@@ -102,13 +122,11 @@ def similar(held: WordGrams, train: Iterable[WordGrams], sample: WordGrams) -> l
     found: dict[int, tuple[int, float]] = {}
     before = 0
     for part in train:
-        own = part.without(common)
-        sizes = held.sizes, own.sizes
-        pairs = index.candidates(own)
-        smaller, larger = np.sort(np.stack([sizes[0][pairs[:, 0]], sizes[1][pairs[:, 1]]]), axis=0)
-        for one, other in pairs[smaller >= THRESHOLD * larger - 1e-9].tolist():
+        own, known = part.without(common), len(found)
+        for one, other in index.candidates(own).tolist():
             if one not in found and (score := jaccard(held.text(one), own.text(other))) >= THRESHOLD - 1e-9:
                 found[one] = (before + other, score)
+        index = index.without([*found]) if len(found) > known else index
         before += len(own.sizes)
     return [(one, *found[one]) for one in sorted(found)]
 
