@@ -64,7 +64,7 @@ def _train_again(
     changes, reasons = dict[str, str](), list[str]()
     if best and best.turned and best.step:
         changes["trainer.max_steps"] = str(best.step)
-        reasons.append("stop where the validation was best")
+        reasons.append("up to the step where the validation was best")
     elif best and best.turned and (rate := OmegaConf.select(config, "optim.lr")):
         changes["optim.lr"] = f"{rate / 10:.3g}"
         reasons.append("with a lower learning rate")
