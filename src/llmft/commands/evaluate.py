@@ -143,6 +143,7 @@ def _exported(config: EvaluateConfig, exported: ExportedFolder, judge: Judge | N
     if suites and isinstance(generator, Generator):
         suites.run_tuned(generator.model, codec, devices.default_device())
         found["suites"] = suites.scores()
+        add_verdict(found, read_record(folder))
     if config.output:
         predictions.save(user_path(config.output), evaluation.predictions)
     return found
@@ -164,9 +165,11 @@ def _with_suites(
     stored = (model_card.scores_of(folder) if config.data.path is None else None) or {}
     if suites and config.evaluate.rows == 0 and stored:
         found = {**stored, **({"retention": found["retention"]} if found.get("retention") else {})}
-        add_verdict(found, read_record(folder))
     all_suites = {**stored.get("suites", {}), **(suites.scores() if suites else {})}
-    return {**found, "suites": all_suites} if all_suites else found
+    if all_suites:
+        found = {**found, "suites": all_suites}
+        add_verdict(found, read_record(folder))
+    return found
 
 
 def _run_of(config: EvaluateConfig, exported: ExportedFolder) -> str:

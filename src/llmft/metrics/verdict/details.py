@@ -19,7 +19,7 @@ def details_of(evaluation: Mapping[str, Any], record: Mapping[str, Any]) -> tupl
         record: The content of ``run.json``; empty if unknown.
     """
     others = [retention_of(evaluation, record).get("sentence"), (record.get("prove") or {}).get("sentence")]
-    scored = (*_clean(evaluation), *_power(evaluation), *_other_scores(evaluation)) if evaluation else ()
+    scored = (*_clean(evaluation), *_power(evaluation), *_other_scores(evaluation)) if evaluation.get("scores") else ()
     lines = [
         " ".join(scored),
         " ".join(_sentence(str(text)) for text in others if text),

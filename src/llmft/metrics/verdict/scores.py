@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmft.metrics.permutation import holm
+from llmft.metrics.suites import all_scores
 from llmft.metrics.verdict.primary import SAME_AS
 
 # A score that leads where an evaluation of an earlier version names none.
@@ -35,12 +36,14 @@ def retention_of(evaluation: Mapping[str, Any], record: Mapping[str, Any]) -> Ma
 def corrected(evaluation: Mapping[str, Any]) -> dict[str, bool | None]:
     """Whether each score but the leading one is significantly better (worse: False; neither: None), corrected for their number.
 
+    Scores of external suites are among them.
+
     By Holm's procedure on the p-values of the paired permutation test. The leading score was chosen beforehand and is tested
     alone, as a trial's primary endpoint is.
     """
     leading = leading_score(evaluation)
     same = {leading, *SAME_AS} if leading in SAME_AS.values() else {leading}
-    entries = {name: e for name, e in evaluation["scores"].items() if name not in same and e.get("better")}
+    entries = {name: e for name, e in all_scores(evaluation).items() if name not in same and e.get("better")}
     tested = {name: entry for name, entry in entries.items() if isinstance(entry.get("p"), float)}
     adjusted = dict(zip(tested, holm([entry["p"] for entry in tested.values()]), strict=True))
     return {

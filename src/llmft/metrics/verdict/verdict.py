@@ -51,9 +51,9 @@ def verdict_of(evaluation: Mapping[str, Any] | None, record: Mapping[str, Any]) 
         evaluation: The content of ``evaluation.json``; None if nothing was evaluated.
         record: The content of ``run.json``; empty if unknown.
     """
-    if not evaluation or not evaluation.get("scores"):
-        reasons = ("not evaluated", *common_reservations({}, record))
-        return Verdict("amber", _without_evaluation(record), details_of({}, record), reasons)
+    if not evaluation or not evaluation.get("scores") or not evaluation.get("rows"):
+        reasons = ("not evaluated", *common_reservations(evaluation or {}, record))
+        return Verdict("amber", _without_evaluation(record), details_of(evaluation or {}, record), reasons)
     name = leading_score(evaluation)
     entry = evaluation["scores"].get(name) or {}
     reasons = tuple(reservations(evaluation, record, entry))

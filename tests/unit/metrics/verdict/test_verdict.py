@@ -180,3 +180,13 @@ def test_without_evaluation_the_rest_is_said():
     forgot = {"retention": {"flagged": True}}
     assert verdict_of(evaluation(), forgot).color == "amber"
     assert verdict_of(evaluation(NOTHING_SEEN), forgot).color == "red"
+
+
+def test_scores_of_external_suites_are_among_the_others():
+    worse = {"arc": {"acc": CHRF | {"tuned": 0.3, "base": 0.4, "difference": -0.1}}}
+    found = verdict_of(evaluation(suites=worse), {})
+    assert found.reasons == ("significantly worse on arc: acc",)
+    alone = {"better": "lower", "tuned": None, "tuned_interval": None}
+    found = verdict_of(evaluation(alone, rows=0, of=0, suites=worse), {})
+    assert found.headline == "Not evaluated: no rows were scored."
+    assert found.details == ("Of 1 other score: arc: acc worse (corrected for their number, Holm).",)
