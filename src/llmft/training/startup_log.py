@@ -46,6 +46,9 @@ def log_data(data: InstructionDataModule, run: RunDirectory | None) -> None:
         "near_duplicates": near_duplicates.summary(data.config.near_duplicates, data.near_duplicates),
         "files": data.digests(),
         "validation": data.reference_size("val"),
+        **(
+            {"extra_validation": {name: data.reference_size(name) for name in data.extra_val}} if data.extra_val else {}
+        ),
     }
     if run:
         run.update(data=data.row_counts.summary() | known)

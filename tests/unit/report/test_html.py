@@ -6,6 +6,7 @@ from llmft.report import leaderboard
 from llmft.report.html import write_report
 from tests.support.browser import browser, needs_browser, violations  # noqa: F401  (a fixture)
 from tests.support.report_runs import EVIL, SETTINGS, make_run
+from tests.unit.report.leaderboard.boards import add_study
 
 pytestmark = needs_browser
 LONG = "pneumonoultramicroscopicsilicovolcanoconiosis" * 4
@@ -13,11 +14,13 @@ LONG = "pneumonoultramicroscopicsilicovolcanoconiosis" * 4
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """A run, one that was halted and whose texts are awkward, and a leaderboard of five."""
+    """A run, one that was halted and whose texts are awkward, and a leaderboard of five, with a search."""
     folder = tmp_path_factory.mktemp("pages")
     for seed in range(2):
         make_run(folder / f"a{seed}", seed=seed, model="good", loss=1.0 + seed / 50, test={"chrf": 50.0}, words="words")
         make_run(folder / f"b{seed}", seed=seed, model="bad", loss=1.5 + seed / 50, words="words")
+    pytest.importorskip("optuna", reason="optuna is not installed")
+    add_study(folder, 8)
     make_run(folder / "halted", words=f"{EVIL} {LONG}", status="halted")
     leaderboard.write_leaderboard(folder)
     made = {"leaderboard": folder / "leaderboard.html"}

@@ -61,7 +61,7 @@ class Criterion:
         better: ``lower`` or ``higher``.
         metric: The score over shared rows that it is, or that stands beside it in the paired bootstrap.
         over_rows: Whether it is over the shared rows.
-        per_byte: Whether it is ``val/loss`` in nats per byte.
+        per_byte: Whether it is the validation loss in nats per byte.
         why: Why it is not simply the objective; "" if it is.
         comparable: False if nothing could be compared on equal terms.
     """
@@ -121,14 +121,14 @@ def _criterion(groups: Sequence[Group], objective: str, shared: SharedRows | Non
     if not (same_rows or same_tokens) and is_loss:
         why = "tokenizers and validation rows differ between runs"
     if same_rows and all(_bytes_known(run) for group in groups for run in group.runs):
-        return Criterion("val nats/byte", "lower", metric, per_byte=True, why=why)
+        return Criterion(f"{objective.rpartition('/')[0]} nats/byte", "lower", metric, per_byte=True, why=why)
     if shared and metric:
         return Criterion(shared_name(metric), BETTER[metric], metric, over_rows=True, why=why)
     return Criterion(objective, better, metric, why=f"{why}, and they share no evaluated rows", comparable=False)
 
 
 def _bytes_known(run: BoardRun) -> bool:
-    return run.monitor.startswith("val/") and {"tokens", "bytes"} <= set(run.validation)
+    return {"tokens", "bytes"} <= set(run.validation)
 
 
 def _row_metric(name: str, shared: SharedRows | None) -> str | None:
@@ -146,16 +146,16 @@ def _measured_rows(run: BoardRun) -> Any:
     """What identifies the rows that the objective was measured on."""
     data = run.data
     source = (data.get("sha256"), data.get("kept"), run.settings.get("data.split_seed", run.settings.get("data.seed")))
-    if not run.monitor.startswith("val/"):
+    if run.monitor.startswith("train/"):
         return (*map(repr, source), run.monitor)
     known = run.validation.get("identity")
-    return known or (*map(repr, source), repr(data.get("split")))  # a run of an earlier version
+    return known or (*map(repr, source), repr(data.get("split")))  # of an earlier version
 
 
 def _same_tokens(groups: Sequence[Group], shared: SharedRows | None) -> bool:
     """Whether equal rows have the same supervised tokens in all runs."""
     runs = [run for group in groups for run in group.runs]
-    if all(run.validation.get("tokens") for run in runs) and all(run.monitor.startswith("val/") for run in runs):
+    if all(run.validation.get("tokens") for run in runs):
         counts: dict[Any, set[int]] = {}
         for run in runs:
             counts.setdefault(_measured_rows(run), set()).add(run.validation["tokens"])

@@ -1,6 +1,5 @@
 """A run directory as a leaderboard reads it."""
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +34,8 @@ class BoardRun:
         memory: Peak in MiB.
         predictions: The rows of ``predictions.jsonl``.
         split: The split that these come from.
-        validation: Size and identity of the validation references (``data.preprocessing.reference_size``); {} for older runs.
+        validation: Size and identity of the references of the objective's validation set, as of
+            ``data.preprocessing.reference_size``; {} for older runs.
         data: Row counts, as in ``run.json``.
         curve: The objective over steps.
         verdict: Its verdict.
@@ -91,7 +91,8 @@ def _read(folder: Path, root: Path) -> BoardRun:
     speeds = found.get("train/tokens_per_second")
     monitor = content.record_objective(config)
     split = str(_mapping(loaded["evaluation"]).get("split") or "test")
-    overrides = [text for text in record.get("overrides") or [] if isinstance(text, str)]
+    listed = record.get("overrides")
+    overrides = [text for text in listed if isinstance(text, str)] if isinstance(listed, list) else []
     return BoardRun(
         name=folder.relative_to(root).as_posix() if folder != root else folder.name,
         status=str(record.get("status", "unknown")),
@@ -110,7 +111,7 @@ def _read(folder: Path, root: Path) -> BoardRun:
         seconds=record.get("seconds"),
         predictions=[row for row in loaded["predictions"] if isinstance(row, dict)],
         split=split,
-        validation=_validation(data.get("validation")),
+        validation=_validation(data, monitor.rpartition("/")[0]),
         data=data,
         curve=found.get(monitor),
         verdict=stored_verdict(_mapping(loaded["evaluation"]), record),
@@ -122,11 +123,12 @@ def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _validation(value: Any) -> dict[str, Any]:
-    """``data.validation`` of ``run.json``, without sizes that are no numbers above 0 (somebody else may have edited it)."""
-    size = _mapping(value)
+def _validation(data: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """The size of a validation set in ``run.json``, without what is no number above 0 (somebody else may have edited it)."""
+    size = data.get("validation") if split == "val" else _mapping(data.get("extra_validation")).get(split)
+    size = _mapping(size)
     numbers = {name: size.get(name) for name in ("rows", "tokens", "bytes")}
-    known = {name: n for name, n in numbers.items() if isinstance(n, int) and n > 0 and math.isfinite(n)}
+    known = {name: n for name, n in numbers.items() if isinstance(n, int) and n > 0}
     return known | ({"identity": size["identity"]} if isinstance(size.get("identity"), str) else {})
 
 

@@ -70,8 +70,11 @@ class SharedRows:
 
     def compare(self, group: int, best: int, metric: str) -> dict[str, Any]:
         """Paired bootstrap of two groups on one score, as of ``bootstrap.compare``: ``tuned`` is ``group``."""
-        tables = self.tables[group], self.tables[best]
-        return bootstrap.compare(self.metrics, *tables, resamples=RESAMPLES, seed=0)[metric]
+        place = next(i for i, known in enumerate(self.metrics) if known.name == metric)
+        start = sum(known.width for known in self.metrics[:place])
+        chosen = slice(start, start + self.metrics[place].width)
+        tables = self.tables[group][:, chosen], self.tables[best][:, chosen]
+        return bootstrap.compare([self.metrics[place]], *tables, resamples=RESAMPLES, seed=0)[metric]
 
     def _pooled(self, runs: Sequence[Mapping[Key, bootstrap.Table]]) -> bootstrap.Table:
         """Statistics of the shared rows, summed over the runs that have them, with the same weight for each row."""
@@ -88,7 +91,7 @@ def shared_rows(groups: Sequence[Sequence[BoardRun]]) -> SharedRows | None:
     Rows whose reference was cut to the token budget of a run are omitted.
     """
     runs = [run for group in groups for run in group]
-    by_hash = all(row.get("identity") for run in runs for row in run.predictions)
+    by_hash = all(isinstance(row.get("identity"), str) and row["identity"] for run in runs for row in run.predictions)
     rows = [[dict(_keyed(run.predictions, by_hash)) for run in group] for group in groups]
     had = [set().union(*of_group) for of_group in rows]
     cut = {key for of_group in rows for of_run in of_group for key, row in of_run.items() if row.get("cut") is True}

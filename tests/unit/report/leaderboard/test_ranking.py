@@ -92,3 +92,15 @@ def test_seeds_with_splits_of_their_own_are_compared_seed_by_seed():
     found, criterion, _ = ranked(groups, "val/loss")
     assert (order(found), criterion.name) == (["a", "b"], "val/loss")
     assert [g.value for g in found] == [2.5, 3.5]
+
+
+def test_one_score_is_compared_alone_as_among_all():
+    a, b = rows(TEXTS, [4.0, 8, 2, 4, 6, 4], [4] * 6), rows(TEXTS, [8.0, 8, 4, 9, 6, 4], [4] * 6)
+    _, _, shared = ranked(
+        [group("a", objective=1.0, predictions=a), group("b", objective=2.0, predictions=b)], "val/loss"
+    )
+    assert shared is not None
+    entry = shared.compare(1, 0, "chrf")
+    assert (entry["tuned"], entry["base"], entry["difference"]) == (100.0, 100.0, 0.0)
+    entry = shared.compare(1, 0, "loss")
+    assert (entry["tuned"], entry["base"]) == (39 / 24, 28 / 24)
