@@ -34,19 +34,16 @@ def retention_of(evaluation: Mapping[str, Any], record: Mapping[str, Any]) -> Ma
 
 
 def corrected(evaluation: Mapping[str, Any]) -> dict[str, bool | None]:
-    """Whether each score but the leading one is significantly better (worse: False; neither: None), corrected for their number.
+    """Whether each score but the leading one is significantly better; worse: False; neither: None.
 
-    Scores of external suites are among them.
-
-    By Holm's procedure on the p-values of the paired permutation test. The leading score was chosen beforehand and is tested
-    alone, as a trial's primary endpoint is.
+    A score differs if its interval excludes 0, and if Holm's procedure on the p-values of the paired permutation test says so.
+    Scores of external suites are among them. The leading score was chosen beforehand and is tested alone, as the primary
+    endpoint of a trial is.
     """
     leading = leading_score(evaluation)
     same = {leading, *SAME_AS} if leading in SAME_AS.values() else {leading}
     entries = {name: e for name, e in all_scores(evaluation).items() if name not in same and e.get("better")}
     tested = {name: entry for name, entry in entries.items() if isinstance(entry.get("p"), float)}
     adjusted = dict(zip(tested, holm([entry["p"] for entry in tested.values()]), strict=True))
-    return {
-        name: (entry["difference"] > 0) == (entry["better"] == "higher") if adjusted[name] <= ALPHA else None
-        for name, entry in tested.items()
-    }
+    directions = {"better": True, "worse": False}  # None if its interval includes 0
+    return {n: directions.get(entry.get("verdict")) if adjusted[n] <= ALPHA else None for n, entry in tested.items()}

@@ -190,3 +190,8 @@ def test_scores_of_external_suites_are_among_the_others():
     found = verdict_of(evaluation(alone, rows=0, of=0, suites=worse), {})
     assert found.headline == "Not evaluated: no rows were scored."
     assert found.details == ("Of 1 other score: arc: acc worse (corrected for their number, Holm).",)
+
+
+def test_a_score_whose_interval_includes_0_is_not_called_different():
+    touching = CHRF | {"difference_interval": [-15.0, 0.0], "verdict": "no difference seen"}
+    assert verdict_of(evaluation(scores={"loss": LOSS, "bleu": touching}), {}).color == "green"
