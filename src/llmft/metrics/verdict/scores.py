@@ -46,4 +46,6 @@ def corrected(evaluation: Mapping[str, Any]) -> dict[str, bool | None]:
     tested = {name: entry for name, entry in entries.items() if isinstance(entry.get("p"), float)}
     adjusted = dict(zip(tested, holm([entry["p"] for entry in tested.values()]), strict=True))
     directions = {"better": True, "worse": False}  # None if its interval includes 0
-    return {n: directions.get(entry.get("verdict")) if adjusted[n] <= ALPHA else None for n, entry in tested.items()}
+    return {
+        n: directions.get(str(entry.get("verdict"))) if adjusted[n] <= ALPHA else None for n, entry in tested.items()
+    }
