@@ -102,6 +102,7 @@ LAZY = {
     "sweep.job -> utils.device": "torch",
     "sweep.precheck -> models.architecture_check": "torch, transformers",
     "sweep.tables -> report.leaderboard": "matplotlib",
+    "sweep.tables -> report.learning_curve": "matplotlib",
 }
 
 

@@ -22,8 +22,9 @@ def main(cfg: DictConfig) -> None:
 
         console.print(f"report: {write_report(user_path(config.run), config.report)}")
     else:
-        from llmft.report import leaderboard
+        from llmft.report import leaderboard, learning_curve
 
         folder = user_path(str(config.runs))
         console.print(leaderboard.write_leaderboard(folder).text, end="")
-        console.print(f"leaderboard: {folder / 'leaderboard.html'}")
+        for line in [*learning_curve.write_learning_curves(folder), f"leaderboard: {folder / 'leaderboard.html'}"]:
+            console.print(line)

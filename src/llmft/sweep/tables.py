@@ -28,7 +28,7 @@ SHOWN = ("run", "status", "objective", "val nats/byte", "steps", "seconds")
 
 
 def write_tables(folder: Path, records: Sequence[Path], settings: Sequence[Mapping[str, str]]) -> None:
-    """Write ``sweep.csv``, ``sweep.md`` and the leaderboard of a sweep, and print what differs, the results and the best.
+    """Write ``sweep.csv``, ``sweep.md``, leaderboard and learning curve of a sweep; print what differs, the results and the best.
 
     Args:
         folder: The folder of the sweep.
@@ -36,6 +36,7 @@ def write_tables(folder: Path, records: Sequence[Path], settings: Sequence[Mappi
         settings: The overrides of each job, by key.
     """
     from llmft.report.leaderboard import write_leaderboard  # matplotlib
+    from llmft.report.learning_curve import write_learning_curves
 
     differ = [key for key in dict.fromkeys(k for s in settings for k in s) if len({s.get(key) for s in settings}) > 1]
     shown = [key for key in differ if key not in OWN_COLUMN]
@@ -53,7 +54,7 @@ def write_tables(folder: Path, records: Sequence[Path], settings: Sequence[Mappi
     own = [c for c in ("model", "data", "peft", "lr", "seed") if len({str(r[c]) for r in rows}) > 1]
     show(folder, rows, [*own, *shown])
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    for line in board.summary:
+    for line in [*board.summary, *write_learning_curves(folder)]:
         console.print(printable(line))
     console.print(f"leaderboard: {unresolved(str(folder / 'leaderboard.html'))}")
 
