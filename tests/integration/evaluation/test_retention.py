@@ -84,7 +84,7 @@ def test_changed_answers_alone_flag_nothing(tmp_path, rows):
 def test_a_training_that_forgets_is_flagged_and_evaluate_measures_the_same(model, tmp_path, rows, llmft):
     run, found = trained(tmp_path / "run", rows, f"model={model}", "peft=none", "optim.lr=0.1", "evaluate.rows=2")
     assert found["flagged"] is True
-    assert found["kl"] > 0.5
+    assert found["kl"] > 1
     assert "what it forgot: " in found["sentence"]
     code, _, err = llmft("evaluate", f"run={run.path}", f"evaluate.retention={rows}", "evaluate.rows=2")
     assert code == 0, err
@@ -92,10 +92,17 @@ def test_a_training_that_forgets_is_flagged_and_evaluate_measures_the_same(model
     # full fine-tuning: the base was measured before the first step there, and loaded again here
     for name in ("loss_before", "loss_after", "kl"):
         assert again[name] == pytest.approx(found[name], rel=1e-4)
+    record = json.loads((run.path / "run.json").read_text())
+    assert record["retention"]["kl"] == again["kl"]
+    assert "it forgot (retention)" in record["verdict"]["reasons"]
+
+
+@pytest.mark.slow
+def test_a_later_evaluation_keeps_the_result(tmp_path, rows, llmft):
+    run, found = trained(tmp_path / "run", rows, "model=tiny_gpt2", "peft=lora", "evaluate.rows=2")
     code, _, err = llmft("evaluate", f"run={run.path}", "evaluate.rows=2")
     assert code == 0, err
-    kept = json.loads((run.path / "evaluation.json").read_text())["retention"]
-    assert kept == again
+    assert json.loads((run.path / "evaluation.json").read_text())["retention"]["kl"] == found["kl"]
 
 
 def test_stored_answers_have_no_base(llmft, tmp_path):
