@@ -14,6 +14,7 @@ from llmft.config.metric_names import BETTER, monitor_mode
 from llmft.report.leaderboard import significance
 from llmft.report.leaderboard.runs import BoardRun
 from llmft.report.leaderboard.shared_rows import SharedRows, shared_rows
+from llmft.report.leaderboard.significance import Difference
 
 TEXT_SCORES = ("chrf", "f1", "bleu")  # ranked by the first that is there, if losses cannot be compared
 UNITS = {"loss": "loss", "nats_per_byte": "nats/byte"}
@@ -35,7 +36,7 @@ class Group:
         rank: From 1; 0 if it is not ranked.
         values: The score that it is ranked by, of each run.
         interval: Its 95 % interval, if it is over shared rows.
-        against: The verdict on it against the best, and the difference with its interval; None for the best, or if unknown.
+        against: Its difference from the best, corrected for the number of groups; None for the best, or if unknown.
     """
 
     runs: list[BoardRun]
@@ -44,7 +45,7 @@ class Group:
     rank: int = 0
     values: list[float] = field(default_factory=list)
     interval: Sequence[float] | None = None
-    against: tuple[str, str] | None = None
+    against: Difference | None = None
 
     @property
     def value(self) -> float:
@@ -100,7 +101,9 @@ def ranked(groups: Sequence[Group], objective: str) -> tuple[list[Group], Criter
     found.sort(key=lambda group: sign * group.value)
     for rank, group in enumerate(found, start=1):
         group.rank = rank
-        group.against = None if rank == 1 else _against(group, found[0], criterion, shared)
+    differences = [_against(group, found[0], criterion, shared, len(found)) for group in found[1:]]
+    for group, difference in zip(found[1:], significance.corrected(differences), strict=True):
+        group.against = difference
     return found, criterion, shared
 
 
@@ -179,12 +182,14 @@ def _set_values(group: Group, criterion: Criterion, shared: SharedRows | None) -
     group.values = [value for value in found if value is not None]
 
 
-def _against(group: Group, best: Group, criterion: Criterion, shared: SharedRows | None) -> tuple[str, str] | None:
+def _against(
+    group: Group, best: Group, criterion: Criterion, shared: SharedRows | None, groups: int
+) -> Difference | None:
     """Over seeds if both have several, else over the shared rows."""
     if not criterion.comparable:
         return None
     found = significance.compare_seeds(group.values, best.values, criterion.better)
     if found or not shared or criterion.metric is None or group.number is None or best.number is None:
         return found
-    entry = shared.compare(group.number, best.number, criterion.metric)
+    entry = shared.compare(group.number, best.number, criterion.metric, groups)
     return significance.described(entry, UNITS.get(criterion.metric, criterion.metric), len(shared))

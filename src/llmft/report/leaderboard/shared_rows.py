@@ -68,13 +68,16 @@ class SharedRows:
         found = [bootstrap.compare(self.metrics, table, None, resamples=0, seed=0) for table in tables]
         return [entries[metric]["tuned"] for entries in found]
 
-    def compare(self, group: int, best: int, metric: str) -> dict[str, Any]:
-        """Paired bootstrap of two groups on one score, as of ``bootstrap.compare``: ``tuned`` is ``group``."""
+    def compare(self, group: int, best: int, metric: str, groups: int = 2) -> dict[str, Any]:
+        """Paired bootstrap of two groups on one score, as of ``bootstrap.compare``: ``tuned`` is ``group``.
+
+        With many ``groups`` there are more resamples, or no p-value could be small enough after correction for their number.
+        """
         place = next(i for i, known in enumerate(self.metrics) if known.name == metric)
         start = sum(known.width for known in self.metrics[:place])
         chosen = slice(start, start + self.metrics[place].width)
         tables = self.tables[group][:, chosen], self.tables[best][:, chosen]
-        return bootstrap.compare([self.metrics[place]], *tables, resamples=RESAMPLES, seed=0)[metric]
+        return bootstrap.compare([self.metrics[place]], *tables, resamples=max(RESAMPLES, 60 * groups), seed=0)[metric]
 
     def _pooled(self, runs: Sequence[Mapping[Key, bootstrap.Table]]) -> bootstrap.Table:
         """Statistics of the shared rows, summed over the runs that have them, with the same weight for each row."""

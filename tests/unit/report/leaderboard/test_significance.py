@@ -1,11 +1,33 @@
-"""Intervals over seeds."""
+"""Intervals over seeds, and the correction for many groups."""
+
+import pytest
 
 from llmft.report.leaderboard import significance
 
 
 def test_welch_by_hand():
     """2.1, 2.3, 2.2 against 2.0, 1.8, 1.9: difference 0.3, standard error 0.08165, 4 degrees of freedom, half width 0.22666."""
-    verdict, numbers = significance.compare_seeds((2.1, 2.3, 2.2), (2.0, 1.8, 1.9), "lower") or ("", "")
-    assert verdict == "worse"
-    assert numbers == "+0.3 (+0.07334 to +0.5267), seeds"
+    found = significance.compare_seeds((2.1, 2.3, 2.2), (2.0, 1.8, 1.9), "lower")
+    assert found is not None
+    assert (found.verdict, found.text) == ("worse", "+0.3 (+0.07334 to +0.5267), seeds")
+    assert found.p == pytest.approx(0.02131, abs=1e-5)  # of t = 3.674 at 4 degrees of freedom
     assert significance.compare_seeds((2.1,), (2.0, 1.8), "lower") is None
+
+
+@pytest.mark.parametrize(
+    ("t", "freedom", "p"), [(12.706, 1, 0.05), (2.776, 4, 0.05), (2.042, 30, 0.05), (0.0, 3, 1.0), (4.604, 4, 0.01)]
+)
+def test_p_of_students_t_as_in_its_table(t, freedom, p):
+    assert significance.student_p(t, freedom) == pytest.approx(p, abs=5e-5)
+
+
+def test_worse_by_chance_among_many_is_no_difference():
+    """Holm: .01 x 3 = .03; .03 x 2 = .06, and .04 x 1 is not below the one before it."""
+    found = [significance.Difference("worse", "d", p) for p in (0.01, 0.04, 0.03)]
+    first, second, third, fourth = significance.corrected([*found, None])
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert fourth is None
+    assert [d.verdict for d in (first, second, third)] == ["worse", "no difference seen", "no difference seen"]
+    assert second.text == "d; worse only without correction for 3 comparisons"
