@@ -211,6 +211,10 @@ FAULTS = [
           f"{RANKING}::test_losses_of_different_tokenizers_are_ranked_per_byte"),
     Fault("runs are scored on rows that others lack", "report/leaderboard/shared_rows.py", "all(key in h for h in had)", "any(key in h for h in had)",
           f"{RANKING}::test_runs_of_other_validation_rows_are_ranked_over_the_rows_that_they_share"),
+    Fault("a key that changes only generated ids has no effect", "training/step_trace.py", "if reference.answers != other.answers:", "if reference.answers != reference.answers:",
+          "tests/unit/training/test_step_trace.py"),
+    Fault("code in a task file is run", "evaluation/suites/task_files.py", 'if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:', 'if "python" in node.tag:',
+          "tests/unit/evaluation/suites/test_task_files.py"),
 ]  # fmt: skip
 
 

@@ -10,22 +10,20 @@ from rich.text import Text
 
 from llmft.config.auto_values import resolve_auto
 from llmft.config.schema import ProveConfig
+from llmft.config.typed_overrides import task_overrides
 from llmft.config.validate import check
 from llmft.models.architecture_check import architecture_faults
 from llmft.models.backbone.auto import with_lora_targets
-from llmft.runs.directory import RunDirectory
-from llmft.training.build import build
-from llmft.training.trainer import build_trainer
+from llmft.training.first_steps import train_first_steps
+from llmft.training.key_effects import KeyEffects, key_effects
 from llmft.utils.console import Console
 from llmft.utils.device import check_accelerator
 from llmft.utils.errors import Halted, UserError
 from llmft.utils.json import finite
 from llmft.utils.logging import log_to, quiet
-from llmft.utils.signals import as_interrupt
 from llmft.utils.text import json_line, printable
 
-# Callbacks of llmft that the steps of a training depend on; the others write, show or generate.
-COMPUTING = ("unfreezing", "nan_guard", "gradient_clipping")
+COLORS = {"none": "yellow", "default": "dim", "outside": "dim", "needed": "dim"}
 
 
 def main(cfg: DictConfig) -> None:
@@ -43,10 +41,14 @@ def main(cfg: DictConfig) -> None:
     check_accelerator(config.trainer)
     config = with_lora_targets(resolve_auto(config)[0])
     proof = prove(config)
+    effects = key_effects("prove", task_overrides(), config.prove.steps) if config.prove.keys else None
     if config.format == "json":
-        Console(soft_wrap=True).file.write(json_line(finite(proof)) + "\n")
+        keys = {"keys": effects.as_dict()} if effects else {}
+        Console(soft_wrap=True).file.write(json_line(finite(proof | keys)) + "\n")
     else:
         show(proof)
+        if effects:
+            show_keys(effects)
     if not proof["agrees"]:
         raise Halted(proof["sentence"])
 
@@ -54,24 +56,7 @@ def main(cfg: DictConfig) -> None:
 def prove(config: ProveConfig) -> dict[str, Any]:
     """Train the first steps, without validation, logs and checkpoints; the result as ``run.json`` has it."""
     with TemporaryDirectory(prefix="llmft-prove-") as folder:
-        run = RunDirectory(Path(folder))
-        parts = build(first_steps(config), run)
-        callbacks = {name: callback for name, callback in parts.named_callbacks.items() if name != "checkpoints"}
-        trainer = build_trainer(parts.cfg, run, callbacks, parts.datamodule, None)
-        with as_interrupt():
-            trainer.fit(parts.module, datamodule=parts.datamodule)
-        return run.record["prove"]
-
-
-def first_steps(config: ProveConfig) -> ProveConfig:
-    """The config without what changes no step: loggers, checkpoints, validation, and callbacks that write or show."""
-    callbacks = {
-        name: callback.node()
-        for name, callback in config.callbacks.items()
-        if callback is not None and (name in COMPUTING or not callback.target.startswith("llmft."))
-    }
-    off = {"trainer.enable_checkpointing": False, "trainer.limit_val_batches": 0, "trainer.val_check_interval": 1.0}
-    return config.replaced({"callbacks": callbacks, "logger": {}, "report.reference_curve": None, **off})
+        return train_first_steps(config, Path(folder)).run.record["prove"]
 
 
 def show(proof: dict[str, Any]) -> None:
@@ -88,3 +73,16 @@ def show(proof: dict[str, Any]) -> None:
         console.print(Text.assemble(("not checked: ", "bold"), printable(f"{what} ({number})")), soft_wrap=True)
     if proof["agrees"]:
         console.print(Text.assemble((f"{proof['sentence']}", "green")), soft_wrap=True)
+
+
+def show_keys(found: KeyEffects) -> None:
+    """Print what each key does, and how many have no effect."""
+    console = Console(highlight=False)
+    table = Table(title="without the key, its default in its place", title_justify="left")
+    for name in ("key", "effect"):
+        table.add_column(name)
+    for key, effect in found.effects.items():
+        table.add_row(printable(key), Text(printable(effect.sentence(found.steps)), style=COLORS.get(effect.kind, "")))
+    console.print(table)
+    for line in (*found.notes(), found.sentence):
+        console.print(Text(printable(line)), soft_wrap=True)

@@ -28,6 +28,7 @@ from llmft.runs.record import read_record
 from llmft.runs.resume import is_done, resumed
 from llmft.training.build import build
 from llmft.training.fit import fit
+from llmft.training.key_effects import key_effects
 from llmft.training.publish import publish, write_report
 from llmft.training.tensorboard import name_job
 from llmft.utils import oom
@@ -105,6 +106,10 @@ def train_and_record(cfg: TrainConfig, run: RunDirectory) -> float | None:
 
 def train(cfg: TrainConfig, run: RunDirectory) -> float | None:
     """Build, fit, publish."""
+    if cfg.prove.keys:
+        effects = key_effects("train", task_overrides(), cfg.prove.steps)
+        run.update(prove_keys=effects.as_dict())
+        log.info("prove: %s", effects.sentence)
     parts = build(cfg, run)
     outcome = fit(parts)
     return publish(run, outcome)

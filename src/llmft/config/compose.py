@@ -12,6 +12,7 @@ from llmft.config.override_text import parse_fault
 from llmft.config.paths import conf_dir
 from llmft.config.suggest import key_hint, option_hint
 from llmft.config.tree import walk
+from llmft.utils.errors import UserError
 from llmft.utils.text import first_line
 
 
@@ -61,6 +62,23 @@ def composition_faults(
     explain = Explanation(known, roots, typed or {}, data_hint)
     faults = [explain(override, reason) for override, reason in errors if reason]
     return faults or [first_line(error)]
+
+
+def composed_again(command: str, overrides: Sequence[str]) -> DictConfig:
+    """The config of a command from other overrides than those of the running Hydra job, with the job's ``--config-dir``.
+
+    Raises:
+        UserError: It does not compose.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    config_dir = next((source.path for source in sources if source.provider == "command-line"), None)
+    if faults := composition_faults(command, overrides, config_dir):
+        raise UserError.from_faults("command line", faults)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):  # Hydra's own state is restored afterwards
+        return compose(command, overrides=[*search_path(config_dir), *overrides])
 
 
 def search_path(config_dir: str | None) -> list[str]:

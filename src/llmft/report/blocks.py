@@ -41,6 +41,7 @@ def blocks(record: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> l
     return [
         *retention(found.get("retention")),
         *prove(record.get("prove")),
+        *key_effects(record.get("prove_keys")),
         *near_duplicates((record.get("data") or {}).get("near_duplicates")),
     ]
 
@@ -133,3 +134,12 @@ def near_duplicates(found: Mapping[str, Any] | None) -> Iterator[Block]:
         ),
         folded=len(listed) > ROWS_OPEN,
     )
+
+
+def key_effects(found: Mapping[str, Any] | None) -> Iterator[Block]:
+    """What each key of the command line changed in the first steps: ``run.json``'s ``prove_keys``."""
+    if not found:
+        return
+    rows = tuple((str(key), str(entry.get("sentence", ""))) for key, entry in (found.get("keys") or {}).items())
+    sentence = str(found.get("sentence", ""))
+    yield Block("keys", "What each key does", (sentence,), columns=("key", "effect"), rows=rows, folded=True)

@@ -41,7 +41,7 @@ def folder(tmp_path):
     """A folder of two tasks with six rows each."""
     folder = tmp_path / "tasks"
     folder.mkdir()
-    write_rows(folder / "sums.jsonl", ROWS)
+    write_rows(folder / "sums.jsonl", *ROWS)
     for task in (CHOICE, WRITING):
         (folder / f"{task['task']}.yaml").write_text(yaml.safe_dump(task))
     return folder

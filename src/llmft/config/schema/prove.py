@@ -18,6 +18,9 @@ class Prove(Section):
     steps: FromZero = Field(
         description="How many of the first optimizer steps are computed again and compared; 0 for none."
     )
+    keys: bool = Field(
+        description="Take these steps once more without each key of the command line, and say what it changes."
+    )
 
 
 @rule("prove.steps", "trainer")
@@ -57,3 +60,11 @@ def _provable_optimizer(prove: Prove, optim: Optim, scheduler: Scheduler) -> Fau
             f"prove.steps={prove.steps}: the referee does not compute {scheduler.target}; "
             "use scheduler=linear, cosine, constant or plateau"
         )
+
+
+@rule("prove.keys", "prove.steps", "resume")
+def _keys_of_steps(prove: Prove, resume: str | None) -> Faults:
+    if prove.keys and prove.steps == 0:
+        yield "prove.keys=true: compares the first prove.steps steps, and prove.steps is 0; pass prove.steps=20"
+    if prove.keys and resume:
+        yield "prove.keys=true: a resumed training does not take its first steps; leave it out"
