@@ -5,11 +5,11 @@ import json
 import pytest
 
 from llmft.training.key_effects import key_effects
-from tests.conftest import chat_row, write_rows
+from tests.conftest import write_rows
 
-ROWS = [chat_row(f"What is {n}?", f"It is {n}.") for n in range(8)]
+ROWS = [{"instruction": f"What is {n}?", "input": "", "output": f"It is {n}."} for n in range(8)]
 KEYS = (
-    "model=tiny_gpt2", "data.path=rows.jsonl", "peft=lora", "optim.lr=1e-2", "trainer.log_every_n_steps=3",
+    "model=tiny_gpt2", "data=alpaca", "data.path=rows.jsonl", "peft=lora", "optim.lr=1e-2", "trainer.log_every_n_steps=3",
     "generation.max_new_tokens=4", "evaluate.rows=0",
 )  # fmt: skip
 
@@ -39,7 +39,8 @@ def test_keys_that_are_not_put_back(found):
     assert found.effects["peft"].kind == "default"
     assert found.effects["model"].kind == "needed"
     assert "would be downloaded" in found.effects["model"].reason
-    assert found.effects["data.path"].kind == "needed"
+    assert "would be downloaded" in found.effects["data.path"].reason
+    assert "cannot be left out: " in found.effects["data"].sentence(2)  # the rows are of another format
 
 
 @pytest.mark.slow
