@@ -45,6 +45,7 @@ def test_keys_that_are_not_put_back(found):
 
 @pytest.mark.slow
 def test_a_training_keeps_them_and_computes_the_same(llmft, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", *ROWS)
     keys = (
         *KEYS,
         "peft.dropout=0",
