@@ -66,6 +66,9 @@ def test_predictions_are_the_test_rows_in_order(run):
     found = json.loads((folder / "evaluation.json").read_text())
     assert (found["split"], found["rows"], found["of"]) == ("test", 10, 12)
     assert "10 of 12 test rows" in done.stdout
+    assert found["headline"] in done.stdout
+    assert sum(row["in_train"] for row in rows) == found["clean"]["in_train"]
+    assert found["primary"]["score"] == ("keyword_f1" if "keyword_f1" in found["scores"] else "loss")
     assert all(row["question"] in row["prompt"] for row in rows)
     assert all(set(row["scores"]) == set(row["base_scores"]) for row in rows)
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from llmft.data.eval_rows import first_rows
 from llmft.utils.errors import UserError
 from tests.conftest import chat_row, write_rows
 
@@ -127,6 +128,7 @@ def test_a_prompt_that_is_nearly_one_in_train_is_found_with_its_places(custom, t
         ("val", "val.jsonl:3", "rows.jsonl:4", 1.0, 1.0),
     ]
     assert data.is_in_train(data.indices["val"]).tolist() == [False, True, True]  # and one except for case
+    assert first_rows(data, None, "val").in_train == [False, True, True]
     assert [data.audit.splits["val"][key] for key in ("leaked", "near_leaked", "similar")] == [0, 1, 2]
     dropped = custom(rows, *options, "data.near_duplicates=drop")
     assert [row.place for row in dropped.encoded["val"]] == ["val.jsonl:1"]

@@ -195,3 +195,19 @@ def test_scores_of_external_suites_are_among_the_others():
 def test_a_score_whose_interval_includes_0_is_not_called_different():
     touching = CHRF | {"difference_interval": [-15.0, 0.0], "verdict": "no difference seen"}
     assert verdict_of(evaluation(scores={"loss": LOSS, "bleu": touching}), {}).color == "green"
+
+
+def test_no_headline_is_longer_than_25_words():
+    entries = (
+        LOSS,
+        NOTHING_SEEN,
+        WORSE,
+        LOSS | {"verdict": None},
+        LOSS | {"tuned": None},
+        {"better": "lower", "tuned": 1.0},
+    )
+    for entry in entries:
+        for split in ("test", "val", "train", "given", "stored"):
+            found = verdict_of(evaluation(entry, split=split, rows=1000, of=4000), {})
+            assert len(found.headline.split()) <= 25, found.headline
+            assert len(found.details) <= 2
