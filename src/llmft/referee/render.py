@@ -1,6 +1,6 @@
 """Ids and labels of a row, from its file and the prompt template alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Renderer:
         kind: The class of the data set.
         columns: ``data.columns``, by role.
         system: ``data.system``.
+        stop_ids: Ids that end a generation of the model, besides the tokenizer's EOS.
         train_on: ``data.train_on``.
         every_turn: Whether every assistant turn is trained.
         budgets: Max tokens of a prompt and of an answer.
@@ -50,6 +51,7 @@ class Renderer:
     kind: str
     columns: Mapping[str, str]
     system: str | None
+    stop_ids: Collection[int]
     train_on: str
     every_turn: bool
     budgets: tuple[int, int]
@@ -101,6 +103,7 @@ class Renderer:
 
     def _causal(self, messages: list[dict[str, Any]], specials: set[str]) -> tuple[list[int], list[int]]:
         eos, answer = self.tokenizer.eos_token, messages[-1]["content"]
+        stops = {eos, *(self.tokenizer.convert_ids_to_tokens(i) for i in self.stop_ids)}
         prompt, whole = (
             self._bos() + self._text(turns, eos, generate=generate)
             for turns, generate in ((messages[:-1], True), (messages, False))
@@ -113,9 +116,9 @@ class Renderer:
         end = rest.find(answer.strip()) + len(answer.strip())
         if end < len(answer.strip()):
             raise NotRendered("the template changes the answer")
-        prompt_ids, ids = self._ids(prompt), self._ids(prompt + _stopped(rest, end, eos, specials))
+        prompt_ids, ids = self._ids(prompt), self._ids(prompt + _stopped(rest, end, stops, specials))
         if ids[: len(prompt_ids)] != prompt_ids:
-            ids = prompt_ids + self._ids(_stopped(rest, end, eos, specials))
+            ids = prompt_ids + self._ids(_stopped(rest, end, stops, specials))
         start = len(prompt_ids)
         if start > self.budgets[0] or len(ids) - start > self.budgets[1]:
             raise NotRendered("it is longer than its token budget")
@@ -142,13 +145,15 @@ class Renderer:
         return bos if raw[:1] == [self.tokenizer.bos_token_id] else ""
 
 
-def _stopped(rest: str, end: int, eos: str, specials: set[str]) -> str:
-    """An answer up to its stop token: the EOS, else the first control token after the answer, else an EOS that is added."""
-    found = {token: rest.find(token, end) for token in specials if rest.find(token, end) >= 0}
-    if not found:
-        return rest + eos
-    stop = eos if eos in found else min(found, key=lambda token: found[token])
-    return rest[: found[stop] + len(stop)]
+def _stopped(rest: str, end: int, stops: Collection[str], specials: set[str]) -> str:
+    """An answer up to the first token that ends a generation, else the first control token, else an EOS that is added."""
+    found = sorted((rest.find(token, end), token) for token in specials if rest.find(token, end) >= 0)
+    at, stop = next(((at, token) for at, token in found if token in stops), found[0] if found else (-1, ""))
+    if at >= 0:
+        return rest[: at + len(stop)]
+    if len(stops) > 1:
+        raise NotRendered("the template writes no end of a turn, and the model has several")
+    return rest + next(iter(stops))
 
 
 def _message(role: str, content: str, input_: str = "") -> dict[str, Any]:

@@ -13,6 +13,7 @@ from llmft.config.schema.data import MixData
 from llmft.config.schema.peft import Lora
 from llmft.data.datamodule import InstructionDataModule
 from llmft.models.backbone.open import Backbone
+from llmft.models.backbone.vocabulary import ending_ids
 from llmft.referee.float64 import dropouts, lora_scale, needed_bytes
 from llmft.referee.loop import Settings
 from llmft.referee.optimizer import Schedule, total_steps
@@ -75,8 +76,8 @@ def _check_memory(model: Any) -> None:
     needed, free = needed_bytes(model), free_bytes(model.device)
     if free is not None and needed > free:
         raise UserError(
-            f"prove.steps: a float64 copy of this model with its optimizer takes {needed / GIB:.1f} GiB, and "
-            f"{free / GIB:.1f} GiB are free; prove a smaller model of the same architecture, or set prove.steps=0"
+            f"prove.steps: a float64 copy of this model with its optimizer takes {needed / GIB:.3g} GiB, and "
+            f"{free / GIB:.3g} GiB are free; prove a smaller model of the same architecture, or set prove.steps=0"
         )
 
 
@@ -127,6 +128,7 @@ def renderer_of(cfg: TrainConfig, backbone: Backbone, data: InstructionDataModul
         kind=kind,
         columns={role: field for role, field in columns.node().items() if field} if columns else {},
         system=cfg.data.system,
+        stop_ids=ending_ids(backbone.path, cfg.model.revision),
         train_on=cfg.data.train_on,
         every_turn=cfg.data.train_on_turns == "all",
         budgets=(cfg.data.max_prompt_tokens, cfg.data.max_answer_tokens),
