@@ -58,6 +58,8 @@ def float64_copy(model: Any, *, lora_scale: float | None) -> Any:
     base = twin.get_base_model() if hasattr(twin, "get_base_model") else twin
     base.activation_checkpointing_disable()
     base.set_attn_implementation("eager")
+    if base._can_set_experts_implementation():  # grouped matrix products have no float64
+        base.set_experts_implementation("eager")
     return twin
 
 

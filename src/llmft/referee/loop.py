@@ -70,6 +70,12 @@ class Loop:
         self.weights = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = AdamW(settings.betas, settings.eps, settings.weight_decay)
 
+    def probe(self) -> None:
+        """Run the model forward and backward once, on two tokens; raises what a model raises that cannot run in float64."""
+        with in_float64(self.device.type):
+            self._nats(TrainedRow("", [1, 1], [IGNORED, 1])).backward()
+        self.model.zero_grad()
+
     def step(self, window: Sequence[Sequence[TrainedRow]]) -> Step:
         """Take an optimizer step.
 

@@ -129,8 +129,10 @@ class Renderer:
         tokenizer = self.tokenizer
         if self.template is None or hasattr(tokenizer, "src_lang") or hasattr(tokenizer, "spm_target"):
             raise NotRendered("the tokenizer translates, or has a chat template")
-        source = tokenizer(self._text(messages[:-1], "", generate=True))["input_ids"]
-        labels = tokenizer(text_target=messages[-1]["content"])["input_ids"]
+        source, answer = self._text(messages[:-1], "", generate=True), messages[-1]["content"]
+        source, labels = tokenizer(source)["input_ids"], tokenizer(text_target=answer)["input_ids"]
+        if labels[-1] != tokenizer.eos_token_id:  # what it puts before a text without an EOS is no label (T5Gemma)
+            labels = tokenizer(text_target=answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
         if len(source) > self.budgets[0] or len(labels) > self.budgets[1]:
             raise NotRendered("it is longer than its token budget")
         return source, labels

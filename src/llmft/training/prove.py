@@ -22,6 +22,8 @@ from llmft.referee.render import Renderer
 from llmft.runs.directory import RunDirectory
 from llmft.utils.errors import UserError
 from llmft.utils.memory import free_bytes
+from llmft.utils.oom import is_out_of_memory
+from llmft.utils.text import first_line
 
 log = logging.getLogger(__name__)
 GIB = 2**30
@@ -49,13 +51,17 @@ def recorder(
 
 def _referee(cfg: TrainConfig, backbone: Backbone, data: InstructionDataModule, module: Any) -> Referee:
     _check_memory(module.model)
-    return Referee(
-        module.model,
-        settings_of(cfg, data),
-        schedule_of(cfg, data),
-        renderer_of(cfg, backbone, data),
-        precision_of(cfg),
-    )
+    renderer = renderer_of(cfg, backbone, data)
+    referee = Referee(module.model, settings_of(cfg, data), schedule_of(cfg, data), renderer, precision_of(cfg))
+    try:
+        referee.loop.probe()
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"prove.steps={cfg.prove.steps}: this model cannot run in float64 ({first_line(error)}); set prove.steps=0"
+        ) from error
+    return referee
 
 
 def check_model(cfg: TrainConfig, model: Any) -> None:

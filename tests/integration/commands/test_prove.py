@@ -53,3 +53,13 @@ def test_a_float64_copy_that_does_not_fit_is_refused_with_the_figures(llmft, mon
     assert code == 2
     # 378,688 parameters, all trainable: 8 + 24 + 20 bytes each
     assert "takes 0.0183 GiB, and 0.000977 GiB are free" in err
+
+
+def test_a_model_that_cannot_run_in_float64_is_refused(llmft, monkeypatch):
+    def probe(_):
+        raise RuntimeError("no kernel for Double")
+
+    monkeypatch.setattr("llmft.referee.loop.Loop.probe", probe)
+    code, _, err = llmft("prove", *TINY, "model.dropout=0")
+    assert code == 2
+    assert "prove.steps=2: this model cannot run in float64 (no kernel for Double); set prove.steps=0" in err

@@ -20,6 +20,7 @@ from llmft.models.causal import CausalForward
 from llmft.models.module import InstructionModule
 from llmft.models.peft import trainable
 from llmft.training import build
+from tests.support import twins
 from tests.support.digests import digest
 
 TINY = (
@@ -255,3 +256,11 @@ def test_a_training_has_the_same_numbers_with_a_referee(tmp_path: Path):
     assert "prove" not in without.record
     for name in ("steps.csv", "model/model.safetensors"):
         assert digest(with_referee.path / name) == digest(without.path / name), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*twins.SEQ2SEQ, *twins.CAUSAL])
+def test_every_architecture_is_computed_again(name, proven, tmp_path):
+    found = proven(*twins.build(name, tmp_path / name), "peft=none")
+    assert found["agrees"], found["sentence"]
+    assert found["largest"] < 1e-5
