@@ -84,7 +84,7 @@ def _print_text(
     console.print(legend.append(")"), soft_wrap=soft_wrap)
     for line in data.row_counts.lines():
         console.print(Text(printable(line)), soft_wrap=soft_wrap)
-    for line in [*(data.audit.lines() if data.audit else []), *data.near_duplicate_lines()]:
+    for line in data.findings():
         console.print(Text(printable(line)), soft_wrap=soft_wrap)
     show_audit(data.audit)
 

@@ -2,9 +2,7 @@
 
 import hashlib
 import logging
-from abc import abstractmethod
-from dataclasses import asdict, replace
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +11,26 @@ from hydra.utils import instantiate
 
 from llmft.config.schema.data import Data
 from llmft.data.batching.sampler import BatchingConfig
+from llmft.data.data_files import DataFiles
+from llmft.data.preprocessing import near_duplicates
 from llmft.data.preprocessing.arrow_store import ArrowTable, Examples, RowColumns, Rows
 from llmft.data.preprocessing.audit import Audit
-from llmft.data.preprocessing.cache import Cache, code_fingerprint, codec_key, key_of
+from llmft.data.preprocessing.cache import Cache, codec_key, key_of
 from llmft.data.preprocessing.encode import Preprocessor
 from llmft.data.preprocessing.leakage import in_train, without_leaks
-from llmft.data.preprocessing.near_duplicates import NearDuplicate, near_duplicates, without_near_duplicates
-from llmft.data.preprocessing.read_examples import ExampleReader, examples_key, write_examples
+from llmft.data.preprocessing.near_duplicates import NearDuplicate
+from llmft.data.preprocessing.read_examples import examples_key, write_examples
 from llmft.data.preprocessing.reference_size import reference_size
 from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.data.preprocessing.split import HashSplit, SplitConfig, split_by_identity, split_groups
-from llmft.data.preprocessing.split_keys import EXTRA, FREE, SPLITS, own_file_key, read_split_keys
+from llmft.data.preprocessing.split_keys import FREE, SPLITS, own_file_key, read_split_keys
 from llmft.data.preprocessing.streaming import StreamingDataset
 from llmft.data.preprocessing.train_fraction import nested_subset, repeated
 from llmft.data.preprocessing.truncation import Truncation
-from llmft.data.records import Example, Row
-from llmft.data.sources import Source, find, find_held_out, joined
 from llmft.data.tokenization.codec import Codec
 from llmft.utils.errors import UserError
 
 log = logging.getLogger(__name__)
-SHOWN = 5  # near-duplicates in the terminal
 
 
 def batching_config(config: Data) -> BatchingConfig:
@@ -49,7 +46,7 @@ def batching_config(config: Data) -> BatchingConfig:
     )
 
 
-class DataPreparation:
+class DataPreparation(DataFiles):
     """Reads, encodes and splits the rows of a data set.
 
     Args:
@@ -77,10 +74,8 @@ class DataPreparation:
     fraction_of = 0
 
     def __init__(self, config: Data) -> None:
-        super().__init__()
-        self.config = config
-        self.name, self.num_workers, self.processes = config.name, config.num_workers, config.processes
-        self.fields = tuple(config.fields)
+        super().__init__(config)
+        self.num_workers, self.processes = config.num_workers, config.processes
         self.metrics = [m if isinstance(m, str) else instantiate(m.node()) for m in config.metrics]
         self.truncation = Truncation(config.max_prompt_tokens, config.max_answer_tokens, config.too_long)
         self.plan = batching_config(config)
@@ -89,95 +84,10 @@ class DataPreparation:
         split = config.split.node() | own
         self.split = SplitConfig(split, config.split_by, config.leakage, config.split_seed)
         self.cache = Cache("off" if config.streaming else config.cache)
-        self.streaming, self.stream_buffer = config.streaming, config.stream_buffer
+        self.stream_buffer = config.stream_buffer
         self.hash_split = HashSplit(split, config.split_seed, config.stream_held_out)
         self.encoded: dict[str, Rows] = {}
         self._encoded_by: Codec | None = None
-
-    @staticmethod
-    @abstractmethod
-    def to_example(row: Row) -> Example:
-        """The example of one raw row.
-
-        Raises:
-            RowError: A field is missing or has an unexpected value.
-        """
-
-    @cached_property
-    def source(self) -> Source:
-        """All files of the data set: of ``data.path`` and those of ``held_out``, with their SHA-256."""
-        return joined([*self.sources().values()])
-
-    @cached_property
-    def held_out(self) -> dict[str, Source]:
-        """The files of ``data.val_path``, ``data.test_path`` and ``data.extra_val``, by their split (``val/NAME``).
-
-        Raises:
-            UserError: There is no such file.
-        """
-        paths = {"val": self.config.val_path, "test": self.config.test_path}
-        paths |= {f"{EXTRA}{name}": path for name, path in sorted(self.config.extra_val.items())}
-        return {name: find_held_out(own_file_key(name), path) for name, path in paths.items() if path is not None}
-
-    @property
-    def extra_val(self) -> tuple[str, ...]:
-        """The validation sets of ``data.extra_val`` as splits, ``val/NAME``."""
-        return tuple(name for name in self.held_out if name not in SPLITS)
-
-    def sources(self) -> dict[str, Source]:
-        """The files by the key that names them, ``data.path`` first."""
-        return {"data.path": self.main_source} | {own_file_key(name): part for name, part in self.held_out.items()}
-
-    def digests(self) -> dict[str, str | None]:
-        """The SHA-256 of each of ``sources``; None of a Hub data set."""
-        return {key: source.sha256 for key, source in self.sources().items()}
-
-    @cached_property
-    def main_source(self) -> Source:
-        """The files or the Hub data set of ``data.path``, with their SHA-256; found (and downloaded) on first use.
-
-        Raises:
-            UserError: There is no such file, or its SHA-256 differs.
-        """
-        config = self.config
-        if config.path is None:
-            raise UserError(f"data.path=null: {self.name} needs a file; data.path=sample for the shipped rows")
-        return find(
-            config.path,
-            self.name,
-            sha256=config.sha256,
-            revision=config.revision,
-            subset=config.subset,
-            hub_split=config.hub_split,
-            streaming=config.streaming,
-        )
-
-    @cached_property
-    def reader(self) -> ExampleReader:
-        """Reads and validates the rows of ``source``."""
-        config = self.config
-        return ExampleReader(
-            self.main_source,
-            self.name,
-            self.to_example,
-            config.system,
-            config.limit,
-            config.invalid,
-            config.duplicates,
-            first_only=self.streaming,
-            fields=self.fields,
-            split_by="position" if self.streaming else config.split_by,  # HashSplit splits a stream
-        )
-
-    def readers(self) -> list[ExampleReader]:
-        """The readers, in order: of ``data.path``, and of the files of ``held_out``; of all sets of a mix."""
-        splits = (*SPLITS, *self.extra_val)
-        own = [replace(self.reader, source=part, split=name, splits=splits) for name, part in self.held_out.items()]
-        return [self.reader, *own]
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Settings that ``to_example`` depends on, for the cache key; a data set with its own settings adds them."""
-        return {"class": type(self).__qualname__, "code": code_fingerprint(type(self))}
 
     def read(self) -> None:
         """Read and validate the rows; of a stream, only its first rows of each split. Needs no model.
@@ -276,13 +186,13 @@ class DataPreparation:
         splits = {name: np.unique(owners[rows]) for name, rows in indices.items()}
         digest = {name: hashlib.sha256(numbers.tobytes()).hexdigest() for name, numbers in splits.items()}
         key = key_of(examples=self.examples_key, splits=digest)
-        found = near_duplicates(
+        found = near_duplicates.find(
             self.examples.table, splits, lambda build: self.cache.folder("near-duplicates", key, build)
         )
         if found and policy == "error":
             raise UserError.from_faults("data.near_duplicates=error", list(map(str, found)))
         if found and policy == "drop":
-            indices, found = without_near_duplicates(indices, found, owners, self.row_counts), []
+            indices, found = near_duplicates.without(indices, found, owners, self.row_counts), []
         self.near_duplicates = found
         return indices
 
@@ -290,13 +200,10 @@ class DataPreparation:
         """Whether each of these rows is of one of ``near_duplicates``: [rows], bool."""
         return np.isin(self.row_columns["example"][rows], [found.example for found in self.near_duplicates or ()])
 
-    def near_duplicate_lines(self) -> list[str]:
-        """The first near-duplicates with their places, and why none were searched."""
-        if self.near_duplicates is None:
-            return ["near-duplicates: not searched in a stream"] if self.config.near_duplicates != "off" else []
-        lines = [f"near-duplicate in {found.split}: {found}" for found in self.near_duplicates[:SHOWN]]
-        more = len(self.near_duplicates) - SHOWN
-        return [*lines, *([f"and {more:,} more near-duplicates"] if more > 0 else [])]
+    def findings(self) -> list[str]:
+        """The findings of the audit, and the first near-duplicates, each in a line."""
+        found = near_duplicates.lines(self.config.near_duplicates, self.near_duplicates)
+        return [*(self.audit.lines() if self.audit else []), *found]
 
     def is_in_train(self, rows: np.ndarray) -> np.ndarray:
         """Whether the prompt of each row is in train too: exactly, except for case and white space, or nearly; [rows], bool."""

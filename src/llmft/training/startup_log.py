@@ -52,7 +52,7 @@ def log_data(data: InstructionDataModule, run: RunDirectory | None) -> None:
     }
     if run:
         run.update(data=data.row_counts.summary() | known)
-    for line in [*(data.audit.lines() if data.audit else []), *data.near_duplicate_lines()]:
+    for line in data.findings():
         log.info(line)
     if is_first():
         show_audit(data.audit)
