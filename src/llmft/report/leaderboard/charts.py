@@ -1,5 +1,6 @@
 """The figures of a leaderboard: scores with intervals, validation curves, and what a search found."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -129,17 +130,29 @@ def _overlaid(lines: Sequence[tuple[int, Sequence[int], Sequence[Any]]], label: 
     def paint(axes: Any, colors: Mapping[str, str]) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        named = set()
+        ends: dict[int, tuple[int, float]] = {}
         for rank, steps, values in reversed(lines):  # the best on top
-            color = colors[{1: "second", 2: "first"}.get(rank, "third")]
             width, alpha = (2.0, 1.0) if rank == 1 else (1.3, 0.85)
-            axes.plot(steps, values, color=color, linewidth=width, alpha=alpha)
-            if rank not in named:
-                place = {"textcoords": "offset points", "xytext": (4, -3), "fontsize": 9}
-                axes.annotate(str(rank), (steps[-1], values[-1]), color=color, annotation_clip=False, **place)
-            named.add(rank)
+            axes.plot(steps, values, color=colors[_role(rank)], linewidth=width, alpha=alpha)
+            ends[rank] = steps[-1], values[-1]
+        place = {"textcoords": "offset points", "xytext": (4, -3), "fontsize": 9, "annotation_clip": False}
+        for rank, (step, height) in _apart(ends, 0.05 * abs(axes.get_ylim()[1] - axes.get_ylim()[0])).items():
+            axes.annotate(str(rank), (step, height), color=colors[_role(rank)], **place)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(label)
 
     return paint
+
+
+def _role(rank: int) -> str:
+    return {1: "second", 2: "first"}.get(rank, "third")
+
+
+def _apart(ends: Mapping[int, tuple[int, float]], gap: float) -> dict[int, tuple[int, float]]:
+    """The ends of lines with their heights moved apart, so that a number does not cover another."""
+    found, last = {}, -math.inf
+    for rank, (step, height) in sorted(ends.items(), key=lambda item: item[1][1]):
+        last = max(height, last + gap)
+        found[rank] = step, last
+    return found

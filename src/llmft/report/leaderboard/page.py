@@ -66,7 +66,8 @@ def rows_title(shared: SharedRows | None) -> str:
     if not shared:
         return ""
     rows = f"{SPLITS.get(shared.split, shared.split)} row{'s' * (len(shared) != 1)}"
-    return f"{len(shared)} {rows} that all {len(shared.statistics)} configurations share"
+    groups = len(shared.statistics)
+    return f"{len(shared)} {rows} that {'both' if groups == 2 else f'all {groups}'} configurations share"
 
 
 def command(run: BoardRun) -> str:

@@ -119,10 +119,10 @@ def _criterion(groups: Sequence[Group], objective: str, shared: SharedRows | Non
     why = (
         "tokenizers differ, so losses per token cannot be compared"
         if same_rows
-        else "validation rows differ between runs"
+        else "validation rows differ between configurations"
     )
     if not (same_rows or same_tokens) and is_loss:
-        why = "tokenizers and validation rows differ between runs"
+        why = "tokenizers and validation rows differ between configurations"
     if same_rows and all(_bytes_known(run) for group in groups for run in group.runs):
         return Criterion(f"{objective.rpartition('/')[0]} nats/byte", "lower", metric, per_byte=True, why=why)
     if shared and metric:

@@ -54,7 +54,7 @@ def test_shared_rows_of_different_tokenizers_are_ranked_per_byte():
     found, criterion, shared = ranked(groups, "val/loss")
     assert (order(found), criterion.name) == (["b", "a"], "nats/byte (shared rows)")
     assert [g.value for g in found] == [0.75, 1.0]
-    assert criterion.why == "tokenizers and validation rows differ between runs"
+    assert criterion.why == "tokenizers and validation rows differ between configurations"
     assert shared is not None
     assert not shared.has("loss")
     assert found[1].against is not None
@@ -77,7 +77,7 @@ def test_nothing_to_compare_by_is_said():
     ]
     found, criterion, _ = ranked(groups, "val/loss")
     assert order(found) == ["a", "b"]
-    assert criterion.why == "validation rows differ between runs, and they share no evaluated rows"
+    assert criterion.why == "validation rows differ between configurations, and they share no evaluated rows"
     assert not criterion.comparable
     assert found[1].against is None
 
