@@ -8,6 +8,7 @@ import numpy as np
 
 from llmft.data.records import Turn
 from llmft.export.reference import Reference, ReferenceAnswer, mean_loss
+from llmft.metrics.format import split_name
 from llmft.runtimes.loss import log_softmax
 from llmft.runtimes.runtime import Form, Runtime
 
@@ -199,7 +200,7 @@ def _compared(one: ReferenceAnswer, other: list[int], tolerance: float) -> tuple
 def _loss(runtime: Runtime, reference: Reference, limit: float) -> Check:
     found = mean_loss(runtime, reference.held_out)
     rise = found - reference.loss
-    rows = f"{len(reference.held_out)} {reference.split} rows"
+    rows = f"{len(reference.held_out)} {split_name(reference.split)} rows"
     return Check(
         "held-out loss",
         rise <= limit,  # False for NaN
