@@ -11,6 +11,7 @@ from llmft.config.metric_names import SCORE_GROUPS
 from llmft.runs.directory import RunDirectory
 from llmft.utils.csv import cell
 from llmft.utils.files import atomic_open, atomic_write, complete_lines
+from llmft.utils.tensorboard_events import add_scalars
 from llmft.utils.text import first_line
 
 log = logging.getLogger(__name__)
@@ -127,8 +128,9 @@ class MetricsLog(pl.Callback):
                 writer.writeheader()
             writer.writerows(self.steps)
         for logger in trainer.loggers:
-            for row in self.steps if isinstance(logger, TensorBoardLogger) else ():
-                logger.log_metrics({name: row[name] for name in EVERY_STEP if name in row}, step=int(row["step"]))
+            if isinstance(logger, TensorBoardLogger):
+                for row in self.steps:
+                    add_scalars(logger, {name: row[name] for name in EVERY_STEP if name in row}, int(row["step"]))
         self.steps = []
 
     def _append(self, step: int) -> None:

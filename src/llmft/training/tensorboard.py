@@ -5,14 +5,12 @@ from typing import Any, cast
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
-from tensorboard.compat.proto import summary_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
 from llmft.config.swept import label
+from llmft.utils.tensorboard_events import Summary, add_summary
 
-api, plugin_data, summary = (
-    cast("Any", module) for module in (api_pb2, plugin_data_pb2, summary_pb2)
-)  # untyped messages
+api, plugin_data = (cast("Any", module) for module in (api_pb2, plugin_data_pb2))  # untyped messages
 # Sorted by TensorBoard behind train and val: each is a chart with one point, which the HParams page reads.
 OUTCOME, LENGTHS = "with_best_weights", "with_lengths"
 # Charts of its Custom Scalars page; "val/loss" alone is on the page of all scalars.
@@ -82,7 +80,7 @@ def log_hparams(
         (metadata.SESSION_START_INFO_TAG, plugin_data.HParamsPluginData(session_start_info=started)),
         (metadata.SESSION_END_INFO_TAG, plugin_data.HParamsPluginData(session_end_info=ended)),
     ):
-        _write(logger, tag, metadata.create_summary_metadata(content))
+        add_summary(logger, [Summary.Value(tag=tag, metadata=metadata.create_summary_metadata(content))])
     logger.log_metrics({tag: metrics[name] for tag, name in tags.items()}, step=0)
 
 
@@ -99,8 +97,3 @@ def _set(entry: Any, value: Any) -> None:
         entry.number_value = value
     else:
         entry.string_value = str(value)
-
-
-def _write(logger: TensorBoardLogger, tag: str, kind: Any) -> None:
-    writer = logger.experiment._get_file_writer()  # as Lightning: opens a file again after the training has closed it
-    writer.add_summary(summary.Summary(value=[summary.Summary.Value(tag=tag, metadata=kind)]))

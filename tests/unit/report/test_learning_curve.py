@@ -35,7 +35,7 @@ def test_runs_that_differ_in_the_fraction_and_the_seed_are_one_curve():
 
 def test_the_sentence_states_the_change_and_its_interval():
     (curve,) = learning_curves(runs(LOSSES, spread=0))
-    assert curve.sentence.startswith("More rows: twice the rows (1,600) would change val/loss by -0.2")
+    assert curve.sentence.startswith("More rows: twice the rows (1,600) would lower val/loss by 0.2")
     assert curve.sentence.endswith("from 1.707")
     flat = {0.125: (100, 2.0), 0.25: (200, 1.5001), 0.5: (400, 1.5), 1: (800, 1.5)}
     (curve,) = learning_curves(runs(flat, spread=0))

@@ -73,16 +73,14 @@ class LearningCurve:
         if found is None:
             sizes = f"{len(self.fractions)} different numbers of rows"
             return f"No extrapolation: {sizes}; a power law, of three parameters, takes {MIN_SIZES} or more"
-        low, high = (format_number(end, sign=True) for end in (-found.interval[1], -found.interval[0]))
-        change = (
-            f"would change {self.metric} by {format_number(-found.gain, sign=True)} (95 % interval {low} to {high})"
-        )
+        low, high = (format_number(round(end, 3)) for end in found.interval)
+        change = f"would lower {self.metric} by {format_number(round(found.gain, 3))} (95 % interval {low} to {high})"
         text = f"{self.answer}: twice the rows ({2 * found.examples:,}) {change}, from {format_number(self.rows()[-1]['mean'])}"
         if found.answer == "more rows":
             return text
         limit = f"{LIMIT} of the loss"
         if found.answer == "not decided":
-            return f"{text}; the interval holds {limit} ({format_number(-MIN_GAIN * found.loss)}): more seeds make it narrower"
+            return f"{text}; the interval holds {limit} ({format_number(MIN_GAIN * found.loss)}): more seeds make it narrower"
         return f"{text}, less than {limit}"
 
     def rows(self) -> list[dict[str, Any]]:
