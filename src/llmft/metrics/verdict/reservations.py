@@ -59,7 +59,8 @@ def _leaks(evaluation: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[
     clean = evaluation.get("clean") or {"unknown": evaluation.get("rows")}
     if leaked := clean.get("in_train"):
         yield f"{leaked:,} of {evaluation['rows']:,} prompts are in train too (exactly or nearly)"
-        if entry.get("verdict") == "better" and (clean_entry(evaluation) or {}).get("verdict") != "better":
+        survives = (clean_entry(evaluation) or {}).get("verdict") == "better"
+        if clean.get("rows") and entry.get("verdict") == "better" and not survives:
             yield "no significant improvement on the other rows alone"
     if clean.get("unknown"):
         yield "not known whether the prompts are in train"

@@ -117,7 +117,7 @@ def test_leaks_turn_it_amber_and_the_clean_rows_are_told_apart():
     found = verdict_of(evaluation(clean=clean | {"scores": {"loss": NOTHING_SEEN}}), {})
     assert found.reasons == ("10 of 400 prompts are in train too (exactly or nearly)", gone)
     found = verdict_of(evaluation(clean={"rows": 0, "in_train": 400, "unknown": 0, "scores": None}), {})
-    assert found.reasons == ("400 of 400 prompts are in train too (exactly or nearly)", gone)
+    assert found.reasons == ("400 of 400 prompts are in train too (exactly or nearly)",)
     few = LOSS | {"difference_interval": None, "verdict": None}
     found = verdict_of(evaluation(clean=clean | {"rows": 4, "scores": {"loss": few}}), {})
     assert found.details == (
