@@ -154,6 +154,12 @@ def test_float16_where_a_gpu_would_be_taken_if_there_were_one(load, monkeypatch)
                 check(load("trainer.precision=16-mixed"), TrainConfig)
 
 
+def test_early_stopping_takes_a_validation_file_too(load):
+    stopping = ("callbacks.early_stopping.patience=1", "data.split.val=0", "data.val_path=x.jsonl")
+    further = ("+data.extra_val.law=x.jsonl", "objective=val/law/perplexity")
+    check(load(*stopping, *further), TrainConfig)
+
+
 def test_all_faults_of_all_groups_come_in_one_message_before_anything_is_loaded(load, monkeypatch):
     monkeypatch.setattr(backbone, "load_model", None)
     faults = {

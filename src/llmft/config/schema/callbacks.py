@@ -151,10 +151,11 @@ class Logger(TargetSection):
 Loggers = dict[str, Logger | None]
 
 
-@rule("callbacks.early_stopping.patience", "data.split.val")
+@rule("callbacks.early_stopping.patience", "data.split.val", "data.val_path")
 def _early_stopping(callbacks: Callbacks, data: Data) -> Faults:
     stopping = callbacks.get("early_stopping")
-    if isinstance(stopping, EarlyStopping) and stopping.patience is not None and not data.split.val:
+    validates = data.split.val or data.val_path is not None
+    if isinstance(stopping, EarlyStopping) and stopping.patience is not None and not validates:
         yield f"callbacks.early_stopping.patience={stopping.patience}: needs a validation set, but data.split.val is 0"
 
 
