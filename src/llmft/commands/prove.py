@@ -1,5 +1,7 @@
 """``prove``: take the first optimizer steps of a training, and let a referee compute them again."""
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -40,7 +42,8 @@ def main(cfg: DictConfig) -> None:
         raise UserError("prove.steps=0: nothing to prove; pass prove.steps=20")
     check_accelerator(config.trainer)
     config = with_lora_targets(resolve_auto(config)[0])
-    proof = prove(config)
+    with redirect_stdout(sys.stderr):  # the audit of the data; standard output is for the result
+        proof = prove(config)
     effects = key_effects("prove", task_overrides(), config.prove.steps) if config.prove.keys else None
     if config.format == "json":
         keys = {"keys": effects.as_dict()} if effects else {}

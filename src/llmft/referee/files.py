@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 LARGEST = 2**29  # bytes of a file that is read as a whole
+SEVERAL = object()  # stands for the rows of a .json list that begin in one line, which a place cannot tell apart
 
 
 def read_row(files: Mapping[str, Path], place: str) -> Any:
-    """The row at ``<file as given>:<number>``; None if its file is of another kind, or has no such row.
+    """The row at ``<file as given>:<number>``; None if its file is of another kind, or has no such row; or ``SEVERAL``.
 
     The number is the line of a .jsonl file, the line where a row of a .json list begins, else the row's.
     """
@@ -54,7 +55,8 @@ def _of_list(text: str) -> dict[int, Any]:
         if at >= len(text) or text[at] == "]":
             return found
         line = text.count("\n", 0, at) + 1
-        found[line], at = decoder.raw_decode(text, at)
+        row, at = decoder.raw_decode(text, at)
+        found[line] = SEVERAL if line in found else row
 
 
 def _of_columns(columns: dict[str, list[Any]]) -> dict[int, Any]:

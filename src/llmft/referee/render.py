@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmft.referee.files import read_row
+from llmft.referee.files import SEVERAL, read_row
 from llmft.referee.rows import IGNORED
 
 ROLES = {"system", "user", "assistant"}
@@ -67,6 +67,8 @@ class Renderer:
         if self.refused:
             raise NotRendered(self.refused)
         row = read_row(self.files, place)
+        if row is SEVERAL:
+            raise NotRendered("several rows begin in one line of its file")
         if not isinstance(row, Mapping):
             raise NotRendered("its file is of a kind that the referee does not read")
         messages = self._messages(row)

@@ -1,7 +1,7 @@
 """What the first steps of a training computed, and in which quantities two trainings differ."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -57,12 +57,13 @@ def changes(reference: Trace, other: Trace, noise: Mapping[str, Change] | None =
         ``gradient norm``, ``learning rate``, ``number of steps`` and ``generated ids`` those that differ.
     """
     found: Changes = {}
-    examples, others = _examples(reference.steps), _examples(other.steps)
+    several = _several(reference.steps) | _several(other.steps)
+    examples, others = _examples(reference.steps, several), _examples(other.steps, several)
     common = examples.keys() & others.keys()
     if any(examples[place] != others[place] for place in common) or not common:
         found["ids"] = Change()
     pairs = list(zip(reference.steps, other.steps, strict=False))
-    batches = [_places(one.window) != _places(two.window) for one, two in pairs]
+    batches = [_places(one.window, several) != _places(two.window, several) for one, two in pairs]
     if any(batches):
         found["batches"] = Change(batches.index(True) + 1)
     for key, name in NUMBERS.items():
@@ -85,17 +86,30 @@ def relative_difference(one: float, two: float) -> float:
     return difference / max(abs(one), abs(two)) if math.isfinite(difference) else math.inf
 
 
-def _examples(steps: Sequence[TrainedStep]) -> dict[Any, set[Any]]:
-    """What each place of a file became: one example, or several of a conversation."""
+def _examples(steps: Sequence[TrainedStep], several: set[str]) -> dict[Any, set[Any]]:
+    """What each row became."""
     found: dict[Any, set[Any]] = {}
-    for row in (row for step in steps for batch in step.window for row in batch):
-        found.setdefault(_place(row), set()).add((*row.identity, tuple(row.weights or ())))
+    for row in _rows(steps):
+        found.setdefault(_row_key(row, several), set()).add((*row.identity, tuple(row.weights or ())))
     return found
 
 
-def _places(window: Sequence[Sequence[TrainedRow]]) -> list[list[Any]]:
-    return [[_place(row) for row in batch] for batch in window]
+def _places(window: Sequence[Sequence[TrainedRow]], several: set[str]) -> list[list[Any]]:
+    return [[_row_key(row, several) for row in batch] for batch in window]
 
 
-def _place(row: TrainedRow) -> Any:
-    return row.place or row.identity  # examples of a data set without places are told apart by their ids
+def _row_key(row: TrainedRow, several: set[str]) -> Any:
+    """What tells rows apart although their ids may have changed: their place, if no other example is of the same place."""
+    return row.identity if not row.place or row.place in several else row.place
+
+
+def _several(steps: Sequence[TrainedStep]) -> set[str]:
+    """Places of several examples: a conversation that was split, or rows in one line of a .json file."""
+    identities: dict[str, set[Any]] = {}
+    for row in _rows(steps):
+        identities.setdefault(row.place, set()).add(row.identity)
+    return {place for place, known in identities.items() if len(known) > 1}
+
+
+def _rows(steps: Sequence[TrainedStep]) -> Iterator[TrainedRow]:
+    return (row for step in steps for batch in step.window for row in batch)

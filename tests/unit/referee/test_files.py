@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from llmft.referee.files import read_row
+from llmft.referee.files import SEVERAL, read_row
 
 ROWS = [{"q": 'a\u2028b, "c"\nd'}, {"q": "e"}, {"q": "f"}]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
@@ -37,3 +37,10 @@ def test_parquet_and_places_without_a_row(tmp_path: Path):
     assert read_row(files, "given:2") == {"q": "f"}
     assert read_row(files, "given:3") is None
     assert read_row(files, "other:1") is None
+
+
+def test_rows_that_share_a_line_are_not_told_apart(tmp_path: Path):
+    (tmp_path / "rows.json").write_text('[{"q": "e"}, {"q": "f"},\n{"q": "g"}]')
+    files = {"given": tmp_path / "rows.json"}
+    assert read_row(files, "given:1") is SEVERAL
+    assert read_row(files, "given:2") == {"q": "g"}

@@ -38,6 +38,11 @@ def test_each_quantity_is_told_apart(other, expected):
     assert changes(Trace([step(A), step(B)]), Trace(other)) == expected
 
 
+def test_rows_of_one_line_are_told_apart_by_their_ids():
+    one, two = ({"f:1": ids} for ids in ([5], [6]))
+    assert changes(Trace([step(one), step(two)]), Trace([step(two), step(one)])) == {"batches": Change(1)}
+
+
 def test_generated_ids_are_compared():
     assert changes(Trace([step(A)], [[1, 2]]), Trace([step(A)], [[1]])) == {"generated ids": Change()}
 
