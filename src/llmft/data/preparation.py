@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,9 +167,10 @@ class DataPreparation(DataFiles):
         """Train, test and val among the rows of these examples, and how many examples are in none."""
         groups, fixed = self.split_keys
         named = bool(((fixed != FREE) & (fixed < len(SPLITS))).any())  # then numbers among all rows decide nothing
-        if not self.streaming and (named or not self.split.by_rows_kept):
+        if not self.streaming and (named or not self.split.by_number):
             return split_by_identity(owners, groups, fixed, self.split.split, self.split.seed)
-        parts, unused = split_groups(owners, self.hash_split.assign if self.streaming else self.split.assign)
+        by_number = partial(self.split.assign, total=len(groups))
+        parts, unused = split_groups(owners, self.hash_split.assign if self.streaming else by_number)
         if self.streaming:
             self.hash_split.check(parts)
         return parts, unused

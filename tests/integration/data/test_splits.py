@@ -26,13 +26,13 @@ def custom(module, tmp_path):
     return make
 
 
-def test_models_that_drop_other_rows_have_the_same_test_rows(custom):
+@pytest.mark.parametrize("split_by", ["prompt", "position"])
+def test_models_that_drop_other_rows_have_the_same_test_rows(custom, split_by):
     """T5 reads 60 tokens of a prompt and GPT-2 100: T5 drops a third of the rows, and no other row changes its split."""
     rows = rows_of(*range(60))
-    wide = custom(rows, "data.split_by=prompt", "data.split={test: 0.2, val: 0.2}", "data.max_prompt_tokens=200")
-    narrow = custom(
-        rows, "data.split_by=prompt", "data.split={test: 0.2, val: 0.2}", "data.max_prompt_tokens=80", model="tiny_t5"
-    )
+    split = (f"data.split_by={split_by}", "data.split={test: 0.2, val: 0.2}")
+    wide = custom(rows, *split, "data.max_prompt_tokens=200")
+    narrow = custom(rows, *split, "data.max_prompt_tokens=80", model="tiny_t5")
     ours, theirs = prompts(wide), prompts(narrow)
     assert narrow.row_counts.kept < wide.row_counts.kept == 60
     kept = set().union(*theirs.values())

@@ -56,13 +56,30 @@ class SplitConfig:
     seed: int
 
     @property
-    def by_rows_kept(self) -> bool:
-        """Whether rows are counted after those are dropped that one tokenizer finds too long (``shuffle``, ``position``)."""
+    def by_number(self) -> bool:
+        """Whether the number of an example decides, not what it is (``shuffle``, ``position``)."""
         return self.split_by in ("shuffle", "position")
 
-    def assign(self, groups: np.ndarray) -> dict[str, np.ndarray]:
-        """The positions in ``groups`` of each split's, as ``split_rows``."""
-        return split_rows(len(groups), self.split, self.split_by, self.seed)
+    def assign(self, numbers: np.ndarray, total: int) -> dict[str, np.ndarray]:
+        """The positions in ``numbers`` of each split's, as ``split_rows``.
+
+        ``position`` counts all examples, so that the split does not depend on which of them a tokenizer finds too long;
+        ``shuffle`` permutes those that are left, as the first version did.
+
+        Args:
+            numbers: Numbers of the examples that have rows, in ascending order.
+            total: Number of examples.
+
+        Raises:
+            UserError: No row is left to train on.
+        """
+        if self.split_by == "shuffle":
+            return split_rows(len(numbers), self.split, self.split_by, self.seed)
+        parts = split_rows(total, self.split, self.split_by, self.seed)
+        found = {name: np.flatnonzero(np.isin(numbers, part)) for name, part in parts.items()}
+        if not len(found["train"]):
+            raise UserError(f"data.split_by=position: all {len(parts['train'])} examples of train were dropped")
+        return found
 
 
 def split_by_identity(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.data.preprocessing.split import HashSplit, split_by_identity, split_rows, spread
+from llmft.data.preprocessing.split import HashSplit, SplitConfig, split_by_identity, split_rows, spread
 from llmft.data.records import Example, Turn
 from llmft.utils.errors import UserError
 
@@ -41,6 +41,18 @@ def test_a_train_share_leaves_rows_unused():
 def test_nothing_to_train_on():
     with pytest.raises(UserError, match="1 rows leave none to train on"):
         split_rows(1, {"train": None, "val": 0.1, "test": 0}, "shuffle", 1)
+
+
+def test_a_dropped_example_moves_no_other_one_by_position():
+    by_position = SplitConfig({"train": None, "val": 0.2, "test": 0.2}, "position", "warn", seed=1)
+    left = np.array([0, 2, 3, 5, 7, 8, 9])  # of 10: 6 of train, 2 of test, 2 of val
+    assert {k: v.tolist() for k, v in by_position.assign(left, 10).items()} == {
+        "train": [0, 1, 2, 3],
+        "test": [4],
+        "val": [5, 6],
+    }
+    with pytest.raises(UserError, match="all 6 examples of train were dropped"):
+        by_position.assign(np.array([7, 8]), 10)
 
 
 @given(rows=st.integers(3, 200), val=st.floats(0, 0.4), test=st.floats(0, 0.4), seed=st.integers(0, 9))
