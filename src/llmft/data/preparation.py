@@ -58,7 +58,7 @@ class DataPreparation(DataFiles):
         examples: The examples, in the order of the file, after ``read``.
         encoded: The encoded examples of ``train``, ``test`` and ``val``, after ``encode``.
         indices: Their row numbers in ``row_columns``.
-        metrics: Scores that only this data set has: ``keywords``, or ``metrics.metric.Metric``.
+        metrics: ``keywords``, names of built-in metrics, or ``metrics.metric.Metric``; the first leads the verdict.
         row_counts: How many rows were read, dropped, trimmed, and why.
         audit: Lengths, duplicates and leakage of each split.
         near_duplicates: Held-out examples whose prompt is nearly one in train; None if they were not searched.

@@ -18,7 +18,7 @@ def chosen_metrics(settings: Evaluate, own: Sequence[Any] = ()) -> list[Metric]:
 
     Args:
         settings: The ``evaluate`` keys.
-        own: ``data.metrics``: ``keywords``, or a Metric.
+        own: ``data.metrics``: ``keywords``, the name of a built-in metric, or a Metric.
     """
     keywords = "keywords" in own if settings.keywords == "auto" else settings.keywords
     builtin = builtin_metrics(bleu_tokenizer=settings.bleu_tokenizer, keywords=keywords)

@@ -1,6 +1,9 @@
 """What a row of each data set means, and what is said of rows that mean nothing."""
 
 import json
+import re
+from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,8 @@ from llmft.data.openorca import OpenOrca
 from llmft.data.psychology import Psychology
 from llmft.data.records import Example, RowError, Turn
 from llmft.data.sources import SAMPLES, find, read
-from tests.conftest import DATA, SHARED
+from llmft.data.support import Support
+from tests.conftest import DATA, SHARED, composed
 
 CLASSES = {
     "academic": Academic,
@@ -61,6 +65,11 @@ MEANINGS = [
         {"question": "Q", "answer_keywords": ["one", "two words"]},
         Example((Turn("user", "Q"),), "one, two words"),
     ),
+    (
+        Support,
+        {"urgency": "low", "message": "Q", "intent": "refund", "product": "watch"},
+        Example((Turn("user", "Q"),), '{"intent": "refund", "product": "watch", "urgency": "low"}'),
+    ),
 ]
 
 FAULTS = [
@@ -94,6 +103,7 @@ FAULTS = [
     (KeywordQA, {"question": "Q", "answer_keywords": []}, "answer_keywords: must be a list of strings, got []"),
     (KeywordQA, {"question": "Q", "answer_keywords": "one"}, 'answer_keywords: must be a list of strings, got "one"'),
     (KeywordQA, {"question": "Q", "answer_keywords": ["one", 2]}, "answer_keywords[1]: must be text, got 2"),
+    (Support, {"message": "Q", "intent": "refund", "product": "watch"}, "urgency: is missing"),
 ]
 
 
@@ -128,6 +138,18 @@ def test_shipped_samples_are_whole(name):
     if name == "psychology":
         for located, example in zip(rows, examples, strict=True):
             assert located.row["response_k"] not in example.answer + example.context[-1].content
+
+
+def test_support_rows_are_balanced_named_by_the_system_prompt_and_no_two_alike():
+    rows = [located.row for located in read(find("sample", "support"))]
+    labels = Counter((row["intent"], row["product"], row["urgency"]) for row in rows)
+    assert len(labels) == 5 * 4 * 3
+    assert set(labels.values()) == {6}
+    system = composed("data=support").data.system
+    named = set(re.findall(r"\w+", system))
+    assert {value for label in labels for value in label} | {"intent", "product", "urgency"} <= named
+    words = [set(re.findall(r"\w+", row["message"].lower())) for row in rows]
+    assert max(len(a & b) / len(a | b) for a, b in combinations(words, 2)) < 0.5
 
 
 @pytest.mark.parametrize("name", DATA)

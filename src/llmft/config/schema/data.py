@@ -132,10 +132,11 @@ class Data(TargetSection):
         description="Reasoning of a trained turn: as the chat template writes it, kept in any case, or dropped."
     )
     metrics: Annotated[
-        list[Literal["keywords"] | MetricTarget], Must("a list of keywords and {_target_: yourpackage.your_metric}")
+        list[Literal["keywords", "exact_match", "f1", "bleu", "chrf", "rougeL"] | MetricTarget],
+        Must("a list of keywords, exact_match, f1, bleu, chrf, rougeL and {_target_: yourpackage.your_metric}"),
     ] = Field(
-        description="Metrics that only this data set has: keywords, or {_target_: yourpackage.your_metric}, which returns a "
-        "Metric."
+        description="Metrics of this data set, of which the first leads the verdict: a built-in one, keywords, or "
+        "{_target_: yourpackage.your_metric}, which returns a Metric."
     )
     notice: Text | None = Field(
         description="A sentence for the model card and the chat page, such as what the model must not be used as."

@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 
 from llmft.metrics.metric import Metric
 
-# Scores that say the same as another one.
-SAME_AS = {"perplexity": "loss"}
-KEYWORDS = "keyword_f1"
+# The score that stands for another one, or for several.
+SAME_AS = {"perplexity": "loss", "keywords": "keyword_f1"}
 
 
 class Primary(NamedTuple):
@@ -25,7 +24,7 @@ def primary_score(objective: str | None, own: Sequence[Any], known: Collection[s
 
     Args:
         objective: The key; None for stored answers.
-        own: ``data.metrics``: ``keywords``, or a Metric.
+        own: ``data.metrics``: ``keywords``, the name of a built-in metric, or a Metric.
         known: The names of the scores that are computed.
         with_loss: Whether each row has a loss.
     """
@@ -33,7 +32,7 @@ def primary_score(objective: str | None, own: Sequence[Any], known: Collection[s
     chosen = SAME_AS.get(chosen, chosen)
     if chosen != "loss" and chosen in known:
         return Primary(chosen, f"objective={objective}")
-    declared = (metric.name if isinstance(metric, Metric) else KEYWORDS for metric in own)
+    declared = (metric.name if isinstance(metric, Metric) else SAME_AS.get(metric, metric) for metric in own)
     if name := next((name for name in declared if name in known), None):
         return Primary(name, "the data set's own score (data.metrics)")
     if with_loss:

@@ -14,6 +14,7 @@ def test_the_objective_then_the_data_sets_own_then_the_loss():
     assert leads("val/chrf", ["keywords"]) == "chrf"
     assert leads("val/loss", ["keywords"]) == "keyword_f1"
     assert leads("val/perplexity", [MINE, "keywords"]) == "mine"
+    assert leads("val/loss", ["f1", MINE]) == "f1"
     assert leads("val/loss") == leads("train/grad_norm") == leads(None) == "loss"
     assert leads("val/nothing", [mean_metric("gone", lambda _: 1.0, "not computed")]) == "loss"
     assert leads(None, with_loss=False) == "chrf"
