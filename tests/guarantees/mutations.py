@@ -72,6 +72,8 @@ FAULTS = [
     Fault("labels do not begin with the language code", "data/tokenization/codec.py", "[*self.target_frame.forced, *target, self.stop_id]", "[*target, self.stop_id]", f"{ENCODER_DECODERS} -k nllb"),
     Fault("an example predicts the next example's first token", "models/causal.py", "row_starts(batch[\"rows\"])[:, 1:]", "row_starts(batch[\"rows\"])[:, 1:] & False",
           f"{HERE}/test_packing_changes_nothing.py -k all_trained"),
+    Fault("targets are paired with sources by their number in the batch", "models/attention/varlen.py", "list(map(len, queries.lengths)) == list(map(len, keys.lengths))",
+          "queries.layout and keys.layout and queries.layout.shape[0] == keys.layout.shape[0]", f"{HERE}/test_packing_changes_nothing.py -k one_side"),
     Fault("packing is not checked", "training/fit.py", "        difference = parts.module.forward_pass.check_packing(rows, data.pad_id)", "        difference = 0.0",
           f"{HERE}/test_packing_changes_nothing.py -k refuses", 7),
     # 4 batching

@@ -5,6 +5,7 @@ import torch
 
 from llmft.data.batching.collate import training_batch
 from llmft.data.batching.sampler import first_fit_decreasing
+from llmft.data.tokenization.codec import EncodedExample
 from llmft.models import causal, seq2seq
 from llmft.models.attention import packing
 from llmft.utils.errors import UserError
@@ -57,6 +58,25 @@ def test_packing_changes_nothing(model, peft, attention, padding, built):
     largest = max(gradient.abs().max() for gradient in gradients.values())
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, single["gradients"][name], rtol=1e-4, atol=1e-5 * float(largest), msg=name)
+
+
+def test_a_full_batch_with_padding_on_one_side_of_each_sequence(built):
+    """Both sides have as many examples in all, but not in each sequence: sources and targets must not be mixed up."""
+    data, module = built(
+        "model=tiny_t5", "peft=none", "data=alpaca", "data.path=sample", "data.limit=20", "model.padding=skipped"
+    )
+    module.eval()
+    module.forward_pass.kernels.packing_is_equivalent = True  # as after a first batch, which is compared
+    sizes = [[(20, 10), (20, 9)], [(20, 10), (19, 10)]]
+    ids = iter(torch.randint(2, 200, (200,), generator=torch.Generator().manual_seed(1)).tolist())
+    rows = [[([next(ids) for _ in range(n)], [next(ids) for _ in range(m)]) for n, m in sequence] for sequence in sizes]
+    sequences = [
+        [EncodedExample(source, target, len(source), len(target), len(target)) for source, target in s] for s in rows
+    ]
+    loss, tokens, _ = step(module, sequences, data.pad_id)
+    assert tokens == 39
+    single = measured(module.model, [row for sequence in rows for row in sequence])
+    assert loss == pytest.approx(single["loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("model", MODELS[1:])

@@ -147,7 +147,9 @@ def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, _: Any, *
     causal = sources is None or module.is_causal
     keys = own if sources is None or causal else sources
     queries = own if causal or module.is_decoder else keys
-    if queries.layout and keys.layout and queries.layout.shape[0] == keys.layout.shape[0]:
+    # per sequence: one with padding on the first side and one with padding on the second have the same sum
+    paired = list(map(len, queries.lengths)) == list(map(len, keys.lengths))
+    if queries.layout and keys.layout and paired:
         heads = (query, key, value)
         return _padded_attention(module, heads, queries.layout, keys.layout, causal=causal, **kwargs), None
     sequences = []
