@@ -96,8 +96,8 @@ class Pruning(Callback):
 class Progress(Callback):
     """The progress bar."""
 
-    refresh_rate: FromZero = Field(description="Batches between two updates of the bar.")
-    leave: bool = Field(description="Keep the bar of a finished epoch on the screen.")
+    refresh_rate: FromZero = Field(description="Optimizer steps between two updates of the bar; 0 turns it off.")
+    leave: bool = Field(description="Keep the finished bar on the screen.")
 
 
 class Unfreezing(Callback):
