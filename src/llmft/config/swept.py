@@ -23,7 +23,8 @@ def announce(config: DictConfig) -> None:
     """
     hydra: Any = OmegaConf.to_container(config.hydra, resolve=False)
     params = (hydra.get("sweeper") or {}).get("params") or {}
-    os.environ[VARIABLE] = json.dumps(_keys([*(f"{k}={v}" for k, v in params.items()), *hydra["overrides"]["task"]]))
+    given = [f"{key}={value}" for key, value in params.items() if isinstance(value, str)]
+    os.environ[VARIABLE] = json.dumps(_keys([*given, *hydra["overrides"]["task"]]))
 
 
 def forget() -> None:

@@ -12,7 +12,12 @@ def test_the_keys_of_a_sweep_are_those_with_several_values(monkeypatch):
     monkeypatch.setattr(os, "environ", {})
     task = ["data=alpaca", "optim.lr=1e-3,1e-4", "peft.r=choice(4,8)", "peft.targets=[q,v]", "seed=range(1,4)"]
     config = OmegaConf.create(
-        {"hydra": {"overrides": {"task": task}, "sweeper": {"params": {"model": "tiny_t5,tiny_gpt2"}}}}
+        {
+            "hydra": {
+                "overrides": {"task": task},
+                "sweeper": {"params": {"model": "tiny_t5,tiny_gpt2", "data.limit": 3, "data.columns": {"a": 1}}},
+            }
+        }
     )
     swept.announce(config)
     assert swept.swept_keys() == ["model", "optim.lr", "peft.r", "seed"]
