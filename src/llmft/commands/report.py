@@ -25,6 +25,10 @@ def main(cfg: DictConfig) -> None:
         from llmft.report import leaderboard, learning_curve
 
         folder = user_path(str(config.runs))
-        console.print(leaderboard.write_leaderboard(folder).text, end="")
-        for line in [*learning_curve.write_learning_curves(folder), f"leaderboard: {folder / 'leaderboard.html'}"]:
+        board = leaderboard.write_leaderboard(folder)
+        console.print(board.text, end="")
+        for line in [
+            *learning_curve.write_learning_curves(folder, board.runs),
+            f"leaderboard: {folder / 'leaderboard.html'}",
+        ]:
             console.print(line)

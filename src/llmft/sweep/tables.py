@@ -54,7 +54,7 @@ def write_tables(folder: Path, records: Sequence[Path], settings: Sequence[Mappi
     own = [c for c in ("model", "data", "peft", "lr", "seed") if len({str(r[c]) for r in rows}) > 1]
     show(folder, rows, [*own, *shown])
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    for line in [*board.summary, *write_learning_curves(folder)]:
+    for line in [*board.summary, *write_learning_curves(folder, board.runs)]:
         console.print(printable(line))
     console.print(f"leaderboard: {unresolved(str(folder / 'leaderboard.html'))}")
 

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from llmft.report.learning_curve import write
+from llmft.report.learning_curve import write_learning_curves
 from llmft.report.learning_curve.curve import learning_curves
 from tests.unit.report.leaderboard.boards import run
 
@@ -54,10 +54,9 @@ def test_one_fraction_and_other_objectives_are_no_curve():
     assert learning_curves(runs(LOSSES, monitor="val/chrf")) == []
 
 
-def test_the_files(tmp_path, monkeypatch):
+def test_the_files(tmp_path):
     board = [*runs(LOSSES, has_report=True), *runs(LOSSES, model="<b>&$x_1$", spread=0.2)]
-    monkeypatch.setattr(write, "read_runs", lambda _: board)
-    lines = write.write_learning_curves(tmp_path)
+    lines = write_learning_curves(tmp_path, board)
     assert lines[0].startswith("model=tiny_t5: More rows: ")
     assert lines[-1] == f"learning curve: {tmp_path / 'learning_curve.html'}"
     page = (tmp_path / "learning_curve.html").read_text()

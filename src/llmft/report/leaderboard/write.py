@@ -22,10 +22,12 @@ class Board(NamedTuple):
     Attributes:
         text: ``leaderboard.md``.
         summary: What ranking and scores are over, and the best configuration, in one line each.
+        runs: All runs of the folder.
     """
 
     text: str
     summary: Sequence[str]
+    runs: Sequence[BoardRun]
 
 
 def write_leaderboard(folder: Path) -> Board:
@@ -57,7 +59,7 @@ def write_leaderboard(folder: Path) -> Board:
         drawn.scores.png(folder / "leaderboard.png")
     content = page.content(folder, found, keys, criterion, shared) | {"left": left, "notes": notes, "total": len(runs)}
     render(folder / "leaderboard.html", "leaderboard.html", content | {"charts": drawn, "objective": objective})
-    return Board(text, [*notes, *page.best_line(found, criterion)])
+    return Board(text, [*notes, *page.best_line(found, criterion)], runs)
 
 
 def _status(run: BoardRun) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from llmft.metrics.format import format_number
 from llmft.report.figures import Figure
 from llmft.report.html import render
-from llmft.report.leaderboard.runs import read_runs
+from llmft.report.leaderboard.runs import BoardRun
 from llmft.report.learning_curve.curve import RULE, LearningCurve, learning_curves
 from llmft.utils import csv as csv_files
 
@@ -16,13 +16,17 @@ COLUMNS = ("fraction", "examples", "seeds", "mean", "deviation")
 COLORS = {"More rows": "green", "Not decided": "amber", "No extrapolation": "amber"}
 
 
-def write_learning_curves(folder: Path) -> list[str]:
+def write_learning_curves(folder: Path, runs: Sequence[BoardRun]) -> list[str]:
     """Write ``learning_curve.html``, ``.csv`` and ``.png``, if runs below a folder differ in ``data.train_fraction``.
+
+    Args:
+        folder: Where the files are written.
+        runs: Of the folder, as its leaderboard reads them.
 
     Returns:
         A sentence for each curve, and where the page is; empty if there is no curve.
     """
-    curves = learning_curves(read_runs(folder))
+    curves = learning_curves(runs)
     if not curves:
         return []
     drawn = [_figure(curve, number) for number, curve in enumerate(curves, start=1)]
