@@ -35,7 +35,7 @@ from llmft.utils import oom
 from llmft.utils.device import check_accelerator
 from llmft.utils.distributed import follows_parent
 from llmft.utils.errors import Halted, Pruned, UserError
-from llmft.utils.logging import log_to, quiet
+from llmft.utils.logging import FILE_ONLY, log_to, quiet
 from llmft.utils.memory import reset_peak_memory
 from llmft.utils.paths import user_path
 from llmft.utils.rank import started_outside
@@ -184,9 +184,13 @@ def _resolve_paths(cfg: DictConfig) -> None:
 
 
 def _log_choices(run: RunDirectory, choices: Sequence[Choice]) -> None:
-    for key, value, why in choices:
-        log.info("performance: %s=%s (%s)", key, str(value).lower() if isinstance(value, bool) else value, why)
+    shown = {
+        choice.key: str(choice.value).lower() if isinstance(choice.value, bool) else choice.value for choice in choices
+    }
+    for choice in choices:
+        log.info("performance: %s=%s (%s)", choice.key, shown[choice.key], choice.why, extra=FILE_ONLY)
     if choices:  # a resumed run has resolved values
+        log.info("performance: %s (log.txt says why)", ", ".join(f"{key}={value}" for key, value in shown.items()))
         run.update(performance=[choice._asdict() for choice in choices])
 
 

@@ -55,7 +55,7 @@ def log_data(data: InstructionDataModule, run: RunDirectory | None) -> None:
     for line in data.findings():
         log.info(line)
     if is_first():
-        show_audit(data.audit)
+        show_audit(data.audit, brief=True)  # run.json and the report have all of it
     if is_first() and run:
         data.row_counts.write_rejected(run.path / "rejected.jsonl")
         if data.stream:

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from llmft.utils.console import Formatter, say
+from llmft.utils.console import Console, Formatter, say
 from llmft.utils.rank import is_first
 
 # Warnings that need no action of the user, each with the reason.
@@ -49,16 +49,21 @@ def _thread_excepthook(failure: Any) -> None:
         threading.__excepthook__(failure)
 
 
+FILE_ONLY = {"file_only": True}  # as ``extra`` of a log record: it goes into log.txt, and not to the terminal
+
+
 class Terminal(logging.StreamHandler):
-    """Writes to the current ``sys.stderr``, which notebooks and tests replace."""
+    """Writes to the current ``sys.stderr``, which tests replace; in a notebook to ``sys.stdout``, which is not shown in red."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
+        self.in_notebook = Console().is_jupyter
+        self.addFilter(lambda record: not getattr(record, "file_only", False))
 
     @property
     def stream(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Standard error."""
-        return sys.stderr
+        """Where it writes."""
+        return sys.stdout if self.in_notebook else sys.stderr
 
 
 def log_to(file: Path | None) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -30,7 +31,7 @@ HINTS = {
     "leaked": " (data.leakage=drop drops such rows)",
     "similar": " (data.near_duplicates=drop drops such rows)",
 }
-BINS, BAR = 12, 30
+BINS, BAR = 12, 12  # bars of both parts fit into 80 columns
 
 
 @dataclass(frozen=True)
@@ -104,23 +105,36 @@ class Audit:
                     found.append(f"{split}: {numbers[key]:,} of {numbers['rows']:,} rows {words}{HINTS.get(key, '')}")
         return found
 
-    def table(self) -> Table:
-        """All numbers as a table with a column for each split."""
+    def table(self, *, brief: bool = False) -> Table:
+        """The numbers as a table with a column for each split, without counts that are 0 everywhere; ``notes`` has those.
+
+        Args:
+            brief: Only the number of rows and their tokens; ``lines`` has the counts that are not 0.
+        """
         splits = {name: numbers for name, numbers in self.splits.items() if numbers["rows"]}
-        table = Table("", *splits, title="audit", title_justify="left", caption=self._dropped(), caption_justify="left")
+        table = Table("", *splits, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for column in table.columns[1:]:
             column.justify = "right"
         table.add_row("rows", *(f"{numbers['rows']:,}" for numbers in splits.values()))
-        for name in LENGTHS:
+        for name in LENGTHS[:2] if brief else LENGTHS:
             cells = (f"{n[name]['median']:,} / {n[name]['p95']:,} / {n[name]['max']:,}" for n in splits.values())
             table.add_row(f"{name.replace('_', ' ')}: median / 95 % / max", *cells)
         for part, budget in self.budgets.items():
             if any(over := [n[f"over_{part}"] for n in splits.values()]):  # a row that is dropped is in no split
                 table.add_row(f"{part} was over {budget} tokens and is trimmed", *(f"{share:.1%}" for share in over))
-        for key, words in COUNTS.items():
-            if any(key in n for n in splits.values()):
+        for key, words in () if brief else COUNTS.items():
+            if any(numbers.get(key) for numbers in splits.values()):
                 table.add_row(f"rows that {words}", *(f"{n[key]:,}" if key in n else "-" for n in splits.values()))
         return table
+
+    def notes(self) -> list[str]:
+        """What goes below the table: rows in no split, and counts that are 0, such as ``no rows: duplicates, leaked``."""
+        return [line for line in (self._dropped(), self._not_found()) if line]
+
+    def _not_found(self) -> str:
+        searched = {key: [n[key] for n in self.splits.values() if key in n] for key in COUNTS}
+        absent = [key.replace("_", " ") for key, counts in searched.items() if counts and not any(counts)]
+        return f"no rows: {', '.join(absent)}" if absent else ""
 
     def _dropped(self) -> str | None:
         """How many rows are in none of the splits because they were too long."""
@@ -131,7 +145,9 @@ class Audit:
 
     def histogram(self) -> Table:
         """Histogram of the lengths of prompts and answers; bars over the budget are red."""
-        table = Table(title="tokens before truncation", title_justify="left", show_header=True)
+        table = Table(
+            title="tokens before truncation", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, show_edge=False
+        )
         for part, lengths in self.lengths.items():
             table.add_column(part, justify="right")
             table.add_column("rows", justify="right")
@@ -183,6 +199,8 @@ def bars(lengths: np.ndarray, budget: int) -> list[tuple[Text, Text, Text]]:
     most = counts.max()
     made = []
     for number, count in enumerate(counts):
+        if not counts[: number + 1].any():  # none of the rows is that short
+            continue
         style = "red" if number * step >= budget else ""
         label = f"{number * step:,} to {(number + 1) * step - 1:,}" if number < BINS else f"{BINS * step:,} and more"
         made.append(
@@ -195,9 +213,12 @@ def _article(part: str) -> str:
     return f"an {part}" if part[0] in "aeiou" else f"a {part}"
 
 
-def show_audit(audit: Audit | None) -> None:
-    """Print the statistics and the histogram (a stream has no audit)."""
+def show_audit(audit: Audit | None, *, brief: bool = False) -> None:
+    """Print the statistics and, unless ``brief``, the histogram (a stream has no audit)."""
     if audit:
         console = Console(highlight=False)
-        console.print(audit.table())
-        console.print(audit.histogram())
+        console.print(audit.table(brief=brief))
+        for line in audit.notes():
+            console.print(Text(line, style="dim"), soft_wrap=True)
+        if not brief:
+            console.print(audit.histogram())

@@ -83,10 +83,27 @@ def test_the_audit_of_a_split():
     assert (val["leaked"], val["near_leaked"]) == (1, 1)
     assert "train: 1 of 3 rows repeat another row except for case and white space" in audit.lines()
     assert any(line.startswith("val: 1 of 1 rows have a prompt that is in train too") for line in audit.lines())
-    console = Console(width=120, record=True)
+    console = Console(width=80, record=True)
     console.print(audit.table(), audit.histogram())
     shown = console.export_text()
     assert "prompt was over 15 tokens and is trimmed" in shown
     assert "66.7%" in shown
     assert "answer was over" not in shown  # the rows of such an answer are dropped, and in no split
-    assert "dropped, in no split: 2 with an answer over 9 tokens" in shown
+    assert "dropped, in no split: 2 with an answer over 9 tokens" in audit.notes()
+
+
+def test_counts_of_0_are_one_line_and_a_training_shows_no_counts():
+    found = facts(
+        prompt_tokens=[10, 20], prompt=[1, 2], prompt_like=[1, 2], row=[1, 2], row_like=[1, 2], odd=[True, False],
+    )  # fmt: skip
+    audit = Audit.of(found, {"train": np.array([0, 1])}, RowCounts("", None, {"prompt": 15, "answer": 9}))  # pyright: ignore[reportArgumentType]
+    console = Console(width=80, record=True)
+    console.print(audit.table())
+    complete = console.export_text()
+    console.print(audit.table(brief=True))
+    brief = console.export_text()
+    assert "rows that hold unprintable characters" in complete
+    assert "rows that repeat another row" not in complete
+    assert audit.notes() == ["no rows: duplicates, near duplicates, other answers, lost characters"]
+    assert "unprintable" not in brief
+    assert "prompt tokens: median / 95 % / max" in brief
