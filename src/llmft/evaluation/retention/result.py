@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-# Nats per token, from trainings of SmolLM2-135M-Instruct (the table in docs/evaluation.md, "Retention").
+# Nats per token, from trainings of SmolLM2-135M-Instruct (docs/evaluation.md, "Retention").
 MAX_LOSS_INCREASE = 0.5
-MAX_KL = 1.0
+MAX_KL = 0.5
 
 
 class Measured(NamedTuple):
