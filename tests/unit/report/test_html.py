@@ -4,9 +4,12 @@ import pytest
 
 from llmft.report import leaderboard
 from llmft.report.html import write_report
+from llmft.report.learning_curve import write_learning_curves
 from tests.support.browser import browser, needs_browser, violations  # noqa: F401  (a fixture)
 from tests.support.report_runs import EVIL, SETTINGS, make_run
 from tests.unit.report.leaderboard.boards import add_study
+from tests.unit.report.test_learning_curve import LOSSES
+from tests.unit.report.test_learning_curve import runs as learning_runs
 
 pytestmark = needs_browser
 LONG = "pneumonoultramicroscopicsilicovolcanoconiosis" * 4
@@ -14,7 +17,7 @@ LONG = "pneumonoultramicroscopicsilicovolcanoconiosis" * 4
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """A run, one that was halted and whose texts are awkward, and a leaderboard of five, with a search."""
+    """A run, one that was halted and whose texts are awkward, and a leaderboard of five, with a search; and two learning curves."""
     folder = tmp_path_factory.mktemp("pages")
     for seed in range(2):
         make_run(folder / f"a{seed}", seed=seed, model="good", loss=1.0 + seed / 50, test={"chrf": 50.0}, words="words")
@@ -23,7 +26,8 @@ def pages(tmp_path_factory):
     add_study(folder, 8)
     make_run(folder / "halted", words=f"{EVIL} {LONG}", status="halted")
     leaderboard.write_leaderboard(folder)
-    made = {"leaderboard": folder / "leaderboard.html"}
+    write_learning_curves(folder, [*learning_runs(LOSSES), *learning_runs(LOSSES, model=LONG, spread=0.3)])
+    made = {name: folder / f"{name}.html" for name in ("leaderboard", "learning_curve")}
     return made | {name: write_report(folder / name, SETTINGS) for name in ("a0", "halted")}
 
 
@@ -48,7 +52,7 @@ def opened(browser, pages):  # noqa: F811
 
 @pytest.mark.parametrize("width", [375, 1440])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["a0", "halted", "leaderboard"])
+@pytest.mark.parametrize("name", ["a0", "halted", "leaderboard", "learning_curve"])
 def test_a_page_is_accessible_and_fits(name, scheme, width, opened, pages):
     found = opened(name, scheme, width)
     assert violations(found) == {}
