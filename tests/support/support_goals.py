@@ -41,6 +41,9 @@ GOALS = (
     Goal(
         "Less memory", f"{MINE} data.batch_size=1 trainer.accumulate_grad_batches=8 model.gradient_checkpointing=true"
     ),
+    Goal(
+        "Whether the training computes what it should", f"prove model=smollm2_135m {MINE} peft.dropout=0 prove.steps=20"
+    ),
     Goal("Memory and time before a training", f"estimate model=flan_t5_large {MINE} peft=qlora"),
     Goal(
         "QLoRA on one GPU",

@@ -51,6 +51,7 @@ def recorder(
 
 def _referee(cfg: TrainConfig, backbone: Backbone, data: InstructionDataModule, module: Any) -> Referee:
     _check_memory(module.model)
+    log.info("prove: a float64 copy of the model computes the first %d steps again", cfg.prove.steps)
     renderer = renderer_of(cfg, backbone, data)
     referee = Referee(module.model, settings_of(cfg, data), schedule_of(cfg, data), renderer, precision_of(cfg))
     try:
