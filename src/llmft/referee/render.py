@@ -86,10 +86,12 @@ class Renderer:
 
     def _messages(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The conversation of a row by the rule of its data set, the answer last."""
+        if self.kind not in RULES:
+            raise NotRendered(f"there is no rule for the rows of {self.kind}")
         try:
             messages = RULES[self.kind](row, self.columns)
         except KeyError as error:
-            raise NotRendered(f"data set {self.kind}, or a row without {error}: there is no rule for it") from None
+            raise NotRendered(f"it has no field {error}, so there is no rule for it") from None
         if self.system and messages[0]["role"] != "system":
             messages = [_message("system", self.system), *messages]
         return messages
