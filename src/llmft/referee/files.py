@@ -39,13 +39,21 @@ def _rows(file: Path, changed: int) -> dict[int, Any]:
     if kind not in (".jsonl", ".json", ".csv", ".tsv"):
         return {}
     raw = gzip.decompress(file.read_bytes()) if packed else file.read_bytes()
-    text = raw.decode("utf-8-sig")
+    text = raw.decode("utf-8-sig", errors="surrogateescape")
     if kind == ".jsonl":
-        return {n: json.loads(line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()}
+        return {n: _parsed(line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()}
     if kind == ".json":
         return _of_list(text) if text.lstrip().startswith("[") else _of_columns(json.loads(text))
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if kind == ".tsv" else ",")
     return dict(enumerate(rows, start=1))
+
+
+def _parsed(line: str) -> Any:
+    """The row of a line; None if it is broken, as rows that the training drops may be."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def _of_list(text: str) -> dict[int, Any]:

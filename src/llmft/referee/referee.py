@@ -96,7 +96,9 @@ class Referee:
         for row in rows:
             try:
                 own = self.renderer.render(row.place)
-            except NotRendered as why:
+            except (NotRendered, ValueError, TypeError, AttributeError, LookupError) as error:
+                # a row or a file of another form than the rules expect must not end the training
+                why = error if isinstance(error, NotRendered) else f"{type(error).__name__} in its row or file"
                 self.proof.not_checked[f"ids: {why}"] = self.proof.not_checked.get(f"ids: {why}", 0) + 1
                 continue
             self.proof.rendered += 1

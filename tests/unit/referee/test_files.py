@@ -17,7 +17,7 @@ LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
 @pytest.mark.parametrize(
     ("name", "content", "number"),
     [
-        ("rows.jsonl", "\n" + LINES, 4),
+        ("rows.jsonl", "{broken\n" + LINES, 4),
         ("rows.jsonl.gz", gzip.compress(LINES.encode()), 3),
         ("rows.json", json.dumps(ROWS, indent=1), 8),
         ("rows.json", json.dumps({"q": [row["q"] for row in ROWS]}), 3),
