@@ -154,8 +154,8 @@ FAULTS = [
     Fault("an untied T5 is written as tied", "models/backbone/transformers4.py", '    config["tie_word_embeddings"] = flag\n', "", f"{TRANSFORMERS4} -k t5"),
     Fault("rotary positions are written for transformers 5 alone", "models/backbone/transformers4.py", "        part |= dict(_rope(part))\n", "        pass\n", f"{TRANSFORMERS4} -k rotary"),
     Fault("the run's system prompt is not used", "commands/answer.py", "with_system(config.system or system)", "with_system(config.system)", f"{SAME} -k psychology"),
-    Fault("random numbers follow the place in a batch", "generation/generator.py", "[decoder.stream(prompt, seed=self.seed, sample=sample) for prompt in prompts]",
-          "[decoder.stream(p, seed=self.seed + n, sample=sample) for n, p in enumerate(prompts)]", f"{HERE}/test_one_seed_one_answer.py -k t5"),
+    Fault("random numbers follow the place in a batch", "generation/generator.py", "[decoder.stream(prompts[row], seed=self.seed, sample=sample) for row in rows]",
+          "[decoder.stream(prompts[row], seed=self.seed + row, sample=sample) for row in rows]", f"{HERE}/test_one_seed_one_answer.py -k t5"),
     Fault("answers are assigned to other questions", "commands/answer.py", "examples[max(start, done) : start + size]", "examples[max(start, done) : start + size][::-1]", SAME),
    # 11 speed
     Fault("the last chunk of positions is dropped", "models/loss.py", "range(0, len(hidden), CHUNK)", "range(0, len(hidden) - CHUNK + 1, CHUNK)", HEAD),

@@ -5,13 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from llmft.config.redact import redact_argument
 from llmft.config.schema import EvaluateConfig, TrainConfig
+from llmft.config.typed_overrides import task_overrides
 from llmft.config.validate import check
 from llmft.data.datamodule import InstructionDataModule, open_data
 from llmft.data.eval_rows import in_train_of
 from llmft.evaluation import evaluator
 from llmft.evaluation.evaluator import Evaluation, save_evaluation
 from llmft.evaluation.judge.judge import Judge, add_judgement, open_judge
+from llmft.evaluation.partial import NAME as PARTIAL
+from llmft.evaluation.partial import PartialAnswers
 from llmft.evaluation.retention.result import recorded
 from llmft.evaluation.retention.retention import Retention
 from llmft.evaluation.retention.rows import read_rows
@@ -33,6 +37,7 @@ from llmft.utils.errors import UserError
 from llmft.utils.json import finite
 from llmft.utils.logging import log_to, quiet
 from llmft.utils.paths import user_path
+from llmft.utils.shell import command_line
 from llmft.utils.text import json_line
 
 if TYPE_CHECKING:
@@ -48,7 +53,13 @@ def main(cfg: DictConfig) -> None:
         raise UserError("evaluate: pass either run=RUN or input=FILE")
     check_output(config.output)
     judge = open_judge(config.judge, _judge_file(config))
-    found = _stored(config, judge) if config.input is not None else _run(config, judge)
+    try:
+        found = _stored(config, judge) if config.input is not None else _run(config, judge)
+    except KeyboardInterrupt as error:
+        if config.run is None or not (user_path(config.run) / PARTIAL).is_file():
+            raise
+        again = command_line("evaluate", map(redact_argument, task_overrides()))
+        raise KeyboardInterrupt(f"interrupted, the answers so far are kept; to resume: {again}") from error
     console = Console(highlight=False)
     if config.format == "json":
         console.file.write(json_line(finite(found)) + "\n")
@@ -96,6 +107,9 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     rest = {"seed": config.seed, "split": _split(config), "objective": trained.objective}
     evaluation = Evaluation(config.evaluate, backbone.family(model), data, generator, **rest)
     _check_leaks(config, folder, trained, evaluation)
+    record = read_record(folder)
+    weights = [record.get("started"), record.get("resumed"), record.get("metrics", {}).get("best_step")]
+    evaluation.partial = PartialAnswers(folder, weights)
     device, rows = devices.default_device(), config.evaluate.retention_rows
     retention = Retention(config.evaluate, read_rows(rows), evaluation.forward, backbone.codec) if rows else None
     if not trainable.is_adapter(trained.peft) and (config.evaluate.base or retention):
@@ -106,6 +120,7 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
         del base
     measured = retention.evaluate_tuned(device) if retention else _measured_before(folder)
     found = _tuned(config, folder, evaluation, device, judge, measured)
+    evaluation.partial.remove()
     if suites:
         suites.run_tuned(model, backbone.codec, device)
     found = _with_suites(config, folder, found, suites)

@@ -12,6 +12,7 @@ from llmft.data.eval_rows import first_rows
 from llmft.data.tokenization.codec import Codec
 from llmft.evaluation import inference
 from llmft.evaluation.inference import RowResult
+from llmft.evaluation.partial import PartialAnswers
 from llmft.generation.generator import Generator
 from llmft.metrics import compare, predictions
 from llmft.metrics.format import split_name
@@ -54,13 +55,14 @@ class Evaluation:
         self.own, self.objective = data.metrics, objective
         self.source, self.metrics = data.source.given, compare.chosen_metrics(settings, data.metrics)
         self.base: list[RowResult] | None = None
+        self.partial: PartialAnswers | None = None  # set by ``evaluate``, which can be started again
 
     def evaluate_base(self, device: Any) -> None:
         """Run the base model: the model itself (before full fine-tuning), or with its adapter disabled."""
         if self.settings.base and self.base is None and self.rows.encoded:
             self._announce("base")
             with trainable.base_of(self.forward.model):
-                self.base = self._run(self.generator, device)
+                self.base = self._run(self.generator, device, "base")
 
     def evaluate_tuned(self, device: Any) -> dict[str, Any]:
         """Run the tuned model, once or for each of ``evaluate.seeds``, and score it; run the base model if not done yet.
@@ -100,9 +102,10 @@ class Evaluation:
         rows = f"{len(self.rows.encoded)} of {self.rows.total} {split_name(self.rows.split)} rows"
         log.info("evaluating the %s model on %s", model, rows)
 
-    def _run(self, generator: Generator, device: Any) -> list[RowResult]:
+    def _run(self, generator: Generator, device: Any, which: str = "tuned") -> list[RowResult]:
+        rows, budget = self.rows.encoded, self.settings.batch_tokens
         with on_device(self.forward.model, device):
-            return inference.evaluate_rows(self.forward, generator, self.rows.encoded, self.settings.batch_tokens)
+            return inference.evaluate_rows(self.forward, generator, rows, budget, which=which, partial=self.partial)
 
     @property
     def codec(self) -> Codec:

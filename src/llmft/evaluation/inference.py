@@ -1,14 +1,19 @@
 """Run a model on test examples: generate answers, and compute the loss of the references."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from llmft.data.eval_rows import EvalRows
 from llmft.data.tokenization.codec import EncodedExample
+from llmft.evaluation.partial import PartialAnswers
 from llmft.evaluation.row_loss import row_losses
 from llmft.generation.generator import Answer, Generator
 from llmft.metrics.predictions import Prediction
 from llmft.models.forward import Forward
+from llmft.utils.progress import ProgressLine
+
+log = logging.getLogger(__name__)
 
 
 class RowResult(NamedTuple):
@@ -20,16 +25,48 @@ class RowResult(NamedTuple):
 
 
 def evaluate_rows(
-    forward: Forward, generator: Generator, rows: Sequence[EncodedExample], batch_tokens: int
+    forward: Forward,
+    generator: Generator,
+    rows: Sequence[EncodedExample],
+    batch_tokens: int,
+    *,
+    which: str = "tuned",
+    partial: PartialAnswers | None = None,
 ) -> list[RowResult]:
-    """Generate an answer and compute the reference's loss for each example, in order.
+    """Generate an answer and compute the reference's loss for each example, in order, with a line of progress.
 
     Generation starts from the same prompt ids as in training, including truncation.
+
+    Args:
+        forward: The model.
+        generator: Of the same model.
+        rows: Encoded examples.
+        batch_tokens: Token budget of a batch.
+        which: ``tuned`` or ``base``.
+        partial: Keeps the answers of each batch, and has those of an evaluation that was stopped.
     """
     generator = generator.with_settings(batch_tokens=batch_tokens)
-    answers = generator.continued([row.input_ids[: row.prompt_length] for row in rows])
+    answers = _answers(generator, rows, which, partial)
     losses = row_losses(forward, rows, generator.codec.tokenizer.pad_token_id, batch_tokens)
     return [RowResult(answer, *loss) for answer, loss in zip(answers, losses, strict=True)]
+
+
+def _answers(
+    generator: Generator, rows: Sequence[EncodedExample], which: str, partial: PartialAnswers | None
+) -> list[Answer]:
+    keys = partial.keys(which, generator.given, rows) if partial else []
+    known = {row: partial.kept[key] for row, key in enumerate(keys) if key in partial.kept} if partial else {}
+    if known:
+        log.info("resuming: %d of %d answers of the %s model exist", len(known), len(rows), which)
+    prompts = [row.input_ids[: row.prompt_length] for row in rows]
+    with ProgressLine(f"{which} model", len(rows), len(known), unit="answers", leave=False) as line:
+
+        def finished(batch: list[int], answers: list[Answer]) -> None:
+            if partial:
+                partial.add([keys[row] for row in batch], answers)
+            line.update(line.done + sum(row not in known for row in batch))
+
+        return generator.continued(prompts, known=known, finished=finished)
 
 
 def to_predictions(

@@ -48,7 +48,7 @@ class RuntimeEvaluation(Evaluation):
     def _has_base(self) -> bool:
         return False
 
-    def _run(self, generator: Any, device: Any) -> list[RowResult]:  # noqa: ARG002 (runtimes choose their device)
+    def _run(self, generator: Any, device: Any, which: str = "tuned") -> list[RowResult]:  # noqa: ARG002 (runtimes choose their device)
         rows = self.rows.encoded
         prompts = [row.input_ids[: row.prompt_length] for row in rows]
         answers = generator.continued(prompts)

@@ -1,7 +1,7 @@
 """Prompts -> answers in batches: the samples in training, the end table, ``evaluate`` and ``answer``."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Any
 
@@ -84,23 +84,39 @@ class Generator:
         render, tools = self.codec.template.render, chain(tools, repeat(()))
         return [self.codec.prompt_ids(render(*both)) for both in zip(contexts, tools, strict=False)]
 
-    def continued(self, prompts: Sequence[Sequence[int]]) -> list[Answer]:
+    def continued(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        known: Mapping[int, Answer] | None = None,
+        finished: Callable[[list[int], list[Answer]], None] = lambda *_: None,
+    ) -> list[Answer]:
         """An answer for each prompt's ids, in order; batches hold prompts of similar length.
+
+        Args:
+            prompts: Token ids.
+            known: Answers by the index of their prompt; a batch that has all of them is not generated again. The others stay
+                the same batches.
+            finished: Called after each batch with the indices of its prompts and their answers.
 
         Raises:
             UserError: A prompt and its answer would need more positions than the model has.
         """
         self.check_positions(prompts)
         decoder = self.decoder()
-        samples = [
-            [decoder.stream(prompt, seed=self.seed, sample=sample) for prompt in prompts]
-            for sample in range(self.samples)
-        ]
-        for streams in samples:
-            for rows in self.batches([len(prompt) for prompt in prompts]):
-                decoder.run([streams[row] for row in rows])
-        answers = [[stream.answer() for stream in streams] for streams in samples]
-        return answers[0] if self.samples == 1 else [majority(votes) for votes in zip(*answers, strict=True)]
+        answers = dict(known or {})
+        for rows in self.batches([len(prompt) for prompt in prompts]):
+            if all(row in answers for row in rows):
+                continue
+            votes = []
+            for sample in range(self.samples):
+                streams = [decoder.stream(prompts[row], seed=self.seed, sample=sample) for row in rows]
+                decoder.run(streams)
+                votes.append([stream.answer() for stream in streams])
+            found = votes[0] if self.samples == 1 else [majority(each) for each in zip(*votes, strict=True)]
+            answers.update(zip(rows, found, strict=True))
+            finished(rows, found)
+        return [answers[row] for row in range(len(prompts))]
 
     def check_positions(self, prompts: Sequence[Sequence[int]]) -> None:
         """Check that every prompt and its answer fit into the model's positions.

@@ -32,6 +32,21 @@ def arguments(pairs: Iterable[tuple[str, object]]) -> str:
     return " ".join(argument(key, value) for key, value in pairs)
 
 
+def command_line(command: str, overrides: Iterable[str]) -> str:
+    """The command line that runs a command again.
+
+    Args:
+        command: E.g. ``evaluate``.
+        overrides: As Hydra has them; strings that were quoted for its grammar are quoted only where a shell needs it.
+    """
+    shown = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        inner = re.fullmatch(r"'([^'\\]*)'", value)
+        shown.append(argument(key, inner[1]) if inner else shlex.quote(f"{key}{equals}{unresolved(value)}"))
+    return " ".join(["python -m llmft", command, *shown])
+
+
 def _text(value: str) -> str:
     if PLAIN.fullmatch(value) and not TYPED.fullmatch(value):
         return value

@@ -11,6 +11,7 @@ import torch
 
 from llmft.callbacks.generated import GenerationMetrics
 from llmft.evaluation.row_loss import row_losses
+from llmft.generation.decoder import Decoder
 from llmft.generation.generator import Answer, Generator, majority
 from llmft.models.backbone import load as backbone
 from llmft.models.backbone.open import Backbone
@@ -120,6 +121,43 @@ def test_evaluate_gives_what_the_training_gave(run, llmft, tmp_path):
     same = ("id", "prompt", "reference", "answer", "base_answer")
     assert [[row[key] for key in same] for row in new] == [[row[key] for key in same] for row in old]
     assert json.loads((folder / "evaluation.json").read_text()) == before  # with output=, the run is left as it is
+
+
+def test_a_stopped_evaluation_keeps_its_answers(made, llmft, monkeypatch, tmp_path):
+    folder, _ = made("lora")
+    partial, decode, batches = folder / "predictions.partial.jsonl", Decoder.run, []
+
+    def stopped_at(number):
+        def run(self, streams, *rest):
+            batches.append(len(streams))
+            if len(batches) == number:
+                raise KeyboardInterrupt
+            decode(self, streams, *rest)
+
+        return run
+
+    line = (
+        "evaluate",
+        f"run={folder}",
+        "evaluate.rows=10",
+        "evaluate.batch_tokens=150",
+        "output=p.jsonl",
+        "format=json",
+    )
+    monkeypatch.setattr(Decoder, "run", stopped_at(3))
+    code, _, err = llmft(*line)
+    assert code == 130
+    assert f"to resume: python -m llmft evaluate run={folder} evaluate.rows=10" in err
+    assert len(partial.read_text().splitlines()) == sum(batches[:2])
+    monkeypatch.setattr(Decoder, "run", stopped_at(None))
+    batches.clear()
+    code, _, err = llmft(*line)
+    assert code == 0, err
+    assert "answers of the tuned model exist" in err
+    assert 10 < sum(batches) < 20  # the rest of the tuned model's, and the base's
+    answers = [row["answer"] for row in read_json_lines(tmp_path / "p.jsonl")]
+    assert answers == [row["answer"] for row in read_json_lines(folder / "predictions.jsonl")]
+    assert not partial.exists()
 
 
 def test_stored_answers_are_scored_without_a_model(run, llmft, monkeypatch):

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from llmft.utils.shell import argument, arguments
+from llmft.utils.shell import argument, arguments, command_line
 
 VALUES = [
     "question",
@@ -39,3 +39,10 @@ def test_a_pasted_option_has_its_value(value):
 def test_plain_values_need_no_quotes():
     pairs = {"data.columns.instruction": "question", "data.columns.output": "answer", "peft.r": 4}
     assert arguments(pairs.items()) == "data.columns.instruction=question data.columns.output=answer peft.r=4"
+
+
+def test_a_command_line_is_quoted_only_where_a_shell_needs_it():
+    line = command_line(
+        "evaluate", ["run='outputs/a-b'", "output='my file.jsonl'", "evaluate.seeds=[1,2]", "data.limit=3"]
+    )
+    assert line == "python -m llmft evaluate run=outputs/a-b 'output=my file.jsonl' 'evaluate.seeds=[1,2]' data.limit=3"
