@@ -169,7 +169,7 @@ class DataPreparation(DataFiles):
         named = bool(((fixed != FREE) & (fixed < len(SPLITS))).any())  # then numbers among all rows decide nothing
         if not self.streaming and (named or not self.split.by_number):
             return split_by_identity(owners, groups, fixed, self.split.split, self.split.seed)
-        by_number = partial(self.split.assign, total=len(groups))
+        by_number = partial(self.split.assign, total=int((fixed < len(SPLITS)).sum()))
         parts, unused = split_groups(owners, self.hash_split.assign if self.streaming else by_number)
         if self.streaming:
             self.hash_split.check(parts)
