@@ -18,7 +18,7 @@ LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
     ("name", "content", "number"),
     [
         ("rows.jsonl", "{broken\n" + LINES, 4),
-        ("rows.jsonl.gz", gzip.compress(LINES.encode()), 3),
+        ("rows.jsonl.gz", gzip.compress(LINES.encode(), mtime=0), 3),
         ("rows.json", json.dumps(ROWS, indent=1), 8),
         ("rows.json", json.dumps({"q": [row["q"] for row in ROWS]}), 3),
         ("rows.csv", 'q\n"a\u2028b, ""c""\nd"\ne\nf\n', 3),
