@@ -66,7 +66,7 @@ def main(cfg: DictConfig) -> float | None:
     is_sweep = job.mode != RunMode.RUN or follows_parent()  # a launcher may run its jobs in processes of their own
     config, run, choices = _checked(cfg, overrides, is_sweep=is_sweep)
     try:
-        log_to(run.path / "log.txt")
+        log_to(run.path / "log.txt", once=is_sweep)
         _log_choices(run, choices)
         _log_model(config)
         return train_and_record(config, run)

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -21,6 +22,7 @@ from omegaconf import DictConfig
 from llmft.config.override_text import quoted
 from llmft.config.redact import hide_environment
 from llmft.config.schema.evaluation import Report
+from llmft.config.swept import job_count, label, swept_keys
 from llmft.config.typed_overrides import task_overrides, typed_overrides
 from llmft.config.validate import check_early, check_section
 from llmft.data.early import check_data
@@ -30,12 +32,15 @@ from llmft.utils import distributed, files, signals
 from llmft.utils.console import complain, say
 from llmft.utils.errors import INTERRUPTED, Halted, Pruned, UserError, as_os_error
 from llmft.utils.files import remove_empty
+from llmft.utils.logging import FILE_ONLY
+from llmft.utils.progress import clock
 from llmft.utils.rank import is_first, processes_to_start
 from llmft.utils.streams import optional_output
 from llmft.utils.text import first_line, printable, unresolved
 
 log = logging.getLogger(__name__)
 
+DURATIONS: list[float] = []  # seconds of the jobs that this process has finished
 RECORD = "job.json"
 OF_DATA = ("train", "preview", "estimate", "prove")  # commands whose config has a data set
 WRITES_FILES = ("train", "report", "export", "restore", "schema")
@@ -149,19 +154,46 @@ def swept(cfg: DictConfig) -> Any:
         say(f"job {folder.name}: {past.why}, resuming", style="green")
         cfg.resume = str(folder)
     _record(folder, None)
+    if is_first():
+        say(header(folder.name, int(job.job.num), overrides), style="cyan")
+    started = time.monotonic()
     code, value = _in_a_process(cfg, folder, overrides) if _needs_a_process(cfg, job) else _in_this_process(cfg)
+    if code == 0:
+        DURATIONS.append(time.monotonic() - started)
     _record(folder, code)
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     return value
 
 
+def header(name: str, number: int, overrides: Sequence[str]) -> str:
+    """The line before a job: ``job 2 (3 of 6): lr=1e-3, r=8; about 2:10 left``.
+
+    Args:
+        name: Its folder.
+        number: From 0.
+        overrides: Of the job.
+    """
+    total = job_count()
+    of = f" ({number + 1} of {total})" if total > number else ""
+    settings = label(overrides, swept_keys())
+    rest = sum(DURATIONS) / len(DURATIONS) * (total - number) if DURATIONS and of else None
+    return f"job {name}{of}{f': {settings}' if settings else ''}" + (
+        "" if rest is None else f"; about {clock(rest)} left"
+    )
+
+
 def _in_this_process(cfg: DictConfig) -> tuple[int, Any]:
     try:
         return attempt(cfg)
     except Exception as error:
-        _trace()
-        return complain(error), float("nan")
+        kept = Path(HydraConfig.get().runtime.output_dir) / "log.txt"
+        if not kept.is_file():
+            _trace()
+            return complain(error), float("nan")
+        log.error("the job failed", exc_info=True, extra=FILE_ONLY)
+        say(f"{type(error).__name__}: {first_line(error)} (traceback: {unresolved(str(kept))})")
+        return 1, float("nan")
 
 
 def _trace() -> None:

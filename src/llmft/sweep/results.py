@@ -9,7 +9,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from llmft.config.redact import hide_environment, redact_argument
-from llmft.config.swept import announce, forget
+from llmft.config.swept import announce, forget, job_count
 from llmft.runs.record import has_record, read_record
 from llmft.sweep import tables
 from llmft.utils.console import say
@@ -110,6 +110,7 @@ def end() -> list[int]:
         if job.get("message"):
             say(f"job {name}: {job['message']}")
     _say_kept(folder, jobs)
+    forget()  # a sweep that was interrupted has no on_multirun_end
     return [1 if job.get("code") is None else job["code"] for job in jobs.values()]
 
 
@@ -117,7 +118,9 @@ def _say_kept(folder: Path, jobs: dict[str, dict[str, Any]]) -> None:
     """Which jobs were stopped or not run by this start of the sweep, and how to run them."""
     if stopped := [name for name, job in jobs.items() if job.get("code") in (None, INTERRUPTED)]:
         again = argument("output_dir", str(folder))
-        say(f"stopped in job {', '.join(stopped)}; to resume the sweep: the same command with {again}")
+        total = job_count()
+        of = f" after {len(jobs)} of {total} jobs" if total > len(jobs) else ""
+        say(f"stopped in job {', '.join(stopped)}{of}; to resume the sweep: the same command with {again}")
     refused = [name for name, job in jobs.items() if job.get("message")]
     kept = [name for name, job in jobs.items() if job.get("kept")]
     if refused:

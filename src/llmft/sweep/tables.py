@@ -92,8 +92,14 @@ def _reasons(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for row in rows:
         if row.get("reason") and row["status"] != "pruned":
-            found.setdefault(f"{row['status']}, {first_line(row['reason'])}", []).append(row["run"])
+            found.setdefault(f"{row['status']}, {_short(str(row['reason']))}", []).append(row["run"])
     return found
+
+
+def _short(reason: str) -> str:
+    """A reason in one line: of a list of faults its first one."""
+    head, *faults = reason.splitlines() or [""]
+    return f"{head}: {faults[0].strip(' -')}" if faults and head.endswith(("fault", "faults")) else first_line(reason)
 
 
 def write(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:

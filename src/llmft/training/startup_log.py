@@ -1,11 +1,13 @@
 """Log the data and the model of a training before it starts, and record them in ``run.json``."""
 
+import json
 import logging
 
 from llmft.config.schema import TrainConfig
+from llmft.config.swept import swept_keys
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.preprocessing import near_duplicates
-from llmft.data.preprocessing.audit import show_audit
+from llmft.data.preprocessing.audit import Audit, show_audit
 from llmft.data.preprocessing.length_histogram import histogram
 from llmft.models.backbone.open import Backbone
 from llmft.runs.directory import RunDirectory
@@ -13,6 +15,8 @@ from llmft.utils.errors import UserError
 from llmft.utils.rank import is_first
 
 log = logging.getLogger(__name__)
+
+SHOWN: set[str] = set()  # audits that this process has printed
 
 
 def log_data(data: InstructionDataModule, run: RunDirectory | None) -> None:
@@ -55,7 +59,7 @@ def log_data(data: InstructionDataModule, run: RunDirectory | None) -> None:
     for line in data.findings():
         log.info(line)
     if is_first():
-        show_audit(data.audit, brief=True)  # run.json and the report have all of it
+        _show_audit_once(data.audit)
     if is_first() and run:
         data.row_counts.write_rejected(run.path / "rejected.jsonl")
         if data.stream:
@@ -73,3 +77,11 @@ def log_model(cfg: TrainConfig, run: RunDirectory | None, backbone: Backbone, co
     log.info("peft %s: %s", cfg.peft.name, shares)
     if run:
         run.update(model={"name": cfg.model.name, "path": path, "prompt": prompt}, parameters=counts)
+
+
+def _show_audit_once(audit: Audit | None) -> None:
+    """Print the audit, unless an earlier job of the sweep has printed the same; ``run.json`` and the report have all of it."""
+    numbers = json.dumps(audit.summary(), sort_keys=True) if audit else ""
+    if not (swept_keys() and numbers in SHOWN):
+        show_audit(audit, brief=True)
+    SHOWN.add(numbers)

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from llmft.config.swept import swept_keys
 from llmft.data.records import Example
 from llmft.generation.generator import Answer
 from llmft.metrics.format import print_scores
@@ -26,7 +27,7 @@ def show(
     scores: dict[str, Any] | None,
     monitor: tuple[str, str],
 ) -> None:
-    """Print the summary.
+    """Print the summary; of a job of a sweep only its verdict and paths, as a table of all jobs follows.
 
     Args:
         run: The finished run's directory.
@@ -38,6 +39,11 @@ def show(
         monitor: The metric that selected the best checkpoint, and its mode.
     """
     console = Console(highlight=False)
+    if swept_keys():
+        if scores:
+            console.print(Text(str(scores["headline"])), soft_wrap=True)
+        console.print(Text.assemble(("run directory: ", "bold"), str(run.path)), soft_wrap=True)
+        return
     if metrics["after"]:
         console.print(_metrics_table(metrics))
     for number, example in enumerate(questions):

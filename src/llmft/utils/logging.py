@@ -49,16 +49,19 @@ def _thread_excepthook(failure: Any) -> None:
         threading.__excepthook__(failure)
 
 
+SHOWN: set[str] = set()  # the lines of a sweep's jobs
 FILE_ONLY = {"file_only": True}  # as ``extra`` of a log record: it goes into log.txt, and not to the terminal
 
 
 class Terminal(logging.StreamHandler):
     """Writes to the current ``sys.stderr``, which tests replace; in a notebook to ``sys.stdout``, which is not shown in red."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, once: bool = False) -> None:
         logging.Handler.__init__(self)
         self.in_notebook = Console().is_jupyter
         self.addFilter(lambda record: not getattr(record, "file_only", False))
+        if once:
+            self.addFilter(_is_new)
 
     @property
     def stream(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -66,8 +69,21 @@ class Terminal(logging.StreamHandler):
         return sys.stdout if self.in_notebook else sys.stderr
 
 
-def log_to(file: Path | None) -> None:
-    """Send llmft's log to the terminal, and all warnings and the log to ``file``."""
+def _is_new(record: logging.LogRecord) -> bool:
+    """Whether no earlier job of this process has logged the same line."""
+    text = record.getMessage()
+    is_new = record.levelno > logging.INFO or text not in SHOWN
+    SHOWN.add(text)
+    return is_new
+
+
+def log_to(file: Path | None, *, once: bool = False) -> None:
+    """Send llmft's log to the terminal, and all warnings and the log to ``file``.
+
+    Args:
+        file: ``log.txt``.
+        once: In a job of a sweep: the terminal does not repeat the lines of earlier jobs.
+    """
     logging.captureWarnings(True)
     root, ours = logging.getLogger(), logging.getLogger("llmft")
     for logger in (root, ours):
@@ -75,7 +91,7 @@ def log_to(file: Path | None) -> None:
             if getattr(handler, "of_llmft", False):
                 logger.removeHandler(handler)
                 handler.close()
-    terminal = Terminal()
+    terminal = Terminal(once=once)
     terminal.setFormatter(Formatter("%(message)s"))
     _attach(terminal, root)
     if not is_first():

@@ -4,7 +4,9 @@ import pytest
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from llmft.sweep.job import refused_arguments
+from llmft.config import swept
+from llmft.sweep import job
+from llmft.sweep.job import header, refused_arguments
 
 
 @pytest.mark.parametrize(
@@ -22,3 +24,17 @@ def test_a_class_of_another_package_that_refuses_its_values(config, message):
     assert (found is None) == (message is None)
     assert message is None or message in str(found)
     assert refused_arguments(ValueError("another error")) is None
+
+
+def test_the_header_of_a_job_has_its_number_settings_and_the_time_left(monkeypatch):
+    line = ["model=tiny_gpt2", "optim.lr=1e-3,1e-4,1e-5", "peft.r=8,16"]
+    monkeypatch.setenv(swept.VARIABLE, '["optim.lr", "peft.r"]')
+    monkeypatch.setenv(swept.JOBS, str(swept._count(line)))
+    monkeypatch.setattr(job, "DURATIONS", [])
+    overrides = ["model=tiny_gpt2", "optim.lr=1e-3", "peft.r=8"]
+    assert header("0", 0, overrides) == "job 0 (1 of 6): lr=1e-3, r=8"
+    job.DURATIONS += [30.0, 35.0]
+    assert header("2", 2, overrides) == "job 2 (3 of 6): lr=1e-3, r=8; about 2:10 left"
+    assert swept._count(["optim.lr=interval(0,1)"]) == 0
+    monkeypatch.setenv(swept.JOBS, "0")
+    assert header("2", 2, overrides) == "job 2: lr=1e-3, r=8"

@@ -3,7 +3,8 @@
 import io
 import logging
 
-from llmft.utils.logging import KeptLog, log_to
+from llmft.utils import logging as logging_of_llmft
+from llmft.utils.logging import FILE_ONLY, KeptLog, log_to
 
 
 def test_the_log_goes_to_what_is_standard_error_by_then(monkeypatch):
@@ -29,3 +30,18 @@ def test_a_log_that_cannot_be_written_says_so_once(capfd, monkeypatch):
     err = capfd.readouterr().err
     assert err.count("/dev/full: nothing more is written to it (No space left on device)") == 1
     assert "Traceback" not in err
+
+
+def test_the_jobs_of_a_sweep_do_not_repeat_a_line_in_the_terminal(monkeypatch, tmp_path):
+    monkeypatch.setattr(logging_of_llmft, "SHOWN", set())
+    log, terminal = logging.getLogger("llmft.somewhere"), io.StringIO()
+    monkeypatch.setattr("sys.stderr", terminal)
+    for job in ("0.txt", "1.txt"):
+        log_to(tmp_path / job, once=True)
+        log.info("split: 12 train")
+        log.info("a reason", extra=FILE_ONLY)
+        log.warning("a warning")
+    log_to(None)
+    assert terminal.getvalue() == "split: 12 train\na warning\na warning\n"
+    assert "a reason" in (tmp_path / "1.txt").read_text()
+    assert "split: 12 train" in (tmp_path / "1.txt").read_text()
