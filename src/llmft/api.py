@@ -199,9 +199,10 @@ def train(overrides: Sequence[str] = ()) -> Run:
         raise UserError('overrides: must be a list, e.g. ["model=tiny_t5", "peft=lora"]')
     cfg: DictConfig = composed("train", overrides)
     from llmft.commands import train as command
+    from llmft.utils.logging import restored_logging
 
     try:
-        with _command_line("llmft", *overrides), restored():
+        with _command_line("llmft", *overrides), restored(), restored_logging():
             command.main(cfg)
     finally:
         remove_empty(Path(cfg.output_dir))  # left by a config that was refused

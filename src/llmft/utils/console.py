@@ -45,5 +45,8 @@ def _message(error: Exception) -> str:
 
 
 def say(message: str, style: str = "red") -> None:
-    """Print to standard error, in color if the terminal has it."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"llmft: {message}", style=style, markup=False)
+    """Print to standard error, in color if the terminal has it; in a notebook, which shows that in red, to its output."""
+    in_notebook = console.Console().is_jupyter
+    Console(stderr=not in_notebook, highlight=False, soft_wrap=True).print(
+        f"llmft: {message}", style=style, markup=False
+    )

@@ -5,6 +5,8 @@ import os
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,27 @@ def log_to(file: Path | None, *, once: bool = False) -> None:
         _attach(kept, root)
     root.setLevel(logging.WARNING)
     ours.setLevel(logging.INFO)
+
+
+@contextmanager
+def restored_logging() -> Iterator[None]:
+    """Put everything that ``quiet`` and ``log_to`` change in Python's logging and warnings back at the end of the block."""
+    names = ("", "llmft", "lightning.pytorch", "lightning.fabric", "bitsandbytes")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(logger.level, list(logger.handlers)) for logger in loggers]
+    hook, captured = threading.excepthook, logging._warnings_showwarning is not None  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        for logger, (level, handlers) in zip(loggers, before, strict=True):
+            for handler in set(logger.handlers) - set(handlers):
+                logger.removeHandler(handler)
+                if getattr(handler, "of_llmft", False):
+                    handler.close()
+            logger.setLevel(level)
+        threading.excepthook = hook
+        logging.captureWarnings(captured)
 
 
 class KeptLog(logging.FileHandler):

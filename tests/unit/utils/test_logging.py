@@ -2,9 +2,11 @@
 
 import io
 import logging
+import threading
+import warnings
 
 from llmft.utils import logging as logging_of_llmft
-from llmft.utils.logging import FILE_ONLY, KeptLog, log_to
+from llmft.utils.logging import FILE_ONLY, KeptLog, log_to, quiet, restored_logging
 
 
 def test_the_log_goes_to_what_is_standard_error_by_then(monkeypatch):
@@ -45,3 +47,34 @@ def test_the_jobs_of_a_sweep_do_not_repeat_a_line_in_the_terminal(monkeypatch, t
     assert terminal.getvalue() == "split: 12 train\na warning\na warning\n"
     assert "a reason" in (tmp_path / "1.txt").read_text()
     assert "split: 12 train" in (tmp_path / "1.txt").read_text()
+
+
+def test_a_notebook_gets_its_handlers_and_warnings_back(tmp_path):
+    root, ours = logging.getLogger(), logging.getLogger("llmft")
+
+    def state():
+        levels = root.level, ours.level, logging.getLogger("lightning.pytorch").level
+        return levels, list(root.handlers), list(warnings.filters), warnings.showwarning, threading.excepthook
+
+    for handler in [handler for handler in root.handlers if getattr(handler, "of_llmft", False)]:
+        root.removeHandler(handler)  # of an earlier test
+    ours.setLevel(logging.NOTSET)
+    before = state()
+    with restored_logging():
+        quiet()
+        log_to(tmp_path / "log.txt")
+        assert state() != before
+        inside = root.handlers[-1]
+    assert state() == before
+    assert getattr(inside, "stream", None) is None  # log.txt is closed
+
+
+def test_the_log_of_a_notebook_is_not_shown_as_an_error(monkeypatch):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    out, err = io.StringIO(), io.StringIO()
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.stderr", err)
+    with restored_logging():
+        log_to(None)
+        logging.getLogger("llmft.somewhere").info("one")
+    assert (out.getvalue(), err.getvalue()) == ("one\n", "")
