@@ -28,6 +28,7 @@ from hydra.utils import instantiate
 from rich.console import Console
 from rich.table import Table
 
+from llmft.callbacks.trainer_check import TrainerCheck
 from llmft.config.paths import conf_dir
 from llmft.config.schema import TrainConfig
 from llmft.config.typed import typed
@@ -81,6 +82,7 @@ class Material:
         self.model = backbone.load_adapted()
         schedule = partial(instantiate(cfg.scheduler.node()), total_steps=1000)
         self.module = InstructionModule(backbone.family(self.model), instantiate(cfg.optim.node()), schedule)
+        self.module.attached = [TrainerCheck(cfg)]  # seeds the dropout of each turn
         self.first = copy.deepcopy(self.trained())
 
     def trained(self) -> dict[str, Any]:
