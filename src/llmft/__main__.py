@@ -73,6 +73,7 @@ def run_command(arguments: Sequence[str]) -> int:
     from llmft.config.cli_args import check_command_line, check_output, resumed_dir
     from llmft.config.flags import check_flags, split_flags
     from llmft.config.override_text import quoted
+    from llmft.data.auto import with_data_set
     from llmft.data.sources.format_hint import options_for
 
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its advice on a home that cannot be written to
@@ -91,6 +92,7 @@ def run_command(arguments: Sequence[str]) -> int:
         given = {argument.partition("=")[0] for argument in flags}
         folder: list[str] = []
         if "--hydra-help" not in given:
+            rest = with_data_set(command, rest)
             folder = check_command_line(command, rest, multirun=multirun, data_hint=options_for)
         if not given & set(INFO_FLAGS):
             if multirun:

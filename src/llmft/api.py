@@ -15,6 +15,7 @@ from llmft.config.cli_args import composed
 from llmft.config.schema import ExportConfig, TrainConfig
 from llmft.config.schema.generation import Generation
 from llmft.config.validate import check, check_section
+from llmft.data.auto import with_data_set
 from llmft.runs.open import open_run
 from llmft.runs.record import read_record
 from llmft.utils.errors import UserError
@@ -197,7 +198,7 @@ def train(overrides: Sequence[str] = ()) -> Run:
     """
     if isinstance(overrides, str):
         raise UserError('overrides: must be a list, e.g. ["model=tiny_t5", "peft=lora"]')
-    cfg: DictConfig = composed("train", overrides)
+    cfg: DictConfig = composed("train", with_data_set("train", overrides))
     from llmft.commands import train as command
     from llmft.utils.logging import restored_logging
 
@@ -227,7 +228,7 @@ def build(overrides: Sequence[str] = ()) -> "Parts":
 
     if isinstance(overrides, str):
         raise UserError('overrides: must be a list, e.g. ["model=tiny_t5", "peft=lora"]')
-    cfg: DictConfig = composed("train", overrides)
+    cfg: DictConfig = composed("train", with_data_set("train", overrides))
     if cfg.resume:
         raise UserError("resume: only train() and the command line resume a run; pass ckpt_path to Trainer.fit instead")
     quiet()

@@ -97,7 +97,7 @@ FAULTS = [
     Fault("reasoning gets a second think block", "data/tokenization/traits.py", "        if turn.reasoning is not None or not self.tags or", "        if True or turn.reasoning is not None or not self.tags or", f"{TEMPLATES}::test_each_row_is_exact_or_refused[qwen3]"),
     Fault("a header is trained", "data/tokenization/causal.py", "else [IGNORED] * len(start)) + tail", "else [IGNORED] * (len(start) - 2) + start[-2:]) + tail", f"{TEMPLATES}::test_each_row_is_exact_or_refused[qwen2_5]"),
     Fault("the second stop token is missing", "data/tokenization/layout.py", "if control in stops]", "if control in ()]", f"{TEMPLATES}::test_each_row_is_exact_or_refused[cohere2]"),
-    Fault("the rejected answer is trained", "data/psychology.py", '"response_j"', '"response_k"', f"{HERE}/test_only_answers_are_trained.py -k rejected"),
+    Fault("the rejected answer is trained", "data/row_shapes.py", 'text_of(row, "response_j")', 'text_of(row, "response_k")', f"{HERE}/test_only_answers_are_trained.py -k rejected"),
     # 6 resume
     Fault("dropout draws anew after a resume", "callbacks/checkpoints.py", "            set_rng_states(", "            (lambda state: None)(", RESUME, 9),
     Fault("a resumed epoch starts at its first batch", "data/datamodule.py", 'resume_at(position["epoch"], position["batches"])', 'resume_at(position["epoch"], 0)', RESUME, 9),

@@ -7,7 +7,7 @@ from llmft.data.sources.format_hint import columns_for, first_row
 from llmft.utils.errors import UserError
 
 FLAT = ("instruction", "input", "output", "system", "history", "reasoning", "weight", "id")
-CHAT = ("messages", "system", "tools", "weight", "id")
+CHAT = ("messages", "output", "system", "tools", "weight", "id")
 
 
 def check_columns(columns: Mapping[str, str | None], path: str | Sequence[str]) -> None:

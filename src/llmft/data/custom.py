@@ -2,18 +2,19 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from llmft.config.schema.data import CustomData
 from llmft.data.columns import check_columns, listed
 from llmft.data.datamodule import InstructionDataModule
-from llmft.data.records import Example, Row, RowError, Turn, checked_text, text_of, value_of
-from llmft.data.row_fields import chat_example, history_of, row_weight
+from llmft.data.records import Example, Row, RowError
+from llmft.data.row_shapes import column_example
+from llmft.data.sources.format_hint import first_rows
+from llmft.data.sources.resolve import local_files
 from llmft.utils.shell import argument
 
-# Columns that a chat row has under their own names, unless data.columns says otherwise.
-OPTIONAL = ("system", "tools", "weight")
+NEEDED = ("instruction", "output", "messages")
 
 
 class Custom(InstructionDataModule):
@@ -31,27 +32,18 @@ class Custom(InstructionDataModule):
     def to_example(self, row: Row) -> Example:  # pyright: ignore[reportIncompatibleMethodOverride] (it needs the columns)
         """The example of a row, its fields found by ``columns``."""
         self._check_fields(row)
-        return replace(self._chat(row) if "messages" in self.column_names else self._flat(row), id=self._id(row))
-
-    def _chat(self, row: Row) -> Example:
-        named = {role: self.column_names.get(role, role) for role in OPTIONAL}
-        return chat_example(row, self.column_names["messages"], **named)
-
-    def _flat(self, row: Row) -> Example:
-        names = self.column_names
-        turn = Turn("user", text_of(row, names["instruction"]), self._optional(row, "input"))
-        example = Example(
-            (*(history_of(row, names["history"]) if "history" in names else ()), turn),
-            text_of(row, names["output"]),
-            reasoning=self._optional(row, "reasoning") or None,
-            weight=row_weight(row, names["weight"]) if "weight" in names else 1.0,
-        )
-        system = self._optional(row, "system")
-        return example.with_system(system if system.strip() else None)
+        return column_example(row, self.column_names)
 
     def fingerprint(self) -> dict[str, Any]:
         """The examples depend on ``columns`` too."""
         return {**super().fingerprint(), "columns": self.column_names}
+
+    @cached_property
+    def _in_file(self) -> frozenset[str]:
+        """The fields of the first rows of the file: of these, an optional one may be missing in a row."""
+        path = self.config.path
+        parts = local_files(path) if path and path != "sample" else []
+        return frozenset(name for row in first_rows(parts, 100) if isinstance(row, Mapping) for name in row)
 
     def _check_fields(self, row: Row) -> None:
         """Refuse a row that lacks a named field, with the key of ``data.columns`` that names it.
@@ -62,17 +54,7 @@ class Custom(InstructionDataModule):
         if not isinstance(row, Mapping):
             return  # value_of refuses it
         for role, field in self.column_names.items():
-            if field not in row:
+            if field not in row and not (role not in NEEDED and field in self._in_file):
                 near = difflib.get_close_matches(field, [str(name) for name in row], n=1)
                 meant = f". Did you mean {argument(f'data.columns.{role}', near[0])}?" if near else ""
                 raise RowError(f"data.columns.{role}={field}", f"no such field; there is {listed(row)}{meant}")
-
-    def _optional(self, row: Row, role: str) -> str:
-        """The text of a column that may be empty or null, but must be there if it is named."""
-        if role not in self.column_names or value_of(row, self.column_names[role]) is None:
-            return ""
-        return text_of(row, self.column_names[role], blank=True)
-
-    def _id(self, row: Row) -> str:
-        value = value_of(row, self.column_names["id"]) if "id" in self.column_names else ""
-        return checked_text(str(value), self.column_names.get("id", "id"), blank=True)

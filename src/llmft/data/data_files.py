@@ -99,6 +99,7 @@ class DataFiles:
             first_only=self.streaming,
             fields=self.fields,
             split_by="position" if self.streaming else config.split_by,  # HashSplit splits a stream
+            coerce=config.coerce,
         )
 
     def readers(self) -> list[ExampleReader]:

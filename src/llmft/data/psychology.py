@@ -1,7 +1,8 @@
 """Psychology: a person's question with a kind answer (kept) and an unkind one (never read)."""
 
 from llmft.data.datamodule import InstructionDataModule
-from llmft.data.records import Example, Row, Turn, text_of
+from llmft.data.records import Example, Row
+from llmft.data.row_shapes import psychology_example
 
 
 class Psychology(InstructionDataModule):
@@ -10,4 +11,4 @@ class Psychology(InstructionDataModule):
     @staticmethod
     def to_example(row: Row) -> Example:
         """The question, answered by ``response_j``."""
-        return Example((Turn("user", text_of(row, "question")),), text_of(row, "response_j"))
+        return psychology_example(row)

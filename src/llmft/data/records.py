@@ -3,10 +3,14 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
 Row = Mapping[str, Any]
+# Whether numbers and booleans are read as text: ``data.coerce``.
+COERCE: ContextVar[bool] = ContextVar("COERCE", default=False)
 HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -207,6 +211,10 @@ def checked_text(value: object, field: str, *, blank: bool = False) -> str:
     Raises:
         RowError: It is not, or it is blank and ``blank`` is false.
     """
+    if isinstance(value, bool | int | float):
+        if not COERCE.get():
+            raise RowError(field, f"must be text, got {shown(value)}; data.coerce=true reads numbers as text")
+        value = json.dumps(value)
     if not isinstance(value, str):
         raise RowError(field, f"must be text, got {shown(value)}")
     if not blank and not value.strip():
@@ -214,3 +222,13 @@ def checked_text(value: object, field: str, *, blank: bool = False) -> str:
     if HALF.search(value):
         raise RowError(field, f"holds half of a surrogate pair, which is no character: {shown(value)}")
     return value
+
+
+@contextmanager
+def coerced(coerce: bool = True) -> Iterator[None]:
+    """Read numbers and booleans as text, written as in JSON (``data.coerce=true``), while it is active."""
+    token = COERCE.set(coerce)
+    try:
+        yield
+    finally:
+        COERCE.reset(token)

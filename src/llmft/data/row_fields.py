@@ -1,5 +1,7 @@
 """Fields of a row besides its texts: system prompt, tools, history, weight, and whether it is to be trained at all."""
 
+import ast
+import re
 from collections.abc import Sequence
 
 from llmft.data.messages import SYSTEM, as_list, number_of, turns_of
@@ -56,6 +58,28 @@ def history_of(row: Row, field: str = "history") -> tuple[Turn, ...]:
             raise RowError(place, f"must be a [question, answer] pair, got {shown(pair)}")
         turns += [Turn(role, checked_text(t, place)) for role, t in zip(("user", "assistant"), pair, strict=True)]
     return tuple(turns)
+
+
+def keywords_of(row: Row, field: str) -> list[str]:
+    """A list of texts; in a cell of a table, the list as JSON or as Python writes it, or texts separated by commas.
+
+    Raises:
+        RowError: It is none, is empty, or an entry is no text.
+    """
+    value = value_of(row, field)
+    keywords = _keywords_in(value) if isinstance(value, str) else value
+    if not isinstance(keywords, list) or not keywords:
+        raise RowError(field, f"must be a list of strings, got {shown(value)}")
+    return [checked_text(keyword, f"{field}[{i}]") for i, keyword in enumerate(keywords)]
+
+
+def _keywords_in(text: str) -> object:
+    if not text.strip().startswith("["):
+        return [part.strip() for part in re.split("[,;\n]", text) if part.strip()]
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
 
 
 def optional_text(row: Row, field: str) -> str:

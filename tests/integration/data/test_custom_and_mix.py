@@ -56,7 +56,7 @@ def test_a_table_without_code(llmft, tmp_path):
         ({"q": "Q", "a": "A"}, "{instruction: q}", "data.columns: 1 fault\n  - must name instruction and output"),
         ({"q": "Q", "a": "A"}, "{instruction: q, output: b}", "rows.jsonl:1: data.columns.output=b: no such field; there is q, a"),
         ({"question": "Q", "a": "A"}, "{instruction: qestion, output: a}", "Did you mean data.columns.instruction=question?"),
-        ({"q": "Q", "a": "A"}, "{messages: q, output: b}", "output: there is no such column here; there are messages"),
+        ({"q": "Q", "a": "A"}, "{messages: q, input: b}", "input: there is no such column here; there are messages"),
         ({"q": "Q", "a": "A"}, "{question: q}", "data.columns"),
         ({"q": "Q", "a": "A"}, "{}", "; rows.jsonl has the fields q, a: data.columns.instruction=q data.columns.output=a"),
         ({"conversations": []}, "{}", "rows.jsonl has the fields conversations: data.columns.messages=conversations"),

@@ -70,6 +70,11 @@ MEANINGS = [
         {"urgency": "low", "message": "Q", "intent": "refund", "product": "watch"},
         Example((Turn("user", "Q"),), '{"intent": "refund", "product": "watch", "urgency": "low"}'),
     ),
+    (KeywordQA, {"question": "Q", "answer_keywords": "['a', 'b c']"}, Example((Turn("user", "Q"),), "a, b c")),
+    (KeywordQA, {"question": "Q", "answer_keywords": "a; b c"}, Example((Turn("user", "Q"),), "a, b c")),
+    (Alpaca, {"instruction": "I", "output": "O"}, Example((Turn("user", "I"),), "O")),
+    (Alpaca, {"instruction": "I", "input": None, "output": "O"}, Example((Turn("user", "I"),), "O")),
+    (Alpaca, {"instruction": " ", "input": "in", "output": "O"}, Example((Turn("user", "in"),), "O")),
 ]
 
 FAULTS = [
@@ -89,7 +94,7 @@ FAULTS = [
     (Academic, {"messages": [Q, {"role": "assistant", "content": " "}]}, "messages[1].content: must not be blank"),
     (Academic, {"messages": [Q, {"role": "assistant"}]}, "messages[1].content: is missing"),
     (Academic, {"messages": [Q, None]}, "messages[1]: must be an object, got null"),
-    (Alpaca, {"instruction": "I", "output": "O"}, "input: is missing; there is instruction, output"),
+    (Alpaca, {"instruction": "", "input": "", "output": "O"}, "instruction: must not be blank"),
     (Alpaca, {"instruction": None, "input": "", "output": "O"}, "instruction: must be text, got null"),
     (Alpaca, {"instruction": "I", "input": "", "output": 5}, "output: must be text, got 5"),
     (Alpaca, ["I"], "row: must be an object"),
@@ -101,7 +106,7 @@ FAULTS = [
     (Psychology, {"question": "Q", "response_k": "unkind"}, "response_j: is missing"),
     (Psychology, {"question": "Q", "response_j": "half \ud800"}, "response_j: holds half of a surrogate pair"),
     (KeywordQA, {"question": "Q", "answer_keywords": []}, "answer_keywords: must be a list of strings, got []"),
-    (KeywordQA, {"question": "Q", "answer_keywords": "one"}, 'answer_keywords: must be a list of strings, got "one"'),
+    (KeywordQA, {"question": "Q", "answer_keywords": "[one"}, 'answer_keywords: must be a list of strings, got "[one"'),
     (KeywordQA, {"question": "Q", "answer_keywords": ["one", 2]}, "answer_keywords[1]: must be text, got 2"),
     (Support, {"message": "Q", "intent": "refund", "product": "watch"}, "urgency: is missing"),
 ]

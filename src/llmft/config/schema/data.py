@@ -76,6 +76,7 @@ class Data(TargetSection):
         description="What happens to a row that exceeds a token budget."
     )
     invalid: Literal["error", "drop"] = Field(description="What happens to a row with a missing or invalid field.")
+    coerce: bool = Field(description="Read numbers and booleans as text where text is needed, such as an answer.")
     duplicates: Literal["keep", "drop", "error"] = Field(description="What happens to a repeated row.")
     leakage: Literal["warn", "drop", "error"] = Field(
         description="What happens to prompts of val or test that occur in train."

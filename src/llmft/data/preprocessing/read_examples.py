@@ -18,7 +18,7 @@ from llmft.data.preprocessing.split_keys import (
     write_split_keys,
 )
 from llmft.data.preprocessing.unread_fields import TrackedRow
-from llmft.data.records import Example, NotTrainedError, Row, RowError
+from llmft.data.records import Example, NotTrainedError, Row, RowError, coerced
 from llmft.data.sources import ParsedRow, Source, read
 from llmft.data.sources.format_hint import looks_like
 from llmft.utils.errors import UserError
@@ -39,6 +39,7 @@ class ExampleReader:
         fields: By which a row of this data set is recognized.
         split: The split of all its rows, where a file is one; None where ``split_by`` decides.
         splits: All splits, which are stored as their numbers.
+        coerce: Whether numbers are read as text.
     """
 
     source: Source
@@ -53,6 +54,7 @@ class ExampleReader:
     split_by: str = "position"
     split: str | None = None
     splits: Sequence[str] = SPLITS
+    coerce: bool = False
 
     @property
     def key(self) -> str:
@@ -116,7 +118,8 @@ class ExampleReader:
         if located.fault:
             raise RowError("row", located.fault)
         row = TrackedRow(located.row) if type(located.row) is dict else located.row
-        example = self.to_example(row).with_system(self.system)
+        with coerced(self.coerce):
+            example = self.to_example(row).with_system(self.system)
         number = located.place.rpartition(":")[2]
         example = replace(example, id=example.id or number, place=located.place, source=self.name)
         own = None if self.split is None else self.splits.index(self.split)
@@ -176,7 +179,7 @@ def examples_key(readers: Sequence[ExampleReader], fingerprint: dict[str, Any]) 
         {
             "data": reader.source.sha256 or (reader.source.hub and reader.source.hub.fingerprint),
             "places": [reader.source.given, *(part.given for part in reader.source.parts)],
-            "settings": [reader.name, reader.system, reader.limit, reader.invalid, reader.duplicates],
+            "settings": [reader.name, reader.system, reader.limit, reader.invalid, reader.duplicates, reader.coerce],
             "split": [reader.split_by, reader.split, reader.splits],
         }
         for reader in readers

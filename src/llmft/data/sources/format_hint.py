@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import yaml
@@ -9,14 +10,29 @@ import yaml
 from llmft.config.paths import conf_dir
 from llmft.data.sources.decompress import kind
 from llmft.data.sources.reader import read_file
+from llmft.data.sources.resolve import SourceFile
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
 from llmft.utils.shell import argument
 
 # Common names of the fields of conversation, question and answer.
 TURNS = ("messages", "conversations", "conversation", "dialogue", "chat", "turns")
-QUESTION = ("instruction", "prompt", "question", "query", "input", "problem", "q", "text")
-ANSWER = ("output", "completion", "response", "answer", "chosen", "target", "solution", "a")
+QUESTION = (
+    "instruction",
+    "prompt",
+    "question",
+    "query",
+    "input",
+    "problem",
+    "user",
+    "article",
+    "document",
+    "source",
+    "q",
+)
+QUESTION += ("frage", "pregunta", "text")
+ANSWER = ("output", "completion", "response", "answer", "chosen", "target", "solution", "assistant", "reply", "summary")
+ANSWER += ("highlights", "antwort", "respuesta", "réponse", "reponse", "a", "label")
 
 
 @cache
@@ -77,7 +93,18 @@ def first_row(path: str) -> Any:
         file = next((f for f in sorted(file.iterdir()) if kind(f)), file)
     if not (file.is_file() and kind(file)):
         return None
-    try:
-        return next(read_file(path, file)).row
-    except (UserError, StopIteration):  # the file's own faults are for when it is read
-        return None
+    return next(iter(first_rows([SourceFile(path, file)], 1)), None)
+
+
+def first_rows(parts: Sequence[SourceFile], count: int) -> list[Any]:
+    """The first rows of the first file that has any, without those that cannot be parsed."""
+    found: list[Any] = []
+    for part in parts:
+        try:
+            for parsed in islice(read_file(part.given, part.file), count):
+                found += [parsed.row] if parsed.fault is None else []
+        except UserError:  # the file's own faults are for when it is read
+            pass
+        if found:
+            break
+    return found

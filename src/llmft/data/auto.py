@@ -1,0 +1,118 @@
+"""``data=auto``: the data set that the rows of ``data.path`` need, where the command line names none."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmft.data.detect import Reading, fields_of, readings, refused_readings
+from llmft.data.records import Example, shown
+from llmft.data.sources.format_hint import first_rows
+from llmft.data.sources.resolve import local_files
+from llmft.utils.console import say
+from llmft.utils.errors import UserError
+from llmft.utils.rank import is_first
+from llmft.utils.shell import argument
+
+COMMANDS = ("train", "preview", "estimate", "prove")
+ROWS = 100  # of the first file, on which each reading is tried
+# Options that choose the data set, or a run that has one.
+CHOOSES = ("resume", "experiment", "run")
+KEEPS = ("data.sets", "data._target_", "data@")
+
+
+def with_data_set(command: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments, with ``data=`` and ``data.columns`` for the rows of ``data.path`` unless they choose a data set.
+
+    Args:
+        command: E.g. ``train``.
+        arguments: Flags and overrides in Hydra's grammar; of a sweep, ``data.path`` may have several values.
+
+    Raises:
+        UserError: The rows can be read in several ways, or in none; the files of a sweep differ.
+    """
+    given = {key.lstrip("+~"): value for key, _, value in (argument.partition("=") for argument in arguments)}
+    if command not in COMMANDS or given.get("data", "auto") != "auto":
+        return list(arguments)
+    rest = [argument for argument in arguments if argument != "data=auto"]
+    if "data" in given and "data.path" not in given:
+        raise UserError("data=auto: needs data.path=FILE, whose rows decide")
+    others = any(given.get(key, "null") not in ("null", "none") for key in CHOOSES)
+    if "data.path" not in given or others or any(key.startswith(KEEPS) for key in given):
+        return rest
+    has_columns = any(key.startswith("data.columns.") for key in given)
+    files = {_name(path): path for path in _paths(f"data.path={given['data.path']}")}
+    if has_columns:
+        return [*rest, "data=custom"] if files else rest
+    found = {name: reading for name, path in files.items() if (reading := _reading(name, path))}
+    if not found:
+        return rest
+    first, *more = found.items()
+    for name, reading in more:
+        if reading.pairs != first[1].pairs:
+            listed = "; ".join(f"{name}: {reading.options}" for name, reading in (first, (name, reading)))
+            raise UserError(f"data.path: the files of the sweep need different data sets; sweep each alone ({listed})")
+    return [*rest, *(option for option in first[1].overrides if option.partition("=")[0] not in set(given) - {"data"})]
+
+
+def _paths(override: str) -> list[Any]:
+    """The values of ``data.path``: a path or a list of files; several in a sweep. None of them if it is not readable."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+        values = list(parsed.value().list) if parsed.is_choice_sweep() else [parsed.value()]  # pyright: ignore[reportAttributeAccessIssue]
+    except Exception:  # the parser's errors have no common base, and are reported later
+        return []
+    paths = [[str(file) for file in value] if isinstance(value, list) else str(value) for value in values]
+    return [path for path in paths if "${" not in str(path) and path != "None"]
+
+
+def _name(path: str | list[str]) -> str:
+    return path if isinstance(path, str) else f"[{', '.join(path)}]"
+
+
+def _reading(name: str, path: str | list[str]) -> Reading | None:
+    """The one reading of a file's rows, which is said; None for what is no local file, or holds no rows."""
+    try:
+        parts = local_files(path)
+    except UserError:
+        return None  # the checks of all values say so
+    rows = [row for row in first_rows(parts, ROWS) if isinstance(row, Mapping)] if parts else []
+    if not rows:
+        return None
+    found = readings(rows)
+    if not found:
+        return _by_fields(name, rows)
+    if len(found) > 1:
+        ways = "".join(f"\n  - {reading.options}\n    {_sample(reading.examples[0])}" for reading in found[:2])
+        raise UserError(f"data.path={name}: its rows can be read in {len(found)} ways; choose one by its keys{ways}")
+    if is_first():
+        say(_line(name, found[0], fields_of(rows)), style="green")
+    return found[0]
+
+
+def _line(name: str, reading: Reading, fields: Sequence[str]) -> str:
+    accepted, rows = len(reading.examples), reading.rows
+    share = f"{accepted} of the first {rows} rows are such" if accepted < rows else f"its first {rows} rows are such"
+    share = "its first row is such" if rows == accepted == 1 else share
+    numbers = ", numbers as text" if reading.coerce else ""
+    return f"{argument('data.path', name)}: {reading.kind(fields)}{numbers} ({share}); the same as {reading.options}"
+
+
+def _sample(example: Example) -> str:
+    return f"prompt {shown(example.context[-1].content)}, answer {shown(example.answer)}"
+
+
+def _by_fields(name: str, rows: Sequence[Mapping[str, Any]]) -> Reading | None:
+    """The data set whose fields the rows have, although it accepts none of them: it says why, row by row.
+
+    Raises:
+        UserError: There is none.
+    """
+    if refused := refused_readings(rows):
+        return refused[0]
+    fields = ", ".join(fields_of(rows))
+    raise UserError(
+        f"data.path={name}: no field is known as a question, an answer or a conversation; there is {fields}; name them: "
+        "data=custom data.columns.instruction=FIELD data.columns.output=FIELD, or data=custom data.columns.messages=FIELD "
+        f"(the first row: {shown(rows[0], 200)})"
+    )
