@@ -15,6 +15,7 @@ from llmft.data.row_shapes import (
     keyword_example,
     openorca_example,
     psychology_example,
+    support_example,
 )
 from llmft.data.sources.format_hint import ANSWER, QUESTION, TURNS, known_fields
 from llmft.utils.shell import argument, arguments
@@ -25,6 +26,7 @@ READERS: Mapping[str, Callable[[Row], Example]] = {
     "openorca": openorca_example,
     "psychology": psychology_example,
     "keyword_qa": keyword_example,
+    "support": support_example,
 }
 KINDS = {
     "academic": "chat messages",
@@ -32,6 +34,7 @@ KINDS = {
     "openorca": "OpenOrca questions with a system prompt",
     "psychology": "questions with a preferred answer",
     "keyword_qa": "questions with keywords as answers",
+    "support": "support messages with labels",
 }
 # Fields that are the question or the answer only where no other field is.
 WEAK = ("input", "text", "label", "a", "q")

@@ -1,5 +1,6 @@
 """Raw row -> example for each kind of row that llmft reads; no data set class, so that files can be recognized without torch."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,6 +9,7 @@ from llmft.data.messages import as_list, turns_of
 from llmft.data.records import Example, Row, RowError, Turn, checked_text, shown, text_of, value_of
 from llmft.data.row_fields import chat_example, history_of, keywords_of, optional_text, row_weight
 
+SUPPORT_KEYS = ("intent", "product", "urgency")
 # Columns that a chat row has under their own names, unless data.columns says otherwise.
 OPTIONAL = ("system", "tools", "weight")
 
@@ -38,6 +40,12 @@ def keyword_example(row: Row) -> Example:
     """``question``, answered by its ``answer_keywords`` joined with ", "."""
     question = text_of(row, "question")
     return Example((Turn("user", question),), ", ".join(keywords_of(row, "answer_keywords")))
+
+
+def support_example(row: Row) -> Example:
+    """``message``, answered by a JSON object of its labels, in the order of ``SUPPORT_KEYS``."""
+    labels = {key: text_of(row, key) for key in SUPPORT_KEYS}
+    return Example((Turn("user", text_of(row, "message")),), json.dumps(labels, ensure_ascii=False))
 
 
 def column_example(row: Row, columns: Mapping[str, str]) -> Example:
