@@ -58,8 +58,8 @@ def _paths(override: str) -> list[Any]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     try:
-        parsed = OverridesParser.create().parse_override(override)
-        values = list(parsed.value().list) if parsed.is_choice_sweep() else [parsed.value()]  # pyright: ignore[reportAttributeAccessIssue]
+        parsed: Any = OverridesParser.create().parse_override(override)
+        values = list(parsed.value().list) if parsed.is_choice_sweep() else [parsed.value()]
     except Exception:  # the parser's errors have no common base, and are reported later
         return []
     paths = [[str(file) for file in value] if isinstance(value, list) else str(value) for value in values]
