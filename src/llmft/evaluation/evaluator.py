@@ -11,6 +11,7 @@ from llmft.data.datamodule import InstructionDataModule
 from llmft.data.eval_rows import first_rows
 from llmft.data.tokenization.codec import Codec
 from llmft.evaluation import inference
+from llmft.evaluation.few_shot import FewShot, add_few_shot, few_shot_context, few_shot_result, shown_examples
 from llmft.evaluation.inference import RowResult
 from llmft.evaluation.partial import PartialAnswers
 from llmft.generation.generator import Generator
@@ -21,6 +22,7 @@ from llmft.metrics.verdict.primary import primary_score
 from llmft.models.forward import Forward
 from llmft.models.peft import trainable
 from llmft.utils.device import on_device
+from llmft.utils.errors import UserError
 from llmft.utils.json import write as write_json
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,8 @@ class Evaluation:
         self.own, self.objective = data.metrics, objective
         self.source, self.metrics = data.source.given, compare.chosen_metrics(settings, data.metrics)
         self.base: list[RowResult] | None = None
+        self.shown = shown_examples(data, settings.few_shot, self.rows.split)
+        self.few_shot: FewShot | None = None
         self.partial: PartialAnswers | None = None  # set by ``evaluate``, which can be started again
 
     def evaluate_base(self, device: Any) -> None:
@@ -63,6 +67,7 @@ class Evaluation:
             self._announce("base")
             with trainable.base_of(self.forward.model):
                 self.base = self._run(self.generator, device, "base")
+                self.few_shot = self._answer_few_shot(device) if self.shown else None
 
     def evaluate_tuned(self, device: Any) -> dict[str, Any]:
         """Run the tuned model, once or for each of ``evaluate.seeds``, and score it; run the base model if not done yet.
@@ -77,6 +82,8 @@ class Evaluation:
         if self._has_base():
             self.evaluate_base(device)
         self.predictions = inference.to_predictions(self.rows, self.codec, results[seeds[0]], self.base)
+        if self.few_shot:
+            add_few_shot(self.predictions, self.few_shot)
         return {
             "source": self.source,
             "split": self.rows.split,
@@ -86,6 +93,7 @@ class Evaluation:
                 self.predictions, self.metrics, self.settings, self.seed, objective=self.objective, own=self.own
             ),
             "generation": {**self.generator.given, "batch_size": None, "batch_tokens": self.settings.batch_tokens},
+            "few_shot": self._few_shot_result(),
             "seeds": self._over_seeds(results) if self.settings.seeds else None,
             "seconds": round(time.perf_counter() - started, 1),
         }
@@ -106,6 +114,23 @@ class Evaluation:
         rows, budget = self.rows.encoded, self.settings.batch_tokens
         with on_device(self.forward.model, device):
             return inference.evaluate_rows(self.forward, generator, rows, budget, which=which, partial=self.partial)
+
+    def _answer_few_shot(self, device: Any) -> FewShot | None:
+        examples, generator = self.rows.examples, self.generator.with_settings(batch_tokens=self.settings.batch_tokens)
+        log.info("evaluating the base model again, with %d training examples in its prompt", len(self.shown))
+        contexts = [few_shot_context(example, self.shown) for example in examples]
+        try:
+            with on_device(self.forward.model, device):
+                return FewShot(self.shown, generator.answers(contexts, [example.tools for example in examples]))
+        except UserError as error:  # the longer prompts do not fit into the model
+            log.warning("evaluate.few_shot=%d: not evaluated; %s", len(self.shown), error)
+            return None
+
+    def _few_shot_result(self) -> dict[str, Any] | None:
+        if self.few_shot is None:
+            return None
+        shown, resamples = self.few_shot.shown, self.settings.resamples
+        return few_shot_result(self.predictions, self.metrics, shown, resamples=resamples, seed=self.seed)
 
     @property
     def codec(self) -> Codec:

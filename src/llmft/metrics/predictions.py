@@ -31,6 +31,7 @@ class Prediction:
         nats: Cross-entropy of the reference under the model in nats, summed over ``supervised`` tokens.
         identity: Hash of prompt and answer as the data has them, the same for every model; "" if not known.
         cut: Whether ``nats`` are of a reference that was cut to its token budget.
+        few_shot_answer: The base model's answer to a prompt that begins with training examples (``evaluate.few_shot``).
         scores: Scores of the answer by metric; ``base_scores`` those of the base model's answer.
     """
 
@@ -51,6 +52,8 @@ class Prediction:
     in_train: bool | None = None
     identity: str = ""
     cut: bool = False
+    few_shot_answer: str | None = None
+    few_shot_ended: bool | None = None
 
     @property
     def tuned(self) -> ScoredAnswer:

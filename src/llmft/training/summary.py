@@ -1,6 +1,6 @@
 """Print the result of a run: metrics before and after, a few generated answers, scores, and paths."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -10,6 +10,7 @@ from llmft.config.swept import swept_keys
 from llmft.data.records import Example
 from llmft.generation.generator import Answer
 from llmft.metrics.format import print_scores
+from llmft.metrics.text_normalization import normalize
 from llmft.report import curves
 from llmft.report.best_step import best_step
 from llmft.runs.directory import RunDirectory
@@ -26,6 +27,7 @@ def show(
     after: Sequence[Answer],
     scores: dict[str, Any] | None,
     monitor: tuple[str, str],
+    few_shot: Sequence[Answer] = (),
 ) -> None:
     """Print the summary; of a job of a sweep only its verdict and paths, as a table of all jobs follows.
 
@@ -37,6 +39,7 @@ def show(
         after: The tuned model's answers to them.
         scores: The content of ``evaluation.json``; None if nothing was evaluated.
         monitor: The metric that selected the best checkpoint, and its mode.
+        few_shot: The base model's answers to the test rows with training examples in its prompt; empty if there are none.
     """
     console = Console(highlight=False)
     if swept_keys():
@@ -46,8 +49,11 @@ def show(
         return
     if metrics["after"]:
         console.print(_metrics_table(metrics))
+    by_exact_match = ((scores or {}).get("primary") or {}).get("score") == "exact_match"
     for number, example in enumerate(questions):
-        console.print(_answers_table(example, before[number] if before else None, after[number]))
+        answers = {"base": before[number]} if before else {}
+        answers |= {"few-shot": few_shot[number]} if number < len(few_shot) else {}
+        console.print(_answers_table(example, answers | {"tuned": after[number]}, by_exact_match=by_exact_match))
     if scores:
         print_scores(scores, console)
     if best := best_step(curves.read_metrics(run.path / "metrics.csv"), *monitor):
@@ -71,14 +77,19 @@ def _metrics_table(metrics: dict[str, Any]) -> Table:
     return table
 
 
-def _answers_table(example: Example, before: Answer | None, after: Answer) -> Table:
+def _answers_table(example: Example, answers: Mapping[str, Answer], *, by_exact_match: bool) -> Table:
+    """A question with its answers; where exact match leads the verdict, each is marked as right or wrong."""
     table = Table(show_header=False, expand=True)
     table.add_column("what", style="bold", no_wrap=True)
     table.add_column("text", ratio=1, overflow="fold")
-    rows = {"question": example.context[-1].message()["content"], "reference": example.answer}
-    rows |= {"base": _text(before)} if before else {}
-    for name, text in (rows | {"tuned": _text(after)}).items():
-        table.add_row(name, Text(printable(text)))
+    table.add_row("question", Text(printable(example.context[-1].message()["content"])))
+    table.add_row("reference", Text(printable(example.answer)))
+    for name, answer in answers.items():
+        text = Text(printable(_text(answer)))
+        if by_exact_match:
+            is_right = normalize(answer.text) == normalize(example.answer)
+            text.append("  right" if is_right else "  wrong", style="bold green" if is_right else "bold red")
+        table.add_row(name, text)
     return table
 
 

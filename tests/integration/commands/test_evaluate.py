@@ -52,7 +52,7 @@ def run(request, made):
 
 def make(name, folder):
     done = forked(
-        *RUNS[name], *FAST, "data.split={val:0.1,test:0.2}", "trainer.max_steps=8", "generation.max_new_tokens=8", "evaluate.rows=10",
+        *RUNS[name], *FAST, "data.split={val:0.1,test:0.2}", "trainer.max_steps=8", "generation.max_new_tokens=8", "evaluate.rows=10", "evaluate.few_shot=1",
         "evaluate.response_file=with-response.json", "report.write=false", "output_dir=made", cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -68,6 +68,9 @@ def test_predictions_are_the_test_rows_in_order(run):
     assert (found["split"], found["rows"], found["of"]) == ("test", 10, 12)
     assert "10 of 12 test rows" in done.stdout
     assert found["headline"] in done.stdout
+    assert all(isinstance(row["few_shot_answer"], str) for row in rows)
+    assert len(found["few_shot"]["examples"]) == 1
+    assert not {row["place"] for row in rows} & {*found["few_shot"]["examples"]}
     assert sum(row["in_train"] for row in rows) == found["clean"]["in_train"]
     assert found["primary"]["score"] == ("keyword_f1" if "keyword_f1" in found["scores"] else "loss")
     assert all(row["question"] in row["prompt"] for row in rows)

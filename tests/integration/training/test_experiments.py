@@ -93,7 +93,7 @@ def experiment(name, load):
 
 def test_these_are_the_experiments():
     found = {file.stem for file in (conf_dir() / "experiment").glob("*.yaml")}
-    assert found == {*TRAINABLE, "compare_families", "none"}
+    assert found == {*TRAINABLE, "compare_families", "learning_curve", "none", "support"}
 
 
 @pytest.mark.parametrize(

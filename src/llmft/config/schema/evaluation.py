@@ -18,6 +18,9 @@ class Evaluate(Section):
         description="Number of test examples, the first of the split; null for all, 0 for none."
     )
     base: bool = Field(description="Evaluate the base model too, on the same examples.")
+    few_shot: FromZero = Field(
+        description="Evaluate the base model once more, with this many training examples in its prompt (few-shot); 0 for none."
+    )
     in_training: bool = Field(
         description="Generate at every validation too, on the validation set: val/bleu, val/f1, ... can then be the objective."
     )

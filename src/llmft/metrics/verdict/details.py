@@ -6,25 +6,38 @@ from typing import Any
 from llmft.metrics.bootstrap import MIN_ROWS
 from llmft.metrics.format import format_interval, format_number
 from llmft.metrics.verdict.power import LIMIT
-from llmft.metrics.verdict.scores import clean_entry, corrected, retention_of
+from llmft.metrics.verdict.scores import clean_entry, corrected, leading_score, retention_of
 
 NAMED = 4  # scores that are listed by name; more are counted
 
 
 def details_of(evaluation: Mapping[str, Any], record: Mapping[str, Any]) -> tuple[str, ...]:
-    """At most two lines: on the scores (clean rows, power, the other scores); on retention and the training's arithmetic.
+    """At most two lines: on the scores (few-shot, clean rows, power, other scores); on retention and the arithmetic of the training.
 
     Args:
         evaluation: The content of ``evaluation.json``; empty if nothing was evaluated.
         record: The content of ``run.json``; empty if unknown.
     """
     others = [retention_of(evaluation, record).get("sentence"), (record.get("prove") or {}).get("sentence")]
-    scored = (*_clean(evaluation), *_power(evaluation), *_other_scores(evaluation)) if evaluation.get("scores") else ()
+    of_scores = (_few_shot, _clean, _power, _other_scores) if evaluation.get("scores") else ()
+    scored = (sentence for part in of_scores for sentence in part(evaluation))
     lines = [
         " ".join(scored),
         " ".join(_sentence(str(text)) for text in others if text),
     ]
     return tuple(filter(None, lines))
+
+
+def _few_shot(evaluation: Mapping[str, Any]) -> Iterator[str]:
+    found, name = evaluation.get("few_shot") or {}, leading_score(evaluation)
+    entry = (found.get("scores") or {}).get(name)
+    if entry is None or entry.get("difference") is None:
+        return
+    number, difference = len(found["examples"]), format_number(entry["difference"], sign=True)
+    interval = format_interval(entry.get("difference_interval"), sign=True)
+    known = f"95 % interval {interval}" if entry.get("difference_interval") else "too few rows for an interval"
+    examples = f"{number} training example{'s' * (number != 1)} in its prompt"
+    yield f"With {examples} (few-shot), the base has {name} {format_number(entry['base'])}: difference {difference} ({known})."
 
 
 def _clean(evaluation: Mapping[str, Any]) -> Iterator[str]:

@@ -57,6 +57,16 @@ def test_the_color_and_the_headline():
     assert said(record={"prove": {"agrees": False}})[::2] == ("amber", ("the referee computes another training",))
 
 
+def test_the_few_shot_base_is_in_the_details():
+    entry = LOSS | {"base": 2.0, "difference": -0.75, "difference_interval": [-1.0, -0.5]}
+    few_shot = {"examples": ["f:1", "f:2"], "scores": {"loss": entry}}
+    found = verdict_of(evaluation(few_shot=few_shot), {})
+    assert found.details[0].startswith(
+        "With 2 training examples in its prompt (few-shot), the base has loss 2.000: "
+        "difference -0.750 (95 % interval -1.000 to -0.500)."
+    )
+
+
 def test_what_cannot_be_compared():
     alone = {name: LOSS[name] for name in ("better", "tuned", "tuned_interval")}
     found = verdict_of(evaluation(alone), {})
