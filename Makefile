@@ -19,7 +19,7 @@ endef
 $(eval $(call environment,$(VENV),constraints.txt))
 
 run: $(VENV)/.installed
-	$(BIN)/python -m llmft model=smollm2_135m data=academic peft=lora optim.lr=1e-3 data.batching=grouped $(ARGS)
+	$(BIN)/python -m llmft experiment=support $(ARGS)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

@@ -12,7 +12,7 @@ NAMED = 4  # scores that are listed by name; more are counted
 
 
 def details_of(evaluation: Mapping[str, Any], record: Mapping[str, Any]) -> tuple[str, ...]:
-    """At most two lines: on the scores (few-shot, clean rows, power, other scores); on retention and the arithmetic of the training.
+    """At most two lines: on the scores (few-shot, clean rows, power, other scores); on retention and the arithmetic.
 
     Args:
         evaluation: The content of ``evaluation.json``; empty if nothing was evaluated.
