@@ -40,15 +40,15 @@ class ProgressLine:
         self.moved = self.shown = self.started
         self.shown_done = done
         self.bar: Progress | None = None
+        self.in_notebook = False
         self.display: Any = None
         self.closed = False
 
     def __enter__(self) -> Self:
         console = Console(stderr=True, highlight=False)
-        if console.is_jupyter:
-            from IPython.display import display  # pyright: ignore[reportMissingImports]
-
-            self.display = display({"text/plain": self.text()}, raw=True, display_id=True)
+        self.in_notebook = console.is_jupyter
+        if self.in_notebook:
+            self._redisplay(due=self.leave)  # a short line that is not left has no display
         elif console.is_terminal and not console.is_dumb_terminal:
             self.bar = Progress(
                 *_columns(self), console=console, expand=True, refresh_per_second=REDRAWS, transient=not self.leave
@@ -75,9 +75,9 @@ class ProgressLine:
         self.done, self.detail, self.activity = done, detail or self.detail, activity or self.what
         if self.bar:
             self.bar.update(self.bar.task_ids[0], completed=done)
-        elif self.display and time.monotonic() - self.shown >= NOTEBOOK_SECONDS:
-            self._redisplay()
-        elif not self.display and self._due():
+        elif self.in_notebook:
+            self._redisplay(due=time.monotonic() - self.shown >= NOTEBOOK_SECONDS)
+        elif self._due():
             self._log()
 
     def close(self) -> None:
@@ -87,8 +87,8 @@ class ProgressLine:
         self.closed, self.activity = True, self.what
         if self.bar:
             self.bar.stop()
-        elif self.display:
-            self._redisplay()
+        elif self.in_notebook:
+            self._redisplay(due=self.display is not None)
         elif self.leave and self.done > self.shown_done and self.done == self.total:
             self._log()
 
@@ -115,9 +115,16 @@ class ProgressLine:
         self.shown, self.shown_done = time.monotonic(), self.done
         log.info(self.text())
 
-    def _redisplay(self) -> None:
-        self.shown = time.monotonic()
-        self.display.update({"text/plain": self.text()}, raw=True)
+    def _redisplay(self, *, due: bool) -> None:
+        if not due:
+            return
+        self.shown, shown = time.monotonic(), {"text/plain": self.text()}
+        if self.display is None:
+            from IPython.display import display  # pyright: ignore[reportMissingImports]
+
+            self.display = display(shown, raw=True, display_id=True)
+        else:
+            self.display.update(shown, raw=True)
 
 
 def clock(seconds: float) -> str:

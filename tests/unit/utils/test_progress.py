@@ -83,6 +83,9 @@ def test_a_notebook_has_one_display(monkeypatch):
         line.update(1)
         line.update(2)
     assert shown == ["training: 0/2 steps", "training: 2/2 steps, in 0:00"]
+    with ProgressLine("validating", total=1, leave=False) as line:
+        line.update(1)
+    assert len(shown) == 2  # it was over at once
 
 
 def test_times_are_hours_minutes_and_seconds():
