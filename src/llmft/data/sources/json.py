@@ -165,12 +165,21 @@ def _list(window: _Window) -> Iterator[ParsedRow]:
         raise window.broken("expected nothing behind the list")
 
 
+def _only_rows(columns: dict[str, Any]) -> list[Any]:
+    """The rows of an object such as ``{"version": "1", "data": [{...}, ...]}``: its only list, of objects; else none."""
+    lists = [value for value in columns.values() if isinstance(value, list)]
+    return lists[0] if len(lists) == 1 and lists[0] and all(isinstance(row, dict) for row in lists[0]) else []
+
+
 def _columns(given: str, window: _Window) -> Iterator[ParsedRow]:
     columns = window.value()
     if window.next() == "{":
         raise UserError(f"{given}: holds one object after the other, which are JSON lines; name the file .jsonl")
     if window.next():
         raise window.broken("expected nothing behind the object")
+    if rows := _only_rows(columns):
+        yield from (ParsedRow(f"{given}:{number}", row) for number, row in enumerate(rows, start=1))
+        return
     if not columns or not all(isinstance(column, list) for column in columns.values()):
         raise UserError(
             f"{given}:1: a .json file must hold a list of rows, or an object of lists (one per field), got {shown(columns)}"

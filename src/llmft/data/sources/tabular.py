@@ -1,8 +1,10 @@
 """Read rows from CSV, TSV and Parquet, numbered from 1 (without the header)."""
 
 import csv
+import logging
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,18 @@ from llmft.data.sources.decompress import MAX_LINE, ParsedRow, byte_lines, opene
 from llmft.data.sources.json import EmptyFileError
 from llmft.utils.errors import UserError
 
+log = logging.getLogger(__name__)
+
 # Bytes that are not UTF-8, escaped as surrogates.
 ESCAPED = re.compile("[\udc80-\udcff]")
 PARQUET_ROWS = 256
+MAX_HEADER = 2**20
 
 
-def read_csv(given: str, file: Path, delimiter: str = ",") -> Iterator[ParsedRow]:
+def read_csv(given: str, file: Path, delimiter: str | None = None) -> Iterator[ParsedRow]:
     """Yield the rows as text, with the names of the first line; a quoted field may contain line ends.
+
+    Without a delimiter, it is found in the first line: a comma, or else the one of ``;``, tab and ``|`` that it has most of.
 
     Raises:
         UserError: Quotes are invalid (nothing after them can be read), names are missing or duplicate, or the file is empty.
@@ -30,7 +37,10 @@ def read_csv(given: str, file: Path, delimiter: str = ",") -> Iterator[ParsedRow
             "x" * (MAX_LINE + 1) if raw is None else raw.decode("utf-8", errors="surrogateescape")
             for _, raw in byte_lines(given, stream)
         )
-        rows = csv.reader(lines, delimiter=delimiter, strict=True)
+        first = next(lines, "")
+        if delimiter is None and (delimiter := delimiter_of(first)) != ",":
+            log.info("%s: fields are separated by %s", given, shown(delimiter))
+        rows = csv.reader(chain([first] if first else [], lines), delimiter=delimiter, strict=True)
         try:
             names = _names(given, next(rows, None), delimiter)
             for number, fields in enumerate((row for row in rows if row), start=1):
@@ -40,6 +50,13 @@ def read_csv(given: str, file: Path, delimiter: str = ",") -> Iterator[ParsedRow
             raise UserError(
                 f"{where}: broken CSV (line {rows.line_num}): {what}; no row behind it can be read"
             ) from None
+
+
+def delimiter_of(header: str) -> str:
+    """What separates the fields of a header: a comma, or else the one of ``;``, tab and ``|`` that gives most fields."""
+    line = header[:MAX_HEADER].splitlines()[:1]
+    counts = {delimiter: len(next(csv.reader(line, delimiter=delimiter), [])) for delimiter in ",;\t|"}
+    return "," if counts[","] > 1 else max(counts, key=lambda delimiter: counts[delimiter])
 
 
 def _names(given: str, names: list[str] | None, delimiter: str) -> list[str]:

@@ -200,7 +200,6 @@ def test_the_digest_of_shards_changes_with_a_name_or_a_byte(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("q;a\n1;2\n", """rows.csv:1: one field named "q;a": is it separated by ";", not by ","?"""),
         ("q,q\n1,2\n", 'the first line must name the fields, each once, got "q" twice'),
         ('q,a\n1,2\n"3,4\n5,6\n', "rows.csv:2: broken CSV"),
         ('q,a\n1,2\n"3"x,4\n5,6\n', "rows.csv:2: broken CSV (line 3)"),
@@ -327,3 +326,14 @@ def test_a_path_from_the_environment_stays_an_interpolation(tmp_path, monkeypatc
     file.write_text('{"a": 1}\n')
     for source in (find(str(file), "x"), find_held_out("data.val_path", str(file))):
         assert source.given == source.parts[0].given == "${oc.env:LLMFT_TEST_PRIVATE}/rows.jsonl"
+
+
+@pytest.mark.parametrize("text", ["q;a\n1,5;2\n", "q|a\n1,5|2\n", "q\ta\n1,5\t2\n"])
+def test_the_delimiter_is_that_of_the_header(tmp_path, text):
+    (tmp_path / "rows.csv").write_text(text)
+    assert [parsed.row for parsed in read(find(str(tmp_path / "rows.csv"), "x"))] == [{"q": "1,5", "a": "2"}]
+
+
+def test_rows_below_a_key(tmp_path):
+    (tmp_path / "rows.json").write_text('{"version": "1", "data": [{"q": "Q"}, {"q": "R"}]}')
+    assert [parsed.row for parsed in read(find(str(tmp_path / "rows.json"), "x"))] == [{"q": "Q"}, {"q": "R"}]
