@@ -169,12 +169,13 @@ def test_restore_says_what_it_needs(arguments, message, llmft, tmp_path):
 def test_the_card_says_what_is_known(lora_run):
     run = load_run(lora_run)
     record = {**run.record, "data": {**run.record["data"], "source": "/home/somebody/private/rows.jsonl"}}
-    scores = {"rows": 20, "of": 20, "split": "test", "headline": "chrf went up",
+    scores = {"rows": 20, "of": 20, "split": "test",
               "scores": {"chrf": {"base": 10.0, "tuned": 20.0, "tuned_interval": [15.0, 25.0], "difference": 10.0, "difference_interval": [4.0, 16.0], "verdict": "better"}}}  # fmt: skip
     config = run.config.replaced({"model.name": "flan_t5_small", "model.path": "google/flan-t5-small"})
     text = model_card.card(config, record, scores, "merged", checked=["Checked."])
     for said in ('license: "apache-2.0"', 'base_model: "google/flan-t5-small"', "| source | rows.jsonl |", run.record["data"]["sha256"], "| rows kept | 24 |",
-                 "| chrf | 10.00 | 20.00 (15.00 to 25.00) | +10.00 (+4.000 to +16.00) | better |", "| peft.r | 16 |", "Checked.", "Chrf went up."):  # fmt: skip
+                 "| chrf | 10.00 | 20.00 (15.00 to 25.00) | +10.00 (+4.000 to +16.00) | better |", "| peft.r | 16 |", "Checked.",
+                 "Better than its base on 20 test rows: chrf 20.00 against 10.00"):  # fmt: skip
         assert said in text
     assert "somebody" not in text
     unknown = model_card.card(run.config, {}, None, "adapter")
