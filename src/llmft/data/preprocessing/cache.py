@@ -15,6 +15,7 @@ from llmft.data.tokenization.codec import Codec
 from llmft.data.tokenization.source import clock_now
 from llmft.utils.cache import cache_root, cached_folder
 from llmft.utils.errors import UserError
+from llmft.utils.logging import FILE_ONLY
 from llmft.utils.paths import user_path
 from llmft.utils.temporary import TemporaryFolder
 
@@ -65,7 +66,7 @@ class Cache:
                 f"data.cache={self.root}: cannot be used ({error}); data.cache=DIR or data.cache=off"
             ) from None
         if not built:
-            log.info("cache: %s are there already: %s", name, found)
+            log.info("cache: %s are there already: %s", name, found, extra=FILE_ONLY)
         return found
 
 

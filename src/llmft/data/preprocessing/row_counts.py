@@ -199,7 +199,9 @@ class RowCounts:
             names = ", ".join(f"{name} of {count:,} rows" for name, count in self.left_out.items())
             keep = "; data.reasoning=keep trains reasoning" if "reasoning" in self.left_out else ""
             lines.append(f"not in the prompt template, so not trained on: {names}{keep}")
-        if over := ", ".join(f"{n:,} {part}s" for part, n in sorted(self.over.items(), reverse=True) if n):
+        if over := ", ".join(
+            f"{n:,} {part}{'s' * (n != 1)}" for part, n in sorted(self.over.items(), reverse=True) if n
+        ):
             lines.append(
                 f"over the budget: {over}, of {self.examples:,} rows; data.too_long decides what happens to them"
             )
