@@ -9,8 +9,6 @@ from llmft.config.redact import redact_argument
 from llmft.config.schema import EvaluateConfig, TrainConfig
 from llmft.config.typed_overrides import task_overrides
 from llmft.config.validate import check
-from llmft.data.datamodule import InstructionDataModule, open_data
-from llmft.data.eval_rows import in_train_of
 from llmft.evaluation import evaluator
 from llmft.evaluation.evaluator import Evaluation, save_evaluation
 from llmft.evaluation.judge.judge import Judge, add_judgement, open_judge
@@ -19,6 +17,7 @@ from llmft.evaluation.partial import PartialAnswers
 from llmft.evaluation.retention.result import recorded
 from llmft.evaluation.retention.retention import Retention
 from llmft.evaluation.retention.rows import read_rows
+from llmft.evaluation.run_rows import leaks_checked, rows_of, run_of
 from llmft.evaluation.runtime import RuntimeEvaluation
 from llmft.export import model_card
 from llmft.generation.answer_file import check_output
@@ -27,7 +26,6 @@ from llmft.metrics import compare, predictions
 from llmft.metrics.format import print_scores
 from llmft.metrics.verdict.verdict import add_verdict
 from llmft.report.html import write_report
-from llmft.runs.find import run_started
 from llmft.runs.open import open_run
 from llmft.runs.record import read_record, write_record
 from llmft.runtimes.exported import ExportedFolder, open_exported
@@ -96,7 +94,7 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
         return _exported(config, exported, judge)
     folder, trained = open_run(str(config.run))
     suites = _open_suites(config, trained)
-    data = _rows(config, folder, trained)
+    data = rows_of(config, folder, trained)
     backbone = TrainedBackbone(folder / "model", trained)
     model = backbone.load()
     data.encode(backbone.codec)
@@ -106,7 +104,7 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
         raise UserError("evaluate.seeds: this run's answers are the same for each seed; add generation=sample")
     rest = {"seed": config.seed, "split": _split(config), "objective": trained.objective}
     evaluation = Evaluation(config.evaluate, backbone.family(model), data, generator, **rest)
-    _check_leaks(config, folder, trained, evaluation)
+    evaluation.rows = leaks_checked(config, folder, trained, evaluation.rows, evaluation.codec)
     record = read_record(folder)
     weights = [record.get("started"), record.get("resumed"), record.get("metrics", {}).get("best_step")]
     evaluation.partial = PartialAnswers(folder, weights)
@@ -139,8 +137,8 @@ def _exported(config: EvaluateConfig, exported: ExportedFolder, judge: Judge | N
         raise UserError(
             f"evaluate.retention={config.evaluate.retention}: compares a run with its base; {config.run} is an exported folder"
         )
-    folder, trained = open_run(_run_of(config, exported))
-    data = _rows(config, folder, trained)
+    folder, trained = open_run(run_of(config, exported))
+    data = rows_of(config, folder, trained)
     codec = TrainedBackbone(folder / "model", trained).codec
     suites = _open_suites(config, trained)
     data.encode(codec)
@@ -151,7 +149,7 @@ def _exported(config: EvaluateConfig, exported: ExportedFolder, judge: Judge | N
     else:
         forward = family_of(exported.model)(generator.model)
         evaluation = Evaluation(config.evaluate, forward, data, generator, **rest)
-    _check_leaks(config, folder, trained, evaluation)
+    evaluation.rows = leaks_checked(config, folder, trained, evaluation.rows, evaluation.codec)
     if suites and isinstance(generator, RuntimeGenerator):
         raise UserError(f"suite: runs in PyTorch, and {config.run} is an export of form={exported.form}; pass the run")
     found = _tuned(config, folder, evaluation, devices.default_device(), judge)
@@ -187,20 +185,6 @@ def _with_suites(
     return found
 
 
-def _run_of(config: EvaluateConfig, exported: ExportedFolder) -> str:
-    """The run whose rows are scored.
-
-    Raises:
-        UserError: It is not in ``outputs/``, and ``rows_of`` does not name it.
-    """
-    if config.rows_of is not None:
-        return config.rows_of
-    found = run_started(exported.started) if exported.started else None
-    if found is None:
-        raise UserError(f"run={config.run}: is an exported folder, whose run is not in outputs/; pass rows_of=RUN")
-    return str(found)
-
-
 def _split(config: EvaluateConfig) -> str:
     return "test" if config.data.path is None else "train"
 
@@ -222,14 +206,6 @@ def _tuned(
     return found
 
 
-def _check_leaks(config: EvaluateConfig, folder: Path, trained: TrainConfig, evaluation: Evaluation) -> None:
-    """Find the rows of another file whose prompt the run was trained on."""
-    if config.data.path is not None:
-        sha256 = (read_record(folder).get("data") or {}).get("sha256")
-        known = in_train_of(trained.data, sha256, evaluation.codec, evaluation.rows.examples)
-        evaluation.rows = evaluation.rows._replace(in_train=known)
-
-
 def _evaluate_bases(
     config: EvaluateConfig, evaluation: Evaluation, retention: Retention | None, base: Any, device: Any
 ) -> None:
@@ -249,36 +225,6 @@ def _evaluate_base(evaluation: Evaluation, base: Any, device: Any) -> Any:
     finally:
         evaluation.forward, evaluation.generator.model = tuned
     return evaluation.base
-
-
-def _rows(config: EvaluateConfig, folder: Path, trained: TrainConfig) -> InstructionDataModule:
-    """The run's rows, split as in training, or all rows of another file.
-
-    Raises:
-        UserError: The rows do not exist, or have changed since the training.
-    """
-    if config.data.path is not None:
-        split = {"train": None, "val": 0, "test": 0}
-        other = {"path": config.data.path, "limit": config.data.limit, "split": split, "split_by": "position"}
-        other |= {"val_path": None, "test_path": None, "extra_val": {}}
-        trained = trained.replaced({f"data.{key}": value for key, value in other.items()})
-    elif config.data.limit is not None:
-        raise UserError(f"data.limit={config.data.limit}: needs data.path; use evaluate.rows for the run's own rows")
-    try:
-        data = open_data(trained.data)
-        source = data.source
-    except UserError as error:
-        raise UserError(
-            f"run={config.run}: its data cannot be read ({error}); start in the folder of the training, or pass data.path"
-        ) from None
-    before = (read_record(folder).get("data") or {}).get("sha256")
-    if config.data.path is None and source.sha256 != before:
-        raise UserError(
-            f"run={config.run}: {source.given} has changed since the training, so test rows may have been trained on;"
-            " restore the old file, or pass data.path to score other rows"
-        )
-    data.read()
-    return data
 
 
 def _measured_before(folder: Path) -> dict[str, Any] | None:
