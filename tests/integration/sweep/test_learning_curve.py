@@ -9,7 +9,13 @@ FAST = ("model=tiny_gpt2", "data=alpaca", "data.path=sample", "data.limit=40", "
 
 def test_parts_of_train_are_compared_on_the_same_rows(llmft, tmp_path, caplog):
     code, _, err = llmft(
-        "-m", "experiment=learning_curve", "data.train_fraction=0.5,1", "seed=1", *FAST, "output_dir=all"
+        "-m",
+        "experiment=learning_curve",
+        "data.train_fraction=0.5,1",
+        "seed=1",
+        *FAST,
+        "data.cache=cache",
+        "output_dir=all",
     )
     assert code == 0, err
     assert caplog.text.count("cache: rows are there already") == 1
