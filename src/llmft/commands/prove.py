@@ -69,7 +69,8 @@ def show(proof: dict[str, Any]) -> None:
     for name in ("step", "loss", "differs", "gradient norm", "differs", "learning rate", "differs", "rows"):
         table.add_column(name, justify="right")
     for step in proof["per_step"]:
-        pairs = [(f"{step[name]:.6g}", f"{step['difference'][name]:.1g}") for name in ("loss", "grad_norm", "lr")]
+        digits = {"loss": 6, "grad_norm": 6, "lr": 4}
+        pairs = [(f"{step[name]:.{n}g}", f"{step['difference'][name]:.1g}") for name, n in digits.items()]
         table.add_row(str(step["step"]), *(text for pair in pairs for text in pair), str(len(step["rows"])))
     console.print(table)
     for what, number in proof["not_checked"].items():

@@ -9,7 +9,7 @@ from rich.text import Text
 from llmft.config.swept import swept_keys
 from llmft.data.records import Example
 from llmft.generation.generator import Answer
-from llmft.metrics.format import print_scores
+from llmft.metrics.format import print_scores, print_verdict
 from llmft.metrics.text_normalization import normalize
 from llmft.report import curves
 from llmft.report.best_step import best_step
@@ -44,7 +44,7 @@ def show(
     console = Console(highlight=False)
     if swept_keys():
         if scores:
-            console.print(Text(str(scores["headline"])), soft_wrap=True)
+            print_verdict(scores["verdict"], console)
         console.print(Text.assemble(("run directory: ", "bold"), str(run.path)), soft_wrap=True)
         return
     if metrics["after"]:
