@@ -5,16 +5,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llmft.metrics.metric import Metric
-from llmft.metrics.permutation import p_values
+from llmft.metrics.permutation import Table, chunks_of, p_values
 
-Table = NDArray[np.float64]
 PERCENTILES = (2.5, 97.5)
 # With 5 examples one system wins all of them by chance in 1 of 16 cases, more often than a 95 % interval allows.
 MIN_ROWS = 6
-CHUNK = 1 << 18  # draws per chunk, so that memory does not grow with examples times resamples
 
 
 def compare(
@@ -43,19 +40,17 @@ def compare(
     systems = {name: table[order] for name, table in systems.items()}
     scores = {name: _scores(metrics, table.sum(0)[None]) for name, table in systems.items()}
     broken = {name: _not_finite(metrics, table) for name, table in systems.items()}
+    resampled = {name: np.full((1, len(metrics)), np.nan) for name in systems}
+    p: Sequence[float | None] = [None] * len(metrics)
     if len(tuned) >= MIN_ROWS and resamples:
         with np.errstate(invalid="ignore"):  # a row that is not finite; such a score is undefined
             chunks = [
                 [_scores(metrics, w @ t) for t in systems.values()] for w in _weights(len(tuned), resamples, seed)
             ]
-        resampled = {name: np.concatenate([chunk[i] for chunk in chunks]) for i, name in enumerate(systems)}
-    else:
-        resampled = {name: np.full((1, len(metrics)), np.nan) for name in systems}
-    p: Sequence[float | None] = [None] * len(metrics)
-    if base is not None and len(tuned) >= MIN_ROWS and resamples:
-        score = partial(_scores, metrics)
-        with np.errstate(invalid="ignore"):
-            p = p_values(score, systems["tuned"], systems["base"], swaps=resamples, seed=seed)
+            resampled = {name: np.concatenate([chunk[i] for chunk in chunks]) for i, name in enumerate(systems)}
+            if base is not None:
+                score = partial(_scores, metrics)
+                p = p_values(score, systems["tuned"], systems["base"], swaps=resamples, seed=seed)
     return {
         metric.name: _entry(
             metric,
@@ -72,20 +67,19 @@ def compare(
 def _weights(rows: int, resamples: int, seed: int) -> Iterator[Table]:
     """Number of times each example was drawn, [resamples, examples], in chunks of resamples."""
     random = np.random.default_rng(seed)
-    at_once = max(1, min(resamples, CHUNK // rows))
-    for start in range(0, resamples, at_once):
-        picked = random.integers(rows, size=(min(at_once, resamples - start), rows))
+    for number in chunks_of(resamples, rows):
+        picked = random.integers(rows, size=(number, rows))
         yield np.stack([np.bincount(draw, minlength=rows) for draw in picked]).astype(np.float64)
 
 
 def _scores(metrics: Sequence[Metric], sums: Table) -> Table:
     """Sums of statistics, [resamples, statistics], to scores, [resamples, metrics]; NaN if undefined."""
-    parts = zip(metrics, _parts(metrics, sums), strict=True)
+    parts = zip(metrics, columns_of(metrics, sums), strict=True)
     columns = [[_score_or_nan(metric.score, row) for row in part.tolist()] for metric, part in parts]
     return np.array(columns, dtype=np.float64).T.reshape(len(sums), len(metrics))
 
 
-def _parts(metrics: Sequence[Metric], table: Table) -> list[Table]:
+def columns_of(metrics: Sequence[Metric], table: Table) -> list[Table]:
     """The columns of each metric."""
     ends = np.cumsum([metric.width for metric in metrics])
     return [table[:, end - metric.width : end] for metric, end in zip(metrics, ends, strict=True)]
@@ -93,7 +87,7 @@ def _parts(metrics: Sequence[Metric], table: Table) -> list[Table]:
 
 def _not_finite(metrics: Sequence[Metric], table: Table) -> list[int]:
     """Number of examples, by metric, with a statistic that is NaN or infinite (the loss of a broken model)."""
-    return [int((~np.isfinite(part)).any(axis=1).sum()) for part in _parts(metrics, table)]
+    return [int((~np.isfinite(part)).any(axis=1).sum()) for part in columns_of(metrics, table)]
 
 
 def _score_or_nan(score: Callable[[Sequence[float]], float | None], sums: Sequence[float]) -> float:

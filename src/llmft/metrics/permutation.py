@@ -1,12 +1,12 @@
 """Paired permutation test: p-values of the differences between two systems on the same examples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Table = NDArray[np.float64]
-CHUNK = 1 << 18  # swaps per chunk, so that memory does not grow with examples times resamples
+CHUNK = 1 << 18  # numbers drawn at once, so that memory does not grow with examples times resamples
 MIN_SWAPS = 1000  # with fewer, no p-value survives a correction for 20 scores
 
 
@@ -34,14 +34,20 @@ def p_values(
     observed = np.abs(_difference(score, tuned.sum(0)[None], total))[0]
     at_least = np.zeros(len(observed), dtype=int)
     defined = np.zeros(len(observed), dtype=int)
-    at_once = max(1, CHUNK // max(len(tuned), 1))
-    for start in range(0, swaps, at_once):
-        kept = random.integers(2, size=(min(at_once, swaps - start), len(tuned))).astype(np.float64)
+    for number in chunks_of(swaps, len(tuned)):
+        kept = random.integers(2, size=(number, len(tuned))).astype(np.float64)
         drawn = np.abs(_difference(score, base.sum(0) + kept @ apart, total))
         at_least += (drawn >= observed * (1 - 1e-9)).sum(0)  # sums in another order differ in the last digits
         defined += (~np.isnan(drawn)).sum(0)
     undefined = np.isnan(observed) | (defined < 0.95 * swaps)
     return [None if undefined[i] else float((1 + at_least[i]) / (1 + defined[i])) for i in range(len(observed))]
+
+
+def chunks_of(draws: int, rows: int) -> Iterator[int]:
+    """The number of resamples or swaps to draw at once: chunks of at most ``CHUNK`` rows together, or a single one."""
+    at_once = max(1, CHUNK // max(rows, 1))
+    for start in range(0, draws, at_once):
+        yield min(at_once, draws - start)
 
 
 def _difference(score: Callable[[Table], Table], sums: Table, total: Table) -> Table:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmft.metrics import bootstrap
+from llmft.metrics import bootstrap, permutation
 from llmft.metrics.metric import Metric, mean_metric, ratio
 from llmft.report.leaderboard import significance
 
@@ -89,7 +89,7 @@ def test_an_interval_of_few_rows_is_told_from_one_that_is_undefined():
 def test_chunks_change_nothing(monkeypatch):
     rows = column(np.random.default_rng(1).random(50))
     whole = compare(F1, rows)
-    monkeypatch.setattr(bootstrap, "CHUNK", 123)
+    monkeypatch.setattr(permutation, "CHUNK", 123)
     assert compare(F1, rows)["tuned_interval"] == pytest.approx(whole["tuned_interval"])
 
 

@@ -1,12 +1,10 @@
 """How many test examples it takes to see a difference of the size that was measured."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from llmft.metrics.bootstrap import MIN_ROWS
+from llmft.metrics.bootstrap import MIN_ROWS, Table
 from llmft.metrics.metric import Metric
 
-Table = NDArray[np.float64]
 POWER = 0.8
 Z = 1.959964  # of a two-sided 95 % interval
 SIMULATED = 300  # test sets of each size: their share is exact to 2.3 % (one standard error)
