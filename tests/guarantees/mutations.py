@@ -207,7 +207,7 @@ FAULTS = [
           "tests/unit/report/test_best_step.py"),
     # a verdict
     Fault("validation rows are taken for test rows", "metrics/verdict/reservations.py", 'STAND_INS.get(str(evaluation.get("split")))', "None", VERDICT),
-    Fault("clean rows are all rows", "metrics/compare.py", "for prediction in predictions if not prediction.in_train]", "for prediction in predictions]", VERDICT),
+    Fault("clean rows are all rows", "metrics/compare.py", "enumerate(predictions) if not prediction.in_train]", "enumerate(predictions)]", VERDICT),
     Fault("many scores are not corrected", "metrics/verdict/scores.py", 'holm([entry["p"] for entry in tested.values()])', '[entry["p"] for entry in tested.values()]', VERDICT),
     # runs are compared on the same rows, in units that they share
     Fault("losses of different tokenizers are ranked per token", "report/leaderboard/ranking.py", "same_rows and (same_tokens or not is_loss)", "same_rows",

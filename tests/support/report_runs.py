@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 from omegaconf import OmegaConf
 
 from llmft.config.schema.evaluation import Report
-from llmft.metrics import compare
+from llmft.metrics import bootstrap, compare
 from llmft.metrics.builtin import builtin_metrics
 from llmft.metrics.predictions import Prediction, save
 
@@ -48,7 +48,8 @@ def make_run(folder, *, seed=0, model="m", loss=1.0, status="finished", test=Non
         Prediction(str(n), "P", f"the answer {n}", f"the answer {n} {words}", f"base {words}", question=f"Q{n} {words}", place=f"f:{n}", supervised=2, nats=loss * (1 + n), base_nats=9.0 + n)
         for n in range(8)
     ]  # fmt: skip
-    scores = compare.score(predictions, builtin_metrics(), resamples=200, seed=0)
+    metrics = builtin_metrics()
+    scores = bootstrap.compare(metrics, *compare.tables_of(predictions, metrics), resamples=200, seed=0)
     save(folder / "predictions.jsonl", predictions)
     found = {
         "source": words or "s",

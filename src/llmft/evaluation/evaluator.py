@@ -15,7 +15,7 @@ from llmft.evaluation.few_shot import FewShot, add_few_shot, few_shot_context, f
 from llmft.evaluation.inference import RowResult
 from llmft.evaluation.partial import PartialAnswers
 from llmft.generation.generator import Generator
-from llmft.metrics import compare, predictions
+from llmft.metrics import bootstrap, compare, predictions
 from llmft.metrics.format import split_name
 from llmft.metrics.metric import Metric, ScoredAnswer
 from llmft.metrics.verdict.primary import primary_score
@@ -165,22 +165,22 @@ def score_predictions(
     """Scores with intervals, those of the rows that are not in train apart, and which score leads the verdict.
 
     Args:
-        found: The predictions; their row scores are set.
+        found: The predictions; sets their row scores.
         metrics: To compute.
         settings: The ``evaluate`` keys.
         seed: Of the resampling.
         objective: The key of the training, if it is known.
         own: ``data.metrics``.
     """
-    scores = compare.score(found, metrics, resamples=settings.resamples, seed=seed)
+    tables = compare.tables_of(found, metrics)
+    scores = bootstrap.compare(metrics, *tables, resamples=settings.resamples, seed=seed)
     with_loss = bool(found) and all(p.nats is not None for p in found)
     primary = primary_score(objective, own, scores, with_loss=with_loss)
-    metric = next(metric for metric in metrics if metric.name == primary.score)
-    needed = compare.rows_for_power(found, metric, seed)
+    needed = compare.rows_for_power(metrics, tables, primary.score, seed)
     return {
         "primary": {**primary._asdict(), "rows_for_power": needed},
         "scores": scores,
-        "clean": compare.clean_scores(found, metrics, resamples=settings.resamples, seed=seed),
+        "clean": compare.clean_scores(found, metrics, tables, resamples=settings.resamples, seed=seed),
         "resamples": settings.resamples,
         "seed": seed,
     }

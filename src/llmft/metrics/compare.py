@@ -1,16 +1,20 @@
 """Score predictions of tuned and base model with intervals, and compare the two."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmft.config.schema.evaluation import Evaluate
 from llmft.metrics import bootstrap
 from llmft.metrics.builtin import builtin_metrics
 from llmft.metrics.metric import Metric, ScoredAnswer
-from llmft.metrics.predictions import Prediction, row_scores
+from llmft.metrics.predictions import Prediction
 from llmft.metrics.verdict.power import ROWS, rows_needed
+
+# Metrics that are only meaningful over a corpus, or (judge) computed elsewhere.
+CORPUS_ONLY = ("bleu", "perplexity", "judge")
 
 
 def chosen_metrics(settings: Evaluate, own: Sequence[Any] = ()) -> list[Metric]:
@@ -25,23 +29,43 @@ def chosen_metrics(settings: Evaluate, own: Sequence[Any] = ()) -> list[Metric]:
     return [*builtin, *(metric for metric in own if isinstance(metric, Metric))]
 
 
-def score(predictions: Sequence[Prediction], chosen: Sequence[Metric], *, resamples: int, seed: int) -> dict[str, Any]:
-    """Score the tuned model, and the base model if every prediction has its answer; sets the scores of each prediction.
+class Tables(NamedTuple):
+    """The statistics of predictions, [examples, statistics]; ``base`` is None unless each has an answer of the base model."""
 
-    Returns:
-        See ``bootstrap.compare``.
-    """
+    tuned: bootstrap.Table
+    base: bootstrap.Table | None
+
+    def rows(self, numbers: NDArray[np.int64]) -> "Tables":
+        """Those of some of the predictions."""
+        return Tables(self.tuned[numbers], None if self.base is None else self.base[numbers])
+
+
+def tables_of(predictions: Sequence[Prediction], chosen: Sequence[Metric]) -> Tables:
+    """Compute the statistics of the tuned model's answers, and of the base model's; sets the scores of each prediction."""
     with_base = bool(predictions) and all(p.base_answer is not None for p in predictions)
-    for prediction in predictions:
-        prediction.scores = row_scores(chosen, prediction.tuned)
-        prediction.base_scores = row_scores(chosen, prediction.base) if with_base else {}
     tuned = metric_statistics(chosen, [p.tuned for p in predictions])
     base = metric_statistics(chosen, [p.base for p in predictions]) if with_base else None
-    return bootstrap.compare(chosen, tuned, base, resamples=resamples, seed=seed)
+    of_tuned = _row_scores(chosen, tuned)
+    of_base = [{} for _ in predictions] if base is None else _row_scores(chosen, base)
+    for prediction, scores, base_scores in zip(predictions, of_tuned, of_base, strict=True):
+        prediction.scores, prediction.base_scores = scores, base_scores
+    return Tables(tuned, base)
+
+
+def _row_scores(chosen: Sequence[Metric], table: bootstrap.Table) -> list[dict[str, float | None]]:
+    """The scores of each answer; None if a metric is undefined for it."""
+    found: list[dict[str, float | None]] = [{} for _ in table]
+    for metric, part in zip(chosen, bootstrap.columns_of(chosen, table), strict=True):
+        if metric.name in CORPUS_ONLY:
+            continue
+        for scores, row in zip(found, part.tolist(), strict=True):
+            value = metric.score(row)
+            scores[metric.name] = None if value is None else round(value, 4)
+    return found
 
 
 def clean_scores(
-    predictions: Sequence[Prediction], chosen: Sequence[Metric], *, resamples: int, seed: int
+    predictions: Sequence[Prediction], chosen: Sequence[Metric], tables: Tables, *, resamples: int, seed: int
 ) -> dict[str, Any]:
     """Score the rows whose prompt is not in train apart.
 
@@ -49,20 +73,21 @@ def clean_scores(
         ``rows`` without leak, ``in_train`` and ``unknown`` ones, and the ``scores`` of the first; None if these are all rows, or
         there are none.
     """
-    clean = [prediction for prediction in predictions if not prediction.in_train]
+    clean = [row for row, prediction in enumerate(predictions) if not prediction.in_train]
     leaked, unknown = len(predictions) - len(clean), sum(p.in_train is None for p in predictions)
-    apart = score(clean, chosen, resamples=resamples, seed=seed) if leaked and clean else None
+    of_clean = tables.rows(np.array(clean, dtype=np.int64))
+    apart = bootstrap.compare(chosen, *of_clean, resamples=resamples, seed=seed) if leaked and clean else None
     return {"rows": len(clean), "in_train": leaked, "unknown": unknown, "scores": apart}
 
 
-def rows_for_power(predictions: Sequence[Prediction], metric: Metric, seed: int) -> int | None:
-    """``power.rows_needed`` for the difference of tuned and base model, from at most ``power.ROWS`` rows; None without a base."""
-    if not predictions or any(p.base_answer is None for p in predictions):
+def rows_for_power(chosen: Sequence[Metric], tables: Tables, name: str, seed: int) -> int | None:
+    """``power.rows_needed`` for the difference in one score, from at most ``power.ROWS`` rows; None without a base."""
+    if tables.base is None:
         return None
-    order = np.random.default_rng(seed).permutation(len(predictions))[:ROWS]
-    some = [predictions[i] for i in order]
-    tables = [metric_statistics([metric], [getattr(p, which) for p in some]) for which in ("tuned", "base")]
-    return rows_needed(metric, *tables, seed=seed)
+    some = tables.rows(np.random.default_rng(seed).permutation(len(tables.tuned))[:ROWS])
+    number = [metric.name for metric in chosen].index(name)
+    tuned, base = (bootstrap.columns_of(chosen, table)[number] for table in some if table is not None)
+    return rows_needed(chosen[number], tuned, base, seed=seed)
 
 
 def metric_statistics(chosen: Sequence[Metric], rows: Sequence[ScoredAnswer]) -> bootstrap.Table:

@@ -1,22 +1,19 @@
 """Read and write ``predictions.jsonl``: test examples with reference, answers of tuned and base model, and scores."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llmft.data.records import Example, Row, RowError, checked_text, value_of
 from llmft.data.sources import read_file
-from llmft.metrics.metric import Metric, ScoredAnswer
+from llmft.metrics.metric import ScoredAnswer
 from llmft.utils.errors import UserError
 from llmft.utils.files import atomic_open, atomic_write
 from llmft.utils.json import finite
 from llmft.utils.paths import user_path
 from llmft.utils.text import json_line
-
-# Metrics that are only meaningful over a corpus, or (judge) computed elsewhere.
-CORPUS_ONLY = ("bleu", "perplexity", "judge")
 
 
 @dataclass
@@ -64,13 +61,6 @@ class Prediction:
     def base(self) -> ScoredAnswer:
         """The base model's answer, ready to be scored (empty if there is none)."""
         return ScoredAnswer(self.base_answer or "", self.reference, self.base_ended, self.base_nats, self.supervised)
-
-
-def row_scores(metrics: Iterable[Metric], answered: ScoredAnswer) -> dict[str, float | None]:
-    """The scores of one answer; None if a metric is undefined for it."""
-    chosen = [metric for metric in metrics if metric.name not in CORPUS_ONLY]
-    found = {metric.name: metric.score(metric.row(answered)) for metric in chosen}
-    return {name: None if value is None else round(value, 4) for name, value in found.items()}
 
 
 def save(file: Path, predictions: Sequence[Prediction]) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmft.config.metric_names import BETTER, OUTSIDE, monitor_mode
-from llmft.metrics import compare
+from llmft.metrics import bootstrap, compare
 from llmft.metrics.builtin import builtin_metrics
 from llmft.metrics.metric import ScoredAnswer
 from llmft.metrics.text_normalization import keywords, normalize, words
@@ -107,7 +107,7 @@ def test_what_is_not_defined_is_none():
     assert found["loss"] is found["ended"] is None
     assert scores(("hello", "!?"))["rouge1"] is None
     assert all(value is None for value in scores().values())
-    entry = compare.score([], ALL, resamples=100, seed=0)["bleu"]
+    entry = bootstrap.compare(ALL, *compare.tables_of([], ALL), resamples=100, seed=0)["bleu"]
     assert (entry["tuned"], entry["reason"]) == (None, "tuned: there are no rows")
 
 
