@@ -30,7 +30,7 @@ def print_scores(found: Mapping[str, Any], console: Console) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for name, entry in scores.items():
         if not base:
-            table.add_row(name, format_number(entry["tuned"]), format_interval(entry["tuned_interval"]))
+            table.add_row(name, format_number(entry["tuned"]), format_interval(entry.get("tuned_interval")))
             continue
         difference = (
             format_number(entry.get("difference"), sign=True),

@@ -90,8 +90,9 @@ def _entry(
 
 def _by_standard_error(entry: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name in ("tuned", "base"):
-        value, error = entry.get(name), entry.get(f"{name}_stderr")
+    for name in ("tuned", "base") if "base" in entry else ("tuned",):
+        value, error = entry[name], entry[f"{name}_stderr"]
+        found[f"{name}_interval"] = None
         if value is not None and error is not None:
             found[f"{name}_interval"] = [value - NORMAL * error, value + NORMAL * error]
     if entry.get("base") is not None and entry["tuned"] is not None:

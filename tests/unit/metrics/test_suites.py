@@ -1,9 +1,13 @@
 """What lm-evaluation-harness returns, as entries of the table of scores."""
 
+import io
+
 import numpy as np
 import pytest
 
+from llmft.metrics.format import print_scores
 from llmft.metrics.suites import all_scores, suite_scores
+from llmft.utils.console import Console
 
 
 def results(acc, ppl, *, stderr=0.05):
@@ -64,6 +68,20 @@ def test_without_a_base_and_with_few_rows():
     assert entry["tuned"] == pytest.approx(2 / 3)
     assert entry["tuned_interval"] is None
     assert scores(results([1, 0, 1], float("nan")))["text"] == {}  # neither a NaN nor a text is a score
+
+
+def test_a_score_without_standard_error_has_no_interval():
+    entry = scores(results([1, 0, 1], 5.0))["text"]["ppl"]
+    assert (entry["tuned"], entry["tuned_stderr"], entry["tuned_interval"]) == (5.0, None, None)
+
+
+@pytest.mark.parametrize("interval", [{"tuned_interval": None}, {}], ids=["none", "earlier version"])
+def test_a_score_without_interval_is_printed(interval):
+    suites = {"text": {"ppl": {"better": "lower", "tuned": 5.0, "tuned_stderr": None, **interval}}}
+    found = {"source": "f", "split": "test", "rows": 0, "of": 9, "scores": {}, "suites": suites}
+    printed = io.StringIO()
+    print_scores(found, Console(file=printed, width=80))
+    assert "text: ppl" in printed.getvalue()
 
 
 def test_a_group_stands_for_its_tasks():
