@@ -213,10 +213,10 @@ def _evaluate_bases(
     if retention:
         retention.evaluate_base(device, base)
     if config.evaluate.base:
-        evaluation.base = _evaluate_base(evaluation, base, device)
+        _evaluate_base(evaluation, base, device)
 
 
-def _evaluate_base(evaluation: Evaluation, base: Any, device: Any) -> Any:
+def _evaluate_base(evaluation: Evaluation, base: Any, device: Any) -> None:
     """Evaluate a separate base model (after full fine-tuning), which is freed afterwards."""
     tuned = evaluation.forward, evaluation.generator.model
     evaluation.forward, evaluation.generator.model = base, base.model
@@ -224,7 +224,6 @@ def _evaluate_base(evaluation: Evaluation, base: Any, device: Any) -> Any:
         evaluation.evaluate_base(device)
     finally:
         evaluation.forward, evaluation.generator.model = tuned
-    return evaluation.base
 
 
 def _measured_before(folder: Path) -> dict[str, Any] | None:

@@ -11,10 +11,10 @@ from llmft.data.datamodule import InstructionDataModule
 from llmft.data.eval_rows import first_rows
 from llmft.data.tokenization.codec import Codec
 from llmft.evaluation import inference
-from llmft.evaluation.few_shot import FewShot, add_few_shot, few_shot_context, few_shot_result, shown_examples
+from llmft.evaluation.few_shot import add_few_shot, few_shot_context, few_shot_result, shown_examples
 from llmft.evaluation.inference import RowResult
 from llmft.evaluation.partial import PartialAnswers
-from llmft.generation.generator import Generator
+from llmft.generation.generator import Answer, Generator
 from llmft.metrics import bootstrap, compare, predictions
 from llmft.metrics.format import split_name
 from llmft.metrics.metric import Metric, ScoredAnswer
@@ -58,7 +58,7 @@ class Evaluation:
         self.source, self.metrics = data.source.given, compare.chosen_metrics(settings, data.metrics)
         self.base: list[RowResult] | None = None
         self.shown = shown_examples(data, settings.few_shot, self.rows.split)
-        self.few_shot: FewShot | None = None
+        self.few_shot: list[Answer] | None = None  # the base model's answers with ``shown`` in its prompt
         self.partial: PartialAnswers | None = None  # set by ``evaluate``, which can be started again
 
     def evaluate_base(self, device: Any) -> None:
@@ -115,13 +115,13 @@ class Evaluation:
         with on_device(self.forward.model, device):
             return inference.evaluate_rows(self.forward, generator, rows, budget, which=which, partial=self.partial)
 
-    def _answer_few_shot(self, device: Any) -> FewShot | None:
+    def _answer_few_shot(self, device: Any) -> list[Answer] | None:
         examples, generator = self.rows.examples, self.generator.with_settings(batch_tokens=self.settings.batch_tokens)
         log.info("evaluating the base model again, with %d training examples in its prompt", len(self.shown))
         contexts = [few_shot_context(example, self.shown) for example in examples]
         try:
             with on_device(self.forward.model, device):
-                return FewShot(self.shown, generator.answers(contexts, [example.tools for example in examples]))
+                return generator.answers(contexts, [example.tools for example in examples])
         except UserError as error:  # the longer prompts do not fit into the model
             log.warning("evaluate.few_shot=%d: not evaluated; %s", len(self.shown), error)
             return None
@@ -129,8 +129,8 @@ class Evaluation:
     def _few_shot_result(self) -> dict[str, Any] | None:
         if self.few_shot is None:
             return None
-        shown, resamples = self.few_shot.shown, self.settings.resamples
-        return few_shot_result(self.predictions, self.metrics, shown, resamples=resamples, seed=self.seed)
+        resamples = self.settings.resamples
+        return few_shot_result(self.predictions, self.metrics, self.shown, resamples=resamples, seed=self.seed)
 
     @property
     def codec(self) -> Codec:

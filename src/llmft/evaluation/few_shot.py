@@ -1,7 +1,7 @@
 """Few-shot prompts: what the base model can do with a few training examples in its prompt, without any training."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.messages import SYSTEM
@@ -11,13 +11,6 @@ from llmft.metrics import bootstrap
 from llmft.metrics.compare import metric_statistics
 from llmft.metrics.metric import Metric, ScoredAnswer
 from llmft.metrics.predictions import Prediction
-
-
-class FewShot(NamedTuple):
-    """The base model's answers to prompts that begin with training examples, ``shown``."""
-
-    shown: Sequence[Example]
-    answers: Sequence[Answer]
 
 
 def shown_examples(data: InstructionDataModule, number: int, split: str) -> list[Example]:
@@ -34,9 +27,9 @@ def few_shot_context(example: Example, shown: Sequence[Example]) -> tuple[Turn, 
     return (*system, *earlier, *(turn for turn in example.context if turn.role not in SYSTEM))
 
 
-def add_few_shot(predictions: Sequence[Prediction], few_shot: FewShot) -> None:
-    """Add the answers to the predictions of the same rows."""
-    for prediction, answer in zip(predictions, few_shot.answers, strict=True):
+def add_few_shot(predictions: Sequence[Prediction], answers: Sequence[Answer]) -> None:
+    """Add the base model's answers to few-shot prompts to the predictions of the same rows."""
+    for prediction, answer in zip(predictions, answers, strict=True):
         prediction.few_shot_answer, prediction.few_shot_ended = answer.text, answer.ended
 
 

@@ -27,7 +27,6 @@ class PartialAnswers:
     def __init__(self, folder: Path, model: Any) -> None:
         self.file, self.model = folder / NAME, model
         self.kept: dict[str, Answer] = {}
-        self.written = 0
         for line in complete_lines(self.file):
             try:
                 row = json.loads(line)
@@ -54,7 +53,6 @@ class PartialAnswers:
                 out.writelines(json_line(row) + "\n" for row in rows)
         except OSError:
             return
-        self.written += len(keys)
 
     def remove(self) -> None:
         """Delete the file: all answers are in the evaluation."""

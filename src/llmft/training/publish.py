@@ -62,9 +62,8 @@ def publish(run: RunDirectory, outcome: Outcome) -> float | None:
     if not cfg.trainer.fast_dev_run:
         model_card.write(run.path, cfg)  # again, now with the scores
     answers = (outcome.answers_before, outcome.answers_after)
-    few_shot = parts.evaluation.few_shot if parts.evaluation else None
-    shown = few_shot.answers if few_shot else ()
-    summary.show(run, metrics, outcome.questions, *answers, scores, cfg.monitored(), few_shot=shown)
+    few_shot = (parts.evaluation.few_shot if parts.evaluation else None) or ()
+    summary.show(run, metrics, outcome.questions, *answers, scores, cfg.monitored(), few_shot=few_shot)
     return objective
 
 

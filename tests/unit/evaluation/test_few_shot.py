@@ -1,7 +1,7 @@
 """Few-shot prompts and their scores."""
 
 from llmft.data.records import Example, Turn
-from llmft.evaluation.few_shot import FewShot, add_few_shot, few_shot_context, few_shot_result
+from llmft.evaluation.few_shot import add_few_shot, few_shot_context, few_shot_result
 from llmft.generation.stream import Answer
 from llmft.metrics.builtin import builtin_metrics
 from llmft.metrics.predictions import Prediction
@@ -27,10 +27,9 @@ def test_the_examples_are_earlier_turns_under_the_rows_own_system_prompt():
 def test_scores_by_hand():
     rows = [Prediction(str(i), "", "yes", answer, ended=True) for i, answer in enumerate(("yes", "yes", "no", "yes"))]
     answers = [Answer(text, ended=True, tokens=1) for text in ("yes", "no", "no", "no")]
-    few_shot = FewShot([example("1?", "one", place="f:1")], answers)
-    add_few_shot(rows, few_shot)
+    add_few_shot(rows, answers)
     assert [row.few_shot_answer for row in rows] == ["yes", "no", "no", "no"]
-    found = few_shot_result(rows, builtin_metrics(), few_shot.shown, resamples=100, seed=0)
+    found = few_shot_result(rows, builtin_metrics(), [example("1?", "one", place="f:1")], resamples=100, seed=0)
     assert found["examples"] == ["f:1"]
     assert "loss" not in found["scores"]
     match = found["scores"]["exact_match"]
