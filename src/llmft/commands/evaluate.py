@@ -117,11 +117,12 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
             suites.run("base", base.model, backbone.codec, device)
         del base
     measured = retention.evaluate_tuned(device) if retention else _measured_before(folder)
-    found = _tuned(config, folder, evaluation, device, judge, measured)
+    found = _tuned(config, evaluation, device, judge, measured)
     evaluation.partial.remove()
     if suites:
         suites.run_tuned(model, backbone.codec, device)
     found = _with_suites(config, folder, found, suites)
+    add_verdict(found, read_record(folder))
     _write(config, folder, trained, evaluation, found)
     return found
 
@@ -152,11 +153,11 @@ def _exported(config: EvaluateConfig, exported: ExportedFolder, judge: Judge | N
     evaluation.rows = leaks_checked(config, folder, trained, evaluation.rows, evaluation.codec)
     if suites and isinstance(generator, RuntimeGenerator):
         raise UserError(f"suite: runs in PyTorch, and {config.run} is an export of form={exported.form}; pass the run")
-    found = _tuned(config, folder, evaluation, devices.default_device(), judge)
+    found = _tuned(config, evaluation, devices.default_device(), judge)
     if suites and isinstance(generator, Generator):
         suites.run_tuned(generator.model, codec, devices.default_device())
         found["suites"] = suites.scores()
-        add_verdict(found, read_record(folder))
+    add_verdict(found, read_record(folder))
     if config.output:
         predictions.save(user_path(config.output), evaluation.predictions)
     return found
@@ -181,7 +182,6 @@ def _with_suites(
     all_suites = {**stored.get("suites", {}), **(suites.scores() if suites else {})}
     if all_suites:
         found = {**found, "suites": all_suites}
-        add_verdict(found, read_record(folder))
     return found
 
 
@@ -191,18 +191,16 @@ def _split(config: EvaluateConfig) -> str:
 
 def _tuned(
     config: EvaluateConfig,
-    folder: Path,
     evaluation: Evaluation,
     device: Any,
     judge: Judge | None,
     retention: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate the tuned model (and its base), add the judge's scores and the verdict; ``folder`` is the run."""
+    """Evaluate the tuned model (and its base), and add the judge's scores."""
     found = evaluation.evaluate_tuned(device) | ({"split": "given"} if config.data.path is not None else {})
     found |= {"retention": retention} if retention else {}
     if judge:
         add_judgement(judge, evaluation.predictions, found, config.evaluate, or_fail=True)
-    add_verdict(found, read_record(folder))
     return found
 
 

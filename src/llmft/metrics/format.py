@@ -52,11 +52,16 @@ def print_scores(found: Mapping[str, Any], console: Console) -> None:
 def print_verdict(verdict: Mapping[str, Any], console: Console) -> None:
     """Print a verdict, as in ``run.json``: the headline in its color, then reservations and details."""
     style = VERDICT_COLORS.get(str(verdict.get("color")), "")
-    console.print(Text(str(verdict.get("headline")), style=f"bold {style}".strip()), soft_wrap=True)
-    if verdict.get("reasons"):
-        console.print(Text(f"Reservations: {'; '.join(verdict['reasons'])}."), soft_wrap=True)
-    for line in verdict.get("details") or ():
+    headline, *rest = verdict_lines(verdict)
+    console.print(Text(headline, style=f"bold {style}".strip()), soft_wrap=True)
+    for line in rest:
         console.print(Text(line), soft_wrap=True)
+
+
+def verdict_lines(verdict: Mapping[str, Any]) -> list[str]:
+    """The headline, the reservations and the details of a verdict, as in ``run.json``."""
+    reservations = [f"Reservations: {'; '.join(verdict['reasons'])}."] if verdict.get("reasons") else []
+    return [str(verdict.get("headline")), *reservations, *(verdict.get("details") or ())]
 
 
 def title(found: Mapping[str, Any]) -> str:

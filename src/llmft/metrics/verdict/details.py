@@ -33,21 +33,22 @@ def _few_shot(evaluation: Mapping[str, Any]) -> Iterator[str]:
     entry = (found.get("scores") or {}).get(name)
     if entry is None or entry.get("difference") is None:
         return
-    number, difference = len(found["examples"]), format_number(entry["difference"], sign=True)
-    interval = format_interval(entry.get("difference_interval"), sign=True)
-    known = f"95 % interval {interval}" if entry.get("difference_interval") else "too few rows for an interval"
+    number, difference = len(found["examples"]), _difference(entry, "too few rows for an interval")
     examples = f"{number} training example{'s' * (number != 1)} in its prompt"
-    yield f"With {examples} (few-shot), the base has {name} {format_number(entry['base'])}: difference {difference} ({known})."
+    yield f"With {examples} (few-shot), the base has {name} {format_number(entry['base'])}: {difference}."
 
 
 def _clean(evaluation: Mapping[str, Any]) -> Iterator[str]:
     entry, rows = clean_entry(evaluation), (evaluation.get("clean") or {}).get("rows")
     if entry is None or entry.get("difference") is None:
         return
-    difference = format_number(entry["difference"], sign=True)
-    interval = format_interval(entry.get("difference_interval"), sign=True)
-    known = f"95 % interval {interval}" if entry.get("difference_interval") else "too few for an interval"
-    yield f"On the {rows:,} rows whose prompt is not in train: difference {difference} ({known})."
+    yield f"On the {rows:,} rows whose prompt is not in train: {_difference(entry, 'too few for an interval')}."
+
+
+def _difference(entry: Mapping[str, Any], without_interval: str) -> str:
+    ends = entry.get("difference_interval")
+    known = f"95 % interval {format_interval(ends, sign=True)}" if ends else without_interval
+    return f"difference {format_number(entry['difference'], sign=True)} ({known})"
 
 
 def _power(evaluation: Mapping[str, Any]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from llmft.metrics.format import format_interval, format_number, rows_of
+from llmft.metrics.format import format_interval, format_number, rows_of, verdict_lines
 from llmft.metrics.verdict.details import details_of
 from llmft.metrics.verdict.reservations import common_reservations, reservations
 from llmft.metrics.verdict.scores import leading_score, retention_of
@@ -37,8 +37,7 @@ class Verdict:
 
     def lines(self) -> list[str]:
         """The headline, the reservations and the details."""
-        reasons = [f"Reservations: {'; '.join(self.reasons)}."] if self.reasons else []
-        return [self.headline, *reasons, *self.details]
+        return verdict_lines(self.as_dict())
 
 
 def verdict_of(evaluation: Mapping[str, Any] | None, record: Mapping[str, Any]) -> Verdict:
