@@ -1,6 +1,5 @@
 """One data set's rows, read, validated, encoded and split: what ``InstructionDataModule`` loads its batches from."""
 
-import hashlib
 import logging
 from dataclasses import asdict
 from functools import partial
@@ -158,7 +157,7 @@ class DataPreparation(DataFiles):
         epoch, fraction = len(self.weighted(indices["train"])), self.config.train_fraction
         some = nested_subset(indices["train"], owners, self.split_keys[0], fraction, self.config.seed)
         indices, self.fraction_of = indices | {"train": some}, len(np.unique(owners[indices["train"]]))
-        nearly = {name: rows[self.is_near_duplicate(rows)] for name, rows in indices.items()}
+        nearly = {name: rows[self.is_near_duplicate(rows)] for name, rows in indices.items() if name != "train"}
         self.audit = Audit.of(self.row_columns, indices, counts, None if self.near_duplicates is None else nearly)
         self.indices = indices | {"train": repeated(self.weighted(indices["train"]), epoch)}
         self.encoded = {name: Rows(self.table, rows) for name, rows in self.indices.items()}
@@ -186,11 +185,7 @@ class DataPreparation(DataFiles):
         if policy == "off" or self.streaming:
             return indices
         splits = {name: np.unique(owners[rows]) for name, rows in indices.items()}
-        digest = {name: hashlib.sha256(numbers.tobytes()).hexdigest() for name, numbers in splits.items()}
-        key = key_of(examples=self.examples_key, splits=digest)
-        found = near_duplicates.find(
-            self.examples.table, splits, lambda build: self.cache.folder("near-duplicates", key, build)
-        )
+        found = near_duplicates.find(self.examples.table, splits, self.cache, self.examples_key)
         if found and policy == "error":
             raise UserError.from_faults("data.near_duplicates=error", list(map(str, found)))
         if found and policy == "drop":

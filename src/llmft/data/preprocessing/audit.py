@@ -64,7 +64,7 @@ class Audit:
             columns: Of all rows.
             indices: The row numbers of each split.
             counts: What was dropped.
-            nearly: The rows of each split whose prompt is nearly one in train; None if they were not searched.
+            nearly: The rows of each split but train whose prompt is nearly one in train; None if they were not searched.
         """
         budgets = counts.budgets
         splits: dict[str, dict[str, Any]] = {name: {"rows": len(rows)} for name, rows in indices.items()}

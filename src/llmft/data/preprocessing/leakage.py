@@ -6,6 +6,7 @@ import numpy as np
 
 from llmft.data.preprocessing.arrow_store import ArrowTable, RowColumns
 from llmft.data.preprocessing.row_counts import RowCounts
+from llmft.data.preprocessing.word_grams import is_among
 from llmft.utils.errors import UserError
 
 
@@ -17,12 +18,7 @@ def leaks(prompts: np.ndarray, indices: Mapping[str, np.ndarray]) -> dict[str, n
         indices: The row numbers of each split.
     """
     train = np.sort(prompts[indices["train"]])
-
-    def is_in_train(wanted: np.ndarray) -> np.ndarray:
-        positions = np.minimum(np.searchsorted(train, wanted), len(train) - 1)
-        return train[positions] == wanted
-
-    return {name: rows[is_in_train(prompts[rows])] for name, rows in indices.items() if name != "train"}
+    return {name: rows[is_among(prompts[rows], train)] for name, rows in indices.items() if name != "train"}
 
 
 def in_train(columns: RowColumns, indices: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:

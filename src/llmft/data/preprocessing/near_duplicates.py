@@ -1,8 +1,9 @@
 """Examples of val and test whose prompt is nearly one in train (``similar_texts``), listed with their places."""
 
+import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from llmft.data.preprocessing.arrow_store import ArrowTable, Examples
+from llmft.data.preprocessing.cache import Cache, key_of
 from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.data.preprocessing.similar_texts import THRESHOLD, similar
 from llmft.data.preprocessing.word_grams import WordGrams, jaccard
@@ -93,15 +95,14 @@ def _replies(table: ArrowTable, pair: Sequence[int]) -> float:
     return jaccard(grams.text(0), grams.text(1))
 
 
-def find(
-    table: ArrowTable, splits: Mapping[str, np.ndarray], folder: Callable[[Callable[[Path], None]], Path]
-) -> list[NearDuplicate]:
+def find(table: ArrowTable, splits: Mapping[str, np.ndarray], cache: Cache, examples_key: str) -> list[NearDuplicate]:
     """The examples of val, test and further validation sets whose prompt is nearly one in train.
 
     Args:
         table: The examples.
         splits: The numbers of each split's examples.
-        folder: Gives a cached folder, filled by its argument.
+        cache: Where the result is kept.
+        examples_key: The cache key of the examples.
     """
     names = [name for name, numbers in splits.items() if name != "train" and len(numbers)]
     if not names:
@@ -115,7 +116,9 @@ def find(
     def build(into: Path) -> None:
         np.array(search(table, is_train, of >= 0), np.float64).tofile(into / "pairs.bin")
 
-    pairs = np.fromfile(folder(build) / "pairs.bin", np.float64).reshape(-1, 4).tolist()
+    digests = {name: hashlib.sha256(numbers.tobytes()).hexdigest() for name, numbers in splits.items()}
+    folder = cache.folder("near-duplicates", key_of(examples=examples_key, splits=digests), build)
+    pairs = np.fromfile(folder / "pairs.bin", np.float64).reshape(-1, 4).tolist()
 
     def place(number: float) -> str:
         return str(table.row(int(number))["place"])
