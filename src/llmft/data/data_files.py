@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from llmft.config.schema.data import Data
+from llmft.config.schema.data import Data, extra_val_names
 from llmft.data.preprocessing.cache import code_fingerprint
 from llmft.data.preprocessing.read_examples import ExampleReader
 from llmft.data.preprocessing.split_keys import EXTRA, SPLITS, own_file_key
@@ -53,8 +53,8 @@ class DataFiles:
 
     @property
     def extra_val(self) -> tuple[str, ...]:
-        """The validation sets of ``data.extra_val`` as splits, ``val/NAME``."""
-        return tuple(name for name in self.held_out if name not in SPLITS)
+        """The validation sets of ``data.extra_val`` as splits, ``val/NAME``; of a mix, files of one name are one set."""
+        return tuple(f"{EXTRA}{name}" for name in extra_val_names(self.config))
 
     def sources(self) -> dict[str, Source]:
         """The files by the key that names them, ``data.path`` first."""

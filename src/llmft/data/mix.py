@@ -50,11 +50,6 @@ class Mix(InstructionDataModule):
         """All files of all sets."""
         return joined([part.source for part in self.parts.values()])
 
-    @property
-    def extra_val(self) -> tuple[str, ...]:
-        """Those of all sets; files of one name are one validation set."""
-        return tuple(sorted({name for part in self.parts.values() for name in part.extra_val}))
-
     def sources(self) -> dict[str, Source]:
         """The files of all sets, by the key that names them."""
         return {
