@@ -1,7 +1,7 @@
 """Rows with fields of any name; ``data.columns`` maps them."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -24,10 +24,7 @@ class Custom(InstructionDataModule):
         UserError: A column is unknown, or one is missing; names the fields of the file.
     """
 
-    file: str | Sequence[str] | None = None
-
     def __init__(self, config: CustomData) -> None:
-        self.file = config.path
         self.column_names = {role: field for role, field in config.columns.node().items() if field is not None}
         super().__init__(config)
         check_columns(self.column_names, config.path or "")
@@ -44,7 +41,7 @@ class Custom(InstructionDataModule):
     @cached_property
     def _in_file(self) -> frozenset[str]:
         """The fields of the first rows of the file: of these, an optional one may be missing in a row."""
-        parts = local_files(self.file) if self.file else []
+        parts = local_files(self.config.path) if self.config.path else []
         return frozenset(name for row in first_rows(parts, 100) if isinstance(row, Mapping) for name in row)
 
     def _check_fields(self, row: Row) -> None:

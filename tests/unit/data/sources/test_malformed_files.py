@@ -1,6 +1,7 @@
 """Whatever a file holds: rows or one clear error, never a traceback; rows read are rows kept and dropped."""
 
 import os
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,6 +96,7 @@ json_values = st.recursive(
 @given(value=json_values)
 def test_any_value_is_an_example_or_a_fault_of_the_row(value):
     custom: Any = Custom.__new__(Custom)
+    custom.config = SimpleNamespace(path=None)
     for columns in (
         {"messages": "messages", "system": "text"},
         {"instruction": "text", "output": "value", "input": "content", "id": "role"},
