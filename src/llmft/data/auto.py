@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmft.config.override_text import is_readable
 from llmft.data.detect import Reading, fields_of, readings, refused_readings
 from llmft.data.records import Example, shown
 from llmft.data.sources.format_hint import first_rows
-from llmft.data.sources.resolve import local_files
+from llmft.data.sources.resolve import as_given, local_files
 from llmft.utils.console import say
 from llmft.utils.errors import UserError
 from llmft.utils.rank import is_first
@@ -39,7 +40,7 @@ def with_data_set(command: str, arguments: Sequence[str]) -> list[str]:
     if "data.path" not in given or others or any(key.startswith(KEEPS) for key in given):
         return rest
     has_columns = any(key.startswith("data.columns.") for key in given)
-    files = {_name(path): path for path in _paths(f"data.path={given['data.path']}")}
+    files = {as_given(path): path for path in _paths(f"data.path={given['data.path']}")}
     if has_columns:
         return [*rest, "data=custom"] if files else rest
     found = {name: reading for name, path in files.items() if (reading := _reading(name, path))}
@@ -57,17 +58,12 @@ def _paths(override: str) -> list[Any]:
     """The values of ``data.path``: a path or a list of files; several in a sweep. None of them if it is not readable."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    try:
-        parsed: Any = OverridesParser.create().parse_override(override)
-        values = list(parsed.value().list) if parsed.is_choice_sweep() else [parsed.value()]
-    except Exception:  # the parser's errors have no common base, and are reported later
-        return []
+    if not is_readable(override):
+        return []  # reported later
+    parsed: Any = OverridesParser.create().parse_override(override)
+    values = list(parsed.value().list) if parsed.is_choice_sweep() else [parsed.value()]
     paths = [[str(file) for file in value] if isinstance(value, list) else str(value) for value in values]
     return [path for path in paths if "${" not in str(path) and path != "None"]
-
-
-def _name(path: str | list[str]) -> str:
-    return path if isinstance(path, str) else f"[{', '.join(path)}]"
 
 
 def _reading(name: str, path: str | list[str]) -> Reading | None:
@@ -102,7 +98,7 @@ def _sample(example: Example) -> str:
     return f"prompt {shown(example.context[-1].content)}, answer {shown(example.answer)}"
 
 
-def _by_fields(name: str, rows: Sequence[Mapping[str, Any]]) -> Reading | None:
+def _by_fields(name: str, rows: Sequence[Mapping[str, Any]]) -> Reading:
     """The data set whose fields the rows have, although it accepts none of them: it says why, row by row.
 
     Raises:

@@ -18,7 +18,7 @@ from llmft.data.row_shapes import (
     support_example,
 )
 from llmft.data.sources.format_hint import ANSWER, QUESTION, TURNS, known_fields
-from llmft.utils.shell import argument, arguments
+from llmft.utils.shell import arguments, override
 
 READERS: Mapping[str, Callable[[Row], Example]] = {
     "academic": chat_example,
@@ -82,10 +82,8 @@ class Reading:
 
     @property
     def overrides(self) -> list[str]:
-        """``pairs`` as overrides of Hydra, without the shell's quotes."""
-        import shlex
-
-        return [shlex.split(argument(key, value))[0] for key, value in self.pairs]
+        """``pairs`` as overrides of Hydra."""
+        return [override(key, value) for key, value in self.pairs]
 
     def kind(self, fields: Sequence[str]) -> str:
         """What the rows are, in words.

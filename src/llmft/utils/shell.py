@@ -12,7 +12,12 @@ TYPED = re.compile(r"true|false|null|nan|inf|[\d.]+(e\d+)?", re.IGNORECASE)
 
 
 def argument(key: str, value: object) -> str:
-    """``key=value`` for a shell: quoted for Hydra's grammar where it needs that, and for the shell where that does.
+    """``override`` for a shell, quoted where it needs that."""
+    return shlex.quote(override(key, value))
+
+
+def override(key: str, value: object) -> str:
+    """``key=value``, quoted where Hydra's grammar needs that.
 
     Args:
         key: A key of the config, or a group.
@@ -21,10 +26,10 @@ def argument(key: str, value: object) -> str:
     if isinstance(value, str):
         value = unresolved(value)  # before it is quoted: the line must run when it is pasted
     if isinstance(value, list | tuple):
-        return shlex.quote(f"{key}=[{','.join(_text(str(item)) for item in value)}]")
+        return f"{key}=[{','.join(_text(str(item)) for item in value)}]"
     if value is None:
         return f"{key}=null"
-    return shlex.quote(f"{key}={_text(value) if isinstance(value, str) else str(value).lower()}")
+    return f"{key}={_text(value) if isinstance(value, str) else str(value).lower()}"
 
 
 def arguments(pairs: Iterable[tuple[str, object]]) -> str:

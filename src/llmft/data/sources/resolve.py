@@ -144,8 +144,12 @@ def find_held_out(key: str, path: str | Sequence[str]) -> Source:
 
 
 def _of_files(path: str | Sequence[str], parts: Sequence[SourceFile]) -> Source:
-    given = path if isinstance(path, str) else f"[{', '.join(path)}]"
-    return Source(unresolved(given), tuple(parts), digest_of(parts))
+    return Source(unresolved(as_given(path)), tuple(parts), digest_of(parts))
+
+
+def as_given(path: str | Sequence[str]) -> str:
+    """``data.path`` in a line: a list of files in brackets."""
+    return path if isinstance(path, str) else f"[{', '.join(path)}]"
 
 
 def found_again(path: str, began: Path, sha256: str | None) -> str:
