@@ -49,8 +49,7 @@ class StepRecorder(pl.Callback):
             return
         self.taken = trainer.global_step
         numbers = {"loss": pl_module.window_loss, "grad_norm": pl_module.grad_norm, "lr": pl_module.learning_rate}
-        last = bool(getattr(trainer, "is_last_batch", False))
-        self.observer.check(TrainedStep(trainer.current_epoch, self.window, last, numbers))
+        self.observer.check(TrainedStep(trainer.current_epoch, self.window, trainer.is_last_batch, numbers))
         self.window = []
         if self.taken == self.steps:
             self._finish()

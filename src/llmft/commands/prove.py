@@ -76,7 +76,7 @@ def show(proof: dict[str, Any]) -> None:
     for what, number in proof["not_checked"].items():
         console.print(Text.assemble(("not checked: ", "bold"), printable(f"{what} ({number})")), soft_wrap=True)
     if proof["agrees"]:
-        console.print(Text.assemble((f"{proof['sentence']}", "green")), soft_wrap=True)
+        console.print(Text(proof["sentence"], style="green"), soft_wrap=True)
 
 
 def show_keys(found: KeyEffects) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 # Largest accepted difference by the precision of the training's matrix products, in the first step and in later ones.
@@ -83,7 +83,7 @@ class Proof:
             allowed = TOLERANCES[self.precision][name][bool(self.per_step)]
             if not difference <= allowed:  # NaN parts too
                 self.part(NAMES[name], _both(name, training, referee, difference, allowed))
-        values = dict(training.items()) | {f"{name}_referee": v for name, v in referee.items()}
+        values = training | {f"{name}_referee": v for name, v in referee.items()}
         self.per_step.append({"step": len(self.per_step) + 1, **values, "rows": list(rows), "difference": differences})
 
     @property
@@ -97,11 +97,6 @@ class Proof:
 
     def as_dict(self) -> dict[str, Any]:
         """For ``run.json``."""
-        parting = self.parting and {
-            "step": self.parting.step,
-            "quantity": self.parting.quantity,
-            "text": self.parting.text,
-        }
         return {
             "steps": len(self.per_step),
             "agrees": self.agrees,
@@ -110,7 +105,7 @@ class Proof:
             "tolerances": TOLERANCES[self.precision],
             "rendered": self.rendered,
             "not_checked": self.not_checked,
-            "parting": parting,
+            "parting": asdict(self.parting) if self.parting else None,
             "per_step": self.per_step,
             "sentence": self.sentence,
         }

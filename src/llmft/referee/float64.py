@@ -12,6 +12,9 @@ from torch.overrides import TorchFunctionMode
 
 LOWER = (torch.float32, torch.float16, torch.bfloat16)
 CASTS = (torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16)
+# Trainable parameters whose updates are compared one by one, and what that takes for each: its value before the step in
+# float32, and two moments in float64.
+UPDATED, UPDATED_BYTES = 2**24, 20
 
 
 class KeepFloat64(TorchFunctionMode):
@@ -84,8 +87,3 @@ def needed_bytes(model: Any) -> int:
     parameters = list(model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     return 8 * sum(p.numel() for p in parameters) + 24 * trained + UPDATED_BYTES * min(trained, UPDATED)
-
-
-# Trainable parameters whose updates are compared one by one, and what that takes for each: its value before the step in
-# float32, and two moments in float64.
-UPDATED, UPDATED_BYTES = 2**24, 20

@@ -76,13 +76,12 @@ class Loop:
             self._nats(TrainedRow("", [1, 1], [IGNORED, 1])).backward()
         self.model.zero_grad()
 
-    def step(self, window: Sequence[Sequence[TrainedRow]]) -> Step:
+    def step(self, rows: Sequence[TrainedRow]) -> Step:
         """Take an optimizer step.
 
         Args:
-            window: The examples of each micro-batch.
+            rows: The examples of the accumulation window.
         """
-        rows = [row for batch in window for row in batch]
         tokens = sum(_supervised(row, causal=self.settings.causal) for row in rows)
         total = 0.0
         with in_float64(self.device.type):

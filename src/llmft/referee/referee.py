@@ -36,6 +36,11 @@ class TrainedStep:
     ends_epoch: bool
     numbers: dict[str, float]
 
+    @property
+    def rows(self) -> list[TrainedRow]:
+        """The examples of the accumulation window."""
+        return [row for batch in self.window for row in batch]
+
 
 class Referee:
     """Computes each step of a training again.
@@ -60,10 +65,10 @@ class Referee:
 
     def check(self, step: TrainedStep) -> None:
         """Compare a step; after it, before the gradients are set to zero."""
-        rows = [row for batch in step.window for row in batch]
+        rows = step.rows
         self._check_rows(rows)
         self._check_order(step, rows)
-        own = self.loop.step(step.window)
+        own = self.loop.step(rows)
         numbers = {"loss": own.loss, "grad_norm": own.grad_norm, "lr": own.lr}
         self.first_norm = self.first_norm or own.grad_norm
         scales = {"loss": max(own.loss, NATS), "grad_norm": max(own.grad_norm, SMALL * self.first_norm), "lr": own.lr}

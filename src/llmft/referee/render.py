@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +73,21 @@ class Renderer:
         if not isinstance(row, Mapping):
             raise NotRendered("its file is of a kind that the referee does not read")
         messages = self._messages(row)
-        specials = {str(token) for token in self.tokenizer.added_tokens_decoder.values()}
         texts = [message["content"] for message in messages]
-        if any(special in text for special in specials for text in texts):
+        if any(special in text for special in self._specials for text in texts):
             raise NotRendered("a text contains a control token")
         if any("<think>" in text for text in texts) or row.get("tools"):
             raise NotRendered("it has reasoning or tools")
         if self.every_turn and sum(message["role"] == "assistant" for message in messages) > 1:
             raise NotRendered("several of its turns are trained")
-        ids, labels = (self._causal if self.causal else self._seq2seq)(messages, specials)
+        ids, labels = (self._causal if self.causal else self._seq2seq)(messages)
         weight = row.get(self.columns.get("weight", "weight"))
         return Rendered(ids, labels, 1.0 if weight is None else float(weight))
+
+    @cached_property
+    def _specials(self) -> set[str]:
+        """The control tokens of the tokenizer."""
+        return {str(token) for token in self.tokenizer.added_tokens_decoder.values()}
 
     def _messages(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The conversation of a row by the rule of its data set, the answer last."""
@@ -105,7 +110,7 @@ class Renderer:
         except Exception as error:  # the template raises an error of its own, such as for a system turn
             raise NotRendered(f"the template refuses it ({type(error).__name__})") from error
 
-    def _causal(self, messages: list[dict[str, Any]], specials: set[str]) -> tuple[list[int], list[int]]:
+    def _causal(self, messages: list[dict[str, Any]]) -> tuple[list[int], list[int]]:
         eos, answer = self.tokenizer.eos_token, messages[-1]["content"]
         stops = {eos, *(self.tokenizer.convert_ids_to_tokens(i) for i in self.stop_ids)}
         prompt, whole = (
@@ -120,16 +125,16 @@ class Renderer:
         end = rest.find(answer.strip()) + len(answer.strip())
         if end < len(answer.strip()):
             raise NotRendered("the template changes the answer")
-        prompt_ids, ids = self._ids(prompt), self._ids(prompt + _stopped(rest, end, stops, specials))
+        trained = _stopped(rest, end, stops, self._specials)
+        prompt_ids, ids = self._ids(prompt), self._ids(prompt + trained)
         if ids[: len(prompt_ids)] != prompt_ids:
-            ids = prompt_ids + self._ids(_stopped(rest, end, stops, specials))
+            ids = prompt_ids + self._ids(trained)
         start = len(prompt_ids)
         if start > self.budgets[0] or len(ids) - start > self.budgets[1]:
             raise NotRendered("it is longer than its token budget")
         return ids, ids if self.train_on == "all" else [IGNORED] * start + ids[start:]
 
-    def _seq2seq(self, messages: list[dict[str, Any]], specials: set[str]) -> tuple[list[int], list[int]]:
-        del specials
+    def _seq2seq(self, messages: list[dict[str, Any]]) -> tuple[list[int], list[int]]:
         tokenizer = self.tokenizer
         if self.template is None or hasattr(tokenizer, "src_lang") or hasattr(tokenizer, "spm_target"):
             raise NotRendered("the tokenizer translates, or has a chat template")

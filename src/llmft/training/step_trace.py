@@ -112,4 +112,4 @@ def _several(steps: Sequence[TrainedStep]) -> set[str]:
 
 
 def _rows(steps: Sequence[TrainedStep]) -> Iterator[TrainedRow]:
-    return (row for step in steps for batch in step.window for row in batch)
+    return (row for step in steps for row in step.rows)

@@ -33,16 +33,13 @@ def free_bytes(device: torch.device) -> int | None:
         return torch.cuda.mem_get_info(device)[0]
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        found = [int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))) * 2**10]
-        group = Path("/sys/fs/cgroup")
-        limit = (
-            (group / "memory.max").read_text(encoding="ascii").strip() if (group / "memory.max").is_file() else "max"
-        )
-        if limit.isdigit():
-            found.append(int(limit) - int((group / "memory.current").read_text(encoding="ascii")))
+        free = int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))) * 2**10
+        limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+        if limit.is_file() and (text := limit.read_text(encoding="ascii").strip()).isdigit():
+            free = min(free, int(text) - int(used.read_text(encoding="ascii")))
     except (OSError, StopIteration, ValueError):
         return None
-    return min(found)
+    return free
 
 
 def peak_memory_mib() -> dict[str, float]:
