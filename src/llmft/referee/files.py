@@ -25,6 +25,11 @@ def read_row(files: Mapping[str, Path], place: str) -> Any:
     return _rows(file, file.stat().st_mtime_ns).get(int(number))
 
 
+def forget_rows() -> None:
+    """Free the rows of the files that were read."""
+    _rows.cache_clear()
+
+
 @functools.lru_cache(2)
 def _rows(file: Path, changed: int) -> dict[int, Any]:
     """All rows of a file by their numbers."""

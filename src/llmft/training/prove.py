@@ -14,6 +14,7 @@ from llmft.config.schema.peft import Lora
 from llmft.data.datamodule import InstructionDataModule
 from llmft.models.backbone.open import Backbone
 from llmft.models.backbone.vocabulary import ending_ids
+from llmft.referee.files import forget_rows
 from llmft.referee.float64 import dropouts, lora_scale, needed_bytes
 from llmft.referee.loop import Settings
 from llmft.referee.optimizer import Schedule, total_steps
@@ -145,7 +146,8 @@ def renderer_of(cfg: TrainConfig, backbone: Backbone, data: InstructionDataModul
 
 
 def record(run: RunDirectory, referee: Referee) -> None:
-    """Write the result to ``run.json`` and the log."""
+    """Write the result to ``run.json`` and the log; the training that goes on does not need the rows in memory."""
+    forget_rows()
     proof = referee.proof
     run.update(prove=proof.as_dict())
     for what, number in proof.not_checked.items():

@@ -19,6 +19,7 @@ from llmft.models import causal
 from llmft.models.causal import CausalForward
 from llmft.models.module import InstructionModule
 from llmft.models.peft import trainable
+from llmft.referee import files
 from llmft.training import build
 from tests.support import twins
 from tests.support.digests import digest
@@ -254,6 +255,7 @@ def test_a_training_has_the_same_numbers_with_a_referee(tmp_path: Path):
     proof = with_referee.record["prove"]
     assert (proof["agrees"], proof["steps"]) == (True, 3), proof["sentence"]
     assert "prove" not in without.record
+    assert files._rows.cache_info().currsize == 0  # freed after the last of these steps
     for name in ("steps.csv", "model/model.safetensors"):
         assert digest(with_referee.path / name) == digest(without.path / name), name
 
