@@ -90,6 +90,6 @@ class Progress(ProgressBar):
 
 def detail(trainer: pl.Trainer) -> str:
     """Epoch and both losses, such as ``epoch 2 loss 2.310 val 2.405``."""
-    metrics = {short: trainer.callback_metrics.get(name) for name, short in SHOWN.items()}
-    losses = [f"{short} {float(value):.3f}" for short, value in metrics.items() if value is not None]
+    logged = trainer.callback_metrics  # a property that collects all logged values each time
+    losses = [f"{short} {float(logged[name]):.3f}" for name, short in SHOWN.items() if logged.get(name) is not None]
     return " ".join([f"epoch {trainer.current_epoch + 1}", *losses])
