@@ -66,3 +66,8 @@ def test_the_files(tmp_path):
     table = list(csv.DictReader((tmp_path / "learning_curve.csv").open()))
     assert [row["examples"] for row in table[:4]] == ["100", "200", "400", "800"]
     assert (tmp_path / "learning_curve_2.png").exists()
+
+
+def test_a_link_to_a_run_holds_its_whole_name(tmp_path):
+    write_learning_curves(tmp_path, runs(LOSSES, model="a#b?c", has_report=True))
+    assert '<a href="a%23b%3Fc-0.125-1/report.html">' in (tmp_path / "learning_curve.html").read_text()

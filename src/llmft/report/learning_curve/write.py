@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from llmft.metrics.format import format_number
 from llmft.report.figures import Figure
@@ -66,7 +67,7 @@ def _table(curves: Sequence[LearningCurve]) -> list[list[Any]]:
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     deviation = "" if row["deviation"] is None else f" ± {format_number(row['deviation'])}"
-    runs = [(run.name, f"{run.name}/report.html" if run.has_report else None) for run in row["runs"]]
+    runs = [(run.name, f"{quote(run.name)}/report.html" if run.has_report else None) for run in row["runs"]]
     return {**row, "loss": f"{format_number(row['mean'])}{deviation}", "runs": runs}
 
 
