@@ -40,6 +40,8 @@ def main(cfg: DictConfig) -> None:
     config = check(cfg, ProveConfig, architecture=architecture_faults)
     if config.prove.steps == 0:
         raise UserError("prove.steps=0: nothing to prove; pass prove.steps=20")
+    if config.resume:
+        raise UserError(f"resume={config.resume}: a resumed training does not take its first steps; leave it out")
     check_accelerator(config.trainer)
     config = with_lora_targets(resolve_auto(config)[0])
     with redirect_stdout(sys.stderr):  # the audit of the data; standard output is for the result

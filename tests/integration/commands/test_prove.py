@@ -38,6 +38,7 @@ def test_a_training_that_parts_ends_with_3(llmft, monkeypatch):
         pytest.param(("peft=unfreeze",), "trains the same parameters in every step", marks=pytest.mark.slow),
         pytest.param(("trainer=ddp", "trainer.devices=2"), "the referee follows one process", marks=pytest.mark.slow),
         (("prove.steps=0",), "nothing to prove"),
+        (("resume=outputs/run",), "resume=outputs/run: a resumed training does not take its first steps"),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else None,
 )  # fmt: skip
