@@ -1,6 +1,7 @@
 """``prove`` as a user runs it: what it prints, its exit codes, and what it refuses."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -38,7 +39,6 @@ def test_a_training_that_parts_ends_with_3(llmft, monkeypatch):
         pytest.param(("peft=unfreeze",), "trains the same parameters in every step", marks=pytest.mark.slow),
         pytest.param(("trainer=ddp", "trainer.devices=2"), "the referee follows one process", marks=pytest.mark.slow),
         (("prove.steps=0",), "nothing to prove"),
-        (("resume=outputs/run",), "resume=outputs/run: a resumed training does not take its first steps"),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else None,
 )  # fmt: skip
@@ -46,6 +46,13 @@ def test_what_the_referee_cannot_compute_is_refused(overrides, words, llmft):
     code, _, err = llmft("prove", *TINY, *overrides)
     assert code == 2
     assert words in err
+
+
+def test_a_resumed_training_is_refused(llmft):
+    run = Path(__file__).parents[2] / "fixtures" / "d3bab6a" / "run"
+    code, _, err = llmft("prove", *TINY, f"resume={run}")
+    assert code == 2
+    assert "a resumed training does not take its first steps" in err
 
 
 def test_a_float64_copy_that_does_not_fit_is_refused_with_the_figures(llmft, monkeypatch):
