@@ -1,6 +1,5 @@
 """Python API: ``train`` a model, ``load_run`` to generate with it, evaluate or export it, ``build`` for your own Trainer."""
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from llmft.config.schema.generation import Generation
 from llmft.config.validate import check, check_section
 from llmft.data.auto import with_data_set
 from llmft.runs.open import open_run
+from llmft.runs.read import read_evaluation
 from llmft.runs.record import read_record
 from llmft.utils.errors import UserError
 from llmft.utils.files import remove_empty
@@ -57,8 +57,7 @@ class Run:
     @property
     def scores(self) -> dict[str, Any] | None:
         """The content of ``evaluation.json``; None if the run was not evaluated."""
-        file = self.path / "evaluation.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        return read_evaluation(self.path)
 
     @property
     def verdict(self) -> "Verdict":

@@ -27,6 +27,7 @@ from llmft.metrics.format import print_scores
 from llmft.metrics.verdict.verdict import add_verdict
 from llmft.report.html import write_report
 from llmft.runs.open import open_run
+from llmft.runs.read import read_evaluation
 from llmft.runs.record import read_record, write_record
 from llmft.runtimes.exported import ExportedFolder, open_exported
 from llmft.utils import device as devices
@@ -176,7 +177,7 @@ def _with_suites(
     config: EvaluateConfig, folder: Path, found: dict[str, Any], suites: "Suites | None"
 ) -> dict[str, Any]:
     """The scores of the test rows, and those of suites, also earlier ones; with ``evaluate.rows=0`` all that the run has."""
-    stored = (model_card.scores_of(folder) if config.data.path is None else None) or {}
+    stored = (read_evaluation(folder) if config.data.path is None else None) or {}
     if suites and config.evaluate.rows == 0 and stored:
         found = {**stored, **({"retention": found["retention"]} if found.get("retention") else {})}
     all_suites = {**stored.get("suites", {}), **(suites.scores() if suites else {})}
@@ -226,7 +227,7 @@ def _evaluate_base(evaluation: Evaluation, base: Any, device: Any) -> None:
 
 def _measured_before(folder: Path) -> dict[str, Any] | None:
     """The retention that an earlier evaluation of the run has measured."""
-    return (model_card.scores_of(folder) or {}).get("retention")
+    return (read_evaluation(folder) or {}).get("retention")
 
 
 def _write(

@@ -15,6 +15,7 @@ from llmft.export.zip import pack
 from llmft.models.backbone.open import TrainedBackbone
 from llmft.models.peft import trainable
 from llmft.report.html import write_or_warn
+from llmft.runs.read import read_evaluation
 from llmft.runs.record import read_record
 from llmft.runtimes.exported import TORCH_FORMS
 from llmft.runtimes.open import open_runtime
@@ -120,7 +121,7 @@ class _Exporter:
         card = model_card.card(
             self.cfg,
             read_record(self.run),
-            model_card.scores_of(self.run),
+            read_evaluation(self.run),
             form,
             folder=folder,
             checked=passport_file.section(found),

@@ -1,6 +1,5 @@
 """Write the model card (``README.md``) of a run: usage, data, training settings, scores, limitations, license."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from llmft.metrics.format import format_interval, format_number, split_name
 from llmft.metrics.suites import all_scores
 from llmft.metrics.verdict.verdict import Verdict, stored_verdict
 from llmft.models.peft.trainable import is_adapter
+from llmft.runs.read import read_evaluation
 from llmft.runs.record import read_record
 from llmft.utils import files
 from llmft.utils.text import in_markdown
@@ -34,13 +34,7 @@ def write(run: Path, cfg: TrainConfig) -> None:
         UserError: ``run.json`` cannot be read.
     """
     form = "adapter" if is_adapter(cfg.peft) else "merged"
-    files.atomic_write(run / "model" / "README.md", card(cfg, read_record(run), scores_of(run), form))
-
-
-def scores_of(run: Path) -> dict[str, Any] | None:
-    """The content of a run's ``evaluation.json``; None if nothing was evaluated."""
-    file = run / "evaluation.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    files.atomic_write(run / "model" / "README.md", card(cfg, read_record(run), read_evaluation(run), form))
 
 
 def card(
@@ -60,7 +54,7 @@ def card(
     Args:
         cfg: The run's config.
         record: The content of ``run.json`` (``data``, ``metrics``, ``versions``, ``parameters``).
-        scores: As of ``scores_of``.
+        scores: The content of ``evaluation.json``; None if nothing was evaluated.
         form: The form of the export; ``adapter`` or ``merged`` for ``model/`` of a run.
         folder: The exported folder; needed for the forms gguf and onnx.
         checked: The lines of the section about the check in the form's runtime; none for ``model/``.

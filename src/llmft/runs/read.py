@@ -37,6 +37,12 @@ def load(run: Path) -> dict[str, Any]:
     }
 
 
+def read_evaluation(run: Path) -> dict[str, Any] | None:
+    """The content of a run's ``evaluation.json``; None if nothing was evaluated."""
+    file = run / "evaluation.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
 def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
