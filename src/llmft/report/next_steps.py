@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from llmft.report.best_step import BestStep
 from llmft.utils.shell import argument
 
-# Overrides that name a place; a new training has its own.
-PLACES = ("output_dir", "resume", "hydra.")
+# Overrides of a run's place, alone or in a sweep; a new training has its own.
+PLACES = ("output_dir=", "resume=", "hydra.", "callbacks.pruning.study=", "callbacks.pruning.trial=")
 
 
 class Step(NamedTuple):
@@ -83,8 +83,13 @@ def _train_again(
 
 def _replaced(command: Sequence[str], changes: Mapping[str, str]) -> str:
     """The command without its places and with other values."""
-    kept = [part for part in command if not part.lstrip("+~").startswith((*PLACES, *(f"{key}=" for key in changes)))]
+    kept = without_places(command, *(f"{key}=" for key in changes))
     return shlex.join(["python", "-m", *kept, *(f"{key}={value}" for key, value in changes.items())])
+
+
+def without_places(overrides: Sequence[str], *others: str) -> list[str]:
+    """Overrides without those of a run's place, and without ``others`` (the beginnings of overrides)."""
+    return [text for text in overrides if not text.lstrip("+~").startswith((*PLACES, *others))]
 
 
 def _command(name: str, run: Path, *more: str) -> str:

@@ -11,7 +11,14 @@ from llmft.report.next_steps import next_steps
 CONFIG = OmegaConf.create({"optim": {"lr": 1e-3}, "trainer": {"max_steps": -1, "max_epochs": 3}, "data": {}})
 RECORD = {
     "status": "finished",
-    "overrides": ["data.path=my file.jsonl", "optim.lr=1e-3", "output_dir=x", "hydra.verbose=true"],
+    "overrides": [
+        "data.path=my file.jsonl",
+        "optim.lr=1e-3",
+        "output_dir=x",
+        "hydra.verbose=true",
+        "+callbacks.pruning.study=/x.db",
+        "callbacks.pruning.trial=3",
+    ],
 }
 TRAIN = "python -m llmft train 'data.path=my file.jsonl'"
 TEST, VAL = ({"split": split, "rows": 8, "of": 8} for split in ("test", "val"))

@@ -11,10 +11,9 @@ from llmft.report.leaderboard import table
 from llmft.report.leaderboard.ranking import UNITS, Criterion, Group
 from llmft.report.leaderboard.runs import BoardRun
 from llmft.report.leaderboard.shared_rows import SharedRows
+from llmft.report.next_steps import without_places
 from llmft.utils.shell import argument
 
-# Keys of a job's command line that are of its place in a sweep.
-OWN_KEYS = ("output_dir", "resume", "callbacks.pruning.study", "callbacks.pruning.trial")
 QUOTED = re.compile(r"""'[^'\\]*'|"[^"\\]*\"""")
 SPLITS = {"val": "validation", "train": "training", "evaluation": "evaluated"}
 
@@ -72,8 +71,8 @@ def rows_title(shared: SharedRows | None) -> str:
 
 def command(run: BoardRun) -> str:
     """The command that trains a run again; "" if it is not known."""
-    own = [text for text in run.overrides if text.partition("=")[0].lstrip("+") not in OWN_KEYS]
-    return " ".join(["python -m llmft", *map(_for_shell, own)]) if run.overrides else ""
+    own = map(_for_shell, without_places(run.overrides))
+    return " ".join(["python -m llmft", *own]) if run.overrides else ""
 
 
 def _for_shell(override: str) -> str:

@@ -64,9 +64,13 @@ class SharedRows:
 
     def of_runs(self, group: int, metric: str) -> list[float | None]:
         """The score of each run of a group, over those of the shared rows that it has."""
-        tables = [self._pooled([run]) for run in self.statistics[group]]
-        found = [bootstrap.compare(self.metrics, table, None, resamples=0, seed=0) for table in tables]
-        return [entries[metric]["tuned"] for entries in found]
+        return [entries[metric]["tuned"] for entries in self._run_scores[group]]
+
+    @cached_property
+    def _run_scores(self) -> list[list[dict[str, dict[str, Any]]]]:
+        """The scores of each run of each group, without intervals."""
+        tables = [[self._pooled([run]) for run in runs] for runs in self.statistics]
+        return [[bootstrap.compare(self.metrics, table, None, resamples=0, seed=0) for table in of] for of in tables]
 
     def compare(self, group: int, best: int, metric: str, groups: int = 2) -> dict[str, Any]:
         """Paired bootstrap of two groups on one score, as of ``bootstrap.compare``: ``tuned`` is ``group``.

@@ -18,7 +18,7 @@ LIMIT = f"{100 * MIN_GAIN:.0f} %"
 RULE = (
     "The rule: a power law a + b n^-c is fitted to the runs, with a 95 % interval by a bootstrap of their residuals. More rows, "
     f"if twice the rows lower the loss by more than {LIMIT} at the lower end of the interval; other rows or another model, if by "
-    " less than that at its upper end; else it is not decided. The validation rows are the same in all runs, and so is the "
+    "less than that at its upper end; else it is not decided. The validation rows are the same in all runs, and so is the "
     "number of optimizer steps: a smaller part is repeated more often, and each run counts with its best checkpoint."
 )
 
