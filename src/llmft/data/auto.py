@@ -67,7 +67,7 @@ def _paths(override: str) -> list[Any]:
 
 
 def _reading(name: str, path: str | list[str]) -> Reading | None:
-    """The one reading of a file's rows, which is said; None for what is no local file, or holds no rows."""
+    """The one reading of a file's rows, which is printed; None for what is no local file, or holds no rows."""
     try:
         parts = local_files(path)
     except UserError:
