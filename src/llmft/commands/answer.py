@@ -1,16 +1,18 @@
 """``answer``: inference with a run or a plain model, on one question, a file, or the built-in samples."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.progress import Progress
 
+from llmft.config.redact import redact_argument
 from llmft.config.schema import AnswerConfig
+from llmft.config.typed_overrides import task_overrides
 from llmft.config.validate import check
 from llmft.data.records import Example, Turn
 from llmft.generation.answer_file import ENDINGS, AnswerFile, as_text, check_output, key_of
-from llmft.generation.generator import Generator
+from llmft.generation.generator import Answer, Generator
 from llmft.generation.load import load_base, load_generator
 from llmft.generation.questions import read_questions, sample_questions
 from llmft.generation.runtime_generator import RuntimeGenerator
@@ -21,6 +23,8 @@ from llmft.utils.console import Console
 from llmft.utils.errors import UserError
 from llmft.utils.logging import log_to, quiet
 from llmft.utils.paths import user_path
+from llmft.utils.progress import ProgressLine
+from llmft.utils.shell import command_line
 from llmft.utils.text import json_line, printable
 
 BATCHES = 4  # batches between two writes to the file; questions of similar length share a batch
@@ -70,10 +74,11 @@ def _write_file(
         for rows in _rows(config, generator, examples, done):
             file.append([{**row, "key": key} for row, key in zip(rows, keys[done:], strict=False)])
             done += len(rows)
-    except KeyboardInterrupt:
-        if file.kind != ".txt":
-            console.print(f"{done} of {len(examples)} answers are in {config.output}; the same command resumes")
-        raise
+    except KeyboardInterrupt as error:
+        again = f"; to resume: {command_line('answer', map(redact_argument, task_overrides()))}"
+        how = ", which cannot be resumed (.jsonl and .csv can)" if file.kind == ".txt" else again
+        kept = f"{done} of {len(examples)} answers are in {config.output}"
+        raise KeyboardInterrupt(f"interrupted, {kept}{how}") from error
     console.print(f"{len(examples)} answers: {config.output}")
 
 
@@ -82,24 +87,31 @@ def _rows(
 ) -> Iterator[list[dict[str, Any]]]:
     """Rows of answers from question ``done`` on, ``BATCHES`` batches at a time."""
     base = load_base(config, generator) if config.compare else None
-    size = generator.batch_size * BATCHES
-    console = Console(stderr=True)
-    with Progress(
-        console=console, transient=True, disable=not console.is_terminal or len(examples) <= size
-    ) as progress:
-        bar = progress.add_task("answering", total=len(examples), completed=done)
+    size, each = generator.batch_size * BATCHES, 2 if base else 1
+    total = len(examples) * each
+    several = ProgressLine("answering", total, done * each, unit="answers", leave=False) if total > 1 else nullcontext()
+    with several as line:
+
+        def finished(rows: list[int], _: list[Answer]) -> None:
+            if line:
+                line.update(line.done + len(rows))
+
         for start in range(done - done % size, len(examples), size):  # the same batches as in an uninterrupted run
             chunk = examples[max(start, done) : start + size]
-            rows = _generate(generator, chunk)
+            rows = _generate(generator, chunk, finished)
             if base:
-                for row, other in zip(rows, _generate(base, chunk), strict=True):
+                for row, other in zip(rows, _generate(base, chunk, finished), strict=True):
                     row |= {"base_answer": other["answer"], "base_ended": other["ended"]}
             yield rows
-            progress.advance(bar, len(chunk))
 
 
-def _generate(generator: Generator | RuntimeGenerator, chunk: Sequence[Example]) -> list[dict[str, Any]]:
-    answers = generator.answers([example.context for example in chunk], [example.tools for example in chunk])
+def _generate(
+    generator: Generator | RuntimeGenerator,
+    chunk: Sequence[Example],
+    finished: Callable[[list[int], list[Answer]], None],
+) -> list[dict[str, Any]]:
+    prompts = generator.prompts([example.context for example in chunk], [example.tools for example in chunk])
+    answers = generator.continued(prompts, finished=finished)
     return [
         {
             "id": example.id,

@@ -55,7 +55,7 @@ def main(cfg: DictConfig) -> None:
     try:
         found = _stored(config, judge) if config.input is not None else _run(config, judge)
     except KeyboardInterrupt as error:
-        if config.run is None or not (user_path(config.run) / PARTIAL).is_file():
+        if config.run is None or not (_run_directory(config) / PARTIAL).is_file():
             raise
         again = command_line("evaluate", map(redact_argument, task_overrides()))
         raise KeyboardInterrupt(f"interrupted, the answers so far are kept; to resume: {again}") from error
@@ -106,9 +106,7 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     rest = {"seed": config.seed, "split": _split(config), "objective": trained.objective}
     evaluation = Evaluation(config.evaluate, backbone.family(model), data, generator, **rest)
     evaluation.rows = leaks_checked(config, folder, trained, evaluation.rows, evaluation.codec)
-    record = read_record(folder)
-    weights = [record.get("started"), record.get("resumed"), record.get("metrics", {}).get("best_step")]
-    evaluation.partial = PartialAnswers(folder, weights)
+    evaluation.partial = PartialAnswers.of_run(folder, read_record(folder))
     device, rows = devices.default_device(), config.evaluate.retention_rows
     retention = Retention(config.evaluate, read_rows(rows), evaluation.forward, backbone.codec) if rows else None
     if not trainable.is_adapter(trained.peft) and (config.evaluate.base or retention):
@@ -119,12 +117,12 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
         del base
     measured = retention.evaluate_tuned(device) if retention else _measured_before(folder)
     found = _tuned(config, evaluation, device, judge, measured)
-    evaluation.partial.remove()
     if suites:
         suites.run_tuned(model, backbone.codec, device)
     found = _with_suites(config, folder, found, suites)
     add_verdict(found, read_record(folder))
     _write(config, folder, trained, evaluation, found)
+    evaluation.partial.remove()
     return found
 
 
@@ -152,6 +150,7 @@ def _exported(config: EvaluateConfig, exported: ExportedFolder, judge: Judge | N
         forward = family_of(exported.model)(generator.model)
         evaluation = Evaluation(config.evaluate, forward, data, generator, **rest)
     evaluation.rows = leaks_checked(config, folder, trained, evaluation.rows, evaluation.codec)
+    evaluation.partial = PartialAnswers(folder, exported.identity)
     if suites and isinstance(generator, RuntimeGenerator):
         raise UserError(f"suite: runs in PyTorch, and {config.run} is an export of form={exported.form}; pass the run")
     found = _tuned(config, evaluation, devices.default_device(), judge)
@@ -161,7 +160,14 @@ def _exported(config: EvaluateConfig, exported: ExportedFolder, judge: Judge | N
     add_verdict(found, read_record(folder))
     if config.output:
         predictions.save(user_path(config.output), evaluation.predictions)
+    evaluation.partial.remove()
     return found
+
+
+def _run_directory(config: EvaluateConfig) -> Path:
+    """Of ``run``, or of the run that an exported folder is scored on."""
+    exported = open_exported(str(config.run))
+    return user_path(run_of(config, exported) if exported else str(config.run))
 
 
 def _open_suites(config: EvaluateConfig, trained: TrainConfig) -> "Suites | None":
@@ -240,8 +246,9 @@ def _write(
             save_evaluation(folder / "evaluation.json", found)
         else:
             evaluation.save(folder, found)
-        retention = {"retention": recorded(found["retention"])} if found.get("retention") else {}
-        write_record(folder, read_record(folder) | {"verdict": found["verdict"]} | retention)
+        record = read_record(folder)
+        record |= {"retention": recorded(found["retention"])} if found.get("retention") else {}
+        write_record(folder, record | {"verdict": found["verdict"]} | evaluator.completed(record, found))
         model_card.write(folder, trained)
         if config.report.write:
             write_report(folder, config.report)

@@ -87,7 +87,7 @@ def train_and_record(cfg: TrainConfig, run: RunDirectory) -> float | None:
         raise
     except KeyboardInterrupt as error:
         run.fail("interrupted")
-        raise KeyboardInterrupt(f"interrupted; to resume: {failure_message.resume_command(run)}") from error
+        raise KeyboardInterrupt(f"interrupted; {failure_message.go_on(run)}") from error
     except BaseException as error:
         explained = failure_message.explain_failure(error, run, cfg) or error
         reason = str(explained) if isinstance(explained, UserError) else f"{type(explained).__name__}: {explained}"

@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmft.config.metric_names import SCORE_GROUPS
 from llmft.config.schema.evaluation import Evaluate
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.eval_rows import first_rows
@@ -121,7 +122,8 @@ class Evaluation:
         contexts = [few_shot_context(example, self.shown) for example in examples]
         try:
             with on_device(self.forward.model, device):
-                return generator.answers(contexts, [example.tools for example in examples])
+                prompts = generator.prompts(contexts, [example.tools for example in examples])
+                return inference.generate(generator, prompts, "few-shot base", self.partial)
         except UserError as error:  # the longer prompts do not fit into the model
             log.warning("evaluate.few_shot=%d: not evaluated; %s", len(self.shown), error)
             return None
@@ -184,6 +186,22 @@ def score_predictions(
         "resamples": settings.resamples,
         "seed": seed,
     }
+
+
+def recorded_scores(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``metrics`` of ``run.json`` holds of an evaluation: the scores by split, those of the base, and the headline."""
+    group = SCORE_GROUPS[found["split"]]
+    tuned = {name: entry["tuned"] for name, entry in found["scores"].items()}
+    base = {name: entry["base"] for name, entry in found["scores"].items() if "base" in entry}
+    return {group: tuned, f"{group}_base": base, "headline": found["headline"]}
+
+
+def completed(record: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """What changes in ``run.json`` of a run that was interrupted in its own evaluation, when it is evaluated; else nothing."""
+    metrics = record.get("metrics") or {}
+    if record.get("status") != "interrupted" or "after" not in metrics:
+        return {}
+    return {"status": "finished", "metrics": {**metrics, **recorded_scores(found)}}
 
 
 def save_evaluation(file: Path, found: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from llmft.data.tokenization.codec import EncodedExample
 from llmft.evaluation.partial import PartialAnswers
 from llmft.evaluation.row_loss import row_losses
 from llmft.generation.generator import Answer, Generator
+from llmft.generation.runtime_generator import RuntimeGenerator
 from llmft.metrics.predictions import Prediction
 from llmft.models.forward import Forward
 from llmft.utils.progress import ProgressLine
@@ -46,20 +47,23 @@ def evaluate_rows(
         partial: Keeps the answers of each batch, and has those of an evaluation that was stopped.
     """
     generator = generator.with_settings(batch_tokens=batch_tokens)
-    answers = _answers(generator, rows, which, partial)
+    answers = generate(generator, [row.input_ids[: row.prompt_length] for row in rows], which, partial)
     losses = row_losses(forward, rows, generator.codec.tokenizer.pad_token_id, batch_tokens)
     return [RowResult(answer, *loss) for answer, loss in zip(answers, losses, strict=True)]
 
 
-def _answers(
-    generator: Generator, rows: Sequence[EncodedExample], which: str, partial: PartialAnswers | None
+def generate(
+    generator: Generator | RuntimeGenerator,
+    prompts: Sequence[Sequence[int]],
+    which: str,
+    partial: PartialAnswers | None = None,
 ) -> list[Answer]:
-    keys = partial.keys(which, generator.given, rows) if partial else []
+    """An answer for each prompt's ids, in order, with a line of progress; the other arguments as of ``evaluate_rows``."""
+    keys = partial.keys(which, generator.given, prompts) if partial else []
     known = {row: partial.kept[key] for row, key in enumerate(keys) if key in partial.kept} if partial else {}
     if known:
-        log.info("resuming: %d of %d answers of the %s model exist", len(known), len(rows), which)
-    prompts = [row.input_ids[: row.prompt_length] for row in rows]
-    with ProgressLine(f"{which} model", len(rows), len(known), unit="answers", leave=False) as line:
+        log.info("resuming: %d of %d answers of the %s model exist", len(known), len(prompts), which)
+    with ProgressLine(f"{which} model", len(prompts), len(known), unit="answers", leave=False) as line:
 
         def finished(batch: list[int], answers: list[Answer]) -> None:
             if partial:

@@ -1,11 +1,10 @@
 """The answers of an evaluation that is under way, so that one that was stopped does not generate them again."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from llmft.data.tokenization.codec import EncodedExample
 from llmft.generation.answer_file import key_of
 from llmft.generation.generator import Answer
 from llmft.utils.files import complete_lines
@@ -35,15 +34,21 @@ class PartialAnswers:
             except (ValueError, TypeError, KeyError):  # a damaged row is generated again
                 continue
 
-    def keys(self, which: str, settings: Any, rows: Iterable[EncodedExample]) -> list[str]:
-        """The key of each row.
+    @classmethod
+    def of_run(cls, folder: Path, record: Mapping[str, Any]) -> Self:
+        """Those of a run's own model, whose weights its ``run.json`` identifies."""
+        best = (record.get("metrics") or {}).get("best_step")
+        return cls(folder, [record.get("started"), record.get("resumed"), best])
+
+    def keys(self, which: str, settings: Any, prompts: Iterable[Sequence[int]]) -> list[str]:
+        """The key of each prompt.
 
         Args:
-            which: ``tuned`` or ``base``.
+            which: ``tuned``, ``base`` or ``few-shot base``.
             settings: Of the generation.
-            rows: Whose prompts are continued.
+            prompts: Their ids.
         """
-        return [key_of(self.model, which, settings, row.input_ids[: row.prompt_length]) for row in rows]
+        return [key_of(self.model, which, settings, prompt) for prompt in prompts]
 
     def add(self, keys: Sequence[str], answers: Sequence[Answer]) -> None:
         """Append the answers of a batch; a run directory that cannot be written to keeps none."""

@@ -5,10 +5,12 @@ from typing import Any
 from llmft.config.schema.evaluation import Evaluate
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.tokenization.codec import Codec
+from llmft.evaluation import inference
 from llmft.evaluation.evaluator import Evaluation
 from llmft.evaluation.inference import RowResult
 from llmft.generation.runtime_generator import RuntimeGenerator
 from llmft.runtimes.loss import answer_loss
+from llmft.utils.progress import ProgressLine
 
 
 class RuntimeEvaluation(Evaluation):
@@ -51,8 +53,11 @@ class RuntimeEvaluation(Evaluation):
     def _run(self, generator: Any, device: Any, which: str = "tuned") -> list[RowResult]:  # noqa: ARG002 (runtimes choose their device)
         rows = self.rows.encoded
         prompts = [row.input_ids[: row.prompt_length] for row in rows]
-        answers = generator.continued(prompts)
-        return [
-            RowResult(answer, answer_loss(generator.runtime, prompt, row.answer_labels), len(row.answer_labels))
-            for row, prompt, answer in zip(rows, prompts, answers, strict=True)
-        ]
+        answers = inference.generate(generator, prompts, which, self.partial)
+        results = []
+        with ProgressLine("losses", len(rows), unit="rows", leave=False) as line:
+            for row, prompt, answer in zip(rows, prompts, answers, strict=True):
+                loss = answer_loss(generator.runtime, prompt, row.answer_labels)
+                results.append(RowResult(answer, loss, len(row.answer_labels)))
+                line.update(len(results))
+        return results

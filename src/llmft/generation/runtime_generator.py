@@ -1,10 +1,11 @@
 """Prompts -> answers in a runtime other than PyTorch: what ``Generator`` is for the models that transformers runs."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Any
 
+from llmft.data.batching.sampler import length_batches
 from llmft.data.records import Turn
 from llmft.generation.stream import Answer
 from llmft.runtimes.runtime import Runtime
@@ -49,9 +50,23 @@ class RuntimeGenerator:
         """An answer for each context, in order."""
         return self.continued(self.prompts(contexts, tools))
 
-    def continued(self, prompts: Sequence[Sequence[int]]) -> list[Answer]:
-        """An answer for each prompt's ids, in order."""
-        return [self._answer(ids) for ids in self.runtime.generate(prompts, self.given["max_new_tokens"])]
+    def continued(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        known: Mapping[int, Answer] | None = None,
+        finished: Callable[[list[int], list[Answer]], None] = lambda *_: None,
+    ) -> list[Answer]:
+        """An answer for each prompt's ids, in order; the arguments as of ``Generator.continued``."""
+        answers = dict(known or {})
+        for rows in length_batches([len(prompt) for prompt in prompts], max_rows=self.batch_size):
+            if all(row in answers for row in rows):
+                continue
+            ids = self.runtime.generate([prompts[row] for row in rows], self.given["max_new_tokens"])
+            found = [self._answer(one) for one in ids]
+            answers.update(zip(rows, found, strict=True))
+            finished(rows, found)
+        return [answers[row] for row in range(len(prompts))]
 
     def check_positions(self, prompts: Sequence[Sequence[int]]) -> None:
         """A runtime reports prompts that are too long itself."""

@@ -57,6 +57,14 @@ def resume_option(run: RunDirectory) -> str:
     return argument("resume", str(run.path))
 
 
+def go_on(run: RunDirectory) -> str:
+    """How a run that was interrupted goes on: the command line, and what it is for."""
+    if "after" in (run.record.get("metrics") or {}) and run.model.is_dir():  # publish() writes it behind the model
+        command = f"python -m llmft evaluate {argument('run', str(run.path))}"
+        return f"the training is complete and its model is saved; to evaluate it: {command}"
+    return f"to resume: {resume_command(run)}"
+
+
 def resume_command(run: RunDirectory) -> str:
     """The command line that resumes the run, quoted for a shell."""
     return f"python -m llmft {resume_option(run)}"

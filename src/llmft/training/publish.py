@@ -7,7 +7,9 @@ from typing import Any
 from llmft.callbacks.metrics_log import MetricsLog
 from llmft.config.metric_names import SCORE_GROUPS
 from llmft.config.schema import TrainConfig
+from llmft.evaluation.evaluator import recorded_scores
 from llmft.evaluation.judge.judge import add_judgement
+from llmft.evaluation.partial import PartialAnswers
 from llmft.evaluation.retention.result import recorded
 from llmft.export import model_card
 from llmft.export.base_model import local_name, public_id
@@ -51,6 +53,7 @@ def publish(run: RunDirectory, outcome: Outcome) -> float | None:
     }
     if best := best_step(read_metrics(run.path / "metrics.csv"), *cfg.monitored()):
         metrics["best"] = best.as_dict()
+    run.update(metrics=metrics, objective=objective)  # whatever becomes of the evaluation, the training is complete
     retention = evaluate_retention(parts, metrics)
     scores = evaluate(parts, metrics, retention)
     group = SCORE_GROUPS[scores["split"] if scores else "test"]
@@ -86,20 +89,20 @@ def evaluate(
     evaluation, run = parts.evaluation, parts.run
     if evaluation is None:
         return None
+    evaluation.partial = PartialAnswers.of_run(run.path, run.record)
     found = evaluation.evaluate_tuned(parts.trainer.strategy.root_device)
     if retention:
         found["retention"] = retention
     add_verdict(found, run.record)
     evaluation.save(run.path, found)
+    evaluation.partial.remove()
     if parts.judge:
         add_judgement(parts.judge, evaluation.predictions, found, evaluation.settings, or_fail=False)
         add_verdict(found, run.record)
         evaluation.save(run.path, found)
-    tuned = {name: entry["tuned"] for name, entry in found["scores"].items()}
-    base = {name: entry["base"] for name, entry in found["scores"].items() if "base" in entry}
+    metrics |= recorded_scores(found)
     group = SCORE_GROUPS[found["split"]]
-    metrics |= {group: tuned, f"{group}_base": base, "headline": found["headline"]}
-    _log(parts, group, tuned)
+    _log(parts, group, metrics[group])
     return found
 
 

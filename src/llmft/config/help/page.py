@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from llmft.config.help.catalog import Catalog, Key, first_sentence
+from llmft.config.help.examples import EXAMPLES
 from llmft.config.help.facts import described
 from llmft.config.help.layout import columns, fill, two_columns
 
@@ -13,6 +14,7 @@ def of_command(catalog: Catalog, name: str) -> str:
     command = catalog.command(name)
     options = " [group=option ...]" if command.groups else ""
     parts = [textwrap.fill(f"usage: llmft {command.usage}{options} [key=value ...]", columns()), fill(command.sentence)]
+    parts.append(f"examples:\n{two_columns(EXAMPLES[name], width=min(max(map(len, EXAMPLES[name])), 50) + 2)}")
     sections: dict[str, list[Key]] = {"": []}
     for key in described(catalog, name, command.keys.values(), {}, types=False):
         sections.setdefault(key.name.partition(".")[0] if "." in key.name else "", []).append(key)

@@ -1,6 +1,7 @@
 """--help, help=GROUP and --version."""
 
 import re
+import shlex
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from llmft.__main__ import COMMANDS
 from llmft.config.help import answer
 from llmft.config.help.catalog import Catalog
+from llmft.config.help.examples import EXAMPLES
 from llmft.config.help.layout import two_columns
 from llmft.config.paths import conf_dir
 from llmft.utils.errors import UserError
@@ -31,10 +33,24 @@ def page(*arguments: str) -> str:
 
 def test_the_overview_fits_on_a_screen_and_lists_every_command():
     text = page("--help")
-    assert text.count("\n") <= 32
+    assert text.count("\n") <= 22
     assert re.findall(r"^  (\w+)  +\S", text, re.MULTILINE)[: len(NAMES)] == NAMES
     assert text.count("\n  llmft ") >= 3
     assert page("-h") == page("help") == page("model=gpt2", "--help") == text
+
+
+def test_every_command_has_examples_of_its_own_keys_and_options():
+    catalog = Catalog([conf_dir()])
+    assert list(EXAMPLES) == NAMES
+    for name, examples in EXAMPLES.items():
+        command = catalog.command(name)
+        data = set(catalog.keys("data", "custom")) | {"data.path"}
+        keys = set(command.keys) | {k for g, d in command.groups.items() for k in catalog.keys(g, d.option)} | data
+        for line in examples:
+            words = shlex.split(line)[1:]
+            assert name == "train" or words[0] == name
+            for key, _, value in (word.partition("=") for word in words if "=" in word):
+                assert key in keys or value in catalog.groups[key], line
 
 
 @pytest.mark.parametrize("arguments", PAGES, ids=" ".join)
@@ -47,6 +63,7 @@ def test_no_line_is_longer_than_the_terminal_and_no_template_is_shown(arguments:
 def test_a_commands_page_has_its_keys_sections_and_groups():
     text = page("serve", "--help")
     assert text.startswith("usage: llmft serve run=RUN [group=option ...] [key=value ...]\n\nAn OpenAI-compatible")
+    assert "\n\nexamples:\n  llmft serve run=latest serve.port=8000\n\n" in text
     assert re.search(r"\nkeys:\n  seed=42", text)
     assert "\n  serve.port=8000                 Port; 0 picks a free one.\n" in text
     assert re.search(r"\n  safety=none +filters of prompts and answers: none, simple\n", text)
