@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # `make run ARGS="trainer.max_steps=3"` adds overrides
 ARGS ?=
 
-.PHONY: gguf run test guarantees real bench lint lowest newest compat sbom audit fuzz clean
+.PHONY: gguf run test guarantees real bench docs lint lowest newest compat sbom audit fuzz clean
 
 # an environment with llmft and its development tools: $(call environment,FOLDER,CONSTRAINTS)
 define environment
@@ -42,6 +42,10 @@ $(PEERS)/.installed: benchmarks/peers.txt constraints.txt
 # llmft beside TRL and Seq2SeqTrainer, each in its own environment: tables into docs/performance.md, in about 12 minutes
 bench: $(VENV)/.installed $(PEERS)/.installed
 	$(BIN)/python benchmarks/train.py $(if $(wildcard ../shared/data),--rows-folder ../shared/data) --write $(ARGS)
+
+# docs/ as a site, in build/site; a broken link ends it. To read it: $(BIN)/python -m http.server -d build/site
+docs: $(VENV)/.installed
+	$(BIN)/python -m zensical build --strict --clean
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""Which files a config may write: those below the output folder, and where the command line allows it (SECURITY.md)."""
+"""Which files a config may write: those below the output folder, and where the command line allows it (docs/security.md)."""
 
 import os
 import re

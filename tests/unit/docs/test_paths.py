@@ -8,7 +8,7 @@ from tests.conftest import ROOT
 from tests.unit.test_layers import FLOORS
 
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 # ``models/module.py`` is below src/llmft, ``tests/...`` and ``benchmarks/...`` are below the root

@@ -1,4 +1,4 @@
-"""SECURITY.md: each promise names tests that are there; and the promises that need no more than a look."""
+"""docs/security.md: each promise names tests that are there; and the promises that need no more than a look."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ from llmft.serving.errors import ApiError
 from llmft.utils.errors import UserError
 from tests.conftest import ROOT
 
-PAGE = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
 # Published with malware, or with a fault that has a name; the version that has it no longer.
 FAULTY = {"lightning": ("2.6.2", "2.6.3", "2.6.5"), "torch": ("2.9.1",), "hydra-core": ("1.3.7",), "jinja2": ("3.1.5",)}

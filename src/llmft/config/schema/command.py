@@ -17,9 +17,10 @@ class Command(Section):
 
     writes: ClassVar[tuple[str, ...]] = ()
     allow_targets: Annotated[list[Any], Must("a list of packages")] = Field(
-        description="Command line only: packages whose classes a config may name, resolvers, trust_remote_code (SECURITY.md)."
+        description="Command line only: packages whose classes a config may name, resolvers, trust_remote_code "
+        "(docs/security.md)."
     )
     allow_writes: Annotated[list[Text], Must("a list of folders")] = Field(
         description="Command line only: folders that files of --config-dir, a stored run, callbacks and loggers may write to, "
-        "in addition to outputs/ and the run directory (SECURITY.md)."
+        "in addition to outputs/ and the run directory (docs/security.md)."
     )
