@@ -74,7 +74,6 @@ def run_command(arguments: Sequence[str]) -> int:
     from llmft.config.flags import check_flags, split_flags
     from llmft.config.override_text import quoted
     from llmft.data.auto import with_data_set
-    from llmft.data.sources.format_hint import options_for
 
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its advice on a home that cannot be written to
     # conf/hydra defines options of plugins under their own names, with all keys
@@ -93,7 +92,7 @@ def run_command(arguments: Sequence[str]) -> int:
         folder: list[str] = []
         if "--hydra-help" not in given:
             rest = with_data_set(command, rest)
-            folder = check_command_line(command, rest, multirun=multirun, data_hint=options_for)
+            folder = check_command_line(command, rest, multirun=multirun)
         if not given & set(INFO_FLAGS):
             if multirun:
                 from llmft.sweep.precheck import check_sweep  # with the schema, which --cfg does not need

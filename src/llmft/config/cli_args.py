@@ -1,6 +1,6 @@
 """Command-line arguments: overrides checked with all faults in one message."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,13 @@ from llmft.utils.text import did_you_mean
 NEEDED = {"ray": ("ray",), "optuna": ("optuna",)}
 
 
-def check_command_line(
-    command: str, arguments: list[str], *, multirun: bool, data_hint: Callable[[str], str] | None = None
-) -> list[str]:
+def check_command_line(command: str, arguments: list[str], *, multirun: bool) -> list[str]:
     """Check the overrides with our own messages before Hydra parses them.
 
     Args:
         command: E.g. ``train``.
         arguments: Flags and overrides, as ``quoted`` returns them.
         multirun: Whether this is a sweep, whose values may be lists.
-        data_hint: The options that read a data file, given its path, for ``data=FILE``.
 
     Returns:
         The output folder that was checked, as an override, if a file of ``--config-dir`` could name another one later.
@@ -44,9 +41,7 @@ def check_command_line(
     jobs = swept_jobs(overrides) if multirun else [overrides]
     typed = {key.lstrip("+~"): value for key, _, value in (override.partition("=") for override in overrides)}
     faults = dict.fromkeys(
-        fault
-        for job in jobs
-        for fault in composition_faults(command, job, parsed.config_dir, typed=typed, data_hint=data_hint)
+        fault for job in jobs for fault in composition_faults(command, job, parsed.config_dir, typed=typed)
     )
     if faults:
         raise UserError.from_faults("command line", list(faults), shown=len(faults))

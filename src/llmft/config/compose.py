@@ -1,7 +1,7 @@
 """Compose a command's config, and explain overrides that Hydra rejects."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,6 @@ def composition_faults(
     config_dir: str | None = None,
     *,
     typed: Mapping[str, str] | None = None,
-    data_hint: Callable[[str], str] | None = None,
 ) -> list[str]:
     """Errors that Hydra would raise for these overrides, each with a hint; empty if the config composes.
 
@@ -31,7 +30,6 @@ def composition_faults(
         overrides: Hydra overrides from the command line.
         config_dir: The user's ``--config-dir``, if any.
         typed: Values by key as they were typed, where ``overrides`` is one job of a sweep; hints repeat them.
-        data_hint: The options that read a data file, given its path; None for a general hint.
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -59,7 +57,7 @@ def composition_faults(
         errors = [(o, compose_error([*groups, o])) for o in overrides if o not in groups]
         composes = compose_error(groups) is None
         known = config_keys(compose(command, overrides=[*search, *groups])) if composes else []
-    explain = Explanation(known, roots, typed or {}, data_hint)
+    explain = Explanation(known, roots, typed or {})
     faults = [explain(override, reason) for override, reason in errors if reason]
     return faults or [first_line(error)]
 
@@ -102,7 +100,6 @@ class Explanation(NamedTuple):
     known: list[str]
     roots: Sequence[Path]
     typed: Mapping[str, str]
-    data_hint: Callable[[str], str] | None
 
     def __call__(self, override: str, reason: str) -> str:
         """One line: what is wrong with the override, and what it should be."""
@@ -121,8 +118,6 @@ class Explanation(NamedTuple):
         options = sorted({f.stem for root in self.roots for f in (root / group).glob("[!_]*.yaml")})
         value = value.strip("'")
         hint = option_hint(group, value, options)
-        if self.data_hint and group == "data" and " data.path=" in hint:
-            hint = f" Did you mean {self.data_hint(value)}?"
         path = f", or {group}.path=..." if group in ("data", "model") else ""
         return f"{override}: no such option.{hint}" + ("" if hint else f" Available: {', '.join(options)}{path}")
 

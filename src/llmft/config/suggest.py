@@ -156,7 +156,9 @@ def option_hint(group: str, value: str, options: Sequence[str]) -> str:
         meant = [f"{group}={stem}"]
     elif group == "model" and ("/" in value or user_path(value).is_dir()):
         meant = [_model_meant(value, options)]
-    elif group == "data" and ("/" in value or "*" in value or DATA_FILE.search(value) or user_path(value).exists()):
+    elif group == "data" and ("*" in value or DATA_FILE.search(value) or user_path(value).exists()):
+        meant = [argument("data.path", value)]
+    elif group == "data" and "/" in value:  # on the Hub
         meant = [f"data=custom {argument('data.path', value)}"]
     elif other := OPTIONS.get(group, {}).get(value.lower()):
         meant = [f"{group}={other}"]

@@ -6,7 +6,7 @@ from typing import Any
 from llmft.config.override_text import is_readable
 from llmft.data.detect import Reading, fields_of, readings, refused_readings
 from llmft.data.records import Example, shown
-from llmft.data.sources.format_hint import first_rows
+from llmft.data.sources.format_hint import ROWS, first_rows
 from llmft.data.sources.resolve import as_given, local_files
 from llmft.utils.console import say
 from llmft.utils.errors import UserError
@@ -14,7 +14,6 @@ from llmft.utils.rank import is_first
 from llmft.utils.shell import argument
 
 COMMANDS = ("train", "preview", "estimate", "prove")
-ROWS = 100  # of the first file, on which each reading is tried
 # Options that choose the data set, or a run that has one.
 CHOOSES = ("resume", "experiment", "run")
 KEEPS = ("data.sets", "data._target_", "data@")
@@ -75,12 +74,11 @@ def _reading(name: str, path: str | list[str]) -> Reading | None:
     rows = [row for row in first_rows(parts, ROWS) if isinstance(row, Mapping)] if parts else []
     if not rows:
         return None
-    found = readings(rows)
-    if not found:
-        return _by_fields(name, rows)
+    found = readings(rows) or [_by_fields(name, rows)]
     if len(found) > 1:
         ways = "".join(f"\n  - {reading.options}\n    {_sample(reading.examples[0])}" for reading in found[:2])
-        raise UserError(f"data.path={name}: its rows can be read in {len(found)} ways; choose one by its keys{ways}")
+        more = f" (the likeliest two of {len(found)})" if len(found) > 2 else ""
+        raise UserError(f"data.path={name}: its rows can be read in several ways; choose one by its keys{more}{ways}")
     if is_first():
         say(_line(name, found[0], fields_of(rows)), style="green")
     return found[0]
@@ -90,6 +88,7 @@ def _line(name: str, reading: Reading, fields: Sequence[str]) -> str:
     accepted, rows = len(reading.examples), reading.rows
     share = f"{accepted} of the first {rows} rows are such" if accepted < rows else f"its first {rows} rows are such"
     share = "its first row is such" if rows == accepted == 1 else share
+    share = f"by their fields; none of the first {rows} rows is accepted" if rows and not accepted else share
     numbers = ", numbers as text" if reading.coerce else ""
     return f"{argument('data.path', name)}: {reading.kind(fields)}{numbers} ({share}); the same as {reading.options}"
 

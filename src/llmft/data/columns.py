@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from llmft.data.records import Row, shown
-from llmft.data.sources.format_hint import columns_for, first_row
+from llmft.data.detect import fields_of, readings
+from llmft.data.records import listed, shown
+from llmft.data.sources.format_hint import ROWS, first_rows
+from llmft.data.sources.resolve import as_given, local_files
 from llmft.utils.errors import UserError
 
 FLAT = ("instruction", "input", "output", "system", "history", "reasoning", "weight", "id")
@@ -26,13 +28,14 @@ def check_columns(columns: Mapping[str, str | None], path: str | Sequence[str]) 
 
 
 def _fields_of(path: str | Sequence[str]) -> str:
-    """The fields of a file's first row, and the columns that they may be; empty for what is not on this machine."""
-    file = path if isinstance(path, str) else path[0]
-    row = first_row(file)
-    if not isinstance(row, Mapping):
+    """The fields of a file's first rows, and the options that read them; empty for what is not on this machine."""
+    rows = [row for row in first_rows(local_files(path), ROWS) if isinstance(row, Mapping)]
+    if not rows:
         return ""
-    columns = columns_for(row)
-    return f"; {file} has the fields {listed(row)}" + (f": {columns}" if columns else "")
+    ways = [reading.way_in.removeprefix("data=custom ") for reading in readings(rows)[:2]] or [
+        "data.columns.ROLE=FIELD"
+    ]
+    return f"; {as_given(path)} has the fields {listed(fields_of(rows))}: {' or '.join(ways)}"
 
 
 def column_faults(columns: Mapping[str, str], fields: Callable[[], str] = str) -> list[str]:
@@ -49,8 +52,3 @@ def column_faults(columns: Mapping[str, str], fields: Callable[[], str] = str) -
     if "messages" not in columns and not {"instruction", "output"} <= set(columns):
         faults.append(f"must name instruction and output, or messages{fields() or '; data.columns.ROLE=FIELD'}")
     return faults
-
-
-def listed(row: Row) -> str:
-    """The names of a row's fields."""
-    return ", ".join(str(name) if str(name).isprintable() else shown(name) for name in row) or "no fields"

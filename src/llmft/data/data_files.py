@@ -24,7 +24,6 @@ class DataFiles:
     def __init__(self, config: Data) -> None:
         super().__init__()
         self.config, self.name, self.streaming = config, config.name, config.streaming
-        self.fields = tuple(config.fields)
 
     @staticmethod
     @abstractmethod
@@ -97,7 +96,6 @@ class DataFiles:
             config.invalid,
             config.duplicates,
             first_only=self.streaming,
-            fields=self.fields,
             split_by="position" if self.streaming else config.split_by,  # HashSplit splits a stream
             coerce=config.coerce,
         )

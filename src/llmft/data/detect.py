@@ -81,6 +81,11 @@ class Reading:
         return arguments(self.pairs)
 
     @property
+    def way_in(self) -> str:
+        """``options``, with ``data.invalid=drop`` if it does not accept all of the rows."""
+        return f"{self.options}{' data.invalid=drop' * (len(self.examples) < self.rows)}"
+
+    @property
     def overrides(self) -> list[str]:
         """``pairs`` as overrides of Hydra."""
         return [override(key, value) for key, value in self.pairs]

@@ -64,7 +64,14 @@ class Mix(InstructionDataModule):
         parts = [(name, reader) for name, part in self.parts.items() for reader in part.readers()]
         parts.sort(key=lambda part: part[1].split in extra)
         return [
-            replace(reader, name=name, limit=reader.limit or limit, splits=(*SPLITS, *extra)) for name, reader in parts
+            replace(
+                reader,
+                name=name,
+                limit=reader.limit or limit,
+                splits=(*SPLITS, *extra),
+                section=f"data.sets.{name}",
+            )
+            for name, reader in parts
         ]
 
     def fingerprint(self) -> dict[str, Any]:

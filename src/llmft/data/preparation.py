@@ -146,7 +146,13 @@ class DataPreparation(DataFiles):
         owners, counts, fixed = self.row_columns["example"], self.row_counts, self.split_keys[1]
         # those of data.extra_val come after all others and change no split
         rows = np.flatnonzero(fixed[owners] < len(SPLITS)) if self.extra_val else np.arange(len(owners))
-        parts, counts.unused = self._shares(owners[rows])
+        try:
+            parts, counts.unused = self._shares(owners[rows])
+        except UserError as error:
+            if not counts.dropped:
+                raise
+            left = counts.read - counts.dropped.total()
+            raise UserError(f"{counts.shares()}; {left:,} left, none to train on: {error}") from None
         indices = {name: rows[part] for name, part in parts.items()}
         for number, name in enumerate(self.extra_val, len(SPLITS)):
             indices[name] = np.flatnonzero(fixed[owners] == number)
@@ -252,8 +258,6 @@ class DataPreparation(DataFiles):
 
     def _check_not_empty(self, rows: int) -> None:
         if rows == 0:
-            why = ", ".join(f"{count} {reason}" for reason, count in self.row_counts.dropped.items())
-            example = f"; e.g. {self.row_counts.first}" if self.row_counts.first else ""
-            raise UserError(
-                f"data.path={self.source.given}: no row is left to train on ({why or 'it holds none'}){example}"
-            )
+            counts = self.row_counts
+            why = f"{counts.shares()}; e.g. {counts.first}" if counts.first else "it holds none"
+            raise UserError(f"data.path={self.source.given}: no row is left to train on ({why})")

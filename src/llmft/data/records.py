@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -12,6 +12,8 @@ Row = Mapping[str, Any]
 # Whether numbers and booleans are read as text: ``data.coerce``.
 COERCE: ContextVar[bool] = ContextVar("COERCE", default=False)
 HALF = re.compile("[\ud800-\udfff]")
+# Where a reason goes on with what this row has, such as a value or the names of its fields.
+OF_THE_ROW = re.compile(r"(, got |; there is |: \"|, is )")
 
 
 class RowError(ValueError):
@@ -21,6 +23,11 @@ class RowError(ValueError):
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
+
+    @property
+    def kind(self) -> str:
+        """The field and the reason without what only this row has: numbers, values, names of other fields."""
+        return re.sub(r"\d+", "N", f"{self.field}: {OF_THE_ROW.split(self.reason)[0]}")
 
 
 class NotTrainedError(RowError):
@@ -177,6 +184,11 @@ def shown(value: object, width: int = 60) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
+def listed(names: Iterable[object]) -> str:
+    """The names of fields in a line; one that cannot be printed as JSON."""
+    return ", ".join(str(name) if str(name).isprintable() else shown(name) for name in names) or "no fields"
+
+
 def value_of(row: Row, field: str, place: str = "") -> Any:
     """The value in a field of a row (or of an object inside it, at ``place``).
 
@@ -186,8 +198,7 @@ def value_of(row: Row, field: str, place: str = "") -> Any:
     if not isinstance(row, Mapping):
         raise RowError(place or "row", f"must be an object, got {shown(row)}")
     if field not in row:
-        has = ", ".join(str(name) if str(name).isprintable() else shown(name) for name in row) or "no fields"
-        raise RowError(f"{place}.{field}" if place else field, f"is missing; there is {has}")
+        raise RowError(f"{place}.{field}" if place else field, f"is missing; there is {listed(row)}")
     return row[field]
 
 
@@ -213,7 +224,7 @@ def checked_text(value: object, field: str, *, blank: bool = False) -> str:
     """
     if isinstance(value, bool | int | float):
         if not COERCE.get():
-            raise RowError(field, f"must be text, got {shown(value)}; data.coerce=true reads numbers as text")
+            raise RowError(field, f"must be text, got {shown(value)}")
         value = json.dumps(value)
     if not isinstance(value, str):
         raise RowError(field, f"must be text, got {shown(value)}")

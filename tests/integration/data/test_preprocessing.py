@@ -234,15 +234,19 @@ def test_what_was_cut_is_listed_by_place_and_reason(llmft, tmp_path):
         (
             {"instruction": "a", "input": "", "output": "b"},
             "academic",
-            "this looks like a row of another data set; use data=alpaca",
+            "refused by data=academic; data=alpaca reads them (Alpaca instructions)",
         ),
-        (chat_row("a", "b"), "alpaca", "this looks like a row of another data set; use data=academic"),
+        (chat_row("a", "b"), "alpaca", "refused by data=alpaca; data=academic reads them (chat messages)"),
         (
             {"question": "a", "response_j": "b"},
             "openorca",
-            "this looks like a row of another data set; use data=psychology",
+            "refused by data=openorca; data=psychology reads them (questions with a preferred answer)",
         ),
-        ({"conversations": []}, "academic", "data=custom data.columns.messages=conversations"),
+        (
+            {"conversations": chat_row("a", "b")["messages"]},
+            "academic",
+            "data=custom data.columns.messages=conversations reads them",
+        ),
         (
             {"prompt": "a", "completion": "b"},
             "academic",

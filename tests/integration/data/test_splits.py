@@ -146,5 +146,7 @@ def test_a_file_that_is_not_there_is_named_with_its_key(custom):
 
 def test_an_invalid_row_of_such_a_file_is_named_with_its_key(custom, tmp_path):
     write_rows(tmp_path / "test.jsonl", *rows_of(100), {"instruction": "no output"})
-    with pytest.raises(UserError, match=r"data\.test_path=test\.jsonl: 1 fault\n  - test\.jsonl:2: "):
+    with pytest.raises(
+        UserError, match=r"data\.test_path=test\.jsonl: 1 of 2 rows is refused; .*\n  - test\.jsonl:2: "
+    ):
         custom(rows_of(*range(4)), "data.test_path=test.jsonl")

@@ -18,7 +18,6 @@ from llmft.config.compose import Explanation, composition_faults, config_keys
 from llmft.config.override_text import quoted
 from llmft.config.paths import conf_dir
 from llmft.config.suggest import SYNONYMS, key_hint, option_hint
-from llmft.data.sources.format_hint import options_for
 from tests.conftest import ROOT, composed
 
 # Overrides and the option that the message proposes.
@@ -42,11 +41,11 @@ MEANT = {
     "trainer=mps": "trainer.accelerator=mps",
     "optim=adam": "optim=adamw",
     "scheduler=linar": "scheduler=linear",
-    "data=support.csv": "data=custom data.path=support.csv data.columns.instruction=question data.columns.output=answer",
-    "data=chats.jsonl": "data=academic data.path=chats.jsonl",
-    "data=other.csv": "data=custom data.path=other.csv",
+    "data=support.csv": "data.path=support.csv",
+    "data=chats.jsonl": "data.path=chats.jsonl",
+    "data=other.csv": "data.path=other.csv",
     "data=tatsu-lab/alpaca": "data=custom data.path=tatsu-lab/alpaca",
-    "data=my rows.csv": "data=custom 'data.path=my rows.csv'",
+    "data=my rows.csv": "'data.path=my rows.csv'",
     "model=google/flan-t5-small": "model=flan_t5_small",
     "model=Qwen/Qwen3-0.6B": "model=qwen3_0_6b",
     "model=owner/My-Model-1B": "model=auto model.path=owner/My-Model-1B",
@@ -80,7 +79,7 @@ def test_the_option_that_is_meant(override, known):
     key = override.partition("=")[0]
     is_option = key in GROUPS
     reason = "Could not find" if is_option else "Could not override"
-    explain = Explanation(known, (conf_dir(),), {}, options_for)
+    explain = Explanation(known, (conf_dir(),), {})
     fault = explain(quoted(override, multirun=False), reason)
     named = f"{override}: no such option" if is_option else f"{key}: no such key"
     assert fault == f"{named}. Did you mean {MEANT[override]}?"

@@ -92,7 +92,7 @@ def test_two_readings_are_shown_and_none_is_chosen():
     with pytest.raises(UserError) as caught:
         added(write({"links": "one", "rechts": "two"}))
     assert str(caught.value).splitlines() == [
-        "data.path=rows.jsonl: its rows can be read in 2 ways; choose one by its keys",
+        "data.path=rows.jsonl: its rows can be read in several ways; choose one by its keys",
         "  - data=custom data.columns.instruction=links data.columns.output=rechts",
         '    prompt "one", answer "two"',
         "  - data=custom data.columns.instruction=rechts data.columns.output=links",

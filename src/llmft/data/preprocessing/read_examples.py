@@ -8,6 +8,7 @@ from typing import Any
 
 from llmft.data.preprocessing.arrow_store import EXAMPLES, example_batch, writing
 from llmft.data.preprocessing.cache import key_of
+from llmft.data.preprocessing.refusals import Refusals
 from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.data.preprocessing.split_keys import (
     SPLITS,
@@ -20,14 +21,10 @@ from llmft.data.preprocessing.split_keys import (
 from llmft.data.preprocessing.unread_fields import TrackedRow
 from llmft.data.records import Example, NotTrainedError, Row, RowError, coerced
 from llmft.data.sources import ParsedRow, Source, read
-from llmft.data.sources.format_hint import looks_like
-from llmft.utils.errors import UserError
 
 # Maximum rows and characters of a stored record batch.
 BATCH_ROWS = 1000
 BATCH_CHARACTERS = 8_000_000
-# Where this many rows at the start are all invalid and in another format, the file is in that format.
-ALL_BAD = 20
 
 
 @dataclass
@@ -36,10 +33,10 @@ class ExampleReader:
 
     Attributes:
         first_only: Whether to raise at the first invalid row; else all of them are reported at the end.
-        fields: By which a row of this data set is recognized.
         split: The split of all its rows, where a file is one; None where ``split_by`` decides.
         splits: All splits, which are stored as their numbers.
         coerce: Whether numbers are read as text.
+        section: The section of the config that it has its keys from: ``data``, or ``data.sets.NAME`` of a mix.
     """
 
     source: Source
@@ -50,16 +47,22 @@ class ExampleReader:
     invalid: str
     duplicates: str
     first_only: bool = False
-    fields: Sequence[str] = ()
     split_by: str = "position"
     split: str | None = None
     splits: Sequence[str] = SPLITS
     coerce: bool = False
+    section: str = "data"
 
     @property
     def key(self) -> str:
         """The key that names the files, for errors."""
-        return own_file_key(self.split) if self.split else "data.path"
+        key = own_file_key(self.split) if self.split else "data.path"
+        return key.replace("data", self.section, 1)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether another data set could read these rows in its place."""
+        return self.split is None and self.section == "data"
 
     def examples(self, counts: RowCounts, seen: dict[bytes, str]) -> Iterator[Example]:
         """Yield the examples in order, as ``with_split_keys`` without the keys."""
@@ -75,12 +78,12 @@ class ExampleReader:
         Raises:
             UserError: Rows are invalid (``invalid=error``) or repeated (``duplicates=error``), or all are in another format.
         """
-        faults: dict[str, list[str]] = {}  # places by fault
-        hint, found, first = "", 0, ""
+        refused = Refusals(f"{self.key}={self.source.given}", self.name if self.is_alone else None)
         for located in read(self.source):
-            if self.limit is not None and found >= self.limit:
+            if self.limit is not None and refused.kept >= self.limit:
                 break
             counts.read += 1
+            refused.read += 1
             try:
                 example, key, ignored = self._example(located)
                 self._check_repeated(example, seen)
@@ -88,30 +91,37 @@ class ExampleReader:
                 counts.drop(located.place, error.field, error.reason, error.why)
                 continue
             except RowError as error:
-                repeated = error.field == "duplicate"
-                if not first:
-                    first = f"{located.place}: {error}"
-                    other_format = not isinstance(error, SplitFieldError)
-                    hint = looks_like(located.row, self.name, self.fields) if other_format else ""
-                if (self.duplicates if repeated else self.invalid) == "error":
-                    faults.setdefault(f"{error}{hint if not faults else ''}", []).append(located.place)
-                counts.drop(located.place, error.field, error.reason, "duplicate" if repeated else "invalid")
-                counts.blank += error.reason.startswith("must not be blank")
-                alike = hint or len(faults) == 1
-                if (alike and not found and counts.read == ALL_BAD) or (faults and self.first_only):
+                self._refuse(located, error, refused, counts)
+                if refused.ends_reading or (refused.forbidden and self.first_only):
                     break
                 continue
-            found += 1
+            refused.kept += 1
             counts.ignore(ignored)
             yield example, key
-        if hint and not found:
-            raise UserError(f"{self.key}={self.source.given}: {first}{hint}")
-        if len(faults) == 1 and not found and counts.read > 1 and not self.first_only:
-            raise UserError(
-                f"{self.key}={self.source.given}: {first} (the same in all of the first {counts.read} rows)"
-            )
-        if faults:
-            raise UserError.from_faults(f"{self.key}={self.source.given}", [_line(*item) for item in faults.items()])
+        if refused.forbidden or refused.others():
+            raise refused.error(first_only=self.first_only)
+
+    def _refuse(self, located: ParsedRow, error: RowError, refused: Refusals, counts: RowCounts) -> None:
+        """Count a row that is refused, or dropped if ``invalid`` and ``duplicates`` say so."""
+        repeated = error.field == "duplicate"
+        counts.drop(located.place, error.field, error.reason, "duplicate" if repeated else "invalid", error.kind)
+        counts.blank += error.reason.startswith("must not be blank")
+        if repeated or isinstance(error, SplitFieldError):
+            refused.other_format = False
+        forbidden = (self.duplicates if repeated else self.invalid) == "error"
+        refused.add(located, error, self._key_for(located, error) if forbidden else "", forbidden=forbidden)
+
+    def _key_for(self, located: ParsedRow, error: RowError) -> str:
+        """The key that lets a refused row pass, and what it does; empty if there is none."""
+        if error.field == "duplicate":
+            return "data.duplicates=drop leaves repeats out, keep trains on them"
+        if self.coerce or located.fault:
+            return ""
+        try:
+            replace(self, coerce=True)._example(located)
+        except RowError:
+            return ""
+        return "data.coerce=true reads numbers as text"
 
     def _example(self, located: ParsedRow) -> tuple[Example, SplitKey, Collection[str]]:
         """The example of a row, its split key, and the names of the fields that its data set did not read."""
@@ -132,11 +142,6 @@ class ExampleReader:
         first = seen.setdefault(_digest(example), example.place)
         if first is not example.place:
             raise RowError("duplicate", f"repeats {first}")
-
-
-def _line(fault: str, places: Sequence[str]) -> str:
-    more = len(places) - 1
-    return f"{places[0]}: {fault}" + (f" (and {more} more row{'s' if more > 1 else ''})" if more else "")
 
 
 def write_examples(

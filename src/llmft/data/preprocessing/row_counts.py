@@ -26,6 +26,7 @@ class RowCounts:
         sha256: Digest of the file.
         budgets: Max tokens of a ``prompt`` and of an ``answer``.
         kept: Rows with trained tokens; ``read`` is the sum of ``kept`` and ``dropped``.
+        invalid: Rows that were dropped as invalid, by the kind of their fault.
         sequences: Encoded examples; each trained turn of a conversation may be one.
         files: ``rejected.jsonl`` of saved counts that were added.
     """
@@ -54,6 +55,7 @@ class RowCounts:
     sequences: int = 0
     blank: int = 0
     first: str = ""
+    invalid: Counter[str] = field(default_factory=Counter)
     parts_dropped: Counter[str] = field(default_factory=Counter)
     trimmed_parts: Counter[str] = field(default_factory=Counter)
     over: Counter[str] = field(default_factory=Counter)
@@ -64,9 +66,19 @@ class RowCounts:
     ignored: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def drop(self, place: str, name: str, reason: str, why: str) -> None:
-        """Count and list a dropped row: ``why`` is the short reason that is counted, ``reason`` the full one."""
+    def drop(self, place: str, name: str, reason: str, why: str, kind: str = "") -> None:
+        """Count and list a dropped row.
+
+        Args:
+            place: Its place.
+            name: The field.
+            reason: The full reason.
+            why: The short reason that is counted.
+            kind: Of an invalid row, that of its fault.
+        """
         self.dropped[why] += 1
+        if why == "invalid":
+            self.invalid[kind] += 1
         self.first = self.first or f"{place}: {name}: {reason}"
         self.note(place, name, reason, "drop")
 
@@ -161,6 +173,7 @@ class RowCounts:
             "rows": self.read,
             "kept": self.kept,
             "dropped": dict(self.dropped),
+            "invalid": dict(self.invalid.most_common()),
             "unused": self.unused,
             "sequences": self.sequences,
             "blank": self.blank,
@@ -191,6 +204,8 @@ class RowCounts:
             + (f" ({dropped})" if dropped else "")
             + f"; {self.supervised_tokens:,} supervised tokens; longest in tokens: {longest}"
         ]
+        if self.invalid:
+            lines.append(f"{self.shares()}; the first is {self.first.partition(': ')[0]}")
         if self.ignored:
             names = [name for name, _ in self.ignored.most_common(SHOWN)]
             rest = f" and {len(self.ignored) - SHOWN} more" if len(self.ignored) > SHOWN else ""
@@ -242,6 +257,13 @@ class RowCounts:
                 " (the tokenizer adds its own)"
             )
         return lines
+
+    def shares(self) -> str:
+        """How many rows were dropped, and why: ``4 of 5 rows dropped: q: must not be blank (3), label false (1)``."""
+        reasons = Counter({why: count for why, count in self.dropped.items() if why != "invalid"}) + self.invalid
+        listed = [f"{reason} ({count:,})" for reason, count in reasons.most_common(SHOWN)]
+        more = [f"{len(reasons) - SHOWN} other reasons"] if len(reasons) > SHOWN else []
+        return f"{self.dropped.total():,} of {self.read:,} rows dropped: {', '.join([*listed, *more])}"
 
     def faults(self) -> list[str]:
         """Errors that no option allows: rows that do not train their stop token."""

@@ -11,6 +11,8 @@ from llmft.data.preprocessing.split_keys import FREE, SPLITS
 from llmft.data.records import Example, Turn
 from llmft.utils.errors import UserError
 
+NO_SPLIT = "data.split.val=0 data.split.test=0 trains on all of them"
+
 
 def split_rows(rows: int, split: Mapping[str, float | None], split_by: str, seed: int) -> dict[str, np.ndarray]:
     """Split rows: train first, then test, then val.
@@ -34,7 +36,9 @@ def split_rows(rows: int, split: Mapping[str, float | None], split_by: str, seed
     rest = rows - test - val
     train = rest if split["train"] is None else min(rest, _size(rows, split["train"]))
     if train < 1:
-        raise UserError(f"data.split={dict(split)}: {rows} rows leave none to train on; lower val and test")
+        raise UserError(
+            f"data.split={dict(split)}: {rows} row{'s leave' if rows != 1 else ' leaves'} none to train on; {NO_SPLIT}"
+        )
     return {
         "train": order[:train],
         "test": order[train : train + test],
@@ -110,9 +114,12 @@ def split_by_identity(
     parts = {name: np.flatnonzero(of_rows == code) for code, name in enumerate(SPLITS)}
     if not len(parts["train"]):
         counts = ", ".join(f"{name} {int((codes == code).sum())}" for code, name in enumerate(SPLITS))
+        different = len(np.unique(groups[free]))
+        ways = [NO_SPLIT] if len(free) else ["no row is one of train"]
+        ways += ["data.split_by=row or shuffle divides equal prompts"] if len(free) > different else []
         raise UserError(
-            f"data.split={dict(split)}: no example is left to train on ({counts}; {len(np.unique(groups[free]))} different"
-            " prompts or groups); lower val and test, or use data.split_by=row or shuffle, which divide equal prompts"
+            f"data.split={dict(split)}: no example is left to train on ({counts}; {different} different"
+            f" prompts or groups); {', '.join(ways)}"
         )
     unused = np.unique(owners[of_rows == FREE])
     return parts, len(unused)

@@ -39,7 +39,7 @@ def test_a_train_share_leaves_rows_unused():
 
 
 def test_nothing_to_train_on():
-    with pytest.raises(UserError, match="1 rows leave none to train on"):
+    with pytest.raises(UserError, match=r"1 row leaves none to train on; data\.split\.val=0"):
         split_rows(1, {"train": None, "val": 0.1, "test": 0}, "shuffle", 1)
 
 
