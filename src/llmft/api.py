@@ -20,13 +20,19 @@ from llmft.runs.read import read_evaluation
 from llmft.runs.record import read_record
 from llmft.utils.errors import UserError
 from llmft.utils.files import remove_empty
+from llmft.utils.logging import quiet, quietly, restored_logging, without_widgets
 from llmft.utils.signals import restored
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
     from llmft.export.result import Exported
     from llmft.generation.generator import Answer, Generator
     from llmft.metrics.verdict.verdict import Verdict
     from llmft.training.build import Parts
+
+without_widgets()
 
 
 class Run:
@@ -54,6 +60,11 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
+    def _repr_html_(self) -> str:
+        from llmft.report.notebook.summary import summary
+
+        return summary(self.path, self.verdict)
+
     @property
     def scores(self) -> dict[str, Any] | None:
         """The content of ``evaluation.json``; None if the run was not evaluated."""
@@ -65,6 +76,37 @@ class Run:
         from llmft.metrics.verdict.verdict import stored_verdict
 
         return stored_verdict(self.scores, self.record)
+
+    @property
+    def metrics(self) -> "pd.DataFrame":
+        """The logged metrics: one row an optimizer step (index ``step``), one column a metric; NaN where not logged.
+
+        Raises:
+            UserError: ``metrics.csv`` or ``steps.csv`` cannot be read.
+        """
+        from llmft.report.notebook import frames
+
+        return frames.metrics(self.path)
+
+    @property
+    def predictions(self) -> "pd.DataFrame":
+        """The scored examples: one row an example, with reference, both answers and their scores; empty without evaluation."""
+        from llmft.report.notebook import frames
+
+        return frames.predictions(self.path)
+
+    def plot(self) -> "Figure":
+        """Plot training and validation loss, with the best step, and the learning rate, as in the report.
+
+        Returns:
+            A matplotlib figure, e.g. for ``savefig``; a notebook shows it.
+
+        Raises:
+            UserError: The run has logged neither, or its files cannot be read.
+        """
+        from llmft.report.notebook.figure import plot
+
+        return plot(self.path)
 
     def answer(self, question: str, *, system: str | None = None, base: bool = False, **generation: Any) -> str:
         """Generate the answer to one question.
@@ -97,8 +139,9 @@ class Run:
         system = self.config.data.system if system is None else system
         examples = [Example((Turn("user", question),), "").with_system(system) for question in questions]
         check_section({**self.config.generation.node(), **generation}, Generation, "generation")
-        generator = self._base if base else self._tuned
-        return generator.with_settings(**generation).answers([example.context for example in examples])
+        with quietly():
+            generator = self._base if base else self._tuned
+            return generator.with_settings(**generation).answers([example.context for example in examples])
 
     def export(
         self,
@@ -155,14 +198,13 @@ class Run:
         settings = check_section(
             {**keys, "run": str(self.path), "to": target, "allow_targets": [], "allow_writes": []}, ExportConfig, ""
         )
-        return export(self.path, self.config, target, settings)
+        with quietly():
+            return export(self.path, self.config, target, settings)
 
     @cached_property
     def _tuned(self) -> "Generator":
         from llmft.generation.load import load_tuned
-        from llmft.utils.logging import quiet
 
-        quiet()
         return load_tuned(self.path, self.config, self.config.generation)
 
     @cached_property
@@ -199,7 +241,6 @@ def train(overrides: Sequence[str] = ()) -> Run:
         raise UserError('overrides: must be a list, e.g. ["model=tiny_t5", "peft=lora"]')
     cfg: DictConfig = composed("train", with_data_set("train", overrides))
     from llmft.commands import train as command
-    from llmft.utils.logging import restored_logging
 
     try:
         with _command_line("llmft", *overrides), restored(), restored_logging():
@@ -223,7 +264,6 @@ def build(overrides: Sequence[str] = ()) -> "Parts":
     from llmft.config.auto_values import resolve_auto
     from llmft.models.architecture_check import architecture_faults
     from llmft.training.build import build as build_parts
-    from llmft.utils.logging import quiet
 
     if isinstance(overrides, str):
         raise UserError('overrides: must be a list, e.g. ["model=tiny_t5", "peft=lora"]')

@@ -29,12 +29,12 @@ def page_context(run: Path, files: Mapping[str, Any], best: BestStep | None, set
         settings: The ``report`` keys.
     """
     record, config, evaluation = files["record"], files["config"], files["evaluation"]
-    names = [OmegaConf.select(config, f"{group}.name") or "?" for group in ("data", "model", "peft")]
+    named, peft = run_names(config)
     predictions = [row for row in files["predictions"] if isinstance(row, dict)]
     data = record.get("data") or {}
     return {
-        "title": f"{names[0]} on {names[1]}",
-        "peft": names[2],
+        "title": named,
+        "peft": peft,
         "status": record.get("status", "unknown"),
         "reason": record.get("reason"),
         "verdict": stored_verdict(evaluation, record),
@@ -58,6 +58,12 @@ def page_context(run: Path, files: Mapping[str, Any], best: BestStep | None, set
         "git": record.get("git"),
         "command": shlex.join(["python", "-m", *map(str, record.get("command") or ["llmft"])]),
     }
+
+
+def run_names(config: DictConfig) -> tuple[str, str]:
+    """``DATA on MODEL``, and the method; ``?`` for what the config does not name."""
+    data, model, peft = (OmegaConf.select(config, f"{group}.name") or "?" for group in ("data", "model", "peft"))
+    return f"{data} on {model}", peft
 
 
 def contents(page: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -59,34 +59,39 @@ class Figure:
         import matplotlib as mpl
         from matplotlib.figure import Figure as Canvas
 
-        with mpl.rc_context(self._rc_params(colors)), warnings.catch_warnings():
+        with mpl.rc_context(rc_params(colors, self.name)), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that this font lacks
             canvas = Canvas(figsize=self.size, layout="constrained")
             canvas.patch.set_alpha(0 if transparent else 1)
-            axes = canvas.subplots()
-            axes.patch.set_alpha(0)
-            axes.grid(visible=True, linewidth=0.6)
-            axes.set_axisbelow(True)
-            self.draw(axes, colors)
+            self.draw_on(canvas.subplots(), colors)
             canvas.savefig(to, **options)
 
-    def _rc_params(self, colors: Mapping[str, str]) -> dict[Any, Any]:
-        return {
-            "svg.fonttype": "none",
-            "svg.hashsalt": self.name,
-            "font.family": ["DejaVu Sans"],
-            "font.size": 10.5,
-            "text.parse_math": False,  # a name may hold $
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.edgecolor": colors["grid"],
-            "axes.labelcolor": colors["muted"],
-            "xtick.color": colors["muted"],
-            "ytick.color": colors["muted"],
-            "text.color": colors["ink"],
-            "grid.color": colors["grid"],
-            "legend.frameon": False,
-        }
+    def draw_on(self, axes: Any, colors: Mapping[str, str]) -> None:
+        """Draw onto matplotlib axes, with the grid; the caller sets ``rc_params``."""
+        axes.patch.set_alpha(0)
+        axes.grid(visible=True, linewidth=0.6)
+        axes.set_axisbelow(True)
+        self.draw(axes, colors)
+
+
+def rc_params(colors: Mapping[str, str], name: str) -> dict[Any, Any]:
+    """Settings of matplotlib for a figure of this name."""
+    return {
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "font.family": ["DejaVu Sans"],
+        "font.size": 10.5,
+        "text.parse_math": False,  # a name may hold $
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": colors["grid"],
+        "axes.labelcolor": colors["muted"],
+        "xtick.color": colors["muted"],
+        "ytick.color": colors["muted"],
+        "text.color": colors["ink"],
+        "grid.color": colors["grid"],
+        "legend.frameon": False,
+    }
 
 
 def curves(found: Mapping[str, Series], published: Mapping[str, Series], best: BestStep | None = None) -> list[Figure]:

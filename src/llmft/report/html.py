@@ -11,7 +11,8 @@ from markupsafe import Markup
 from llmft.config.metric_names import SCORE_GROUPS
 from llmft.config.schema.evaluation import Report
 from llmft.report import content, curves, figures
-from llmft.report.best_step import best_step
+from llmft.report.best_step import BestStep, best_step
+from llmft.report.curves import Series
 from llmft.report.figures import Figure
 from llmft.runs import read
 from llmft.utils import csv as csv_files
@@ -36,10 +37,7 @@ def write_report(run: Path, settings: Report) -> Path:
         UserError: There is no run, or the reference curve cannot be read.
     """
     files = read.load(run)
-    found = curves.with_perplexity(curves.read_run(run))
-    best = best_step(found, *curves.checkpoint_monitor(files["config"]))
-    curve = settings.reference_curve or content.config_reference_curve(files)
-    drawn = figures.curves(found, curves.reference_curve(curve, content.steps_per_epoch(files)), best)
+    found, best, drawn = run_curves(run, files, settings.reference_curve)
     histogram = (files["record"].get("data") or {}).get("lengths")
     lengths = figures.lengths(histogram) if histogram else None
     compared = figures.differences(files["evaluation"]["scores"]) if files["evaluation"] else None
@@ -63,6 +61,26 @@ def write_report(run: Path, settings: Report) -> Path:
     return render(run / "report.html", "run.html", page | {"contents": content.contents(page)})
 
 
+def run_curves(
+    run: Path, files: Mapping[str, Any], reference: str | None = None
+) -> tuple[dict[str, Series], BestStep | None, list[Figure]]:
+    """The series of a run, when its validation was best, and the figures of both.
+
+    Args:
+        run: The run directory.
+        files: Its files, as ``runs.read.load`` returns them.
+        reference: As ``report.reference_curve``; None for the one in its config.
+
+    Raises:
+        UserError: A file cannot be read.
+    """
+    found = curves.with_perplexity(curves.read_run(run))
+    best = best_step(found, *curves.checkpoint_monitor(files["config"]))
+    curve = reference or content.config_reference_curve(files)
+    published = curves.reference_curve(curve, content.steps_per_epoch(files))
+    return found, best, figures.curves(found, published, best)
+
+
 def write_or_warn(run: Path, settings: Report) -> None:
     """``write_report``, but errors are only logged, so that a finished training does not fail because of its report."""
     try:
@@ -81,6 +99,12 @@ def write_if_outdated(run: Path, settings: Report) -> None:
 
 def render(file: Path, template: str, page: Mapping[str, Any]) -> Path:
     """Render a template with autoescaping and write it atomically; returns ``file``."""
+    files.atomic_write(file, rendered(template, page), errors="replace")
+    return file
+
+
+def rendered(template: str, page: Mapping[str, Any]) -> str:
+    """The text of a template with autoescaping."""
     environment = Environment(
         loader=PackageLoader("llmft.report"),
         autoescape=True,
@@ -90,9 +114,7 @@ def render(file: Path, template: str, page: Mapping[str, Any]) -> Path:
         lstrip_blocks=True,
     )
     environment.filters["figure"] = _figure
-    text = environment.get_template(template).render(**page)
-    files.atomic_write(file, text, errors="replace")
-    return file
+    return environment.get_template(template).render(**page)
 
 
 def _write_scores(scores: Mapping[str, Any], file: Path) -> None:

@@ -54,7 +54,7 @@ def _unfinished(run: Path, record: Mapping[str, Any]) -> Iterator[Step]:
     if record.get("status") == "halted":
         yield Step("Run the step again at which the guard halted it", _command("replay", run))
     if (run / "checkpoints").is_dir():
-        yield Step("Resume it from its last checkpoint", f"python -m llmft {argument('resume', _shown(run))}")
+        yield Step("Resume it from its last checkpoint", f"python -m llmft {argument('resume', shown_path(run))}")
 
 
 def _train_again(
@@ -93,10 +93,10 @@ def without_places(overrides: Sequence[str], *others: str) -> list[str]:
 
 
 def _command(name: str, run: Path, *more: str) -> str:
-    return " ".join(["python -m llmft", name, argument("run", _shown(run)), *more])
+    return " ".join(["python -m llmft", name, argument("run", shown_path(run)), *more])
 
 
-def _shown(run: Path) -> str:
+def shown_path(run: Path) -> str:
     """Relative to the working directory where that is shorter, so that the line can be read."""
     path, here = run.absolute(), Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) and path != here else str(path)

@@ -20,6 +20,10 @@ class UserError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))  # it may quote a row, a config or a server
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows of it: the message says what to change, and its frames are llmft's own."""
+        return [f"{type(self).__name__}: {self}"]
+
     @classmethod
     def of_all_ranks(cls, message: str) -> "UserError":
         """An error that every rank of the run raises."""

@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,22 @@ def quiet() -> None:
     for message in EXPLAINED:
         warnings.filterwarnings("ignore", message=f".*{message}.*")
     threading.excepthook = _thread_excepthook
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """``quiet`` for the length of the block: a notebook or script goes on with its own logging and warnings."""
+    with restored_logging():
+        quiet()
+        yield
+
+
+def without_widgets() -> None:
+    """In a notebook without ipywidgets: import tqdm before a library does, without its advice to install them."""
+    if "ipykernel" in sys.modules:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import_module("tqdm.auto")
 
 
 def _thread_excepthook(failure: Any) -> None:

@@ -2,7 +2,7 @@
 
 import errno
 
-from llmft.utils.errors import as_os_error, chain
+from llmft.utils.errors import UserError, as_os_error, chain
 
 
 def test_an_error_that_causes_itself_is_looked_through_once():
@@ -18,3 +18,7 @@ def test_an_error_of_the_system_in_an_exception_of_a_library():
     assert (found.errno, found.strerror) == (errno.ENOSPC, "No space left on device")
     assert as_os_error(error := OSError(errno.EIO, "broken")) is error
     assert as_os_error(ValueError("28")) is None
+
+
+def test_a_notebook_shows_the_message_without_frames():
+    assert UserError("optim.lr=x: not a number")._render_traceback_() == ["UserError: optim.lr=x: not a number"]

@@ -2,11 +2,12 @@
 
 import io
 import logging
+import sys
 import threading
 import warnings
 
 from llmft.utils import logging as logging_of_llmft
-from llmft.utils.logging import FILE_ONLY, KeptLog, log_to, quiet, restored_logging
+from llmft.utils.logging import FILE_ONLY, KeptLog, log_to, quiet, quietly, restored_logging, without_widgets
 
 
 def test_the_log_goes_to_what_is_standard_error_by_then(monkeypatch):
@@ -78,3 +79,29 @@ def test_the_log_of_a_notebook_is_not_shown_as_an_error(monkeypatch):
         log_to(None)
         logging.getLogger("llmft.somewhere").info("one")
     assert (out.getvalue(), err.getvalue()) == ("one\n", "")
+
+
+def test_a_call_from_python_is_quiet_and_leaves_logging_as_it_was():
+    ours, before = logging.getLogger("lightning.pytorch"), list(warnings.filters)
+    level, hook = ours.level, threading.excepthook
+    with quietly(), warnings.catch_warnings(record=True) as caught:
+        warnings.warn("`is_gradient_checkpointing` is deprecated", FutureWarning, stacklevel=1)
+        assert ours.level == logging.WARNING
+    assert caught == []
+    assert (list(warnings.filters), ours.level, threading.excepthook) == (before, level, hook)
+
+
+def test_a_notebook_is_not_told_to_install_widgets(monkeypatch):
+    imported = []
+    monkeypatch.setattr(
+        "llmft.utils.logging.import_module",
+        lambda name: (imported.append(name), warnings.warn("IProgress not found", stacklevel=1)),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+        without_widgets()
+        assert imported == []  # elsewhere it costs nothing
+        monkeypatch.setitem(sys.modules, "ipykernel", object())
+        without_widgets()
+    assert imported == ["tqdm.auto"]

@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from markupsafe import Markup
+
 from llmft.metrics.format import format_interval, format_number, rows_of, verdict_lines
 from llmft.metrics.verdict.details import details_of
 from llmft.metrics.verdict.reservations import common_reservations, reservations
 from llmft.metrics.verdict.scores import leading_score, retention_of
+from llmft.utils.text import printable
 
 Color = Literal["green", "amber", "red"]
 COLORS: tuple[Color, ...] = ("green", "amber", "red")
+BARS: dict[Color, str] = {"green": "#2da44e", "amber": "#bf8700", "red": "#cf222e"}  # seen on white and on black
 LISTS = ("details", "reasons")
 
 
@@ -34,6 +38,14 @@ class Verdict:
     def as_dict(self) -> dict[str, Any]:
         """As in ``run.json``."""
         return asdict(self) | {"details": list(self.details), "reasons": list(self.reasons)}
+
+    def _repr_html_(self) -> str:
+        """For a notebook: a colored bar, with the text in the notebook's own color; a ``Markup``, already escaped."""
+        headline, *rest = map(printable, self.lines())
+        lines = Markup("").join(Markup("<div>{}</div>").format(line) for line in rest)
+        return Markup('<div style="border-left: 6px solid {}; padding: 4px 12px"><strong>{}</strong>{}</div>').format(
+            BARS[self.color], headline, lines
+        )
 
     def lines(self) -> list[str]:
         """The headline, the reservations and the details."""
