@@ -174,8 +174,10 @@ def desk(tmp_path, llmft):
     write_rows(tmp_path / "qa.jsonl", *({"question": row["q"], "answer": row["a"]} for row in rows))
     chats = [[{"role": "user", "content": row["q"]}, {"role": "assistant", "content": row["a"]}] for row in rows]
     write_rows(tmp_path / "chats.jsonl", *({"conversations": chat} for chat in chats))
-    for name in ("a.jsonl", "my.jsonl", "other.jsonl"):
+    for name in ("a.jsonl", "my.jsonl", "other.jsonl", "train.jsonl", "val.jsonl", "med.jsonl", "law.jsonl"):
         write_rows(tmp_path / name, *({"messages": chat} for chat in chats))
+    for name in ("train.csv", "eval.csv"):
+        (tmp_path / name).write_text("source_text,target_text\n" + "".join(f"{row['q']},{row['a']}\n" for row in rows))
     alpaca = [{"instruction": row["q"], "input": "", "output": row["a"]} for row in rows]
     (tmp_path / "my.json").write_text(json.dumps(alpaca))
     write_rows(tmp_path / "questions.jsonl", *({"question": row["q"]} for row in rows[:3]))
