@@ -25,6 +25,7 @@ from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.data.preprocessing.split import HashSplit, SplitConfig, split_by_identity, split_groups
 from llmft.data.preprocessing.split_keys import FREE, SPLITS, own_file_key, read_split_keys
 from llmft.data.preprocessing.streaming import StreamingDataset
+from llmft.data.preprocessing.text_notes import note_line, text_notes
 from llmft.data.preprocessing.train_fraction import nested_subset, repeated
 from llmft.data.preprocessing.truncation import Truncation
 from llmft.data.tokenization.codec import Codec
@@ -60,6 +61,7 @@ class DataPreparation(DataFiles):
         metrics: ``keywords``, names of built-in metrics, or ``metrics.metric.Metric``; the first leads the verdict.
         row_counts: How many rows were read, dropped, trimmed, and why.
         audit: Lengths, duplicates and leakage of each split.
+        text_notes: What is worth knowing of the texts of all splits, as of ``text_notes``.
         near_duplicates: Held-out examples whose prompt is nearly one in train; None if they were not searched.
         stream: The training batches of ``data.streaming=true``.
         pad_id: The tokenizer's pad token.
@@ -88,6 +90,7 @@ class DataPreparation(DataFiles):
         self.hash_split = HashSplit(split, config.split_seed, config.stream_held_out)
         self.encoded: dict[str, Rows] = {}
         self._encoded_by: Codec | None = None
+        self.text_notes: list[dict[str, Any]] = []
 
     def read(self) -> None:
         """Read and validate the rows; of a stream, only its first rows of each split. Needs no model.
@@ -165,6 +168,7 @@ class DataPreparation(DataFiles):
         indices, self.fraction_of = indices | {"train": some}, len(np.unique(owners[indices["train"]]))
         nearly = {name: rows[self.is_near_duplicate(rows)] for name, rows in indices.items() if name != "train"}
         self.audit = Audit.of(self.row_columns, indices, counts, None if self.near_duplicates is None else nearly)
+        self.text_notes = text_notes(self.row_columns, self.examples, np.concatenate([*indices.values()]))
         self.indices = indices | {"train": repeated(self.weighted(indices["train"]), epoch)}
         self.encoded = {name: Rows(self.table, rows) for name, rows in self.indices.items()}
 
@@ -204,9 +208,10 @@ class DataPreparation(DataFiles):
         return np.isin(self.row_columns["example"][rows], [found.example for found in self.near_duplicates or ()])
 
     def findings(self) -> list[str]:
-        """The findings of the audit, and the first near-duplicates, each in a line."""
+        """The findings of the audit, the notes on the texts, and the first near-duplicates, each in a line."""
+        notes = map(note_line, self.text_notes)
         found = near_duplicates.lines(self.config.near_duplicates, self.near_duplicates)
-        return [*(self.audit.lines() if self.audit else []), *found]
+        return [*(self.audit.lines() if self.audit else []), *notes, *found]
 
     def is_in_train(self, rows: np.ndarray) -> np.ndarray:
         """Whether the prompt of each row is in train too: exactly, except for case and white space, or nearly; [rows], bool."""
