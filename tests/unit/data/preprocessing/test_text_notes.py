@@ -1,6 +1,7 @@
 """Notes on the texts of a data set: when there is one, with which numbers, and that good data has none."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +16,13 @@ from llmft.data.support import Support
 from tests.conftest import DATA, SHARED
 from tests.unit.data.test_datasets import CLASSES
 
-ROW = SimpleNamespace(input_ids=[], labels=[], joined=False, answer_length=0, lost="")
+ROW: Any = SimpleNamespace(input_ids=[], labels=[], joined=False, answer_length=0, lost="")
 
 
 def lines(examples):
     table = [{**row_columns(example, ROW), "example": n} for n, example in enumerate(examples)]
-    columns = {name: np.array([row[name] for row in table]) for name in table[0]}
-    store = SimpleNamespace(make=lambda number: examples[number])
+    columns: Any = {name: np.array([row[name] for row in table]) for name in table[0]}
+    store: Any = SimpleNamespace(make=lambda number: examples[number])
     return [note_line(note) for note in text_notes(columns, store, np.arange(len(examples)))]
 
 
