@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hydra.utils import instantiate
 
-from llmft.config.schema.data import Data
+from llmft.config.schema.data import Data, MixData
 from llmft.data.batching.sampler import BatchingConfig
 from llmft.data.data_files import DataFiles
 from llmft.data.preprocessing import near_duplicates
@@ -23,7 +23,7 @@ from llmft.data.preprocessing.read_examples import examples_key, write_examples
 from llmft.data.preprocessing.reference_size import reference_size
 from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.data.preprocessing.split import HashSplit, SplitConfig, split_by_identity, split_groups
-from llmft.data.preprocessing.split_keys import FREE, SPLITS, own_file_key, read_split_keys
+from llmft.data.preprocessing.split_keys import FREE, SPLITS, TRAIN, own_file_key, read_split_keys
 from llmft.data.preprocessing.streaming import StreamingDataset
 from llmft.data.preprocessing.text_notes import note_line, text_notes
 from llmft.data.preprocessing.train_fraction import nested_subset, repeated
@@ -177,12 +177,21 @@ class DataPreparation(DataFiles):
         groups, fixed = self.split_keys
         named = bool(((fixed != FREE) & (fixed < len(SPLITS))).any())  # then numbers among all rows decide nothing
         if not self.streaming and (named or not self.split.by_number):
-            return split_by_identity(owners, groups, fixed, self.split.split, self.split.seed)
+            return split_by_identity(owners, groups, *self._free(fixed), self.split.seed)
         by_number = partial(self.split.assign, total=int((fixed < len(SPLITS)).sum()))
         parts, unused = split_groups(owners, self.hash_split.assign if self.streaming else by_number)
         if self.streaming:
             self.hash_split.check(parts)
         return parts, unused
+
+    def _free(self, fixed: np.ndarray) -> tuple[np.ndarray, dict[str, float | None]]:
+        """The splits that rows name, with train as rows of none, and the fractions of those: of a named split it is 0."""
+        split = dict(self.split.split)
+        if (fixed == TRAIN).any():
+            split["train"] = None
+            if not isinstance(self.config, MixData):  # a fraction of a mix is of all its sets
+                split |= {name: 0 for code, name in enumerate(SPLITS) if code != TRAIN and (fixed == code).any()}
+        return np.where(fixed == TRAIN, FREE, fixed), split
 
     def _without_near_duplicates(self, indices: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Search examples of val and test whose prompt is nearly one in train, and apply ``data.near_duplicates``.
