@@ -33,7 +33,7 @@ def main(cfg: DictConfig) -> None:
 
     Raises:
         UserError: The referee cannot follow this training.
-        Halted: Training and referee diverge.
+        Halted: Training and referee part.
     """
     quiet()
     log_to(None)
