@@ -64,7 +64,8 @@ def _print_json(data: InstructionDataModule, codec: Codec, rows: list[EncodedExa
         out.file.write(json_line(shown) + "\n")
     audit = data.audit.summary() if data.audit else {}
     near = near_duplicates.summary(data.config.near_duplicates, data.near_duplicates)
-    out.file.write(json_line({**about, **data.row_counts.summary(), "audit": audit, "near_duplicates": near}) + "\n")
+    found = {"audit": audit, "text_notes": data.text_notes, "near_duplicates": near}
+    out.file.write(json_line({**about, **data.row_counts.summary(), **found}) + "\n")
 
 
 def _print_text(

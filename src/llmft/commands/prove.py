@@ -33,7 +33,7 @@ def main(cfg: DictConfig) -> None:
 
     Raises:
         UserError: The referee cannot follow this training.
-        Halted: Training and referee part.
+        Halted: Training and referee diverge.
     """
     quiet()
     log_to(None)

@@ -14,6 +14,7 @@ from llmft.config.schema.evaluation import Report
 from llmft.config.swept import swept_keys
 from llmft.config.typed_overrides import task_overrides
 from llmft.config.validate import check, check_section
+from llmft.data.sources import digest as file_digest
 from llmft.data.sources import found_again
 from llmft.estimate import oom_report
 from llmft.export.license import base_model_license
@@ -25,7 +26,7 @@ from llmft.runs import failure_message
 from llmft.runs.checkpoint_check import DamagedCheckpoint
 from llmft.runs.directory import RunDirectory, tidy
 from llmft.runs.record import read_record
-from llmft.runs.resume import is_done, resumed
+from llmft.runs.resume import check_data, is_done, resumed
 from llmft.training.build import build
 from llmft.training.fit import fit
 from llmft.training.key_effects import key_effects
@@ -153,12 +154,16 @@ def _check_shared(cfg: DictConfig, overrides: Sequence[str], *, is_sweep: bool) 
 
 
 def _find_data(cfg: DictConfig) -> None:
-    """Let the relative paths of a resumed run's data mean the same files as where it began."""
+    """Let the relative paths of a resumed run's data mean the same files as where it began.
+
+    Raises:
+        UserError: A file is not there, or the only one has changed; before ``config.yaml`` of the run names another.
+    """
     record = read_record(Path(cfg.output_dir), default={})
     began, digest = record.get("cwd"), (record.get("data") or {}).get("sha256")
     sets = cfg.data.get("sets")
     for data in (cfg.data, *(sets.values() if isinstance(sets, DictConfig) else ())):
-        if not isinstance(began, str) or not isinstance(data, DictConfig):
+        if not isinstance(data, DictConfig):
             continue
         given = [(data, key) for key in DATA_PATHS] + [(data.extra_val, name) for name in data.get("extra_val") or ()]
         given = [(section, key) for section, key in given if section.get(key) is not None]
@@ -166,8 +171,12 @@ def _find_data(cfg: DictConfig) -> None:
             paths = section[key]
             # the record's digest is that of a single file
             single = digest if data is cfg.data and len(given) == 1 and isinstance(paths, str) else None
-            found = [found_again(path, Path(began), single) for path in ([paths] if isinstance(paths, str) else paths)]
-            section[key] = found[0] if isinstance(paths, str) else found
+            found = [paths] if isinstance(paths, str) else paths
+            if isinstance(began, str):
+                found = [found_again(path, Path(began), single) for path in found]
+                section[key] = found[0] if isinstance(paths, str) else found
+            if single and (file := user_path(found[0])).is_file():
+                check_data(found[0], file_digest(file), record, {})
 
 
 def _resolve_paths(cfg: DictConfig) -> None:

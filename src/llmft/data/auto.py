@@ -1,11 +1,14 @@
 """``data=auto``: the data set that the rows of ``data.path`` need, where the command line names none."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from llmft.config.override_text import is_readable
-from llmft.data.detect import Reading, fields_of, readings, refused_readings
+from llmft.config.schema.file_format import is_delimiter, is_encoding
+from llmft.data.detect import Reading, fields_of, plain_text_field, readings, refused_readings, split_field
 from llmft.data.records import Example, shown
+from llmft.data.sources.file_format import FileFormat
 from llmft.data.sources.format_hint import ROWS, first_rows
 from llmft.data.sources.resolve import as_given, local_files
 from llmft.utils.console import say
@@ -42,7 +45,12 @@ def with_data_set(command: str, arguments: Sequence[str]) -> list[str]:
     files = {as_given(path): path for path in _paths(f"data.path={given['data.path']}")}
     if has_columns:
         return [*rest, "data=custom"] if files else rest
-    found = {name: reading for name, path in files.items() if (reading := _reading(name, path))}
+    encoding, delimiter = _text(given, "data.encoding"), _text(given, "data.delimiter")
+    if not (is_encoding(encoding or "utf-8") and is_delimiter(delimiter or ",")):
+        return rest  # reported later
+    layout = FileFormat(encoding, delimiter, keys="data")
+    by_field = "data.split_by" not in given and given.get("data.streaming", "false").lower() != "true"
+    found = {name: reading for name, path in files.items() if (reading := _reading(name, path, layout, by_field))}
     if not found:
         return rest
     first, *more = found.items()
@@ -55,23 +63,41 @@ def with_data_set(command: str, arguments: Sequence[str]) -> list[str]:
 
 def _paths(override: str) -> list[Any]:
     """The values of ``data.path``: a path or a list of files; several in a sweep. None of them if it is not readable."""
+    values = _values(override)
+    paths = [[str(file) for file in value] if isinstance(value, list) else str(value) for value in values]
+    return [path for path in paths if "${" not in str(path) and path != "None"]
+
+
+def _values(override: str) -> list[Any]:
+    """The values of an override, several in a sweep; none if it is not readable."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     if not is_readable(override):
         return []  # reported later
     parsed: Any = OverridesParser.create().parse_override(override)
-    values = list(parsed.value().list) if parsed.is_choice_sweep() else [parsed.value()]
-    paths = [[str(file) for file in value] if isinstance(value, list) else str(value) for value in values]
-    return [path for path in paths if "${" not in str(path) and path != "None"]
+    return list(parsed.value().list) if parsed.is_choice_sweep() else [parsed.value()]
 
 
-def _reading(name: str, path: str | list[str]) -> Reading | None:
-    """The one reading of a file's rows, which is printed; None for what is no local file, or holds no rows."""
+def _text(given: Mapping[str, str], key: str) -> str | None:
+    """The text of a key on the command line; None for null, a sweep and what is no text."""
+    values = _values(f"{key}={given[key]}") if key in given else []
+    return values[0] if len(values) == 1 and isinstance(values[0], str) else None
+
+
+def _reading(name: str, path: str | list[str], layout: FileFormat, by_field: bool) -> Reading | None:
+    """The one reading of a file's rows, which is printed; None for what is no local file, or holds no rows.
+
+    Args:
+        name: The file as the user wrote it.
+        path: The file or files.
+        layout: How they are read.
+        by_field: Whether a field ``split`` decides the splits.
+    """
     try:
         parts = local_files(path)
     except UserError:
         return None  # the checks of all values say so
-    rows = [row for row in first_rows(parts, ROWS) if isinstance(row, Mapping)] if parts else []
+    rows = [row for row in first_rows(parts, ROWS, layout) if isinstance(row, Mapping)] if parts else []
     if not rows:
         return None
     found = readings(rows) or [_by_fields(name, rows)]
@@ -79,9 +105,10 @@ def _reading(name: str, path: str | list[str]) -> Reading | None:
         ways = "".join(f"\n  - {reading.options}\n    {_sample(reading.examples[0])}" for reading in found[:2])
         more = f" (the likeliest two of {len(found)})" if len(found) > 2 else ""
         raise UserError(f"data.path={name}: its rows can be read in several ways; choose one by its keys{more}{ways}")
+    reading = replace(found[0], split_by=split_field(rows) if by_field else "")
     if is_first():
-        say(_line(name, found[0], fields_of(rows)), style="green")
-    return found[0]
+        say(_line(name, reading, fields_of(rows)), style="green")
+    return reading
 
 
 def _line(name: str, reading: Reading, fields: Sequence[str]) -> str:
@@ -90,6 +117,7 @@ def _line(name: str, reading: Reading, fields: Sequence[str]) -> str:
     share = "its first row is such" if rows == accepted == 1 else share
     share = f"by their fields; none of the first {rows} rows is accepted" if rows and not accepted else share
     numbers = ", numbers as text" if reading.coerce else ""
+    numbers += f", split by their field {reading.split_by}" if reading.split_by else ""
     return f"{argument('data.path', name)}: {reading.kind(fields)}{numbers} ({share}); the same as {reading.options}"
 
 
@@ -106,6 +134,12 @@ def _by_fields(name: str, rows: Sequence[Mapping[str, Any]]) -> Reading:
     if refused := refused_readings(rows):
         return refused[0]
     fields = ", ".join(fields_of(rows))
+    if text := plain_text_field(rows):
+        raise UserError(
+            f"data.path={name}: its field {text} is a text without a question and an answer (there is {fields}), and llmft "
+            f"trains answers to prompts: rows need two fields, such as question and answer, or a list of messages (the first "
+            f"row: {shown(rows[0], 200)})"
+        )
     raise UserError(
         f"data.path={name}: no field is known as a question, an answer or a conversation; there is {fields}; name them: "
         "data=custom data.columns.instruction=FIELD data.columns.output=FIELD, or data=custom data.columns.messages=FIELD "

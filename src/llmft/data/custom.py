@@ -42,7 +42,9 @@ class Custom(InstructionDataModule):
     def _in_file(self) -> frozenset[str]:
         """The fields of the first rows of the file: of these, an optional one may be missing in a row."""
         parts = local_files(self.config.path) if self.config.path else []
-        return frozenset(name for row in first_rows(parts, ROWS) if isinstance(row, Mapping) for name in row)
+        return frozenset(
+            name for row in first_rows(parts, ROWS, self.layout) if isinstance(row, Mapping) for name in row
+        )
 
     def _check_fields(self, row: Row) -> None:
         """Refuse a row that lacks a named field, with the key of ``data.columns`` that names it.

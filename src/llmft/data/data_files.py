@@ -11,6 +11,7 @@ from llmft.data.preprocessing.read_examples import ExampleReader
 from llmft.data.preprocessing.split_keys import EXTRA, SPLITS, own_file_key
 from llmft.data.records import Example, Row
 from llmft.data.sources import Source, find, find_held_out, joined
+from llmft.data.sources.file_format import FileFormat
 from llmft.utils.errors import UserError
 
 
@@ -19,7 +20,12 @@ class DataFiles:
 
     Args:
         config: The config of the data group; no file is looked for before it is used.
+
+    Attributes:
+        section: The section of its keys, for messages: ``data``, or of a set of a mix ``data.sets.NAME``.
     """
+
+    section = "data"
 
     def __init__(self, config: Data) -> None:
         super().__init__()
@@ -48,7 +54,13 @@ class DataFiles:
         """
         paths = {"val": self.config.val_path, "test": self.config.test_path}
         paths |= {f"{EXTRA}{name}": path for name, path in sorted(self.config.extra_val.items())}
-        return {name: find_held_out(own_file_key(name), path) for name, path in paths.items() if path is not None}
+        found = {name: find_held_out(own_file_key(name), path) for name, path in paths.items() if path is not None}
+        return {name: replace(source, layout=self.layout) for name, source in found.items()}
+
+    @property
+    def layout(self) -> FileFormat:
+        """How all of its files are read, where their content is not to decide."""
+        return FileFormat(self.config.encoding, self.config.delimiter, keys=self.section)
 
     @property
     def extra_val(self) -> tuple[str, ...]:
@@ -73,7 +85,7 @@ class DataFiles:
         config = self.config
         if config.path is None:
             raise UserError(f"data.path=null: {self.name} needs a file; data.path=sample for the shipped rows")
-        return find(
+        source = find(
             config.path,
             self.name,
             sha256=config.sha256,
@@ -82,6 +94,7 @@ class DataFiles:
             hub_split=config.hub_split,
             streaming=config.streaming,
         )
+        return replace(source, layout=self.layout)
 
     @cached_property
     def reader(self) -> ExampleReader:
@@ -98,13 +111,14 @@ class DataFiles:
             first_only=self.streaming,
             split_by="position" if self.streaming else config.split_by,  # HashSplit splits a stream
             coerce=config.coerce,
+            section=self.section,
         )
 
     def readers(self) -> list[ExampleReader]:
         """The readers, in order: of ``data.path``, and of the files of ``held_out``; of all sets of a mix."""
         splits = (*SPLITS, *self.extra_val)
         own = [replace(self.reader, source=part, split=name, splits=splits) for name, part in self.held_out.items()]
-        return [self.reader, *own]
+        return [replace(self.reader, own_files=tuple(self.held_out)), *own]
 
     def fingerprint(self) -> dict[str, Any]:
         """Settings that ``to_example`` depends on, for the cache key; a data set with its own settings adds them."""

@@ -18,6 +18,7 @@ from llmft.data.row_shapes import (
     support_example,
 )
 from llmft.data.sources.format_hint import ANSWER, QUESTION, TURNS, known_fields
+from llmft.data.split_names import split_named
 from llmft.utils.shell import arguments, override
 
 READERS: Mapping[str, Callable[[Row], Example]] = {
@@ -38,6 +39,25 @@ KINDS = {
 }
 # Fields that are the question or the answer only where no other field is.
 WEAK = ("input", "text", "label", "a", "q")
+# Fields of a text without question and answer, and fields that say something about a row; alone, these are neither of both.
+PLAIN_TEXT = ("text", "content", "document", "article")
+ABOUT = (
+    "id",
+    "uuid",
+    "idx",
+    "index",
+    "url",
+    "source",
+    "title",
+    "meta",
+    "metadata",
+    "lang",
+    "language",
+    "category",
+    "date",
+    "timestamp",
+)
+ABOUT += ("split", "subset")
 # Fields that hold a whole conversation.
 CONVERSATIONS = (*TURNS, "chosen")
 # Optional columns by the names of their fields, the first that is there.
@@ -57,6 +77,7 @@ class Reading:
         data: The data set, an option of ``data=``.
         columns: ``data.columns`` of ``data=custom``.
         coerce: Whether numbers are read as text (``data.coerce=true``).
+        split_by: The field that names the split of each row; empty if none does.
         examples: The examples of the first rows that it accepts.
         rows: Number of rows that were tried, without those that say themselves that they are not trained.
         fault: Why it refuses the first row that it does not accept.
@@ -68,12 +89,14 @@ class Reading:
     examples: tuple[Example, ...] = ()
     rows: int = 0
     fault: str = ""
+    split_by: str = ""
 
     @property
     def pairs(self) -> list[tuple[str, object]]:
         """The keys that choose this reading, and their values."""
         columns = [(f"data.columns.{role}", name) for role, name in self.columns.items()]
-        return [("data", self.data), *columns, *([("data.coerce", True)] if self.coerce else [])]
+        named = [("data.split_by", f"column:{self.split_by}")] if self.split_by else []
+        return [("data", self.data), *columns, *([("data.coerce", True)] if self.coerce else []), *named]
 
     @property
     def options(self) -> str:
@@ -157,6 +180,17 @@ def fields_of(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(str(name) for row in rows for name in row))
 
 
+def split_field(rows: Sequence[Row]) -> str:
+    """The field ``split`` that names train, validation or test set in every row; empty if there is none."""
+    name = next((name for name in fields_of(rows) if name.strip().casefold() == "split"), "")
+    return name if name and all(split_named(row.get(name)) for row in rows) else ""
+
+
+def plain_text_field(rows: Sequence[Row]) -> str:
+    """The field of rows that are one long text each, without question and answer; empty if there is none."""
+    return next((name for name in fields_of(rows) if name.strip().casefold() in PLAIN_TEXT), "")
+
+
 def _candidates(rows: Sequence[Row]) -> Iterator[Reading]:
     fields = fields_of(rows)
     names = {name.strip().casefold(): name for name in reversed(fields)}  # the first of several counts
@@ -184,6 +218,10 @@ def _pairs(
 ) -> Iterator[tuple[str, str]]:
     """Fields that may be question and answer: by their names, or the only ones with text."""
     questions, answers = _strong(questions), _strong([name for name in answers if name not in _strong(questions)])
+    if not answers and {name.casefold() for name in questions} <= {*PLAIN_TEXT, *ABOUT}:
+        questions = []  # a text with its source or title is no question
+        fields = [name for name in fields if name.strip().casefold() not in (*PLAIN_TEXT, *ABOUT)]
+    fields = [name for name in fields if name.strip().casefold() not in ABOUT or name in (*questions, *answers)]
     texts = [name for name in fields if all(isinstance(row.get(name), str | int | float | None) for row in rows)]
     if not questions and not answers and len(texts) == 2:
         yield (texts[0], texts[1])

@@ -18,7 +18,7 @@ from llmft.utils.errors import UserError
 
 # Keys that each set has for itself; all others are those of the mix.
 OWN = ("name", "path", "sha256", "revision", "subset", "hub_split", "system", "prompt", "limit")
-OWN += ("val_path", "test_path", "extra_val")
+OWN += ("val_path", "test_path", "extra_val", "encoding", "delimiter")
 OWN += ("metrics", "notice", "fields", "questions")
 
 
@@ -42,6 +42,8 @@ class Mix(InstructionDataModule):
         keys = config.node()
         common = {name: keys[name] for name in Data.model_fields if name in keys and name not in OWN}
         self.parts = {name: open_data(part.replaced(common)) for name, part in sets.items()}
+        for name, part in self.parts.items():
+            part.section = f"data.sets.{name}"
         self.weights = {name: float(config.weights.get(name, 1)) for name in self.parts}
         super().__init__(config)
 
@@ -64,14 +66,7 @@ class Mix(InstructionDataModule):
         parts = [(name, reader) for name, part in self.parts.items() for reader in part.readers()]
         parts.sort(key=lambda part: part[1].split in extra)
         return [
-            replace(
-                reader,
-                name=name,
-                limit=reader.limit or limit,
-                splits=(*SPLITS, *extra),
-                section=f"data.sets.{name}",
-            )
-            for name, reader in parts
+            replace(reader, name=name, limit=reader.limit or limit, splits=(*SPLITS, *extra)) for name, reader in parts
         ]
 
     def fingerprint(self) -> dict[str, Any]:

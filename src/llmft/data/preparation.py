@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hydra.utils import instantiate
 
-from llmft.config.schema.data import Data
+from llmft.config.schema.data import Data, MixData
 from llmft.data.batching.sampler import BatchingConfig
 from llmft.data.data_files import DataFiles
 from llmft.data.preprocessing import near_duplicates
@@ -23,8 +23,9 @@ from llmft.data.preprocessing.read_examples import examples_key, write_examples
 from llmft.data.preprocessing.reference_size import reference_size
 from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.data.preprocessing.split import HashSplit, SplitConfig, split_by_identity, split_groups
-from llmft.data.preprocessing.split_keys import FREE, SPLITS, own_file_key, read_split_keys
+from llmft.data.preprocessing.split_keys import FREE, SPLITS, TRAIN, own_file_key, read_split_keys
 from llmft.data.preprocessing.streaming import StreamingDataset
+from llmft.data.preprocessing.text_notes import note_line, text_notes
 from llmft.data.preprocessing.train_fraction import nested_subset, repeated
 from llmft.data.preprocessing.truncation import Truncation
 from llmft.data.tokenization.codec import Codec
@@ -60,6 +61,7 @@ class DataPreparation(DataFiles):
         metrics: ``keywords``, names of built-in metrics, or ``metrics.metric.Metric``; the first leads the verdict.
         row_counts: How many rows were read, dropped, trimmed, and why.
         audit: Lengths, duplicates and leakage of each split.
+        text_notes: What is worth knowing of the texts of all splits, as of ``text_notes``.
         near_duplicates: Held-out examples whose prompt is nearly one in train; None if they were not searched.
         stream: The training batches of ``data.streaming=true``.
         pad_id: The tokenizer's pad token.
@@ -88,6 +90,7 @@ class DataPreparation(DataFiles):
         self.hash_split = HashSplit(split, config.split_seed, config.stream_held_out)
         self.encoded: dict[str, Rows] = {}
         self._encoded_by: Codec | None = None
+        self.text_notes: list[dict[str, Any]] = []
 
     def read(self) -> None:
         """Read and validate the rows; of a stream, only its first rows of each split. Needs no model.
@@ -165,6 +168,7 @@ class DataPreparation(DataFiles):
         indices, self.fraction_of = indices | {"train": some}, len(np.unique(owners[indices["train"]]))
         nearly = {name: rows[self.is_near_duplicate(rows)] for name, rows in indices.items() if name != "train"}
         self.audit = Audit.of(self.row_columns, indices, counts, None if self.near_duplicates is None else nearly)
+        self.text_notes = text_notes(self.row_columns, self.examples, np.concatenate([*indices.values()]))
         self.indices = indices | {"train": repeated(self.weighted(indices["train"]), epoch)}
         self.encoded = {name: Rows(self.table, rows) for name, rows in self.indices.items()}
 
@@ -173,12 +177,21 @@ class DataPreparation(DataFiles):
         groups, fixed = self.split_keys
         named = bool(((fixed != FREE) & (fixed < len(SPLITS))).any())  # then numbers among all rows decide nothing
         if not self.streaming and (named or not self.split.by_number):
-            return split_by_identity(owners, groups, fixed, self.split.split, self.split.seed)
+            return split_by_identity(owners, groups, *self._free(fixed), self.split.seed)
         by_number = partial(self.split.assign, total=int((fixed < len(SPLITS)).sum()))
         parts, unused = split_groups(owners, self.hash_split.assign if self.streaming else by_number)
         if self.streaming:
             self.hash_split.check(parts)
         return parts, unused
+
+    def _free(self, fixed: np.ndarray) -> tuple[np.ndarray, dict[str, float | None]]:
+        """The splits that rows name, with train as rows of none, and the fractions of those: of a named split it is 0."""
+        split = dict(self.split.split)
+        if (fixed == TRAIN).any():
+            split["train"] = None
+            if not isinstance(self.config, MixData):  # a fraction of a mix is of all its sets
+                split |= {name: 0 for code, name in enumerate(SPLITS) if code != TRAIN and (fixed == code).any()}
+        return np.where(fixed == TRAIN, FREE, fixed), split
 
     def _without_near_duplicates(self, indices: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Search examples of val and test whose prompt is nearly one in train, and apply ``data.near_duplicates``.
@@ -204,9 +217,10 @@ class DataPreparation(DataFiles):
         return np.isin(self.row_columns["example"][rows], [found.example for found in self.near_duplicates or ()])
 
     def findings(self) -> list[str]:
-        """The findings of the audit, and the first near-duplicates, each in a line."""
+        """The findings of the audit, the notes on the texts, and the first near-duplicates, each in a line."""
+        notes = map(note_line, self.text_notes)
         found = near_duplicates.lines(self.config.near_duplicates, self.near_duplicates)
-        return [*(self.audit.lines() if self.audit else []), *found]
+        return [*(self.audit.lines() if self.audit else []), *notes, *found]
 
     def is_in_train(self, rows: np.ndarray) -> np.ndarray:
         """Whether the prompt of each row is in train too: exactly, except for case and white space, or nearly; [rows], bool."""

@@ -41,10 +41,11 @@ def print_scores(found: Mapping[str, Any], console: Console) -> None:
         table.add_row(name, *row, Text(verdict, style=COLORS.get(verdict, "dim")))
     console.print(Text(title(found), style="bold"), soft_wrap=True)
     console.print(table)
+    in_file = not console.is_terminal  # where nothing wraps lines; a terminal would cut words
     for line in reasons(scores):
-        console.print(Text(line, style="dim"), soft_wrap=True)
+        console.print(Text(line, style="dim"), soft_wrap=in_file)
     for line in (*_seeds(found), *judge_summary(found)):
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(line), soft_wrap=in_file)
     if found.get("verdict"):
         print_verdict(found["verdict"], console)
 
@@ -53,9 +54,10 @@ def print_verdict(verdict: Mapping[str, Any], console: Console) -> None:
     """Print a verdict, as in ``run.json``: the headline in its color, then reservations and details."""
     style = VERDICT_COLORS.get(str(verdict.get("color")), "")
     headline, *rest = verdict_lines(verdict)
-    console.print(Text(headline, style=f"bold {style}".strip()), soft_wrap=True)
+    in_file = not console.is_terminal
+    console.print(Text(headline, style=f"bold {style}".strip()), soft_wrap=in_file)
     for line in rest:
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(line), soft_wrap=in_file)
 
 
 def verdict_lines(verdict: Mapping[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Parting:
-    """Where training and referee part.
+    """Where training and referee diverge.
 
     Attributes:
         step: Optimizer step, from 1.
@@ -91,7 +91,9 @@ class Proof:
         """The result in one sentence."""
         steps = f"{len(self.per_step)} step{'s' * (len(self.per_step) != 1)}"
         if self.parting:
-            return f"training and referee part at step {self.parting.step}: {self.parting.quantity} {self.parting.text}"
+            return (
+                f"training and referee diverge at step {self.parting.step}: {self.parting.quantity} {self.parting.text}"
+            )
         checked = f"{self.precision}, {self.rendered} rows rendered again"
         return f"training arithmetic agrees to {self.largest:.1g} over {steps} ({checked})"
 

@@ -1,10 +1,11 @@
 """Read one row of a data file by its place, with the standard library (and pyarrow for Parquet)."""
 
+import codecs
 import csv
 import functools
 import gzip
-import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ SEVERAL = object()  # stands for the rows of a .json list that begin in one line
 def read_row(files: Mapping[str, Path], place: str) -> Any:
     """The row at ``<file as given>:<number>``; None if its file is of another kind, or has no such row; or ``SEVERAL``.
 
-    The number is the line of a .jsonl file, the line where a row of a .json list begins, else the row's.
+    The number is the line where the row begins in a .jsonl file, a .json list and a table, else the row's.
     """
     given, _, number = place.rpartition(":")
     file = files.get(given)
@@ -44,13 +45,28 @@ def _rows(file: Path, changed: int) -> dict[int, Any]:
     if kind not in (".jsonl", ".json", ".csv", ".tsv"):
         return {}
     raw = gzip.decompress(file.read_bytes()) if packed else file.read_bytes()
-    text = raw.decode("utf-8-sig", errors="surrogateescape")
+    utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = raw.decode("utf-16" if utf16 else "utf-8-sig", errors="replace" if utf16 else "surrogateescape")
     if kind == ".jsonl":
         return {n: _parsed(line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()}
     if kind == ".json":
         return _of_list(text) if text.lstrip().startswith("[") else _of_columns(json.loads(text))
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if kind == ".tsv" else ",")
-    return dict(enumerate(rows, start=1))
+    return _of_table(text)
+
+
+def _of_table(text: str) -> dict[int, Any]:
+    """The rows of a table; none if its header does not show what separates its fields, or it is not UTF-8."""
+    header = text.partition("\n")[0]
+    delimiters = [character for character in ",;\t|" if character in header] or [","]
+    if len(delimiters) > 1 or re.search("[\udc80-\udcff]", text):
+        return {}
+    rows = csv.reader((f"{line}\n" for line in text.split("\n")), delimiter=delimiters[0])
+    found, names = {}, next(rows)
+    line = rows.line_num + 1
+    for fields in rows:
+        found[line] = dict(zip(names, fields, strict=False))
+        line = rows.line_num + 1
+    return found
 
 
 def _parsed(line: str) -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llmft.data.preprocessing.audit import COUNTS, INCLUDES, LENGTHS
+from llmft.data.preprocessing.text_notes import note_line
 
 # Findings that change what the scores mean; the others are amber from this share of a split's rows.
 LEAKS = ("leaked", "near_leaked", "similar")
@@ -30,6 +31,7 @@ def row_counts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
 def findings(data: Mapping[str, Any]) -> list[tuple[str, bool]]:
     """What is worth knowing of the data, each with whether it matters: leaks, cut rows, and what concerns many rows."""
     found = [*_cut(data)]
+    found += [(note_line(note), note["rows"] >= MANY * note["of"]) for note in data.get("text_notes") or []]
     for split, numbers in (data.get("audit") or {}).items():
         for key, words in COUNTS.items():
             exact = numbers.get(INCLUDES.get(key, ""), 0)

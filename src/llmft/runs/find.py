@@ -46,6 +46,12 @@ def find_run(given: str, key: str = "run", part: str | None = None) -> FoundRun:
         return FoundRun(str(folder.parent), f"the run of {given}")
     found = _newest_first(folder)
     found = [run for run in found if part is None or (run / part).is_dir()] or found
+    if not found and (folder / "config.json").is_file():
+        of_model = argument("model.path", given)
+        raise UserError(
+            f"{key}={given}: holds a model (config.json) and no run; answer, chat and serve take it without {key}=: "
+            f"model=auto {of_model}"
+        )
     if not found:
         raise UserError(f"{key}={given}: no run directory ({HOLDS}; {key}=latest takes the newest in {OUTPUTS}/)")
     if len(found) == 1:

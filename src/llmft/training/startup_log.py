@@ -47,6 +47,7 @@ def log_data(data: InstructionDataModule, run: RunDirectory | None) -> None:
         "lengths": histogram(data.audit.lengths if data.audit else {}),
         "train": fraction,
         "audit": audit,
+        "text_notes": data.text_notes,
         "near_duplicates": near_duplicates.summary(data.config.near_duplicates, data.near_duplicates),
         "files": data.digests(),
         "validation": data.reference_size("val"),

@@ -164,7 +164,7 @@ def new_folder(key: str, text: str) -> Path:
     if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
         raise UserError(f"{key}={text}: exists and is not a folder")
     if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{key}={text}: is not empty; choose another folder or remove it")
+        raise UserError(f"{key}={text}: is not empty; choose another folder")
     return folder
 
 

@@ -24,7 +24,7 @@ def test_a_training_that_parts_ends_with_3(llmft, monkeypatch):
     monkeypatch.setattr(GradientClipping, "on_before_optimizer_step", lambda *_: None)
     code, out, err = llmft("prove", *TINY, "model.dropout=0")
     assert code == 3
-    assert "training and referee part at step 1: gradient after clipping differs by" in err
+    assert "training and referee diverge at step 1: gradient after clipping differs by" in err
     assert "learning rate" in out
 
 

@@ -47,7 +47,7 @@ def test_a_table_without_code(llmft, tmp_path):
         csv.writer(file).writerows([["q", "a"], ["one?", "1,\n2"], ["two?", "3"]])
     code, out, err = llmft(*COMMON, "data=custom", "data.path=rows.csv", "data.columns={instruction: q, output: a}")
     assert code == 0, err
-    assert [(row["place"], row["answer"]) for row in lines(out)[0]] == [("rows.csv:1", "1,\n2"), ("rows.csv:2", "3")]
+    assert [(row["place"], row["answer"]) for row in lines(out)[0]] == [("rows.csv:2", "1,\n2"), ("rows.csv:4", "3")]
 
 
 @pytest.mark.parametrize(

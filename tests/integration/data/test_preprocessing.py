@@ -225,7 +225,7 @@ def test_what_was_cut_is_listed_by_place_and_reason(llmft, tmp_path):
     }
     record = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
     assert record["trimmed_parts"] == {"system": 1}
-    assert "prompt tokens: median / 95 % / max" in out
+    assert "prompt tokens: median/95 %/max" in out
 
 
 @pytest.mark.parametrize(

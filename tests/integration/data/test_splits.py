@@ -1,5 +1,7 @@
 """Splits follow the rows: the same for every model, fields that name them, files of their own."""
 
+import json
+
 import pytest
 
 from llmft.data.eval_rows import first_rows
@@ -57,6 +59,45 @@ def test_a_field_names_the_split_and_another_one_keeps_rows_together(custom):
     users = {name: {int(p.split()[1]) % 10 for p in part} for name, part in prompts(by_user).items()}
     assert users["val"]
     assert not users["val"] & users["train"]
+
+
+def test_a_split_that_no_row_names_is_taken_from_the_rows_named_train(custom):
+    rows = [*rows_of(*range(10), split="train"), *rows_of(10, 11, split="test")]
+    data = custom(rows, "data.split_by=column:split", "data.split={train: 0.5, val: 0.2, test: 0.5}")
+    assert {name: len(part) for name, part in data.indices.items()} == {"train": 8, "test": 2, "val": 2}
+    assert prompts(data)["test"] == {row["instruction"] for row in rows[10:]}
+    plain = custom(rows, "data.split_by=prompt", "data.split={val: 0.2, test: 0.2}")
+    assert plain.row_counts.ignored == {"split": 12}
+
+
+def test_lists_of_a_json_file_are_its_splits(custom, tmp_path):
+    def made(names, *overrides):
+        parts = dict(zip(names, (rows_of(*range(10)), rows_of(10, 11), rows_of(12)), strict=False))
+        (tmp_path / "rows.json").write_text(json.dumps(parts))
+        return custom([], "data.path=rows.json", *overrides)
+
+    for split_by in ("prompt", "position"):
+        data = made(("train", "valid", "test"), f"data.split_by={split_by}")
+        assert {name: len(part) for name, part in data.indices.items()} == {"train": 10, "test": 1, "val": 2}
+        assert [row.place for row in data.encoded["val"]] == ["rows.json:valid:1", "rows.json:valid:2"]
+    data = made(("train", "test"), "data.split.val=0.1", "data.split.test=0.5")
+    assert {name: len(part) for name, part in data.indices.items()} == {"train": 9, "test": 2, "val": 1}
+    write_rows(tmp_path / "val.jsonl", *rows_of(100))
+    with pytest.raises(
+        UserError, match=r"rows\.json:valid:1: names its split, val, which data\.val_path has too; data\.val_path=null$"
+    ):
+        made(("train", "valid"), "data.val_path=val.jsonl")
+    with pytest.raises(
+        UserError, match=r"rows\.json:train:1: data\.val_path is a file of one split, but this one names its splits"
+    ):
+        custom(rows_of(*range(10)), "data.val_path=rows.json")
+    with pytest.raises(
+        UserError,
+        match=r"rows\.json:train:1: names its split, which a stream does not follow; use data\.streaming=false",
+    ):
+        made(("train", "valid"), "data.streaming=true")
+    with pytest.raises(UserError, match=r"which data\.val_path has too; data\.val_path=null, or data\.split_by=prompt"):
+        custom(rows_of(*range(4), split="dev"), "data.val_path=val.jsonl", "data.split_by=column:split")
 
 
 def test_a_row_without_its_field_is_invalid_at_its_place(custom):

@@ -89,5 +89,6 @@ def test_data_at_another_path_must_be_the_same_data(llmft, tmp_path):
     code, _, err = llmft("resume=run", "trainer.max_steps=9", f"data.path={other}")
     assert code == 2
     assert f"data.path={other}: has changed since the run began (SHA-256 " in err
+    assert str(other) not in (tmp_path / "run/config.yaml").read_text()  # the run still resumes with its own file
     code, _, err = llmft("resume=run", "trainer.max_steps=9", "data=alpaca")
     assert (code, "data=alpaca: the run has data=academic; a resumed run keeps its config" in err) == (2, True)

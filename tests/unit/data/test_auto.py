@@ -114,3 +114,40 @@ def test_a_sweep_over_files():
     assert added("data.path=a.jsonl,b.jsonl") == QA
     with pytest.raises(UserError, match="the files of the sweep need different data sets"):
         added("data.path=a.jsonl,c.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"text": "A long text."}, "text"),
+        ({"id": "1", "text": "A long text."}, "text"),
+        ({"text": "A long text.", "source": "web"}, "text"),
+        ({"title": "T", "content": "A long text.", "url": "u"}, "content"),
+    ],
+)
+def test_a_text_without_question_and_answer_is_no_row(row, text):
+    with pytest.raises(UserError, match=rf"its field {text} is a text without a question and an answer \(there is "):
+        added(write(row))
+
+
+def test_a_text_beside_a_label_is_a_question():
+    assert added(write({"id": "1", "text": "T", "label": "L"})) == [
+        "data=custom",
+        "data.columns.instruction=text",
+        "data.columns.output=label",
+    ]
+
+
+def test_a_field_that_names_the_split(capsys):
+    file = write({**(row := {"question": "Q", "answer": "A"}), "split": "train"}, {**row, "split": "validation"})
+    assert added(file) == [*QA, "data.split_by=column:split"]
+    assert ", split by their field split (" in capsys.readouterr().err
+    assert added(file, "data.split_by=prompt") == added(file, "data.streaming=true") == QA
+    assert added(write({**row, "split": "train"}, {**row, "split": "other"})) == QA
+
+
+def test_a_pinned_delimiter_and_encoding_are_those_of_the_first_rows():
+    Path("rows.csv").write_bytes("frage;grund, prüfung\nx;1, 2\n".encode("cp850"))
+    found = added("data.path=rows.csv", "data.delimiter=';'", "data.encoding=cp850")
+    assert found == ["data=custom", "data.columns.instruction=frage", 'data.columns.output="grund, prüfung"']
+    assert added("data.path=rows.csv", "data.encoding=nonsense") == []  # the checks of all values say so

@@ -43,7 +43,7 @@ WORDS = {
     "truncation": "data.md",
     "packing": "performance.md",
     "streaming": "data.md",
-    "system prompt": "chat-data.md",
+    "system prompt": "data.md",
     "tool call": "chat-data.md",
     "reasoning": "chat-data.md",
     "chat template": "templates.md",

@@ -30,4 +30,4 @@ def test_the_first_parting_counts_and_nan_is_one():
     proof = added(added(added(Proof("float32")), loss=math.nan), grad_norm=1.0)
     assert not proof.agrees
     words = "loss 2 in the training, 2.5 in the referee (differ by nan, tolerance 0.0002)"
-    assert proof.sentence == f"training and referee part at step 2: {words}"
+    assert proof.sentence == f"training and referee diverge at step 2: {words}"

@@ -21,8 +21,8 @@ LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
         ("rows.jsonl.gz", gzip.compress(LINES.encode(), mtime=0), 3),
         ("rows.json", json.dumps(ROWS, indent=1), 8),
         ("rows.json", json.dumps({"q": [row["q"] for row in ROWS]}), 3),
-        ("rows.csv", 'q\n"a\u2028b, ""c""\nd"\ne\nf\n', 3),
-        ("rows.tsv", "q\tr\ne\u2028\t1\n\nx\t2\nf\t3\n", 3),
+        ("rows.csv", 'q\n"a\u2028b, ""c""\nd"\ne\nf\n', 5),
+        ("rows.tsv", "q\tr\ne\u2028\t1\n\nx\t2\nf\t3\n", 5),
     ],
 )
 def test_the_last_row(tmp_path: Path, name, content, number):

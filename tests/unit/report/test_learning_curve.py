@@ -4,6 +4,7 @@ import csv
 
 import pytest
 
+from llmft.report.leaderboard import write_leaderboard
 from llmft.report.learning_curve import write_learning_curves
 from llmft.report.learning_curve.curve import learning_curves
 from tests.unit.report.leaderboard.boards import run
@@ -71,3 +72,15 @@ def test_the_files(tmp_path):
 def test_a_link_to_a_run_holds_its_whole_name(tmp_path):
     write_learning_curves(tmp_path, runs(LOSSES, model="a#b?c", has_report=True))
     assert '<a href="a%23b%3Fc-0.125-1/report.html">' in (tmp_path / "learning_curve.html").read_text()
+
+
+@pytest.mark.parametrize("losses", [LOSSES, {1: (800, 1.7)}])
+def test_the_leaderboard_links_to_the_page_if_there_is_one(losses, tmp_path, monkeypatch):
+    monkeypatch.setattr("llmft.report.leaderboard.write.read_runs", lambda _: runs(losses))
+    board = write_leaderboard(tmp_path)
+    assert ('<a href="learning_curve.html">' in (tmp_path / "leaderboard.html").read_text()) == (len(losses) > 1)
+    assert (
+        bool(write_learning_curves(tmp_path, board.runs))
+        == (tmp_path / "learning_curve.html").is_file()
+        == (len(losses) > 1)
+    )

@@ -80,3 +80,11 @@ def test_only_run_and_resume_name_runs():
     assert with_run("resume=outputs", "train")[0] == "resume=outputs/a/1"
     for argument in ("runs=latest", "run=null", "run='latest'", "question=run=latest", "--run"):
         assert with_run(argument, "answer") == (argument, "")
+
+
+def test_a_folder_of_a_model_says_which_option_takes_it():
+    Path("my model").mkdir()
+    Path("my model/config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"run=my model: holds a model \(config.json\) and no run") as error:
+        find_run("my model")
+    assert str(error.value).endswith("take it without run=: model=auto 'model.path=my model'")

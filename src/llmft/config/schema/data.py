@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
+from llmft.config.schema.file_format import Delimiter, Encoding
 from llmft.config.schema.model import Model
 from llmft.config.schema.rules import Faults, rule
 from llmft.config.schema.section import Section, TargetSection
@@ -66,6 +67,13 @@ class Data(TargetSection):
     revision: Text | None = Field(description="Branch, tag or commit of a Hub data set.")
     subset: Text | None = Field(description="Subset (configuration) of a Hub data set.")
     hub_split: Text = Field(description="Split of a Hub data set that is read.")
+    encoding: Encoding | None = Field(
+        description="Encoding of the text files, such as utf-8, utf-16 or cp1252; null is what the content of a file shows."
+    )
+    delimiter: Delimiter | None = Field(
+        description="What separates the fields of CSV and TSV files: one character, or comma, semicolon, tab or pipe; null is "
+        "what the content of a file shows."
+    )
     system: Text | None = Field(description="A system prompt for rows that have none.")
     prompt: Text | None = Field(description="The prompt template of the data set, which prompt=auto uses first.")
     limit: Count | None = Field(description="Use only the first N good rows.")

@@ -33,8 +33,8 @@ COLUMNS: dict[str, Any] = {
         ("ids", "labels", "prompt_tokens", "answer_tokens", "prompt_characters", "answer_characters"), np.int32
     ),
     "example": np.int32,
-    **dict.fromkeys(("source", "prompt", "prompt_like", "row", "row_like"), np.int64),
-    **dict.fromkeys(("odd", "lost"), np.bool_),
+    **dict.fromkeys(("source", "prompt", "prompt_like", "row", "row_like", "answer", "opening"), np.int64),
+    **dict.fromkeys(("odd", "lost", "placeholder", "html"), np.bool_),
 }
 
 

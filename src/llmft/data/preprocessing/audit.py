@@ -117,8 +117,8 @@ class Audit:
             column.justify = "right"
         table.add_row("rows", *(f"{numbers['rows']:,}" for numbers in splits.values()))
         for name in LENGTHS[:2] if brief else LENGTHS:
-            cells = (f"{n[name]['median']:,} / {n[name]['p95']:,} / {n[name]['max']:,}" for n in splits.values())
-            table.add_row(f"{name.replace('_', ' ')}: median / 95 % / max", *cells)
+            cells = (f"{n[name]['median']:,}/{n[name]['p95']:,}/{n[name]['max']:,}" for n in splits.values())
+            table.add_row(f"{name.replace('_', ' ')}: median/95 %/max", *cells)  # fits into 80 columns
         for part, budget in self.budgets.items():
             if any(over := [n[f"over_{part}"] for n in splits.values()]):  # a row that is dropped is in no split
                 table.add_row(f"{part} was over {budget} tokens and is trimmed", *(f"{share:.1%}" for share in over))

@@ -11,6 +11,7 @@ from llmft.data.preprocessing.cache import key_of
 from llmft.data.preprocessing.refusals import Refusals
 from llmft.data.preprocessing.row_counts import RowCounts
 from llmft.data.preprocessing.split_keys import (
+    FREE,
     SPLITS,
     SplitFieldError,
     SplitKey,
@@ -21,6 +22,7 @@ from llmft.data.preprocessing.split_keys import (
 from llmft.data.preprocessing.unread_fields import TrackedRow
 from llmft.data.records import Example, NotTrainedError, Row, RowError, coerced
 from llmft.data.sources import ParsedRow, Source, read
+from llmft.utils.errors import UserError
 
 # Maximum rows and characters of a stored record batch.
 BATCH_ROWS = 1000
@@ -37,6 +39,7 @@ class ExampleReader:
         splits: All splits, which are stored as their numbers.
         coerce: Whether numbers are read as text.
         section: The section of the config that it has its keys from: ``data``, or ``data.sets.NAME`` of a mix.
+        own_files: The splits that have files of their own.
     """
 
     source: Source
@@ -52,6 +55,7 @@ class ExampleReader:
     splits: Sequence[str] = SPLITS
     coerce: bool = False
     section: str = "data"
+    own_files: Collection[str] = ()
 
     @property
     def key(self) -> str:
@@ -79,7 +83,7 @@ class ExampleReader:
             UserError: Rows are invalid (``invalid=error``) or repeated (``duplicates=error``), or all are in another format.
         """
         refused = Refusals(f"{self.key}={self.source.given}", self.name if self.is_alone else None)
-        for located in read(self.source):
+        for located in read(self.source, counts.tell):
             if self.limit is not None and refused.kept >= self.limit:
                 break
             counts.read += 1
@@ -132,8 +136,9 @@ class ExampleReader:
             example = self.to_example(row).with_system(self.system)
         number = located.place.rpartition(":")[2]
         example = replace(example, id=example.id or number, place=located.place, source=self.name)
-        own = None if self.split is None else self.splits.index(self.split)
-        key = split_key_of(example, row, self.split_by, own)
+        name = self.split or located.split
+        key = split_key_of(example, row, self.split_by, None if name is None else self.splits.index(name))
+        check_named(self, located, key)
         return example, key, row.unread() if isinstance(row, TrackedRow) else ()
 
     def _check_repeated(self, example: Example, seen: dict[bytes, str]) -> None:
@@ -142,6 +147,24 @@ class ExampleReader:
         first = seen.setdefault(_digest(example), example.place)
         if first is not example.place:
             raise RowError("duplicate", f"repeats {first}")
+
+
+def check_named(reader: ExampleReader, row: ParsedRow, key: SplitKey) -> None:
+    """Refuse a row whose file or field names its split where that cannot count.
+
+    Raises:
+        UserError: It is in a file of held-out rows, its split has a file of its own, or the rows are streamed.
+    """
+    if row.split and reader.split is not None:
+        everything = f"{reader.section}.path=FILE reads them all"
+        raise UserError(
+            f"{row.place}: {reader.key} is a file of one split, but this one names its splits; {everything}"
+        )
+    if row.split and reader.first_only:
+        raise UserError(f"{row.place}: names its split, which a stream does not follow; use data.streaming=false")
+    if reader.split is None and key.split != FREE and (name := reader.splits[key.split]) in reader.own_files:
+        other, key_of_file = "" if row.split else ", or data.split_by=prompt", replace(reader, split=name).key
+        raise UserError(f"{row.place}: names its split, {name}, which {key_of_file} has too; {key_of_file}=null{other}")
 
 
 def write_examples(
@@ -184,6 +207,7 @@ def examples_key(readers: Sequence[ExampleReader], fingerprint: dict[str, Any]) 
         {
             "data": reader.source.sha256 or (reader.source.hub and reader.source.hub.fingerprint),
             "places": [reader.source.given, *(part.given for part in reader.source.parts)],
+            "layout": reader.source.layout.settings(),
             "settings": [reader.name, reader.system, reader.limit, reader.invalid, reader.duplicates, reader.coerce],
             "split": [reader.split_by, reader.split, reader.splits],
         }

@@ -29,6 +29,7 @@ class RowCounts:
         invalid: Rows that were dropped as invalid, by the kind of their fault.
         sequences: Encoded examples; each trained turn of a conversation may be one.
         files: ``rejected.jsonl`` of saved counts that were added.
+        read_as: What the content of files has decided about how they are read: encoding, delimiter, sheet; a line each.
     """
 
     source: str
@@ -65,6 +66,7 @@ class RowCounts:
     ignored_rows: int = 0
     ignored: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
+    read_as: list[str] = field(default_factory=list)
 
     def drop(self, place: str, name: str, reason: str, why: str, kind: str = "") -> None:
         """Count and list a dropped row.
@@ -81,6 +83,10 @@ class RowCounts:
             self.invalid[kind] += 1
         self.first = self.first or f"{place}: {name}: {reason}"
         self.note(place, name, reason, "drop")
+
+    def tell(self, line: str) -> None:
+        """Keep a line about how a file is read."""
+        self.read_as.append(line)
 
     def note(self, place: str, name: str, reason: str, action: str) -> None:
         """List a row for ``rejected.jsonl``."""
@@ -169,6 +175,7 @@ class RowCounts:
         lost = {"rows": self.lost_rows, "characters": self.lost.total(), "which": dict(self.lost.most_common(SHOWN))}
         return {
             "source": self.source,
+            "read_as": self.read_as,
             "sha256": self.sha256,
             "rows": self.read,
             "kept": self.kept,
@@ -203,6 +210,10 @@ class RowCounts:
             f"{self.source}: {self.read} rows read, {self.kept} kept, {self.dropped.total()} dropped"
             + (f" ({dropped})" if dropped else "")
             + f"; {self.supervised_tokens:,} supervised tokens; longest in tokens: {longest}"
+        ]
+        lines += [
+            *self.read_as[:SHOWN],
+            *([f"and {len(self.read_as) - SHOWN} more"] if len(self.read_as) > SHOWN else []),
         ]
         if self.invalid:
             lines.append(f"{self.shares()}; the first is {self.first.partition(': ')[0]}")

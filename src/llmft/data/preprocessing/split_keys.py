@@ -8,16 +8,11 @@ import numpy as np
 
 from llmft.data.preprocessing.row_columns import hash_of, identity, normalized
 from llmft.data.records import Example, Row, RowError, shown
+from llmft.data.split_names import split_named
 
 SPLITS = ("train", "test", "val")
-FREE = -1
+TRAIN, FREE = 0, -1
 EXTRA = "val/"  # and the name of a file of data.extra_val: such a split, and the prefix of its metrics
-# Names of splits in published data sets.
-NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 
 
 class SplitFieldError(RowError):
@@ -49,16 +44,18 @@ def split_key_of(example: Example, row: Row, split_by: str, split: int | None = 
         example: The example.
         row: Its raw row.
         split_by: ``data.split_by``.
-        split: Number of the split of all rows of its file (``data.val_path``, ``data.test_path``, ``data.extra_val``).
+        split: Number of the split that its file is or names (``data.val_path``, ``data.test_path``, ``data.extra_val``).
 
     Raises:
         SplitFieldError: The field of ``group:NAME`` or ``column:NAME`` is missing or has an unexpected value.
     """
     how, _, field = split_by.partition(":")
-    if split is not None:
+    if split is None and how == "column":
+        split = SPLITS.index(_named(row, field))
+    if split:
         return SplitKey(0, split)
-    if how == "column":
-        return SplitKey(0, SPLITS.index(_named(row, field)))
+    if split == TRAIN:  # of these, the splits that no row names are taken
+        return SplitKey(hash_of(normalized(identity(example.context, example.tools))), TRAIN)
     if how == "group":
         return SplitKey(hash_of(_value(row, field)))
     if how == "position":
@@ -84,11 +81,11 @@ def _value(row: Row, field: str) -> str:
 
 def _named(row: Row, field: str) -> str:
     value = row.get(field)
-    if not isinstance(value, str) or value.strip().casefold() not in NAMES:
+    if (name := split_named(value)) is None:
         raise SplitFieldError(
             field, f"must be train, val or test, as data.split_by=column:{field} reads it; is {shown(value)}"
         )
-    return NAMES[value.strip().casefold()]
+    return name
 
 
 def write_split_keys(folder: Path, keys: Sequence[SplitKey]) -> None:

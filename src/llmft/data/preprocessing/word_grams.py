@@ -1,19 +1,15 @@
 """Texts as sets of hashed word 5-grams, by which texts that are nearly equal are found."""
 
 import functools
-import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from llmft.data.preprocessing.row_columns import normalized
+from llmft.data.preprocessing.row_columns import WORD, normalized
 
 SIZE = 5
-# A letter of a script without spaces between words (Japanese, Chinese, Thai, Lao) is a word of its own.
-UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-WORD = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
 FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no bit is lost
 
 

@@ -6,27 +6,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llmft.utils.errors import UserError
-
 # Formats of files, each also with the suffix of a compression.
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 PACKERS = (".gz", ".zst")
+OTHER_NAMES = {".ndjson": ".jsonl"}
 # Max bytes of a line: a file without line ends would fill the memory otherwise.
 MAX_LINE = 64 * 2**20
-UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class ParsedRow(NamedTuple):
-    """A parsed row with its place, or the reason why it could not be parsed (``fault``)."""
+    """A parsed row with its place, or the reason why it could not be parsed (``fault``); ``split`` if its file names that."""
 
     place: str
     row: Any
     fault: str | None = None
+    split: str | None = None
 
 
 def kind(file: Path) -> str | None:
     """The suffix of a file's format (of ``KINDS``), None if it is not supported."""
-    endings = [ending.lower() for ending in file.suffixes[-2:]]
+    endings = [OTHER_NAMES.get(ending.lower(), ending.lower()) for ending in file.suffixes[-2:]]
     packed = bool(endings) and endings[-1] in PACKERS
     ending = endings[-2] if packed and len(endings) == 2 else endings[-1] if endings else ""
     return ending if ending in KINDS and not (packed and ending == ".parquet") else None
@@ -55,18 +54,12 @@ def opened(file: Path) -> Iterator[Any]:
             yield stream
 
 
-def byte_lines(given: str, stream: Any) -> Iterator[tuple[int, bytes | None]]:
-    """Yield the lines (separated by newline only) with their numbers from 1; None for a line that is too long.
-
-    Raises:
-        UserError: The file is UTF-16.
-    """
+def byte_lines(stream: Any) -> Iterator[tuple[int, bytes | None]]:
+    """Yield the lines (separated by newline only) with their numbers from 1; None for a line that is too long."""
     number = 0
     while raw := stream.readline(MAX_LINE + 1):
         number += 1
         if number == 1:
-            if raw.startswith(UTF16):
-                raise UserError(f"{given}:1: not UTF-8 but UTF-16; save the file as UTF-8")
             raw = raw.removeprefix(
                 b"\xef\xbb\xbf"
             )  # a BOM, as Windows editors write it, is no character of the first row
@@ -76,8 +69,3 @@ def byte_lines(given: str, stream: Any) -> Iterator[tuple[int, bytes | None]]:
         while not raw.endswith(b"\n") and (raw := stream.readline(MAX_LINE)):
             pass
         yield number, None
-
-
-def not_utf8(data: bytes, error: UnicodeDecodeError) -> str:
-    """The error message for bytes that are not UTF-8."""
-    return f"not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8"

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from llmft.config.paths import conf_dir
+from llmft.data.sources.file_format import FileFormat
 from llmft.data.sources.reader import read_file
 from llmft.data.sources.resolve import SourceFile
 from llmft.utils.errors import UserError
@@ -41,12 +42,12 @@ def known_fields() -> dict[str, list[str]]:
     return dict(sorted(found.items(), key=lambda entry: -len(entry[1])))
 
 
-def first_rows(parts: Sequence[SourceFile], count: int) -> list[Any]:
+def first_rows(parts: Sequence[SourceFile], count: int, layout: FileFormat = FileFormat()) -> list[Any]:  # noqa: B008 (frozen)
     """The first rows of the first file that has any, without those that cannot be parsed."""
     found: list[Any] = []
     for part in parts:
         try:
-            for parsed in islice(read_file(part.given, part.file), count):
+            for parsed in islice(read_file(part.given, part.file, layout), count):
                 found += [parsed.row] if parsed.fault is None else []
         except UserError:  # the file's own faults are for when it is read
             pass

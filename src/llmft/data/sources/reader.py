@@ -1,10 +1,14 @@
 """Read the rows of a source in order, each with its place."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from llmft.data.sources.decompress import ParsedRow, byte_lines, kind, not_utf8, opened
+from llmft.data.sources.content import content_kind
+from llmft.data.sources.decompress import ParsedRow, byte_lines, kind
+from llmft.data.sources.encoding import opened_text
+from llmft.data.sources.file_format import FileFormat
 from llmft.data.sources.json import EmptyFileError, read_json, read_jsonl
 from llmft.data.sources.resolve import Source
 from llmft.data.sources.tabular import read_csv, read_parquet, read_tsv, without_merged_nulls
@@ -14,8 +18,12 @@ from llmft.utils.text import first_line
 READERS = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_tsv, ".parquet": read_parquet}
 
 
-def read(source: Source) -> Iterator[ParsedRow]:
+def read(source: Source, say: Callable[[str], None] | None = None) -> Iterator[ParsedRow]:
     """Yield the rows of a source in order; a row that cannot be parsed has a ``fault``.
+
+    Args:
+        source: The files, or the Hub data set.
+        say: Takes a line about each file whose encoding, delimiter or sheet follows from its content.
 
     Raises:
         UserError: A file cannot be read (truncated, invalid beyond a single row, empty), or the Hub cannot be reached.
@@ -24,18 +32,18 @@ def read(source: Source) -> Iterator[ParsedRow]:
         for number, row in enumerate(source.hub.rows(), start=1):
             yield ParsedRow(f"{source.given}:{number}", without_merged_nulls(row))
         return
-    empty = 0
+    layout, empty = replace(source.layout, say=say) if say else source.layout, 0
     for part in source.parts:
         try:
-            yield from read_file(part.given, part.file)
+            yield from read_file(part.given, part.file, layout)
         except EmptyFileError:
             empty += 1
             if empty == len(source.parts):  # single shards may be empty
                 raise
 
 
-def read_file(given: str, file: Path) -> Iterator[ParsedRow]:
-    """Yield the rows of one file, by the format of its suffix.
+def read_file(given: str, file: Path, layout: FileFormat = FileFormat()) -> Iterator[ParsedRow]:  # noqa: B008 (frozen)
+    """Yield the rows of one file, by the format of its suffix, or of its content if that is none of ours.
 
     Raises:
         UserError: The file cannot be read.
@@ -43,7 +51,10 @@ def read_file(given: str, file: Path) -> Iterator[ParsedRow]:
     import pyarrow
 
     try:
-        yield from READERS[kind(file) or ""](given, file)
+        if (ending := kind(file)) is None:
+            ending = content_kind(file) or ""
+            layout.say(f"{given}: is read as {ending} by its content")
+        yield from READERS[ending](given, file, layout)
     except (OSError, EOFError, zlib.error, pyarrow.ArrowException) as error:
         raise UserError(f"{given}: cannot be read: {_reason(error)}") from None
 
@@ -55,14 +66,14 @@ def lines_of(given: str, file: Path) -> Iterator[tuple[int, str]]:
         UserError: The file cannot be read, or is not UTF-8.
     """
     try:
-        with opened(file) as stream:
-            for number, raw in byte_lines(given, stream):
+        with opened_text(given, file, FileFormat()) as (stream, encoding):
+            for number, raw in byte_lines(stream):
                 if raw is None:
                     raise UserError(f"{given}:{number}: the line is too long")
-                try:
-                    yield number, raw.decode("utf-8").rstrip("\r\n")
-                except UnicodeDecodeError as error:
-                    raise UserError(f"{given}:{number}: {not_utf8(raw, error)}") from None
+                line = encoding.decoded(raw)
+                if fault := encoding.fault(line):
+                    raise UserError(f"{given}:{number}: {fault}")
+                yield number, line.rstrip("\r\n")
     except OSError as error:
         raise UserError(f"{given}: cannot be read: {_reason(error)}") from None
 

@@ -4,11 +4,13 @@ import glob
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from llmft.data.sources.content import content_kind
 from llmft.data.sources.decompress import KINDS, kind
+from llmft.data.sources.file_format import FileFormat
 from llmft.data.sources.hub import Hub
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
@@ -36,12 +38,14 @@ class Source:
         parts: The files, in order; empty for a Hub data set.
         sha256: Digest of the file; of several files, the digest of their digests and names.
         hub: The Hub data set, if it is one.
+        layout: How its files are read, where their content is not to decide.
     """
 
     given: str
     parts: tuple[SourceFile, ...] = ()
     sha256: str | None = None
     hub: Hub | None = None
+    layout: FileFormat = field(default_factory=FileFormat)
 
 
 def find(
@@ -181,7 +185,7 @@ def found_again(path: str, began: Path, sha256: str | None) -> str:
 def _files(path: str, key: str) -> list[SourceFile]:
     file = user_path(path)
     if file.is_file():
-        if kind(file) is None:
+        if kind(file) is None and content_kind(file) is None:
             raise UserError(f"{key}={path}: a file must end in {ENDINGS}, got {file.suffix or 'no ending'!r}")
         return [SourceFile(unresolved(path), file)]
     if file.is_dir():

@@ -10,6 +10,7 @@ from llmft.report.leaderboard import charts, page, table
 from llmft.report.leaderboard.ranking import Group, ranked
 from llmft.report.leaderboard.runs import BoardRun, read_runs
 from llmft.report.leaderboard.settings import differing_settings, grouped
+from llmft.report.learning_curve.curve import learning_curves
 from llmft.utils import csv as csv_files
 from llmft.utils import files
 from llmft.utils.errors import UserError
@@ -58,6 +59,7 @@ def write_leaderboard(folder: Path) -> Board:
     if drawn.scores:
         drawn.scores.png(folder / "leaderboard.png")
     content = page.content(folder, found, keys, criterion, shared) | {"left": left, "notes": notes, "total": len(runs)}
+    content["has_curve"] = bool(learning_curves(runs))  # the same commands write that page next to this one
     render(folder / "leaderboard.html", "leaderboard.html", content | {"charts": drawn, "objective": objective})
     return Board(text, [*notes, *page.best_line(found, criterion)], runs)
 

@@ -106,4 +106,4 @@ def test_counts_of_0_are_one_line_and_a_training_shows_no_counts():
     assert "rows that repeat another row" not in complete
     assert audit.notes() == ["no rows: duplicates, near duplicates, other answers, lost characters"]
     assert "unprintable" not in brief
-    assert "prompt tokens: median / 95 % / max" in brief
+    assert "prompt tokens: median/95 %/max" in brief

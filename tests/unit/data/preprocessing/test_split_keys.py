@@ -76,6 +76,12 @@ def test_a_file_of_its_own_decides_for_all_its_rows():
     ]
 
 
+def test_rows_that_are_named_train_are_grouped_by_their_prompt():
+    """Of these, a split that no row names is taken."""
+    named = split_key_of(example("a"), {"split": "train"}, "column:split")
+    assert named == split_key_of(example("a"), {}, "position", 0) == (split_key_of(example("a"), {}, "prompt").group, 0)
+
+
 def test_split_keys_are_stored(tmp_path):
     write_split_keys(tmp_path, [SplitKey(-5), SplitKey(2**62, 1)])
     write_split_keys(tmp_path, [])

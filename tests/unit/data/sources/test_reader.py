@@ -153,7 +153,8 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path, ending):
     file = written(tmp_path, ending)
     found = rows_of(file)
     assert [located.row for located in found] == ROWS
-    assert [located.place for located in found] == [f"{file}:1", f"{file}:2"]
+    places = (2, 4) if ending[1:4] in ("csv", "tsv") else (1, 2)  # the first line is the header, the first row has two
+    assert [located.place for located in found] == [f"{file}:{number}" for number in places]
 
 
 @pytest.mark.parametrize("ending", PACKED)
@@ -180,7 +181,7 @@ def test_shards_keep_their_names(tmp_path, monkeypatch):
     (tmp_path / "d" / "empty.jsonl").write_text("")
     for path in ("d", "d/*", ["d/a.csv", "d/b.jsonl"]):
         found = list(read(find(path, "x")))
-        assert [(f.place, f.row) for f in found] == [("d/a.csv:1", {"q": "1"}), ("d/b.jsonl:1", {"q": "2"})]
+        assert [(f.place, f.row) for f in found] == [("d/a.csv:2", {"q": "1"}), ("d/b.jsonl:1", {"q": "2"})]
     with pytest.raises(UserError, match=r"data.path=d/\*.parquet: no file"):
         find("d/*.parquet", "x")
 
@@ -201,8 +202,9 @@ def test_the_digest_of_shards_changes_with_a_name_or_a_byte(tmp_path):
     ("text", "message"),
     [
         ("q,q\n1,2\n", 'the first line must name the fields, each once, got "q" twice'),
-        ('q,a\n1,2\n"3,4\n5,6\n', "rows.csv:2: broken CSV"),
-        ('q,a\n1,2\n"3"x,4\n5,6\n', "rows.csv:2: broken CSV (line 3)"),
+        ('q,a\n1,2\n"3,4\n5,6\n', "rows.csv:3: broken CSV"),
+        ('q,a\n1,2\n"3"x,4\n5,6\n', "rows.csv:3: broken CSV (line 3)"),
+        ("q,a\r1,2\r", "rows.csv:1: broken CSV (line 1): a carriage return outside of quotes; save"),
         ("", "rows.csv:1: the file is empty"),
     ],
 )
@@ -216,13 +218,13 @@ def test_a_table_that_cannot_be_trusted(tmp_path, text, message):
 
 def test_a_bad_row_of_a_table_is_its_own_fault(tmp_path):
     file = tmp_path / "rows.csv"
-    file.write_bytes(b"q,a\n1,2\n3\n\n4,5,6\n7,\xff\n8,9\n")
+    file.write_bytes(b"q,a\n1,2\n3\n\n4,5,6\n7,\x81\n8,9\n")
     assert [(f.place.rpartition(":")[2], f.fault) for f in rows_of(file)] == [
-        ("1", None),
-        ("2", "has 1 fields, the first line names 2"),
-        ("3", "has 3 fields, the first line names 2"),
-        ("4", "not UTF-8 (byte 0xff); save the file as UTF-8"),
-        ("5", None),
+        ("2", None),
+        ("3", "has 1 fields, the first line names 2"),
+        ("5", "has 3 fields, the first line names 2"),
+        ("6", "not UTF-8 (byte 0x81); save the file as UTF-8"),
+        ("7", None),
     ]
 
 
@@ -243,14 +245,81 @@ def test_a_long_json_list_is_read_piece_by_piece(tmp_path, monkeypatch):
     assert [located.place for located in found] == [f"{file}:{n + 2}" for n in range(31)]
 
 
-def test_json_lines_under_the_wrong_name(tmp_path):
+def test_json_lines_named_json(tmp_path):
     file = tmp_path / "rows.json"
-    file.write_text('{"a": 1}\n{"a": 2}\n')
-    with pytest.raises(UserError, match=r"JSON lines; name the file \.jsonl"):
+    file.write_text('{"a": 1}\n\n{"a":\n 2} {"a": 3}\n')
+    assert [(f.place, f.row) for f in rows_of(file)] == [
+        (f"{file}:1", {"a": 1}),
+        (f"{file}:3", {"a": 2}),
+        (f"{file}:4", {"a": 3}),
+    ]
+    file.write_text('{"a": 1}\n{"a": \n')
+    with pytest.raises(UserError, match=r"rows.json:3: broken JSON: .*; no row behind it can be read"):
         rows_of(file)
     file.write_text('{"a": [1, 2], "b": [1]}')
     with pytest.raises(UserError, match="must be of one length"):
         rows_of(file)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['[{"a": 1},\n{"a": 2}]', '\n[\n {"a": 1}, {"a": 2}]', '{\n"data": [{"a": 1}, {"a": 2}]}', '{\n"a": [1, 2]}'],
+)
+def test_a_json_value_named_jsonl(tmp_path, text):
+    (tmp_path / "rows.jsonl").write_text(text)
+    said = []
+    found = list(read(find(str(tmp_path / "rows.jsonl"), "x"), said.append))
+    assert ([f.row for f in found], said) == (
+        [{"a": 1}, {"a": 2}],
+        [f"{tmp_path}/rows.jsonl: holds one JSON value, not JSON lines"],
+    )
+
+
+def test_lines_that_are_lists_stay_lines(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('[{"a": 1}]\n[{"a": 2}]\n')
+    assert [f.row for f in rows_of(tmp_path / "rows.jsonl")] == [[{"a": 1}], [{"a": 2}]]
+
+
+def test_lists_that_are_named_as_splits(tmp_path):
+    file, row = tmp_path / "rows.json", {"q": "Q"}
+    for names, splits in {
+        ("train", "Validation", "test"): ["train", "val", "test"],
+        ("train", "dev", "valid"): ["train", "val", "val"],
+        ("train", "other"): [None],  # two columns
+    }.items():
+        file.write_text(
+            json.dumps({"version": 1, **{name: [row] for name in names}} if splits[0] else {n: [row] for n in names})
+        )
+        assert [f.split for f in rows_of(file)] == splits
+    file.write_text(json.dumps({"train": [row, row], "test": [row]}))
+    said = []
+    found = list(read(find(str(file), "x"), said.append))
+    assert [f.place for f in found] == [f"{file}:train:1", f"{file}:train:2", f"{file}:test:1"]
+    assert said == [f"{file}: names its splits: train (2), test (1)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "ending"),
+    [
+        ("rows.ndjson", b'{"a": "1"}\n{"a": "2"}\n', ""),
+        ("rows.txt", b'{"a": "1"}\n{"a": "2"}\n', ".json"),
+        ("rows", b'[{"a": "1"}, {"a": "2"}]', ".json"),
+        ("rows.txt", "a\tb\r\n1\tx\r\n2\ty\r\n".encode("utf-16"), ".csv"),
+    ],
+)
+def test_a_file_whose_name_does_not_tell(tmp_path, name, content, ending):
+    (tmp_path / name).write_bytes(content)
+    said = []
+    found = list(read(find(str(tmp_path / name), "x"), said.append))
+    assert [f.row["a"] for f in found] == ["1", "2"]
+    assert said[:1] == ([f"{tmp_path}/{name}: is read as {ending} by its content"] if ending else [])
+
+
+@pytest.mark.parametrize("content", [b"", b"Some text, in prose.\nMore.\n", b"\x89PNG\0\0\0\r", b"# A, B\n\nword\n"])
+def test_what_is_no_data_at_all(tmp_path, content):
+    (tmp_path / "README").write_bytes(content)
+    with pytest.raises(UserError, match=r"README: a file must end in .*, got 'no ending'"):
+        find(str(tmp_path / "README"), "x")
 
 
 def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path, monkeypatch):
@@ -326,12 +395,6 @@ def test_a_path_from_the_environment_stays_an_interpolation(tmp_path, monkeypatc
     file.write_text('{"a": 1}\n')
     for source in (find(str(file), "x"), find_held_out("data.val_path", str(file))):
         assert source.given == source.parts[0].given == "${oc.env:LLMFT_TEST_PRIVATE}/rows.jsonl"
-
-
-@pytest.mark.parametrize("text", ["q;a\n1,5;2\n", "q|a\n1,5|2\n", "q\ta\n1,5\t2\n"])
-def test_the_delimiter_is_that_of_the_header(tmp_path, text):
-    (tmp_path / "rows.csv").write_text(text)
-    assert [parsed.row for parsed in read(find(str(tmp_path / "rows.csv"), "x"))] == [{"q": "1,5", "a": "2"}]
 
 
 def test_rows_below_a_key(tmp_path):
