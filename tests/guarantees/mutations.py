@@ -33,6 +33,7 @@ SAME = f"{HERE}/test_answers_are_the_same_everywhere.py"
 PLAIN = f"{HERE}/test_plain_lightning_trains_the_same.py"
 SHIP = "tests/integration/commands/test_export.py"
 SPEED = f"{HERE}/test_speed_changes_no_number.py"
+PREFIXES = f"{HERE}/test_shared_prefixes_change_nothing.py"
 HEAD = "tests/unit/models/test_loss.py -k plain_formula"
 TRANSFORMERS4 = "tests/integration/models/test_transformers4.py"
 DAMAGED = "tests/integration/runs/test_damaged_checkpoints.py -k every_damage"
@@ -168,6 +169,18 @@ FAULTS = [
     Fault("short sequences in one call attend to their repeats", "models/attention/varlen.py", "(slot >= size)[:, None, None]", "(slot < 0)[:, None, None]", f"{SPEED} -k tiny_t5"),
     Fault("T5's bias when unpadded is that of the shortest example", "models/attention/varlen.py", "longest = max(map(max,", "longest = min(map(min,", f"{SPEED} -k tiny_t5"),
     Fault("generation keeps the attention of the last batch", "models/attention/kernels.py", "model.set_attn_implementation(before)", "pass", f"{SPEED} -k fast_kernels"),
+    Fault("own parts start at position 0", "models/attention/prefix_tree.py", "torch.cat([torch.arange(segment.start, segment.end) for", "torch.cat([torch.arange(segment.end - segment.start) for",
+          f"{PREFIXES} -k llama"),
+    Fault("an example's own tokens do not see the prefix", "models/attention/shared_prefix.py", "[] if segment.parent < 0 else [*before[segment.parent], segment.parent]", "[]",
+          f"{PREFIXES} -k llama"),
+    Fault("own tokens see only the last shared segment", "models/attention/shared_prefix.py", "[*before[segment.parent], segment.parent]", "[segment.parent]", f"{PREFIXES} -k llama"),
+    Fault("own tokens see later ones", "models/attention/shared_prefix.py", ".triu(keys - size + 1)", ".triu(keys - size + 2)", f"{PREFIXES} -k none"),
+    Fault("own tokens of a padded batch see later ones", "models/attention/shared_prefix.py", "torch.arange(keys.shape[1]) > positions", "torch.arange(keys.shape[1]) > 1 + positions", f"{PREFIXES} -k lora"),
+    Fault("a prefix gets the gradient of one example", "models/attention/shared_prefix.py", "kept = (x[0].transpose(0, 1) for", "kept = (x[0].transpose(0, 1).detach() for", f"{PREFIXES} -k lora"),
+    Fault("the first label may be predicted from the prefix", "models/attention/prefix_tree.py", "max(0, int(supervised[0]) - 1)", "int(supervised[0])", PREFIXES),
+    Fault("a shared prefix drops out once for all examples", "models/attention/kernels.py", "or not model.training or not self._drops(model)", "or True", f"{PREFIXES} -k noise"),
+    Fault("a model that computes something else with a shared prefix is trusted", "models/forward.py", "return shared if self.kernels.sharing_is_equivalent else None", "return shared",
+          f"{PREFIXES} -k something_else"),
     # 12 plain Lightning
     Fault("a fit goes on with whatever random state there is", "callbacks/trainer_check.py", "        pl.seed_everything((self.cfg.seed + trainer.global_rank) % 2**32, workers=True, verbose=False)\n", "",
           f"{PLAIN} -k causal"),

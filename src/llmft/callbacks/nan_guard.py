@@ -170,6 +170,7 @@ class NanGuard(pl.Callback):
                 "weights_named": named or [],
                 "precision": str(trainer.precision),
                 "rows_agree": bool(pl_module.forward_pass.kernels.packing_is_equivalent),
+                "prefixes_agree": bool(pl_module.forward_pass.kernels.sharing_is_equivalent),
                 **postmortem.examine(pl_module, window, trainer),
                 "history": list(self.history),
             }

@@ -40,7 +40,9 @@ def main(cfg: DictConfig) -> None:
     folder, trained = open_run(config.run, "halt")
     report, window, weights = postmortem.read(folder / "halt")
     forward, codec = _forward(trained, weights)
-    forward.kernels.packing_is_equivalent = bool(report.get("rows_agree"))  # cannot be checked with broken weights
+    # neither can be checked with broken weights
+    forward.kernels.packing_is_equivalent = bool(report.get("rows_agree"))
+    forward.kernels.sharing_is_equivalent = bool(report.get("prefixes_agree"))
     result = _replay(forward, window, report)
     rows = [row for batch in window.batches for row in _rows(forward, batch, codec)]
     if config.format == "json":

@@ -4,10 +4,17 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from llmft.config.schema import TrainConfig
+from llmft.config.schema.peft import Lora
 from llmft.utils.device import bfloat16_units, runs_on_gpu
 
 # Values of `auto` with performance=plain, and in commands that do not resolve a training config.
-PLAIN = {"model.dtype": "float32", "model.attention": "sdpa", "model.padding": "kept", "optim.fused": False}
+PLAIN = {
+    "model.dtype": "float32",
+    "model.attention": "sdpa",
+    "model.padding": "kept",
+    "model.shared_prefix": "off",
+    "optim.fused": False,
+}
 
 
 C = TypeVar("C", bound=TrainConfig)
@@ -48,7 +55,9 @@ def _choices(cfg: TrainConfig) -> Iterator[Choice]:
     weights = dtype.value if cfg.model.dtype == "auto" else cfg.model.dtype
     yield dtype
     yield _attention(cfg, half=weights == "bfloat16" or cfg.trainer.precision == "bf16-mixed", gpu=gpu)
-    yield _padding(cfg, gpu=gpu)
+    padding = _padding(cfg, gpu=gpu)
+    yield padding
+    yield _shared_prefix(cfg, padding.value if cfg.model.padding == "auto" else cfg.model.padding)
     yield _fused(cfg)
 
 
@@ -107,6 +116,17 @@ def _keeps_padding(cfg: TrainConfig, *, gpu: bool) -> str | None:
     if cfg.peft.distill_from:
         return "teacher and student run on the same padded batch"
     return None
+
+
+def _shared_prefix(cfg: TrainConfig, padding: str) -> Choice:
+    if cfg.model.family == "seq2seq":
+        return Choice("model.shared_prefix", "off", "an encoder sees the whole input at once")
+    if padding == "kept":
+        return Choice("model.shared_prefix", "off", "padding is kept")
+    why = "what the examples of a batch begin with is computed once"
+    if isinstance(cfg.peft, Lora) and cfg.peft.dropout:
+        why += f", in validation only: each example draws its own dropout (peft.dropout={cfg.peft.dropout:g})"
+    return Choice("model.shared_prefix", "exact", why)
 
 
 def _fused(cfg: TrainConfig) -> Choice:

@@ -34,7 +34,7 @@ class CausalForward(Forward):
         if "rows" in batch:
             # transformers keeps packed examples apart by position ids that restart, if it gets no mask and no cache;
             # an estimate has its batch on the CPU and its model on the meta device
-            positions = positions_in_rows(batch["rows"]).to(self.device)
+            positions = batch["positions"] if "positions" in batch else positions_in_rows(batch["rows"]).to(self.device)
             return inputs | {"attention_mask": None, "position_ids": positions}
         # padding is on the right, where no supervised token attends to it
         return inputs | {"attention_mask": batch["attention_mask"] if self.kernels.plain else None}

@@ -17,6 +17,7 @@ from llmft.data.batching.collate import training_batch
 from llmft.data.tokenization.codec import EncodedExample
 from llmft.models.attention.kernels import Kernels
 from llmft.models.attention.packing import LogitDifference, is_full, logit_difference, unpad
+from llmft.models.attention.prefix_tree import alike, share_prefixes
 from llmft.models.loss import (
     TokenLoss,
     capture_hidden,
@@ -152,12 +153,29 @@ class Forward(ABC):
         return chunked_cross_entropy_sum(seen.hidden, head.weight, bias, targets, self.weights(batch, chosen))
 
     def unpad_if_faster(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch as one sequence without padding if that is faster and computes the same; else the batch itself."""
-        if not self.kernels.can_unpad(self.model, batch, batch["input_ids"].shape[1]):
+        """The batch as one sequence without padding and repeated prefixes if that is faster and computes the same.
+
+        Returns:
+            Else the batch itself. Supervised positions keep their order.
+        """
+        if "segments" in batch or not self.kernels.can_unpad(self.model, batch, batch["input_ids"].shape[1]):
             return batch
         self._verify_packing(batch)
+        if not self.kernels.packing_is_equivalent:
+            return batch
         masks = self.tokens(batch)
-        return unpad(batch, *masks) if self.kernels.packing_is_equivalent and not is_full(*masks) else batch
+        flat = unpad(batch, *masks)
+        return self._shared(flat) or (batch if is_full(*masks) else flat)
+
+    def _shared(self, flat: dict[str, Any]) -> dict[str, Any] | None:
+        """A flat batch with shared prefixes; None if that saves too little, or does not compute the same."""
+        if not self.kernels.can_share(self.model) or (shared := share_prefixes(flat)) is None:
+            return None
+        if self.kernels.sharing_is_equivalent is None and (pair := alike(flat, shared["segments"])):
+            self.kernels.sharing_is_equivalent = True  # for the comparison
+            both = share_prefixes(pair, least=1, worth=0.0) or pair, pair
+            self.kernels.sharing_is_equivalent = self._is_equivalent(*both, "prefixes are not shared")
+        return shared if self.kernels.sharing_is_equivalent else None
 
     def _verify_packing(self, batch: dict[str, Any]) -> None:
         """Check with the first batch whether examples have the same logits in an unpadded sequence as one by one."""
@@ -166,21 +184,26 @@ class Forward(ABC):
         if not kernels.varlen or kernels.packing_is_equivalent is not None or not bool((first["labels"] >= 0).any()):
             return
         kernels.packing_is_equivalent = True  # for the comparison
+        kernels.packing_is_equivalent = self._is_equivalent(unpad(first, *self.tokens(first)), first, "padding is kept")
+
+    def _is_equivalent(self, fast: dict[str, Any], batch: dict[str, Any], otherwise: str) -> bool | None:
+        """Whether two layouts of the same examples have the same logits; None (undecided) with NaN weights."""
         try:
-            difference = self._difference([unpad(first, *self.tokens(first))], [first])
+            difference = self._difference([fast], [batch])
         except Exception as error:  # e.g. the model takes no position ids, or has only its own attention
             if is_out_of_memory(error):
                 raise
-            log.info("padding is kept: the model cannot run unpadded sequences (%s)", first_line(error))
-            kernels.packing_is_equivalent = False
-            return
-        kernels.packing_is_equivalent = difference.is_small if difference.finite else None  # undecided with NaN weights
-        if kernels.packing_is_equivalent is False:
+            log.info("%s: the model cannot run unpadded sequences (%s)", otherwise, first_line(error))
+            return False
+        if not difference.finite:
+            return None
+        if not difference.is_small:
             log.info(
-                "padding is kept: examples of an unpadded sequence attend to each other "
-                "(logits differ by %.2g of the largest)",
+                "%s: examples of an unpadded sequence attend to each other (logits differ by %.2g of the largest)",
+                otherwise,
                 difference.value,
             )
+        return difference.is_small
 
     def check_packing(self, examples: Sequence[EncodedExample], pad_id: int) -> float | None:
         """Compare the logits of a packed sequence with those of its examples, one at a time.

@@ -71,17 +71,6 @@ def lora_scale(alpha: float, r: int, *, rslora: bool) -> float:
     return alpha / (math.sqrt(r) if rslora else r)
 
 
-def dropouts(model: Any) -> dict[str, float]:
-    """The modules of a model that drop something in train mode, with their rates."""
-    found = {}
-    for name, module in model.named_modules():
-        for key, value in vars(module).items():
-            rate = value if "drop" in key or (key == "p" and "Dropout" in type(module).__name__) else 0
-            if isinstance(rate, float) and rate > 0:
-                found[f"{name}.{key}"] = rate
-    return found
-
-
 def needed_bytes(model: Any) -> int:
     """Memory of a float64 copy: its weights, and for the trainable ones gradients and two moments."""
     parameters = list(model.parameters())

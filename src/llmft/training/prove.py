@@ -15,7 +15,7 @@ from llmft.data.datamodule import InstructionDataModule
 from llmft.models.backbone.open import Backbone
 from llmft.models.backbone.vocabulary import ending_ids
 from llmft.referee.files import forget_rows
-from llmft.referee.float64 import dropouts, lora_scale, needed_bytes
+from llmft.referee.float64 import lora_scale, needed_bytes
 from llmft.referee.loop import Settings
 from llmft.referee.optimizer import Schedule, total_steps
 from llmft.referee.referee import Referee
@@ -23,6 +23,7 @@ from llmft.referee.render import Renderer
 from llmft.runs.directory import RunDirectory
 from llmft.utils.errors import UserError
 from llmft.utils.memory import free_bytes
+from llmft.utils.modules import dropouts
 from llmft.utils.oom import is_out_of_memory
 from llmft.utils.text import first_line
 

@@ -5,6 +5,9 @@ from contextlib import contextmanager
 
 import torch
 
+# In the names of attributes that hold a rate of noise in train mode (dropout, LayerDrop, a router's jitter).
+NOISE = ("drop", "jitter")
+
 
 @contextmanager
 def eval_mode(model: torch.nn.Module) -> Iterator[None]:
@@ -16,3 +19,14 @@ def eval_mode(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def dropouts(model: torch.nn.Module) -> dict[str, float]:
+    """The modules of a model that are random in train mode, with their rates: ``{"model.h.0.attn.attn_dropout.p": 0.1}``."""
+    found = {}
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            named = any(noise in key for noise in NOISE) or (key == "p" and "Dropout" in type(module).__name__)
+            if named and isinstance(value, float) and value > 0:
+                found[f"{name}.{key}"] = value
+    return found

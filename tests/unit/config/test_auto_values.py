@@ -5,7 +5,7 @@ import pytest
 from llmft.config import auto_values
 from llmft.utils import device
 
-KEYS = ("model.dtype", "model.attention", "optim.fused", "model.padding")
+KEYS = ("model.dtype", "model.attention", "optim.fused", "model.padding", "model.shared_prefix")
 
 
 def settled(load_config, *overrides):
@@ -25,9 +25,9 @@ def units(monkeypatch):
 
 
 def test_a_frozen_base_is_held_in_bfloat16_where_that_is_multiplied_in_hardware(load_config, units):
-    assert settled(load_config, "peft=lora") == ["bfloat16", "by_length", True, "skipped"]
+    assert settled(load_config, "peft=lora") == ["bfloat16", "by_length", True, "skipped", "exact"]
     units(None)
-    assert settled(load_config, "peft=lora") == ["float32", "sdpa", True, "skipped"]
+    assert settled(load_config, "peft=lora") == ["float32", "sdpa", True, "skipped", "exact"]
 
 
 @pytest.mark.usefixtures("units")
@@ -59,7 +59,13 @@ def test_autocast_chooses_attention_as_bfloat16_weights_do(load_config):
 
 @pytest.mark.usefixtures("units")
 def test_a_layer_that_runs_twice_runs_alike(load_config):
-    assert settled(load_config, "peft=lora", "model.gradient_checkpointing=true") == ["bfloat16", "sdpa", True, "kept"]
+    assert settled(load_config, "peft=lora", "model.gradient_checkpointing=true") == [
+        "bfloat16",
+        "sdpa",
+        True,
+        "kept",
+        "off",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -67,20 +73,36 @@ def test_a_layer_that_runs_twice_runs_alike(load_config):
 )
 def test_padding_is_kept_where_rows_cannot_be_taken_one_by_one(load_config, why, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *_: True)
-    assert settled(load_config, "peft=lora", why)[3] == "kept"
+    assert settled(load_config, "peft=lora", why)[3:] == ["kept", "off"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "value", "why"),
+    [
+        (["peft.dropout=0"], "exact", "what the examples of a batch begin with is computed once"),
+        (["peft.dropout=0.05"], "exact", "in validation only: each example draws its own dropout (peft.dropout=0.05)"),
+        (["model.padding=kept"], "off", "padding is kept"),
+        (["performance=plain"], "off", "performance=plain"),
+    ],
+)
+def test_a_shared_prefix_says_where_it_is_used(load_config, overrides, value, why):
+    choices = auto_values.auto_choices(load_config("model=smollm2_135m", "peft=lora", *overrides))
+    (choice,) = (choice for choice in choices if choice.key == "model.shared_prefix")
+    assert choice.value == value
+    assert choice.why.endswith(why)
 
 
 @pytest.mark.usefixtures("units")
 def test_plain_and_the_users_own_values(load_config):
-    assert settled(load_config, "peft=lora", "performance=plain") == ["float32", "sdpa", False, "kept"]
+    assert settled(load_config, "peft=lora", "performance=plain") == ["float32", "sdpa", False, "kept", "off"]
     given = ["model.dtype=bfloat16", "model.attention=eager", "optim.fused=false"]
-    assert settled(load_config, "peft=lora", *given) == ["bfloat16", "eager", False, "kept"]
-    assert settled(load_config, "peft=lora", "performance=plain", *given) == ["bfloat16", "eager", False, "kept"]
+    assert settled(load_config, "peft=lora", *given) == ["bfloat16", "eager", False, "kept", "off"]
+    assert settled(load_config, "peft=lora", "performance=plain", *given) == ["bfloat16", "eager", False, "kept", "off"]
 
 
 @pytest.mark.usefixtures("units")
 def test_the_users_own_type_decides_attention_too(load_config):
-    assert settled(load_config, "peft=lora", "model.dtype=float32") == ["float32", "sdpa", True, "skipped"]
+    assert settled(load_config, "peft=lora", "model.dtype=float32") == ["float32", "sdpa", True, "skipped", "exact"]
 
 
 @pytest.mark.usefixtures("units")

@@ -43,6 +43,10 @@ class Model(TargetSection):
     padding: Literal["auto", "skipped", "kept"] = Field(
         description="Whether padding is computed; skipped is padding-free: one flat sequence per batch, varlen attention (CPU)."
     )
+    shared_prefix: Literal["auto", "exact", "always", "off"] = Field(
+        description="What the examples of an unpadded batch begin with is computed once (causal): exact, not while dropout draws "
+        "other noise for each example; always, with one noise for all; or off."
+    )
     gradient_checkpointing: bool = Field(description="Recompute activations in the backward pass to save memory.")
     new_tokens: Annotated[list[Text], Must("a list of strings")] = Field(
         description="Tokens added to the vocabulary; their embeddings are trained and saved."
@@ -108,6 +112,16 @@ def _padding_free(model: Model, trainer: Trainer) -> Faults:
         yield "model.padding=skipped: model.gradient_checkpointing must recompute a layer with the same kernel; use kept"
     if model.padding == "skipped" and trainer.strategy == "fsdp":
         yield "model.padding=skipped: trainer=fsdp needs the same module calls in all processes; use kept"
+
+
+@rule("model.shared_prefix", "model.padding", "model.family")
+def _shared_prefix(model: Model) -> Faults:
+    if model.shared_prefix not in ("exact", "always"):
+        return
+    if model.padding == "kept":
+        yield f"model.shared_prefix={model.shared_prefix}: only an unpadded batch has one; use model.padding=skipped, or off"
+    if model.family == "seq2seq":
+        yield f"model.shared_prefix={model.shared_prefix}: an encoder sees the whole input at once; use off"
 
 
 @rule("model.attention", "model.gradient_checkpointing")

@@ -1,22 +1,29 @@
 """How a forward pass is computed: attention by length, variable-length attention, the LM head on labelled positions only.
 
-The one place that chooses a kernel; none of them changes loss or gradient beyond rounding. Another kernel (FlashAttention,
-a shared prefix) is a file next to ``varlen.py``, and a branch of ``Kernels.enabled``.
+The one place that chooses a kernel; none of them changes loss or gradient beyond rounding. Another kernel (FlashAttention)
+is a file next to ``varlen.py``, and a branch of ``Kernels.enabled``.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from llmft.config.schema import TrainConfig
+from llmft.models.attention import shared_prefix
 from llmft.models.attention.packing import lengths
 from llmft.models.attention.varlen import EAGER_UP_TO, NAME, supports_varlen, varlen_attention
 from llmft.models.backbone.special_ids import part_configs
 from llmft.models.loss import head_at_positions
+from llmft.utils.modules import dropouts
+
+log = logging.getLogger(__name__)
+
+SharedPrefix = Literal["exact", "always", "off"]
 
 
 @dataclass
@@ -27,8 +34,13 @@ class Kernels:
         plain: Compute everything as transformers does: the head at every position, padding masked (``performance=plain``).
         by_length: Eager attention for short sequences, sdpa for long ones (``model.attention=by_length``).
         varlen: Unpad batches and attend per example, if model and device can (``model.padding=skipped``).
+        shared_prefix: Compute the common prefixes of an unpadded batch once: ``exact``, not in train mode with dropout, where
+            each example draws its own noise; ``always``, with one noise for all; or ``off`` (``model.shared_prefix``).
         packing_is_equivalent: Result of a check: whether the examples of an unpadded sequence have the same logits as one by
             one; None until a batch was compared.
+        sharing_is_equivalent: Result of a check: whether examples have the same logits with a shared prefix; None until a
+            batch was compared.
+        dropout: Result of a check: what drops out in train mode, ``name=rate``, or nothing; None until it was looked for.
         head_is_last: Result of a check: whether the logits are the output of the LM head, with nothing after it; None until a
             batch was compared.
     """
@@ -36,7 +48,10 @@ class Kernels:
     plain: bool = False
     by_length: bool = False
     varlen: bool = False
+    shared_prefix: SharedPrefix = "off"
     packing_is_equivalent: bool | None = None
+    sharing_is_equivalent: bool | None = None
+    dropout: str | None = None
     head_is_last: bool | None = None
 
     @classmethod
@@ -50,6 +65,7 @@ class Kernels:
             plain=cfg.performance == "plain",
             by_length=cfg.model.attention == "by_length",
             varlen=cfg.model.padding == "skipped",
+            shared_prefix="off" if cfg.model.shared_prefix == "auto" else cfg.model.shared_prefix,
         )
 
     def can_unpad(self, model: Any, batch: dict[str, Any], longest: int) -> bool:
@@ -67,6 +83,25 @@ class Kernels:
             and self.packing_is_equivalent is not False
             and supports_varlen(model.config, longest)
         )
+
+    def can_share(self, model: Any) -> bool:
+        """Whether the examples of an unpadded batch may share what they begin with.
+
+        Args:
+            model: A transformers or peft model.
+        """
+        if self.shared_prefix == "off" or self.sharing_is_equivalent is False or model.config.is_encoder_decoder:
+            return False
+        return self.shared_prefix == "always" or not model.training or not self._drops(model)
+
+    def _drops(self, model: Any) -> bool:
+        if self.dropout is None:  # a large model has a thousand modules
+            self.dropout = next((f"{name}={rate:g}" for name, rate in dropouts(model).items()), "")
+            if self.dropout:
+                log.info(
+                    "shared prefixes: in validation only, because each example draws its own dropout (%s)", self.dropout
+                )
+        return bool(self.dropout)
 
     def uses_varlen(self, model: Any, batch: dict[str, Any]) -> bool:
         """Whether a packed batch runs with varlen attention; without it, a packed batch needs positions or block masks."""
@@ -102,6 +137,8 @@ class Kernels:
         return head if is_plain and not capped and not self.plain and self.head_is_last is not False else None
 
     def _varlen_attention(self, model: Any, batch: dict[str, Any]) -> Any:
+        if "segments" in batch:
+            return _attention(model, shared_prefix.NAME, shared_prefix.shared_prefix_attention(batch["segments"]))
         sources = batch["rows"] if model.config.is_encoder_decoder else None
         return _attention(model, NAME, varlen_attention(model, batch["label_rows"], sources))
 

@@ -158,7 +158,7 @@ def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, _: Any, *
             x[number : number + 1].split(sizes, dim=2)
             for x, sizes in ((query, q_sizes), (key, k_sizes), (value, k_sizes))
         ]
-        examples = [_attend(module, *qkv, causal=causal, **kwargs) for qkv in zip(*parts, strict=True)]
+        examples = [attend(module, *qkv, causal=causal, **kwargs) for qkv in zip(*parts, strict=True)]
         sequences.append(torch.cat(examples, dim=1))
     return torch.cat(sequences), None
 
@@ -169,18 +169,19 @@ def _padded_attention(
     """Query, key and value [B, H, T or S, D], to [B, T, H, D]; causal tokens see no copies, which are on the right."""
     batch, parts = (heads[0].shape[0], heads[0].shape[2]), []
     for x, layout in zip(heads, (queries, keys, keys), strict=True):
-        spread: Any = _Spread.apply(x.transpose(1, 2).flatten(0, 1), layout.tokens, layout.slots)
+        spread: Any = Spread.apply(x.transpose(1, 2).flatten(0, 1), layout.tokens, layout.slots)
         parts.append(spread.unflatten(0, layout.shape).transpose(1, 2))
-    out = _attend(module, *parts, causal=causal, hidden=None if causal else keys.copies, **kwargs)
-    collected: Any = _Collect.apply(out.flatten(0, 1), queries.slots)
+    out = attend(module, *parts, causal=causal, hidden=None if causal else keys.copies, **kwargs)
+    collected: Any = Collect.apply(out.flatten(0, 1), queries.slots)
     return collected.unflatten(0, batch)
 
 
-class _Spread(torch.autograd.Function):
+class Spread(torch.autograd.Function):
     """Tokens into slots. Copies pass no gradient, so the backward pass is a plain index."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, tokens: Tensor, slots: Tensor) -> Tensor:
+        """[tokens, ...] to [slots, ...]."""
         ctx.save_for_backward(slots)
         return x.index_select(0, tokens)
 
@@ -190,11 +191,12 @@ class _Spread(torch.autograd.Function):
         return grads[0].index_select(0, ctx.saved_tensors[0]), None, None
 
 
-class _Collect(torch.autograd.Function):
+class Collect(torch.autograd.Function):
     """Slots back into tokens; copies are dropped."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, slots: Tensor) -> Tensor:
+        """[slots, ...] to [tokens, ...]."""
         ctx.save_for_backward(slots)
         ctx.shape = x.shape
         return x.index_select(0, slots)
@@ -211,7 +213,7 @@ def _same_number(queries: list[int], keys: list[int]) -> tuple[list[int], list[i
     return queries + [0] * (count - len(queries)), keys + [0] * (count - len(keys))
 
 
-def _attend(
+def attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, *, causal: bool, hidden: Tensor | None = None, **kwargs: Any
 ) -> Tensor:
     """Attention of R examples of the same length.
@@ -222,7 +224,7 @@ def _attend(
         key: [R, H or fewer, S, D].
         value: As ``key``.
         causal: Whether a token attends to no later token.
-        hidden: [R, 1, 1, S], bool: keys that no token attends to.
+        hidden: [R, 1, 1 or T, S], bool: keys that no token, or a token, does not attend to.
         kwargs: Arguments of transformers' attention functions: ``scaling``, ``dropout``, ``position_bias``.
 
     Returns:
@@ -237,10 +239,10 @@ def _attend(
         bias = None
     if not length or not key.shape[2]:  # padding
         return torch.zeros_like(query).transpose(1, 2)
-    plain = bias is None and hidden is None
-    if plain and (query.dtype != torch.bfloat16 or max(length, key.shape[2]) > EAGER_UP_TO):
+    long = max(length, key.shape[2]) > EAGER_UP_TO
+    if bias is None and (long or (hidden is None and query.dtype != torch.bfloat16)):
         options = {**kwargs, "is_causal": causal and length > 1}
-        return sdpa_attention_forward(module, query, key, value, None, **options)[0]
+        return sdpa_attention_forward(module, query, key, value, None if hidden is None else ~hidden, **options)[0]
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     scores = query @ key.transpose(2, 3) * (kwargs.get("scaling") or query.shape[-1] ** -0.5)
