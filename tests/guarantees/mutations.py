@@ -45,6 +45,8 @@ WRITES = "tests/unit/config/test_write_paths.py"
 VERDICT = f"{HERE}/test_a_verdict_claims_what_was_measured.py"
 RANKING = "tests/unit/report/leaderboard/test_ranking.py"
 REFEREE = "tests/integration/training/test_referee.py"
+PREFIXES = "tests/integration/generation/test_prefixes.py"
+PREFIX_CACHE = "tests/unit/generation/test_prefix_cache.py"
 EXPORT = f"{HERE}/test_the_exported_model_is_the_trained_one.py::test_tokenizer_prompt_and_generation_settings_travel_along[tiny_gpt2]"
 
 FAULTS = [
@@ -157,6 +159,12 @@ FAULTS = [
     Fault("the run's system prompt is not used", "commands/answer.py", "with_system(config.system or system)", "with_system(config.system)", f"{SAME} -k psychology"),
     Fault("random numbers follow the place in a batch", "generation/generator.py", "[decoder.stream(prompts[row], seed=self.seed, sample=sample) for row in rows]",
           "[decoder.stream(prompts[row], seed=self.seed + row, sample=sample) for row in rows]", f"{HERE}/test_one_seed_one_answer.py -k t5"),
+    Fault("a common prefix is stored one place off", "generation/prefill.py", "one[:, :, start:].clone()", "one[:, :, : one.shape[2] - start].clone()", f"{PREFIXES} -k goes_on"),
+    Fault("what a sequence stores begins with its prompt", "generation/prefill.py", "at = self.positions[start:]", "at = self.positions[: len(self.positions) - start]", f"{PREFIXES} -k depend"),
+    Fault("padding is computed as a prefix", "generation/batch.py", "pad(one, (0, 0, width - one.shape[2], 0))", "pad(one, (0, 0, 0, width - one.shape[2]))", f"{PREFIXES} -k depend"),
+    Fault("the base model finds the adapter's prefixes", "generation/decoder.py", "scope = codec.tokenizer.pad_token_id, (model, adapter)", "scope = codec.tokenizer.pad_token_id, (model, True)", f"{PREFIXES} -k base_model"),
+    Fault("the prefix cache grows without limit", "generation/prefix_cache.py", "while self.bytes > self.limit:", "while False:", f"{PREFIX_CACHE} -k room"),
+    Fault("the prefix cache drops what was used last", "generation/prefix_cache.py", "            self._use(node)\n            found +=", "            found +=", f"{PREFIX_CACHE} -k room"),
     Fault("answers are assigned to other questions", "commands/answer.py", "examples[max(start, done) : start + size]", "examples[max(start, done) : start + size][::-1]", SAME),
    # 11 speed
     Fault("the last chunk of positions is dropped", "models/loss.py", "range(0, len(hidden), CHUNK)", "range(0, len(hidden) - CHUNK + 1, CHUNK)", HEAD),

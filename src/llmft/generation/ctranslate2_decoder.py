@@ -99,7 +99,7 @@ class CTranslate2Decoder(Decoder):
                     f"generation.{name}={value}: with CTranslate2, llmft decodes greedily or samples; drop the setting, or use"
                     " the torch engine"
                 )
-        self.sampling, self.beams = sampling_settings(settings), 1
+        self.sampling, self.beams, self.prefill = sampling_settings(settings), 1, None
         self.runtime = model.runtime
         self.stop_ids = frozenset(stop_ids(model, codec)) | self.runtime.stop_ids
 

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.nn.functional import pad
@@ -13,6 +13,9 @@ from transformers.cache_utils import DynamicLayer
 
 from llmft.data.batching.collate import generation_batch
 from llmft.data.tokenization.codec import Codec
+from llmft.generation.batch import Batch, Prefix, cache_of, joined, running
+from llmft.generation.prefill import Prefill
+from llmft.generation.prefix_cache import PrefixCache, States
 from llmft.generation.sampling import SAMPLING_KEYS, Sampling, sample_tokens, sampling_settings
 from llmft.generation.settings import generation_config, stop_ids
 from llmft.generation.stream import Stream
@@ -26,18 +29,6 @@ Admit = Callable[[int], Sequence[Stream]]
 # padding or steps, so that a sequence must stay in the batch that it started in.
 MOVABLE = {"max_new_tokens", "do_sample", "num_beams", *SAMPLING_KEYS}
 NEUTRAL = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
-
-
-class Batch(NamedTuple):
-    """Sequences of a causal model between two steps.
-
-    ``ids`` and ``mask`` [B, S] are left-padded; ``cache`` holds S - 1 positions, or is None before the first step.
-    """
-
-    streams: list[Stream]
-    ids: torch.Tensor
-    mask: torch.Tensor
-    cache: Any
 
 
 class Decoder:
@@ -70,6 +61,8 @@ class Decoder:
         layers = [] if model.config.is_encoder_decoder else DynamicCache(config=model.config).layers
         self.can_join = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
         self.can_join &= all(name in MOVABLE or NEUTRAL.get(name, ...) == value for name, value in settings.items())
+        pad_id, scope = codec.tokenizer.pad_token_id, (model, adapter)
+        self.prefill = Prefill(model, pad_id, scope, self._states) if self.can_join else None
 
     @contextmanager
     def inference(self) -> Iterator[None]:
@@ -92,6 +85,17 @@ class Decoder:
         options.setdefault("sampling", sampling)
         return Stream(prompt, codec=self.codec, stop_ids=self.stop_ids, **options)
 
+    def share(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Compute the common prefix of prompts once, before they are decoded in several batches."""
+        if self.prefill and self.beams == 1:
+            with self.inference():
+                self.prefill.share(prompts)
+
+    def remember(self, prefixes: PrefixCache) -> None:
+        """Take known prefixes of prompts from a cache, and add new prompts and their answers to it."""
+        if self.prefill and self.prefill.can_share:
+            self.prefill.prefixes, self.prefill.remembers = prefixes, True
+
     def run(self, streams: Sequence[Stream], admit: Admit = lambda _: ()) -> None:
         """Decode all sequences to their ends, and those that ``admit`` returns in between.
 
@@ -103,12 +107,12 @@ class Decoder:
         with self.inference():
             for limit, group in groupby(sorted(beams, key=_limit), key=_limit):
                 self._beam_search(list(group), limit)
-            if rest and self.can_join:
-                self._decode_continuously(rest, admit)
+            if rest and self.prefill:
+                self._decode_continuously(rest, admit, self.prefill)
             elif rest:
                 self._generate(rest, self._inputs(rest), lambda: False)
 
-    def _decode_continuously(self, streams: Sequence[Stream], admit: Admit) -> None:
+    def _decode_continuously(self, streams: Sequence[Stream], admit: Admit, prefill: Prefill) -> None:
         batch, waiting = None, list(streams)
 
         def pause() -> bool:
@@ -118,11 +122,13 @@ class Decoder:
 
         while waiting or batch:
             if waiting:
-                inputs = self._inputs(waiting)
-                new = Batch(list(waiting), inputs["input_ids"], inputs["attention_mask"], None)
-                waiting.clear()
-                # one step on its own fills the cache of the new sequences up to where the others are
-                batch = _joined(batch, self._advanced(new, lambda: True)) if batch else new
+                new, waiting = waiting, []
+                starting = prefill.batches(new)
+                if batch is None and len(starting) == 1 and not prefill.remembers:
+                    batch = starting.pop()
+                # one step on its own fills the cache of new sequences up to where the others are
+                for one in starting:
+                    batch = joined(batch, self._advanced(one, lambda: True))
             if batch:
                 batch = self._advanced(batch, pause)
             if not batch and not waiting:
@@ -130,12 +136,25 @@ class Decoder:
 
     def _advanced(self, batch: Batch, pause: Callable[[], bool]) -> Batch | None:
         """The batch after some steps, without the sequences that have ended."""
-        inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
-        if batch.cache is not None:
-            inputs["past_key_values"] = batch.cache
+        inputs = {"input_ids": batch.ids, "attention_mask": batch.mask, "past_key_values": batch.cache}
+        before = [stream for stream in batch.streams if stream.started]
         out = self._generate(batch.streams, inputs, pause)
         mask = pad(batch.mask, (0, out.sequences.shape[1] - batch.ids.shape[1]), value=1)
-        return _running(Batch(batch.streams, out.sequences, mask, out.past_key_values))
+        after = Batch(batch.streams, out.sequences, mask, out.past_key_values)
+        if self.prefill:
+            new_or_ended = [stream for stream in batch.streams if stream.reason or stream not in before]
+            self.prefill.remember(after, new_or_ended)
+        return running(after)
+
+    def _states(self, ids: Sequence[int], known: Prefix) -> States:
+        """Keys and values of token ids, of which those of a prefix are known."""
+        inputs = generation_batch([ids], self.codec.tokenizer.pad_token_id, pad_left=True)
+        config = copy.copy(self.greedy_config)
+        config.max_new_tokens = 1
+        cache = cache_of(self.model, known.states) if known.states else None
+        inputs = to_device(inputs, self.model.device)
+        out = self.model.generate(**inputs, past_key_values=cache, generation_config=config)
+        return [(layer.keys, layer.values) for layer in out.past_key_values.layers]
 
     def _generate(self, streams: Sequence[Stream], inputs: dict[str, Any], pause: Callable[[], bool]) -> Any:
         config = copy.copy(self.greedy_config)
@@ -212,34 +231,3 @@ class _Cancelled(StoppingCriteria):
 
 def _limit(stream: Stream) -> int:
     return stream.limit
-
-
-def _running(batch: Batch) -> Batch | None:
-    """The sequences that have not ended, without padding that none of them needs."""
-    rows = [row for row, stream in enumerate(batch.streams) if stream.reason is None]
-    if not rows:
-        return None
-    streams, mask = [batch.streams[row] for row in rows], batch.mask[rows]
-    spare = int(mask.argmax(dim=1).min())
-    for layer in batch.cache.layers:
-        layer.keys, layer.values = layer.keys[rows, :, spare:], layer.values[rows, :, spare:]
-    return Batch(streams, batch.ids[rows, spare:], mask[:, spare:], batch.cache)
-
-
-def _joined(one: Batch | None, other: Batch | None) -> Batch | None:
-    """Two batches as one, the shorter one with more padding."""
-    if one is None or other is None:
-        return one or other
-    width = max(one.ids.shape[1], other.ids.shape[1])
-    wide, more = _padded(one, width), _padded(other, width)
-    for layer, new in zip(wide.cache.layers, more.cache.layers, strict=True):
-        layer.keys, layer.values = torch.cat([layer.keys, new.keys]), torch.cat([layer.values, new.values])
-    streams = [*wide.streams, *more.streams]
-    return Batch(streams, torch.cat([wide.ids, more.ids]), torch.cat([wide.mask, more.mask]), wide.cache)
-
-
-def _padded(batch: Batch, width: int) -> Batch:
-    by = width - batch.ids.shape[1]
-    for layer in batch.cache.layers:
-        layer.keys, layer.values = (pad(states, (0, 0, by, 0)) for states in (layer.keys, layer.values))
-    return batch._replace(ids=pad(batch.ids, (by, 0)), mask=pad(batch.mask, (by, 0)))

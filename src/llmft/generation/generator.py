@@ -105,9 +105,10 @@ class Generator:
         self.check_positions(prompts)
         decoder = self.decoder()
         answers = dict(known or {})
-        for rows in self.batches([len(prompt) for prompt in prompts]):
-            if all(row in answers for row in rows):
-                continue
+        batches = self.batches([len(prompt) for prompt in prompts])
+        batches = [rows for rows in batches if any(row not in answers for row in rows)]
+        decoder.share([prompts[row] for rows in batches for row in rows])
+        for rows in batches:
             votes = []
             for sample in range(self.samples):
                 streams = [decoder.stream(prompts[row], seed=self.seed, sample=sample) for row in rows]
