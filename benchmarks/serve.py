@@ -1,6 +1,6 @@
 """`serve` against plain `generate`, in the same run: time to first token, tokens per second, and the gain of continuous batching.
 
-    python benchmarks/serve.py [--model smollm2_135m] [--clients 1 4 8] [--tokens 48] [--engine ctranslate2]
+    python benchmarks/serve.py [--model smollm2_135m] [--clients 1 4 8] [--tokens 48] [--system 200] [--engine ctranslate2]
 
 Prints one table; figures are medians of `--repeats`, and ratios are within one run, so that load on the machine affects both sides.
 """
@@ -10,7 +10,7 @@ import json
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--system", type=int, default=0, help="tokens of a system prompt that all clients send")
     parser.add_argument(
         "--engine", choices=("torch", "ctranslate2"), default="torch", help="served beside plain generate of torch"
     )
@@ -68,6 +69,7 @@ def main() -> None:
     config = typed(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), ServeConfig).config
     generator, _ = load_streaming(config)
     where = next(generator.model.parameters()).device
+    SYSTEM[:] = system_of(generator, options.system)
     print(f"{options.model} on {where}, {torch.get_num_threads()} threads, {options.tokens} tokens per answer")
     work = flood if options.flood else measure
     if options.engine == "ctranslate2":
@@ -120,10 +122,15 @@ def measure(options: argparse.Namespace, generator: Any, port: int) -> None:
     )
     rows = []
     for clients in options.clients:
-        served = [tokens_per_second(client, clients) for _ in range(options.repeats)]
-        direct = [plain(generator, n, options.tokens)[1] for n in range(options.repeats)]
-        batch = [plain_batch(generator, clients, options.tokens) for _ in range(options.repeats)]
-        rows.append([clients, *map(statistics.median, (served, direct, batch))])
+        rounds = [
+            (
+                tokens_per_second(client, clients, first=8 + clients * n),  # questions that the server has not seen yet
+                plain(generator, n, options.tokens)[1],
+                plain_batch(generator, clients, options.tokens),
+            )
+            for n in range(options.repeats)
+        ]
+        rows.append([clients, *map(statistics.median, zip(*rounds, strict=True))])
     print("clients   serve tok/s   generate one by one tok/s   generate in one batch tok/s   serve / one by one")
     for clients, served, direct, batch in rows:
         print(f"{clients:7d}   {served:11.1f}   {direct:25.1f}   {batch:27.1f}   {served / direct:18.2f}")
@@ -137,7 +144,7 @@ def flood(options: argparse.Namespace, generator: Any, port: int) -> None:
 
     def one(number: int) -> float:
         begun = time.perf_counter()
-        messages: Any = [{"role": "user", "content": question(number)}]
+        messages = messages_of(number)
         client.chat.completions.create(model="model", messages=messages)
         return time.perf_counter() - begun
 
@@ -146,7 +153,7 @@ def flood(options: argparse.Namespace, generator: Any, port: int) -> None:
     for _ in range(options.repeats):
         with ThreadPoolExecutor(options.flood) as pool:
             latencies = sorted(pool.map(one, range(options.flood)))
-        batch = timed(generator, [question(n) for n in range(8)], options.tokens)[0]
+        batch = timed(generator, range(8), options.tokens)[0]
         rounds.append((latencies[int(0.95 * (len(latencies) - 1))], batch * options.flood / 8))
     p95, sequential = (statistics.median(column) for column in zip(*rounds, strict=True))
     print(
@@ -159,13 +166,35 @@ def median(options: argparse.Namespace, work: Callable[[int], float]) -> float:
     return statistics.median(work(n) for n in range(options.repeats))
 
 
+SYSTEM: list[Turn] = []
+
+
+def system_of(generator: Any, tokens: int) -> list[Turn]:
+    """A system turn of so many tokens, or none."""
+    rules = "".join(
+        f"Rule {number}: be brief, and never promise what item {number} of the list forbids. "
+        for number in range(tokens)
+    )
+    ids = generator.codec.tokenizer(rules, add_special_tokens=False)["input_ids"][:tokens]
+    return [Turn("system", generator.codec.tokenizer.decode(ids).strip())] if tokens else []
+
+
+def asked(number: int) -> list[Turn]:
+    return [*SYSTEM, Turn("user", question(number))]
+
+
+def messages_of(number: int) -> Any:
+    return [{"role": turn.role, "content": turn.content} for turn in asked(number)]
+
+
 def question(number: int) -> str:
-    return QUESTIONS[number % len(QUESTIONS)]
+    again = f" ({number // len(QUESTIONS) + 1})" if number >= len(QUESTIONS) else ""
+    return f"{QUESTIONS[number % len(QUESTIONS)]}{again}"
 
 
 def first_token(client: OpenAI, number: int) -> float:
     begun = time.perf_counter()
-    messages: Any = [{"role": "user", "content": question(number)}]
+    messages = messages_of(number)
     with client.chat.completions.create(model="model", messages=messages, stream=True) as stream:
         for event in stream:
             if event.choices and event.choices[0].delta.content:
@@ -173,34 +202,34 @@ def first_token(client: OpenAI, number: int) -> float:
     raise RuntimeError("no token came")
 
 
-def tokens_per_second(client: OpenAI, clients: int) -> float:
-    """Tokens per second over all clients, each of which sends one question."""
+def tokens_per_second(client: OpenAI, clients: int, first: int = 0) -> float:
+    """Tokens per second over all clients, each of which sends one question, numbered from ``first``."""
 
     def one(number: int) -> int:
-        messages: Any = [{"role": "user", "content": question(number)}]
+        messages = messages_of(number)
         usage = client.chat.completions.create(model="model", messages=messages).usage
         assert usage
         return usage.completion_tokens
 
     begun = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
-        tokens = sum(pool.map(one, range(clients)))
+        tokens = sum(pool.map(one, range(first, first + clients)))
     return tokens / (time.perf_counter() - begun)
 
 
 def plain(generator: Any, number: int, tokens: int) -> tuple[float, float]:
     """Seconds and tokens per second of transformers' own generate for one question."""
-    return timed(generator, [question(number)], tokens)
+    return timed(generator, [number], tokens)
 
 
 def plain_batch(generator: Any, rows: int, tokens: int) -> float:
-    return timed(generator, [question(n) for n in range(rows)], tokens)[1]
+    return timed(generator, range(rows), tokens)[1]
 
 
-def timed(generator: Any, questions: list[str], tokens: int) -> tuple[float, float]:
+def timed(generator: Any, questions: Sequence[int], tokens: int) -> tuple[float, float]:
     fixed = generator.with_settings(max_new_tokens=tokens, batch_size=len(questions))
     begun = time.perf_counter()
-    found = fixed.answers([(Turn("user", text),) for text in questions])
+    found = fixed.answers([asked(number) for number in questions])
     seconds = time.perf_counter() - begun
     return seconds, sum(answer.tokens for answer in found) / seconds
 

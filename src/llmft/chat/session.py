@@ -10,6 +10,7 @@ from llmft.chat.history import Conversation
 from llmft.config.schema import ChatConfig
 from llmft.generation.generator import Generator
 from llmft.generation.load import load_base
+from llmft.generation.prefix_cache import PrefixCache
 from llmft.generation.stream import Stream
 from llmft.models.backbone.load import max_positions
 from llmft.utils.errors import UserError
@@ -34,6 +35,7 @@ class ChatSession:
     def __init__(self, cfg: ChatConfig, tuned: Generator, system: str | None) -> None:
         self.cfg, self.generators, self.comparing = cfg, {TUNED: tuned}, False
         tuned.stream_decoder()  # reports unsupported settings now, not at the first answer
+        self.prefixes = PrefixCache(cfg.chat.prefix_cache_mib, "cpu")
         single_turn = tuned.model.config.is_encoder_decoder
         self.conversation = Conversation(tuned.codec, self.max_prompt_tokens(tuned), single_turn, system)
 
@@ -103,6 +105,7 @@ class ChatSession:
             limit = self.conversation.max_prompt_tokens
             self.write(f"[{prompt.dropped} oldest {turns} dropped: the prompt is limited to {limit} tokens]\n")
         decoder = generator.stream_decoder()
+        decoder.remember(self.prefixes)
         stream = decoder.stream(prompt.ids, seed=generator.seed, emit=self.write)
         with _stoppable(stream):
             decoder.run([stream])

@@ -92,8 +92,11 @@ class Decoder:
                 self.prefill.share(prompts)
 
     def remember(self, prefixes: PrefixCache) -> None:
-        """Take known prefixes of prompts from a cache, and add new prompts and their answers to it."""
-        if self.prefill and self.prefill.can_share:
+        """Take known prefixes of prompts from a cache, and add new prompts and their answers to it.
+
+        Beam search, encoder-decoders, models with a sliding window, and settings outside ``MOVABLE`` use none.
+        """
+        if self.prefill and self.prefill.can_share and prefixes.limit:
             self.prefill.prefixes, self.prefill.remembers = prefixes, True
 
     def run(self, streams: Sequence[Stream], admit: Admit = lambda _: ()) -> None:

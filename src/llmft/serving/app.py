@@ -6,6 +6,7 @@ from typing import Any
 
 from llmft.data.records import Turn
 from llmft.generation.generator import Generator
+from llmft.generation.prefix_cache import PrefixCache
 from llmft.serving.chat_page import Page
 from llmft.serving.engine import Engine
 from llmft.serving.middleware import SecurityMiddleware
@@ -39,12 +40,16 @@ def build(
         UserError: A model cannot be served under its settings.
     """
     decoders = {name: generator.stream_decoder() for name, generator in generators.items()}
+    prefixes = PrefixCache(limits.prefix_cache_mib, "cpu")
+    for decoder in decoders.values():
+        decoder.remember(prefixes)
     for decoder in decoders.values():  # warm up: the first client does not wait for lazy imports
         prompt = decoder.codec.prompt_ids(decoder.codec.template.render([Turn("user", "Hi")]))
         decoder.run([decoder.stream(prompt, seed=0, limit=1)])
     metrics = Metrics(limits.max_batch)
     engine = Engine(decoders, limits.max_batch, limits.max_waiting, metrics.batch.observe)
     metrics.watch(lambda: len(engine.waiting), engine.busy)
+    metrics.watch_prefixes(prefixes)
     builder = RequestBuilder(decoders, system, limits, safety)
     middleware = partial(
         SecurityMiddleware,

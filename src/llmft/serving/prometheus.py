@@ -1,10 +1,13 @@
 """Metrics of the server in Prometheus' format."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
+from llmft.generation.prefix_cache import PrefixCache
 from llmft.serving.request_builder import GenerationJob
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -36,6 +39,10 @@ class Metrics:
         for name, (description, read) in gauges.items():
             Gauge(name, description, registry=self.registry).set_function(read)
 
+    def watch_prefixes(self, prefixes: PrefixCache) -> None:
+        """Add the numbers of the prefix cache, as they are at each scrape."""
+        self.registry.register(_Prefixes(prefixes))
+
     def record(self, job: GenerationJob, start: float, *, cancelled: int) -> None:
         """Record a request that has ended.
 
@@ -57,3 +64,14 @@ class Metrics:
     def text(self) -> bytes:
         """All metrics in the text format."""
         return generate_latest(self.registry)
+
+
+class _Prefixes(Collector):
+    def __init__(self, prefixes: PrefixCache) -> None:
+        self.prefixes = prefixes
+
+    def collect(self) -> Iterator[Metric]:
+        name, cache = "llmft_prefix_cache", self.prefixes
+        yield CounterMetricFamily(f"{name}_hits", "Prompts that began with stored tokens", value=cache.hits)
+        yield CounterMetricFamily(f"{name}_tokens", "Prompt tokens that were not computed again", value=cache.tokens)
+        yield GaugeMetricFamily(f"{name}_bytes", "Size of the stored keys and values", value=cache.bytes)

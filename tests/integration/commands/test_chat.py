@@ -19,6 +19,7 @@ from llmft.data.records import Turn
 from llmft.data.tokenization.build import codec_for
 from llmft.generation.generator import Generator
 from llmft.generation.load import load_streaming
+from llmft.generation.prefix_cache import PrefixCache
 from llmft.utils.errors import UserError
 from tests.support.server import generator
 
@@ -63,6 +64,19 @@ def test_it_answers_with_the_conversation_so_far(talk, sharp):
     assert shown(first) in out
     assert shown(second) in out
     assert "each is answered without the earlier turns" not in out
+
+
+def test_earlier_turns_are_not_computed_again(talk, monkeypatch):
+    made = []
+    monkeypatch.setattr(session, "PrefixCache", lambda *given: made.append(PrefixCache(*given)) or made[-1])
+    assert (
+        talk(["What is it?", "Why?", "/reset", "And now?"], "model=tiny_llama", "generation.max_new_tokens=3")[0] == 0
+    )
+    (cache,) = made
+    assert cache.hits == 1
+    assert 0 < cache.tokens * 2 * 2 * 4 < cache.bytes
+    assert talk(["Hi", "Why?"], "model=tiny_llama", "generation.max_new_tokens=3", "chat.prefix_cache_mib=0")[0] == 0
+    assert (made[1].hits, made[1].bytes) == (0, 0)
 
 
 def shown(text):

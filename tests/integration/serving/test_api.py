@@ -15,6 +15,7 @@ from llmft.serving.safety import Safety
 from tests.support.server import generator, serving
 
 CHAT = "/v1/chat/completions"
+REUSED = ("llmft_prefix_cache_hits_total", "llmft_prefix_cache_tokens_total")
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +194,19 @@ def test_a_client_that_disconnects_frees_its_slot(served):
         until(lambda: health(served)["running"] == 0, seconds=5)
     counts = httpx.get(f"{served.url}/metrics").text
     assert 'llmft_answers_total{model="tuned",reason="cancelled"} 2.0' in counts
+
+
+def test_a_prompt_is_computed_once(served, client):
+    def reused():
+        lines = (line.rpartition(" ") for line in httpx.get(f"{served.url}/metrics").text.splitlines())
+        return [float(value) for name, _, value in lines if name in REUSED]
+
+    question = "Is it computed once or twice?"
+    first, before = client.chat.completions.create(**asked(question)), reused()
+    second, after = client.chat.completions.create(**asked(question)), reused()
+    prompt = served.generators["tuned"].prompts([(Turn("system", "Be kind."), Turn("user", question))])[0]
+    assert first.choices[0].message.content == second.choices[0].message.content
+    assert [now - then for now, then in zip(after, before, strict=True)] == [1, len(prompt) - 1]
 
 
 def test_every_one_of_200_at_once_gets_its_own_answer(served):

@@ -15,6 +15,9 @@ class Chat(Section):
     max_prompt_tokens: Count = Field(
         description="Maximum tokens of a prompt, fewer if the model has fewer positions; the oldest turns are dropped."
     )
+    prefix_cache_mib: FromZero = Field(
+        description="MiB of memory for keys and values of earlier turns, which are then not computed again; 0 keeps none."
+    )
 
 
 class Serve(Section):
@@ -42,6 +45,9 @@ class Serve(Section):
     origins: Names = Field(description="Origins of other web pages that may call it (CORS), e.g. https://example.org.")
     max_batch: Count = Field(description="Answers generated in parallel.")
     max_waiting: FromZero = Field(description="Answers that may wait; more get status 429.")
+    prefix_cache_mib: FromZero = Field(
+        description="MiB of memory for keys and values of prompts; what later ones begin with is not computed again; 0 is off."
+    )
     max_choices: Count = Field(description="Answers per request (n times its prompts).")
     max_body_bytes: Count = Field(description="Maximum size of a request; a larger one gets status 413.")
     max_prompt_tokens: Count = Field(description="Maximum tokens of a prompt; a longer one gets status 400.")
