@@ -6,11 +6,12 @@ from typing import Any
 
 from llmft.config.override_text import is_readable
 from llmft.config.schema.file_format import is_delimiter, is_encoding
-from llmft.data.detect import Reading, fields_of, plain_text_field, readings, refused_readings, split_field
+from llmft.data.detect import Reading, fields_of, readings, refused_readings, split_field
 from llmft.data.records import Example, shown
 from llmft.data.sources.file_format import FileFormat
 from llmft.data.sources.format_hint import ROWS, first_rows
 from llmft.data.sources.resolve import as_given, local_files
+from llmft.data.unknown_fields import is_turn, unknown_fields
 from llmft.utils.console import say
 from llmft.utils.errors import UserError
 from llmft.utils.rank import is_first
@@ -101,6 +102,8 @@ def _reading(name: str, path: str | list[str], layout: FileFormat, by_field: boo
     if not rows:
         return None
     found = readings(rows) or [_by_fields(name, rows)]
+    if len(found) > 1 and is_turn(rows):
+        raise UserError(f"data.path={name}: {unknown_fields(rows)}")
     if len(found) > 1:
         ways = "".join(f"\n  - {reading.options}\n    {_sample(reading.examples[0])}" for reading in found[:2])
         more = f" (the likeliest two of {len(found)})" if len(found) > 2 else ""
@@ -115,7 +118,9 @@ def _line(name: str, reading: Reading, fields: Sequence[str]) -> str:
     accepted, rows = len(reading.examples), reading.rows
     share = f"{accepted} of the first {rows} rows are such" if accepted < rows else f"its first {rows} rows are such"
     share = "its first row is such" if rows == accepted == 1 else share
-    share = f"by their fields; none of the first {rows} rows is accepted" if rows and not accepted else share
+    if rows and not accepted:
+        refused = f"none of the first {rows} rows is" if rows > 1 else "its first row is not"
+        share = f"by their fields; {refused} accepted"
     numbers = ", numbers as text" if reading.coerce else ""
     numbers += f", split by their field {reading.split_by}" if reading.split_by else ""
     return f"{argument('data.path', name)}: {reading.kind(fields)}{numbers} ({share}); the same as {reading.options}"
@@ -133,15 +138,4 @@ def _by_fields(name: str, rows: Sequence[Mapping[str, Any]]) -> Reading:
     """
     if refused := refused_readings(rows):
         return refused[0]
-    fields = ", ".join(fields_of(rows))
-    if text := plain_text_field(rows):
-        raise UserError(
-            f"data.path={name}: its field {text} is a text without a question and an answer (there is {fields}), and llmft "
-            f"trains answers to prompts: rows need two fields, such as question and answer, or a list of messages (the first "
-            f"row: {shown(rows[0], 200)})"
-        )
-    raise UserError(
-        f"data.path={name}: no field is known as a question, an answer or a conversation; there is {fields}; name them: "
-        "data=custom data.columns.instruction=FIELD data.columns.output=FIELD, or data=custom data.columns.messages=FIELD "
-        f"(the first row: {shown(rows[0], 200)})"
-    )
+    raise UserError(f"data.path={name}: {unknown_fields(rows)}")

@@ -273,5 +273,5 @@ class DataPreparation(DataFiles):
     def _check_not_empty(self, rows: int) -> None:
         if rows == 0:
             counts = self.row_counts
-            why = f"{counts.shares()}; e.g. {counts.first}" if counts.first else "it holds none"
+            why = f"{counts.shares()}; e.g. {counts.first}" if counts.first else "it holds no row"
             raise UserError(f"data.path={self.source.given}: no row is left to train on ({why})")

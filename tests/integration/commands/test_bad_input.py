@@ -114,7 +114,7 @@ def test_a_fault_of_all_rows_is_said_once(llmft, tmp_path):
     code, _, err = llmft("preview", "model=tiny_gpt2", "data=custom", "data.path=rows.jsonl", *columns)
     assert code == 2
     assert err.endswith(
-        "data.path=rows.jsonl: all of the first 20 rows are refused by data=custom; data=custom data.columns.instruction=question "
+        "data.path=rows.jsonl: all of the first 20 rows are refused; data=custom data.columns.instruction=question "
         "data.columns.output=a reads them (questions and answers)\n"
         "  - rows.jsonl:1, 2, 3, 4, 5, ...: data.columns.instruction=qestion: no such field; there is question, a. "
         "Did you mean data.columns.instruction=question? (20 rows)\n"

@@ -1,7 +1,7 @@
 """The rows that a data set refuses: how many and where, for which reasons, and the keys that would let them pass."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmft.data.detect import Reading, fields_of, readings
@@ -49,12 +49,13 @@ class Refusals:
         kept: Of these, those that were not refused.
         reasons: The refused rows by the kind of their fault.
         rows: The first refused rows, as long as none was kept.
+        unreadable: Rows among them that are none, such as broken JSON.
         other_format: Whether another data set could accept them.
     """
 
     def __init__(self, given: str, name: str | None) -> None:
         self.given, self.name = given, name
-        self.read, self.kept = 0, 0
+        self.read, self.kept, self.unreadable = 0, 0, 0
         self.reasons: dict[str, Refused] = {}
         self.rows: list[Mapping[str, Any]] = []
         self.other_format = name is not None
@@ -65,8 +66,9 @@ class Refusals:
         reason.count += 1
         if len(reason.places) < SHOWN_FAULTS:
             reason.places.append(located.place)
-        if not self.kept and isinstance(located.row, Mapping) and len(self.rows) < ALL_BAD:
-            self.rows.append(located.row)
+        if not self.kept and self.read <= ALL_BAD:
+            self.unreadable += not isinstance(located.row, Mapping)
+            self.rows += [located.row] if isinstance(located.row, Mapping) else []
 
     @property
     def forbidden(self) -> list[Refused]:
@@ -85,7 +87,7 @@ class Refusals:
         """The readings that accept most of the rows of which none is accepted here; at most two."""
         if not self.other_format or self.kept or not self.rows:
             return []
-        found = readings(self.rows)
+        found = [replace(reading, rows=reading.rows + self.unreadable) for reading in readings(self.rows)]
         return [reading for reading in found if len(reading.examples) == len(found[0].examples)][:2]
 
     def error(self, *, first_only: bool = False) -> UserError:
@@ -103,7 +105,7 @@ class Refusals:
         return UserError(f"{self.given}: {head}{self._way_out(first_only=first_only)}{listed}")
 
     def _how_many(self, refused: int) -> str:
-        by = f" by data={self.name}" if self.others() else ""
+        by = f" by data={self.name}" if any(reading.data != self.name for reading in self.others()) else ""
         if refused < self.read:
             return f"{refused:,} of {self.read:,} rows {'is' if refused == 1 else 'are'} refused{by}"
         if self.read == 1:
@@ -113,7 +115,7 @@ class Refusals:
     def _way_out(self, *, first_only: bool) -> str:
         if others := self.others():
             ways = [reading.way_in for reading in others]
-            accepted, rows = len(others[0].examples), len(self.rows)
+            accepted, rows = len(others[0].examples), others[0].rows
             count = "them" if accepted == rows else f"{accepted} of the first {rows}"
             kind = f" ({others[0].kind(fields_of(self.rows))})" if len(others) == 1 else ""
             return f"; {' or '.join(ways)} reads {count}{kind}"

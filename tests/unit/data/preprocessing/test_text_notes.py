@@ -1,29 +1,15 @@
 """Notes on the texts of a data set: when there is one, with which numbers, and that good data has none."""
 
-from types import SimpleNamespace
-from typing import Any
-
-import numpy as np
 import pytest
 
 from llmft.data.academic import Academic
-from llmft.data.preprocessing.row_columns import row_columns
 from llmft.data.preprocessing.text_marks import html_in, placeholder_in
-from llmft.data.preprocessing.text_notes import note_line, text_notes
 from llmft.data.records import Example, Turn
 from llmft.data.sources import SAMPLES, find, read
 from llmft.data.support import Support
 from tests.conftest import DATA, SHARED
+from tests.support.text_notes import notes_of
 from tests.unit.data.test_datasets import CLASSES
-
-ROW: Any = SimpleNamespace(input_ids=[], labels=[], joined=False, answer_length=0, lost="")
-
-
-def lines(examples):
-    table = [{**row_columns(example, ROW), "example": n} for n, example in enumerate(examples)]
-    columns: Any = {name: np.array([row[name] for row in table]) for name in table[0]}
-    store: Any = SimpleNamespace(make=lambda number: examples[number])
-    return [note_line(note) for note in text_notes(columns, store, np.arange(len(examples)))]
 
 
 def pairs(*texts):
@@ -39,7 +25,7 @@ def test_placeholders_and_html_have_a_count_and_a_place():
         ("Order?", "It is {order_id}, [INSERT DATE]"),
         ("Why?", "<p>So.</p>"),
     ]
-    assert lines(pairs(*texts)) == [
+    assert notes_of(pairs(*texts)) == [
         "2 of 4 rows have an unfilled placeholder such as {{ name }} (rows.jsonl:2)",
         "1 of 4 answers have HTML such as <p> (rows.jsonl:4)",
     ]  # fmt: skip
@@ -74,27 +60,27 @@ def test_what_is_no_html(prompt, answer):
 def test_answers_that_begin_alike_are_shown_as_far_as_they_agree():
     begins = [(f"Q{n}?", f"As an AI language model I say {n}.") for n in range(10)]
     others = [(f"Why {n}?", f"Reason {n} is the one that counts.") for n in range(10)]
-    assert lines(pairs(*begins, *others)) == [
+    assert notes_of(pairs(*begins, *others)) == [
         '10 of 20 answers begin with "As an AI language model I say" (rows.jsonl:1)'
     ]
-    assert lines(pairs(*begins[:9], *others)) == []  # fewer than half
-    assert lines(pairs(*begins)) == []  # too few answers to say so
+    assert notes_of(pairs(*begins[:9], *others)) == []  # fewer than half
+    assert notes_of(pairs(*begins)) == []  # too few answers to say so
 
 
 def test_one_answer_for_many_prompts():
     canned = [(f"Q{n}?", "Please contact our support team.") for n in range(5)]
     others = [(f"Why {n}?", f"Reason {n} is the one that counts.") for n in range(45)]
-    assert lines(pairs(*canned, *others)) == [
+    assert notes_of(pairs(*canned, *others)) == [
         'one answer for 5 of 50 different prompts: "Please contact our support team." (rows.jsonl:1)'
     ]
-    assert lines(pairs(*canned, *others, *others[:9], ("More?", "Another one of these."))) == []  # 5 of 51
-    assert lines(pairs(*[canned[0]] * 5, *others)) == []  # one prompt
+    assert notes_of(pairs(*canned, *others, *others[:9], ("More?", "Another one of these."))) == []  # 5 of 51
+    assert notes_of(pairs(*[canned[0]] * 5, *others)) == []  # one prompt
 
 
 def test_labels_are_few_by_design_unless_nearly_all_are_one():
     labels = [(f"Q{n}?", '{"mood": "good", "of": "the", "day": "x"}' if n % 3 else "bad") for n in range(30)]
-    assert lines(pairs(*labels)) == []
-    assert lines(pairs(*((prompt, "yes") for prompt, _ in labels))) == [
+    assert notes_of(pairs(*labels)) == []
+    assert notes_of(pairs(*((prompt, "yes") for prompt, _ in labels))) == [
         'one answer for 30 of 30 different prompts: "yes" (rows.jsonl:1)'
     ]
 
@@ -103,7 +89,7 @@ def test_labels_are_few_by_design_unless_nearly_all_are_one():
 def test_the_shipped_rows_have_no_notes(name):
     file = next(SAMPLES.glob(f"{name}.json*"))
     rows = [parsed.row for parsed in read(find(str(file), name))]
-    assert lines([{**CLASSES, "support": Support}[name].to_example(row) for row in rows]) == []
+    assert notes_of([{**CLASSES, "support": Support}[name].to_example(row) for row in rows]) == []
 
 
 @pytest.mark.slow
@@ -111,6 +97,6 @@ def test_the_shipped_rows_have_no_notes(name):
 @pytest.mark.parametrize("name", DATA)
 def test_the_data_sets_have_no_notes_but_nine_answers_with_html(name):
     rows = [parsed.row for parsed in read(find(str(SHARED / DATA[name]), name))]
-    found = lines([CLASSES[name].to_example(row) for row in rows])
+    found = notes_of([CLASSES[name].to_example(row) for row in rows])
     assert len(found) == (CLASSES[name] is Academic)
     assert all("9 of 1,152 answers have HTML such as <img src=" in line for line in found)
