@@ -23,6 +23,7 @@ def taken(cases: list[Case]) -> Iterator[str]:
         if not (found := SAID.fullmatch(case.said)):
             raise ValueError(f"{case.name}: it is not taken as it is: {case.said}")
         row = "<br>".join(f"`{line}`" for line in case.shown().replace("|", "\\|").splitlines())
+        row += "".join(f"<br>*{line}*" for line in case.read_as)
         yield f"| {case.title} | {row} | {found['kind']} | `{found['options']}` |\n"
 
 

@@ -21,12 +21,12 @@ lengths over the token budget, placeholders. If it looks right, train:
 python -m llmft data.path=qa.csv model=smollm2_135m peft=lora
 ```
 
-A tenth of the rows becomes the validation set. A file of your own is `data.val_path=FILE` or `data.test_path=FILE`, a column that names the split is `data.split_by=column:split`
+A tenth of the rows becomes the validation set. A file of your own is `data.val_path=FILE` or `data.test_path=FILE`, and a column `split` or lists of splits are used as they are
 ([data.md](data.md#train-validation-and-test-set)). Which model and learning rate: [hyperparameters.md](hyperparameters.md).
 
 ## Shapes that are taken as they are
 
-The options on the right are what is chosen for you; with them, nothing is guessed.
+The options on the right are what is chosen for you; with them, nothing is guessed. What is said of encoding, delimiter and splits is below the row.
 
 """
 NOTES = """
@@ -73,6 +73,7 @@ class Case(NamedTuple):
         kept: Rows that are trained.
         options: Besides ``data.path``.
         notes: Of the audit.
+        read_as: What its content decided about how it is read.
         advice: What the page says of a refusal.
     """
 
@@ -84,6 +85,7 @@ class Case(NamedTuple):
     options: str = ""
     notes: tuple[str, ...] = ()
     advice: str = ""
+    read_as: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Write the file."""
@@ -96,11 +98,12 @@ class Case(NamedTuple):
 
     def shown(self) -> str:
         """The first row, for the page; of a table the header too."""
-        if isinstance(self.content, bytes):
-            return ""
-        if isinstance(self.content, str):
-            return "\n".join(self.content.splitlines()[:2])
-        return json.dumps(self.content[0], ensure_ascii=False)
+        content = self.content
+        if isinstance(content, bytes):
+            content = content.decode("utf-16" if content.startswith(b"\xff\xfe") else "cp1252").replace("\t", "  ")
+        if isinstance(content, str):
+            return "\n".join(content.splitlines()[:2])
+        return json.dumps(content[0], ensure_ascii=False)
 
 
 QA = "data=custom data.columns.instruction=question data.columns.output=answer"
@@ -138,7 +141,20 @@ TAKEN = [
          _taken("completions.jsonl", "questions and answers", "data=custom data.columns.instruction=prompt data.columns.output=completion"), 2),
     Case("a spreadsheet of questions and answers", "qa.csv", "question,answer\n2 + 3?,5\n1 + 1?,2\n", _taken("qa.csv", "questions and answers", QA), 2),
     Case("the same, separated by semicolons", "semicolons.csv", "Question;Answer\n2 + 3?;5\n1 + 1?;2\n",
-         _taken("semicolons.csv", "questions and answers", "data=custom data.columns.instruction=Question data.columns.output=Answer"), 2),
+         _taken("semicolons.csv", "questions and answers", "data=custom data.columns.instruction=Question data.columns.output=Answer"), 2,
+         read_as=('semicolons.csv: fields are separated by ";" (data.delimiter=semicolon)',)),
+    Case("Excel's Western European (cp1252)", "excel.csv", "Frage;Antwort\nWie groß?;Fünf Meter\nWo?;Überall\n".encode("cp1252"),
+         _taken("excel.csv", "questions and answers", "data=custom data.columns.instruction=Frage data.columns.output=Antwort"), 2,
+         read_as=('excel.csv: is Western European, not UTF-8: line 2 has "Wie groß?;Fünf Meter" (data.encoding=cp1252)',
+                  'excel.csv: fields are separated by ";" (data.delimiter=semicolon)')),
+    Case("UTF-16 (Excel's Unicode text)", "unicode.csv", "question\tanswer\n2 + 3?\t5\nWie groß?\tFünf Meter\n".encode("utf-16"),
+         _taken("unicode.csv", "questions and answers", QA), 2,
+         read_as=("unicode.csv: is UTF-16 (data.encoding=utf-16-le)", 'unicode.csv: fields are separated by "\\t" (data.delimiter=tab)')),
+    Case("a column that names the split", "splits.csv", "question,answer,split\n2 + 3?,5,train\n1 + 1?,2,validation\n",
+         _taken("splits.csv", "questions and answers, split by their field split", f"{QA} data.split_by=column:split"), 2),
+    Case("lists of splits", "splits.json", json.dumps({"train": [{"q": "2 + 3?", "a": "5"}], "valid": [{"q": "1 + 1?", "a": "2"}]}),
+         _taken("splits.json", "questions and answers", "data=custom data.columns.instruction=q data.columns.output=a"), 2,
+         read_as=("splits.json: names its splits: train (1), valid (1)",)),
     Case("rows below a key", "export.json", json.dumps({"data": [{"q": "2 + 3?", "a": "5"}, {"q": "1 + 1?", "a": "2"}]}),
          _taken("export.json", "questions and answers", "data=custom data.columns.instruction=q data.columns.output=a"), 2),
     Case("numbers as answers", "numbers.jsonl", [{"question": "2 + 3?", "answer": 5}] * 2,
@@ -175,10 +191,15 @@ REFUSED = [
          "data.columns.instruction=FIELD data.columns.output=FIELD, or data.columns.messages=FIELD "
          '(the first row: {"col_1": "2 + 3?", "col_2": "5", "col_3": "math"})', 0,
          advice="Name them: `data.columns.instruction=col_1 data.columns.output=col_2` is enough."),
-    Case("Fields whose names only hint at it", "tickets.jsonl", [{"id": 7, "customer_message": "2 + 3?", "agent_reply": "5"}] * 2,
-         "data.path=tickets.jsonl: no field is known as a question, an answer or a conversation; there is id, customer_message, agent_reply; name them: "
+    Case("Texts without questions", "texts.jsonl", [{"id": 7, "text": "Water boils at 100 degrees."}] * 2,
+         "data.path=texts.jsonl: its field text is a text without a question and an answer (there is id, text), and llmft trains answers to prompts: "
+         "rows need two fields, such as question and answer, or a list of messages "
+         '(the first row: {"id": 7, "text": "Water boils at 100 degrees."})', 0,
+         advice="llmft trains answers to prompts. Such texts are for pretraining; write questions to them."),
+    Case("Fields whose names only hint at it", "tickets.jsonl", [{"subject": "Sum", "customer_message": "2 + 3?", "agent_reply": "5"}] * 2,
+         "data.path=tickets.jsonl: no field is known as a question, an answer or a conversation; there is subject, customer_message, agent_reply; name them: "
          "perhaps data.columns.instruction=customer_message data.columns.output=agent_reply "
-         '(the first row: {"id": 7, "customer_message": "2 + 3?", "agent_reply": "5"})', 0,
+         '(the first row: {"subject": "Sum", "customer_message": "2 + 3?", "agent_reply": "5"})', 0,
          advice="Paste the options if they are what you mean."),
     Case("One turn in each row", "turns.jsonl", [USER, REPLY],
          "data.path=turns.jsonl: each row is one turn (it has role, content), not a conversation; a row needs all turns of one, such as "

@@ -45,6 +45,7 @@ def test_what_is_said_of_a_file(case: Case, opened, tmp_path, monkeypatch):
     text, data = opened(f"data.path={case.name}", *shlex.split(case.options))
     assert text.replace("llmft: ", "") == case.said
     assert (len(data.examples) if data else 0) == case.kept
+    assert tuple(data.row_counts.read_as if data else ()) == case.read_as
     assert tuple(notes_of(list(data.examples)) if data else ()) == case.notes
 
 
