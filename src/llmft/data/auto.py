@@ -49,7 +49,7 @@ def with_data_set(command: str, arguments: Sequence[str]) -> list[str]:
     encoding, delimiter = _text(given, "data.encoding"), _text(given, "data.delimiter")
     if not (is_encoding(encoding or "utf-8") and is_delimiter(delimiter or ",")):
         return rest  # reported later
-    layout = FileFormat(encoding, delimiter, keys="data")
+    layout = FileFormat(encoding, delimiter, _text(given, "data.sheet"), keys="data")
     by_field = "data.split_by" not in given and given.get("data.streaming", "false").lower() != "true"
     found = {name: reading for name, path in files.items() if (reading := _reading(name, path, layout, by_field))}
     if not found:

@@ -60,7 +60,7 @@ class DataFiles:
     @property
     def layout(self) -> FileFormat:
         """How all of its files are read, where their content is not to decide."""
-        return FileFormat(self.config.encoding, self.config.delimiter, keys=self.section)
+        return FileFormat(self.config.encoding, self.config.delimiter, self.config.sheet, keys=self.section)
 
     @property
     def extra_val(self) -> tuple[str, ...]:

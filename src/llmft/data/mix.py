@@ -18,7 +18,7 @@ from llmft.utils.errors import UserError
 
 # Keys that each set has for itself; all others are those of the mix.
 OWN = ("name", "path", "sha256", "revision", "subset", "hub_split", "system", "prompt", "limit")
-OWN += ("val_path", "test_path", "extra_val", "encoding", "delimiter")
+OWN += ("val_path", "test_path", "extra_val", "encoding", "delimiter", "sheet")
 OWN += ("metrics", "notice", "fields", "questions")
 
 

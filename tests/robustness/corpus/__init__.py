@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import zipfile
 
 import pyarrow
 import pyarrow.parquet
@@ -23,6 +24,16 @@ def answered(text: str) -> str:
 def parquet(rows: list[dict]) -> bytes:
     stream = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), stream)
+    return stream.getvalue()
+
+
+def bomb() -> bytes:
+    """A spreadsheet that says it would unpack to more than 2 GiB."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("xl/workbook.xml", "x" * 100)
+        packed.infolist()[0].file_size = 2**31 - 1
+        packed.writestr("xl/sharedStrings.xml", "x" * 100)
     return stream.getvalue()
 
 
@@ -66,5 +77,7 @@ FILES: dict[str, tuple[bytes, tuple[int, int] | None]] = {
     "not.parquet": (b"PAR1 and no more PAR1", None),
     "other_fields.parquet": (parquet([{"a": 1}, {"a": 2}]), (0, 2)),
     "nulls.parquet": (parquet([{"messages": None}, {"messages": [{"role": "user", "content": None}]}]), (0, 2)),
+    "not.xlsx": (b"PK\x03\x04 and no more", None),
+    "bomb.xlsx": (bomb(), None),
     "good.parquet": (parquet([chat_row("Q", "A")] * 3), (3, 0)),
 }

@@ -74,6 +74,7 @@ class Data(TargetSection):
         description="What separates the fields of CSV and TSV files: one character, or comma, semicolon, tab or pipe; null is "
         "what the content of a file shows."
     )
+    sheet: Text | None = Field(description="Sheet of .xlsx files; null is the first one with rows.")
     system: Text | None = Field(description="A system prompt for rows that have none.")
     prompt: Text | None = Field(description="The prompt template of the data set, which prompt=auto uses first.")
     limit: Count | None = Field(description="Use only the first N good rows.")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 # Formats of files, each also with the suffix of a compression.
-KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
+WHOLE = (".parquet", ".xlsx")  # compressed by themselves
 PACKERS = (".gz", ".zst")
-OTHER_NAMES = {".ndjson": ".jsonl"}
+OTHER_NAMES = {".ndjson": ".jsonl", ".xlsm": ".xlsx"}
 # Max bytes of a line: a file without line ends would fill the memory otherwise.
 MAX_LINE = 64 * 2**20
 
@@ -28,7 +29,7 @@ def kind(file: Path) -> str | None:
     endings = [OTHER_NAMES.get(ending.lower(), ending.lower()) for ending in file.suffixes[-2:]]
     packed = bool(endings) and endings[-1] in PACKERS
     ending = endings[-2] if packed and len(endings) == 2 else endings[-1] if endings else ""
-    return ending if ending in KINDS and not (packed and ending == ".parquet") else None
+    return ending if ending in KINDS and not (packed and ending in WHOLE) else None
 
 
 @contextmanager

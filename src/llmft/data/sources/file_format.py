@@ -1,4 +1,4 @@
-"""How the files of a data set are read where their content is not to decide: ``data.encoding``, ``data.delimiter``."""
+"""How the files of a data set are read where their content is not to decide: ``data.encoding``, ..."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,18 +18,20 @@ class FileFormat:
     Attributes:
         encoding: Of text files, a name that Python knows.
         delimiter: The character between the fields of a CSV or TSV file.
+        sheet: The sheet of a spreadsheet.
         keys: The section of these keys, ``data`` or ``data.sets.NAME``, for messages; empty for files that are no data set.
         say: Takes a line about what the content of a file has decided.
     """
 
     encoding: str | None = None
     delimiter: str | None = None
+    sheet: str | None = None
     keys: str = ""
     say: Callable[[str], None] = field(default=_ignore, compare=False)
 
     def settings(self) -> list[str | None]:
         """What the rows depend on."""
-        return [self.encoding, self.delimiter]
+        return [self.encoding, self.delimiter, self.sheet]
 
     def key(self, name: str, value: str) -> str:
         """``data.NAME=value`` for a shell; empty where there is no such key."""

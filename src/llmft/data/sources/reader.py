@@ -11,11 +11,19 @@ from llmft.data.sources.encoding import opened_text
 from llmft.data.sources.file_format import FileFormat
 from llmft.data.sources.json import EmptyFileError, read_json, read_jsonl
 from llmft.data.sources.resolve import Source
+from llmft.data.sources.spreadsheet import read_xlsx
 from llmft.data.sources.tabular import read_csv, read_parquet, read_tsv, without_merged_nulls
 from llmft.utils.errors import UserError
 from llmft.utils.text import first_line
 
-READERS = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_tsv, ".parquet": read_parquet}
+READERS = {
+    ".jsonl": read_jsonl,
+    ".json": read_json,
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".parquet": read_parquet,
+    ".xlsx": read_xlsx,
+}
 
 
 def read(source: Source, say: Callable[[str], None] | None = None) -> Iterator[ParsedRow]:

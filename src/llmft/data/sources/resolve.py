@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llmft.data.sources.content import content_kind
-from llmft.data.sources.decompress import KINDS, kind
+from llmft.data.sources.decompress import KINDS, WHOLE, kind
 from llmft.data.sources.file_format import FileFormat
 from llmft.data.sources.hub import Hub
 from llmft.utils.errors import UserError
@@ -19,7 +19,8 @@ from llmft.utils.text import unresolved
 SAMPLES = Path(__file__).parents[2] / "samples"
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 URL = re.compile(r"^[a-z]+://", re.IGNORECASE)
-ENDINGS = f"{', '.join(KINDS[:-1])} (each also .gz or .zst) or {KINDS[-1]}"
+TEXTS = [kind for kind in KINDS if kind not in WHOLE]
+ENDINGS = f"{', '.join(TEXTS)} (each also .gz or .zst), {' or '.join(WHOLE)}"
 
 
 class SourceFile(NamedTuple):

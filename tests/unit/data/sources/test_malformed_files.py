@@ -98,7 +98,7 @@ json_values = st.recursive(
 @given(value=json_values)
 def test_any_value_is_an_example_or_a_fault_of_the_row(value):
     custom: Any = Custom.__new__(Custom)
-    custom.config = SimpleNamespace(path=None, encoding=None, delimiter=None)
+    custom.config = SimpleNamespace(path=None, encoding=None, delimiter=None, sheet=None)
     for columns in (
         {"messages": "messages", "system": "text"},
         {"instruction": "text", "output": "value", "input": "content", "id": "role"},

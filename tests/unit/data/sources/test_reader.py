@@ -82,7 +82,7 @@ def test_broken_json_names_the_line(tmp_path, text, line):
         ("rows.json", b" \n ", ":1: the file is empty"),
         ("rows.json", b'[{"a": 1},\n{"a": "\xff"}]', ":2: not UTF-8 (byte 0xff)"),
         ("rows.json", b'{"a": 1}', ":1: a .json file must hold a list of rows"),
-        ("rows.txt", b"x", "must end in .jsonl, .json, .csv, .tsv (each also .gz or .zst) or .parquet"),
+        ("rows.txt", b"x", "must end in .jsonl, .json, .csv, .tsv (each also .gz or .zst), .parquet or .xlsx"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(tmp_path, name, data, message):
