@@ -43,6 +43,7 @@ PASSPORT = "tests/unit/export/test_passport.py"
 GGUF = "tests/unit/export"
 WRITES = "tests/unit/config/test_write_paths.py"
 VERDICT = f"{HERE}/test_a_verdict_claims_what_was_measured.py"
+BASE = "tests/unit/evaluation/test_base_cache.py"
 RANKING = "tests/unit/report/leaderboard/test_ranking.py"
 REFEREE = "tests/integration/training/test_referee.py"
 PREFIXES = "tests/integration/generation/test_prefixes.py"
@@ -157,8 +158,8 @@ FAULTS = [
     Fault("an untied T5 is written as tied", "models/backbone/transformers4.py", '    config["tie_word_embeddings"] = flag\n', "", f"{TRANSFORMERS4} -k t5"),
     Fault("rotary positions are written for transformers 5 alone", "models/backbone/transformers4.py", "        part |= dict(_rope(part))\n", "        pass\n", f"{TRANSFORMERS4} -k rotary"),
     Fault("the run's system prompt is not used", "commands/answer.py", "with_system(config.system or system)", "with_system(config.system)", f"{SAME} -k psychology"),
-    Fault("random numbers follow the place in a batch", "generation/generator.py", "[decoder.stream(prompts[row], seed=self.seed, sample=sample) for row in rows]",
-          "[decoder.stream(prompts[row], seed=self.seed + row, sample=sample) for row in rows]", f"{HERE}/test_one_seed_one_answer.py -k t5"),
+    Fault("random numbers follow the place in a batch", "generation/generator.py", "[decoder.stream(prompt, seed=self.seed, sample=sample) for prompt in prompts]",
+          "[decoder.stream(prompt, seed=self.seed + row, sample=sample) for row, prompt in enumerate(prompts)]", f"{HERE}/test_one_seed_one_answer.py -k t5"),
     Fault("a common prefix is stored one place off", "generation/prefill.py", "one[:, :, start:].clone()", "one[:, :, : one.shape[2] - start].clone()", f"{PREFIXES} -k goes_on"),
     Fault("what a sequence stores begins with its prompt", "generation/prefill.py", "at = self.positions[start:]", "at = self.positions[: len(self.positions) - start]", f"{PREFIXES} -k depend"),
     Fault("padding is computed as a prefix", "generation/batch.py", "pad(one, (0, 0, width - one.shape[2], 0))", "pad(one, (0, 0, 0, width - one.shape[2]))", f"{PREFIXES} -k depend"),
@@ -213,6 +214,10 @@ FAULTS = [
     Fault("a stored run keeps its cache elsewhere", "runs/open.py", "        cfg.data.cache = None\n", "        pass\n", f"{WRITES} -k stored"),
     Fault("overrides are stored resolved", "config/typed_overrides.py", "overrides.task, resolve=False)", "overrides.task, resolve=True)",
           "tests/unit/config/test_redact.py -k not_resolved"),
+    # the base of a sweep's jobs
+    Fault("a sweep's other base has the same answers", "evaluation/base_cache.py", "        fingerprint(model),\n", "", f"{BASE} -k other_weights"),
+    Fault("answers of other rows are taken for the base's", "evaluation/base_cache.py", "        [[row.input_ids, row.labels, row.prompt_length] for row in rows],\n", "", BASE),
+    Fault("float32 leaves the base converted", "models/dtype.py", "            tensor.data = tensor.data.bfloat16()\n", "            pass\n", "tests/unit/models/test_dtype.py"),
     # what a model forgot
     Fault("the KL divergence is of the other direction", "evaluation/retention/divergence.py", "(base.exp() * (base - tuned))",
           "(tuned.exp() * (tuned - base))", "tests/unit/evaluation/retention/test_divergence.py -k from_base_to_tuned"),

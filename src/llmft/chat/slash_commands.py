@@ -23,7 +23,7 @@ HELP = """\
 A line that ends in \\ continues on the next line; three quotes (\"\"\") on a line of their own begin and end a longer message.
 """
 # Generation settings that do not apply to a conversation.
-BATCH_KEYS = ("batch_size", "batch_tokens", "samples")
+BATCH_KEYS = ("batch_size", "batch_tokens", "samples", "dtype")
 
 
 class SlashCommands:

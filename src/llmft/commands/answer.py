@@ -143,5 +143,6 @@ def _model(config: AnswerConfig) -> Any:
 
 
 def _settings(generator: Generator | RuntimeGenerator) -> dict[str, Any]:
-    """The settings that change answers; the batch size does not."""
-    return {key: value for key, value in generator.given.items() if key not in ("batch_size", "batch_tokens")}
+    """The settings that change answers; the batch size does not, nor does ``dtype=auto``, which older files do not have."""
+    others = ("batch_size", "batch_tokens", *(("dtype",) if generator.given.get("dtype") == "auto" else ()))
+    return {key: value for key, value in generator.given.items() if key not in others}

@@ -89,6 +89,7 @@ def _judge_file(config: EvaluateConfig) -> Path:
 def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     from llmft.generation.load import own_generation
     from llmft.models.backbone.open import TrainedBackbone
+    from llmft.models.dtype import to_float32
     from llmft.models.peft import trainable
 
     if exported := open_exported(str(config.run)):
@@ -98,6 +99,8 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     data = rows_of(config, folder, trained)
     backbone = TrainedBackbone(folder / "model", trained)
     model = backbone.load()
+    if config.evaluate.dtype == "float32":
+        to_float32(model)  # once, and for the suites too
     data.encode(backbone.codec)
     generation = own_generation(config.generation, trained.generation)
     generator = Generator(model, backbone.codec, generation.node())
@@ -145,7 +148,8 @@ def _exported(config: EvaluateConfig, exported: ExportedFolder, judge: Judge | N
     generator = load_exported(exported, own_generation(config.generation, exported.generation))
     rest = {"seed": config.seed, "split": _split(config), "objective": trained.objective}
     if isinstance(generator, RuntimeGenerator):
-        evaluation = RuntimeEvaluation(config.evaluate, data, generator, codec, **rest)
+        weights = exported.weights
+        evaluation = RuntimeEvaluation(config.evaluate, data, generator, codec, **rest, weights=weights)
     else:
         forward = family_of(exported.model)(generator.model)
         evaluation = Evaluation(config.evaluate, forward, data, generator, **rest)

@@ -37,6 +37,7 @@ class Estimate:
         steps: Optimizer steps of the training.
         on_gpu: Whether it runs on a GPU.
         available: Bytes of GPU memory, or of memory that this process may use; None if unknown.
+        converted: Bytes that the weights grow by while an evaluation or a sample computes in float32.
         cheapest: The cheapest change that makes it fit, if it does not fit.
     """
 
@@ -50,6 +51,7 @@ class Estimate:
     steps: int
     on_gpu: bool
     available: int | None
+    converted: int
     cheapest: Suggestion | None
 
     def as_json(self) -> dict[str, Any]:
@@ -79,6 +81,9 @@ class Estimate:
             else f"first {self.rows:,} rows of the stream: {tokens}",
             f"training: {self.steps:,} optimizer steps",
         ]
+        if self.converted:
+            more = f"{self.converted / MIB:,.1f} MiB"
+            lines.append(f"in float32 the weights take {more} more, during evaluation or samples (dtype=float32)")
         if self.available and (not self.cheapest or self.memory.peak > self.available):
             fits = "fits into" if self.memory.peak <= self.available else "does not fit into"
             lines.append(f"it {fits} {self.available / MIB:,.0f} MiB")
@@ -127,6 +132,7 @@ def estimate(cfg: TrainConfig, data: InstructionDataModule, backbone: Backbone, 
         steps=planned_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps),
         on_gpu=outline.on_gpu,
         available=limit,
+        converted=outline.converted(),
         cheapest=cheapest,
     )
 

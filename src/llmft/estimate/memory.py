@@ -48,7 +48,8 @@ class Memory:
         weights: All weights and buffers of the model, and of a teacher.
         gradients: Gradients of the trainable parameters.
         optimizer: Optimizer states.
-        activations: Activations of the largest batch, and temporary tensors of both passes.
+        activations: Activations of the largest batch, and temporary tensors of both passes; or what ``evaluate.dtype=float32``
+            adds to the weights, if that is more.
     """
 
     process: int
@@ -105,6 +106,13 @@ class MetaModel:
                 for key, t in each.items()
             )
         )
+
+    def converted(self) -> int:
+        """Bytes that the weights grow by while an evaluation, or a sample, converts them to float32."""
+        if "float32" not in (self.cfg.evaluate.dtype, self.cfg.generation.dtype):
+            return 0
+        each = {id(t): t for t in (*self.model.parameters(), *self.model.buffers()) if t.dtype == torch.bfloat16}
+        return sum(t.numel() * t.element_size() for t in each.values())
 
     def gradients(self) -> int:
         """Bytes of the gradients of the trainable parameters."""
@@ -177,7 +185,7 @@ def predict_memory(outline: MetaModel, data: InstructionDataModule) -> Memory:
     )
     states, update = outline.optimizer()
     parts = {"weights": outline.weights(), "gradients": outline.gradients(), "optimizer": states}
-    activations = max(outline.activations(batch), update)
+    activations = max(outline.activations(batch), update, outline.converted())
     ranks = trainer.devices * trainer.num_nodes
     if ranks > 1 and trainer.strategy == "ddp":
         activations += parts["gradients"]  # DDP's buckets

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from llmft.data.datamodule import InstructionDataModule
 from llmft.data.eval_rows import first_rows
 from llmft.data.tokenization.codec import Codec
 from llmft.evaluation import inference
+from llmft.evaluation.base_cache import BaseCache, base_ingredients
 from llmft.evaluation.few_shot import add_few_shot, few_shot_context, few_shot_result, shown_examples
 from llmft.evaluation.inference import RowResult
 from llmft.evaluation.partial import PartialAnswers
@@ -20,6 +22,7 @@ from llmft.metrics import bootstrap, compare, predictions
 from llmft.metrics.format import split_name
 from llmft.metrics.metric import Metric, ScoredAnswer
 from llmft.metrics.verdict.primary import primary_score
+from llmft.models.dtype import computing_in, dtype_name
 from llmft.models.forward import Forward
 from llmft.models.peft import trainable
 from llmft.utils.device import on_device
@@ -61,14 +64,44 @@ class Evaluation:
         self.shown = shown_examples(data, settings.few_shot, self.rows.split)
         self.few_shot: list[Answer] | None = None  # the base model's answers with ``shown`` in its prompt
         self.partial: PartialAnswers | None = None  # set by ``evaluate``, which can be started again
+        self.cache: BaseCache | None = None  # set in a sweep
 
     def evaluate_base(self, device: Any) -> None:
         """Run the base model: the model itself (before full fine-tuning), or with its adapter disabled."""
-        if self.settings.base and self.base is None and self.rows.encoded:
-            self._announce("base")
-            with trainable.base_of(self.forward.model):
-                self.base = self._run(self.generator, device, "base")
-                self.few_shot = self._answer_few_shot(device) if self.shown else None
+        if not (self.settings.base and self.base is None and self.rows.encoded):
+            return
+        with trainable.base_of(self.forward.model):
+            if self.cache is None:
+                found = self._run_base(device)
+            else:
+                what = f"base answers: {len(self.rows.encoded)} of {len(self.rows.encoded)}"
+                found = self.cache.get(what, self._ingredients(device), partial(self._run_base, device))
+        self.base = [RowResult(Answer(*answer), nats, tokens) for answer, nats, tokens in found["rows"]]
+        self.few_shot = None if found["few_shot"] is None else [Answer(*answer) for answer in found["few_shot"]]
+
+    def _run_base(self, device: Any) -> dict[str, Any]:
+        """The results of the base on the rows, and its answers to few-shot prompts, as plain values."""
+        self._announce("base")
+        rows = self._run(self.generator, device, "base")
+        few_shot = self._answer_few_shot(device) if self.shown else None
+        return {
+            "rows": [(tuple(row.answer), row.nats, row.tokens) for row in rows],
+            "few_shot": None if few_shot is None else [tuple(answer) for answer in few_shot],
+        }
+
+    def _ingredients(self, device: Any) -> list[Any]:
+        """All that decides what the base answers."""
+        # greedy and beam search do not read the seed, which follows the run's
+        unread = ("batch_size", "batch_tokens", *(() if self.generator.given.get("do_sample") else ("seed",)))
+        given = {name: value for name, value in self.generator.given.items() if name not in unread}
+        settings = [given, self.settings.dtype, self.settings.batch_tokens, self._few_shot_prompts()]
+        return base_ingredients(self.forward, self.codec, self.rows.encoded, settings, device)
+
+    def _few_shot_prompts(self) -> list[list[int]]:
+        if not self.shown:
+            return []
+        contexts = [few_shot_context(example, self.shown) for example in self.rows.examples]
+        return self.generator.prompts(contexts, [example.tools for example in self.rows.examples])
 
     def evaluate_tuned(self, device: Any) -> dict[str, Any]:
         """Run the tuned model, once or for each of ``evaluate.seeds``, and score it; run the base model if not done yet.
@@ -93,11 +126,21 @@ class Evaluation:
             **score_predictions(
                 self.predictions, self.metrics, self.settings, self.seed, objective=self.objective, own=self.own
             ),
-            "generation": {**self.generator.given, "batch_size": None, "batch_tokens": self.settings.batch_tokens},
+            "dtype": self.dtype_name(),
+            "generation": {
+                **self.generator.given,
+                "dtype": self.settings.dtype,
+                "batch_size": None,
+                "batch_tokens": self.settings.batch_tokens,
+            },
             "few_shot": self._few_shot_result(),
             "seeds": self._over_seeds(results) if self.settings.seeds else None,
             "seconds": round(time.perf_counter() - started, 1),
         }
+
+    def dtype_name(self) -> str:
+        """The dtype that answers and losses are computed in."""
+        return dtype_name(self.forward.model, self.settings.dtype)
 
     def save(self, folder: Path, found: dict[str, Any]) -> None:
         """Write ``predictions.jsonl``, ``evaluation.json`` and, if configured, ``evaluate.response_file``."""
@@ -112,18 +155,18 @@ class Evaluation:
         log.info("evaluating the %s model on %s", model, rows)
 
     def _run(self, generator: Generator, device: Any, which: str = "tuned") -> list[RowResult]:
-        rows, budget = self.rows.encoded, self.settings.batch_tokens
-        with on_device(self.forward.model, device):
+        rows, budget, dtype = self.rows.encoded, self.settings.batch_tokens, self.settings.dtype
+        generator = generator.with_settings(dtype=dtype)
+        with on_device(self.forward.model, device), computing_in(self.forward.model, dtype):
             return inference.evaluate_rows(self.forward, generator, rows, budget, which=which, partial=self.partial)
 
     def _answer_few_shot(self, device: Any) -> list[Answer] | None:
-        examples, generator = self.rows.examples, self.generator.with_settings(batch_tokens=self.settings.batch_tokens)
+        settings = self.settings
+        generator = self.generator.with_settings(batch_tokens=settings.batch_tokens, dtype=settings.dtype)
         log.info("evaluating the base model again, with %d training examples in its prompt", len(self.shown))
-        contexts = [few_shot_context(example, self.shown) for example in examples]
         try:
             with on_device(self.forward.model, device):
-                prompts = generator.prompts(contexts, [example.tools for example in examples])
-                return inference.generate(generator, prompts, "few-shot base", self.partial)
+                return inference.generate(generator, self._few_shot_prompts(), "few-shot base", self.partial)
         except UserError as error:  # the longer prompts do not fit into the model
             log.warning("evaluate.few_shot=%d: not evaluated; %s", len(self.shown), error)
             return None

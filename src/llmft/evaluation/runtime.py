@@ -8,7 +8,7 @@ from llmft.data.tokenization.codec import Codec
 from llmft.evaluation import inference
 from llmft.evaluation.evaluator import Evaluation
 from llmft.evaluation.inference import RowResult
-from llmft.generation.runtime_generator import RuntimeGenerator
+from llmft.generation.runtime_generator import RuntimeGenerator, check_dtype
 from llmft.runtimes.loss import answer_loss
 from llmft.utils.progress import ProgressLine
 
@@ -24,6 +24,7 @@ class RuntimeEvaluation(Evaluation):
         seed: Seed of the bootstrap.
         split: Split that the rows come from.
         objective: The key of the training.
+        weights: The format of the runtime's weights: a quantization, or a dtype.
     """
 
     def __init__(
@@ -36,16 +37,22 @@ class RuntimeEvaluation(Evaluation):
         seed: int,
         split: str,
         objective: str | None = None,
+        weights: str = "float32",
     ) -> None:
+        check_dtype({"dtype": settings.dtype}, "evaluate", generator.runtime.name)
         forward: Any = None
         runtime: Any = generator  # takes the place of a Generator
         super().__init__(settings, forward, data, runtime, seed=seed, split=split, objective=objective)
-        self._codec = codec
+        self._codec, self.weights = codec, weights
 
     @property
     def codec(self) -> Codec:
         """The codec of the run."""
         return self._codec
+
+    def dtype_name(self) -> str:
+        """The format of the runtime's weights."""
+        return self.weights
 
     def _has_base(self) -> bool:
         return False

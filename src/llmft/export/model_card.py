@@ -10,7 +10,7 @@ from llmft.export import license
 from llmft.export.base_model import local_name, published_id, rounding
 from llmft.export.model_card_head import head
 from llmft.export.use.section import section
-from llmft.metrics.format import format_interval, format_number, split_name
+from llmft.metrics.format import computed_in, format_interval, format_number, split_name
 from llmft.metrics.suites import all_scores
 from llmft.metrics.verdict.verdict import Verdict, stored_verdict
 from llmft.models.peft.trainable import is_adapter
@@ -23,7 +23,8 @@ from llmft.utils.text import in_markdown
 SETTINGS = (
     "peft.name", "peft.r", "peft.alpha", "peft.dropout", "peft.targets", "optim._target_", "optim.lr", "optim.weight_decay",
     "scheduler.name", "scheduler.warmup_steps", "data.batch_size", "data.batching", "trainer.accumulate_grad_batches",
-    "trainer.precision", "data.max_prompt_tokens", "data.max_answer_tokens", "data.train_on", "data.train_on_turns", "seed",
+    "model.dtype", "trainer.precision", "data.max_prompt_tokens", "data.max_answer_tokens", "data.train_on",
+    "data.train_on_turns", "seed",
 )  # fmt: skip
 
 
@@ -136,9 +137,8 @@ def _scores(found: Mapping[str, Any]) -> list[str]:
         "val": " They also selected the checkpoint, so the scores are optimistic.",
         "train": " The model was trained on them, so the scores are optimistic.",
     }.get(found["split"], "")
-    lines = [
-        f"{found['rows']} of {found['of']} {in_markdown(split_name(found['split']))} rows, 95 % bootstrap intervals.{bias}\n"
-    ]
+    rows = f"{found['rows']} of {found['of']} {in_markdown(split_name(found['split']))} rows"
+    lines = [f"{rows}{in_markdown(computed_in(found))}, 95 % bootstrap intervals.{bias}\n"]
     lines += ["| score | base | tuned | difference | |", "|---|---|---|---|---|"]
     for name, entry in all_scores(found).items():
         base, tuned = _with_interval(entry, "base"), _with_interval(entry, "tuned")

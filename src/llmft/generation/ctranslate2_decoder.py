@@ -12,6 +12,7 @@ import torch
 from llmft.data.tokenization.codec import Codec
 from llmft.generation.decoder import MOVABLE, NEUTRAL, Admit, Decoder
 from llmft.generation.generator import Generator
+from llmft.generation.runtime_generator import check_dtype
 from llmft.generation.sampling import sample_tokens, sampling_settings
 from llmft.generation.settings import generation_config, stop_ids
 from llmft.generation.stream import Stream
@@ -68,6 +69,7 @@ def open_converted(folder: Path, codec: Codec, settings: Mapping[str, Any]) -> C
     """
     from transformers import CONFIG_MAPPING, GenerationConfig
 
+    check_dtype(settings, "generation", "CTranslate2")
     runtime = CTranslate2Runtime(folder, threads=torch.get_num_threads())
     config = CONFIG_MAPPING[runtime.config["model_type"]].from_dict(runtime.config)
     model = ConvertedModel(runtime, config, GenerationConfig.from_pretrained(folder))

@@ -13,6 +13,7 @@ from llmft.generation.settings import generation_config
 from llmft.generation.stream import Answer
 from llmft.metrics.text_normalization import normalize
 from llmft.models.backbone.load import max_positions, needed_positions
+from llmft.models.dtype import computing_in
 from llmft.utils.errors import UserError
 
 
@@ -23,8 +24,8 @@ class Generator:
         model: A transformers or peft model.
         codec: Encodes the prompt exactly as for a training example.
         settings: Keys of transformers' GenerationConfig, and ``batch_size``, ``seed``, ``batch_tokens`` (prompt and answer
-            tokens per batch, instead of a number of prompts) and ``samples`` (answers sampled per prompt; the most frequent
-            one is returned).
+            tokens per batch, instead of a number of prompts), ``samples`` (answers sampled per prompt; the most frequent one
+            is returned) and ``dtype`` (``float32`` converts a base in bfloat16 for as long as answers are generated).
         adapter: Whether the model's adapter, if it has one, is active; without it the base model generates.
 
     Raises:
@@ -37,6 +38,7 @@ class Generator:
         self.settings = dict(settings)
         self.batch_size, self.seed = self.settings.pop("batch_size"), self.settings.pop("seed")
         self.batch_tokens, self.samples = self.settings.pop("batch_tokens", None), self.settings.pop("samples", 1)
+        self.dtype = self.settings.pop("dtype", "auto")
         if self.samples > 1 and not self.settings.get("do_sample"):
             raise UserError(
                 f"generation.samples={self.samples}: would be the same answer each time; use generation=sample"
@@ -107,17 +109,21 @@ class Generator:
         answers = dict(known or {})
         batches = self.batches([len(prompt) for prompt in prompts])
         batches = [rows for rows in batches if any(row not in answers for row in rows)]
-        decoder.share([prompts[row] for rows in batches for row in rows])
-        for rows in batches:
-            votes = []
-            for sample in range(self.samples):
-                streams = [decoder.stream(prompts[row], seed=self.seed, sample=sample) for row in rows]
-                decoder.run(streams)
-                votes.append([stream.answer() for stream in streams])
-            found = votes[0] if self.samples == 1 else [majority(each) for each in zip(*votes, strict=True)]
-            answers.update(zip(rows, found, strict=True))
-            finished(rows, found)
+        with computing_in(self.model, self.dtype):
+            decoder.share([prompts[row] for rows in batches for row in rows])
+            for rows in batches:
+                found = self._batch(decoder, [prompts[row] for row in rows])
+                answers.update(zip(rows, found, strict=True))
+                finished(rows, found)
         return [answers[row] for row in range(len(prompts))]
+
+    def _batch(self, decoder: Decoder, prompts: Sequence[Sequence[int]]) -> list[Answer]:
+        votes = []
+        for sample in range(self.samples):
+            streams = [decoder.stream(prompt, seed=self.seed, sample=sample) for prompt in prompts]
+            decoder.run(streams)
+            votes.append([stream.answer() for stream in streams])
+        return votes[0] if self.samples == 1 else [majority(each) for each in zip(*votes, strict=True)]
 
     def check_positions(self, prompts: Sequence[Sequence[int]]) -> None:
         """Check that every prompt and its answer fit into the model's positions.

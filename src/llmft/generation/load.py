@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import TypeVar
 
 from llmft.config.schema import RunOrModel, TrainConfig
 from llmft.config.schema.generation import Generation
@@ -11,6 +12,7 @@ from llmft.generation.ctranslate2_decoder import open_converted
 from llmft.generation.generator import Generator
 from llmft.generation.runtime_generator import RuntimeGenerator
 from llmft.models.backbone.open import Backbone, TrainedBackbone
+from llmft.models.dtype import dtype_name, to_float32
 from llmft.models.peft.trainable import has_adapter
 from llmft.runs.open import open_run
 from llmft.runtimes.exported import TORCH_FORMS, ExportedBackbone, ExportedFolder, open_exported
@@ -31,12 +33,13 @@ def load_generator(cfg: RunOrModel) -> tuple[Generator | RuntimeGenerator, str |
         if not any(override.startswith("model") for override in task_overrides()):
             log.info("model: %s, not fine-tuned (no run= given; run=latest takes your newest run)", cfg.model.name)
         backbone = Backbone.open(cfg)
-        return Generator(backbone.load().to(device.default_device()), backbone.codec, cfg.generation.node()), None
+        return _named(_generator(backbone, cfg.generation)), None
     check_overrides()
     if exported := open_exported(cfg.run):
-        return load_exported(exported, own_generation(cfg.generation, exported.generation)), exported.system
+        return _named(load_exported(exported, own_generation(cfg.generation, exported.generation))), exported.system
     folder, trained = open_run(cfg.run)
-    return load_tuned(folder, trained, own_generation(cfg.generation, trained.generation)), trained.data.system
+    generation = own_generation(cfg.generation, trained.generation)
+    return _named(load_tuned(folder, trained, generation)), trained.data.system
 
 
 def load_streaming(cfg: RunOrModel) -> tuple[Generator, str | None]:
@@ -79,8 +82,7 @@ def load_exported(exported: ExportedFolder, generation: Generation) -> Generator
     """
     if exported.form not in TORCH_FORMS:
         return RuntimeGenerator(open_runtime(exported.folder), generation.node())
-    backbone = ExportedBackbone(exported)
-    return Generator(backbone.load().to(device.default_device()), backbone.codec, generation.node())
+    return _generator(ExportedBackbone(exported), generation)
 
 
 def load_tuned(folder: Path, trained: TrainConfig, generation: Generation) -> Generator:
@@ -91,8 +93,26 @@ def load_tuned(folder: Path, trained: TrainConfig, generation: Generation) -> Ge
         trained: Its config.
         generation: Generation settings, the run's own or others.
     """
-    backbone = TrainedBackbone(folder / "model", trained)
-    return Generator(backbone.load().to(device.default_device()), backbone.codec, generation.node())
+    return _generator(TrainedBackbone(folder / "model", trained), generation)
+
+
+def _generator(backbone: Backbone, generation: Generation) -> Generator:
+    model = backbone.load().to(device.default_device())
+    if generation.dtype == "float32":
+        to_float32(model)  # once, and not around each answer
+    return Generator(model, backbone.codec, generation.node())
+
+
+AnyGenerator = TypeVar("AnyGenerator", Generator, RuntimeGenerator, Generator | RuntimeGenerator)
+
+
+def _named(generator: AnyGenerator) -> AnyGenerator:
+    """Log the dtype that answers are computed in."""
+    if isinstance(generator, Generator):
+        name = dtype_name(generator.model)
+        more = "" if name.startswith("float32") else ", as in training; generation.dtype=float32 asks for float32"
+        log.info("answers are computed in %s%s", name, more)
+    return generator
 
 
 def load_base(cfg: RunOrModel, tuned: Generator | RuntimeGenerator) -> Generator:

@@ -12,7 +12,7 @@ from llmft.runtimes.runtime import Runtime
 from llmft.utils.errors import UserError
 
 # Settings that may have any value: those of batches change no answer, those of sampling no greedy one.
-TAKEN = {"max_new_tokens", "temperature", "top_p", "batch_size", "batch_tokens", "seed"}
+TAKEN = {"max_new_tokens", "temperature", "top_p", "batch_size", "batch_tokens", "seed", "dtype"}
 # Settings that must have these values; all others must be None.
 NEUTRAL = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "samples": 1}
 
@@ -31,6 +31,7 @@ class RuntimeGenerator:
     def __init__(self, runtime: Runtime, settings: Mapping[str, Any]) -> None:
         self.runtime, self.given = runtime, settings
         self.batch_size, self.seed = settings["batch_size"], settings["seed"]
+        check_dtype(settings, "generation", runtime.name)
         for name, value in settings.items():
             if name not in TAKEN and NEUTRAL.get(name) != value:
                 raise UserError(
@@ -75,3 +76,20 @@ class RuntimeGenerator:
         ended = bool(ids) and ids[-1] in self.runtime.stop_ids
         kept = ids[:-1] if ended else ids
         return Answer(self.runtime.decode(kept), ended, len(kept))
+
+
+def check_dtype(settings: Mapping[str, Any], section: str, runtime: str) -> None:
+    """Check that no dtype is asked for: a runtime computes in the dtype of the files that it was given.
+
+    Args:
+        settings: The keys of ``evaluate`` or ``generation``.
+        section: Which of the two.
+        runtime: Its name.
+
+    Raises:
+        UserError: ``dtype`` is not ``auto``.
+    """
+    if (dtype := settings.get("dtype", "auto")) != "auto":
+        raise UserError(
+            f"{section}.dtype={dtype}: {runtime} computes in the dtype of its files; pass the run itself as run=RUN"
+        )

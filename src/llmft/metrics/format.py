@@ -67,11 +67,15 @@ def verdict_lines(verdict: Mapping[str, Any]) -> list[str]:
 
 
 def title(found: Mapping[str, Any]) -> str:
-    """Describe the scored rows: number, split and source."""
+    """Describe the scored rows: number, split and source, and the dtype that the models computed in."""
     given = found["split"] == "given"  # rows of another file, which is the source
-    return (
-        f"{found['rows']} of {found['of']} {'' if given else split_name(found['split']) + ' '}rows of {found['source']}"
-    )
+    rows = f"{found['rows']} of {found['of']} {'' if given else split_name(found['split']) + ' '}rows"
+    return f"{rows} of {found['source']}{computed_in(found)}"
+
+
+def computed_in(found: Mapping[str, Any]) -> str:
+    """The dtype of an evaluation as a part of a sentence; "" for stored answers and earlier versions."""
+    return f", computed in {found['dtype']}" if found.get("dtype") else ""
 
 
 def rows_of(found: Mapping[str, Any]) -> str:

@@ -109,10 +109,12 @@ def tiles(record: Mapping[str, Any], config: DictConfig) -> list[tuple[str, str,
     """Key numbers of the run: name, value, remark."""
     metrics, parameters = record.get("metrics") or {}, record.get("parameters") or {}
     before, after = metrics.get("before") or {}, metrics.get("after") or {}
-    found = []
+    found, model = [], record.get("model")
+    dtype = model.get("dtype") if isinstance(model, Mapping) else None
     for name, words in (("val/loss", "validation loss"), ("val/perplexity", "validation perplexity")):
         if after.get(name) is not None:
-            remark = f"{format_number(before[name])} before training" if before.get(name) else ""
+            remark = [f"{format_number(before[name])} before training"] if before.get(name) else []
+            remark = ", ".join([*remark, *([f"computed in {dtype}"] if dtype else [])])
             found.append((words, format_number(after[name]), remark))
     if parameters.get("total"):
         share = 100 * parameters["trainable"] / parameters["total"]

@@ -59,6 +59,11 @@ class ExportedFolder:
     notice: str | None
     started: str | None
 
+    @property
+    def weights(self) -> str:
+        """The format of the weights: a quantization, or their dtype."""
+        return str(self.identity[-1] or self.dtype)
+
     @cached_property
     def model(self) -> Model:
         """A model section that loads it; nothing of the folder decides about code."""
@@ -115,7 +120,8 @@ def open_exported(path: str) -> ExportedFolder | None:
         system=found.get("system") or None,
         reasoning=found["reasoning"],
         languages=languages,
-        generation=check_section(generation, Generation, "generation"),
+        # the weights that were exported have a dtype of their own
+        generation=check_section({**generation, "dtype": "auto"}, Generation, "generation"),
         identity=[
             json.dumps(found["run"], sort_keys=True),
             found.get("form"),

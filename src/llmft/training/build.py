@@ -15,9 +15,11 @@ from llmft.callbacks.checkpoints import Checkpoints
 from llmft.callbacks.trainer_check import TrainerCheck
 from llmft.config.schema import ProveConfig, TrainConfig
 from llmft.config.schema.trainer import warmup_too_long
+from llmft.config.swept import swept_keys
 from llmft.data.datamodule import InstructionDataModule, open_data
 from llmft.data.tokenization.causal import CausalCodec
 from llmft.data.tokenization.codec import Codec
+from llmft.evaluation.base_cache import BaseCache
 from llmft.evaluation.evaluator import Evaluation
 from llmft.evaluation.judge.judge import Judge, open_judge
 from llmft.evaluation.retention.retention import Retention
@@ -29,7 +31,6 @@ from llmft.models.backbone.open import Backbone
 from llmft.models.distillation import teacher_of
 from llmft.models.fsdp import is_sharded
 from llmft.models.module import InstructionModule
-from llmft.models.peft import trainable
 from llmft.models.schedule import planned_steps
 from llmft.report import curves
 from llmft.runs.checkpoint_check import load_last
@@ -113,7 +114,9 @@ class Parts:
         if self.cfg.trainer.fast_dev_run or self.cfg.evaluate.rows == 0 or not is_first():
             return None
         rest = {"seed": self.cfg.seed, "split": "test", "objective": self.cfg.objective}
-        return Evaluation(self.cfg.evaluate, self.module.forward_pass, self.datamodule, self.generator, **rest)
+        found = Evaluation(self.cfg.evaluate, self.module.forward_pass, self.datamodule, self.generator, **rest)
+        found.cache = self._base_cache
+        return found
 
     @cached_property
     def retention(self) -> Retention | None:
@@ -121,7 +124,14 @@ class Parts:
         rows = self.cfg.evaluate.retention_rows
         if self.cfg.trainer.fast_dev_run or rows is None or not is_first():
             return None
-        return Retention(self.cfg.evaluate, read_rows(rows), self.module.forward_pass, self.backbone.codec)
+        found = Retention(self.cfg.evaluate, read_rows(rows), self.module.forward_pass, self.backbone.codec)
+        found.cache = self._base_cache
+        return found
+
+    @property
+    def _base_cache(self) -> BaseCache | None:
+        """What the jobs of a sweep share; None outside of a sweep."""
+        return BaseCache(self.run.path.parent, self.run.path.name) if swept_keys() else None
 
     @cached_property
     def judge(self) -> Judge | None:
@@ -154,7 +164,7 @@ def build(cfg: TrainConfig, run: RunDirectory | None = None) -> Parts:
     data.encode(backbone.codec)
     startup_log.log_data(data, run)
     model = backbone.load_adapted()
-    startup_log.log_model(cfg, run, backbone, trainable.parameter_counts(model, cfg.peft))
+    startup_log.log_model(cfg, run, backbone, model)
     forward = backbone.family(model, Kernels.from_config(cfg), teacher_of(cfg, backbone.tokenizer))
     module = InstructionModule(forward, instantiate(cfg.optim.node()), _schedule(cfg, data))
     module.generator = generator = Generator(model, backbone.codec, cfg.generation.node())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmft.callbacks.checkpoints import position
+from llmft.config.swept import swept_keys
 from llmft.data.records import Example
 from llmft.generation.generator import Answer
 from llmft.models.peft import trainable
@@ -52,8 +53,9 @@ def fit(parts: Parts) -> Outcome:
     """
     cfg, run, generator = parts.cfg, parts.run, parts.generator
     _prepare(parts)
-    questions = [] if cfg.trainer.fast_dev_run or not is_first() else parts.datamodule.examples_of("test")
-    questions = questions[: cfg.questions]
+    # a job of a sweep prints no answers: a table of all jobs follows
+    has_none = cfg.trainer.fast_dev_run or not is_first() or swept_keys()
+    questions = [] if has_none else parts.datamodule.examples_of("test")[: cfg.questions]
     contexts = [example.context for example in questions]
     evaluation, retention = parts.evaluation, parts.retention
     if not trainable.has_adapter(parts.module.model):  # full fine-tuning overwrites the base weights

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from typing import Any
 
 from llmft.config.schema import TrainConfig
 from llmft.config.swept import swept_keys
@@ -10,6 +11,8 @@ from llmft.data.preprocessing import near_duplicates
 from llmft.data.preprocessing.audit import Audit, show_audit
 from llmft.data.preprocessing.length_histogram import histogram
 from llmft.models.backbone.open import Backbone
+from llmft.models.dtype import dtype_name
+from llmft.models.peft.trainable import parameter_counts
 from llmft.runs.directory import RunDirectory
 from llmft.utils.errors import UserError
 from llmft.utils.rank import is_first
@@ -69,15 +72,18 @@ def log_data(data: InstructionDataModule, run: RunDirectory | None) -> None:
         raise UserError.from_faults("labels", faults)
 
 
-def log_model(cfg: TrainConfig, run: RunDirectory | None, backbone: Backbone, counts: dict[str, int]) -> None:
-    """Log and record the model, its prompt template and its number of trainable parameters."""
+def log_model(cfg: TrainConfig, run: RunDirectory | None, backbone: Backbone, model: Any) -> None:
+    """Log and record the model, its prompt template, the dtype it computes in and its number of trainable parameters."""
+    counts = parameter_counts(model, cfg.peft)
     trainable, total = counts["trainable"], counts["total"]
-    path, prompt = backbone.path, backbone.prompt_name
-    log.info("model: %s (%s), prompt %s", cfg.model.name, path, prompt)
+    path, prompt, dtype = backbone.path, backbone.prompt_name, dtype_name(model)
+    if cfg.trainer.precision != "32-true":
+        dtype += f", {cfg.trainer.precision}"
+    log.info("model: %s (%s), %s, prompt %s", cfg.model.name, path, dtype, prompt)
     shares = f"{trainable:,} of {total:,} parameters trainable ({100 * trainable / total:.2f} %)"
     log.info("peft %s: %s", cfg.peft.name, shares)
     if run:
-        run.update(model={"name": cfg.model.name, "path": path, "prompt": prompt}, parameters=counts)
+        run.update(model={"name": cfg.model.name, "path": path, "prompt": prompt, "dtype": dtype}, parameters=counts)
 
 
 def _show_audit_once(audit: Audit | None) -> None:

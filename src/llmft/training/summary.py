@@ -48,7 +48,7 @@ def show(
         console.print(Text.assemble(("run directory: ", "bold"), str(run.path)), soft_wrap=True)
         return
     if metrics["after"]:
-        console.print(_metrics_table(metrics))
+        console.print(_metrics_table(metrics, str(run.record["model"]["dtype"])))
     by_exact_match = ((scores or {}).get("primary") or {}).get("score") == "exact_match"
     for number, example in enumerate(questions):
         answers = {"base": before[number]} if before else {}
@@ -67,8 +67,9 @@ def show(
         )
 
 
-def _metrics_table(metrics: dict[str, Any]) -> Table:
-    table = Table(title=f"validation, before and after {metrics['steps']} steps (best: step {metrics['best_step']})")
+def _metrics_table(metrics: dict[str, Any], dtype: str) -> Table:
+    steps = f"before and after {metrics['steps']} steps (best: step {metrics['best_step']})"
+    table = Table(title=f"validation in {dtype}, {steps}")
     table.add_column("metric")
     for name in ("before", "after"):
         table.add_column(name, justify="right")

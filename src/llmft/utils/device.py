@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from llmft.utils.errors import UserError
 
+CPU_INFO = Path("/proc/cpuinfo")  # on Linux
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -34,6 +36,15 @@ def bfloat16_units(*, gpu: bool) -> str | None:
         if getattr(torch.cpu, supported, bool)():  # older versions of torch lack the function
             return f"this CPU multiplies it in hardware, by {name}"
     return None
+
+
+def hardware_name(device: torch.device) -> str:
+    """The GPU or CPU that computes, in words: where they are equal, so are the numbers."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} {torch.cuda.get_device_capability(device)}"
+    lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines() if CPU_INFO.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return " ".join([*models[:1], torch.backends.cpu.get_cpu_capability(), str(bfloat16_units(gpu=False))])
 
 
 def check_accelerator(trainer: Any) -> None:

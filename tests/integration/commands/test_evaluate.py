@@ -77,6 +77,28 @@ def test_predictions_are_the_test_rows_in_order(run):
     assert all(set(row["scores"]) == set(row["base_scores"]) for row in rows)
 
 
+def test_a_base_in_bfloat16_is_evaluated_in_it_or_on_request_in_float32_whatever_the_batch(tmp_path, llmft):
+    """The same weights in every table; in float32 the scores of the training, for any batch size."""
+    few = ("evaluate.rows=6", "evaluate.resamples=100", "generation.max_new_tokens=4", "trainer.max_steps=4")
+    line = (*RUNS["lora"], *FAST, *few, "model.dtype=bfloat16", "evaluate.dtype=float32", "report.write=false")
+    code, out, err = llmft(*line, "baseline=false", "output_dir=run")
+    assert code == 0, err
+    assert "rows of sample:keyword_qa.json, computed in float32" in out
+    assert "), bfloat16, prompt chat" in err
+    trained = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    same = ("evaluate", "run=run", "evaluate.resamples=100", "report.write=false", "format=json")
+    code, out, err = llmft(*same, "evaluate.rows=6", "evaluate.dtype=float32", "evaluate.batch_tokens=60")
+    assert code == 0, err
+    float32 = json.loads(out.splitlines()[-1])
+    bfloat16 = json.loads(llmft(*same, "evaluate.rows=6")[1].splitlines()[-1])
+    assert [found["dtype"] for found in (trained, float32, bfloat16)] == ["float32", "float32", "bfloat16"]
+    for which in ("base", "tuned"):
+        losses = [found["scores"]["loss"][which] for found in (trained, float32, bfloat16)]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+        assert losses[2] != pytest.approx(losses[0], rel=1e-5)
+    assert "computed in bfloat16, 95 % bootstrap intervals" in (tmp_path / "run" / "model" / "README.md").read_text()
+
+
 def test_numbers_are_everywhere_the_same(run):
     folder, _ = run
     found = json.loads((folder / "evaluation.json").read_text())["scores"]

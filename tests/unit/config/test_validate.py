@@ -111,6 +111,10 @@ def test_every_option_composes_and_passes_the_checks(group, option, load):
         ("scheduler=plateau scheduler.factor=1", "scheduler.factor=1: must be a number between 0 and 1"),
         ("peft=qlora peft.method=none", "peft.quantise=nf4: quantized weights cannot be trained, but peft.method=none"),
         ("peft=none +peft.quantise=int8", "peft.quantise=int8: quantized weights cannot be trained"),
+        (
+            "peft=qlora peft.compute_dtype=bfloat16 evaluate.dtype=float32",
+            "evaluate.dtype=float32: the quantized base multiplies in bfloat16; use peft.compute_dtype=float32",
+        ),
         ("optim=adamw_8bit optim.bits=16", "optim.bits=16: must be 8 or 32"),
         ("model.family=seq2seq", "model.family=seq2seq: does not match llmft.models.causal.CausalForward"),
         ("prompt.template=x", "prompt.template: is ignored by prompt=auto"),

@@ -52,6 +52,15 @@ def test_sizes_by_hand(load_config):
     assert outline.gradients() == adapter * F
 
 
+def test_an_evaluation_in_float32_takes_two_more_bytes_of_each_weight_in_bfloat16(load_config):
+    line = ("model=tiny_gpt2", "peft=lora", "model.dtype=bfloat16")
+    asked = [outlined(load_config, *line, f"{key}.dtype=float32") for key in ("evaluate", "generation")]
+    frozen = asked[0].counts["total"] - asked[0].counts["trainable"]
+    assert [outline.converted() for outline in asked] == [2 * frozen, 2 * frozen]
+    assert outlined(load_config, *line).converted() == 0
+    assert outlined(load_config, "model=tiny_gpt2", "peft=lora", "evaluate.dtype=float32").converted() == 0
+
+
 @pytest.mark.parametrize("model", ["tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma"])
 def test_activations_are_what_torch_makes(model, load_config, built):
     overrides = (*ROWS, f"model={model}", "peft=none", "model.gradient_checkpointing=false", "model.padding=kept")

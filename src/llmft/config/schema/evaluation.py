@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from llmft.config.schema.generation import Generation
+from llmft.config.schema.peft import Peft
 from llmft.config.schema.rules import Faults, rule
 from llmft.config.schema.section import Section
 from llmft.config.schema.trainer import Trainer
@@ -26,6 +27,9 @@ class Evaluate(Section):
     )
     resamples: Annotated[int, Field(ge=100), Must("a whole number of at least 100")] = Field(
         description="Bootstrap resamples."
+    )
+    dtype: Literal["auto", "float32"] = Field(
+        description="auto: evaluate in the dtype of the training; float32 converts a base in bfloat16 for it, in place."
     )
     batch_tokens: Count = Field(description="Token budget of a batch, prompts and answers.")
     bleu_tokenizer: Literal["13a", "zh", "char", "intl"] = Field(description="Tokenizer of sacreBLEU.")
@@ -91,6 +95,14 @@ def _seeds_in_training(evaluate: Evaluate, generation: Generation, trainer: Trai
 def _seeds_of_stored_answers(evaluate: Evaluate, generation: Generation, run: str | None) -> Faults:
     if run is None:  # a run has its own generation settings
         yield from _seeds(evaluate, generation)
+
+
+@rule("evaluate.dtype", "generation.dtype", "peft.quantise", "peft.compute_dtype")
+def _quantized_products(evaluate: Evaluate, generation: Generation, peft: Peft) -> Faults:
+    if peft.quantise in ("nf4", "fp4") and peft.select("compute_dtype") == "bfloat16":
+        asked = {"evaluate.dtype": evaluate.dtype, "generation.dtype": generation.dtype}
+        for key in (key for key, dtype in asked.items() if dtype == "float32"):
+            yield f"{key}=float32: the quantized base multiplies in bfloat16; use peft.compute_dtype=float32"
 
 
 def _seeds(evaluate: Evaluate, generation: Generation) -> Faults:

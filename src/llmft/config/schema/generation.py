@@ -1,7 +1,7 @@
 """Schema of ``generation``."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -11,7 +11,7 @@ from llmft.config.schema.types import Count, FromZero, Positive, PositiveFractio
 from llmft.utils.text import one_line
 
 # Keys of the generation group that are not settings of transformers' GenerationConfig.
-OURS = ("batch_size", "batch_tokens", "samples", "seed")
+OURS = ("batch_size", "batch_tokens", "samples", "seed", "dtype")
 
 
 class Generation(Section):
@@ -38,6 +38,10 @@ class Generation(Section):
         description="Answers sampled per question (do_sample=true); the most frequent one is taken (self-consistency)."
     )
     seed: Seed = Field(description="Seed of the sampling.")
+    dtype: Literal["auto", "float32"] = Field(
+        description="auto: answer, chat, serve and samples compute in the dtype of the training; float32 converts a base in "
+        "bfloat16, in place."
+    )
 
 
 @rule("generation", imports=True)

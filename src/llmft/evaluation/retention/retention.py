@@ -3,11 +3,14 @@
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from llmft.config.schema.evaluation import Evaluate
 from llmft.data.tokenization.codec import IGNORED, Codec, EncodedExample
+from llmft.evaluation.base_cache import BaseCache, base_ingredients
 from llmft.evaluation.retention import result
 from llmft.evaluation.retention.divergence import TopTokens, divergences, top_tokens
 from llmft.evaluation.retention.rows import KEY, RetentionRow
@@ -15,6 +18,7 @@ from llmft.evaluation.row_loss import row_losses
 from llmft.generation.generator import Generator
 from llmft.generation.stream import Stream
 from llmft.models.backbone.load import max_positions, needed_positions
+from llmft.models.dtype import computing_in
 from llmft.models.forward import Forward
 from llmft.models.peft import trainable
 from llmft.utils.device import on_device
@@ -53,6 +57,7 @@ class Retention:
         self.settings, self.rows, self.forward, self.codec = settings, rows, forward, codec
         self.encoded = [_encoded(row, codec) for row in rows]
         self.base: BaseResult | None = None
+        self.cache: BaseCache | None = None  # set in a sweep
         self._check_positions()
 
     def evaluate_base(self, device: Any, base: Forward | None = None) -> None:
@@ -62,13 +67,30 @@ class Retention:
             device: To compute on.
             base: The base, if it is another model than ``forward`` (without its adapter).
         """
-        log.info("retention: evaluating the base model on %d general rows", len(self.rows))
         forward = base or self.forward
-        with on_device(forward.model, device), trainable.base_of(forward.model):
+        if self.cache is None:
+            found = self._run_base(forward, device)
+        else:
+            settings = [GREEDY, self.settings.dtype, self.settings.batch_tokens]
+            decides = base_ingredients(forward, self.codec, self.encoded, settings, device)
+            found = self.cache.get(
+                f"retention of the base: {len(self.rows)} of {len(self.rows)} rows",
+                decides,
+                partial(self._run_base, forward, device),
+            )
+        answers = [with_answer(row, ids) for row, ids in zip(self.encoded, found["ids"], strict=True)]
+        self.base = BaseResult(found["losses"], found["texts"], answers, [TopTokens(*both) for both in found["top"]])
+
+    def _run_base(self, forward: Forward, device: Any) -> dict[str, Any]:
+        """As ``BaseResult``, in plain values and tensors, with the ids of its answers."""
+        log.info("retention: evaluating the base model on %d general rows", len(self.rows))
+        with on_device(forward.model, device), self._computing(forward), trainable.base_of(forward.model):
             streams = self._answers(forward)
-            answers = [self._answer_row(row, stream) for row, stream in zip(self.encoded, streams, strict=True)]
-            top = top_tokens(forward, answers, *self._batching)
-            self.base = BaseResult(self._losses(forward), [stream.text for stream in streams], answers, top)
+            ids = [stream.ids + [self.codec.stop_id] * (stream.reason == "stop") for stream in streams]
+            answers = [with_answer(row, answer) for row, answer in zip(self.encoded, ids, strict=True)]
+            top = [tuple(both) for both in top_tokens(forward, answers, *self._batching)]
+            texts = [stream.text for stream in streams]
+            return {"losses": self._losses(forward), "texts": texts, "ids": ids, "top": top}
 
     def evaluate_tuned(self, device: Any) -> dict[str, Any]:
         """Measure the tuned model, and its base if that is not done yet and it has an adapter.
@@ -82,7 +104,7 @@ class Retention:
             self.evaluate_base(device)
         assert self.base is not None
         log.info("retention: evaluating the tuned model on %d general rows", len(self.rows))
-        with on_device(self.forward.model, device):
+        with on_device(self.forward.model, device), self._computing(self.forward):
             losses = self._losses(self.forward)
             kl = divergences(self.forward, self.base.answers, self.base.top, *self._batching)
             answered = self._answers(self.forward) if self.settings.retention_answers else None
@@ -103,6 +125,9 @@ class Retention:
     def _batching(self) -> tuple[int, int]:
         return self.codec.tokenizer.pad_token_id, self.settings.batch_tokens
 
+    def _computing(self, forward: Forward) -> AbstractContextManager[None]:
+        return computing_in(forward.model, self.settings.dtype)
+
     def _losses(self, forward: Forward) -> list[tuple[float, int]]:
         return row_losses(forward, self.encoded, *self._batching)
 
@@ -115,10 +140,6 @@ class Retention:
         for batch in generator.batches([len(prompt) for prompt in prompts]):
             decoder.run([streams[i] for i in batch])
         return streams
-
-    def _answer_row(self, row: EncodedExample, stream: Stream) -> EncodedExample:
-        """The row with the base's answer in place of the reference."""
-        return with_answer(row, stream.ids + [self.codec.stop_id] * (stream.reason == "stop"))
 
     def _changed(self, texts: Sequence[str]) -> list[dict[str, str]]:
         """The rows to which base and tuned model give different answers."""

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,18 @@ def notes(groups: Sequence[Group], criterion: Criterion, shared: SharedRows | No
         found.append(f"scores are over the {rows_title(shared)}{of}")
     elif any(run.predictions for group in groups for run in group.runs) and len(groups) > 1:
         found.append("the configurations share no evaluated rows, so their scores are not shown")
-    return found
+    return [*found, *_dtypes(groups)]
+
+
+def _dtypes(groups: Sequence[Group]) -> Iterator[str]:
+    """Which runs computed in which dtype, where that differs."""
+    for number, what in enumerate(("trained", "evaluated")):
+        names: dict[str, list[str]] = {}
+        for run in (run for group in groups for run in group.runs):
+            names.setdefault(str(run.dtypes[number] or "unknown"), []).append(run.name)
+        if len(names) > 1:
+            each = "; ".join(f"{', '.join(runs)} in {dtype}" for dtype, runs in names.items())
+            yield f"{what} in different dtypes, which alone moves the third digit of a loss: {each}"
 
 
 def best_line(groups: Sequence[Group], criterion: Criterion) -> list[str]:

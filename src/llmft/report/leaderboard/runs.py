@@ -34,6 +34,7 @@ class BoardRun:
         memory: Peak in MiB.
         predictions: The rows of ``predictions.jsonl``.
         split: The split that these come from.
+        dtypes: What it was trained (and validated) in, and evaluated in; None for older runs.
         validation: Size and identity of the references of the objective's validation set, as of
             ``data.preprocessing.reference_size``; {} for older runs.
         data: Row counts, as in ``run.json``.
@@ -59,6 +60,7 @@ class BoardRun:
     seconds: float | None
     predictions: Sequence[Mapping[str, Any]] = field(repr=False)
     split: str
+    dtypes: tuple[str | None, str | None]
     validation: Mapping[str, Any]
     data: Mapping[str, Any]
     curve: Series | None
@@ -111,6 +113,7 @@ def _read(folder: Path, root: Path) -> BoardRun:
         seconds=record.get("seconds"),
         predictions=[row for row in loaded["predictions"] if isinstance(row, dict)],
         split=split,
+        dtypes=(_mapping(record.get("model")).get("dtype"), _mapping(loaded["evaluation"]).get("dtype")),
         validation=_validation(data, monitor.rpartition("/")[0]),
         data=data,
         curve=found.get(monitor),

@@ -9,7 +9,7 @@ from llmft.runs.study import NAME, storage_of
 DEFAULTS = {
     "status": "finished", "reason": "", "settings": {}, "typed": frozenset(), "overrides": (), "monitor": "val/loss", "before": None,
     "objective": None, "seed": 1, "test": {}, "trainable": None, "speed": None, "memory": None, "seconds": None, "predictions": (),
-    "split": "test", "validation": {}, "data": {}, "curve": None, "verdict": Verdict("amber", ""), "has_report": False,
+    "split": "test", "dtypes": (None, None), "validation": {}, "data": {}, "curve": None, "verdict": Verdict("amber", ""), "has_report": False,
 }  # fmt: skip
 
 
