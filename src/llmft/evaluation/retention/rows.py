@@ -35,13 +35,13 @@ def read_rows(rows: str) -> list[RetentionRow]:
         UserError: There is no such file, it is empty, or rows are invalid; names each.
     """
     found, faults = [], []
-    for number, (place, row, fault) in enumerate(read(_source(rows)), start=1):
+    for number, located in enumerate(read(_source(rows)), start=1):
         try:
-            if fault:
-                raise RowError("row", fault)
-            found.append(_parsed(row, place, number))
+            if located.fault:
+                raise RowError("row", located.fault)
+            found.append(_parsed(located.row, located.place, number))
         except RowError as error:
-            faults.append(f"{place}: {error}")
+            faults.append(f"{located.place}: {error}")
     if faults:
         raise UserError.from_faults(KEY, faults)
     return found
