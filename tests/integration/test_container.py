@@ -49,5 +49,5 @@ def test_it_trains_in_a_mounted_folder_for_the_user_of_the_host(image, tmp_path)
 
 
 def test_it_says_its_version_and_is_not_root(image):
-    assert call(image, "run", "--rm", NAME, "--version").stdout.strip() == "llmft 0.1.0"
+    assert call(image, "run", "--rm", NAME, "--version").stdout.splitlines()[0] == "llmft 0.1.0"
     assert call(image, "run", "--rm", "--entrypoint", "id", NAME, "-u").stdout.strip() == "1000"

@@ -53,7 +53,7 @@ def test_it_trains_and_answers(installed):
 
 def test_its_version_its_files_and_its_dependencies_are_complete(installed):
     work, path = installed
-    assert sh("llmft --version", work, path).strip() == "llmft 0.1.0"
+    assert sh("llmft --version", work, path).splitlines()[0] == "llmft 0.1.0"
     assert "No broken requirements found." in sh("pip check", work, path)
     where = sh("python -c 'import llmft, llmft.config.paths as p; print(llmft.__file__, p.conf_dir())'", work, path)
     assert all(place.startswith(str(path.parent)) for place in where.split())
