@@ -35,7 +35,8 @@ class Prefix(NamedTuple):
 def cache_of(model: Any, layers: States) -> DynamicCache:
     """A cache of transformers with these keys and values."""
     cache = DynamicCache(config=model.config)
-    for layer, (keys, values) in zip(cache.layers, layers, strict=True):
+    plain: Any = cache.layers  # ``DynamicLayer``s, as ``Decoder.can_join`` has checked
+    for layer, (keys, values) in zip(plain, layers, strict=True):
         layer.lazy_initialization(keys, values)
         layer.keys, layer.values = keys.to(model.device), values.to(model.device)
     return cache

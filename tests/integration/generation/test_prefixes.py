@@ -138,6 +138,7 @@ def test_sampled_answers_and_cancelled_ones(load_config, models):
         made.run(asked)
         return [stream.ids for stream in asked]
 
+    assert made.prefill
     made.prefill.prefixes, made.prefill.remembers = None, False
     wanted = sampled()
     made.remember(PrefixCache(64))

@@ -1,5 +1,7 @@
 """The cache of keys and values: longest prefixes, equal tokens stored once, the least recently used ones dropped."""
 
+from collections.abc import Hashable
+
 import pytest
 import torch
 
@@ -17,13 +19,13 @@ def states(ids, start=0):
     return [(keys, -keys), (keys + 0.5, -keys)]
 
 
-def add(cache, ids, scope="m"):
+def add(cache, ids, scope: Hashable = "m"):
     read = []
     cache.add(scope, ids, lambda start: read.append(start) or states(ids, start))
     return read
 
 
-def found(cache, ids, scope="m"):
+def found(cache, ids, scope: Hashable = "m"):
     length, layers = cache.longest(scope, ids)
     if layers is None:
         assert length == 0
@@ -84,14 +86,20 @@ def test_what_does_not_fit_is_not_stored():
     assert found(cache, [1, 2]) == [1, 2]
 
 
+def held(cache, ids):
+    """Bytes of the memory behind the keys and values of the first layer."""
+    layers = cache.longest("m", ids)[1]
+    assert layers
+    return [one.untyped_storage().nbytes() for one in layers[0]]
+
+
 def test_two_halves_of_stored_tokens_are_dropped_apart():
     cache = PrefixCache(4 * TOKEN / MIB)
     add(cache, [1, 2, 3, 4])
-    held = [one.untyped_storage().nbytes() for one in cache.longest("m", [1, 2, 3])[1][0]]
-    assert held == [16, 16]
+    assert held(cache, [1, 2, 3]) == [16, 16]
     add(cache, [1, 9])
     assert cache.bytes == 2 * TOKEN  # 2, 3, 4 are gone
-    assert [one.untyped_storage().nbytes() for one in cache.longest("m", [1])[1][0]] == [4, 4]
+    assert held(cache, [1]) == [4, 4]
 
 
 @pytest.mark.parametrize(

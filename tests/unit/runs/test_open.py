@@ -30,6 +30,13 @@ def test_a_run_from_before_a_data_set_described_itself_gets_the_values_of_its_ow
     assert completed(older) == cfg
 
 
+def test_a_run_from_before_shared_prefixes_is_resumed_without_them(load):
+    cfg = load("model=tiny_llama", "output_dir=run")
+    OmegaConf.set_struct(cfg, False)
+    assert cfg.model.pop("shared_prefix") == "auto"
+    assert completed(cfg).model.shared_prefix == "off"
+
+
 def test_a_run_from_before_the_fast_kernels_keeps_the_computation_of_transformers(load):
     cfg = load("model=smollm2_135m", "output_dir=run")
     OmegaConf.set_struct(cfg, False)
