@@ -24,7 +24,10 @@ def evaluated(module, loader):
     return sums.mean(None)
 
 
-@pytest.mark.parametrize("model", ["tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma"])
+@pytest.mark.parametrize(
+    "model",
+    ["tiny_t5", "tiny_llama", *(pytest.param(model, marks=pytest.mark.slow) for model in ("tiny_gpt2", "tiny_gemma"))],
+)
 def test_batching_changes_nothing(model, built, encoded):
     common = (
         f"model={model}",

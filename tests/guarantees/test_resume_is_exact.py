@@ -265,7 +265,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_says_so(tmp_path, llmft):
     """A quota on file size stands in for the full disk: the same error from the same system call, a larger number."""
     code, _, err = llmft(
         *RUN,
-        "model=tiny_t5",
+        "model=tiny_gpt2",
         "peft=none",
         "trainer.max_epochs=1",
         "output_dir=run",

@@ -33,7 +33,10 @@ def trained(folder):
     return cfg, backbone.family.auto_class, backbone.load()
 
 
-@pytest.mark.parametrize("model", [*TINY, "tiny_gemma"])
+@pytest.mark.parametrize(
+    "model",
+    ["tiny_t5", "tiny_llama", *(pytest.param(model, marks=pytest.mark.slow) for model in ("tiny_gpt2", "tiny_gemma"))],
+)
 def test_merged_weights_give_the_adapters_logits(model, llmft, tmp_path):
     code, _, err = llmft(f"model={model}", "peft=lora", "peft.targets=all-linear", *RUN)
     assert code == 0, err

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def imports(file: Path, known: dict[str, Path], *, nested: bool) -> Iterator[str
                 yield name if name in known else rest
 
 
+@cache
 def edges(*, nested: bool) -> list[tuple[str, str]]:
     """Importing module, imported module."""
     known = modules()

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from llmft.config.override_text import is_readable
-from llmft.config.schema.file_format import is_delimiter, is_encoding
+from llmft.config.text_format import is_delimiter, is_encoding
 from llmft.data.detect import Reading, fields_of, readings, refused_readings, split_field
 from llmft.data.records import Example, shown
 from llmft.data.sources.file_format import FileFormat

@@ -45,7 +45,7 @@ def made(tmp_path_factory):
     return functools.cache(lambda name: make(name, tmp_path_factory.mktemp(name)))
 
 
-@pytest.fixture(params=RUNS)
+@pytest.fixture(params=["lora", pytest.param("full", marks=pytest.mark.slow)])
 def run(request, made):
     return made(request.param)
 

@@ -165,6 +165,7 @@ def test_what_a_stream_needs_is_said_at_once(llmft):
     assert "a mix of data sets cannot be streamed" in err
 
 
+@pytest.mark.slow
 def test_a_streamed_run_goes_on_as_if_it_had_not_stopped(llmft, tmp_path):
     write_rows(tmp_path / "rows.jsonl", *(row(n) for n in range(40)))
     run = (

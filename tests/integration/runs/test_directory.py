@@ -41,7 +41,9 @@ def made(tmp_path_factory):
     return functools.cache(lambda name: make(name, tmp_path_factory.mktemp(name)))
 
 
-@pytest.fixture(params=["t5", "gpt2", pytest.param("llama", marks=pytest.mark.slow)])
+@pytest.fixture(
+    params=[pytest.param("t5", marks=pytest.mark.slow), "gpt2", pytest.param("llama", marks=pytest.mark.slow)]
+)
 def run(request, made):
     return made(request.param)
 

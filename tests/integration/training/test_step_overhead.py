@@ -8,6 +8,8 @@ from torch.utils import deterministic
 
 from llmft.training import trainer
 
+pytestmark = pytest.mark.slow
+
 
 class Ignored:
     """A place to set a flag that nobody reads."""

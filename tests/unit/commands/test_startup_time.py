@@ -53,6 +53,7 @@ def test_the_config_is_shown_without_the_schema(tmp_path):
     assert said([["--cfg", "job"]], ("pydantic",), cwd=tmp_path) == "[0] []"
 
 
+@pytest.mark.slow
 def test_preview_imports_no_adapters_and_no_hub_data_sets(tmp_path):
     lines = [["preview", "model=tiny_gpt2", "preview.rows=1"]]
     # Lightning it needs: a data set is a LightningDataModule

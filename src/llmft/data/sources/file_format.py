@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from llmft.config.schema.file_format import DELIMITERS
+from llmft.config.text_format import DELIMITERS
 from llmft.utils.shell import argument
 
 

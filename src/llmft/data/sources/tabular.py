@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from llmft.config.schema.file_format import delimiter_character
+from llmft.config.text_format import delimiter_character
 from llmft.data.records import shown
 from llmft.data.sources.decompress import MAX_LINE, ParsedRow, byte_lines
 from llmft.data.sources.encoding import Encoding, encoding_of_table, opened_text
