@@ -46,7 +46,7 @@ VERDICT = f"{HERE}/test_a_verdict_claims_what_was_measured.py"
 BASE = "tests/unit/evaluation/test_base_cache.py"
 RANKING = "tests/unit/report/leaderboard/test_ranking.py"
 REFEREE = "tests/integration/training/test_referee.py"
-PREFIXES = "tests/integration/generation/test_prefixes.py"
+KNOWN_PREFIXES = "tests/integration/generation/test_prefixes.py"
 PREFIX_CACHE = "tests/unit/generation/test_prefix_cache.py"
 EXPORT = f"{HERE}/test_the_exported_model_is_the_trained_one.py::test_tokenizer_prompt_and_generation_settings_travel_along[tiny_gpt2]"
 
@@ -85,7 +85,7 @@ FAULTS = [
           "        self.nats += nats.detach().cpu().double() / tokens.cpu()\n        self.tokens += 1", f"{BATCHING}[tiny_t5]"),
     Fault("the encoder attends to padding", "models/seq2seq.py", 'batch["attention_mask"] if not varlen', 'batch["attention_mask"] * 0 + 1 if not varlen', f"{BATCHING}[tiny_t5]"),
     # 5 labels
-    Fault("labels are shifted twice", "models/causal.py", 'targets[:, :-1] = batch["labels"][:, 1:]', 'targets[:, :-2] = batch["labels"][:, 2:]', f"{BATCHING}[tiny_gpt2]"),
+    Fault("labels are shifted twice", "models/causal.py", 'targets[:, :-1] = batch["labels"][:, 1:]', 'targets[:, :-2] = batch["labels"][:, 2:]', f"{BATCHING}[tiny_llama]"),
     Fault("pads are trained", "data/batching/collate.py", '"labels": _pad(labels, IGNORED)', '"labels": _pad(labels, pad_id)', "tests/unit/data/batching/test_collate.py"),
     Fault("padding is found by id", "data/batching/collate.py", '_mask([len(ids_) for ids_ in ids], padded.shape[1])', "(padded != pad_id).long()", "tests/unit/data/batching/test_collate.py"),
     Fault("no stop token", "data/tokenization/causal.py", "return start, ids[len(start) :], False", "return start, ids[len(start) : -1], False", f"{LABELS}[byte-gpt2-plain]"),
@@ -160,10 +160,10 @@ FAULTS = [
     Fault("the run's system prompt is not used", "commands/answer.py", "with_system(config.system or system)", "with_system(config.system)", f"{SAME} -k psychology"),
     Fault("random numbers follow the place in a batch", "generation/generator.py", "[decoder.stream(prompt, seed=self.seed, sample=sample) for prompt in prompts]",
           "[decoder.stream(prompt, seed=self.seed + row, sample=sample) for row, prompt in enumerate(prompts)]", f"{HERE}/test_one_seed_one_answer.py -k t5"),
-    Fault("a common prefix is stored one place off", "generation/prefill.py", "one[:, :, start:].clone()", "one[:, :, : one.shape[2] - start].clone()", f"{PREFIXES} -k goes_on"),
-    Fault("what a sequence stores begins with its prompt", "generation/prefill.py", "at = self.positions[start:]", "at = self.positions[: len(self.positions) - start]", f"{PREFIXES} -k depend"),
-    Fault("padding is computed as a prefix", "generation/batch.py", "pad(one, (0, 0, width - one.shape[2], 0))", "pad(one, (0, 0, 0, width - one.shape[2]))", f"{PREFIXES} -k depend"),
-    Fault("the base model finds the adapter's prefixes", "generation/decoder.py", "scope = codec.tokenizer.pad_token_id, (model, adapter)", "scope = codec.tokenizer.pad_token_id, (model, True)", f"{PREFIXES} -k base_model"),
+    Fault("a common prefix is stored one place off", "generation/prefill.py", "one[:, :, start:].clone()", "one[:, :, : one.shape[2] - start].clone()", f"{KNOWN_PREFIXES} -k goes_on"),
+    Fault("what a sequence stores begins with its prompt", "generation/prefill.py", "at = self.positions[start:]", "at = self.positions[: len(self.positions) - start]", f"{KNOWN_PREFIXES} -k depend"),
+    Fault("padding is computed as a prefix", "generation/batch.py", "pad(one, (0, 0, width - one.shape[2], 0))", "pad(one, (0, 0, 0, width - one.shape[2]))", f"{KNOWN_PREFIXES} -k depend"),
+    Fault("the base model finds the adapter's prefixes", "generation/decoder.py", "scope = codec.tokenizer.pad_token_id, (model, adapter)", "scope = codec.tokenizer.pad_token_id, (model, True)", f"{KNOWN_PREFIXES} -k base_model"),
     Fault("the prefix cache grows without limit", "generation/prefix_cache.py", "while self.bytes > self.limit:", "while False:", f"{PREFIX_CACHE} -k room"),
     Fault("the prefix cache drops what was used last", "generation/prefix_cache.py", "            self._use(node)\n            found +=", "            found +=", f"{PREFIX_CACHE} -k room"),
     Fault("answers are assigned to other questions", "commands/answer.py", "examples[max(start, done) : start + size]", "examples[max(start, done) : start + size][::-1]", SAME),
