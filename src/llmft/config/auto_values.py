@@ -123,9 +123,9 @@ def _shared_prefix(cfg: TrainConfig, padding: str) -> Choice:
         return Choice("model.shared_prefix", "off", "an encoder sees the whole input at once")
     if padding == "kept":
         return Choice("model.shared_prefix", "off", "padding is kept")
-    why = "what the examples of a batch begin with is computed once"
+    why = "common prefixes of a batch are computed once"
     if isinstance(cfg.peft, Lora) and cfg.peft.dropout:
-        why += f", in validation only: each example draws its own dropout (peft.dropout={cfg.peft.dropout:g})"
+        why += f", in validation only: each example has its own dropout mask (peft.dropout={cfg.peft.dropout:g})"
     return Choice("model.shared_prefix", "exact", why)
 
 

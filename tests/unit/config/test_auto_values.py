@@ -79,8 +79,12 @@ def test_padding_is_kept_where_rows_cannot_be_taken_one_by_one(load_config, why,
 @pytest.mark.parametrize(
     ("overrides", "value", "why"),
     [
-        (["peft.dropout=0"], "exact", "what the examples of a batch begin with is computed once"),
-        (["peft.dropout=0.05"], "exact", "in validation only: each example draws its own dropout (peft.dropout=0.05)"),
+        (["peft.dropout=0"], "exact", "common prefixes of a batch are computed once"),
+        (
+            ["peft.dropout=0.05"],
+            "exact",
+            "in validation only: each example has its own dropout mask (peft.dropout=0.05)",
+        ),
         (["model.padding=kept"], "off", "padding is kept"),
         (["performance=plain"], "off", "performance=plain"),
     ],

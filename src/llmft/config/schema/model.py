@@ -44,8 +44,8 @@ class Model(TargetSection):
         description="Whether padding is computed; skipped is padding-free: one flat sequence per batch, varlen attention (CPU)."
     )
     shared_prefix: Literal["auto", "exact", "always", "off"] = Field(
-        description="What the examples of an unpadded batch begin with is computed once (causal): exact, not while dropout draws "
-        "other noise for each example; always, with one noise for all; or off."
+        description="Whether common prefixes of the examples of a padding-free batch are computed once (causal): exact, not in "
+        "training with dropout; always, with one dropout mask for all; or off."
     )
     gradient_checkpointing: bool = Field(description="Recompute activations in the backward pass to save memory.")
     new_tokens: Annotated[list[Text], Must("a list of strings")] = Field(

@@ -46,7 +46,8 @@ class Serve(Section):
     max_batch: Count = Field(description="Answers generated in parallel.")
     max_waiting: FromZero = Field(description="Answers that may wait; more get status 429.")
     prefix_cache_mib: FromZero = Field(
-        description="MiB of memory for keys and values of prompts; what later ones begin with is not computed again; 0 is off."
+        description="MiB of memory for the keys and values of earlier prompts, which later prompts with the same prefix reuse; "
+        "0 is off."
     )
     max_choices: Count = Field(description="Answers per request (n times its prompts).")
     max_body_bytes: Count = Field(description="Maximum size of a request; a larger one gets status 413.")

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from llmft.data.sources.encoding import HEAD, unicode_encoding
+from llmft.data.sources.tabular import DELIMITERS
 
 SAMPLE = 2**16
 
@@ -24,7 +25,7 @@ def content_kind(file: Path) -> str | None:
 
 def _is_table(lines: list[str]) -> bool:
     """Whether some delimiter gives nearly all rows as many fields as the first line."""
-    for delimiter in ",;\t|":
+    for delimiter in DELIMITERS:
         rows: list[list[str]] = []
         with suppress(csv.Error):
             rows += [row for row in csv.reader(lines, delimiter=delimiter) if row]

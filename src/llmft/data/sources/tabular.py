@@ -109,13 +109,13 @@ def delimiter_of(lines: Sequence[str], usual: str = ",") -> str:
         lines: The first lines of the file.
         usual: The delimiter that is taken if others fit no better.
     """
-    best, most = usual, 0.0
-    for delimiter in (usual, *DELIMITERS.replace(usual, "")):
-        widths = _widths(lines, delimiter)
-        fitting = widths.count(widths[0]) / len(widths) if widths and widths[0] > 1 else 0
-        if fitting > most:
-            best, most = delimiter, fitting
-    return best
+    return max((usual, *DELIMITERS.replace(usual, "")), key=lambda delimiter: _fitting(lines, delimiter))
+
+
+def _fitting(lines: Sequence[str], delimiter: str) -> float:
+    """The share of the first rows that have as many fields as the header; 0 if that has one field."""
+    widths = _widths(lines, delimiter)
+    return widths.count(widths[0]) / len(widths) if widths and widths[0] > 1 else 0.0
 
 
 def _widths(lines: Sequence[str], delimiter: str) -> list[int]:

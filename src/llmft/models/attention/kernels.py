@@ -35,7 +35,7 @@ class Kernels:
         by_length: Eager attention for short sequences, sdpa for long ones (``model.attention=by_length``).
         varlen: Unpad batches and attend per example, if model and device can (``model.padding=skipped``).
         shared_prefix: Compute the common prefixes of an unpadded batch once: ``exact``, not in train mode with dropout, where
-            each example draws its own noise; ``always``, with one noise for all; or ``off`` (``model.shared_prefix``).
+            each example has its own dropout mask; ``always``, with one mask for all; or ``off`` (``model.shared_prefix``).
         packing_is_equivalent: Result of a check: whether the examples of an unpadded sequence have the same logits as one by
             one; None until a batch was compared.
         sharing_is_equivalent: Result of a check: whether examples have the same logits with a shared prefix; None until a
@@ -85,7 +85,7 @@ class Kernels:
         )
 
     def can_share(self, model: Any) -> bool:
-        """Whether the examples of an unpadded batch may share what they begin with.
+        """Whether the examples of an unpadded batch may share common prefixes.
 
         Args:
             model: A transformers or peft model.
@@ -99,7 +99,8 @@ class Kernels:
             self.dropout = next((f"{name}={rate:g}" for name, rate in dropouts(model).items()), "")
             if self.dropout:
                 log.info(
-                    "shared prefixes: in validation only, because each example draws its own dropout (%s)", self.dropout
+                    "shared prefixes: in validation only, because each example has its own dropout mask (%s)",
+                    self.dropout,
                 )
         return bool(self.dropout)
 
