@@ -27,7 +27,7 @@ from llmft.config.paths import conf_dir
 from llmft.config.schema import COMMANDS
 from llmft.config.typed import typed
 from llmft.models.backbone.tiny import LLAMA_TEMPLATE, byte_tokenizer
-from tests.support import fast_compose
+from tests.support import accelerators, fast_compose
 
 # A slow machine is no fault; and what a change is judged by must not depend on luck: LLMFT_FUZZ=N looks further.
 # A mutation of the source needs any example that fails, and not the smallest one.
@@ -48,6 +48,11 @@ DATA = {
 }
 FOLDERS = ("unit", "integration", "guarantees", "robustness", "real", "gpu")
 TINY = ("tiny_t5", "tiny_gpt2", "tiny_llama")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs, also in each process of pytest-xdist; torch has been imported, but CUDA looks when it is first used."""
+    accelerators.hide_gpus(config.option.markexpr)
 
 
 @pytest.hookimpl(tryfirst=True)

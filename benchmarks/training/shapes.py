@@ -71,8 +71,8 @@ def build(name: str, data: str, path: str, folder: Path) -> Path:
     config = getattr(transformers, kind)(
         **numbers, pad_token_id=trained.pad_token_id, eos_token_id=trained.eos_token_id
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(tiny.INIT_SEED)
+    with torch.random.fork_rng(devices=[]):  # made on the CPU
+        torch.default_generator.manual_seed(tiny.INIT_SEED)
         getattr(transformers, shape.auto_class).from_config(config, dtype=torch.float32).save_pretrained(place)
     trained.save_pretrained(place)
     return place

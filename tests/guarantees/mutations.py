@@ -78,7 +78,7 @@ FAULTS = [
           f"{HERE}/test_packing_changes_nothing.py -k all_trained"),
     Fault("targets are paired with sources by their number in the batch", "models/attention/varlen.py", "list(map(len, queries.lengths)) == list(map(len, keys.lengths))",
           "queries.layout and keys.layout and queries.layout.shape[0] == keys.layout.shape[0]", f"{HERE}/test_packing_changes_nothing.py -k one_side"),
-    Fault("packing is not checked", "training/fit.py", "        difference = parts.module.forward_pass.check_packing(rows, data.pad_id)", "        difference = 0.0",
+    Fault("packing is not checked", "training/fit.py", "            difference = parts.module.forward_pass.check_packing(rows, data.pad_id)", "            difference = 0.0",
           f"{HERE}/test_packing_changes_nothing.py -k refuses", 7),
     # 4 batching
     Fault("means of batches are averaged", "models/loss.py", "        self.nats += nats.detach().cpu().double()\n        self.tokens += tokens.cpu().double()",

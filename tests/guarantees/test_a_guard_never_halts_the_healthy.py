@@ -113,8 +113,8 @@ CASES = st.builds(
 @cache
 def built(kind: str) -> Any:
     config = CONFIGS[kind]()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with torch.random.fork_rng(devices=[]):  # made on the CPU
+        torch.default_generator.manual_seed(0)
         auto = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
         return auto.from_config(config, dtype=torch.float32)
 

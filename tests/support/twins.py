@@ -73,8 +73,8 @@ def build(name: str, folder: Path) -> list[str]:
         auto_class = AutoModelForSeq2SeqLM if name in SEQ2SEQ else AutoModelForCausalLM
         folder.mkdir(parents=True)
         tokenizer = twin.tokenizer(folder)
-        with torch.random.fork_rng():
-            torch.manual_seed(7)
+        with torch.random.fork_rng(devices=[]):  # made on the CPU
+            torch.default_generator.manual_seed(7)
             model = auto_class.from_config(twin.config(tokenizer), dtype=torch.float32)
             if hasattr(model, "final_logits_bias"):
                 model.final_logits_bias.normal_(std=0.3)

@@ -58,7 +58,7 @@ def row_losses(
     """
     found: dict[int, tuple[float, int]] = {}
     for batch in supervised_logits(forward, rows, pad_id, batch_tokens):
-        losses = torch.nn.functional.cross_entropy(batch.logits, batch.targets, reduction="none").double()
+        losses = torch.nn.functional.cross_entropy(batch.logits, batch.targets, reduction="none").cpu().double()
         nats = [part.sum().item() for part in losses.split(batch.lengths)]
         found.update(zip(batch.rows, zip(nats, batch.lengths, strict=True), strict=True))
     return [found[i] for i in range(len(rows))]

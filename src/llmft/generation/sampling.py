@@ -19,6 +19,8 @@ SAMPLING_KEYS: dict[str, float | None] = {
     "eta_cutoff": 0,
 }
 TOP_K = 50  # transformers' default
+# Probabilities as whole numbers: shares of 2**40, and a random number of 40 bits, in two halves so that no product overflows.
+BITS, HALF = 40, 20
 
 
 def sampling_settings(settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -83,17 +85,54 @@ def sample_tokens(samplings: Mapping[int, Sampling], ids: torch.Tensor, scores: 
         Scores [B, V] whose argmax is the sampled token in these rows; the other rows are unchanged.
     """
     groups: dict[Any, list[int]] = {}
-    for row, sampling in samplings.items():
-        groups.setdefault(sampling.key, []).append(row)
+    for row in sorted(samplings):
+        groups.setdefault(samplings[row].key, []).append(row)
     scores = scores.clone()
     for rows in groups.values():
-        warped: Any = scores[rows]
-        given: Any = ids[rows]
+        whole = len(rows) == len(scores)  # then no index has to be copied to the device
+        warped: Any = scores if whole else scores[rows]
+        given: Any = ids if whole else ids[rows]
         for warper in samplings[rows[0]].warpers:
             warped = warper(given, warped)
-        cumulative = warped.double().softmax(dim=-1).cumsum(dim=-1)
-        cumulative = cumulative / cumulative[:, -1:]  # ends in exactly 1, so that a number below 1 always finds a token
-        uniform = torch.tensor([[samplings[row].random.random()] for row in rows], dtype=torch.float64)
-        tokens = torch.searchsorted(cumulative, uniform.to(cumulative.device), right=True)
-        scores[rows] = torch.full_like(warped, -torch.inf).scatter(1, tokens, 0.0)
+        tokens = draw(warped, [samplings[row].random.random() for row in rows])
+        chosen = torch.full_like(warped, -torch.inf).scatter(1, tokens, 0.0)
+        if whole:
+            return chosen
+        scores[rows] = chosen
     return scores
+
+
+def draw(logits: torch.Tensor, uniform: Sequence[float]) -> torch.Tensor:
+    """The token of each row at which the cumulative distribution passes a random number: on a CPU in float64, else in integers.
+
+    Args:
+        logits: [N, V].
+        uniform: N numbers from 0 to below 1.
+
+    Returns:
+        Token ids, [N, 1].
+    """
+    if logits.device.type != "cpu":
+        return draw_in_integers(logits, uniform)
+    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
+    cumulative = cumulative / cumulative[:, -1:]  # ends in exactly 1, so that a number below 1 always finds a token
+    return torch.searchsorted(cumulative, torch.tensor(uniform, dtype=torch.float64)[:, None], right=True)
+
+
+def draw_in_integers(logits: torch.Tensor, uniform: Sequence[float]) -> torch.Tensor:
+    """As ``draw``, with probabilities rounded down to multiples of 2**-40.
+
+    A GPU adds floats in an order that may differ from call to call, and MPS has no float64; sums of integers are exact on every
+    device, so that equal logits give equal tokens. The random numbers come from the CPU: one per row, not one per token of the
+    vocabulary.
+    """
+    shares = (logits.float().softmax(dim=-1) * 2.0**BITS).long()
+    cumulative = shares.cumsum(dim=-1)
+    numbers = [int(number * 2**BITS) for number in uniform]
+    parts = torch.tensor([[number >> HALF, number % 2**HALF] for number in numbers])
+    # pageable memory is staged before CUDA's call returns, and the stream is not waited for
+    high, low = parts.to(logits.device, non_blocking=logits.device.type == "cuda").split(1, dim=1)
+    total = cumulative[:, -1:]
+    passed = (total * high + (total * low >> HALF)) >> HALF  # total times the random number; always below total
+    # logits with NaN have no total; a token beyond the vocabulary would end the CUDA context
+    return (cumulative <= passed).sum(dim=-1, keepdim=True).clamp(max=logits.shape[-1] - 1)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from hydra.utils import instantiate
 from torch.optim import Optimizer
 
@@ -108,6 +109,11 @@ class Parts:
         """Whether no process holds the complete model during training (FSDP2)."""
         return is_sharded(self.trainer.strategy)
 
+    @property
+    def device(self) -> torch.device:
+        """The device that trains; the CPU with FSDP2, as one device may not hold the complete model."""
+        return torch.device("cpu") if self.is_sharded else self.trainer.strategy.root_device
+
     @cached_property
     def evaluation(self) -> Evaluation | None:
         """The evaluation on the test rows; None without one, and on all ranks but the first."""
@@ -136,7 +142,7 @@ class Parts:
     @cached_property
     def judge(self) -> Judge | None:
         """The judge of the evaluation's answers; None without one."""
-        return open_judge(self.cfg.judge, self.run.path / "judge.jsonl")
+        return open_judge(self.cfg.judge, self.run.path / "judge.jsonl", self.trainer.strategy.root_device)
 
 
 def build(cfg: TrainConfig, run: RunDirectory | None = None) -> Parts:

@@ -8,13 +8,14 @@ from typing import Any
 
 from llmft.callbacks.checkpoints import position
 from llmft.config.swept import swept_keys
-from llmft.data.records import Example
+from llmft.data.records import Example, Turn
 from llmft.generation.generator import Answer
 from llmft.models.peft import trainable
 from llmft.runs.checkpoint_io import load
 from llmft.training.build import Parts
 from llmft.training.loggers import log_lengths
 from llmft.training.resume_check import check_checkpoints
+from llmft.utils.device import on_device
 from llmft.utils.distributed import ending_together
 from llmft.utils.rank import is_first
 from llmft.utils.signals import as_interrupt
@@ -51,7 +52,7 @@ def fit(parts: Parts) -> Outcome:
         Halted: A guard stopped the training.
         UserError: The checkpoint or the data is invalid.
     """
-    cfg, run, generator = parts.cfg, parts.run, parts.generator
+    cfg, run = parts.cfg, parts.run
     _prepare(parts)
     # a job of a sweep prints no answers: a table of all jobs follows
     has_none = cfg.trainer.fast_dev_run or not is_first() or swept_keys()
@@ -64,16 +65,24 @@ def fit(parts: Parts) -> Outcome:
                 compared.evaluate_base(parts.trainer.strategy.root_device)
     before = run.record.get("metrics", {}).get("before") if parts.checkpoint else None
     # once the model is sharded, no rank can generate with it
-    answers_before = generator.answers(contexts) if cfg.baseline and parts.is_sharded else []
+    answers_before = answers(parts, contexts) if cfg.baseline and parts.is_sharded else []
     with ending_together(parts.trainer.strategy, lambda reason: run.fail("failed", reason=reason)):
         if before is None:
             before = validate(parts) if cfg.baseline else {}
             run.update(metrics={"before": before})
-        answers_before = answers_before or (generator.answers(contexts) if cfg.baseline else [])
+        answers_before = answers_before or (answers(parts, contexts) if cfg.baseline else [])
         train(parts)
         after = load_best(parts)
-        generator.model = parts.module.model
-    return Outcome(parts, before, after, questions, answers_before, generator.answers(contexts))
+        parts.generator.model = parts.module.model
+    return Outcome(parts, before, after, questions, answers_before, answers(parts, contexts))
+
+
+def answers(parts: Parts, contexts: Sequence[Sequence[Turn]]) -> list[Answer]:
+    """The answers of the end table, on the device that trains: Lightning leaves the module on the CPU."""
+    if not contexts:
+        return []
+    with on_device(parts.generator.model, parts.device):
+        return parts.generator.answers(contexts)
 
 
 def _prepare(parts: Parts) -> None:
@@ -90,6 +99,8 @@ def _prepare(parts: Parts) -> None:
 def prove_packing(parts: Parts) -> None:
     """With packing: check that the logits of one packed sequence equal those of its examples one by one.
 
+    Computed on the device and in the precision of the training, whose kernels are those that are used.
+
     Raises:
         UserError: The examples of a packed sequence attend to each other.
     """
@@ -99,7 +110,8 @@ def prove_packing(parts: Parts) -> None:
     sequence = next(sequences, None) if data.plan.batching == "packed" else None
     if sequence is not None:
         rows = [data.encoded["train"][row] for row in sequence]
-        difference = parts.module.forward_pass.check_packing(rows, data.pad_id)
+        with on_device(parts.module.model, parts.device), parts.trainer.precision_plugin.forward_context():
+            difference = parts.module.forward_pass.check_packing(rows, data.pad_id)
         if difference is None:
             log.warning("packing: not checked, because the logits of the model are not finite")
             return

@@ -1,11 +1,16 @@
 """``trainer.accelerator`` and ``trainer.devices`` against what the machine has."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
+from lightning.pytorch.accelerators import MPSAccelerator
 from omegaconf import OmegaConf
 
 from llmft.utils.device import check_accelerator
 from llmft.utils.errors import UserError
+from tests.support.accelerators import is_gpu_asked_for
 
 
 @pytest.mark.parametrize(
@@ -29,3 +34,31 @@ def test_a_gpu_that_is_not_there(accelerator, devices, there, message, monkeypat
     else:
         with pytest.raises(UserError, match=message):
             check_accelerator(trainer)
+
+
+@pytest.mark.parametrize(
+    ("marks", "asked"),
+    [
+        ("", False),
+        ("not slow and not gpu and not network and not real", False),
+        ("slow", False),
+        ("not slow", False),
+        ("guarantees", False),
+        ("gpu", True),
+        ("slow or gpu", True),
+        ("gpu and slow", True),
+        ("gpu and not slow", True),
+    ],
+)
+def test_a_gpu_is_hidden_unless_its_tests_are_asked_for(marks, asked):
+    assert is_gpu_asked_for(marks) is asked
+
+
+def test_no_test_and_no_process_that_it_starts_sees_a_gpu(pytestconfig):
+    if is_gpu_asked_for(pytestconfig.option.markexpr):
+        pytest.skip("tests on a GPU were asked for")
+    assert not torch.cuda.is_available()
+    assert not MPSAccelerator.is_available()
+    code = "import os; print([os.environ.get(name) for name in ('CUDA_VISIBLE_DEVICES', 'DISABLE_MPS')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['', '1']"

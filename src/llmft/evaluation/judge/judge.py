@@ -25,17 +25,18 @@ class Judge:
     Args:
         settings: The config of the judge group; ``kind`` is not ``none``.
         file: ``judge.jsonl``; one line is appended per request, also per failed one.
+        device: Where a local model runs; None for the default device.
 
     Raises:
         UserError: The judge's URL is not allowed, or its API key is missing.
     """
 
-    def __init__(self, settings: schema.Judge, file: Path) -> None:
+    def __init__(self, settings: schema.Judge, file: Path, device: Any = None) -> None:
         self.settings, self.file = settings, file
         if isinstance(settings, schema.ModelJudge):
             from llmft.evaluation.judge.local_model import LocalModel  # transformers
 
-            self.backend: Any = LocalModel(settings)
+            self.backend: Any = LocalModel(settings, device)
         else:
             from llmft.evaluation.judge.http_client import HttpJudge  # aiohttp
 
@@ -153,15 +154,15 @@ def _reuse(request: Request, finished: dict[str, dict[str, Any]]) -> bool:
     return True
 
 
-def open_judge(settings: schema.Judge | schema.NoJudge, file: Path) -> Judge | None:
-    """Create and check the judge of a config; None for ``judge=none``.
+def open_judge(settings: schema.Judge | schema.NoJudge, file: Path, device: Any = None) -> Judge | None:
+    """Create and check the judge of a config; None for ``judge=none``. The arguments are those of ``Judge``.
 
     Raises:
         UserError: The judge is not reachable, or not allowed.
     """
     if not isinstance(settings, schema.Judge):
         return None
-    judge = Judge(settings, file)
+    judge = Judge(settings, file, device)
     judge.backend.check()
     return judge
 

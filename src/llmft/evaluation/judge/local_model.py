@@ -20,10 +20,11 @@ class LocalModel:
 
     Args:
         settings: The config of the judge group; ``model`` is one of the model group.
+        where: The device to run it on; None for the default one.
     """
 
-    def __init__(self, settings: schema.ModelJudge) -> None:
-        self.settings, self.generator = settings, None
+    def __init__(self, settings: schema.ModelJudge, where: Any = None) -> None:
+        self.settings, self.generator, self.device = settings, None, where or device.default_device()
 
     def identity(self) -> dict[str, Any]:
         """What the scores depend on besides seed and prompt; part of the key of stored replies."""
@@ -51,4 +52,4 @@ class LocalModel:
     def _load(self) -> Any:
         backbone = Backbone(self.settings.model, prompt=prompt_config("auto"))
         settings = {"max_new_tokens": self.settings.max_new_tokens, "batch_size": 8, "seed": 0}
-        return Generator(backbone.load().to(device.default_device()), backbone.codec, settings)
+        return Generator(backbone.load().to(self.device), backbone.codec, settings)

@@ -62,8 +62,8 @@ def build(kind: str, folder: Path) -> None:
     import torch
 
     config, auto_class, tokenizer = {"t5": _t5, "gpt2": _gpt2, "llama": _llama, "gemma": _gemma}[kind]()
-    with torch.random.fork_rng():
-        torch.manual_seed(INIT_SEED)
+    with torch.random.fork_rng(devices=[]):  # the weights are made on the CPU
+        torch.default_generator.manual_seed(INIT_SEED)
         auto_class.from_config(config, dtype=torch.float32).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
