@@ -107,6 +107,7 @@ def expected(setting: Setting) -> set[str]:
 def gpu(monkeypatch):
     """A machine with a GPU, as far as the checks can see: without one, the same rules would refuse more."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *_: True)
 
 
 @pytest.mark.usefixtures("gpu")
@@ -119,7 +120,7 @@ def test_a_refused_setting_is_refused_with_its_messages(setting, line, load):
 def test_estimate_refuses_what_a_training_would(line, load):
     setting = Setting("T5", "unfreezing", "packed", "16-mixed", "FSDP on CPUs")
     assert messages(load(*line(setting), command="estimate"), "estimate") == expected(setting)
-    assert len(expected(setting)) == 4
+    assert len(expected(setting)) == 5
 
 
 @pytest.mark.slow

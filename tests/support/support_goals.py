@@ -47,12 +47,10 @@ GOALS = (
     Goal("Memory and time before a training", f"estimate model=flan_t5_large {MINE} peft=qlora"),
     Goal(
         "QLoRA on one GPU",
-        f"model=tinyllama_1_1b_chat {MINE} peft=qlora peft.compute_dtype=bfloat16 trainer=gpu",
+        f"model=tinyllama_1_1b_chat {MINE} peft=qlora trainer=gpu",
         NOT_RUN,
     ),
-    Goal(
-        "QLoRA of T5 on one GPU", f"model=flan_t5_xl {MINE} peft=qlora peft.compute_dtype=bfloat16 trainer=gpu", NOT_RUN
-    ),
+    Goal("QLoRA of T5 on one GPU", f"model=flan_t5_xl {MINE} peft=qlora trainer=gpu", NOT_RUN),
     Goal("Two processes on one machine, without a GPU", f"{MINE} trainer=ddp trainer.accelerator=cpu", RANKS),
     Goal("Two GPUs, a full copy of the model on each", f"{MINE} trainer=ddp trainer.accelerator=gpu", NOT_RUN),
     Goal(

@@ -125,6 +125,10 @@ REFUSALS = (
         "trainer.precision=16-mixed: float16 needs a GPU; use bf16-mixed or 32-true",
     ),
     Refusal(
+        {"precision": frozenset({"16-mixed"}), "device": FSDP},
+        "trainer.precision=16-mixed: Lightning scales no gradients that trainer=fsdp shards; use bf16-mixed",
+    ),
+    Refusal(
         {"method": frozenset({"unfreezing"}), "device": SEVERAL},
         "peft=unfreeze: only trains in one process, but trainer.devices is 2",
     ),

@@ -1,6 +1,7 @@
 """Check that a ``Trainer`` has the config's settings, and seed the fit; also for a ``Trainer`` that llmft did not build."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,6 +11,7 @@ from llmft.callbacks.gradient_clipping import GradientClipping
 from llmft.callbacks.unfreezing import Unfreezing
 from llmft.config.schema import TrainConfig
 from llmft.config.schema import callbacks as schema
+from llmft.utils.device import tf32
 from llmft.utils.errors import UserError
 
 # Arguments of lightning.Trainer with an attribute of the same name; each of them changes the results of a training.
@@ -26,7 +28,19 @@ class TrainerCheck(pl.Callback):
     """
 
     def __init__(self, cfg: TrainConfig) -> None:
-        self.cfg = cfg
+        self.cfg, self.products = cfg, ExitStack()
+
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Under autocast, multiply what stays in float32 in TF32, until the end of the fit or validation."""
+        self.products.enter_context(tf32(str(self.cfg.trainer.precision)))
+
+    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Back to float32 as the process had it."""
+        self.products.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """As after the end."""
+        self.products.close()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Check the trainer, and seed, so that random numbers drawn earlier do not change the training.

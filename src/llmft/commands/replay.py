@@ -20,7 +20,7 @@ from llmft.models.forward import Forward
 from llmft.models.peft import trainable
 from llmft.runs.open import open_run
 from llmft.utils.console import Console
-from llmft.utils.device import autocast_dtype, to_device
+from llmft.utils.device import autocast_dtype, tf32, to_device
 from llmft.utils.errors import UserError
 from llmft.utils.json import finite
 from llmft.utils.logging import log_to, quiet
@@ -74,7 +74,8 @@ def _replay(forward: Forward, window: postmortem.StepBatches, report: dict[str, 
 
     window.batches = [to_device(batch, forward.device) for batch in window.batches]
     states = window.states if training else []
-    seen, nats, tokens = forward_trace.rerun(forward, window.batches, states, context=context, backward=training)
+    with tf32(report["precision"]):
+        seen, nats, tokens = forward_trace.rerun(forward, window.batches, states, context=context, backward=training)
     bad = [call for call in seen.seen if call.output.broken]
     large = sorted(seen.seen, key=lambda call: -(call.output.largest or 0.0))
     return {

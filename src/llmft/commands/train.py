@@ -193,14 +193,18 @@ def _resolve_paths(cfg: DictConfig) -> None:
 
 
 def _log_choices(run: RunDirectory, choices: Sequence[Choice]) -> None:
-    shown = {
+    values = {
         choice.key: str(choice.value).lower() if isinstance(choice.value, bool) else choice.value for choice in choices
     }
     for choice in choices:
-        log.info("performance: %s=%s (%s)", choice.key, shown[choice.key], choice.why, extra=FILE_ONLY)
+        log.info("performance: %s=%s (%s)", choice.key, values[choice.key], choice.why, extra=FILE_ONLY)
     if choices:  # a resumed run has resolved values
-        log.info("performance: %s (log.txt says why)", ", ".join(f"{key}={value}" for key, value in shown.items()))
-        run.update(performance=[choice._asdict() for choice in choices])
+        shown = [choice for choice in choices if not choice.brief]
+        for choice in (choice for choice in shown if choice.key == "trainer.precision"):
+            log.info("precision: %s (%s)", choice.value, choice.why)
+        line = ", ".join(f"{choice.key}={values[choice.key]}" for choice in shown if choice.key != "trainer.precision")
+        log.info("performance: %s (log.txt says why)", line)
+        run.update(performance=[{"key": choice.key, "value": choice.value, "why": choice.why} for choice in choices])
 
 
 def _log_model(cfg: TrainConfig) -> None:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from llmft.config.schema import TrainConfig
 from llmft.config.schema.peft import Lora
-from llmft.utils.device import bfloat16_units, runs_on_gpu
+from llmft.utils.device import accelerator_of, bfloat16_units, runs_on_gpu
 
 # Values of `auto` with performance=plain, and in commands that do not resolve a training config.
 PLAIN = {
@@ -14,6 +14,8 @@ PLAIN = {
     "model.padding": "kept",
     "model.shared_prefix": "off",
     "optim.fused": False,
+    "trainer.precision": "32-true",
+    "peft.compute_dtype": "float32",
 }
 
 
@@ -21,11 +23,19 @@ C = TypeVar("C", bound=TrainConfig)
 
 
 class Choice(NamedTuple):
-    """A key that was ``auto``, its resolved value, and the reason."""
+    """A key that was ``auto``, its resolved value, and the reason.
+
+    Attributes:
+        key: The key.
+        value: The resolved value.
+        why: The reason, and how to change it where that is not plain.
+        brief: Whether the key changes nothing here, or not much: it stands in ``log.txt``, not on the terminal.
+    """
 
     key: str
     value: Any
     why: str
+    brief: bool = False
 
 
 def auto_choices(cfg: TrainConfig) -> list[Choice]:
@@ -51,7 +61,13 @@ def resolve_auto(cfg: C) -> tuple[C, list[Choice]]:
 
 def _choices(cfg: TrainConfig) -> Iterator[Choice]:
     gpu = runs_on_gpu(cfg.trainer)
-    dtype = _dtype(cfg, bfloat16_units(gpu=gpu))
+    units = bfloat16_units(gpu=gpu)
+    precision = _precision(cfg, units)
+    yield precision
+    if cfg.trainer.precision == "auto":
+        cfg = cfg.replaced({precision.key: precision.value})
+    yield _compute_dtype(cfg, units)
+    dtype = _dtype(cfg, units)
     weights = dtype.value if cfg.model.dtype == "auto" else cfg.model.dtype
     yield dtype
     yield _attention(cfg, half=weights == "bfloat16" or cfg.trainer.precision == "bf16-mixed", gpu=gpu)
@@ -59,6 +75,35 @@ def _choices(cfg: TrainConfig) -> Iterator[Choice]:
     yield padding
     yield _shared_prefix(cfg, padding.value if cfg.model.padding == "auto" else cfg.model.padding)
     yield _fused(cfg)
+
+
+def _precision(cfg: TrainConfig, units: str | None) -> Choice:
+    key, accelerator = "trainer.precision", accelerator_of(cfg.trainer)
+    if accelerator == "cuda" and units:
+        return Choice(key, "bf16-mixed", f"bfloat16: {units}; trainer.precision=32-true computes in float32")
+    if accelerator == "cpu":
+        return Choice(key, "32-true", "on a CPU; bf16-mixed only where it is asked for", brief=True)
+    why = "this GPU has no bfloat16 matrix units" if accelerator == "cuda" else "on an Apple GPU"
+    fails = " (not for T5, which overflows)" if cfg.model.family == "seq2seq" else ""
+    return Choice(key, "32-true", f"{why}; trainer.precision=16-mixed computes in float16{fails}")
+
+
+def _compute_dtype(cfg: TrainConfig, units: str | None) -> Choice:
+    """Of the products with 4-bit weights; int8 weights have a kernel of their own, other weights are not quantized."""
+    key, cuda = "peft.compute_dtype", runs_on_gpu(cfg.trainer)
+    if cfg.peft.quantise not in ("nf4", "fp4"):
+        return Choice(key, "float32", "no weights in 4 bits", brief=True)
+    if not cuda:
+        return Choice(key, "float32", "not on a CUDA GPU")
+    for asked in ("evaluate.dtype", "generation.dtype"):
+        if cfg.select(asked) == "float32":
+            return Choice(key, "float32", f"{asked}=float32 asks for it")
+    if units and cfg.trainer.precision != "16-mixed":
+        return Choice(key, "bfloat16", units)
+    if cfg.model.family == "seq2seq":
+        return Choice(key, "float32", "this GPU has no bfloat16 matrix units, and T5 overflows in float16")
+    why = "trainer.precision=16-mixed" if units else "this GPU has no bfloat16 matrix units"
+    return Choice(key, "float16", f"{why}; peft.compute_dtype=float32 if it overflows")
 
 
 def _dtype(cfg: TrainConfig, units: str | None) -> Choice:
@@ -74,7 +119,7 @@ def _dtype(cfg: TrainConfig, units: str | None) -> Choice:
 def _keeps_float32(cfg: TrainConfig) -> str | None:
     if cfg.peft.method != "lora":
         return "trainable parameters would lose small updates in bfloat16"
-    if cfg.peft.quantise:
+    if cfg.peft.quantise and not runs_on_gpu(cfg.trainer):
         return "for the weights that are not quantized"
     if cfg.model.new_tokens:
         return "embeddings of the new tokens are trainable and would lose small updates in bfloat16"

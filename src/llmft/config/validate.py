@@ -78,7 +78,8 @@ def check(
         models: Whether model classes will be needed; importing one takes seconds.
         allow: Packages and resolvers that are allowed in addition to ``allow_targets`` on the command line.
         overrides: Command-line overrides; None for those of the running Hydra job.
-        stored: Whether it is the config of a stored run, which may not name other places to write to.
+        stored: Whether it is the config of a stored run, which may not name other places to write to, and may have been
+            trained on another machine.
 
     Returns:
         The typed config, interpolations resolved.
@@ -93,7 +94,7 @@ def check(
     found = typed(cfg, schema)
     faults = [
         *found.messages,
-        *_rule_faults(found),
+        *_rule_faults(found, machine=not stored),
         *write_faults(cfg, schema, typed_overrides() if overrides is None else overrides, stored=stored),
     ]
     targets = [*target_faults(cfg, allow, models=models), *code_faults(cfg, allow)]
@@ -146,6 +147,6 @@ def check_section(values: Mapping[str, Any], schema: type[S], name: str) -> S:
     return found.config
 
 
-def _rule_faults(found: Typed[Any], *, imports: bool = True) -> list[str]:
-    rules = [rule for rule in RULES if imports or not rule.imports]
+def _rule_faults(found: Typed[Any], *, imports: bool = True, machine: bool = True) -> list[str]:
+    rules = [rule for rule in RULES if (imports or not rule.imports) and (machine or not rule.machine)]
     return [fault for rule in rules for fault in rule.faults(found.config, found.faults)]

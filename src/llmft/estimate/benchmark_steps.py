@@ -13,7 +13,7 @@ from llmft.estimate.memory import largest_batch
 from llmft.models.attention.kernels import Kernels
 from llmft.models.backbone.open import Backbone
 from llmft.models.forward import Forward
-from llmft.utils.device import autocast_dtype, runs_on_gpu, to_device
+from llmft.utils.device import autocast_dtype, runs_on_gpu, tf32, to_device
 from llmft.utils.memory import peak_memory_mib
 from llmft.utils.text import duration
 
@@ -73,11 +73,12 @@ def _step(
     mixed = autocast_dtype(cfg.trainer.precision)
     for number, batch in enumerate(batches):
         moved = to_device(batch, device)
-        with torch.autocast(device.type, dtype=mixed, enabled=mixed is not None):
-            total, tokens = forward.loss_sum(moved)
-        if number == 0:
-            optimizer.zero_grad()  # after the forward pass, as Lightning does
-        (total / tokens).backward()
+        with tf32(cfg.trainer.precision):
+            with torch.autocast(device.type, dtype=mixed, enabled=mixed is not None):
+                total, tokens = forward.loss_sum(moved)
+            if number == 0:
+                optimizer.zero_grad()  # after the forward pass, as Lightning does
+            (total / tokens).backward()
     optimizer.step()
     if device.type == "cuda":
         torch.cuda.synchronize()

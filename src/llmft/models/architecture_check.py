@@ -43,7 +43,7 @@ def architecture_faults(cfg: TrainConfig, broken: Collection[str] = ()) -> list[
         return [str(error)]
     checks = {
         ("model",): lambda: check_architecture(config),
-        ("trainer.precision",): lambda: check_precision(config, cfg),
+        ("trainer.precision", "peft.compute_dtype"): lambda: check_precision(config, cfg),
         ("data.max_prompt_tokens", "data.max_answer_tokens", "generation.max_new_tokens"): lambda: check_positions(
             config, cfg
         ),
@@ -107,9 +107,12 @@ def check_precision(config: Any, cfg: TrainConfig) -> None:
     Raises:
         UserError: The model overflows in this precision.
     """
-    precision = str(cfg.trainer.precision)
-    if precision.startswith("16") and is_t5_like(config):
-        raise UserError(f"trainer.precision={precision}: T5 overflows in float16; use bf16-mixed or 32-true")
+    if not is_t5_like(config):
+        return
+    if cfg.trainer.precision == "16-mixed":
+        raise UserError("trainer.precision=16-mixed: T5 overflows in float16; use bf16-mixed or 32-true")
+    if cfg.peft.quantise and cfg.peft.select("compute_dtype") == "float16":
+        raise UserError("peft.compute_dtype=float16: T5 overflows in float16; use bfloat16 or float32")
 
 
 def is_t5_like(config: Any) -> bool:

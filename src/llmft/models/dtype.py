@@ -18,16 +18,17 @@ def dtype_name(model: Any, dtype: str = "auto") -> str:
         model: A transformers or peft model.
         dtype: As for ``computing_in``.
     """
-    if quantized := getattr(model.config, "quantization_config", None):
-        if quantized.load_in_8bit:
-            return "float32, base in int8"
+    quantized = getattr(model.config, "quantization_config", None)
+    if quantized and not quantized.load_in_8bit:
         computes = str(quantized.bnb_4bit_compute_dtype).removeprefix("torch.")
         return f"{computes}, base in {quantized.bnb_4bit_quant_type}"
     sizes: Counter[torch.dtype] = Counter()
     for weight in model.parameters():
-        sizes[weight.dtype] += weight.numel()
+        if weight.is_floating_point():
+            sizes[weight.dtype] += weight.numel()
     name = str(max(sizes, key=lambda each: sizes[each])).removeprefix("torch.")
-    return dtype if name == "bfloat16" and dtype != "auto" else name
+    name = dtype if name == "bfloat16" and dtype != "auto" else name
+    return f"{name}, base in int8" if quantized else name
 
 
 def to_float32(model: Any) -> list[Tensor]:

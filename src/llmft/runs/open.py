@@ -99,8 +99,10 @@ def completed(cfg: DictConfig) -> DictConfig:
         if isinstance(data, DictConfig):
             _add_missing(data, matching_config("data", "_target_", data.get("_target_")))
             _add_missing(data, group_config("data", "_base"))
-    # a run from before the key goes on with the sums that it began with, to the last bit
+    # a run from before these keys goes on with the sums that it began with, to the last bit
     _add_missing(cfg.model, {"shared_prefix": "off"})
+    if "r" in cfg.peft:
+        _add_missing(cfg.peft, {"compute_dtype": "float32"})
     for name, defaults in _defaults(cfg):
         if name not in cfg:
             cfg[name] = {}

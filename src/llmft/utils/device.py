@@ -1,5 +1,6 @@
 """The device and its capabilities."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,19 +24,59 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def accelerator_of(trainer: Any) -> str:
+    """What a ``trainer`` config runs on: ``cuda``, ``mps`` or ``cpu``; ``gpu`` without any is ``cuda``."""
+    if trainer.accelerator in ("cpu", "cuda", "mps"):
+        return trainer.accelerator
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available() and os.environ.get("DISABLE_MPS") != "1":  # a variable of Lightning
+        return "mps"
+    return "cuda" if trainer.accelerator == "gpu" else "cpu"
+
+
 def runs_on_gpu(trainer: Any) -> bool:
     """Whether a ``trainer`` config runs on a CUDA GPU; ``accelerator: auto`` does if there is one."""
-    return trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and torch.cuda.is_available())
+    return accelerator_of(trainer) == "cuda"
 
 
 def bfloat16_units(*, gpu: bool) -> str | None:
-    """The hardware of this machine that multiplies bfloat16, in words; None without any."""
+    """The hardware of this machine that multiplies bfloat16, in words; None without any.
+
+    Args:
+        gpu: Of a CUDA GPU; where there is none, as for ``estimate``, one that does is assumed.
+    """
+    if gpu and not torch.cuda.is_available():
+        return "no GPU here to ask; NVIDIA's do from Ampere (2020) on"
     if gpu:
         return "this GPU multiplies it in hardware" if torch.cuda.is_bf16_supported(False) else None
     for name, supported in (("AMX", "_is_amx_tile_supported"), ("AVX512-BF16", "_is_avx512_bf16_supported")):
         if getattr(torch.cpu, supported, bool)():  # older versions of torch lack the function
             return f"this CPU multiplies it in hardware, by {name}"
     return None
+
+
+def lacks_bfloat16(trainer: Any) -> str | None:
+    """Why ``trainer.precision=bf16-mixed`` brings nothing on the GPU that a config runs on; None where it is fine."""
+    if not runs_on_gpu(trainer) or bfloat16_units(gpu=True):
+        return None
+    return f"this GPU ({torch.cuda.get_device_name()}) emulates bfloat16, which is slower than float32"
+
+
+@contextmanager
+def tf32(precision: str) -> Iterator[None]:
+    """Let CUDA multiply float32 matrices in TF32 inside the block, under autocast only.
+
+    Args:
+        precision: ``trainer.precision``; ``32-true`` changes nothing, so that float32 means float32.
+    """
+    before = torch.get_float32_matmul_precision()
+    if autocast_dtype(precision) and before == "highest":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def hardware_name(device: torch.device) -> str:

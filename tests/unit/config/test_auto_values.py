@@ -11,7 +11,7 @@ KEYS = ("model.dtype", "model.attention", "optim.fused", "model.padding", "model
 def settled(load_config, *overrides):
     cfg, choices = auto_values.resolve_auto(load_config("model=smollm2_135m", *overrides))
     assert all(choice.why for choice in choices)
-    assert {choice.key: choice.value for choice in choices}.items() <= {k: cfg.select(k) for k in KEYS}.items()
+    assert all(cfg.select(choice.key) == choice.value for choice in choices)
     return [cfg.select(key) for key in KEYS]
 
 
@@ -114,6 +114,78 @@ def test_settling_twice_changes_nothing(load_config):
     cfg, choices = auto_values.resolve_auto(load_config("model=smollm2_135m", "peft=lora"))
     assert choices
     assert auto_values.resolve_auto(cfg) == (cfg, [])
+
+
+GPUS = {
+    "ampere": (True, True, False),
+    "turing": (True, False, False),
+    "apple": (False, False, True),
+    "none": (False, False, False),
+}
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    def has(gpu):
+        cuda, bfloat16, mps = GPUS[gpu]
+        monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *_: bfloat16)
+        monkeypatch.setattr("torch.cuda.get_device_name", lambda *_: "Tesla T4")
+        monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
+        monkeypatch.delenv("DISABLE_MPS", raising=False)
+
+    return has
+
+
+@pytest.mark.parametrize(
+    ("gpu", "overrides", "precision", "computes", "dtype"),
+    [
+        ("ampere", "peft=qlora", "bf16-mixed", "bfloat16", "bfloat16"),
+        ("ampere", "peft=none", "bf16-mixed", None, "float32"),
+        ("ampere", "peft=lora", "bf16-mixed", "float32", "bfloat16"),
+        ("ampere", "peft=lora_8bit", "bf16-mixed", "float32", "bfloat16"),
+        ("ampere", "peft=qlora model.new_tokens=[kw]", "bf16-mixed", "bfloat16", "float32"),
+        ("ampere", "peft=qlora evaluate.dtype=float32", "bf16-mixed", "float32", "bfloat16"),
+        ("ampere", "peft=qlora trainer.precision=32-true", "32-true", "bfloat16", "bfloat16"),
+        ("ampere", "peft=qlora trainer.precision=16-mixed", "16-mixed", "float16", "float32"),
+        ("ampere", "peft=qlora peft.compute_dtype=float32", "bf16-mixed", "float32", "bfloat16"),
+        ("ampere", "peft=qlora trainer=cpu", "32-true", "float32", "float32"),
+        ("ampere", "peft=qlora performance=plain", "32-true", "float32", "float32"),
+        ("turing", "peft=qlora", "32-true", "float16", "float32"),
+        ("turing", "peft=qlora model=tiny_t5", "32-true", "float32", "float32"),
+        ("turing", "peft=none", "32-true", None, "float32"),
+        ("apple", "peft=none", "32-true", None, "float32"),
+        ("apple", "peft=none trainer=gpu", "32-true", None, "float32"),
+        ("none", "peft=none trainer=gpu", "bf16-mixed", None, "float32"),  # `estimate` of a training elsewhere
+        ("none", "peft=none trainer=ddp", "32-true", None, "float32"),
+    ],
+)
+def test_precision_by_machine(load_config, machine, monkeypatch, gpu, overrides, precision, computes, dtype):
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False, raising=False)
+    machine(gpu)
+    cfg, choices = auto_values.resolve_auto(load_config("model=smollm2_135m", *overrides.split()))
+    found = (cfg.trainer.precision, cfg.select("peft.compute_dtype"), cfg.model.dtype)
+    assert found == (precision, computes, dtype)
+    assert all(choice.why for choice in choices)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "overrides", "brief", "words"),
+    [
+        ("ampere", [], False, "bfloat16: this GPU multiplies it in hardware; trainer.precision=32-true computes in float32"),
+        ("turing", [], False, "this GPU has no bfloat16 matrix units; trainer.precision=16-mixed computes in float16"),
+        ("turing", ["model=tiny_t5"], False, "this GPU has no bfloat16 matrix units; trainer.precision=16-mixed computes in "
+                                             "float16 (not for T5, which overflows)"),
+        ("apple", [], False, "on an Apple GPU; trainer.precision=16-mixed computes in float16"),
+        ("none", [], True, "on a CPU; bf16-mixed only where it is asked for"),
+    ],
+)  # fmt: skip
+def test_the_choice_of_precision_says_how_to_change_it(load_config, machine, gpu, overrides, brief, words):
+    machine(gpu)
+    choices = auto_values.auto_choices(load_config("model=smollm2_135m", *overrides))
+    (choice,) = (choice for choice in choices if choice.key == "trainer.precision")
+    assert (choice.brief, choice.why) == (brief, words)
 
 
 def test_this_machine_says_what_it_has_or_nothing():

@@ -70,8 +70,8 @@ def test_comments_that_differ_are_replaced_and_reasons_for_a_value_stay(tmp_path
     base.write_text("# Text.\nr: 8  # how large\ncompute_dtype: float32   # ?\nown: 3  # of ours\nalpha: 16\n")
     option.write_text("defaults: [_base]\nr: 64  # for long answers\n")
     assert made.with_comments(base.read_text(), base, SCHEMAS["peft"]) == (
-        "# Text.\nr: 8  # rank of the LoRA matrices\ncompute_dtype: float32   # float32 | bfloat16: dtype of the matrix "
-        "products with nf4 and fp4; bfloat16 is faster on a GPU\nown: 3  # of ours\nalpha: 16\n"
+        "# Text.\nr: 8  # rank of the LoRA matrices\ncompute_dtype: float32   # dtype of the matrix products "
+        "with nf4 and fp4: auto (by machine), float32, bfloat16 or float16\nown: 3  # of ours\nalpha: 16\n"
     )
     assert made.with_comments(option.read_text(), option, SCHEMAS["peft"]) == option.read_text()
 

@@ -86,7 +86,10 @@ def test_every_option_composes_and_passes_the_checks(group, option, load):
         ),
         ("objective=val/los", "objective=val/los: no such metric. Did you mean val/loss?"),
         ("objective=train/los", "objective=train/los: no such metric. Did you mean train/loss?"),
-        ("trainer.precision=bf16-true", "trainer.precision=bf16-true: must be one of 32-true, bf16-mixed, 16-mixed"),
+        (
+            "trainer.precision=bf16-true",
+            "trainer.precision=bf16-true: must be one of auto, 32-true, bf16-mixed, 16-mixed",
+        ),
         (
             "model.dtype=bfloat16 peft=none",
             "model.dtype=bfloat16: would lose small updates with full fine-tuning; use float32",
@@ -98,6 +101,10 @@ def test_every_option_composes_and_passes_the_checks(group, option, load):
         ("model.dtype=bfloat16 model.new_tokens=[x]", "would lose small updates of model.new_tokens"),
         ("data.train_on=all model=tiny_t5", "data.train_on=all: a seq2seq model can only train on the answer"),
         ("trainer.precision=16-mixed trainer=cpu", "trainer.precision=16-mixed: float16 needs a GPU"),
+        (
+            "trainer.precision=16-mixed trainer=fsdp",
+            "trainer.precision=16-mixed: Lightning scales no gradients that trainer=fsdp",
+        ),
         ("peft.method=foo", "peft.method=foo: must be one of none, lora, head, unfreeze"),
         ("peft.quantise=int4", "peft.quantise=int4: must be nf4, fp4, int8 or null"),
         (
@@ -156,6 +163,40 @@ def test_float16_where_a_gpu_would_be_taken_if_there_were_one(load, monkeypatch)
         else:
             with pytest.raises(UserError, match="16-mixed: float16 needs a GPU, and there is none here"):
                 check(load("trainer.precision=16-mixed"), TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.precision=bf16-mixed", "trainer.precision=bf16-mixed: this GPU (Tesla T4) emulates bfloat16, which is slower "
+                                         "than float32; use 32-true, or 16-mixed (not for T5)"),
+        ("peft=qlora peft.compute_dtype=bfloat16", "peft.compute_dtype=bfloat16: this GPU (Tesla T4) emulates bfloat16, which is "
+                                                   "slower than float32; use float16 (not for T5) or float32"),
+        ("peft=qlora peft.compute_dtype=float16", None),
+        ("peft=qlora peft.compute_dtype=float16 trainer=cpu", "peft.compute_dtype=float16: needs a GPU"),
+        ("peft=qlora peft.compute_dtype=float16 model=tiny_t5", "peft.compute_dtype=float16: T5 overflows in float16; use bfloat16"),
+        ("trainer.precision=bf16-mixed trainer=cpu", None),
+    ],
+)  # fmt: skip
+def test_bfloat16_on_a_gpu_that_emulates_it_is_refused(override, message, load, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *_: False)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda *_: "Tesla T4")
+    cfg = load(*override.split())
+    if message is None:
+        check(cfg, TrainConfig, architecture=architecture_faults)
+    else:
+        with pytest.raises(UserError) as error:
+            check(cfg, TrainConfig, architecture=architecture_faults)
+        assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["trainer.precision=16-mixed", "optim=paged_adamw", "peft=qlora peft.compute_dtype=float16"],
+)
+def test_a_run_that_was_trained_on_a_gpu_is_opened_without_one(override, load):
+    check(load(*override.split()), TrainConfig, stored=True)
 
 
 def test_early_stopping_takes_a_validation_file_too(load):

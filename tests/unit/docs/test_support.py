@@ -35,7 +35,7 @@ def test_every_refusal_is_in_a_table():
 def test_a_cell_shows_the_families_where_they_differ():
     made = docs_script("make_support")
     packed = made.cell([Setting(family, batching="packed", device="FSDP on CPUs") for family in FAMILY])
-    assert packed == "T5, BART: refused [4](#refusals)<br>causal: tested"
+    assert packed == "T5, BART: refused [5](#refusals)<br>causal: tested"
     assert made.cell([Setting(family) for family in FAMILY]) == "tested"
 
 

@@ -25,7 +25,10 @@ def test_names():
     assert named(bnb_4bit_compute_dtype=torch.float32, bnb_4bit_quant_type="nf4") == "float32, base in nf4"
     assert named(bnb_4bit_compute_dtype=torch.bfloat16, bnb_4bit_quant_type="fp4") == "bfloat16, base in fp4"
     int8 = SimpleNamespace(load_in_8bit=True)
-    assert dtype_name(SimpleNamespace(config=SimpleNamespace(quantization_config=int8))) == "float32, base in int8"
+    for rest in (torch.float32, torch.bfloat16):  # the weights that are not quantized
+        held = [torch.zeros(9, dtype=torch.int8), torch.zeros(2, dtype=rest)]
+        found = SimpleNamespace(config=SimpleNamespace(quantization_config=int8), parameters=lambda held=held: held)
+        assert dtype_name(found) == f"{str(rest).removeprefix('torch.')}, base in int8"
 
 
 def test_a_lora_model_is_named_after_its_base(model):

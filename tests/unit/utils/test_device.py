@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch.accelerators import MPSAccelerator
 from omegaconf import OmegaConf
 
-from llmft.utils.device import check_accelerator
+from llmft.callbacks.trainer_check import TrainerCheck
+from llmft.utils.device import check_accelerator, tf32
 from llmft.utils.errors import UserError
 from tests.support.accelerators import is_gpu_asked_for
 
@@ -62,3 +64,34 @@ def test_no_test_and_no_process_that_it_starts_sees_a_gpu(pytestconfig):
     code = "import os; print([os.environ.get(name) for name in ('CUDA_VISIBLE_DEVICES', 'DISABLE_MPS')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['', '1']"
+
+
+@pytest.mark.parametrize(
+    ("precision", "before", "inside"),
+    [
+        ("bf16-mixed", "highest", "high"),
+        ("16-mixed", "highest", "high"),
+        ("32-true", "highest", "highest"),
+        ("32-true", "high", "high"),  # set by the process that calls llmft
+        ("bf16-mixed", "medium", "medium"),
+    ],
+)
+def test_tf32_under_autocast_only_and_only_for_the_training(precision, before, inside):
+    try:
+        torch.set_float32_matmul_precision(before)
+        with tf32(precision):
+            assert torch.get_float32_matmul_precision() == inside
+        assert torch.get_float32_matmul_precision() == before
+        cfg: Any = OmegaConf.create({"trainer": {"precision": precision}})
+        trainer: Any = None
+        check = TrainerCheck(cfg)
+        for end in (
+            lambda: check.teardown(trainer, None, "fit"),
+            lambda: check.on_exception(trainer, None, KeyboardInterrupt()),
+        ):
+            check.setup(trainer, None, "fit")
+            assert torch.get_float32_matmul_precision() == inside
+            end()
+            assert torch.get_float32_matmul_precision() == before
+    finally:
+        torch.set_float32_matmul_precision("highest")

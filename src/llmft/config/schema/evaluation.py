@@ -99,10 +99,11 @@ def _seeds_of_stored_answers(evaluate: Evaluate, generation: Generation, run: st
 
 @rule("evaluate.dtype", "generation.dtype", "peft.quantise", "peft.compute_dtype")
 def _quantized_products(evaluate: Evaluate, generation: Generation, peft: Peft) -> Faults:
-    if peft.quantise in ("nf4", "fp4") and peft.select("compute_dtype") == "bfloat16":
+    computes = peft.select("compute_dtype")
+    if peft.quantise in ("nf4", "fp4") and computes in ("bfloat16", "float16"):
         asked = {"evaluate.dtype": evaluate.dtype, "generation.dtype": generation.dtype}
         for key in (key for key, dtype in asked.items() if dtype == "float32"):
-            yield f"{key}=float32: the quantized base multiplies in bfloat16; use peft.compute_dtype=float32"
+            yield f"{key}=float32: the quantized base multiplies in {computes}; use peft.compute_dtype=float32"
 
 
 def _seeds(evaluate: Evaluate, generation: Generation) -> Faults:

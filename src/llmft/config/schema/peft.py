@@ -56,8 +56,8 @@ class Lora(Peft):
     )
     quantise: Quantization = Field(description="Quantize the frozen weights: nf4, fp4 or int8.")
     double_quant: bool = Field(description="With nf4 and fp4: quantize the scales too.")
-    compute_dtype: Literal["float32", "bfloat16"] = Field(
-        description="dtype of the matrix products with nf4 and fp4; bfloat16 is faster on a GPU."
+    compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        description="dtype of the matrix products with nf4 and fp4: auto (by machine), float32, bfloat16 or float16."
     )
 
 
@@ -123,6 +123,19 @@ def _quantized_weights_are_frozen(peft: Peft) -> Faults:
             f"peft.quantise={peft.quantise}: quantized weights cannot be trained, but peft.method={peft.method} "
             "would train them; use peft=qlora or peft=lora_8bit, or no peft.quantise"
         )
+
+
+@rule("peft.compute_dtype", "peft.quantise", "trainer.accelerator", machine=True)
+def _products_here(peft: Peft, trainer: Trainer) -> Faults:
+    dtype = peft.select("compute_dtype")
+    if dtype not in ("float16", "bfloat16") or not peft.quantise:
+        return
+    from llmft.utils.device import accelerator_of, lacks_bfloat16  # imports torch
+
+    if dtype == "float16" and accelerator_of(trainer) == "cpu":
+        yield "peft.compute_dtype=float16: needs a GPU; use bfloat16 or float32"
+    if dtype == "bfloat16" and (why := lacks_bfloat16(trainer)):
+        yield f"peft.compute_dtype=bfloat16: {why}; use float16 (not for T5) or float32"
 
 
 @rule("model.new_tokens", "peft.method")

@@ -19,12 +19,14 @@ class Rule(NamedTuple):
         sections: The top-level keys that the function takes, with their types; it is skipped in commands that lack one.
         function: Yields an error message for each violation.
         imports: Whether it imports a library, which takes seconds.
+        machine: Whether it asks what this machine has; a stored run is opened anywhere, so it is not asked there.
     """
 
     keys: tuple[str, ...]
     sections: dict[str, Any]
     function: RuleFunction
     imports: bool
+    machine: bool
 
     def faults(self, config: Section, invalid: Collection[str]) -> Faults:
         """Error messages for a config, some keys of which may be invalid."""
@@ -38,17 +40,18 @@ class Rule(NamedTuple):
 RULES: list[Rule] = []
 
 
-def rule(*keys: str, imports: bool = False) -> Callable[[RuleFunction], RuleFunction]:
+def rule(*keys: str, imports: bool = False, machine: bool = False) -> Callable[[RuleFunction], RuleFunction]:
     """Add a function as a rule between keys; its parameters are named after the sections that it reads.
 
     Args:
         keys: The keys that it reads.
         imports: Whether it imports a library, which takes seconds.
+        machine: Whether it asks what this machine has, which imports torch.
     """
 
     def add(function: RuleFunction) -> RuleFunction:
         sections = {name: p.annotation for name, p in inspect.signature(function).parameters.items()}
-        RULES.append(Rule(keys, sections, function, imports))
+        RULES.append(Rule(keys, sections, function, imports or machine, machine))
         return function
 
     return add

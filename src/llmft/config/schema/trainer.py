@@ -60,7 +60,10 @@ class Trainer(TargetSection):
         description="ddp replicates the model over several processes, fsdp shards it."
     )
     # the other precisions would store trainable parameters in less than float32
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(description="Precision of the computation.")
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        description="Precision of the computation: auto (bf16-mixed on a GPU that multiplies bfloat16, 32-true elsewhere), "
+        "32-true, bf16-mixed or 16-mixed."
+    )
     max_epochs: CountOrOff = Field(description="Number of epochs; -1 for no limit.")
     max_steps: CountOrOff = Field(description="Number of optimizer steps; -1 for no limit.")
     accumulate_grad_batches: Count = Field(description="Batches per optimizer step (gradient accumulation).")
@@ -81,14 +84,23 @@ def _float16_needs_a_gpu(trainer: Trainer) -> Faults:
         yield "trainer.precision=16-mixed: float16 needs a GPU; use bf16-mixed or 32-true"
 
 
-@rule("trainer.precision", "trainer.accelerator", imports=True)
-def _float16_without_a_gpu(trainer: Trainer) -> Faults:
-    if trainer.precision != "16-mixed" or trainer.accelerator != "auto":
+@rule("trainer.precision", "trainer.accelerator", machine=True)
+def _half_precision_here(trainer: Trainer) -> Faults:
+    if trainer.precision not in ("16-mixed", "bf16-mixed"):
         return
-    from llmft.utils.device import runs_on_gpu  # imports torch
+    from llmft.utils.device import accelerator_of, lacks_bfloat16  # imports torch
 
-    if not runs_on_gpu(trainer):  # Lightning would take bf16-mixed instead
+    if trainer.precision == "16-mixed" and trainer.accelerator == "auto" and accelerator_of(trainer) == "cpu":
+        # Lightning would take bf16-mixed instead
         yield "trainer.precision=16-mixed: float16 needs a GPU, and there is none here; use bf16-mixed or 32-true"
+    if trainer.precision == "bf16-mixed" and (why := lacks_bfloat16(trainer)):
+        yield f"trainer.precision=bf16-mixed: {why}; use 32-true, or 16-mixed (not for T5)"
+
+
+@rule("trainer.precision", "trainer.strategy")
+def _float16_sharded(trainer: Trainer) -> Faults:
+    if trainer.precision == "16-mixed" and trainer.strategy == "fsdp":
+        yield "trainer.precision=16-mixed: Lightning scales no gradients that trainer=fsdp shards; use bf16-mixed"
 
 
 @rule("optim.lr", "optim.betas", "optim.weight_decay")
@@ -100,7 +112,7 @@ def _step_size(optim: Optim) -> Faults:
         yield f"optim.lr={optim.lr}: with {others} a step overflows float32; lower it"
 
 
-@rule("optim.paged", "optim.fallback", "trainer.accelerator", imports=True)
+@rule("optim.paged", "optim.fallback", "trainer.accelerator", machine=True)
 def _paging(optim: Optim, trainer: Trainer) -> Faults:
     from llmft.utils.device import cannot_page  # imports torch
 

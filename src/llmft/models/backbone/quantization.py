@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from functools import cache, partial, wraps
 from typing import Any
 
+from llmft.config.auto_values import PLAIN
 from llmft.config.schema.peft import Lora, Peft
 
 
@@ -50,9 +51,14 @@ def options(peft: Peft | None) -> dict[str, Any]:
             load_in_4bit=True,
             bnb_4bit_quant_type=kind,
             bnb_4bit_use_double_quant=peft.double_quant,
-            bnb_4bit_compute_dtype=getattr(torch, peft.compute_dtype),
+            bnb_4bit_compute_dtype=getattr(torch, compute_dtype_of(peft)),
         )
     return {"quantization_config": config, "device_map": {"": "cpu"}}
+
+
+def compute_dtype_of(peft: Lora) -> str:
+    """``peft.compute_dtype``; ``auto``, which only a training resolves, is float32."""
+    return str(PLAIN["peft.compute_dtype"]) if peft.compute_dtype == "auto" else peft.compute_dtype
 
 
 def keep_training_kernels(model: Any) -> None:

@@ -85,7 +85,10 @@ def test_a_groups_page_has_options_and_the_keys_of_the_chosen_one():
     assert "  peft.quantise=null " in text
     words = " ".join(text.split())
     assert " peft.r=16 Rank of the LoRA matrices. [a whole number of at least 1] " in words
-    assert " bfloat16 is faster on a GPU. [float32 | bfloat16] " in words
+    assert (
+        " with nf4 and fp4: auto (by machine), float32, bfloat16 or float16. [auto | float32 | bfloat16 | float16] "
+        in words
+    )
     assert "\nkeys of peft=unfreeze:\n  peft.unit=epoch " in text
     chosen = page("train", "peft=qlora", "help=peft")
     assert "with the values of peft=qlora" in chosen
