@@ -30,7 +30,7 @@ class GenerationMetrics(pl.Callback):
         self.rows, self.metrics = None, []
         self.generator = generator.with_settings(batch_tokens=cfg.evaluate.batch_tokens)
         if enabled and datamodule.encoded["val"]:
-            self.rows = first_rows(datamodule, cfg.evaluate.rows, "val")
+            self.rows = first_rows(datamodule, cfg.evaluate.limit, "val")
             chosen = chosen_metrics(cfg.evaluate, datamodule.metrics)
             self.metrics = [metric for metric in chosen if metric.name not in ("loss", "perplexity")]
 

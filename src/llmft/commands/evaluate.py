@@ -66,9 +66,16 @@ def main(cfg: DictConfig) -> None:
         print_scores(found, console)
 
 
+def _with_rows(config: EvaluateConfig, of_run: int | str | None) -> EvaluateConfig:
+    """The config with ``evaluate.rows=auto`` as at the end of the run's training; all rows if that had no evaluation."""
+    if config.evaluate.rows != "auto":
+        return config
+    return config.replaced({"evaluate.rows": None if of_run == "auto" else of_run or None})
+
+
 def _stored(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     rows = predictions.load(str(config.input))
-    kept = rows if config.evaluate.rows is None else rows[: config.evaluate.rows]
+    kept = rows[: _with_rows(config, None).evaluate.limit]
     metrics = compare.chosen_metrics(config.evaluate)
     found = {"source": config.input, "split": "stored", "rows": len(kept), "of": len(rows)}
     found |= evaluator.score_predictions(kept, metrics, config.evaluate, config.seed)
@@ -95,6 +102,7 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     if exported := open_exported(str(config.run)):
         return _exported(config, exported, judge)
     folder, trained = open_run(str(config.run))
+    config = _with_rows(config, trained.evaluate.rows)
     suites = _open_suites(config, trained)
     data = rows_of(config, folder, trained)
     backbone = TrainedBackbone(folder / "model", trained)
@@ -141,6 +149,7 @@ def _exported(config: EvaluateConfig, exported: ExportedFolder, judge: Judge | N
             f"evaluate.retention={config.evaluate.retention}: compares a run with its base; {config.run} is an exported folder"
         )
     folder, trained = open_run(run_of(config, exported))
+    config = _with_rows(config, trained.evaluate.rows)
     data = rows_of(config, folder, trained)
     codec = TrainedBackbone(folder / "model", trained).codec
     suites = _open_suites(config, trained)

@@ -57,7 +57,7 @@ class Evaluation:
         objective: str | None = None,
     ) -> None:
         self.settings, self.forward, self.generator, self.seed = settings, forward, generator, seed
-        self.rows = first_rows(data, settings.rows, split)
+        self.rows = first_rows(data, settings.limit, split)
         self.own, self.objective = data.metrics, objective
         self.source, self.metrics = data.source.given, compare.chosen_metrics(settings, data.metrics)
         self.base: list[RowResult] | None = None

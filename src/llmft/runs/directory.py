@@ -4,15 +4,16 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from llmft.config import redact
+from llmft.config.stored import stored_config
 from llmft.runs.record import has_record, read_record, run_status, write_record
 from llmft.utils.errors import UserError
 from llmft.utils.files import durable_folder, remove_unfinished
@@ -132,6 +133,19 @@ class RunDirectory:
         """Write ``config.yaml``: resolved, without secrets."""
         if is_first():
             redact.save_config(cfg, self.path / "config.yaml")
+
+    def resolve(self, values: Mapping[str, Any]) -> None:
+        """Replace ``auto`` in ``config.yaml`` by values that only the data could tell.
+
+        Args:
+            values: By dotted key.
+        """
+        if not is_first():
+            return
+        saved = stored_config(self.path / "config.yaml")
+        for key, value in values.items():
+            OmegaConf.update(saved, key, value)
+        self.save_config(saved)
 
     @property
     def model(self) -> Path:

@@ -25,6 +25,7 @@ from llmft.evaluation.evaluator import Evaluation
 from llmft.evaluation.judge.judge import Judge, open_judge
 from llmft.evaluation.retention.retention import Retention
 from llmft.evaluation.retention.rows import read_rows
+from llmft.evaluation.row_budget import auto_rows
 from llmft.generation.generator import Generator
 from llmft.models.architecture_check import check_config
 from llmft.models.attention.kernels import Kernels
@@ -169,6 +170,7 @@ def build(cfg: TrainConfig, run: RunDirectory | None = None) -> Parts:
     _check_frame(run.record if run else {}, backbone.codec)
     data.encode(backbone.codec)
     startup_log.log_data(data, run)
+    cfg = _with_rows(cfg, data, run)
     model = backbone.load_adapted()
     startup_log.log_model(cfg, run, backbone, model)
     forward = backbone.family(model, Kernels.from_config(cfg), teacher_of(cfg, backbone.tokenizer))
@@ -190,6 +192,16 @@ def _read_data(cfg: TrainConfig, record: dict[str, Any]) -> InstructionDataModul
     check_data(data.source.given, data.source.sha256, record, data.digests())
     data.read()
     return data
+
+
+def _with_rows(cfg: TrainConfig, data: InstructionDataModule, run: RunDirectory | None) -> TrainConfig:
+    """The config with a number for ``evaluate.rows=auto``, which the run's ``config.yaml`` keeps."""
+    if cfg.evaluate.rows != "auto":
+        return cfg
+    rows = {"evaluate.rows": auto_rows(cfg, data, _total_steps(cfg, data))}
+    if run:
+        run.resolve(rows)
+    return cfg.replaced(rows)
 
 
 def _check_frame(record: Mapping[str, Any], codec: Codec) -> None:

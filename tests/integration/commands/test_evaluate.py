@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from llmft.callbacks.generated import GenerationMetrics
+from llmft.config.stored import stored_config
 from llmft.evaluation.row_loss import row_losses
 from llmft.generation.decoder import Decoder
 from llmft.generation.generator import Answer, Generator, majority
@@ -79,18 +80,20 @@ def test_predictions_are_the_test_rows_in_order(run):
 
 def test_a_base_in_bfloat16_is_evaluated_in_it_or_on_request_in_float32_whatever_the_batch(tmp_path, llmft):
     """The same weights in every table; in float32 the scores of the training, for any batch size."""
-    few = ("evaluate.rows=6", "evaluate.resamples=100", "generation.max_new_tokens=4", "trainer.max_steps=4")
+    few = ("evaluate.rows=auto", "evaluate.resamples=100", "generation.max_new_tokens=4", "trainer.max_steps=4")
     line = (*RUNS["lora"], *FAST, *few, "model.dtype=bfloat16", "evaluate.dtype=float32", "report.write=false")
     code, out, err = llmft(*line, "baseline=false", "output_dir=run")
     assert code == 0, err
     assert "rows of sample:keyword_qa.json, computed in float32" in out
     assert "), bfloat16, prompt chat" in err
     trained = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    kept = stored_config(tmp_path / "run" / "config.yaml").evaluate.rows
+    assert (kept, trained["rows"], "evaluate: all 6 validation rows\n" in err) == (6, 6, True)
     same = ("evaluate", "run=run", "evaluate.resamples=100", "report.write=false", "format=json")
-    code, out, err = llmft(*same, "evaluate.rows=6", "evaluate.dtype=float32", "evaluate.batch_tokens=60")
+    code, out, err = llmft(*same, "evaluate.dtype=float32", "evaluate.batch_tokens=60")
     assert code == 0, err
     float32 = json.loads(out.splitlines()[-1])
-    bfloat16 = json.loads(llmft(*same, "evaluate.rows=6")[1].splitlines()[-1])
+    bfloat16 = json.loads(llmft(*same)[1].splitlines()[-1])
     assert [found["dtype"] for found in (trained, float32, bfloat16)] == ["float32", "float32", "bfloat16"]
     for which in ("base", "tuned"):
         losses = [found["scores"]["loss"][which] for found in (trained, float32, bfloat16)]
@@ -134,10 +137,11 @@ def test_the_base_is_the_untrained_model(run, load_config):
 def test_evaluate_gives_what_the_training_gave(run, llmft, tmp_path):
     folder, _ = run
     before = json.loads((folder / "evaluation.json").read_text())
-    short = ("evaluate.rows=10", "evaluate.batch_tokens=150", "output=p.jsonl", "format=json")
+    short = ("evaluate.rows=auto", "evaluate.batch_tokens=150", "output=p.jsonl", "format=json")
     code, out, err = llmft("evaluate", f"run={folder}", *short)
     assert code == 0, err
     again = json.loads(out)
+    assert (again["rows"], again["of"]) == (10, 12)  # as many as the run evaluated
     for name, entry in before["scores"].items():
         for which in ("base", "tuned", "difference"):
             expected = entry[which] if entry[which] is None else pytest.approx(entry[which], rel=1e-5, abs=1e-6)
