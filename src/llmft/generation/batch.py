@@ -56,12 +56,12 @@ def started(streams: Sequence[Stream], prefixes: Sequence[Prefix], pad_id: int, 
     cache, width = None, max(known.length for known in prefixes)
     if width:
         parts.insert(0, generation_batch([s.prompt[: known.length] for s, known in both], pad_id, pad_left=True))
-        cache = cache_of(model, _side_by_side(prefixes, width))
+        cache = cache_of(model, side_by_side(prefixes, width))
     ids, mask = (torch.cat([part[name] for part in parts], 1) for name in ("input_ids", "attention_mask"))
     return Batch(list(streams), ids.to(model.device), mask.to(model.device), cache)
 
 
-def _side_by_side(prefixes: Sequence[Prefix], width: int) -> States:
+def side_by_side(prefixes: Sequence[Prefix], width: int) -> States:
     """Keys and values of all rows [B, H, width, D], padded on the left."""
     first = prefixes[0].states
     if first and all(known.states is first for known in prefixes):

@@ -29,6 +29,9 @@ Admit = Callable[[int], Sequence[Stream]]
 # padding or steps, so that a sequence must stay in the batch that it started in.
 MOVABLE = {"max_new_tokens", "do_sample", "num_beams", *SAMPLING_KEYS}
 NEUTRAL = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+OF_BEAMS = {"num_beams", "length_penalty", "early_stopping"}
+# Settings that read ids, but no logits of the prompt; a prefix may be known as long as the ids stay padded as they were.
+OF_IDS = {*NEUTRAL, *OF_BEAMS, "min_length", "min_new_tokens"}
 
 
 class Decoder:
@@ -54,15 +57,19 @@ class Decoder:
                 " or generation.do_sample=false"
             )
         # tokens are sampled by a logits processor, so for transformers every sequence is greedy
-        greedy = {name: v for name, v in settings.items() if name not in (*SAMPLING_KEYS, "do_sample", "num_beams")}
+        greedy = {name: v for name, v in settings.items() if name not in (*SAMPLING_KEYS, "do_sample", *OF_BEAMS)}
         self.greedy_config = generation_config(model, codec, greedy)
-        self.greedy_config.return_dict_in_generate = True
+        self.prefill_config = generation_config(model, codec, {"max_new_tokens": 1})
+        self.greedy_config.return_dict_in_generate = self.prefill_config.return_dict_in_generate = True
         self.stop_ids = frozenset(stop_ids(model, codec))
         layers = [] if model.config.is_encoder_decoder else DynamicCache(config=model.config).layers
-        self.can_join = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
-        self.can_join &= all(name in MOVABLE or NEUTRAL.get(name, ...) == value for name, value in settings.items())
+        is_plain = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+        self.can_join = is_plain and all(
+            name in MOVABLE or NEUTRAL.get(name, ...) == value for name, value in settings.items()
+        )
         pad_id, scope = codec.tokenizer.pad_token_id, (model, adapter)
-        self.prefill = Prefill(model, pad_id, scope, self._states) if self.can_join else None
+        knows = is_plain and settings.keys() <= MOVABLE | OF_IDS
+        self.prefill = Prefill(model, pad_id, scope, self._states) if knows else None
 
     @contextmanager
     def inference(self) -> Iterator[None]:
@@ -87,17 +94,21 @@ class Decoder:
 
     def share(self, prompts: Sequence[Sequence[int]]) -> None:
         """Compute the common prefix of prompts once, before they are decoded in several batches."""
-        if self.prefill and self.beams == 1:
+        if self.prefill:
             with self.inference():
                 self.prefill.share(prompts)
 
-    def remember(self, prefixes: PrefixCache) -> None:
+    def remember(self, prefixes: PrefixCache, *, adds: bool = True) -> None:
         """Take known prefixes of prompts from a cache, and add new prompts and their answers to it.
 
         Beam search, encoder-decoders, models with a sliding window, and settings outside ``MOVABLE`` use none.
+
+        Args:
+            prefixes: The cache.
+            adds: Whether new ones are added.
         """
-        if self.prefill and self.prefill.can_share and prefixes.limit:
-            self.prefill.prefixes, self.prefill.remembers = prefixes, True
+        if self.prefill and self.can_join and self.prefill.can_share and prefixes.limit:
+            self.prefill.prefixes, self.prefill.remembers = prefixes, adds
 
     def run(self, streams: Sequence[Stream], admit: Admit = lambda _: ()) -> None:
         """Decode all sequences to their ends, and those that ``admit`` returns in between.
@@ -110,7 +121,7 @@ class Decoder:
         with self.inference():
             for limit, group in groupby(sorted(beams, key=_limit), key=_limit):
                 self._beam_search(list(group), limit)
-            if rest and self.prefill:
+            if rest and self.can_join and self.prefill:
                 self._decode_continuously(rest, admit, self.prefill)
             elif rest:
                 self._generate(rest, self._inputs(rest), lambda: False)
@@ -152,11 +163,12 @@ class Decoder:
     def _states(self, ids: Sequence[int], known: Prefix) -> States:
         """Keys and values of token ids, of which those of a prefix are known."""
         inputs = generation_batch([ids], self.codec.tokenizer.pad_token_id, pad_left=True)
-        config = copy.copy(self.greedy_config)
-        config.max_new_tokens = 1
-        cache = cache_of(self.model, known.states) if known.states else None
-        inputs = to_device(inputs, self.model.device)
-        out = self.model.generate(**inputs, past_key_values=cache, generation_config=config)
+        return self._computed(to_device(inputs, self.model.device), known.states)
+
+    def _computed(self, inputs: dict[str, Any], known: States | None) -> States:
+        """Keys and values of prompts, of whose first columns they are known."""
+        cache = cache_of(self.model, known) if known else None
+        out = self.model.generate(**inputs, past_key_values=cache, generation_config=self.prefill_config)
         return [(layer.keys, layer.values) for layer in out.past_key_values.layers]
 
     def _generate(self, streams: Sequence[Stream], inputs: dict[str, Any], pause: Callable[[], bool]) -> Any:
@@ -174,6 +186,8 @@ class Decoder:
         config = copy.copy(self.config)
         config.max_new_tokens = limit
         inputs = self._inputs(streams)
+        if self.prefill and self.prefill.can_share and inputs["input_ids"].shape[1] > 1:
+            inputs["past_key_values"] = self._once_for_all_beams(inputs)
         stop = StoppingCriteriaList([_Cancelled(streams)])
         out = self.model.generate(**inputs, generation_config=config, stopping_criteria=stop)
         for stream, ids in zip(streams, out[:, self._start(inputs) :].tolist(), strict=True):
@@ -187,11 +201,20 @@ class Decoder:
         return 1 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
 
     def _inputs(self, streams: Sequence[Stream]) -> dict[str, Any]:
+        """Prompts as transformers takes them, with the keys and values of their common prefix where that saves work."""
         pad_left = not self.model.config.is_encoder_decoder
         prompts = [stream.prompt for stream in streams]
-        return to_device(
-            generation_batch(prompts, self.codec.tokenizer.pad_token_id, pad_left=pad_left), self.model.device
-        )
+        pad_id, known = self.codec.tokenizer.pad_token_id, self.prefill.left_padded(prompts) if self.prefill else None
+        inputs = to_device(generation_batch(prompts, pad_id, pad_left=pad_left), self.model.device)
+        return {**inputs, "past_key_values": cache_of(self.model, known)} if known else inputs
+
+    def _once_for_all_beams(self, inputs: dict[str, Any]) -> DynamicCache:
+        """Keys and values of all but the last token of prompts, which transformers would compute for each beam."""
+        known = inputs.get("past_key_values")
+        known = known and [(layer.keys, layer.values) for layer in known.layers]
+        states = self._computed({name: inputs[name][:, :-1] for name in ("input_ids", "attention_mask")}, known)
+        beams = [tuple(one.repeat_interleave(self.beams, 0) for one in layer) for layer in states]
+        return cache_of(self.model, beams)
 
 
 class _Sample(LogitsProcessor):

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from llmft.generation.batch import Batch, Prefix, started
+from llmft.generation.batch import Batch, Prefix, side_by_side, started
 from llmft.generation.prefix_cache import PrefixCache, States
 from llmft.generation.stream import Stream
 
@@ -44,14 +44,17 @@ class Prefill:
         self.can_share = can_share(model)
         self.prefixes: PrefixCache | None = None
         self.remembers = False
+        self.shared: tuple[Sequence[int], States] = ((), [])
 
     def share(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Compute the common prefix of prompts that are decoded in several batches, for all of them."""
+        """Compute the common prefix of prompts that are decoded in several batches, for all of them.
+
+        Of some of these prompts it goes on from there: what they have in common is at least as long.
+        """
         common = common_prefix(prompts) if self.can_share and prompts else []
-        if len(common) * (len(prompts) - 1) > self.worth:
-            self.prefixes = PrefixCache(float("inf"))
-            states = self.compute(common, NONE)
-            self.prefixes.add(self.scope, common, lambda _: states)
+        known = self._longest(common)
+        if (len(common) - known.length) * (len(prompts) - 1) > self.worth:
+            self.shared = common, self.compute(common, known)
 
     def batches(self, streams: Sequence[Stream]) -> list[Batch]:
         """Batches before their first step: sequences that have about as many tokens left to compute."""
@@ -61,6 +64,19 @@ class Prefill:
             started([streams[row] for row in rows], [prefixes[row] for row in rows], self.pad_id, self.model)
             for rows in similar(own, self.worth)
         ]
+
+    def left_padded(self, prompts: Sequence[Sequence[int]]) -> States | None:
+        """Keys and values of the common prefix in the first columns of prompts that are padded on the left; None without one.
+
+        The columns are the same in every row, so a shorter prompt, which begins later, has less of the prefix in them.
+        """
+        common = self._common(prompts) if self.can_share else NONE
+        if not common.length:
+            return None
+        longest = max(map(len, prompts))
+        lengths = [common.length - longest + len(prompt) for prompt in prompts]
+        prefixes = {length: _beginning(common, length) for length in lengths}
+        return side_by_side([prefixes[length] for length in lengths], common.length)
 
     def remember(self, batch: Batch, streams: Sequence[Stream]) -> None:
         """Store the keys and values of some sequences of a batch."""
@@ -99,6 +115,11 @@ class Prefill:
 
     def _longest(self, ids: Sequence[int]) -> Prefix:
         found = Prefix(*self.prefixes.longest(self.scope, ids)) if self.prefixes else NONE
+        known, states = self.shared
+        length = next((i for i, (one, other) in enumerate(zip(known, ids, strict=False)) if one != other), None)
+        length = min(len(known), len(ids)) if length is None else length
+        if length > found.length:
+            found = _beginning(Prefix(len(known), states), length)
         return found if found.length >= SHORTEST else NONE
 
 
@@ -112,6 +133,15 @@ class _Reader:
         at = self.positions[start:]
         layers = self.cache.layers
         return [tuple(one[self.row, None][:, :, at] for one in (layer.keys, layer.values)) for layer in layers]
+
+
+def _beginning(known: Prefix, length: int) -> Prefix:
+    """The first ``length`` tokens of a prefix; none of it if that is below 1."""
+    if length >= known.length or known.states is None:
+        return known
+    return (
+        Prefix(length, [tuple(one[:, :, :length] for one in layer) for layer in known.states]) if length > 0 else NONE
+    )
 
 
 def _copies(states: States, start: int) -> States:

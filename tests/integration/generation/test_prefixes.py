@@ -168,3 +168,39 @@ def test_models_whose_keys_depend_on_more_than_the_prefix_share_nothing(load_con
     assert can_share(model)
     model.config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0}
     assert not can_share(model)
+
+
+BEAM = {"num_beams": 3, "max_new_tokens": 6}
+PENALIZED = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 3}
+
+
+@pytest.mark.parametrize(("name", "settings"), [
+    ("tiny_llama", BEAM), ("tiny_gpt2", BEAM | PENALIZED), ("tiny_llama", BEAM | PENALIZED | {"length_penalty": 0.5}),
+    ("tiny_gpt2", PENALIZED | {"max_new_tokens": 6}),
+])  # fmt: skip
+def test_beams_and_penalties_share_prefixes_too(name, settings, load_config):
+    """The answers of the same batch without: penalties read the padding too."""
+    model, codec = sharpened(name, load_config)
+    alike = [[*LONG, 33], [*LONG, 34, 35, 36], [*LONG, *LONG[:20]], LONG]
+    made, plain = Decoder(model, codec, settings), Decoder(model, codec, settings)
+    plain.prefill = None
+    for prompts in (alike, PROMPTS):
+        wanted = streams(plain, prompts)
+        plain.run(wanted)
+        for share in (False, True):
+            asked = streams(made, prompts)
+            if share:
+                made.share(prompts)
+            made.run(asked)
+            assert [stream.ids for stream in asked] == [stream.ids for stream in wanted]
+    if "no_repeat_ngram_size" not in settings:
+        assert [stream.ids for stream in wanted] == alone(made, PROMPTS)
+
+
+def test_a_prompt_is_not_computed_for_each_beam(load_config):
+    model, codec = sharpened("tiny_llama", load_config)
+    seen = computed(model)
+    made = Generator(model, codec, {"num_beams": 3, "max_new_tokens": 2, "batch_size": 2, "seed": 0})
+    made.continued([[*LONG, 33], [*LONG, 34, 35], [*LONG, 36, 37, 38], [*LONG, 39, 33, 40]])
+    first, second = [(2, 1), (6, 1), (6, 1)], [(2, 2), (6, 1), (6, 1)]
+    assert seen == [(1, 60), *first, *second]
