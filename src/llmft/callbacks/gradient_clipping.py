@@ -6,6 +6,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from llmft.models.gradients import gradients_of, scale
+
 
 class GradientClipping(pl.Callback):
     """Clip by the global L2 norm, which the module has computed (``train/grad_norm``, before clipping).
@@ -24,9 +26,8 @@ class GradientClipping(pl.Callback):
         self.steps += 1
         if math.isfinite(norm) and norm > self.max_norm:
             self.clipped += 1
-            # torch skips parameters without a gradient
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.max_norm, torch.tensor(norm))
+            # the coefficient of torch.nn.utils.clip_grads_with_norm_, which would wait for the device to copy it there
+            scale(gradients_of(optimizer), float(self.max_norm / (torch.tensor(norm) + 1e-6)))
         pl_module.log_exact("train/clipped_share", self.clipped / self.steps)
 
     def state_dict(self) -> dict[str, int]:

@@ -7,12 +7,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 
 from llmft.diagnostics import postmortem
 from llmft.diagnostics.idle_weights import IdleWeights
 from llmft.models.fsdp import full_tensor, is_sharded
 from llmft.models.module import InstructionModule
 from llmft.runs.directory import RunDirectory
+from llmft.utils.device import floats
 from llmft.utils.errors import Halted
 
 WAYS_OUT = {
@@ -23,6 +25,7 @@ WAYS_OUT = {
     "labels": "all labels of these rows are masked: look at them with `python -m llmft preview`, and check your labeling code",
     "idle": "leave these weights frozen (peft.targets), or find out why the loss does not depend on them",
 }
+HELD = 32  # validation batches that wait for the sums after them to be read
 
 
 class NanGuard(pl.Callback):
@@ -58,6 +61,7 @@ class NanGuard(pl.Callback):
         self.idle = IdleWeights(idle_steps)
         self.history: deque[dict[str, float]] = deque(maxlen=history)
         self.window, self.validation = postmortem.StepBatches(), postmortem.StepBatches()
+        self.validated: list[tuple[Any, list[Tensor]]] = []
         self.zeros = self.dead = self.high = 0
         self.limit: float | None = None
 
@@ -97,21 +101,33 @@ class NanGuard(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Reset the validation batches."""
         self.validation = postmortem.StepBatches()
+        self.validated = []
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Keep the first batch after which the summed loss is not finite."""
-        finite = all(math.isfinite(float(sums.nats)) for sums in pl_module.val_losses.values())
-        if not self.validation.batches and not finite:
-            self.validation.add(batch, pl_module.device)
+        """Keep the batch until it is known whether the sums after it are finite."""
+        if not self.validation.batches:
+            self.validated.append((batch, [sums.nats for sums in pl_module.val_losses.values()]))
+            if len(self.validated) == HELD:
+                self._find_bad_validation(pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Check the validation loss and the objective, before and during the training."""
+        self._find_bad_validation(pl_module)
         for name in self.watched:
             value = float(trainer.callback_metrics.get(name, 0.0))
             if not math.isfinite(value) and not trainer.sanity_checking:
                 self._halt(trainer, pl_module, f"{name} is {value}", self._cause(trainer), validating=True)
+
+    def _find_bad_validation(self, pl_module: Any) -> None:
+        """Keep the first batch after which a summed loss is not finite; the sums of many are read at once."""
+        sums = iter(floats(*(part for _, parts in self.validated for part in parts)))
+        for batch, parts in self.validated:
+            finite = [math.isfinite(next(sums)) for _ in parts]
+            if not all(finite) and not self.validation.batches:
+                self.validation.add(batch, pl_module.device)
+        self.validated = []
 
     def _check_level(self, trainer: pl.Trainer, pl_module: InstructionModule, loss: float, norm: float) -> None:
         self.zeros = self.zeros + 1 if loss == 0 else 0
@@ -130,9 +146,10 @@ class NanGuard(pl.Callback):
             self._halt(trainer, pl_module, what, "update")
 
     def _check_weights(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        for name, weight in pl_module.model.named_parameters():
-            if weight.requires_grad and not full_tensor(torch.isfinite(weight).all()):
-                self._halt(trainer, pl_module, f"the weight {name} is not finite", self._cause(trainer), after=True)
+        weights = {name: weight for name, weight in pl_module.model.named_parameters() if weight.requires_grad}
+        finite = torch.stack([full_tensor(torch.isfinite(weight).all()) for weight in weights.values()]).tolist()
+        if broken := [name for name, each in zip(weights, finite, strict=True) if not each]:
+            self._halt(trainer, pl_module, f"the weight {broken[0]} is not finite", self._cause(trainer), after=True)
 
     def _cause(self, trainer: pl.Trainer) -> str:
         return "model" if trainer.global_step == 0 else "float16" if trainer.precision == "16-mixed" else "update"

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from llmft.config.schema import ReplayConfig, TrainConfig
 from llmft.config.validate import check
+from llmft.data.batching.collate import without_layout
 from llmft.data.tokenization.codec import IGNORED, Codec
 from llmft.diagnostics import forward_trace, postmortem
 from llmft.diagnostics.show_tokens import label_spans, render_spans
@@ -72,7 +73,7 @@ def _replay(forward: Forward, window: postmortem.StepBatches, report: dict[str, 
     def context() -> Any:
         return torch.autocast(forward.device.type, kind) if kind else contextlib.nullcontext()
 
-    window.batches = [to_device(batch, forward.device) for batch in window.batches]
+    window.batches = [to_device(without_layout(batch), forward.device) for batch in window.batches]
     states = window.states if training else []
     with tf32(report["precision"]):
         seen, nats, tokens = forward_trace.rerun(forward, window.batches, states, context=context, backward=training)

@@ -88,7 +88,11 @@ class IdleWeights:
             self.zero -= {name for name, any_nonzero in zip(names, nonzero, strict=True) if any_nonzero}
 
     def _drop_changed(self) -> None:
-        self.still = {name: before for name, before in self.still.items() if _is_unchanged(self.weights[name], before)}
+        if self.still:
+            equal = torch.stack(
+                [_is_unchanged(self.weights[name], before) for name, before in self.still.items()]
+            ).tolist()
+            self.still = {name: self.still[name] for name, same in zip(self.still, equal, strict=True) if same}
 
     def _verdict(self, optimizer: Any) -> tuple[str, list[str]] | None:
         self._drop_changed()
@@ -157,6 +161,7 @@ def _fingerprint(weight: Tensor) -> Tensor:
     return now.clone() if now.numel() <= COPIED else torch.hash_tensor(now)
 
 
-def _is_unchanged(weight: Tensor, before: Tensor) -> bool:
+def _is_unchanged(weight: Tensor, before: Tensor) -> Tensor:
+    """Scalar, bool, on the device of the weight: not ``torch.equal``, for each of which the host would wait."""
     now = full_tensor(weight.detach())
-    return torch.equal(before, now if before.shape == now.shape else torch.hash_tensor(now))
+    return (before == (now if before.shape == now.shape else torch.hash_tensor(now))).all()

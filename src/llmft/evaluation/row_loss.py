@@ -45,7 +45,7 @@ def supervised_logits(
         batch = training_batch([[rows[i]] for i in chosen], pad_id)
         with eval_mode(forward.model), torch.inference_mode():
             logits, targets, places = forward.forward_targets(to_device(batch, forward.device))
-            found = BatchLogits(chosen, logits.float(), targets, places.sum(1).tolist())
+            found = BatchLogits(chosen, logits.float(), targets, places.counts())
         yield found
 
 

@@ -24,6 +24,10 @@ class CausalForward(Forward):
             targets[:, :-1][row_starts(batch["rows"])[:, 1:]] = IGNORED  # the first token of the next example
         return targets
 
+    def known_positions(self, layout: dict[str, Any]) -> Tensor:
+        """Those before a supervised label of the same example."""
+        return layout["predicting"]
+
     def target_weights(self, batch: dict[str, Any]) -> Tensor:
         """Position t has the weight of the label at t + 1."""
         return batch["weights"].roll(-1, dims=1)

@@ -13,12 +13,13 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from llmft.data.batching.collate import training_batch
+from llmft.data.batching.collate import training_batch, without_layout
 from llmft.data.tokenization.codec import EncodedExample
 from llmft.models.attention.kernels import Kernels
 from llmft.models.attention.packing import LogitDifference, is_full, logit_difference, unpad
 from llmft.models.attention.prefix_tree import alike, share_prefixes
 from llmft.models.loss import (
+    Positions,
     TokenLoss,
     capture_hidden,
     chunked_cross_entropy_sum,
@@ -69,14 +70,32 @@ class Forward(ABC):
     def target_weights(self, batch: dict[str, Any]) -> Tensor:
         """``batch["weights"]``, aligned with ``targets``: [B, T]."""
 
-    def weights(self, batch: dict[str, Any], chosen: Tensor) -> Tensor | None:
+    @abstractmethod
+    def known_positions(self, layout: dict[str, Any]) -> Tensor:
+        """The positions of ``targets`` that have a loss, [N], from ``collate.layout_of``."""
+
+    def positions(self, batch: dict[str, Any], targets: Tensor) -> Positions:
+        """The positions that have a loss: on a GPU, those that the batch came with, so that nothing waits for it.
+
+        Args:
+            batch: As ``collate.training_batch`` makes it; batches of other code may lack ``layout``.
+            targets: Of the batch, [B, T].
+        """
+        labels = batch["labels"]
+        # in-place changes of the labels after collation count as a version; on the CPU, looking costs nothing
+        changed = not labels.is_inference() and labels._version > 0
+        if "layout" not in batch or labels.device.type == "cpu" or changed:
+            return Positions.of(supervised(targets))
+        return Positions(self.known_positions(batch["layout"]), targets.shape)
+
+    def weights(self, batch: dict[str, Any], chosen: Positions) -> Tensor | None:
         """Weights of the supervised tokens, [N]; None if the batch has none, so that each counts once.
 
         Args:
             batch: As ``collate.training_batch`` makes it.
-            chosen: [B, T], bool, from ``forward_targets``.
+            chosen: From ``forward_targets``.
         """
-        return self.target_weights(batch)[chosen] if "weights" in batch else None
+        return chosen.select(self.target_weights(batch)) if "weights" in batch else None
 
     @abstractmethod
     def inputs(self, batch: dict[str, Any], *, varlen: bool) -> dict[str, Any]:
@@ -100,21 +119,21 @@ class Forward(ABC):
         """Device of the model."""
         return self.model.device
 
-    def forward_targets(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    def forward_targets(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Positions]:
         """Run the model, and keep the logits of the supervised positions.
 
         Args:
             batch: As ``collate.training_batch`` makes it, on the device of the model.
 
         Returns:
-            Logits [N, V], their targets [N], and the positions of both, [B, T], bool, in row-major order.
+            Logits [N, V], their targets [N], and the positions of both.
         """
         targets = self.targets(batch)
-        chosen = supervised(targets)
+        chosen = self.positions(batch, targets)
         varlen = self.kernels.uses_varlen(self.model, batch)
         with self.kernels.enabled(self.model, batch, chosen, varlen=varlen), self.context(batch):
             logits = self.model(**self.inputs(batch, varlen=varlen), use_cache=False).logits
-        return logits[chosen] if self.kernels.plain else logits, targets[chosen], chosen
+        return chosen.select(logits) if self.kernels.plain else logits, chosen.select(targets), chosen
 
     def loss_sum(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over supervised tokens (mixed with the teacher's divergence in train mode).
@@ -123,8 +142,8 @@ class Forward(ABC):
             batch: As ``collate.training_batch`` makes it, on the device of the model.
 
         Returns:
-            The sum in nats, float32 scalar with gradient, and the number of tokens, int64 scalar. If the batch has weights:
-            the sum of weight times loss, and the sum of the weights, float32 scalar.
+            The sum in nats, float32 scalar with gradient, and the number of tokens, int64 scalar on the CPU. If the batch has
+            weights: the sum of weight times loss, and the sum of the weights, float32 scalar on its device.
         """
         if self.teacher:
             return self._distilled_loss_sum(self.teacher, batch)
@@ -179,7 +198,7 @@ class Forward(ABC):
 
     def _verify_packing(self, batch: dict[str, Any]) -> None:
         """Check with the first batch whether examples have the same logits in an unpadded sequence as one by one."""
-        first = {name: value[:2] for name, value in batch.items()}
+        first = {name: value[:2] for name, value in without_layout(batch).items()}
         kernels = self.kernels
         if not kernels.varlen or kernels.packing_is_equivalent is not None or not bool((first["labels"] >= 0).any()):
             return

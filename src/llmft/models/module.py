@@ -13,8 +13,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from llmft.models.forward import Forward, LossTerm
 from llmft.models.fsdp import full_tensor, shard
-from llmft.models.loss import TokenLoss
+from llmft.models.gradients import gradients_of, scale
+from llmft.models.loss import TokenLoss, mean_of
 from llmft.models.peft.trainable import check_names, trainable_names
+from llmft.utils.device import floats
 from llmft.utils.errors import UserError
 
 
@@ -46,6 +48,7 @@ class InstructionModule(pl.LightningModule):
         window_open: Whether there are gradients that no optimizer step has used yet.
         window_loss: Of the last optimizer step: nats per supervised token, with a teacher's part.
         window_tokens: Of the last optimizer step: supervised tokens of all ranks, each counted by its weight.
+        window_divergence: Of the last optimizer step: divergence from the teacher, per token.
         window_places: Of the last optimizer step: the source of each example of this rank (``rows.jsonl:3``).
         places: The same of the open window.
         grad_norm: Of the last optimizer step: L2 norm over all trainable parameters, before clipping.
@@ -70,6 +73,7 @@ class InstructionModule(pl.LightningModule):
         self.window_open = False
         self.window_loss, self.grad_norm, self.learning_rate = float("nan"), float("nan"), 0.0
         self.window_tokens: float = 0
+        self.window_divergence = float("nan")
         self.window_places: list[str] = []
 
     @property
@@ -106,8 +110,7 @@ class InstructionModule(pl.LightningModule):
         for name, value in (("loss", self.window_loss), ("grad_norm", self.grad_norm), ("lr", self.learning_rate)):
             self.log_exact(f"train/{name}", value, prog_bar=name == "loss")
         if self.teacher:
-            self.log_exact("train/divergence", self.teacher.divergence.mean(self.trainer.strategy)[0])
-            self.teacher.divergence = TokenLoss()
+            self.log_exact("train/divergence", self.window_divergence)
 
     def _finish_window(self, optimizer_closure: Callable[[], Any] | None, optimizer: Any) -> Any:
         """Forward and backward of the last micro-batch, then the normalization, before clipping sees the gradients."""
@@ -117,16 +120,24 @@ class InstructionModule(pl.LightningModule):
         return result
 
     def _close_window(self, optimizer: Any) -> None:
-        self.window_loss, self.window_tokens = self.train_sums.mean(self.trainer.strategy)
-        self.train_sums = TokenLoss()
+        sums = [self.train_sums, *([self.teacher.divergence] if self.teacher else [])]
+        totals = [part for each in sums for part in each.totals(self.trainer.strategy)]
+        tokens = totals[1]
+        if tokens.device.type == "cpu":  # else it stays where it is: the host waits for the device once, below
+            tokens = tokens.item()
+        gradients = gradients_of(optimizer)
         # Lightning divided by accumulate_grad_batches, DDP by the number of ranks
-        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / (self.window_tokens or 1)
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        for gradient in gradients:
-            gradient.mul_(scale)
+        scale(gradients, self.trainer.accumulate_grad_batches * self.trainer.world_size / _or_one(tokens))
+        norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # float16 gradients are scaled until the step
-        norm = float(full_tensor(torch.nn.utils.get_total_norm(gradients)))
-        self.grad_norm = norm / (scaler.get_scale() if scaler else 1.0)
+        factor = scaler.scale(torch.ones_like(norm)) if scaler else torch.ones(())
+        norm, factor, nats, tokens, *divergence = floats(norm, factor, *totals)
+        self.grad_norm = norm / factor
+        self.window_loss, self.window_tokens = mean_of(nats, tokens)
+        self.train_sums = TokenLoss()
+        if self.teacher:
+            self.window_divergence = mean_of(*divergence)[0]
+            self.teacher.divergence = TokenLoss()
         self.window_places, self.places, self.window_open = self.places, [], False
         self.learning_rate = optimizer.param_groups[0]["lr"]
 
@@ -218,6 +229,11 @@ class InstructionModule(pl.LightningModule):
         """
         if "state_dict" in checkpoint:  # with FSDP the weights are already loaded and sharded
             check_names(checkpoint["state_dict"], self.trainable_names())
+
+
+def _or_one(tokens: Any) -> Any:
+    """Tokens, a number or a scalar on a device; 1 instead of 0."""
+    return torch.where(tokens == 0, 1.0, tokens) if isinstance(tokens, Tensor) else tokens or 1
 
 
 def validation_names(loaders: Any) -> list[str]:

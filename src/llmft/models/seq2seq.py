@@ -23,6 +23,10 @@ class Seq2SeqForward(Forward):
         """The labels; the decoder reads them shifted to the right."""
         return batch["labels"]
 
+    def known_positions(self, layout: dict[str, Any]) -> Tensor:
+        """Those of the supervised labels."""
+        return layout["supervised"]
+
     def target_weights(self, batch: dict[str, Any]) -> Tensor:
         """Aligned with the labels."""
         return batch["weights"]

@@ -38,7 +38,7 @@ def rows_of(batch: Mapping[str, Any], *, causal: bool) -> list[TrainedRow]:
         causal: Whether labels are aligned with the ids.
     """
     places = iter(batch["places"])
-    plain = {name: value.tolist() for name, value in batch.items() if name != "places"}
+    plain = {name: value.tolist() for name, value in batch.items() if hasattr(value, "tolist")}
     return [
         TrainedRow(next(places, ""), *_example(plain, sequence, number, causal=causal))
         for sequence in range(len(plain["input_ids"]))

@@ -140,5 +140,23 @@ def on_device(model: torch.nn.Module, device: Any) -> Iterator[None]:
 
 
 def to_device(batch: Mapping[str, Any], device: Any) -> dict[str, Any]:
-    """A batch with its tensors on a device; other values stay as they are."""
-    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+    """A batch with its tensors (of inner mappings too) on a device; other values stay as they are."""
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return to_device(value, device)
+        return value.to(device) if isinstance(value, torch.Tensor) else value
+
+    return {name: moved(value) for name, value in batch.items()}
+
+
+def float64(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor in float64, on its device; on the CPU if that has no float64 (Apple's GPUs)."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
+def floats(*scalars: torch.Tensor) -> list[float]:
+    """Scalars, on the CPU or on one other device, as floats: one copy, so that the host waits for the device once."""
+    there = [float64(scalar.detach()) for scalar in scalars if scalar.device.type != "cpu"]
+    copied = iter(torch.stack(there).tolist() if there else ())
+    return [float(scalar) if scalar.device.type == "cpu" else next(copied) for scalar in scalars]

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from llmft.data.batching.collate import training_batch
+from llmft.data.batching.collate import training_batch, without_layout
 from llmft.data.tokenization.codec import IGNORED, EncodedExample
 from llmft.models.attention.kernels import Kernels
 from llmft.models.causal import Causal, CausalForward
 from llmft.models.peft.trainable import load_weights, trainable_names
 from llmft.models.seq2seq import Seq2Seq, Seq2SeqForward
+from llmft.utils.device import to_device
 from llmft.utils.errors import UserError
 
 EXAMPLES = [EncodedExample([5, 6, 7], [IGNORED, 6, 7], 1, 2, 2), EncodedExample([8, 9, 3, 4, 2], [IGNORED, 9, 3, 4, 2], 1, 4, 4)]  # fmt: skip
@@ -43,6 +44,20 @@ def test_each_verdict_is_reached_once_and_kept():
     assert int(tokens) == 6
     plain, _ = CausalForward(forward.model, Kernels(plain=True)).loss_sum(batch)
     torch.testing.assert_close(total, plain)
+
+
+@pytest.mark.parametrize("family", [CausalForward, Seq2SeqForward])
+@pytest.mark.parametrize("packed", [False, True])
+def test_positions_with_a_loss_come_with_the_batch_on_a_gpu(family, packed):
+    examples = [*EXAMPLES, EncodedExample([4, 3], [4, 3], 1, 2, 2)]  # all of it is trained
+    batch = training_batch([examples, EXAMPLES] if packed else [[example] for example in examples], pad_id=0)
+    forward = family(None)
+    expected = forward.positions(batch, forward.targets(batch)).index
+    there = to_device(batch, "meta") | {"layout": batch["layout"]}  # "meta" cannot be asked, a GPU is better not asked
+    assert torch.equal(forward.positions(there, forward.targets(there)).index, expected)
+    for changed in (without_layout(there), there | {"labels": there["labels"].fill_(1)}):
+        with pytest.raises(NotImplementedError):  # it is asked after all
+            forward.positions(changed, forward.targets(changed))
 
 
 def test_weights_that_are_not_finite_say_nothing_about_packing(caplog):

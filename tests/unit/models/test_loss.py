@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from llmft.callbacks.perplexity import perplexity
 from llmft.models import loss
 from llmft.models.loss import (
+    Positions,
     TokenLoss,
     capture_hidden,
     chunked_cross_entropy_sum,
@@ -80,7 +81,7 @@ def test_the_head_is_applied_at_the_chosen_positions_only():
             return self.head
 
     model, hidden = Model(), torch.randn(2, 4, 3)
-    chosen = supervised(torch.tensor([[-100, -100, 5, 6], [-100, 1, -100, -100]]))
+    chosen = Positions.of(supervised(torch.tensor([[-100, -100, 5, 6], [-100, 1, -100, -100]])))
     with head_at_positions(model, chosen):
         few = model.head(hidden)
     every = model.head(hidden)
@@ -164,7 +165,7 @@ def test_the_head_is_applied_once_and_its_input_is_captured(outer_first):
 
     model, hidden = Model(), torch.randn(2, 4, 3)
     chosen = torch.tensor([[False, True, True, False], [False, False, False, True]])
-    contexts = [lambda: capture_hidden(model), lambda: head_at_positions(model, chosen)]
+    contexts = [lambda: capture_hidden(model), lambda: head_at_positions(model, Positions.of(chosen))]
     first, second = contexts if outer_first else reversed(contexts)
     with first() as a, second() as b:
         assert model.head(hidden).shape == (1, 7)

@@ -1,4 +1,4 @@
-"""``trainer.accelerator`` and ``trainer.devices`` against what the machine has."""
+"""``trainer.accelerator`` and ``trainer.devices`` against what the machine has; copies from and to a device."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from lightning.pytorch.accelerators import MPSAccelerator
 from omegaconf import OmegaConf
 
 from llmft.callbacks.trainer_check import TrainerCheck
-from llmft.utils.device import check_accelerator, tf32
+from llmft.utils.device import check_accelerator, floats, tf32, to_device
 from llmft.utils.errors import UserError
 from tests.support.accelerators import is_gpu_asked_for
 
@@ -95,3 +95,14 @@ def test_tf32_under_autocast_only_and_only_for_the_training(precision, before, i
             assert torch.get_float32_matmul_precision() == before
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def test_scalars_are_read_as_floats_whatever_their_dtype():
+    assert floats(torch.tensor(1.5), torch.tensor(2**53), torch.tensor(0.1, dtype=torch.float64)) == [1.5, 2.0**53, 0.1]
+    assert floats() == []
+
+
+def test_inner_mappings_of_a_batch_are_moved_too():
+    moved = to_device({"ids": torch.ones(2), "layout": {"index": torch.ones(1), "full": True}, "places": ["a"]}, "meta")
+    assert (moved["ids"].device.type, moved["layout"]["index"].device.type) == ("meta", "meta")
+    assert (moved["layout"]["full"], moved["places"]) == (True, ["a"])

@@ -56,7 +56,7 @@ def training_batch(
         ``input_ids`` [B, S], ``attention_mask`` [B, S], ``labels`` [B, S] (causal) or [B, T] (seq2seq), all int64;
         ``rows`` [B, S] and ``label_rows`` (as ``labels``), int64, only if a sequence is packed: the number of each token's
         example within its sequence, -1 for padding; ``weights`` (as ``labels``), float32, only if an example has some;
-        ``places``, a list of strings, one for each example.
+        ``places``, a list of strings, one for each example; ``layout``, what the host knows about the tensors (``layout_of``).
     """
     ids = [[i for row in pack for i in row.input_ids] for pack in sequences]
     labels = [[i for row in pack for i in row.labels] for pack in sequences]
@@ -73,7 +73,42 @@ def training_batch(
     if weighted and any(row.weights is not None for pack in sequences for row in pack):
         weights = [[w for row in pack for w in row.weights or [1.0] * len(row.labels)] for pack in sequences]
         batch["weights"] = _pad(weights, 0.0)
-    return batch
+    return batch | {"layout": layout_of(batch, sequences)}
+
+
+def layout_of(batch: dict[str, Any], sequences: Sequence[Sequence[EncodedExample]]) -> dict[str, Any]:
+    """What a training step on a GPU would otherwise have to ask the device, and wait for.
+
+    It describes the batch as it was collated; whoever cuts or changes a batch drops it (``without_layout``).
+
+    Args:
+        batch: Of ``training_batch``.
+        sequences: The examples of each sequence.
+
+    Returns:
+        ``supervised`` [N] and ``predicting`` [M], int64, positions in the flattened labels: of the labels that are trained on,
+        and of the tokens that predict one, if the label at t + 1 is the target of token t (not the first label of an example);
+        ``lengths`` and ``label_lengths``, lists: the tokens of each example of each sequence; ``full``: no padding.
+    """
+    supervised = batch["labels"] != IGNORED
+    follows = supervised.clone()
+    follows[:, 0] = False
+    if "label_rows" in batch:
+        follows[:, 1:] &= batch["label_rows"][:, 1:] == batch["label_rows"][:, :-1]
+    lengths = [[len(row.input_ids) for row in pack] for pack in sequences]
+    label_lengths = [[len(row.labels) for row in pack] for pack in sequences]
+    return {
+        "supervised": supervised.flatten().nonzero()[:, 0],
+        "predicting": follows.flatten().nonzero()[:, 0] - 1,
+        "lengths": lengths,
+        "label_lengths": label_lengths,
+        "full": all(len({*map(sum, each)}) == 1 for each in (lengths, label_lengths)),
+    }
+
+
+def without_layout(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch whose tensors are about to change."""
+    return {name: value for name, value in batch.items() if name != "layout"}
 
 
 def _numbers(lengths: Iterable[int]) -> list[int]:

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from llmft.config.schema import TrainConfig
 from llmft.models.attention import shared_prefix
 from llmft.models.attention.packing import lengths
 from llmft.models.attention.varlen import EAGER_UP_TO, NAME, supports_varlen, varlen_attention
 from llmft.models.backbone.special_ids import part_configs
-from llmft.models.loss import head_at_positions
+from llmft.models.loss import Positions, head_at_positions
 from llmft.utils.modules import dropouts
 
 log = logging.getLogger(__name__)
@@ -76,13 +75,11 @@ class Kernels:
             batch: As ``collate.training_batch`` makes it.
             longest: Tokens of its longest example.
         """
+        return self._may_unpad(batch) and supports_varlen(model.config, longest)
+
+    def _may_unpad(self, batch: dict[str, Any]) -> bool:
         on_cpu = batch["input_ids"].device.type == "cpu"
-        return (
-            self.varlen
-            and on_cpu
-            and self.packing_is_equivalent is not False
-            and supports_varlen(model.config, longest)
-        )
+        return self.varlen and on_cpu and self.packing_is_equivalent is not False
 
     def can_share(self, model: Any) -> bool:
         """Whether the examples of an unpadded batch may share common prefixes.
@@ -106,18 +103,18 @@ class Kernels:
 
     def uses_varlen(self, model: Any, batch: dict[str, Any]) -> bool:
         """Whether a packed batch runs with varlen attention; without it, a packed batch needs positions or block masks."""
-        if not self.varlen or "rows" not in batch:
+        if "rows" not in batch or not self._may_unpad(batch):  # before the lengths, which a GPU is waited for
             return False
         return self.can_unpad(model, batch, max(map(max, lengths(batch["rows"]))))
 
     @contextmanager
-    def enabled(self, model: Any, batch: dict[str, Any], chosen: Tensor, *, varlen: bool) -> Iterator[None]:
+    def enabled(self, model: Any, batch: dict[str, Any], chosen: Positions, *, varlen: bool) -> Iterator[None]:
         """Run a forward pass with these kernels; the model is left as it was.
 
         Args:
             model: A transformers or peft model.
             batch: As ``collate.training_batch`` makes it.
-            chosen: [B, T], bool: positions whose logits are needed.
+            chosen: Positions whose logits are needed.
             varlen: From ``uses_varlen``.
         """
         with (

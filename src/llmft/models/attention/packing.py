@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from llmft.data.batching.collate import without_layout
 from llmft.utils.modules import eval_mode
 
 # The share of real tokens above which unpadding a batch saves nothing (docs/performance.md).
@@ -97,7 +98,7 @@ def unpad(batch: dict[str, Any], kept: Tensor, targets: Tensor) -> dict[str, Any
     }
     if "weights" in batch:
         flat["weights"] = batch["weights"][targets][None]
-    return {**batch, **flat}
+    return {**without_layout(batch), **flat}
 
 
 def is_full(*masks: Tensor) -> bool:

@@ -49,6 +49,18 @@ def test_packed_sources_and_targets_are_numbered_each():
     assert batch["label_rows"].tolist() == [[0, 0, 1, 1, 1, 1]]
 
 
+def test_the_host_knows_where_labels_are_and_how_long_examples_are():
+    first, second = whole([5, 6]), EncodedExample([7, 8, E], [N, 8, E], 1, 2, 2)
+    layout = training_batch([[first, second], [second]], pad_id=E)["layout"]
+    # labels: 5 6 E _ 8 E | _ 8 E _ _ _; nothing predicts the first token of an example
+    assert layout["supervised"].tolist() == [0, 1, 2, 4, 5, 7, 8]
+    assert layout["predicting"].tolist() == [0, 1, 3, 4, 6, 7]
+    assert layout["lengths"] == layout["label_lengths"] == [[3, 3], [3]]
+    assert not layout["full"]
+    assert training_batch([[second], [second]], pad_id=E)["layout"]["full"]
+    assert not training_batch([[SHORT], [replace(SHORT, labels=[1])]], pad_id=0)["layout"]["full"]
+
+
 def test_weights_are_batched_only_where_an_example_has_some():
     row, other = replace(LONG, weights=[2.0, 2.0, 0.5, 0.5]), SHORT
     assert training_batch([[row], [other]], pad_id=0)["weights"].tolist() == [[2, 2, 0.5, 0.5], [1, 1, 0, 0]]
