@@ -45,12 +45,13 @@ def main(cfg: DictConfig) -> None:
         raise UserError("question: must not be blank")
     generator, system = load_generator(config)
     examples = [example.with_system(config.system or system) for example in questions]
-    generator.check_positions(generator.prompts([e.context for e in examples], [e.tools for e in examples]))
+    prompts = generator.prompts([e.context for e in examples], [e.tools for e in examples])
+    generator.check_positions(prompts)
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     if config.output:
-        _write_file(config, generator, examples, console)
+        _write_file(config, generator, examples, prompts, console)
         return
-    for rows in _rows(config, generator, examples, 0):
+    for rows in _rows(config, generator, examples, prompts, 0):
         for row in rows:
             if config.format == "json":
                 console.file.write(json_line(row) + "\n")
@@ -60,7 +61,11 @@ def main(cfg: DictConfig) -> None:
 
 
 def _write_file(
-    config: AnswerConfig, generator: Generator | RuntimeGenerator, examples: Sequence[Example], console: Console
+    config: AnswerConfig,
+    generator: Generator | RuntimeGenerator,
+    examples: Sequence[Example],
+    prompts: Sequence[list[int]],
+    console: Console,
 ) -> None:
     """Write answers while they are generated; existing ones are kept."""
     model, settings = _model(config), _settings(generator)
@@ -71,7 +76,7 @@ def _write_file(
     if done:
         console.print(f"resuming: {done} of {len(examples)} answers exist")
     try:
-        for rows in _rows(config, generator, examples, done):
+        for rows in _rows(config, generator, examples, prompts, done):
             file.append([{**row, "key": key} for row, key in zip(rows, keys[done:], strict=False)])
             done += len(rows)
     except KeyboardInterrupt as error:
@@ -83,10 +88,15 @@ def _write_file(
 
 
 def _rows(
-    config: AnswerConfig, generator: Generator | RuntimeGenerator, examples: Sequence[Example], done: int
+    config: AnswerConfig,
+    generator: Generator | RuntimeGenerator,
+    examples: Sequence[Example],
+    prompts: Sequence[list[int]],
+    done: int,
 ) -> Iterator[list[dict[str, Any]]]:
     """Rows of answers from question ``done`` on, ``BATCHES`` batches at a time."""
-    base = load_base(config, generator) if config.compare else None
+    base = load_base(config, generator).sharing(prompts) if config.compare else None
+    generator = generator.sharing(prompts)
     size, each = generator.batch_size * BATCHES, 2 if base else 1
     total = len(examples) * each
     several = ProgressLine("answering", total, done * each, unit="answers", leave=False) if total > 1 else nullcontext()
@@ -97,10 +107,10 @@ def _rows(
                 line.update(line.done + len(rows))
 
         for start in range(done - done % size, len(examples), size):  # the same batches as in an uninterrupted run
-            chunk = examples[max(start, done) : start + size]
-            rows = _generate(generator, chunk, finished)
+            chunk = slice(max(start, done), start + size)
+            rows = _generate(generator, examples[chunk], prompts[chunk], finished)
             if base:
-                for row, other in zip(rows, _generate(base, chunk, finished), strict=True):
+                for row, other in zip(rows, _generate(base, examples[chunk], prompts[chunk], finished), strict=True):
                     row |= {"base_answer": other["answer"], "base_ended": other["ended"]}
             yield rows
 
@@ -108,9 +118,9 @@ def _rows(
 def _generate(
     generator: Generator | RuntimeGenerator,
     chunk: Sequence[Example],
+    prompts: Sequence[list[int]],
     finished: Callable[[list[int], list[Answer]], None],
 ) -> list[dict[str, Any]]:
-    prompts = generator.prompts([example.context for example in chunk], [example.tools for example in chunk])
     answers = generator.continued(prompts, finished=finished)
     return [
         {

@@ -11,6 +11,7 @@ from llmft.config.metric_names import SCORE_GROUPS
 from llmft.config.schema.evaluation import Evaluate
 from llmft.data.datamodule import InstructionDataModule
 from llmft.data.eval_rows import first_rows
+from llmft.data.records import Turn
 from llmft.data.tokenization.codec import Codec
 from llmft.evaluation import inference
 from llmft.evaluation.base_cache import BaseCache, base_ingredients
@@ -94,14 +95,15 @@ class Evaluation:
         # greedy and beam search do not read the seed, which follows the run's
         unread = ("batch_size", "batch_tokens", *(() if self.generator.given.get("do_sample") else ("seed",)))
         given = {name: value for name, value in self.generator.given.items() if name not in unread}
-        settings = [given, self.settings.dtype, self.settings.batch_tokens, self._few_shot_prompts()]
+        contexts = [[turn.message() for turn in context] for context in self._few_shot_contexts()]
+        settings = [given, self.settings.dtype, self.settings.batch_tokens, contexts]
         return base_ingredients(self.forward, self.codec, self.rows.encoded, settings, device)
 
+    def _few_shot_contexts(self) -> list[tuple[Turn, ...]]:
+        return [few_shot_context(example, self.shown) for example in self.rows.examples] if self.shown else []
+
     def _few_shot_prompts(self) -> list[list[int]]:
-        if not self.shown:
-            return []
-        contexts = [few_shot_context(example, self.shown) for example in self.rows.examples]
-        return self.generator.prompts(contexts, [example.tools for example in self.rows.examples])
+        return self.generator.prompts(self._few_shot_contexts(), [example.tools for example in self.rows.examples])
 
     def evaluate_tuned(self, device: Any) -> dict[str, Any]:
         """Run the tuned model, once or for each of ``evaluate.seeds``, and score it; run the base model if not done yet.

@@ -9,6 +9,7 @@ from llmft.data.batching.sampler import length_batches
 from llmft.data.records import Turn
 from llmft.data.tokenization.codec import Codec
 from llmft.generation.decoder import Decoder
+from llmft.generation.prefix_cache import PrefixCache
 from llmft.generation.settings import generation_config
 from llmft.generation.stream import Answer
 from llmft.metrics.text_normalization import normalize
@@ -43,6 +44,7 @@ class Generator:
             raise UserError(
                 f"generation.samples={self.samples}: would be the same answer each time; use generation=sample"
             )
+        self._decoder: Decoder | None = None  # with a common prefix
         self.decoder()  # wrong settings are reported before a training, not after it
 
     def with_settings(self, **changes: Any) -> "Generator":
@@ -51,7 +53,15 @@ class Generator:
 
     def decoder(self) -> Decoder:
         """A decoder of the model under these settings."""
-        return Decoder(self.model, self.codec, self.settings, adapter=self.adapter)
+        return self._decoder or Decoder(self.model, self.codec, self.settings, adapter=self.adapter)
+
+    def sharing(self, prompts: Sequence[Sequence[int]]) -> "Generator":
+        """The same generator with the common prefix of prompts computed, which are then answered in several calls."""
+        found = self.with_settings()
+        found._decoder = found.decoder()
+        with computing_in(found.model, found.dtype):
+            found._decoder.share(prompts)
+        return found
 
     def stream_decoder(self) -> Decoder:
         """A decoder for ``chat`` and ``serve``, which stream one answer per prompt.
@@ -118,8 +128,10 @@ class Generator:
         return [answers[row] for row in range(len(prompts))]
 
     def _batch(self, decoder: Decoder, prompts: Sequence[Sequence[int]]) -> list[Answer]:
-        votes = []
+        votes, prefixes = [], PrefixCache(float("inf"))
         for sample in range(self.samples):
+            if self.samples > 1:  # the first one computes the prompts
+                decoder.remember(prefixes, adds=sample == 0)
             streams = [decoder.stream(prompt, seed=self.seed, sample=sample) for prompt in prompts]
             decoder.run(streams)
             votes.append([stream.answer() for stream in streams])

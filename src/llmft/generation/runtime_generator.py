@@ -42,6 +42,10 @@ class RuntimeGenerator:
         """The same runtime with some settings changed."""
         return RuntimeGenerator(self.runtime, {**self.given, **changes})
 
+    def sharing(self, prompts: Sequence[Sequence[int]]) -> "RuntimeGenerator":  # noqa: ARG002
+        """As ``Generator.sharing``; a runtime shares nothing."""
+        return self
+
     def prompts(self, contexts: Sequence[Sequence[Turn]], tools: Iterable[Sequence[str]] = ()) -> list[list[int]]:
         """The ids of each prompt, as the runtime tokenizes it."""
         pairs = zip(contexts, chain(tools, repeat(())), strict=False)

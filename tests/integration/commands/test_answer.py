@@ -62,7 +62,7 @@ def test_a_resumed_file_equals_that_of_an_uninterrupted_run(ask, tmp_path, monke
     monkeypatch.setattr(answer, "BATCHES", 1)
     real, asked = answer._generate, []
     monkeypatch.setattr(
-        answer, "_generate", lambda generator, chunk, said: (asked.extend(chunk), real(generator, chunk, said))[1]
+        answer, "_generate", lambda generator, chunk, *rest: (asked.extend(chunk), real(generator, chunk, *rest))[1]
     )
     small = ("input=q.jsonl", "generation.batch_size=2", "output=a.csv")
     assert ask(*small)[0] == 0

@@ -71,7 +71,7 @@ def test_an_answer_ends_at_the_first_stop_token(name, load_config, monkeypatch):
         return SimpleNamespace(sequences=ids, past_key_values=SimpleNamespace(layers=[]))
 
     monkeypatch.setattr(model, "generate", fake)
-    settings = {"max_new_tokens": 5, "no_repeat_ngram_size": 9, "batch_size": 2, "seed": 0}
+    settings = {"max_new_tokens": 5, "renormalize_logits": True, "batch_size": 2, "seed": 0}
     found = Generator(model, codec, settings).answers([CONTEXTS[0], CONTEXTS[1]])
     assert [(answer.text, answer.ended, answer.tokens) for answer in found] == [("ab", True, 2), ("ababa", False, 5)]
 

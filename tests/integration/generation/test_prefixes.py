@@ -204,3 +204,31 @@ def test_a_prompt_is_not_computed_for_each_beam(load_config):
     made.continued([[*LONG, 33], [*LONG, 34, 35], [*LONG, 36, 37, 38], [*LONG, 39, 33, 40]])
     first, second = [(2, 1), (6, 1), (6, 1)], [(2, 2), (6, 1), (6, 1)]
     assert seen == [(1, 60), *first, *second]
+
+
+def test_samples_of_a_prompt_compute_it_once(load_config):
+    model, codec = sharpened("tiny_llama", load_config)
+    seen = computed(model)
+    settings = {"max_new_tokens": 2, "batch_size": 2, "seed": 0, "samples": 3, "do_sample": True, "temperature": 4.0}
+    made = Generator(model, codec, settings)
+    prompts = [[*LONG, 33], [*LONG[:50], 34, 35, 36], [*LONG, 33, 34], [50, 51]]
+    wanted = [Generator(model, codec, {**settings, "batch_size": 1}).continued([prompt])[0] for prompt in prompts]
+    seen.clear()
+    assert made.continued(prompts) == wanted
+    step = (2, 1)
+    # of two tokens no prefix is kept, so they are computed with the last token of the other prompt
+    first = [(1, 2), (1, 53), step, (2, 2), step, (2, 2), step]
+    assert seen == [*first, (1, 60), (2, 2), step, step, step, step, step]
+
+
+def test_calls_with_some_of_the_prompts_share_what_all_have_in_common(load_config):
+    """As ``answer`` calls it for a file: the common prefix of all once; what more a call's prompts share goes on from it."""
+    model, codec = sharpened("tiny_llama", load_config)
+    seen = computed(model)
+    made = Generator(model, codec, {"max_new_tokens": 1, "batch_size": 2, "seed": 0})
+    longer = [*LONG, *LONG[:40]]
+    prompts = [[*longer, 33], [*longer, 34], [*LONG, 35], [*LONG, 36]]
+    shared = made.sharing(prompts)
+    answers = [answer for rows in (prompts[:2], prompts[2:]) for answer in shared.continued(rows)]
+    assert seen == [(1, 60), (1, 40), (2, 1), (2, 1)]
+    assert answers == made.continued(prompts)
