@@ -27,6 +27,7 @@ from llmft.config.typed_overrides import task_overrides, typed_overrides
 from llmft.config.validate import check_early, check_section
 from llmft.data.early import check_data
 from llmft.runs.directory import tidy
+from llmft.sweep.gpus import gpus_of
 from llmft.sweep.results import finished_value, previous_status
 from llmft.utils import distributed, files, signals
 from llmft.utils.console import complain, say
@@ -214,6 +215,9 @@ def _in_a_process(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> tu
     command = [sys.executable, "-m", "llmft", job.job.config_name, *given, *overrides]
     command += [quoted(w, multirun=False) for w in where]
     environment = {**os.environ, distributed.FOLLOWS: str(os.getpid())}
+    if gpus := gpus_of(cfg, job):
+        say(f"job {folder.name}: CUDA_VISIBLE_DEVICES={gpus}", style="cyan")
+        environment["CUDA_VISIBLE_DEVICES"] = gpus
     code = subprocess.run(command, env=environment, check=False).returncode  # noqa: S603 (this program, with the user's own overrides)
     if code < 0:
         say(f"job {folder.name}: was killed by {signals.name_of(code)}")
