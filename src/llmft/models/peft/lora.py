@@ -7,6 +7,7 @@ from typing import Any
 
 from llmft.config.schema.peft import Lora
 from llmft.models.backbone import new_tokens, quantization, untrusted
+from llmft.models.peft.lora_autocast import follow_autocast
 from llmft.models.peft.lora_recompute import recompute_lora_inputs
 from llmft.utils.errors import UserError
 from llmft.utils.paths import user_path
@@ -54,6 +55,7 @@ def attach(model: Any, peft: Lora, auto_targets: list[str]) -> Any:
     if peft.adapter:
         _load(adapted, adapter_folder(peft.adapter))
     recompute_lora_inputs(adapted)
+    follow_autocast(adapted)
     return adapted
 
 

@@ -1,4 +1,4 @@
-"""LoRA on bfloat16 weights: recompute the float32 input of A in the backward pass instead of saving it."""
+"""LoRA on bfloat16 weights: the input of A, with its dropout, is computed again in the backward pass instead of being saved."""
 
 from typing import Any
 
@@ -11,19 +11,22 @@ def recompute_lora_inputs(model: Any) -> None:
 
     peft makes a float32 copy of the input for each layer (q, k and v have the same input), and with dropout torch saves the
     mask and the product in float32 too: a third to a half of the activation memory of a LoRA training of SmolLM2. Here the
-    copy is recomputed in the backward pass, with the same result to the bit.
+    copy is recomputed in the backward pass, with the same result to the bit. Under autocast there is no copy, and only the
+    mask is saved.
 
     Args:
-        model: A peft model; layers that are not vanilla LoRA, or not in bfloat16, are not changed.
+        model: A peft model; layers that are not vanilla LoRA, or whose inputs are not in bfloat16, are not changed.
     """
-    from peft.tuners.lora import Linear
+    from peft.tuners.lora import LoraLayer
 
+    half = (
+        model.get_input_embeddings().weight.dtype == torch.bfloat16
+    )  # inputs of a layer whose own weights are quantized
     for layer in model.modules():
-        if (
-            isinstance(layer, Linear)
-            and not layer.lora_variant
-            and layer.get_base_layer().weight.dtype == torch.bfloat16
-        ):
+        if not isinstance(layer, LoraLayer) or layer.lora_variant:
+            continue
+        weight: Any = layer.get_base_layer().weight
+        if weight.dtype == torch.bfloat16 or (half and not weight.is_floating_point()):
             for name in list(layer.lora_A):
                 dropout: Any = layer.lora_dropout[name]
                 layer.lora_A[name] = LoraARecompute(layer.lora_A[name], getattr(dropout, "p", 0.0))  # pyright: ignore[reportArgumentType]
@@ -46,11 +49,9 @@ class LoraARecompute(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, T, D], of any dtype, to [B, T, r] in float32 (in the dtype of autocast)."""
-        p = self.dropout if self.training else 0.0
-        if input.is_meta or not torch.is_autocast_enabled(input.device.type):
-            out: Any = _DropoutLinear.apply(input, self.weight, p)
-            return out
-        return super().forward(nn.functional.dropout(input.to(self.weight.dtype), p))
+        dtype = autocast_dtype_of(input) or self.weight.dtype
+        out: Any = _DropoutLinear.apply(input, self.weight.to(dtype), self.dropout if self.training else 0.0)
+        return out
 
 
 class _DropoutLinear(torch.autograd.Function):
@@ -69,24 +70,34 @@ class _DropoutLinear(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         """The gradients of the input, in its dtype, and of the weight."""
         input, weight, mask = ctx.saved_tensors
-        noise = None if mask is None else _scaled(mask.to(weight.dtype), ctx.p)
         cast = input.to(weight.dtype)
-        cast = cast if noise is None else cast * noise
+        cast = cast if mask is None else _kept(cast, mask, ctx.p)
         weight_grad = grads[0].flatten(0, -2).T @ cast.flatten(0, -2)
         if not ctx.needs_input_grad[0]:
             return None, weight_grad, None
         input_grad = grads[0] @ weight
-        return (input_grad if noise is None else input_grad * noise).to(input.dtype), weight_grad, None
+        return (input_grad if mask is None else _kept(input_grad, mask, ctx.p)).to(input.dtype), weight_grad, None
+
+
+def autocast_dtype_of(x: Tensor) -> torch.dtype | None:
+    """The dtype of autocast on the device of a tensor; None outside of autocast, and on the meta device."""
+    kind = x.device.type
+    return None if x.is_meta or not torch.is_autocast_enabled(kind) else torch.get_autocast_dtype(kind)
 
 
 def _dropout(x: Tensor, p: float) -> tuple[Tensor, Tensor]:
     """Dropout with the same random numbers as torch's; returns the output and the mask of kept elements, bool."""
     if x.is_cuda:
         return torch.native_dropout(x, p, True)
-    noise = _scaled(torch.empty_like(x).bernoulli_(1 - p), p)
-    return x * noise, noise != 0
+    mask = torch.empty_like(x).bernoulli_(1 - p)
+    if x.dtype == torch.float32:
+        return x * mask.div_((1 - p) or 1), mask != 0
+    return _kept(x, mask.bool(), p), mask.bool()
 
 
-def _scaled(mask: Tensor, p: float) -> Tensor:
-    """The mask divided by the keep probability, in place; with p = 1 all of it is 0 already."""
-    return mask.div_((1 - p) or 1)
+def _kept(x: Tensor, mask: Tensor, p: float) -> Tensor:
+    """A tensor where the mask is, divided by the keep probability; with p = 1 nothing is left."""
+    scale = (1 - p) or 1
+    if x.dtype == torch.float32:
+        return x * mask.to(x.dtype).div_(scale)  # the order of torch's dropout, to the bit
+    return x.mul(mask).mul_(1 / scale)  # in bfloat16 the quotient alone would be rounded: 1 / 0.95 is 0.2 % off
