@@ -264,6 +264,7 @@ def build(overrides: Sequence[str] = ()) -> "Parts":
     from llmft.config.auto_values import resolve_auto
     from llmft.models.architecture_check import architecture_faults
     from llmft.training.build import build as build_parts
+    from llmft.utils.determinism import prepare
 
     if isinstance(overrides, str):
         raise UserError('overrides: must be a list, e.g. ["model=tiny_t5", "peft=lora"]')
@@ -273,6 +274,7 @@ def build(overrides: Sequence[str] = ()) -> "Parts":
     quiet()
     cfg.output_dir = str(Path(cfg.output_dir).absolute())
     remove_empty(Path(cfg.output_dir))
+    prepare(cfg)
     config, _ = resolve_auto(check(cfg, TrainConfig, architecture=architecture_faults))
     return build_parts(config)
 

@@ -11,6 +11,7 @@ from llmft.callbacks.gradient_clipping import GradientClipping
 from llmft.callbacks.unfreezing import Unfreezing
 from llmft.config.schema import TrainConfig
 from llmft.config.schema import callbacks as schema
+from llmft.utils import determinism
 from llmft.utils.device import tf32
 from llmft.utils.errors import UserError
 
@@ -68,8 +69,9 @@ class TrainerCheck(pl.Callback):
         sampler = getattr(trainer._accelerator_connector, "use_distributed_sampler", False)
         if trainer.world_size > 1 and sampler:
             yield _fault("use_distributed_sampler", False, sampler)
-        if wanted.deterministic and not torch.are_deterministic_algorithms_enabled():
-            yield _fault("deterministic", wanted.deterministic, None)
+        deterministic, found = determinism.resolved(wanted), _deterministic()
+        if (deterministic and not found) or (deterministic is True and found != "true"):
+            yield f"deterministic={found}: pass deterministic={deterministic!r}"
         yield from self._missing(trainer)
 
     def _missing(self, trainer: Any) -> Iterator[str]:
@@ -83,6 +85,13 @@ class TrainerCheck(pl.Callback):
         unfreezing = self.cfg.callback(schema.Unfreezing)
         if unfreezing and unfreezing.schedule and not any(isinstance(c, Unfreezing) for c in trainer.callbacks):
             yield "gradual unfreezing: pass callbacks=[*parts.callbacks]"
+
+
+def _deterministic() -> str | None:
+    """What the process is set to; Lightning's Trainer sets it when it is made."""
+    if not torch.are_deterministic_algorithms_enabled():
+        return None
+    return "'warn'" if torch.is_deterministic_algorithms_warn_only_enabled() else "true"
 
 
 def _fault(name: str, wanted: Any, found: Any) -> str:

@@ -118,7 +118,7 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     evaluation = Evaluation(config.evaluate, backbone.family(model), data, generator, **rest)
     evaluation.rows = leaks_checked(config, folder, trained, evaluation.rows, evaluation.codec)
     evaluation.partial = PartialAnswers.of_run(folder, read_record(folder))
-    device, rows = devices.default_device(), config.evaluate.retention_rows
+    device, rows = devices.announced_device(), config.evaluate.retention_rows
     retention = Retention(config.evaluate, read_rows(rows), evaluation.forward, backbone.codec) if rows else None
     if not trainable.is_adapter(trained.peft) and (config.evaluate.base or retention):
         base = backbone.family(backbone.load_base())

@@ -19,6 +19,7 @@ from llmft.models.backbone.auto import with_lora_targets
 from llmft.training.first_steps import train_first_steps
 from llmft.training.key_effects import KeyEffects, key_effects
 from llmft.utils.console import Console
+from llmft.utils.determinism import prepare
 from llmft.utils.device import check_accelerator
 from llmft.utils.errors import Halted, UserError
 from llmft.utils.json import finite
@@ -37,6 +38,7 @@ def main(cfg: DictConfig) -> None:
     """
     quiet()
     log_to(None)
+    prepare(cfg)
     config = check(cfg, ProveConfig, architecture=architecture_faults)
     if config.prove.steps == 0:
         raise UserError("prove.steps=0: nothing to prove; pass prove.steps=20")

@@ -33,6 +33,7 @@ from llmft.training.key_effects import key_effects
 from llmft.training.publish import publish, write_report
 from llmft.training.tensorboard import name_job
 from llmft.utils import oom
+from llmft.utils.determinism import kept_flags, prepare
 from llmft.utils.device import check_accelerator
 from llmft.utils.distributed import follows_parent
 from llmft.utils.errors import Halted, Pruned, UserError
@@ -111,9 +112,10 @@ def train(cfg: TrainConfig, run: RunDirectory) -> float | None:
         effects = key_effects("train", task_overrides(), cfg.prove.steps)
         run.update(prove_keys=effects.as_dict())
         log.info("prove: %s", effects.sentence)
-    parts = build(cfg, run)
-    outcome = fit(parts)
-    return publish(run, outcome)
+    with kept_flags():
+        parts = build(cfg, run)
+        outcome = fit(parts)
+        return publish(run, outcome)
 
 
 def _checked(
@@ -124,6 +126,7 @@ def _checked(
     A config that is refused leaves no run directory behind; in a sweep it is a failed job of its table.
     """
     path = Path(cfg.output_dir)
+    prepare(cfg)
     if is_sweep and not cfg.resume:
         name_job(cfg, overrides, swept_keys())
     try:

@@ -98,7 +98,7 @@ class _Exporter:
     def _references(self) -> tuple[Reference, Reference]:
         """The trained model in float32, and with its merged weights rounded to the export's dtype, computed in float32."""
         model, codec, source = (
-            self.backbone.load().eval().to(devices.default_device()),
+            self.backbone.load().eval().to(devices.announced_device()),
             self.backbone.codec,
             self.source,
         )

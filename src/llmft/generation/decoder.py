@@ -19,6 +19,7 @@ from llmft.generation.prefix_cache import PrefixCache, States
 from llmft.generation.sampling import SAMPLING_KEYS, Sampling, sample_tokens, sampling_settings
 from llmft.generation.settings import generation_config, stop_ids
 from llmft.generation.stream import Stream
+from llmft.utils.determinism import lifted
 from llmft.utils.device import to_device
 from llmft.utils.errors import UserError
 from llmft.utils.modules import eval_mode
@@ -73,9 +74,9 @@ class Decoder:
 
     @contextmanager
     def inference(self) -> Iterator[None]:
-        """The model in eval mode, without gradients, and without its adapter for the base model."""
+        """The model in eval mode, without gradients, with any algorithm, and without its adapter for the base model."""
         base = nullcontext() if self.adapter else self.model.disable_adapter()
-        with eval_mode(self.model), torch.inference_mode(), base:
+        with lifted(self.model.device), eval_mode(self.model), torch.inference_mode(), base:
             yield
 
     def stream(self, prompt: Sequence[int], *, seed: int, sample: int = 0, **options: Any) -> Stream:

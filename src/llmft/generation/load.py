@@ -97,7 +97,7 @@ def load_tuned(folder: Path, trained: TrainConfig, generation: Generation) -> Ge
 
 
 def _generator(backbone: Backbone, generation: Generation) -> Generator:
-    model = backbone.load().to(device.default_device())
+    model = backbone.load().to(device.announced_device())
     if generation.dtype == "float32":
         to_float32(model)  # once, and not around each answer
     return Generator(model, backbone.codec, generation.node())

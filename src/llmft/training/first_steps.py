@@ -9,6 +9,7 @@ from llmft.config.schema import TrainConfig
 from llmft.runs.directory import RunDirectory
 from llmft.training.build import Parts, build
 from llmft.training.trainer import build_trainer
+from llmft.utils.determinism import kept_flags
 from llmft.utils.signals import as_interrupt
 
 # Callbacks of llmft that the steps of a training depend on; the others write, show or generate.
@@ -27,8 +28,8 @@ def train_first_steps(config: TrainConfig, folder: Path, *recorders: pl.Callback
     parts = build(only_steps(config), RunDirectory(folder))
     parts.module.attached += recorders
     callbacks = {name: callback for name, callback in parts.named_callbacks.items() if name != "checkpoints"}
-    trainer = build_trainer(parts.cfg, parts.run, callbacks, parts.datamodule, None)
-    with as_interrupt():
+    with kept_flags(), as_interrupt():
+        trainer = build_trainer(parts.cfg, parts.run, callbacks, parts.datamodule, None)
         trainer.fit(parts.module, datamodule=parts.datamodule)
     return parts
 

@@ -15,6 +15,7 @@ from llmft.runs.checkpoint_io import load
 from llmft.training.build import Parts
 from llmft.training.loggers import log_lengths
 from llmft.training.resume_check import check_checkpoints
+from llmft.utils import determinism
 from llmft.utils.device import on_device
 from llmft.utils.distributed import ending_together
 from llmft.utils.rank import is_first
@@ -91,6 +92,11 @@ def _prepare(parts: Parts) -> None:
             "samples: none, trainer=fsdp shards the weights and leaves no process a complete model to generate with"
         )
     prove_packing(parts)
+    if parts.cfg.trainer.deterministic == "auto" and not determinism.resolved(parts.cfg.trainer):
+        log.info(
+            "deterministic: no, the fastest algorithms of this GPU, with which two runs differ in the last digits; "
+            "trainer.deterministic=true trains the same bits again"
+        )
     if not parts.checkpoint:
         log_lengths(parts.trainer.loggers, parts.datamodule.audit)
     _ = parts.judge  # a wrong address or key is an error before the training

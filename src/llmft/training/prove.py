@@ -52,6 +52,10 @@ def recorder(
 
 
 def _referee(cfg: TrainConfig, backbone: Backbone, data: InstructionDataModule, module: Any) -> Referee:
+    if module.model.device.type == "mps":
+        raise UserError(
+            f"prove.steps={cfg.prove.steps}: computes in float64, which MPS lacks; use trainer=cpu, or set it to 0"
+        )
     _check_memory(module.model)
     log.info("prove: a float64 copy of the model computes the first %d steps again", cfg.prove.steps)
     renderer = renderer_of(cfg, backbone, data)

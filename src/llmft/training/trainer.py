@@ -18,6 +18,7 @@ from llmft.models.fsdp import strategy_of
 from llmft.runs.checkpoint_io import AtomicCheckpointIO
 from llmft.runs.directory import RunDirectory
 from llmft.training.loggers import loggers_of
+from llmft.utils import determinism
 from llmft.utils.errors import UserError
 from llmft.utils.text import first_line
 
@@ -41,6 +42,7 @@ def trainer_settings(cfg: TrainConfig, data: InstructionDataModule) -> dict[str,
     """
     settings = {name: value for name, value in cfg.trainer.node().items() if not name.startswith("_")}
     settings["strategy"] = strategy_of(cfg.trainer)
+    settings["deterministic"] = determinism.resolved(cfg.trainer)
     if not cfg.trainer.fast_dev_run:
         settings["val_check_interval"] = validation_interval(cfg.trainer, data)
     settings |= {

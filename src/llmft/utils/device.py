@@ -1,5 +1,6 @@
 """The device and its capabilities."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ import torch
 
 from llmft.utils.errors import UserError
 
+log = logging.getLogger(__name__)
 CPU_INFO = Path("/proc/cpuinfo")  # on Linux
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -33,6 +35,17 @@ def accelerator_of(trainer: Any) -> str:
     if torch.backends.mps.is_available() and os.environ.get("DISABLE_MPS") != "1":  # a variable of Lightning
         return "mps"
     return "cuda" if trainer.accelerator == "gpu" else "cpu"
+
+
+def announced_device() -> torch.device:
+    """As ``default_device``; a GPU that nobody asked for is named in the log, with the way to leave it alone."""
+    device = default_device()
+    if device.type == "cuda":
+        log.info(
+            "device: %s (CUDA_VISIBLE_DEVICES= before the command keeps it on the CPU)",
+            torch.cuda.get_device_name(device),
+        )
+    return device
 
 
 def runs_on_gpu(trainer: Any) -> bool:

@@ -10,7 +10,7 @@ from lightning.pytorch.accelerators import MPSAccelerator
 from omegaconf import OmegaConf
 
 from llmft.callbacks.trainer_check import TrainerCheck
-from llmft.utils.device import check_accelerator, floats, tf32, to_device
+from llmft.utils.device import announced_device, check_accelerator, floats, tf32, to_device
 from llmft.utils.errors import UserError
 from tests.support.accelerators import is_gpu_asked_for
 
@@ -106,3 +106,13 @@ def test_inner_mappings_of_a_batch_are_moved_too():
     moved = to_device({"ids": torch.ones(2), "layout": {"index": torch.ones(1), "full": True}, "places": ["a"]}, "meta")
     assert (moved["ids"].device.type, moved["layout"]["index"].device.type) == ("meta", "meta")
     assert (moved["layout"]["full"], moved["places"]) == (True, ["a"])
+
+
+def test_a_gpu_that_nobody_asked_for_is_named(monkeypatch, caplog):
+    with caplog.at_level("INFO"):
+        assert announced_device() == torch.device("cpu")
+        assert not caplog.messages
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "H200")
+        assert announced_device() == torch.device("cuda")
+    assert caplog.messages == ["device: H200 (CUDA_VISIBLE_DEVICES= before the command keeps it on the CPU)"]

@@ -73,8 +73,8 @@ class Trainer(TargetSection):
     ] = Field(description="Batches between validations, or a fraction of the epoch (a float up to 1.0).")
     check_val_every_n_epoch: Count = Field(description="Epochs between validations.")
     fast_dev_run: bool = Field(description="One batch of training and validation; nothing is saved.")
-    deterministic: Annotated[bool | Literal["warn"], Must("true, false or warn")] = Field(
-        description="Use deterministic algorithms; warn where there is none."
+    deterministic: Annotated[bool | Literal["auto", "warn"], Must("auto, true, false or warn")] = Field(
+        description="Deterministic algorithms; where there is none, true fails, warn warns. auto: warn on a CPU, false on a GPU."
     )
 
 

@@ -16,6 +16,7 @@ from llmft.evaluation.suites.harness_model import harness_model
 from llmft.evaluation.suites.task_files import SUITE_CODE
 from llmft.metrics.suites import Scores, suite_scores
 from llmft.models.peft.trainable import base_of, has_adapter
+from llmft.utils.determinism import lifted
 from llmft.utils.device import on_device
 from llmft.utils.errors import UserError
 from llmft.utils.modules import eval_mode
@@ -70,7 +71,13 @@ class Suites:
         log.info("suite: %s on the %s model", ", ".join(self.loaded["tasks"]), which)
         self._seed()
         chat = self.config.suite_chat_template
-        with tasks.harness(code=self.code), on_device(model, device), eval_mode(model), torch.inference_mode():
+        with (
+            tasks.harness(code=self.code),
+            on_device(model, device),
+            lifted(torch.device(device)),
+            eval_mode(model),
+            torch.inference_mode(),
+        ):
             harness = harness_model(model, codec, batch_size=self.config.suite_batch_size)
             try:
                 self.found[which] = importlib.import_module("lm_eval.evaluator").evaluate(
