@@ -188,6 +188,7 @@ FAULTS = [
     Fault("a prefix gets the gradient of one example", "models/attention/shared_prefix.py", "kept = (x[0].transpose(0, 1) for", "kept = (x[0].transpose(0, 1).detach() for", f"{PREFIXES} -k lora"),
     Fault("the first label may be predicted from the prefix", "models/attention/prefix_tree.py", "max(0, int(supervised[0]) - 1)", "int(supervised[0])", PREFIXES),
     Fault("a shared prefix drops out once for all examples", "models/attention/kernels.py", "or not model.training or not self._drops(model)", "or True", f"{PREFIXES} -k noise"),
+    Fault("losses of rows are those of other tokens", "evaluation/row_loss.py", "losses.split(lengths)", "losses.flip(0).split(lengths)", f"{PREFIXES} -k each_row"),
     Fault("a model that computes something else with a shared prefix is trusted", "models/forward.py", "return shared if self.kernels.sharing_is_equivalent else None", "return shared",
           f"{PREFIXES} -k something_else"),
     # 12 plain Lightning

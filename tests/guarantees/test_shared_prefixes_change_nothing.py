@@ -5,6 +5,8 @@ import torch
 
 from llmft.data.batching.collate import training_batch
 from llmft.data.tokenization.codec import IGNORED, EncodedExample
+from llmft.evaluation.row_loss import row_losses
+from llmft.models import loss
 from llmft.models.attention import shared_prefix, varlen
 from tests.guarantees.reference import measured
 from tests.guarantees.test_packing_changes_nothing import step
@@ -70,8 +72,8 @@ def test_shared_prefixes_change_nothing(model, peft, short, prepared, monkeypatc
     if model == "tiny_gemma":  # packed sequences are longer than its window
         packed = [[row] for row in reversed(rows)]
     for sequences in ([[row] for row in rows], packed):
-        loss, tokens, gradients = step(module, sequences, data.pad_id)
-        assert (loss, tokens) == (pytest.approx(expected["loss"], rel=1e-5), expected["tokens"])
+        mean, tokens, gradients = step(module, sequences, data.pad_id)
+        assert (mean, tokens) == (pytest.approx(expected["loss"], rel=1e-5), expected["tokens"])
         assert gradients.keys() == expected["gradients"].keys()
         for name, gradient in gradients.items():
             torch.testing.assert_close(
@@ -91,6 +93,16 @@ def test_weights_and_rows_without_labels_stay_with_their_examples(prepared):
     expected = measured(module.model, [(row.input_ids, row.labels) for row in trained])
     assert float(weight) == expected["tokens"]
     assert (total / weight).item() == pytest.approx(expected["loss"], rel=1e-5)
+
+
+def test_the_loss_of_each_row_is_the_same(prepared, monkeypatch):
+    monkeypatch.setattr(loss, "CHUNK", 4)
+    data, module = prepared("tiny_llama", "lora")
+    found = row_losses(module.forward_pass, examples(), data.pad_id, 10_000)
+    assert module.forward_pass.kernels.sharing_is_equivalent
+    for row, (nats, tokens) in zip(examples(), found, strict=True):
+        expected = measured(module.model, [(row.input_ids, row.labels)])
+        assert (nats, tokens) == (pytest.approx(expected["loss"] * tokens, rel=1e-6), expected["tokens"])
 
 
 @pytest.mark.parametrize(("value", "shared_in_training"), [("auto", False), ("always", True)])

@@ -95,6 +95,7 @@ def _judge_file(config: EvaluateConfig) -> Path:
 
 def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     from llmft.generation.load import own_generation
+    from llmft.models.attention.kernels import Kernels
     from llmft.models.backbone.open import TrainedBackbone
     from llmft.models.dtype import to_float32
     from llmft.models.peft import trainable
@@ -115,13 +116,14 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     if config.evaluate.seeds and not generation.do_sample:
         raise UserError("evaluate.seeds: this run's answers are the same for each seed; add generation=sample")
     rest = {"seed": config.seed, "split": _split(config), "objective": trained.objective}
-    evaluation = Evaluation(config.evaluate, backbone.family(model), data, generator, **rest)
+    kernels = Kernels.from_config(trained)
+    evaluation = Evaluation(config.evaluate, backbone.family(model, kernels), data, generator, **rest)
     evaluation.rows = leaks_checked(config, folder, trained, evaluation.rows, evaluation.codec)
     evaluation.partial = PartialAnswers.of_run(folder, read_record(folder))
     device, rows = devices.announced_device(), config.evaluate.retention_rows
     retention = Retention(config.evaluate, read_rows(rows), evaluation.forward, backbone.codec) if rows else None
     if not trainable.is_adapter(trained.peft) and (config.evaluate.base or retention):
-        base = backbone.family(backbone.load_base())
+        base = backbone.family(backbone.load_base(), Kernels.from_config(trained))
         _evaluate_bases(config, evaluation, retention, base, device)
         if suites and config.evaluate.base:
             suites.run("base", base.model, backbone.codec, device)

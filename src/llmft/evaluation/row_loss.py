@@ -1,7 +1,7 @@
-"""Logits and loss of each example's answer, with the logits of only one batch in memory."""
+"""Logits and loss of each example's answer, batch by batch, with the kernels of a training."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from llmft.data.batching.collate import training_batch
 from llmft.data.batching.sampler import length_batches
 from llmft.data.tokenization.codec import EncodedExample
 from llmft.models.forward import Forward
+from llmft.models.loss import supervised
 from llmft.utils.device import to_device
 from llmft.utils.modules import eval_mode
 
@@ -41,11 +42,10 @@ def supervised_logits(
         pad_id: Padding token id.
         batch_tokens: Maximum size of a batch, examples times the longest example.
     """
-    for chosen in length_batches([sum(row.size) for row in rows], max_tokens=batch_tokens):
-        batch = training_batch([[rows[i]] for i in chosen], pad_id)
+    for chosen, batch, lengths in _batches(forward, rows, pad_id, batch_tokens):
         with eval_mode(forward.model), torch.inference_mode():
-            logits, targets, places = forward.forward_targets(to_device(batch, forward.device))
-            found = BatchLogits(chosen, logits.float(), targets, places.counts())
+            logits, targets, _ = forward.forward_targets(forward.unpad_if_faster(batch))
+            found = BatchLogits(chosen, logits.float(), targets, lengths)
         yield found
 
 
@@ -57,8 +57,19 @@ def row_losses(
     The arguments are those of ``supervised_logits``.
     """
     found: dict[int, tuple[float, int]] = {}
-    for batch in supervised_logits(forward, rows, pad_id, batch_tokens):
-        losses = torch.nn.functional.cross_entropy(batch.logits, batch.targets, reduction="none").cpu().double()
-        nats = [part.sum().item() for part in losses.split(batch.lengths)]
-        found.update(zip(batch.rows, zip(nats, batch.lengths, strict=True), strict=True))
+    for chosen, batch, lengths in _batches(forward, rows, pad_id, batch_tokens):
+        with eval_mode(forward.model), torch.inference_mode():
+            losses = forward.token_losses(batch).cpu().double()
+        nats = [part.sum().item() for part in losses.split(lengths)]
+        found.update(zip(chosen, zip(nats, lengths, strict=True), strict=True))
     return [found[i] for i in range(len(rows))]
+
+
+def _batches(
+    forward: Forward, rows: Sequence[EncodedExample], pad_id: int, batch_tokens: int
+) -> Iterator[tuple[list[int], dict[str, Any], list[int]]]:
+    """Indices of a batch's examples, the batch, and the number of supervised positions of each example."""
+    for chosen in length_batches([sum(row.size) for row in rows], max_tokens=batch_tokens):
+        batch = training_batch([[rows[i]] for i in chosen], pad_id, weighted=False)
+        lengths = supervised(forward.targets(batch)).sum(1).tolist()
+        yield chosen, to_device(batch, forward.device), lengths

@@ -19,9 +19,11 @@ from llmft.models.attention.kernels import Kernels
 from llmft.models.attention.packing import LogitDifference, is_full, logit_difference, unpad
 from llmft.models.attention.prefix_tree import alike, share_prefixes
 from llmft.models.loss import (
+    HeadInput,
     Positions,
     TokenLoss,
     capture_hidden,
+    chunked_cross_entropy,
     chunked_cross_entropy_sum,
     head_bias,
     supervised,
@@ -148,17 +150,36 @@ class Forward(ABC):
         if self.teacher:
             return self._distilled_loss_sum(self.teacher, batch)
         batch = self.unpad_if_faster(batch)
-        if head := self.kernels.chunked_head(self.model):
-            return self._chunked_loss_sum(batch, head)
+        if before := self._before_head(batch):
+            return chunked_cross_entropy_sum(*before.parts, before.targets, self.weights(batch, before.chosen))
         logits, targets, chosen = self.forward_targets(batch)
         return token_loss_sum(logits, targets, self.weights(batch, chosen))
+
+    @torch.no_grad()
+    def token_losses(self, batch: dict[str, Any]) -> Tensor:
+        """Cross-entropy of each supervised token of the labels, unweighted, without gradient.
+
+        Args:
+            batch: As ``collate.training_batch`` makes it, on the device of the model.
+
+        Returns:
+            In nats, [N], float32, in the order of the examples and their tokens.
+        """
+        batch = self.unpad_if_faster(batch)
+        if before := self._before_head(batch):
+            return chunked_cross_entropy(*before.parts, before.targets)
+        logits, targets, _ = self.forward_targets(batch)
+        return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
 
     def _distilled_loss_sum(self, teacher: LossTerm, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         logits, targets, chosen = self.forward_targets(batch)
         total, tokens = token_loss_sum(logits, targets, self.weights(batch, chosen))
         return teacher.mixed(total, logits, batch) if self.model.training else total, tokens
 
-    def _chunked_loss_sum(self, batch: dict[str, Any], head: torch.nn.Linear) -> tuple[Tensor, Tensor]:
+    def _before_head(self, batch: dict[str, Any]) -> HeadInput | None:
+        """Run the model up to its LM head; None if the loss cannot be computed from there in chunks."""
+        if (head := self.kernels.chunked_head(self.model)) is None:
+            return None
         with capture_hidden(self.model) as seen:
             logits, targets, chosen = self.forward_targets(batch)
         bias = head_bias(self.model, head)
@@ -168,8 +189,8 @@ class Forward(ABC):
                 logits.float(), expected.float(), rtol=1e-2, atol=1e-3, equal_nan=True
             )
             if not self.kernels.head_is_last:
-                return self.loss_sum(batch)
-        return chunked_cross_entropy_sum(seen.hidden, head.weight, bias, targets, self.weights(batch, chosen))
+                return None
+        return HeadInput((seen.hidden, head.weight, bias), targets, chosen)
 
     def unpad_if_faster(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch as one sequence without padding and repeated prefixes if that is faster and computes the same.

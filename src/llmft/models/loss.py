@@ -6,7 +6,7 @@ Shapes: B sequences of T labels, N of them supervised, D hidden dimensions, V th
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -167,6 +167,31 @@ def head_bias(model: Any, head: torch.nn.Linear) -> Tensor | None:
         return head.bias
     added = added.flatten().to(head.weight.device)
     return added if head.bias is None else head.bias + added
+
+
+class HeadInput(NamedTuple):
+    """What the losses are computed from in chunks.
+
+    Attributes:
+        parts: Hidden states [N, D] and the head's weight [V, D] and bias [V] or None.
+        targets: [N], the ids to predict.
+        chosen: The supervised positions.
+    """
+
+    parts: tuple[Tensor, Tensor, Tensor | None]
+    targets: Tensor
+    chosen: Positions
+
+
+def chunked_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    """Cross-entropy of each token in nats, [N], float32, without gradient; arguments as of ``chunked_cross_entropy_sum``."""
+    losses = [
+        torch.nn.functional.cross_entropy(
+            torch.nn.functional.linear(states, weight, bias).float(), labels, reduction="none"
+        )
+        for states, labels in zip(hidden.to(weight.dtype).split(CHUNK), targets.split(CHUNK), strict=True)
+    ]
+    return torch.cat(losses)
 
 
 def chunked_cross_entropy_sum(

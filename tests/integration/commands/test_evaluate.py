@@ -14,6 +14,7 @@ from llmft.config.stored import stored_config
 from llmft.evaluation.row_loss import row_losses
 from llmft.generation.decoder import Decoder
 from llmft.generation.generator import Answer, Generator, majority
+from llmft.models.attention.kernels import Kernels
 from llmft.models.backbone import load as backbone
 from llmft.models.backbone.open import Backbone
 from llmft.models.peft import trainable
@@ -306,6 +307,10 @@ def test_losses_and_answers_do_not_depend_on_batches(name, load_config):
     with torch.no_grad():
         plain = model.eval()(**batch).loss * rows[1].supervised
     assert alone[1][0] == pytest.approx(float(plain), rel=1e-5)
+    forward.kernels = Kernels(by_length=True, varlen=True, shared_prefix="exact")
+    fast = row_losses(forward, rows, codec.tokenizer.pad_token_id, 10_000)
+    assert (forward.kernels.packing_is_equivalent, forward.kernels.head_is_last) == (True, True)
+    assert fast == [(pytest.approx(nats, rel=1e-5), n) for nats, n in together]
     generator = Generator(model, codec, {"max_new_tokens": 12, "batch_size": 2, "seed": 0})
     single = [generator.answers([context])[0] for context in CONTEXTS]
     for budget in (1, 150, 400, 100_000):
