@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from llmft.config.paths import conf_dir
 from llmft.config.schema import TrainConfig
 from llmft.config.typed import typed
-from llmft.estimate.memory import MetaModel
+from llmft.estimate.meta_model import MetaModel
 from llmft.models.backbone.load import family_of
 
 ROOT = Path(__file__).parents[1]

@@ -36,4 +36,6 @@ def test_the_predicted_peak_is_near_the_measured_one(precision, tmp_path):
     done = cli(*line, "output_dir=run", cwd=tmp_path)
     assert (found.returncode, done.returncode) == (0, 0), found.stderr + done.stderr
     measured = json.loads((tmp_path / "run" / "run.json").read_text())["peak_memory_mib"]["gpu"]
-    assert json.loads(found.stdout.splitlines()[-1])["peak"] / 2**20 == pytest.approx(measured, rel=0.2)
+    memory = json.loads(found.stdout.splitlines()[-1])["memory"]
+    tensors = sum(memory[part] for part in ("weights", "gradients", "optimizer", "activations"))  # what torch counts
+    assert tensors / 2**20 == pytest.approx(measured, rel=0.2)

@@ -20,9 +20,11 @@ def main(cfg: DictConfig) -> None:
     quiet()
     log_to(None)
     config = check(cfg, EstimateConfig, architecture=architecture_faults)
+    if config.estimate.gpu_gib is not None:
+        config = config.replaced({"trainer.accelerator": "gpu"})
     config, _ = auto_values.resolve_auto(config)
     data, backbone = load_encoded(config)
-    found = estimate(config, data, backbone)
+    found = estimate(config, data, backbone, gpu_gib=config.estimate.gpu_gib)
     measured = _probe(config, data, backbone, found) if config.estimate.probe else {}
     if config.format == "json":
         Console(highlight=False, soft_wrap=True, markup=False).print(json.dumps(found.as_json() | measured))

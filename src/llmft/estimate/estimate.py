@@ -8,6 +8,7 @@ from rich.table import Table
 from llmft.config.schema import TrainConfig
 from llmft.data.datamodule import InstructionDataModule, open_data
 from llmft.estimate import memory
+from llmft.estimate.gpu import CARDS, available_gpu_bytes, smallest_card
 from llmft.estimate.suggestions import Suggestion, suggest
 from llmft.models.backbone.open import Backbone
 from llmft.models.schedule import planned_steps
@@ -19,6 +20,7 @@ WORDS = {
     "gradients": "gradients",
     "optimizer": "optimizer states",
     "activations": "activations, largest batch",
+    "allocator": "allocator's fragmentation",
 }
 
 
@@ -36,7 +38,8 @@ class Estimate:
         batches: Batches per epoch and process; None for a stream, of which only the first rows are read.
         steps: Optimizer steps of the training.
         on_gpu: Whether it runs on a GPU.
-        available: Bytes of GPU memory, or of memory that this process may use; None if unknown.
+        card: The smallest card of 8, 16, 24, 40 and 80 GB that holds a process, in GB; None if none does, or on a CPU.
+        available: Bytes of GPU memory that are free, or of memory that this process may use; None if unknown.
         converted: Bytes that the weights grow by while an evaluation or a sample computes in float32.
         cheapest: The cheapest change that makes it fit, if it does not fit.
     """
@@ -50,6 +53,7 @@ class Estimate:
     batches: int | None
     steps: int
     on_gpu: bool
+    card: int | None
     available: int | None
     converted: int
     cheapest: Suggestion | None
@@ -65,8 +69,10 @@ class Estimate:
         table = Table(title=f"peak memory of one process on the {'GPU' if self.on_gpu else 'CPU'}")
         table.add_column("part")
         table.add_column("MiB", justify="right")
+        words = WORDS | {"process": "CUDA context"} if self.on_gpu else WORDS
         for name, size in asdict(self.memory).items():
-            table.add_row(WORDS[name], f"{size / MIB:,.1f}")
+            if size or name != "allocator":
+                table.add_row(words[name], f"{size / MIB:,.1f}")
         table.add_section()
         table.add_row("predicted peak", f"{self.memory.peak / MIB:,.1f}", style="bold")
         return table
@@ -84,9 +90,13 @@ class Estimate:
         if self.converted:
             more = f"{self.converted / MIB:,.1f} MiB"
             lines.append(f"in float32 the weights take {more} more, during evaluation or samples (dtype=float32)")
+        if self.on_gpu:
+            sizes = ", ".join(map(str, CARDS))
+            held = f"smallest card that holds it: {self.card} GB" if self.card else "no card holds it"
+            lines.append(f"{held} (of {sizes} GB)")
         if self.available and (not self.cheapest or self.memory.peak > self.available):
             fits = "fits into" if self.memory.peak <= self.available else "does not fit into"
-            lines.append(f"it {fits} {self.available / MIB:,.0f} MiB")
+            lines.append(f"it {fits} {self.available / MIB:,.0f} MiB{' of GPU memory' if self.on_gpu else ''}")
         return [*lines, f"cheapest change: {self.cheapest}"] if self.cheapest else lines
 
 
@@ -99,17 +109,25 @@ def load_encoded(cfg: TrainConfig) -> tuple[InstructionDataModule, Backbone]:
     return data, backbone
 
 
-def estimate(cfg: TrainConfig, data: InstructionDataModule, backbone: Backbone, *, too_much: bool = False) -> Estimate:
+def estimate(
+    cfg: TrainConfig,
+    data: InstructionDataModule,
+    backbone: Backbone,
+    *,
+    gpu_gib: float | None = None,
+    too_much: bool = False,
+) -> Estimate:
     """Estimate a training.
 
     Args:
         cfg: A training config.
         data: Encoded data module.
         backbone: The backbone of the config.
+        gpu_gib: GiB of a GPU that need not be here; None for the one of this machine.
         too_much: Whether the training ran out of memory, so that it must become smaller even if the estimate fits.
     """
     outline, found = _memory(cfg, data, backbone)
-    limit = memory.available_bytes(on_gpu=outline.on_gpu)
+    limit = available_gpu_bytes(gpu_gib) if outline.on_gpu else memory.available_bytes()
     trainer, columns, train = cfg.trainer, data.row_columns, data.indices["train"]
     data.share(0, trainer.devices * trainer.num_nodes)
     batches = data.epoch_batches()
@@ -131,6 +149,7 @@ def estimate(cfg: TrainConfig, data: InstructionDataModule, backbone: Backbone, 
         batches=batches,
         steps=planned_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps),
         on_gpu=outline.on_gpu,
+        card=smallest_card(found.peak) if outline.on_gpu else None,
         available=limit,
         converted=outline.converted(),
         cheapest=cheapest,

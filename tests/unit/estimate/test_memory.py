@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from llmft.data.batching.collate import training_batch
-from llmft.estimate.memory import MALLOC_BYTES, MetaModel, largest_batch, predict_memory
+from llmft.estimate.gpu import CONTEXT_BYTES, GIB, available_gpu_bytes, smallest_card
+from llmft.estimate.memory import MALLOC_BYTES, largest_batch, predict_memory
 from llmft.estimate.memory_tracker import MemoryTracker
+from llmft.estimate.meta_model import MetaModel
 from llmft.estimate.suggestions import Suggestion, suggest
 from llmft.models.backbone.open import Backbone
 from llmft.utils.oom import is_out_of_memory
@@ -61,10 +63,11 @@ def test_an_evaluation_in_float32_takes_two_more_bytes_of_each_weight_in_bfloat1
     assert outlined(load_config, "model=tiny_gpt2", "peft=lora", "evaluate.dtype=float32").converted() == 0
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("model", ["tiny_t5", "tiny_gpt2", "tiny_llama", "tiny_gemma"])
-def test_activations_are_what_torch_makes(model, load_config, built):
+def test_activations_are_what_torch_makes(model, precision, load_config, built):
     overrides = (*ROWS, f"model={model}", "peft=none", "model.gradient_checkpointing=false", "model.padding=kept")
-    outline = outlined(load_config, *overrides)
+    outline = outlined(load_config, *overrides, f"trainer.precision={precision}")
     data, module = built(*overrides)
     rows = data.encoded["train"]
     batch = training_batch([[rows[row] for row in line] for line in largest_batch(data, outline.cfg)], data.pad_id)
@@ -74,7 +77,9 @@ def test_activations_are_what_torch_makes(model, load_config, built):
         weight.grad = torch.zeros_like(weight)
     gradients = [w.grad for w in weights if w.grad is not None]
     with MemoryTracker(*weights, *module.model.buffers(), *gradients) as ledger:
-        module.forward_pass.loss_sum(batch)[0].backward()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16-mixed"):
+            total, _ = module.forward_pass.loss_sum(batch)
+        total.backward()
     assert predicted == pytest.approx(ledger.peak, rel=0.05)
 
 
@@ -135,3 +140,73 @@ def test_the_first_change_that_fits_is_taken_else_the_smallest():
 )
 def test_what_is_a_shortage_of_memory(error, is_one):
     assert is_out_of_memory(error) is is_one
+
+
+def test_fsdp_gathers_two_layers_and_what_is_in_none(load_config):
+    line = ("model=tiny_gpt2", "peft=none", "trainer.strategy=fsdp", "trainer.devices=2")
+    rest, layer = (257 + 4096) * 64 + 2 * 64, 12 * 64**2 + 13 * 64
+    # weights, and gradients before and during their reduction
+    assert outlined(load_config, *line).gathered() == F * (rest + 2 * layer) + 2 * F * (rest + layer)
+    half = outlined(load_config, *line, "trainer.precision=bf16-mixed").gathered()
+    assert half == 2 * (rest + 2 * layer) + (2 + F) * (rest + layer)
+
+
+def test_states_of_bitsandbytes(load_config):
+    line = ("model=tiny_gpt2", "peft=none", "trainer=gpu")
+    eight = outlined(load_config, *line, "optim=adamw_8bit")
+    large = [p.numel() for p in eight.trained if p.numel() >= 4096]
+    small = eight.counts["trainable"] - sum(large)
+    scales = sum(-(-n // 256) for n in large)
+    assert eight.optimizer() == (2 * sum(large) + 2 * F * scales + 8 * small, 0)
+    paged = outlined(load_config, *line, "optim=paged_adamw", "optim.fallback=true", "optim.bits=32")
+    assert paged.optimizer() == (8 * sum(n for n in (p.numel() for p in paged.trained) if n < 100_000), 0)
+
+
+def test_layers_of_a_quantized_base(load_config):
+    outline = outlined(load_config, "model=tiny_gpt2", "peft=qlora", "peft.r=8")
+    linear = 2 * 12 * 64**2  # Conv1D, which bitsandbytes quantizes too; biases, norms and embeddings stay float32
+    rest, each = 257 * 64 + 4096 * 64 + 2 * 13 * 64 + 2 * 64 + 2 * 8 * 4 * 64, 0.5 + 1 / 64 + 4 / (64 * 256)
+    assert outline.weights() == -int(-(linear * each + F * rest) // 1)
+
+
+def test_the_smallest_card():
+    assert [smallest_card(int(gib * GIB)) for gib in (1, 7.76, 7.8, 22, 23, 79, 80)] == [8, 8, 16, 24, 40, 80, None]
+
+
+def test_what_is_free_on_a_gpu(monkeypatch):
+    assert available_gpu_bytes(1.5) == 1.5 * GIB
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10 * GIB, 24 * GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 3 * GIB)
+    assert available_gpu_bytes() == 13 * GIB + CONTEXT_BYTES
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 14 * GIB)
+    assert available_gpu_bytes() == 24 * GIB
+
+
+def test_a_gpu_holds_its_context_and_fragments(load_config, encoded):
+    line = (*ROWS, "model=tiny_gpt2", "peft=none", "trainer=gpu")
+    found = predict_memory(outlined(load_config, *line), encoded(*ROWS, "model=tiny_gpt2", "peft=none"))
+    assert found.process == CONTEXT_BYTES
+    assert found.allocator == int(found.activations / 10)
+    assert found.peak == CONTEXT_BYTES + sum((found.weights, found.gradients, found.optimizer, found.activations, found.allocator))  # fmt: skip
+
+
+def test_long_sequences_grow_as_they_should(load_config):
+    tokens = 32_768
+
+    def activations(layers, tokens, *more):
+        cfg = load_config("model=tiny_llama", "peft=none", "trainer=gpu", "model.attention=sdpa", *more)
+        backbone = Backbone.open(cfg)
+        backbone.config.num_hidden_layers = layers
+        ids = torch.zeros(1, tokens, dtype=torch.int64)
+        labels = ids.masked_fill(torch.arange(tokens) < tokens - 8, -100)
+        batch = {"input_ids": ids, "attention_mask": ids + 1, "labels": labels, "places": []}
+        return MetaModel(cfg, backbone).activations(batch), backbone.config.hidden_size
+
+    checkpointed = "model.gradient_checkpointing=true"
+    (two, hidden), (four, _) = (activations(layers, tokens, checkpointed) for layers in (2, 4))
+    assert four - two == 2 * tokens * hidden * F  # the input of each layer, and nothing else
+    half, _ = activations(2, tokens // 2, checkpointed)
+    assert two / half == pytest.approx(2, rel=0.01)  # no matrix of tokens x tokens
+    (more, _), (most, _) = (activations(layers, tokens) for layers in (2, 4))
+    assert most - more > 10 * (four - two)

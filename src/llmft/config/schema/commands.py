@@ -51,6 +51,9 @@ class EstimateKeys(Section):
 
     probe: bool = Field(description="Load the model and take a few real steps: measured time and memory.")
     probe_steps: Count = Field(description="Timed optimizer steps, after a warm-up step.")
+    gpu_gib: Positive | None = Field(
+        description="Estimate for a GPU with this much free memory, in GiB, here or not; null is this machine."
+    )
 
 
 class ReplayKeys(Section):
@@ -297,6 +300,17 @@ COMMANDS: dict[str, type[Command]] = {
     "restore": RestoreConfig,
     "schema": SchemaConfig,
 }
+
+
+@rule("estimate.gpu_gib", "estimate.probe", "trainer.accelerator")
+def _gpu_that_is_not_here(estimate: EstimateKeys, trainer: Trainer) -> Faults:
+    if estimate.gpu_gib is None:
+        return
+    asked, accelerator = f"estimate.gpu_gib={estimate.gpu_gib:g}", trainer.accelerator
+    if estimate.probe:
+        yield f"{asked}: estimate.probe=true measures this machine; leave out one of them"
+    if accelerator not in ("auto", "gpu", "cuda"):
+        yield f"{asked}: trainer.accelerator={accelerator} uses no such GPU; use trainer=gpu"
 
 
 @rule("compare", "run", "question")
