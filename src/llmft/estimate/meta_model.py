@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from llmft.config.auto_values import PLAIN
 from llmft.config.schema import TrainConfig
 from llmft.config.schema.peft import Lora
 from llmft.estimate.memory_tracker import MemoryTracker, fused_attention
@@ -174,9 +175,10 @@ class MetaModel:
 
     @property
     def _layer_dtype(self) -> torch.dtype:
-        """``peft.compute_dtype``."""
+        """``peft.compute_dtype``; ``auto``, which only a training resolves, is float32."""
         peft = self.cfg.peft
-        return getattr(torch, peft.compute_dtype if isinstance(peft, Lora) else "float32")
+        name = peft.compute_dtype if isinstance(peft, Lora) else "auto"
+        return getattr(torch, PLAIN["peft.compute_dtype"] if name == "auto" else name)
 
     def _dequantized(self, mixed: torch.dtype | None) -> int:
         """Bytes of the largest quantized weight, dequantized: one at a time."""
