@@ -56,7 +56,7 @@ class MetaModel:
         self.forward = backbone.family(self.model)
         self.teacher = _teacher(cfg)
 
-    def _quantized(self) -> list[nn.Parameter]:
+    def _quantized(self) -> list[Tensor]:
         """The weights that ``peft.quantise`` quantizes: all linear layers but the head and the adapter."""
         head = self.model.get_output_embeddings()
         return [
