@@ -166,7 +166,8 @@ FAULTS = [
     Fault("the base model finds the adapter's prefixes", "generation/decoder.py", "scope = codec.tokenizer.pad_token_id, (model, adapter)", "scope = codec.tokenizer.pad_token_id, (model, True)", f"{KNOWN_PREFIXES} -k base_model"),
     Fault("the prefix cache grows without limit", "generation/prefix_cache.py", "while self.bytes > self.limit:", "while False:", f"{PREFIX_CACHE} -k room"),
     Fault("the prefix cache drops what was used last", "generation/prefix_cache.py", "            self._use(node)\n            found +=", "            found +=", f"{PREFIX_CACHE} -k room"),
-    Fault("answers are assigned to other questions", "commands/answer.py", "examples[max(start, done) : start + size]", "examples[max(start, done) : start + size][::-1]", SAME),
+    Fault("answers are assigned to other questions", "commands/answer.py", "_generate(generator, examples[chunk],", "_generate(generator, examples[chunk][::-1],", SAME),
+    Fault("a prompt that begins later has as much of the prefix in the first columns", "generation/prefill.py", "common.length - longest + len(prompt) for", "common.length for", f"{KNOWN_PREFIXES} -k beams_and"),
    # 11 speed
     Fault("the last chunk of positions is dropped", "models/loss.py", "range(0, len(hidden), CHUNK)", "range(0, len(hidden) - CHUNK + 1, CHUNK)", HEAD),
     Fault("the head gets no gradient", "models/loss.py", "weight_grad += (grad.T @ states).to(weight_grad.dtype)", "pass", f"{SPEED} -k none"),

@@ -122,7 +122,7 @@ class Parts:
             return None
         rest = {"seed": self.cfg.seed, "split": "test", "objective": self.cfg.objective}
         found = Evaluation(self.cfg.evaluate, self.module.forward_pass, self.datamodule, self.generator, **rest)
-        found.cache = self._base_cache
+        found.cache = self.base_cache
         return found
 
     @cached_property
@@ -132,11 +132,11 @@ class Parts:
         if self.cfg.trainer.fast_dev_run or rows is None or not is_first():
             return None
         found = Retention(self.cfg.evaluate, read_rows(rows), self.module.forward_pass, self.backbone.codec)
-        found.cache = self._base_cache
+        found.cache = self.base_cache
         return found
 
     @property
-    def _base_cache(self) -> BaseCache | None:
+    def base_cache(self) -> BaseCache | None:
         """What the jobs of a sweep share; None outside of a sweep."""
         return BaseCache(self.run.path.parent, self.run.path.name) if swept_keys() else None
 

@@ -12,6 +12,7 @@ from llmft.data.records import Example, Turn
 from llmft.generation.generator import Answer
 from llmft.models.peft import trainable
 from llmft.runs.checkpoint_io import load
+from llmft.training.baseline import baseline
 from llmft.training.build import Parts
 from llmft.training.loggers import log_lengths
 from llmft.training.resume_check import check_checkpoints
@@ -69,7 +70,7 @@ def fit(parts: Parts) -> Outcome:
     answers_before = answers(parts, contexts) if cfg.baseline and parts.is_sharded else []
     with ending_together(parts.trainer.strategy, lambda reason: run.fail("failed", reason=reason)):
         if before is None:
-            before = validate(parts) if cfg.baseline else {}
+            before = baseline(parts, validate) if cfg.baseline else {}
             run.update(metrics={"before": before})
         answers_before = answers_before or (answers(parts, contexts) if cfg.baseline else [])
         train(parts)

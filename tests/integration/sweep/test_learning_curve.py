@@ -4,7 +4,13 @@ import csv
 import json
 
 FAST = ("model=tiny_gpt2", "data=alpaca", "data.path=sample", "data.limit=40", "trainer.max_steps=2", "evaluate.rows=0", "report.write=false",
-        "baseline=false", "logger=none", "trainer.val_check_interval=1.0")  # fmt: skip
+        "logger=none", "questions=0", "callbacks.samples.number=0", "trainer.val_check_interval=1.0")  # fmt: skip
+
+
+def csv_step(run, step):
+    """``val/loss`` of a step in ``metrics.csv``."""
+    [row] = [row for row in csv.DictReader((run / "metrics.csv").open()) if row["step"] == str(step)]
+    return row["val/loss"]
 
 
 def test_parts_of_train_are_compared_on_the_same_rows(llmft, tmp_path, caplog):
@@ -23,6 +29,9 @@ def test_parts_of_train_are_compared_on_the_same_rows(llmft, tmp_path, caplog):
     assert half["data"]["train"] == {"fraction": 0.5, "examples": 17, "of": 34}
     assert whole["data"]["train"] == {"fraction": 1, "examples": 34, "of": 34}
     assert half["data"]["validation"] == whole["data"]["validation"]
+    assert "losses of the untrained model: 2 of 2 validation rows from job 0 (the same weights" in caplog.text
+    assert half["metrics"]["before"] == whole["metrics"]["before"] != {}
+    assert {csv_step(tmp_path / "all" / job, 0) for job in "01"} == {str(half["metrics"]["before"]["val/loss"])}
     assert half["data"]["batching"]["batches"] == whole["data"]["batching"]["batches"] == 5  # of 34 examples, 8 each
     table = list(csv.DictReader((tmp_path / "all" / "learning_curve.csv").open()))
     assert [(row["fraction"], row["examples"], row["runs"]) for row in table] == [
