@@ -33,7 +33,8 @@ def resolve_model(cfg: DictConfig) -> None:
     if not isinstance(model, DictConfig) or model.get("family") != "auto":
         return
     missing = OmegaConf.is_missing(model, "path")  # the schema says so
-    family = "causal" if missing or not _read(model).get("is_encoder_decoder") else "seq2seq"
+    found = {} if missing else read_config(str(model.path), model.get("revision"))
+    family = "seq2seq" if found.get("is_encoder_decoder") else "causal"
     with open_dict(model):
         model.family, model._target_ = family, TARGETS[family]
         for key in LANGUAGES if family == "causal" else ():
@@ -41,14 +42,21 @@ def resolve_model(cfg: DictConfig) -> None:
                 model.pop(key, None)
 
 
-def _read(model: DictConfig) -> dict[str, Any]:
-    """The ``config.json`` of ``model.path``."""
-    path = str(model.path)
+def read_config(path: str, revision: str | None) -> dict[str, Any]:
+    """The ``config.json`` of a model, of a tiny one the part that matters here.
+
+    Args:
+        path: ``model.path``.
+        revision: ``model.revision``.
+
+    Raises:
+        UserError: There is no ``config.json``, or it is of an adapter.
+    """
     kind, _, rest = path.partition(":")
     if kind == "tiny" and rest:
-        return {"is_encoder_decoder": rest == "t5"}
+        return {"is_encoder_decoder": True, "relative_attention_num_buckets": 32} if rest == "t5" else {}
     folder = user_path(path)
-    file = folder / "config.json" if folder.is_dir() else _downloaded(path, model.get("revision"))
+    file = folder / "config.json" if folder.is_dir() else _downloaded(path, revision)
     if not file.is_file():
         adapter = (folder / "adapter_config.json").is_file()
         way_out = "it is an adapter: pass its base as model.path, and peft.adapter" if adapter else "set model=NAME"

@@ -3,9 +3,14 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeVar
 
+import torch
+
+from llmft.config.auto_model import read_config
 from llmft.config.schema import TrainConfig
 from llmft.config.schema.peft import Lora
+from llmft.utils import flash
 from llmft.utils.device import accelerator_of, bfloat16_units, runs_on_gpu
+from llmft.utils.errors import UserError
 
 # Values of `auto` with performance=plain, and in commands that do not resolve a training config.
 PLAIN = {
@@ -70,10 +75,14 @@ def _choices(cfg: TrainConfig) -> Iterator[Choice]:
     dtype = _dtype(cfg, units)
     weights = dtype.value if cfg.model.dtype == "auto" else cfg.model.dtype
     yield dtype
-    yield _attention(cfg, half=weights == "bfloat16" or cfg.trainer.precision == "bf16-mixed", gpu=gpu)
-    padding = _padding(cfg, gpu=gpu)
+    half = weights == "bfloat16" or cfg.trainer.precision in ("bf16-mixed", "16-mixed")
+    attention = _attention_on_gpu(cfg, half=half) if gpu else _attention(cfg, half=half)
+    yield attention
+    on_flash = "flash" in (cfg.model.attention, cfg.model.attention == "auto" and attention.value)
+    padding = _padding(cfg, gpu=gpu, on_flash=on_flash)
     yield padding
-    yield _shared_prefix(cfg, padding.value if cfg.model.padding == "auto" else cfg.model.padding)
+    skipped = "skipped" in (cfg.model.padding, cfg.model.padding == "auto" and padding.value)
+    yield _shared_prefix(cfg, skipped=skipped, on_flash=on_flash)
     yield _fused(cfg)
 
 
@@ -130,10 +139,43 @@ def _keeps_float32(cfg: TrainConfig) -> str | None:
     return None
 
 
-def _attention(cfg: TrainConfig, *, half: bool, gpu: bool) -> Choice:
-    if gpu or not half:
-        where = "on a GPU" if gpu else "in float32 on a CPU"
-        return Choice("model.attention", "sdpa", f"the fused kernel is fastest at all sequence lengths {where}")
+def _attention_on_gpu(cfg: TrainConfig, *, half: bool) -> Choice:
+    if why := _no_flash(cfg, half=half):
+        return Choice("model.attention", "sdpa", f"no FlashAttention over examples: {why}")
+    name = "torch's own" if flash.kernel_name() == flash.TORCH else "flash-attn's"
+    return Choice(
+        "model.attention", "flash", f"no padding and no mask, examples attend by FlashAttention ({name} kernel)"
+    )
+
+
+def _no_flash(cfg: TrainConfig, *, half: bool) -> str | None:
+    if cfg.model.padding == "kept":
+        return "model.padding=kept"
+    if why := _keeps_padding(cfg, on_flash=True):
+        return why
+    if cfg.model.shared_prefix in ("exact", "always"):
+        return f"model.shared_prefix={cfg.model.shared_prefix}"
+    if not half:
+        return (
+            f"it computes in half precision, and this training in float32 (trainer.precision={cfg.trainer.precision})"
+        )
+    elsewhere = not torch.cuda.is_available()  # `estimate` of a training on another machine
+    return (None if elsewhere else flash.unavailable()) or flash.unfit(_architecture(cfg))
+
+
+def _architecture(cfg: TrainConfig) -> dict[str, Any]:
+    """The model's ``config.json``; nothing where it has none yet (a GGUF file): then the model itself is asked later."""
+    try:
+        return read_config(cfg.model.path, cfg.model.revision)
+    except UserError:  # loading says what is wrong
+        return {}
+
+
+def _attention(cfg: TrainConfig, *, half: bool) -> Choice:
+    if not half:
+        return Choice(
+            "model.attention", "sdpa", "the fused kernel is fastest at all sequence lengths in float32 on a CPU"
+        )
     if cfg.model.gradient_checkpointing:
         return Choice("model.attention", "sdpa", "gradient checkpointing must recompute a layer with the same kernel")
     return Choice(
@@ -143,18 +185,18 @@ def _attention(cfg: TrainConfig, *, half: bool, gpu: bool) -> Choice:
     )
 
 
-def _padding(cfg: TrainConfig, *, gpu: bool) -> Choice:
-    if why := _keeps_padding(cfg, gpu=gpu):
+def _padding(cfg: TrainConfig, *, gpu: bool, on_flash: bool) -> Choice:
+    if gpu and not on_flash:
+        return Choice("model.padding", "kept", "on a GPU, only FlashAttention takes a batch without padding")
+    if why := _keeps_padding(cfg, on_flash=on_flash):
         return Choice("model.padding", "kept", why)
     return Choice("model.padding", "skipped", "padding-free: a batch is one flat sequence, with attention per example")
 
 
-def _keeps_padding(cfg: TrainConfig, *, gpu: bool) -> str | None:
-    if gpu:
-        return "a GPU is fastest on padded batches"
+def _keeps_padding(cfg: TrainConfig, *, on_flash: bool) -> str | None:
     if cfg.model.attention == "eager":
         return "model.attention=eager keeps the computation of transformers"
-    if cfg.model.gradient_checkpointing:
+    if cfg.model.gradient_checkpointing and not on_flash:
         return "gradient checkpointing must recompute a layer with the same kernel"
     if cfg.trainer.strategy == "fsdp":
         return "trainer=fsdp needs the same module calls in all processes"
@@ -163,11 +205,15 @@ def _keeps_padding(cfg: TrainConfig, *, gpu: bool) -> str | None:
     return None
 
 
-def _shared_prefix(cfg: TrainConfig, padding: str) -> Choice:
+def _shared_prefix(cfg: TrainConfig, *, skipped: bool, on_flash: bool) -> Choice:
     if cfg.model.family == "seq2seq":
         return Choice("model.shared_prefix", "off", "an encoder sees the whole input at once")
-    if padding == "kept":
+    if not skipped:
         return Choice("model.shared_prefix", "off", "padding is kept")
+    if on_flash:
+        return Choice(
+            "model.shared_prefix", "off", "FlashAttention attends to examples, not to a tree of their prefixes"
+        )
     why = "common prefixes of a batch are computed once"
     if isinstance(cfg.peft, Lora) and cfg.peft.dropout:
         why += f", in validation only: each example has its own dropout mask (peft.dropout={cfg.peft.dropout:g})"

@@ -13,6 +13,8 @@ from llmft.models.attention.restart_positions import position_modules
 from llmft.models.backbone import load
 from llmft.models.backbone.open import Backbone
 from llmft.models.peft import lora
+from llmft.utils import flash
+from llmft.utils.device import runs_on_gpu
 from llmft.utils.errors import UserError
 from llmft.utils.shell import arguments
 
@@ -47,6 +49,7 @@ def architecture_faults(cfg: TrainConfig, broken: Collection[str] = ()) -> list[
         ("data.max_prompt_tokens", "data.max_answer_tokens", "generation.max_new_tokens"): lambda: check_positions(
             config, cfg
         ),
+        ("model.attention",): lambda: check_attention(config, cfg),
         ("peft", "model.lora_targets"): lambda: _check_targets(backbone, cfg),
         ("data.batching", "model._target_"): lambda: _check_packing(backbone, cfg),
         ("prompt.name", "data.train_on"): lambda: _check_prompt(backbone, cfg),
@@ -71,6 +74,7 @@ def check_config(config: Any, cfg: TrainConfig) -> None:
     check_architecture(config)
     check_precision(config, cfg)
     check_positions(config, cfg)
+    check_flash(cfg)
 
 
 def check_architecture(config: Any) -> None:
@@ -113,6 +117,42 @@ def check_precision(config: Any, cfg: TrainConfig) -> None:
         raise UserError("trainer.precision=16-mixed: T5 overflows in float16; use bf16-mixed or 32-true")
     if cfg.peft.quantise and cfg.peft.select("compute_dtype") == "float16":
         raise UserError("peft.compute_dtype=float16: T5 overflows in float16; use bfloat16 or float32")
+
+
+def check_attention(config: Any, cfg: TrainConfig) -> None:
+    """Refuse ``model.attention=flash`` for an architecture that cannot attend with it.
+
+    Raises:
+        UserError: Names the reason.
+    """
+    if cfg.model.attention == "flash" and (why := flash.unfit(config)):
+        raise UserError(
+            f"model.attention=flash: {type(config).__name__} cannot attend with FlashAttention: {why}; use sdpa"
+        )
+
+
+def check_flash(cfg: TrainConfig) -> None:
+    """Refuse ``model.attention=flash`` on a machine, or in a precision, that has no kernel for it.
+
+    Args:
+        cfg: A training config, its ``auto`` values resolved.
+
+    Raises:
+        UserError: Names the reason and the way out.
+    """
+    if cfg.model.attention != "flash":
+        return
+    if not runs_on_gpu(cfg.trainer):
+        raise UserError(
+            "model.attention=flash: runs on a CUDA GPU, and this training on a CPU; use model.attention=auto"
+        )
+    if why := flash.unavailable():
+        raise UserError(f"model.attention=flash: {why}; use model.attention=auto")
+    if cfg.model.dtype == "float32" and cfg.trainer.precision not in ("bf16-mixed", "16-mixed"):
+        raise UserError(
+            "model.attention=flash: computes in half precision, and this training in float32 "
+            f"(trainer.precision={cfg.trainer.precision}); use trainer.precision=bf16-mixed, or model.attention=auto"
+        )
 
 
 def is_t5_like(config: Any) -> bool:

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from llmft.data.tokenization.codec import IGNORED
+from llmft.models.attention import flash
 from llmft.models.attention.packing import positions_in_rows, row_starts
 from llmft.models.forward import Forward
 
@@ -39,7 +40,8 @@ class CausalForward(Forward):
             # transformers keeps packed examples apart by position ids that restart, if it gets no mask and no cache;
             # an estimate has its batch on the CPU and its model on the meta device
             positions = batch["positions"] if "positions" in batch else positions_in_rows(batch["rows"]).to(self.device)
-            return inputs | {"attention_mask": None, "position_ids": positions}
+            inputs |= {"attention_mask": None, "position_ids": positions}
+            return inputs | flash.arguments(batch["flat"].targets, batch["flat"].targets) if "flat" in batch else inputs
         # padding is on the right, where no supervised token attends to it
         return inputs | {"attention_mask": batch["attention_mask"] if self.kernels.plain else None}
 

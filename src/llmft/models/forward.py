@@ -15,6 +15,7 @@ from torch import Tensor
 
 from llmft.data.batching.collate import training_batch, without_layout
 from llmft.data.tokenization.codec import EncodedExample
+from llmft.models.attention.flat import LENGTHS, flatten
 from llmft.models.attention.kernels import Kernels
 from llmft.models.attention.packing import LogitDifference, is_full, logit_difference, unpad
 from llmft.models.attention.prefix_tree import alike, share_prefixes
@@ -198,11 +199,17 @@ class Forward(ABC):
         Returns:
             Else the batch itself. Supervised positions keep their order.
         """
-        if "segments" in batch or not self.kernels.can_unpad(self.model, batch, batch["input_ids"].shape[1]):
+        if (
+            "segments" in batch
+            or "flat" in batch
+            or not self.kernels.can_unpad(self.model, batch, batch["input_ids"].shape[1])
+        ):
             return batch
         self._verify_packing(batch)
         if not self.kernels.packing_is_equivalent:
             return batch
+        if self.kernels.uses_flash(self.model, batch):
+            return flatten(batch, batch["layout"])
         masks = self.tokens(batch)
         flat = unpad(batch, *masks)
         return self._shared(flat) or (batch if is_full(*masks) else flat)
@@ -219,12 +226,19 @@ class Forward(ABC):
 
     def _verify_packing(self, batch: dict[str, Any]) -> None:
         """Check with the first batch whether examples have the same logits in an unpadded sequence as one by one."""
-        first = {name: value[:2] for name, value in without_layout(batch).items()}
         kernels = self.kernels
-        if not kernels.varlen or kernels.packing_is_equivalent is not None or not bool((first["labels"] >= 0).any()):
+        if not kernels.varlen or kernels.packing_is_equivalent is not None:
+            return
+        # the device picks the kernel
+        first = to_device({name: value[:2] for name, value in without_layout(batch).items()}, self.device)
+        if not bool((first["labels"] >= 0).any()):
             return
         kernels.packing_is_equivalent = True  # for the comparison
-        kernels.packing_is_equivalent = self._is_equivalent(unpad(first, *self.tokens(first)), first, "padding is kept")
+        if kernels.uses_flash(self.model, batch):
+            flat = flatten(first, {name: batch["layout"][name][:2] for name in LENGTHS})
+        else:
+            flat = unpad(first, *self.tokens(first))
+        kernels.packing_is_equivalent = self._is_equivalent(flat, first, "padding is kept")
 
     def _is_equivalent(self, fast: dict[str, Any], batch: dict[str, Any], otherwise: str) -> bool | None:
         """Whether two layouts of the same examples have the same logits; None (undecided) with NaN weights."""
@@ -278,6 +292,9 @@ class Forward(ABC):
 
     def _difference(self, first: list[Any], second: list[Any]) -> LogitDifference:
         def logits(batch: dict[str, Any]) -> Tensor:
-            return self.forward_targets(to_device(batch, self.device))[0]
+            batch = to_device(batch, self.device)
+            # as in training, where a packed batch is flattened too
+            packed = "rows" in batch and "flat" not in batch and self.kernels.uses_flash(self.model, batch)
+            return self.forward_targets(flatten(batch, batch["layout"]) if packed else batch)[0]
 
         return logit_difference(self.model, logits, first, second)

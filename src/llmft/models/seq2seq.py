@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
 
 from llmft.data.tokenization.codec import IGNORED
+from llmft.models.attention import flash
 from llmft.models.attention.packing import block_mask, row_starts
 from llmft.models.attention.restart_positions import restarted_positions
 from llmft.models.backbone.special_ids import decoder_start_id, pad_id
@@ -35,6 +36,8 @@ class Seq2SeqForward(Forward):
         """Decoder ids, not labels: the model's own loss is a mean over the batch."""
         # an estimate has its batch on the CPU and its model on the meta device, where M2M100 looks up its positions
         decoder = {"decoder_input_ids": self.decoder_ids(batch).to(self.device)}
+        if "flat" in batch:
+            return decoder | self._by_lengths(batch)
         if "rows" in batch and not varlen:
             return decoder | self._block_masked(batch)
         mask = batch["attention_mask"] if not varlen else None
@@ -67,6 +70,13 @@ class Seq2SeqForward(Forward):
         targets = supervised(batch["labels"]).flip(1).cumsum(1).flip(1) > 0
         targets[:, 0] = True
         return batch["attention_mask"].bool(), targets
+
+    def _by_lengths(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Each attention with the lengths of its queries and keys; the encoder is called here, with lengths of its own."""
+        targets, sources = batch["flat"]
+        encoded = self.model.get_encoder()(batch["input_ids"], **flash.arguments(sources, sources))
+        decoder = flash.arguments(targets, sources)
+        return decoder | {"encoder_outputs": encoded, "decoder_attention_mask": decoder["attention_mask"]}
 
     def _block_masked(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Encoder, decoder and cross attention each under a block mask."""

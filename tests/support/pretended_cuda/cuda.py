@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tests.support.pretended_cuda import attention, operations, phases, pinned
+from tests.support.pretended_cuda import attention, operations, phases, pinned, varlen
 from tests.support.pretended_cuda.counts import COUNTS
 
 GIB = 2**30
@@ -30,6 +30,7 @@ def install() -> None:
                 setattr(module, name, function)
     torch.cuda.default_generators = tuple(torch.Generator(f"cuda:{number}") for number in range(_count()))
     torch.nn.functional.scaled_dot_product_attention = attention.attention  # pyright: ignore
+    setattr(importlib.import_module("torch.nn.attention.varlen"), "varlen_attn", varlen.varlen_attn)  # noqa: B010
     setattr(torch.Tensor, "pin_memory", pinned.pin)  # noqa: B010 (declared read-only)
     setattr(torch.Tensor, "is_pinned", pinned.is_pinned)  # noqa: B010
     torch.__future__.set_swap_module_params_on_conversion(True)  # a parameter cannot change its class in place

@@ -101,7 +101,7 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     generator = kwargs.get("generator")
     if device.type == "cuda" and generator is not None and generator.device.type == "cpu":
         refuse(func, "a generator of the CPU")
-    _count(func, args, ours)
+    _count(func, args, kwargs, ours)
     on_cpu = {"device": torch.device("cpu") if given.type == "cuda" else given} if given is not None else {}
     with drawing(generator) as drawn:
         result = func(*tree_map(held, args), **(tree_map(held, kwargs) | on_cpu | drawn))
@@ -180,8 +180,8 @@ def refuse(func: Any, reason: str) -> None:
     )
 
 
-def _count(func: Any, args: Any, ours: list[PretendedTensor]) -> None:
-    if ours and func in WAITS:
+def _count(func: Any, args: Any, kwargs: dict[str, Any], ours: list[PretendedTensor]) -> None:
+    if ours and func in WAITS and kwargs.get("output_size") is None:
         COUNTS.add("sync", WAITS[func])
     elif func in INDEXING and ours and _by_mask(func, args):
         COUNTS.add("sync", "index by a mask")

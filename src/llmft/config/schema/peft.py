@@ -150,6 +150,12 @@ def _new_tokens_never_unfrozen(model: Model, peft: Peft) -> Faults:
         yield "model.new_tokens: their embeddings must be trained, but peft.schedule does not end with all"
 
 
+@rule("peft.distill_from", "model.attention")
+def _padded_for_the_teacher(peft: Peft, model: Model) -> Faults:
+    if peft.distill_from is not None and model.attention == "flash":
+        yield "model.attention=flash: with peft.distill_from, teacher and student run on the same padded batch; use sdpa"
+
+
 @rule("peft.distill_from", "model.path", "model.name")
 def _own_teacher(peft: Peft, model: Model) -> Faults:
     if peft.distill_from is not None and peft.distill_from in (model.path, model.name):

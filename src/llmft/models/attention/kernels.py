@@ -1,7 +1,7 @@
 """How a forward pass is computed: attention by length, variable-length attention, the LM head on labelled positions only.
 
-The one place that chooses a kernel; none of them changes loss or gradient beyond rounding. Another kernel (FlashAttention)
-is a file next to ``varlen.py``, and a branch of ``Kernels.enabled``.
+The one place that chooses a kernel; none of them changes loss or gradient beyond rounding. Another kernel is a file next to
+``varlen.py`` (a CPU's) and ``flash.py`` (a GPU's), and a branch of ``Kernels.enabled``.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from llmft.config.schema import TrainConfig
-from llmft.models.attention import shared_prefix
+from llmft.models.attention import flash, shared_prefix
 from llmft.models.attention.packing import lengths
 from llmft.models.attention.varlen import EAGER_UP_TO, NAME, supports_varlen, varlen_attention
 from llmft.models.backbone.special_ids import part_configs
@@ -33,6 +33,7 @@ class Kernels:
         plain: Compute everything as transformers does: the head at every position, padding masked (``performance=plain``).
         by_length: Eager attention for short sequences, sdpa for long ones (``model.attention=by_length``).
         varlen: Unpad batches and attend per example, if model and device can (``model.padding=skipped``).
+        flash: Attend per example with FlashAttention on a GPU (``model.attention=flash``).
         shared_prefix: Compute the common prefixes of an unpadded batch once: ``exact``, not in train mode with dropout, where
             each example has its own dropout mask; ``always``, with one mask for all; or ``off`` (``model.shared_prefix``).
         packing_is_equivalent: Result of a check: whether the examples of an unpadded sequence have the same logits as one by
@@ -47,6 +48,7 @@ class Kernels:
     plain: bool = False
     by_length: bool = False
     varlen: bool = False
+    flash: bool = False
     shared_prefix: SharedPrefix = "off"
     packing_is_equivalent: bool | None = None
     sharing_is_equivalent: bool | None = None
@@ -64,6 +66,7 @@ class Kernels:
             plain=cfg.performance == "plain",
             by_length=cfg.model.attention == "by_length",
             varlen=cfg.model.padding == "skipped",
+            flash=cfg.model.attention == "flash",
             shared_prefix="off" if cfg.model.shared_prefix == "auto" else cfg.model.shared_prefix,
         )
 
@@ -75,11 +78,25 @@ class Kernels:
             batch: As ``collate.training_batch`` makes it.
             longest: Tokens of its longest example.
         """
-        return self._may_unpad(batch) and supports_varlen(model.config, longest)
+        if self.uses_flash(model, batch):
+            return True
+        return self._unpads_on_cpu(batch) and supports_varlen(model.config, longest)
 
-    def _may_unpad(self, batch: dict[str, Any]) -> bool:
-        on_cpu = batch["input_ids"].device.type == "cpu"
-        return self.varlen and on_cpu and self.packing_is_equivalent is not False
+    def uses_flash(self, model: Any, batch: dict[str, Any]) -> bool:
+        """Whether the examples of a batch attend with FlashAttention, once the batch is flat.
+
+        Args:
+            model: A transformers or peft model, on the device that computes.
+            batch: As ``collate.training_batch`` makes it.
+        """
+        return self.flash and self._unpads and "layout" in batch and flash.can_attend(model)
+
+    @property
+    def _unpads(self) -> bool:
+        return self.varlen and self.packing_is_equivalent is not False
+
+    def _unpads_on_cpu(self, batch: dict[str, Any]) -> bool:
+        return self._unpads and batch["input_ids"].device.type == "cpu"
 
     def can_share(self, model: Any) -> bool:
         """Whether the examples of an unpadded batch may share common prefixes.
@@ -103,7 +120,9 @@ class Kernels:
 
     def uses_varlen(self, model: Any, batch: dict[str, Any]) -> bool:
         """Whether a packed batch runs with varlen attention; without it, a packed batch needs positions or block masks."""
-        if "rows" not in batch or not self._may_unpad(batch):  # before the lengths, which a GPU is waited for
+        if "flat" in batch:
+            return True
+        if "rows" not in batch or not self._unpads_on_cpu(batch):  # before the lengths, which a GPU is waited for
             return False
         return self.can_unpad(model, batch, max(map(max, lengths(batch["rows"]))))
 
@@ -135,6 +154,9 @@ class Kernels:
         return head if is_plain and not capped and not self.plain and self.head_is_last is not False else None
 
     def _varlen_attention(self, model: Any, batch: dict[str, Any]) -> Any:
+        if "flat" in batch:
+            flash.install(model)
+            return nullcontext()
         if "segments" in batch:
             return _attention(model, shared_prefix.NAME, shared_prefix.shared_prefix_attention(batch["segments"]))
         sources = batch["rows"] if model.config.is_encoder_decoder else None

@@ -85,7 +85,7 @@ def unpad(batch: dict[str, Any], kept: Tensor, targets: Tensor) -> dict[str, Any
         targets: [B, T], bool: labels that are not padding.
 
     Returns:
-        The same keys, [1, tokens]; ``rows`` and ``label_rows`` number the examples of the whole batch.
+        The same keys, [1, tokens], without ``layout``; ``rows`` and ``label_rows`` number the examples of the whole batch.
     """
     offsets = torch.arange(len(kept), device=kept.device)[:, None] * (kept.shape[1] + targets.shape[1])
     rows = (offsets + batch.get("rows", 0)).expand_as(kept)
