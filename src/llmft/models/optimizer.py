@@ -1,7 +1,9 @@
 """AdamW of bitsandbytes: states in 8 bits, or paged out of GPU memory; the states that any optimizer keeps."""
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,6 +15,8 @@ log = logging.getLogger(__name__)
 
 # Elements of the parameter that ``kept_state`` steps; bitsandbytes keeps 32 bits below 4,096.
 PROBED = 2**16
+# Names of the two moments in a state of bitsandbytes.
+MOMENTS = ("state1", "state2")
 
 
 def bnb_adamw(
@@ -46,7 +50,60 @@ def bnb_adamw(
             raise ValueError(why)
         log.warning("optim: paging is off (%s), because of optim.fallback=true", why)
         paged = False
-    return AdamW(params, lr=lr, weight_decay=weight_decay, betas=tuple(betas), optim_bits=bits, is_paged=paged)
+    kind: Any = paged_adamw() if paged else AdamW
+    return kind(params, lr=lr, weight_decay=weight_decay, betas=tuple(betas), optim_bits=bits, is_paged=paged)
+
+
+@cache
+def paged_adamw() -> type:
+    """AdamW of bitsandbytes whose moments are paged after a resume too; made here, because the import takes a second."""
+    from bitsandbytes.optim.adamw import AdamW
+
+    class PagedAdamW(AdamW):
+        """Moments of a checkpoint wait on the CPU until they are first needed, and go into paged memory then.
+
+        bitsandbytes 0.50 pages moments when it makes them, and moves those of a checkpoint to the GPU, as Lightning does:
+        a run that fits because of paging would not fit once it is resumed.
+        """
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.waiting: dict[Any, dict[str, torch.Tensor]] = {}
+            self.register_step_pre_hook(lambda *_: self.page())
+
+        def load_state_dict(self, state_dict: dict[str, Any], move_to_device: bool = True) -> None:
+            super().load_state_dict(state_dict, move_to_device=False)  # the first step moves the rest
+            self.initialized = False
+            self.waiting = {
+                p: {name: state.pop(name) for name in MOMENTS if name in state}
+                for p, state in self.state.items()
+                if isinstance(p, torch.Tensor)
+            }
+
+        def state_dict(self) -> dict[str, Any]:
+            """As a checkpoint holds it, of plain tensors."""
+            self.page()
+            found = super().state_dict()
+            for state in found["state"].values():
+                for moments in (value for value in state.values() if isinstance(value, dict)):
+                    moments |= {name: moments[name].detach() for name in MOMENTS if name in moments}
+            return found
+
+        @torch.no_grad()
+        def page(self) -> None:
+            """Put moments that wait into buffers as bitsandbytes makes them for new moments."""
+            buffers = [
+                (p, name, self.get_state_buffer(p, dtype=value.dtype), value)
+                for p, moments in self.waiting.items()
+                for name, value in moments.items()
+            ]
+            if any(p.is_cuda for p in self.waiting):
+                torch.cuda.synchronize()  # they are filled by the GPU, and then written by the CPU
+            for p, name, buffer, value in buffers:
+                self.state[p][name] = buffer.copy_(value)
+            self.waiting = {}
+
+    return PagedAdamW
 
 
 def kept_state(make: Callable[[list[Any]], Any], parameter: Any) -> dict[str, Any]:
@@ -66,8 +123,9 @@ def kept_state(make: Callable[[list[Any]], Any], parameter: Any) -> dict[str, An
     small = torch.nn.Parameter(torch.zeros(shape, dtype=parameter.dtype))
     small.grad = torch.zeros_like(small)
     try:
-        optimizer = make([small])
-        optimizer.step()
+        with warnings.catch_warnings(action="ignore"):  # bitsandbytes says that a CPU cannot page
+            optimizer = make([small])
+            optimizer.step()
     except (TypeError, RuntimeError, ValueError):
         return {}
     found = optimizer.state_dict()["state"].get(0, {})

@@ -1,6 +1,7 @@
 """bitsandbytes' AdamW, paging where it cannot be, and the plateau schedule by hand."""
 
 import logging
+from typing import Any
 
 import pytest
 import torch
@@ -64,6 +65,56 @@ def test_a_fallback_is_logged(load, monkeypatch, caplog):
         made = instantiate(load("optim=paged_adamw", "optim.fallback=true").optim)([torch.nn.Parameter(torch.ones(2))])
     assert "paging is off" in caplog.text
     assert not made.is_paged
+
+
+@pytest.fixture
+def paging(monkeypatch):
+    """A machine that can page, as far as bitsandbytes can see: buffers in memory of the CPU, and the kernels of the CPU."""
+
+    def buffer(_, p, dtype=torch.float32):
+        made: Any = torch.zeros_like(p, dtype=dtype)
+        made.is_paged = p.numel() >= 1e5
+        return made
+
+    monkeypatch.setattr(optimizer, "cannot_page", lambda: None)
+    monkeypatch.setattr("bitsandbytes.functional.prefetch_tensor", lambda *_, **__: None)
+    monkeypatch.setattr(optimizer.paged_adamw(), "get_state_buffer", buffer)
+
+
+@pytest.mark.usefixtures("paging")
+@pytest.mark.parametrize("bits", [8, 32])
+def test_moments_of_a_checkpoint_are_paged_again_and_compute_the_same(bits, load, tmp_path):
+    def make():
+        torch.manual_seed(0)
+        parameters = [torch.nn.Parameter(torch.randn(400, 256)), torch.nn.Parameter(torch.randn(8, 8))]
+        return instantiate(load("optim=paged_adamw").optim)(parameters, bits=bits, lr=1e-2), parameters
+
+    def train(made, parameters, seeds):
+        for seed in seeds:
+            for parameter in parameters:
+                parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
+            made.step()
+
+    straight, expected = make()
+    train(straight, expected, range(2))
+    file = tmp_path / "state.ckpt"
+    torch.save({"optimizer": straight.state_dict(), "weights": [p.detach() for p in expected]}, file)
+    assert straight.state[expected[0]]["state1"].is_paged
+    train(straight, expected, range(2, 4))
+
+    saved = torch.load(file, weights_only=True)
+    resumed, parameters = make()
+    for parameter, weight in zip(parameters, saved["weights"], strict=True):
+        parameter.data.copy_(weight)
+    resumed.load_state_dict(saved["optimizer"])
+    assert "state1" not in resumed.state[parameters[0]]  # Lightning moves to the GPU what is there
+    again = resumed.state_dict()["state"][0]["__bnb_optimizer_quant_state__"]  # saved before the first step
+    assert torch.equal(again["state1"], saved["optimizer"]["state"][0]["__bnb_optimizer_quant_state__"]["state1"])
+    assert not hasattr(again["state1"], "is_paged")
+    resumed.load_state_dict(saved["optimizer"])
+    train(resumed, parameters, range(2, 4))
+    assert [resumed.state[p]["state1"].is_paged for p in parameters] == [True, False]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(parameters, expected, strict=True))
 
 
 def test_a_plateau_lowers_the_learning_rate_by_hand():
