@@ -35,6 +35,7 @@ SHIP = "tests/integration/commands/test_export.py"
 SPEED = f"{HERE}/test_speed_changes_no_number.py"
 PREFIXES = f"{HERE}/test_shared_prefixes_change_nothing.py"
 HEAD = "tests/unit/models/test_loss.py -k plain_formula"
+FLOAT16 = "tests/unit/models/test_float16.py"
 TRANSFORMERS4 = "tests/integration/models/test_transformers4.py"
 DAMAGED = "tests/integration/runs/test_damaged_checkpoints.py -k every_damage"
 UNTRUSTED = "tests/integration/models/test_untrusted_models.py"
@@ -53,11 +54,13 @@ EXPORT = f"{HERE}/test_the_exported_model_is_the_trained_one.py::test_tokenizer_
 FAULTS = [
     # 1 accumulation
     Fault("micro-batches are averaged", "models/module.py",
-          "self.trainer.accumulate_grad_batches * self.trainer.world_size / _or_one(tokens)", "1.0", ACCUMULATION),
+          "factor = self.trainer.accumulate_grad_batches * self.trainer.world_size / _or_one(tokens)", "factor = 1.0", ACCUMULATION),
     Fault("the last micro-batch is logged", "models/module.py", "        self.train_sums.add(total, tokens)\n",
           "        self.train_sums = TokenLoss()\n        self.train_sums.add(total, tokens)\n", ACCUMULATION),
     Fault("the schedule counts micro-batches", "models/schedule.py", "-(-batches // accumulate) * max_epochs", "batches * max_epochs",
           ACCUMULATION),
+    Fault("float16 sees the gradients of a sum", "models/float16.py", "return total * self.share", "self.share = 1.0\n        return total", FLOAT16),
+    Fault("the schedule moves on a skipped step", "models/module.py", "if self.float16.overflowed:", "if False:", FLOAT16),
     Fault("weights are ignored", "models/forward.py", 'if "weights" in batch else None', 'if "weight" in batch else None', WEIGHTS),
     # 2 ranks
     Fault("a filler's labels are trained", "data/batching/collate.py", "self.rows[row] if row >= 0 else _without_labels(self.rows[~row])", "self.rows[max(row, ~row)]",

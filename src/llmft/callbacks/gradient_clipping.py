@@ -23,12 +23,12 @@ class GradientClipping(pl.Callback):
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
         """Clip; gradients with a non-finite norm are left unchanged, because scaling would spread the NaNs."""
         norm = pl_module.grad_norm
-        self.steps += 1
+        self.steps += not pl_module.float16.overflowed  # which is no update
         if math.isfinite(norm) and norm > self.max_norm:
             self.clipped += 1
             # the coefficient of torch.nn.utils.clip_grads_with_norm_, which would wait for the device to copy it there
             scale(gradients_of(optimizer), float(self.max_norm / (torch.tensor(norm) + 1e-6)))
-        pl_module.log_exact("train/clipped_share", self.clipped / self.steps)
+        pl_module.log_exact("train/clipped_share", self.clipped / max(1, self.steps))
 
     def state_dict(self) -> dict[str, int]:
         """The counts, so that a resumed run logs the same share."""

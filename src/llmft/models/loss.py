@@ -258,7 +258,14 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         """The gradients of the forward pass, times that of the sum."""
-        return *(None if g is None else g * grads[0].to(g.dtype) for g in ctx.saved_tensors), None, None
+        return *(None if g is None else _times(g, grads[0]) for g in ctx.saved_tensors), None, None
+
+
+def _times(gradient: Tensor, factor: Tensor) -> Tensor:
+    """A gradient times a scalar; under float16, the scalar is a loss scale that float16 may not hold."""
+    if gradient.dtype == torch.float16:
+        return (gradient.float() * factor).to(gradient.dtype)
+    return gradient * factor.to(gradient.dtype)
 
 
 def divergence_sum(logits: Tensor, teacher_logits: Tensor, temperature: float, weights: Tensor | None = None) -> Tensor:

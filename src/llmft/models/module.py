@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from llmft.models.float16 import Float16
 from llmft.models.forward import Forward, LossTerm
 from llmft.models.fsdp import full_tensor, shard
 from llmft.models.gradients import gradients_of, scale
@@ -45,6 +46,7 @@ class InstructionModule(pl.LightningModule):
         model: The transformers (or peft) model.
         train_sums: Loss of the open accumulation window, of this rank.
         val_losses: Loss of the running validation, of this rank: ``val``, then ``val/NAME`` of each further set.
+        float16: The state of 16-mixed precision.
         window_open: Whether there are gradients that no optimizer step has used yet.
         window_loss: Of the last optimizer step: nats per supervised token, with a teacher's part.
         window_tokens: Of the last optimizer step: supervised tokens of all ranks, each counted by its weight.
@@ -70,6 +72,7 @@ class InstructionModule(pl.LightningModule):
         # of all that will be trained: with gradual unfreezing some are frozen at times
         self._trainable_names = trainable_names(self.model)
         self.places: list[str] = []
+        self.float16 = Float16()
         self.window_open = False
         self.window_loss, self.grad_norm, self.learning_rate = float("nan"), float("nan"), 0.0
         self.window_tokens: float = 0
@@ -80,6 +83,11 @@ class InstructionModule(pl.LightningModule):
     def teacher(self) -> LossTerm | None:
         """The distillation loss; None without a teacher."""
         return self.forward_pass.teacher
+
+    @property
+    def scaler(self) -> Any:
+        """The gradient scaler of 16-mixed precision; None without it."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def set_model(self, model: Any) -> None:
         """Replace the model, here and in the forward pass."""
@@ -99,7 +107,7 @@ class InstructionModule(pl.LightningModule):
         self.train_sums.add(total, tokens)
         self.window_open = True
         self.places += batch["places"]
-        return total
+        return self.float16.shrunk(total, tokens, self.trainer.strategy) if self.scaler else total
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
@@ -111,6 +119,8 @@ class InstructionModule(pl.LightningModule):
             self.log_exact(f"train/{name}", value, prog_bar=name == "loss")
         if self.teacher:
             self.log_exact("train/divergence", self.window_divergence)
+        if self.scaler:
+            self.log_exact("train/skipped_steps", self.float16.skipped)
 
     def _finish_window(self, optimizer_closure: Callable[[], Any] | None, optimizer: Any) -> Any:
         """Forward and backward of the last micro-batch, then the normalization, before clipping sees the gradients."""
@@ -127,12 +137,15 @@ class InstructionModule(pl.LightningModule):
             tokens = tokens.item()
         gradients = gradients_of(optimizer)
         # Lightning divided by accumulate_grad_batches, DDP by the number of ranks
-        scale(gradients, self.trainer.accumulate_grad_batches * self.trainer.world_size / _or_one(tokens))
+        factor = self.trainer.accumulate_grad_batches * self.trainer.world_size / _or_one(tokens)
+        scale(gradients, factor / (self.float16.share or 1.0))
         norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # float16 gradients are scaled until the step
-        factor = scaler.scale(torch.ones_like(norm)) if scaler else torch.ones(())
-        norm, factor, nats, tokens, *divergence = floats(norm, factor, *totals)
-        self.grad_norm = norm / factor
+        # float16 gradients are scaled until the step
+        loss_scale = self.scaler.scale(torch.ones_like(norm)) if self.scaler else torch.ones(())
+        norm, loss_scale, nats, tokens, *divergence = floats(norm, loss_scale, *totals)
+        self.grad_norm = norm / loss_scale
+        if self.scaler:
+            self.float16.count(self.trainer.global_step + 1, norm, loss_scale)
         self.window_loss, self.window_tokens = mean_of(nats, tokens)
         self.train_sums = TokenLoss()
         if self.teacher:
@@ -209,7 +222,9 @@ class InstructionModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": steps}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """One optimizer step; a plateau is judged by the loss of the window."""
+        """One optimizer step, unless float16 overflowed in it; a plateau is judged by the loss of the window."""
+        if self.float16.overflowed:
+            return
         scheduler.step(self.window_loss) if isinstance(scheduler, ReduceLROnPlateau) else scheduler.step()
 
     def trainable_names(self) -> set[str]:
@@ -217,9 +232,11 @@ class InstructionModule(pl.LightningModule):
         return self._trainable_names
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the trainable parameters only; the others are those of the backbone."""
+        """Save the trainable parameters only (the others are those of the backbone), and the state of 16-mixed precision."""
         names = self.trainable_names()
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in names}
+        if self.float16.share is not None:
+            checkpoint["float16"] = self.float16.state_dict()
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Refuse a checkpoint that does not hold exactly the trainable parameters.
@@ -229,6 +246,8 @@ class InstructionModule(pl.LightningModule):
         """
         if "state_dict" in checkpoint:  # with FSDP the weights are already loaded and sharded
             check_names(checkpoint["state_dict"], self.trainable_names())
+        if "float16" in checkpoint:
+            self.float16.load_state_dict(checkpoint["float16"])
 
 
 def _or_one(tokens: Any) -> Any:

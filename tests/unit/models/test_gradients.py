@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from llmft.callbacks.gradient_clipping import GradientClipping
+from llmft.models.float16 import Float16
 from llmft.models.gradients import gradients_of, scale
 
 
@@ -30,7 +31,9 @@ def test_clipping_is_that_of_torch():
     ours, theirs = optimizer_with_gradients(torch.float32), optimizer_with_gradients(torch.float32)
     norm = float(torch.nn.utils.clip_grad_norm_([p for g in theirs.param_groups for p in g["params"]], 0.7))
     logged = {}
-    module = SimpleNamespace(grad_norm=norm, log_exact=lambda name, value: logged.update({name: value}))
+    module = SimpleNamespace(
+        grad_norm=norm, float16=Float16(), log_exact=lambda name, value: logged.update({name: value})
+    )
     GradientClipping(0.7).on_before_optimizer_step(None, module, ours)  # pyright: ignore[reportArgumentType]
     assert norm > 0.7
     assert torch.equal(gradients_of(ours)[0], gradients_of(theirs)[0])
