@@ -21,7 +21,7 @@ from llmft.models.forward import Forward
 from llmft.models.peft import trainable
 from llmft.runs.open import open_run
 from llmft.utils.console import Console
-from llmft.utils.device import autocast_dtype, tf32, to_device
+from llmft.utils.device import autocast_dtype, float64, tf32, to_device
 from llmft.utils.errors import UserError
 from llmft.utils.json import finite
 from llmft.utils.logging import log_to, quiet
@@ -106,7 +106,7 @@ def _norms(forward: Forward, tokens: float) -> dict[str, float]:
     for name, p in forward.model.named_parameters():
         if p.grad is not None:
             owner = name.rpartition(".")[0]
-            squares[owner] = squares.get(owner, 0.0) + float(p.grad.double().norm() / tokens) ** 2
+            squares[owner] = squares.get(owner, 0.0) + float(float64(p.grad).norm() / tokens) ** 2
     norms = {name: square**0.5 for name, square in squares.items()}
     return dict(sorted(norms.items(), key=lambda item: -item[1] if item[1] == item[1] else float("-inf")))
 

@@ -13,7 +13,7 @@ def rng_states() -> dict[str, Any]:
     kind, keys, *rest = np.random.get_state()  # noqa: NPY002
     state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
     state["numpy"] = (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest)
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # a training on the CPU leaves a GPU alone
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 

@@ -243,13 +243,16 @@ def test_a_fully_trained_model_that_is_damaged_is_named_so(name, full_run, tmp_p
         load_tuned(folder, cfg, cfg.generation)
 
 
-def test_what_an_adapter_calls_its_base_is_not_opened(lora_run, tmp_path):
+def test_what_an_adapter_calls_its_base_is_not_opened(lora_run, tmp_path, monkeypatch):
     from llmft.generation.load import load_tuned
     from llmft.runs.open import open_run
 
     run = Path(shutil.copytree(lora_run, tmp_path / "run"))
     settings(run / "model", base_model_name_or_path="/proc/1/mem", revision="../x")
     folder, cfg = open_run(str(run))
+    monkeypatch.setattr(
+        "peft.peft_model.infer_device", lambda: pytest.fail("weights of a CPU's model go through a GPU")
+    )
     assert load_tuned(folder, cfg, cfg.generation).model.peft_config["default"].r == 16
 
 

@@ -1,5 +1,6 @@
 """``trainer.accelerator`` and ``trainer.devices`` against what the machine has; copies from and to a device."""
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 from llmft.callbacks.trainer_check import TrainerCheck
 from llmft.utils.device import announced_device, check_accelerator, floats, tf32, to_device
 from llmft.utils.errors import UserError
+from tests.conftest import ROOT
 from tests.support.accelerators import is_gpu_asked_for
 
 
@@ -116,3 +118,22 @@ def test_a_gpu_that_nobody_asked_for_is_named(monkeypatch, caplog):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "H200")
         assert announced_device() == torch.device("cuda")
     assert caplog.messages == ["device: H200 (CUDA_VISIBLE_DEVICES= before the command keeps it on the CPU)"]
+
+
+# Where tensors are made float64, and why none of them is on an Apple GPU, which has no float64.
+FLOAT64 = {
+    "evaluation/retention/divergence.py": "of kept tokens, which are on the CPU",
+    "evaluation/row_loss.py": "after .cpu()",
+    "generation/sampling.py": "on a CPU only; elsewhere integers",
+    "models/loss.py": "sums on the CPU, to which float64() adds",
+    "models/module.py": "numbers on the CPU",
+    "utils/device.py": "float64() itself",
+}
+
+
+def test_every_float64_is_where_it_exists():
+    root = ROOT / "src" / "llmft"
+    files = {str(file.relative_to(root)): file.read_text(encoding="utf-8") for file in root.rglob("*.py")}
+    found = {name for name, text in files.items() if re.search(r"\.double\(\)|torch\.float64", text)}
+    # the referee computes in float64, and prove refuses MPS
+    assert {name for name in found if not name.startswith("referee/")} == set(FLOAT64)

@@ -96,7 +96,8 @@ def load_adapter(base: Any, folder: Path, tokens: int) -> Any:
     if faults := list(_rank_faults(config, weights)):
         raise UserError(f"{folder}: {faults[0]}")
     try:
-        model = PeftModel.from_pretrained(base, folder, config=config)
+        # by default peft puts the weights on a GPU first, also for a model that stays on the CPU
+        model = PeftModel.from_pretrained(base, folder, config=config, torch_device=str(base.device))
     except (RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(f"{folder}: the adapter does not fit the base model ({one_line(error)})") from None
     if odd := sorted(get_peft_model_state_dict(model, save_embedding_layers=False).keys() ^ weights.keys()):
