@@ -4,9 +4,11 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
-from llmft.training import fit
+from llmft.training import fit, prove
+from llmft.utils.errors import UserError
 
 
 class Model(torch.nn.Linear):
@@ -60,3 +62,13 @@ def test_packing_is_proved_on_the_device_and_in_the_precision_of_the_training():
     fit.prove_packing(parts)
     assert seen == ["precision", (["b", "a"], 7, "cuda"), "left"]
     assert model.moves == ["cuda", "cpu"]
+
+
+def test_prove_refuses_a_device_without_float64():
+    cfg: Any = SimpleNamespace(prove=SimpleNamespace(steps=20))
+    module = SimpleNamespace(model=SimpleNamespace(device=torch.device("mps")))
+    nothing: Any = None
+    with pytest.raises(
+        UserError, match=r"prove.steps=20: computes in float64, which MPS lacks; use trainer=cpu, or set it to 0"
+    ):
+        prove._referee(cfg, nothing, nothing, module)
