@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from llmft.config.schema.data import Data
+from llmft.data.batching.ahead import LoaderAhead
 from llmft.data.batching.collate import PackedDataset, training_batch
 from llmft.data.batching.sampler import PlannedBatchSampler
 from llmft.data.preparation import DataPreparation
@@ -154,11 +155,14 @@ class InstructionDataModule(DataPreparation, LightningDataModule):
         return copy(self._samplers[key])  # each copy has its own position
 
     def _loader(self, split: str) -> DataLoader:
-        return DataLoader(
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        # pinned batches are copied to a GPU without waiting for it
+        return (LoaderAhead if on_gpu and not self.num_workers else DataLoader)(
             PackedDataset(self.encoded[split]),
             batch_sampler=self.batches(split),  # pyright: ignore[reportArgumentType]
             collate_fn=partial(training_batch, pad_id=self.pad_id, weighted=split == "train"),
             num_workers=self.num_workers,
+            pin_memory=on_gpu,
             worker_init_fn=end_with_parent,
             # a loader that drew its workers' seed from the global generator would change the model's dropout
             generator=torch.Generator().manual_seed(self.plan.seed),

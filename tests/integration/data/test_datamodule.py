@@ -2,13 +2,16 @@
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
 
+from llmft.data.batching.ahead import LoaderAhead
 from llmft.data.datamodule import InstructionDataModule, open_data
 from llmft.data.eval_rows import first_rows
 from llmft.data.preprocessing import encode, read_examples
@@ -140,8 +143,31 @@ def test_batches_are_sharded_by_the_trainer_or_by_hand(fresh):
         data.share(rank, 2)
         parts.append([place for batch in data.train_dataloader() for place in batch["places"]])
     assert sorted(parts[0] + parts[1]) == sorted(row.place for row in data.encoded["train"])
-    data.trainer = type("Trainer", (), {"global_rank": 0, "world_size": 2})()  # pyright: ignore[reportAttributeAccessIssue]
+    data.trainer = trainer_on("cpu", ranks=2)
     assert [place for batch in data.train_dataloader() for place in batch["places"]] == parts[0]
+
+
+def trainer_on(device: str, ranks: int = 1) -> Any:
+    """The part of a trainer that a data module asks."""
+    return SimpleNamespace(global_rank=0, world_size=ranks, strategy=SimpleNamespace(root_device=torch.device(device)))
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument")  # there is no GPU here
+def test_batches_for_a_gpu_are_pinned_and_made_ahead_after_a_resume_too(fresh):
+    data = fresh()
+    data.setup()
+    data.trainer = trainer_on("cpu")
+    expected = data.train_dataloader()
+    assert (type(expected), expected.pin_memory) == (DataLoader, False)
+    places = [batch["places"] for batch in expected]
+    data.trainer = trainer_on("cuda")
+    loader = data.train_dataloader()
+    assert (type(loader), loader.pin_memory, loader.num_workers) == (LoaderAhead, True, 0)
+    assert [batch["places"] for batch in loader] == places
+    data.resume_at(0, 3)
+    assert [batch["places"] for batch in data.train_dataloader()] == places[3:]
+    data.num_workers = 1  # which makes batches ahead itself
+    assert (type(data.train_dataloader()), data.train_dataloader().pin_memory) == (DataLoader, True)
 
 
 def test_a_process_that_encodes_imports_neither_torch_nor_lightning(fresh):
