@@ -189,3 +189,18 @@ def test_packed_and_grouped_train_the_same_rows(case, model):
     values = [[float(value.strip(" %").replace(",", "")) for value in cells.split("|")] for _, cells in lines]
     assert all(number > 0 for line in values for number in (*line[:3], *line[4:]))
     assert "times the examples per second" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arguments", "rows"), [
+    (("shared_prefix.py", "alpaca", "--steps=2", "--rounds=1"), ["alpaca"]),
+    (("evaluation.py", "evaluate", "--rows=4", "--rounds=1", "--new-tokens=4"),
+     ["transformers", "llmft without shared prefixes", "llmft"]),
+])  # fmt: skip
+def test_both_sides_compute_the_same(arguments, rows):
+    """A loss or an answer that differs ends them with an error."""
+    file, *rest = arguments
+    command = [sys.executable, f"benchmarks/{file}", *rest, "--model=tiny_llama"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^\| ([a-z][\w ]+) \|.*\d", done.stdout, re.MULTILINE) == rows
