@@ -18,7 +18,7 @@ LLMFT = str(Path(str(llmft.__file__)).parent)
 # Functions of these are no place: that is the function of llmft or Lightning that called them.
 CALLED = ("torch/", "transformers/", "peft/", "python/")
 
-Kind = Literal["sync", "copy", "attention", "product", "mismatch", "answers"]
+Kind = Literal["sync", "copy", "attention", "product", "mismatch", "not deterministic", "answers"]
 
 
 class Event(NamedTuple):
@@ -27,13 +27,14 @@ class Event(NamedTuple):
     Attributes:
         kind: ``sync``: the host waits for the device; ``copy``: between the two, without waiting; ``attention``: a call of
             ``scaled_dot_product_attention``; ``product``: a matrix product; ``mismatch``: tensors of two devices in one operation;
-            ``answers``: a batch of answers was generated.
+            ``not deterministic``: an operation that CUDA refuses under ``use_deterministic_algorithms(True)``, while that was on
+            or warned; ``answers``: a batch of answers was generated.
         what: ``item``, ``copy to device``, ``bfloat16, causal, no mask``, ``mm bfloat16``, or the device of the answers.
         place: ``models/loss.py:TokenLoss.add`` of llmft, or ``lightning/...``; ``backward of Name`` in a backward pass.
         line: Of ``place``; 0 in a backward pass.
         inner: The innermost function: ``torch/nn/utils/clip_grad.py:_get_total_norm``.
         phase: ``train`` (the loop over training batches), ``validate``, ``answer`` or ``other``.
-        step: Optimizer steps that were done before.
+        step: Optimizer steps that were done before, in this process.
     """
 
     kind: Kind
@@ -52,7 +53,7 @@ class Counts:
     Attributes:
         events: Events and their numbers.
         operations: Device operations (about one kernel each) by phase and step.
-        step: Optimizer steps that were done.
+        step: Optimizer steps that were done in this process.
         phase: The running phase.
     """
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from tests.support.pretended_cuda import attention, operations, phases, pinned, varlen
+from tests.support.pretended_cuda import attention, operations, phases, pinned, streams, varlen
 from tests.support.pretended_cuda.counts import COUNTS
 
 GIB = 2**30
 NAME = "Pretended GPU"
 CAPABILITY = (9, 0)
 MEMORY = (100 * GIB, 140 * GIB)  # free and total
+MOST = 8  # devices
 _current = [0]
 
 
@@ -28,11 +29,12 @@ def install() -> None:
         for module in (torch.cuda.memory, torch.cuda.random):
             if hasattr(module, name):
                 setattr(module, name, function)
-    torch.cuda.default_generators = tuple(torch.Generator(f"cuda:{number}") for number in range(_count()))
+    torch.cuda.default_generators = tuple(torch.Generator(f"cuda:{number}") for number in range(MOST))
     torch.nn.functional.scaled_dot_product_attention = attention.attention  # pyright: ignore
     setattr(importlib.import_module("torch.nn.attention.varlen"), "varlen_attn", varlen.varlen_attn)  # noqa: B010
     setattr(torch.Tensor, "pin_memory", pinned.pin)  # noqa: B010 (declared read-only)
     setattr(torch.Tensor, "is_pinned", pinned.is_pinned)  # noqa: B010
+    setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)  # noqa: ARG005, B010
     torch.__future__.set_swap_module_params_on_conversion(True)  # a parameter cannot change its class in place
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(1, device="cuda") is made on the CPU, then copied
     torch.inference_mode = _no_grad  # pyright: ignore
@@ -77,12 +79,16 @@ def _functions() -> dict[str, Any]:
         "mem_get_info": MEMORY,
     }
     functions = {name: _returning(value) for name, value in values.items()}
-    return functions | {
-        "device_count": _count,
-        "current_device": lambda: _current[0],
-        "set_device": _set_device,
-        "synchronize": lambda device=None: COUNTS.add("sync", "synchronize"),  # noqa: ARG005
-    }
+    return (
+        functions
+        | streams.FUNCTIONS
+        | {
+            "device_count": _count,
+            "current_device": lambda: _current[0],
+            "set_device": _set_device,
+            "synchronize": lambda device=None: COUNTS.add("sync", "synchronize"),  # noqa: ARG005
+        }
+    )
 
 
 def _returning(value: Any) -> Any:

@@ -1,116 +1,92 @@
-"""One operation of torch on the pretended device: whether CUDA would refuse it or make the host wait, then its numbers."""
+"""One operation of torch on the pretended device: whether CUDA would refuse it or let the host wait, then its numbers."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map
 
 from tests.support.pretended_cuda.counts import COUNTS
 from tests.support.pretended_cuda.pinned import is_pinned
-from tests.support.pretended_cuda.tensor import PretendedTensor, held
+from tests.support.pretended_cuda.tensor import PretendedTensor
+from tests.support.pretended_cuda.traits import (
+    COPIES,
+    CUMSUM,
+    HOST_VALUES,
+    NOT_DETERMINISTIC,
+    PRODUCTS,
+    READS_INDEX,
+    WRITES_INDEX,
+    aten,
+    traits,
+)
 
-aten = torch.ops.aten
-
-# The host reads a number or a shape that the device computes.
-WAITS = {
-    aten._local_scalar_dense.default: "item",
-    aten.is_nonzero.default: "item",
-    aten.equal.default: "equal",
-    aten.allclose.default: "allclose",
-    aten.nonzero.default: "nonzero",
-    aten.where.default: "nonzero",
-    aten.masked_select.default: "masked_select",
-    aten._unique2.default: "unique",
-    aten.unique_consecutive.default: "unique",
-    aten.unique_dim.default: "unique",
-    aten.bincount.default: "bincount",
-    aten.repeat_interleave.Tensor: "repeat_interleave",
-}
-HOST_VALUES = {aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default, aten.allclose.default}
-INDEXING = {
-    aten.index.Tensor,
-    aten._unsafe_index.Tensor,
-    aten.index_put.default,
-    aten.index_put_.default,
-    aten._index_put_impl_.default,
-    aten._unsafe_index_put.default,
-}
-COPIES = {aten.copy_.default, aten._foreach_copy_.default, aten.set_.source_Tensor}
-PRODUCTS = {
-    aten.mm.default,
-    aten.addmm.default,
-    aten.bmm.default,
-    aten.baddbmm.default,
-    aten.addbmm.default,
-    aten.addmv.default,
-    aten.mv.default,
-    aten.dot.default,
-    aten.linear.default,
-    aten.convolution.default,
-}
+CPU = torch.device("cpu")
 
 
 class OnDevice(TorchDispatchMode):
-    """Takes the operations that no pretended tensor is in: those that make one (``torch.zeros(2, device="cuda")``)."""
+    """Takes the operations that no pretended tensor is in, too: those that make one (``torch.zeros(2, device="cuda")``)."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.composite: dict[Any, bool] = {}
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # a wrapper around each call, for a compiler that is not used here
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self._is_composite(func):  # under no_grad some arrive whole
+        if traits(func).is_composite:  # without gradients some arrive whole
             with self:
                 return func.decompose(*args, **kwargs)
         device = kwargs.get("device")
-        if device is not None and torch.device(device).type == "cuda":
-            return run(func, args, kwargs)
-        if any(isinstance(leaf, PretendedTensor) for leaf in tree_leaves((args, kwargs))):
+        on_device = device is not None and torch.device(device).type == "cuda"
+        if on_device or any(isinstance(one, PretendedTensor) for one in _tensors((*args, *kwargs.values()))):
             return run(func, args, kwargs)
         return func(*args, **kwargs)
-
-    def _is_composite(self, func: Any) -> bool:
-        if func not in self.composite:
-            self.composite[func] = torch._C._dispatch_has_kernel_for_dispatch_key(
-                func.name(), "CompositeImplicitAutograd"
-            )
-        return self.composite[func]
 
 
 def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Count an operation, and compute it with the numbers that its tensors hold.
 
     Raises:
-        RuntimeError: Its tensors are on several devices, as CUDA says it.
+        RuntimeError: Its tensors are on several devices, as CUDA says it; or it is not deterministic, and should be.
     """
     if func is aten._to_copy.default:
         return _moved(args[0], kwargs)
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    tensors = _tensors((*args, *kwargs.values()))
     ours = [tensor for tensor in tensors if isinstance(tensor, PretendedTensor)]
-    others = [tensor for tensor in tensors if not isinstance(tensor, PretendedTensor)]
     given = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
     device = _full(given) if given is not None else ours[0].device
-    if ours and others:
-        _check_mixed(func, args, kwargs, others)
-    if len({tensor.device for tensor in ours}) > 1 and func not in COPIES:
+    if ours and len(ours) < len(tensors):
+        _check_mixed(func, args, kwargs, [one for one in tensors if not isinstance(one, PretendedTensor)])
+    if len(ours) > 1 and func not in COPIES and any(one.device != ours[0].device for one in ours):
         refuse(func, "several GPUs")
     generator = kwargs.get("generator")
     if device.type == "cuda" and generator is not None and generator.device.type == "cpu":
         refuse(func, "a generator of the CPU")
+    if torch.are_deterministic_algorithms_enabled():
+        _check_deterministic(func, ours)
     _count(func, args, kwargs, ours)
-    on_cpu = {"device": torch.device("cpu") if given.type == "cuda" else given} if given is not None else {}
+    options = {name: _held(value) for name, value in kwargs.items()}
+    if given is not None:
+        options["device"] = CPU if given.type == "cuda" else given
     with drawing(generator) as drawn:
-        result = func(*tree_map(held, args), **(tree_map(held, kwargs) | on_cpu | drawn))
+        result = func(*_held(args), **(options | drawn))
     if func in HOST_VALUES or device.type != "cuda":
         return result
-    result = tree_map(lambda value: _pretended(value, device), result)
-    if func._schema.is_mutable or _is_view(func):
-        return return_and_correct_aliasing(func, args, kwargs, result)
-    return result
+    return _returned(func, args, kwargs, result, device)
+
+
+def _returned(func: Any, args: Any, kwargs: dict[str, Any], result: Any, device: torch.device) -> Any:
+    """Results on the device; those that were written are the arguments themselves."""
+    known = traits(func)
+    if known.changes_shape:
+        return return_and_correct_aliasing(func, args, kwargs, _pretended(result, device))
+    if known.written:
+        written = [kwargs[one] if isinstance(one, str) else args[one] for one in known.written]
+        return written[0] if len(written) == 1 else tuple(written)
+    return _pretended(result, device)
 
 
 @contextmanager
@@ -131,8 +107,8 @@ def _moved(source: Tensor, kwargs: dict[str, Any]) -> Tensor:
     target = _full(torch.device(given)) if given is not None else source.device
     options = {**kwargs, "pin_memory": None}
     if target.type == "cuda" or given is not None:
-        options["device"] = torch.device("cpu") if target.type == "cuda" else target
-    result = aten._to_copy.default(held(source), **options)
+        options["device"] = CPU if target.type == "cuda" else target
+    result = aten._to_copy.default(_held(source), **options)
     if target.type == "meta":
         return result
     if source.device == target:
@@ -158,17 +134,17 @@ def _check_mixed(func: Any, args: Any, kwargs: dict[str, Any], others: list[Tens
         _count_copy(args[1], args[0].device, waits=waits)
     elif func in COPIES:
         _count_copy(others[0], torch.device("cuda", 0), waits=True)
-    elif func in INDEXING:
+    elif func in READS_INDEX or func in WRITES_INDEX:
         if not isinstance(args[0], PretendedTensor):
             refuse(func, "a tensor of the CPU is indexed")
-        for index in args[1]:
-            if isinstance(index, Tensor) and not isinstance(index, PretendedTensor):
+        for index in _tensors(args[1]):
+            if not isinstance(index, PretendedTensor):
                 COUNTS.add("sync", "copy to device, index")
         if len(args) > 2 and not isinstance(args[2], PretendedTensor) and args[2].dim():
             refuse(func, "a value of the CPU")
     elif shapes := [tuple(tensor.shape) for tensor in others if tensor.dim() and tensor.device.type == "cpu"]:
         refuse(func, f"of the CPU: {shapes}")
-    elif func._schema.is_mutable and isinstance(args[0], Tensor) and not isinstance(args[0], PretendedTensor):
+    elif traits(func).written and isinstance(args[0], Tensor) and not isinstance(args[0], PretendedTensor):
         refuse(func, "in place, on the CPU")
 
 
@@ -180,38 +156,67 @@ def refuse(func: Any, reason: str) -> None:
     )
 
 
+def _check_deterministic(func: Any, ours: list[PretendedTensor]) -> None:
+    """What CUDA refuses, or warns of, under ``torch.use_deterministic_algorithms``."""
+    reason = ""
+    if func in NOT_DETERMINISTIC and (func not in CUMSUM or ours[0].is_floating_point()):
+        reason = "does not have a deterministic implementation"
+    elif func in PRODUCTS and os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in (":4096:8", ":16:8"):
+        reason = "is not deterministic without CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment"
+    if reason:
+        COUNTS.add("not deterministic", traits(func).name)
+        if not torch.is_deterministic_algorithms_warn_only_enabled():
+            raise RuntimeError(f"{func} {reason}, but you set 'torch.use_deterministic_algorithms(True)'")
+
+
 def _count(func: Any, args: Any, kwargs: dict[str, Any], ours: list[PretendedTensor]) -> None:
-    if ours and func in WAITS and kwargs.get("output_size") is None:
-        COUNTS.add("sync", WAITS[func])
-    elif func in INDEXING and ours and _by_mask(func, args):
+    known = traits(func)
+    if ours and known.waits and kwargs.get("output_size") is None:  # of repeat_interleave
+        COUNTS.add("sync", known.waits)
+    elif ours and _looks_for_positions(func, args):
         COUNTS.add("sync", "index by a mask")
     if func in PRODUCTS:
         dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in ours})
-        COUNTS.add("product", f"{func.overloadpacket.__name__} {' x '.join(dtypes)}")
-    if func not in HOST_VALUES and not _is_view(func):
+        COUNTS.add("product", f"{known.name} {' x '.join(dtypes)}")
+    if func not in HOST_VALUES and not known.is_view:
         COUNTS.operation()
 
 
-def _by_mask(func: Any, args: Any) -> bool:
-    """Whether CUDA looks for the positions of a mask: not to fill it with one number."""
-    if not any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1]):
+def _looks_for_positions(func: Any, args: Any) -> bool:
+    """Whether CUDA looks for the positions of a mask: to read there, or to write other than one number."""
+    reads = func in READS_INDEX
+    if not reads and (func not in WRITES_INDEX or args[2].numel() == 1):
         return False
-    return func in (aten.index.Tensor, aten._unsafe_index.Tensor) or args[2].numel() != 1
+    return any(index.dtype in (torch.bool, torch.uint8) for index in _tensors(args[1]))
 
 
 def _full(device: torch.device) -> torch.device:
     """``cuda`` with the number of the current device."""
-    return (
-        torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" and device.index is None else device
-    )
+    if device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    """All tensors among values, and in lists and tuples of them."""
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif type(value) in (list, tuple):
+            found += _tensors(value)
+    return found
+
+
+def _held(value: Any) -> Any:
+    """The CPU tensors in place of the pretended ones."""
+    if isinstance(value, PretendedTensor):
+        return value.held
+    return type(value)(_held(one) for one in value) if type(value) in (list, tuple) else value
 
 
 def _pretended(value: Any, device: torch.device) -> Any:
-    plain = isinstance(value, Tensor) and not isinstance(value, PretendedTensor)
-    return PretendedTensor(value, device) if plain else value
-
-
-def _is_view(func: Any) -> bool:
-    return any(
-        returned.alias_info is not None and not returned.alias_info.is_write for returned in func._schema.returns
-    )
+    """Pretended tensors in place of those of the CPU."""
+    if isinstance(value, Tensor):
+        return value if isinstance(value, PretendedTensor) else PretendedTensor(value, device)
+    return type(value)(_pretended(one, device) for one in value) if type(value) in (list, tuple) else value

@@ -9,6 +9,8 @@ import torch
 from tests.support.pretended_cuda.counts import COUNTS
 from tests.support.pretended_cuda.tensor import PretendedTensor
 
+_step_before = [0]  # Lightning's number, which goes on in a run that is resumed
+
 
 def install() -> None:
     """Let the counts know from now on."""
@@ -19,7 +21,7 @@ def install() -> None:
     from llmft.models.attention import kernels
 
     setattr(kernels, "type", _type)  # noqa: B010 (it is no name of the module yet)
-    _during("train", _TrainingEpochLoop, "advance", after=_steps_done)
+    _during("train", _TrainingEpochLoop, "advance", before=_advances, after=_advanced)
     _during("validate", _EvaluationLoop, "run")
     _during("answer", Decoder, "run", before=_answers)
 
@@ -29,8 +31,12 @@ def _type(value: Any) -> type:
     return torch.nn.Parameter if isinstance(value, PretendedTensor) else type(value)
 
 
-def _steps_done(loop: Any) -> None:
-    COUNTS.step = loop.global_step
+def _advanced(loop: Any) -> None:
+    COUNTS.step += loop.global_step > _step_before[0]
+
+
+def _advances(loop: Any) -> None:
+    _step_before[0] = loop.global_step
 
 
 def _answers(decoder: Any) -> None:

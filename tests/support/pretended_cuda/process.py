@@ -1,14 +1,17 @@
 """Runs of llmft on the pretended device in a process of their own; ``python -m tests.support.pretended_cuda.process`` is it."""
 
+import gc
+import importlib
 import json
 import os
 import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 from tests.support.pretended_cuda import library
 
@@ -18,11 +21,13 @@ class Job(NamedTuple):
 
     Attributes:
         arguments: Of llmft.
-        fault: A name of ``faults.FAULTS``, which it runs under; empty for none.
+        faults: Names of ``faults.FAULTS``, which it runs under.
+        gpus: Number of pretended devices.
     """
 
     arguments: Sequence[str]
-    fault: str = ""
+    faults: Sequence[str] = ()
+    gpus: int = 1
 
 
 class Result(NamedTuple):
@@ -30,11 +35,13 @@ class Result(NamedTuple):
 
     Attributes:
         code: Exit code of the command; 1 with a traceback.
+        folder: Its run directory.
         output: What it printed.
         counts: ``Counts.as_dict``.
     """
 
     code: int
+    folder: str
     output: str
     counts: Mapping[str, Any]
 
@@ -67,6 +74,10 @@ def main() -> None:
 
     cuda.install()
     fast_compose.install()
+    importlib.import_module("llmft.commands.train")
+    os.fsync = lambda handle: None  # noqa: ARG005 (as in all tests: tests/conftest.py)
+    gc.collect()
+    gc.freeze()  # a collection would walk through all that was imported
     jobs = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     results = {name: _run(name, Job(*job))._asdict() for name, job in jobs.items()}
     Path("results.json").write_text(json.dumps(results), encoding="utf-8")
@@ -76,17 +87,18 @@ def _run(name: str, job: Job) -> Result:
     from hydra.core.global_hydra import GlobalHydra
 
     from llmft.__main__ import run as run_command
-    from tests.support.pretended_cuda import faults
     from tests.support.pretended_cuda.counts import COUNTS
+    from tests.support.pretended_cuda.faults import planted
 
     GlobalHydra.instance().clear()
     COUNTS.reset()
     sys.argv = ["llmft"]
-    folder = [] if any(one.startswith(("output_dir=", "resume=")) for one in job.arguments) else [f"output_dir={name}"]
+    resumed = next((one.partition("=")[2] for one in job.arguments if one.startswith("resume=")), None)
+    folder = [] if resumed else [f"output_dir={name}"]
     file = Path(f"{name}.txt")
-    with _into(file), faults.FAULTS[job.fault]() if job.fault else nullcontext():
+    with patch.dict(os.environ, LLMFT_PRETENDED_GPUS=str(job.gpus)), _into(file), planted(list(job.faults)):
         code = run_command([*job.arguments, *folder])
-    return Result(code, file.read_text(encoding="utf-8"), COUNTS.as_dict())
+    return Result(code, str(Path(resumed or name).resolve()), file.read_text(encoding="utf-8"), COUNTS.as_dict())
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Counts as lines of text."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 TITLES = {
@@ -18,13 +18,29 @@ def steady(counts: Mapping[str, Any]) -> list[int]:
     return list(range(2, counts["steps"] - 1)) or list(range(counts["steps"]))
 
 
-def in_steps(counts: Mapping[str, Any], kind: str) -> Counter[tuple[str, str]]:
-    """How often each event of a kind, (what, where), happened in the steady steps of the training loop, all together."""
+def in_steps(
+    counts: Mapping[str, Any], kind: str, name: Callable[[Mapping[str, Any]], str]
+) -> Counter[tuple[str, str]]:
+    """How often each event of a kind happened in the steady steps of the training loop, all together.
+
+    Args:
+        counts: From ``Counts.as_dict``.
+        kind: Of the events.
+        name: ``where``, or ``cause`` without lines.
+
+    Returns:
+        Numbers by what and where.
+    """
     steps, found = steady(counts), Counter[tuple[str, str]]()
     for event in counts["events"]:
         if event["kind"] == kind and event["phase"] == "train" and event["step"] in steps:
-            found[event["what"], where(event)] += event["number"]
+            found[event["what"], name(event)] += event["number"]
     return found
+
+
+def cause(event: Mapping[str, Any]) -> str:
+    """The function that is to blame for an event: of transformers or peft if it was there, else of llmft or Lightning."""
+    return event["inner"] if event["inner"].startswith(("transformers/", "peft/")) else event["place"]
 
 
 def where(event: Mapping[str, Any]) -> str:
@@ -40,7 +56,7 @@ def table(counts: Mapping[str, Any]) -> str:
     number = max(len(steps), 1)
     lines = [f"\nA training step (mean of {number}): {operations / number:.0f} device operations"]
     for kind, title in TITLES.items():
-        found = in_steps(counts, kind)
+        found = in_steps(counts, kind, where)
         lines.append(f"{title}: {sum(found.values()) / number:.4g}")
         lines += _rows((what, place, n / number) for (what, place), n in found.most_common())
     lines.append("\nAll else")

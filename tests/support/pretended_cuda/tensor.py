@@ -53,6 +53,9 @@ class PretendedTensor(Tensor):
         memo[id(self)] = copied
         return copied
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item() if not self.dim() else self.held, spec)
+
     def tolist(self) -> Any:
         """The numbers, which the host waits for."""
         COUNTS.add("sync", "tolist")
@@ -71,8 +74,3 @@ class PretendedTensor(Tensor):
     def untyped_storage(self) -> Any:
         """Of the held numbers."""
         return self.held.untyped_storage()
-
-
-def held(value: Any) -> Any:
-    """The CPU tensor that a pretended one holds; other values as they are."""
-    return value.held if isinstance(value, PretendedTensor) else value
