@@ -47,7 +47,6 @@ class VarlenKernel:
     ) -> Tensor:
         """Query [n, H, D], key and value [m, H or fewer, D], to [n, H, D]."""
         assert cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32
-        assert not dropout_p
         assert not deterministic
         offsets = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
         shapes = tuple(tuple(x.shape) for x in (q, k, v))
@@ -63,15 +62,23 @@ class VarlenKernel:
             hidden = (distance > left if left >= 0 else False) | (
                 -distance > right if right >= 0 else distance < -(10**9)
             )
-            weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+            weights = torch.dropout(scores.masked_fill(hidden, -torch.inf).softmax(-1), dropout_p, dropout_p > 0)
             parts.append(torch.einsum("hqk,khd->qhd", weights, v[first:last]))
         return torch.cat(parts)
 
-    def varlen_attn(self, *heads_and_lengths: Any, scale: float | None, window_size: Any, enable_gqa: bool) -> Tensor:
+    def varlen_attn(
+        self, *heads_and_lengths: Any, scale: float | None, window_size: Any, enable_gqa: bool, dropout_p: float = 0.0
+    ) -> Tensor:
         """As torch's own: a window that ends at 0 is causal."""
         q, k = heads_and_lengths[:2]
         assert enable_gqa == (q.shape[1] != k.shape[1])
-        options = {"softmax_scale": scale, "causal": window_size[1] == 0, "window_size": tuple(window_size)}
+        causal = window_size[1] == 0
+        options: Any = {
+            "softmax_scale": scale,
+            "causal": causal,
+            "window_size": tuple(window_size),
+            "dropout_p": dropout_p,
+        }
         return self.flash_attn_varlen_func(*heads_and_lengths, **options)
 
 

@@ -32,6 +32,7 @@ def install() -> None:
     torch.cuda.default_generators = tuple(torch.Generator(f"cuda:{number}") for number in range(MOST))
     torch.nn.functional.scaled_dot_product_attention = attention.attention  # pyright: ignore
     setattr(importlib.import_module("torch.nn.attention.varlen"), "varlen_attn", varlen.varlen_attn)  # noqa: B010
+    setattr(torch.ops.aten, "_flash_attention_forward", varlen.flash_attention_forward)  # noqa: B010
     setattr(torch.Tensor, "pin_memory", pinned.pin)  # noqa: B010 (declared read-only)
     setattr(torch.Tensor, "is_pinned", pinned.is_pinned)  # noqa: B010
     setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)  # noqa: ARG005, B010

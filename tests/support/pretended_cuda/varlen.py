@@ -1,4 +1,7 @@
-"""``torch.nn.attention.varlen.varlen_attn`` of the pretended device: one operation, with a note of its arguments."""
+"""Variable-length attention of the pretended device: one operation, with a note of its arguments.
+
+``torch.nn.attention.varlen.varlen_attn``, and ``aten::_flash_attention_forward``, which can drop out.
+"""
 
 from typing import Any
 
@@ -32,6 +35,20 @@ def varlen_attn(*tensors_and_lengths: Any, **options: Any) -> Tensor:
     words = [str(tensors[0].dtype).removeprefix("torch."), causal, "by lengths"]
     COUNTS.add("attention", ", ".join([*words, "grouped"] if options["enable_gqa"] else words))
     return _Varlen.apply(options, max_q, max_k, *tensors)  # pyright: ignore[reportReturnType]
+
+
+def flash_attention_forward(
+    *tensors_and_lengths: Any,
+    scale: float | None,
+    window_size_left: int,
+    window_size_right: int,
+) -> tuple[Tensor]:
+    """In place of torch's, as far as llmft calls it: without the values that follow the first one."""
+    *tensors, max_q, max_k, dropout, _, _ = tensors_and_lengths
+    window = (window_size_left, window_size_right)
+    shared = tensors[0].shape[1] != tensors[1].shape[1]
+    options = {"scale": scale, "window_size": window, "enable_gqa": shared, "dropout_p": dropout}
+    return (varlen_attn(*tensors, max_q, max_k, **options),)
 
 
 class _Varlen(torch.autograd.Function):
