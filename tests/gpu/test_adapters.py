@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from bitsandbytes.nn.modules import Linear4bit
 
 from llmft.data.batching.collate import training_batch
 from tests.conftest import cli
@@ -47,11 +48,36 @@ def test_gradients_reach_every_matrix_after_an_evaluation_and_a_move(model, peft
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_qlora_computes_in_what_the_gpu_multiplies(model, built):
+    data, module = built(
+        f"model={model}",
+        "model.dtype=auto",
+        "peft=qlora",
+        "trainer=gpu",
+        "data=alpaca",
+        "data.path=sample",
+        "data.limit=8",
+    )
+    native = torch.cuda.is_bf16_supported(False)
+    kinds = {layer.compute_dtype for layer in module.modules() if isinstance(layer, Linear4bit)}
+    assert kinds == {torch.bfloat16 if native else torch.float32 if model == "tiny_t5" else torch.float16}
+    rest = module.model.get_input_embeddings().weight.dtype
+    assert rest == (torch.bfloat16 if native else torch.float32)
+    batch = on_gpu(training_batch([[row] for row in data.encoded["train"][:4]], data.pad_id))
+    module.cuda()
+    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=native):
+        total, _ = module.forward_pass.loss_sum(batch)
+    total.backward()
+    gradients = [p.grad for n, p in module.named_parameters() if "lora_B" in n]
+    assert gradients
+    assert all(g is not None and g.dtype == torch.float32 and g.isfinite().all() and g.any() for g in gradients)
+
+
 @pytest.mark.parametrize("peft", QUANTISED)
 @pytest.mark.parametrize("model", MODELS)
 def test_a_run_and_its_resume(model, peft, tmp_path):
     common = (f"model={model}", f"peft={peft}", "peft.targets=all-linear", *RUN)
-    common += ("peft.compute_dtype=bfloat16",)
     done = cli(*common, "trainer.max_epochs=2", "scheduler=constant", "output_dir=straight", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     done = cli(*common, "trainer.max_epochs=1", "scheduler=constant", "output_dir=run", cwd=tmp_path)

@@ -20,6 +20,7 @@ from llmft.utils.errors import Halted
 WAYS_OUT = {
     "model": "the model was broken before the first step: check the files of model.path",
     "float16": "float16 overflows; use trainer.precision=bf16-mixed or 32-true",
+    "products": "products with the 4-bit weights overflow in float16; use peft.compute_dtype=float32",
     "update": "lower optim.lr, or increase scheduler.warmup_steps; then look at the rows",
     "zero": "there is nothing left to learn from these rows: look at their labels with `python -m llmft preview`",
     "labels": "all labels of these rows are masked: look at them with `python -m llmft preview`, and check your labeling code",
@@ -80,11 +81,13 @@ class NanGuard(pl.Callback):
         if not pl_module.window_tokens:
             self._halt(trainer, pl_module, "no token of the step has a label", "labels")
         if not math.isfinite(loss):
-            self._halt(trainer, pl_module, f"the loss is {loss}", self._cause(trainer))
+            self._halt(trainer, pl_module, f"the loss is {loss}", self._cause(trainer, pl_module))
         # with float16, the gradient scaler skips steps that overflow; that is normal now and then
         scaled = trainer.precision == "16-mixed"
         if not math.isfinite(norm) and not scaled:
-            self._halt(trainer, pl_module, f"the gradient is not finite (its norm is {norm})", self._cause(trainer))
+            self._halt(
+                trainer, pl_module, f"the gradient is not finite (its norm is {norm})", self._cause(trainer, pl_module)
+            )
         self._check_level(trainer, pl_module, loss, norm)
         if math.isfinite(norm) and (fault := self.idle.fault(pl_module.model, optimizer, rate)):
             self._halt(trainer, pl_module, fault[0], "idle", named=fault[1])
@@ -118,7 +121,7 @@ class NanGuard(pl.Callback):
         for name in self.watched:
             value = float(trainer.callback_metrics.get(name, 0.0))
             if not math.isfinite(value) and not trainer.sanity_checking:
-                self._halt(trainer, pl_module, f"{name} is {value}", self._cause(trainer), validating=True)
+                self._halt(trainer, pl_module, f"{name} is {value}", self._cause(trainer, pl_module), validating=True)
 
     def _find_bad_validation(self, pl_module: Any) -> None:
         """Keep the first batch after which a summed loss is not finite; the sums of many are read at once."""
@@ -149,10 +152,15 @@ class NanGuard(pl.Callback):
         weights = {name: weight for name, weight in pl_module.model.named_parameters() if weight.requires_grad}
         finite = torch.stack([full_tensor(torch.isfinite(weight).all()) for weight in weights.values()]).tolist()
         if broken := [name for name, each in zip(weights, finite, strict=True) if not each]:
-            self._halt(trainer, pl_module, f"the weight {broken[0]} is not finite", self._cause(trainer), after=True)
+            self._halt(
+                trainer, pl_module, f"the weight {broken[0]} is not finite", self._cause(trainer, pl_module), after=True
+            )
 
-    def _cause(self, trainer: pl.Trainer) -> str:
-        return "model" if trainer.global_step == 0 else "float16" if trainer.precision == "16-mixed" else "update"
+    def _cause(self, trainer: pl.Trainer, pl_module: InstructionModule) -> str:
+        quantized = getattr(pl_module.model.config, "quantization_config", None)
+        if getattr(quantized, "bnb_4bit_compute_dtype", None) == torch.float16:
+            return "products"
+        return "float16" if trainer.precision == "16-mixed" else "model" if trainer.global_step == 0 else "update"
 
     def _halt(
         self,
