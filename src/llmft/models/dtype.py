@@ -23,9 +23,9 @@ def dtype_name(model: Any, dtype: str = "auto") -> str:
         computes = str(quantized.bnb_4bit_compute_dtype).removeprefix("torch.")
         return f"{computes}, base in {quantized.bnb_4bit_quant_type}"
     sizes: Counter[torch.dtype] = Counter()
-    for weight in model.parameters():
-        if weight.is_floating_point():
-            sizes[weight.dtype] += weight.numel()
+    # of an int8 base the embeddings, which are not quantized: the adapter may be larger than all that is not
+    for weight in [model.get_input_embeddings().weight] if quantized else model.parameters():
+        sizes[weight.dtype] += weight.numel()
     name = str(max(sizes, key=lambda each: sizes[each])).removeprefix("torch.")
     name = dtype if name == "bfloat16" and dtype != "auto" else name
     return f"{name}, base in int8" if quantized else name

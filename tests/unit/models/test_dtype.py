@@ -26,8 +26,10 @@ def test_names():
     assert named(bnb_4bit_compute_dtype=torch.bfloat16, bnb_4bit_quant_type="fp4") == "bfloat16, base in fp4"
     int8 = SimpleNamespace(load_in_8bit=True)
     for rest in (torch.float32, torch.bfloat16):  # the weights that are not quantized
-        held = [torch.zeros(9, dtype=torch.int8), torch.zeros(2, dtype=rest)]
-        found = SimpleNamespace(config=SimpleNamespace(quantization_config=int8), parameters=lambda held=held: held)
+        embeddings = SimpleNamespace(weight=torch.zeros(2, dtype=rest))
+        found = SimpleNamespace(
+            config=SimpleNamespace(quantization_config=int8), get_input_embeddings=lambda held=embeddings: held
+        )
         assert dtype_name(found) == f"{str(rest).removeprefix('torch.')}, base in int8"
 
 
