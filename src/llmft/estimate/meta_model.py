@@ -16,10 +16,12 @@ from llmft.config.schema.peft import Lora
 from llmft.estimate.memory_tracker import MemoryTracker, fused_attention
 from llmft.estimate.meta_autocast import meta_autocast, quantized_linear
 from llmft.models import distillation
+from llmft.models.attention.kernels import Kernels
 from llmft.models.backbone import load
 from llmft.models.backbone.open import Backbone
 from llmft.models.fsdp import mixed_precision, sharded_layers
 from llmft.models.peft import trainable
+from llmft.utils import flash
 from llmft.utils.device import autocast_dtype, runs_on_gpu
 
 # Bytes of a quantized weight with the scale of its block of 64 (NF4: double quantization, Dettmers et al. 2023, section 3).
@@ -53,7 +55,9 @@ class MetaModel:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.quantized = self._quantized()
         self.counts = trainable.parameter_counts(self.model)
-        self.forward = backbone.family(self.model)
+        by_example = cfg.model.attention == "flash" and flash.unfit(config) is None
+        kernels = Kernels(varlen=True, flash=True, packing_is_equivalent=True) if by_example else None
+        self.forward = backbone.family(self.model, kernels)
         self.teacher = _teacher(cfg)
 
     def _quantized(self) -> list[Tensor]:

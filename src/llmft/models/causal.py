@@ -39,7 +39,8 @@ class CausalForward(Forward):
         if "rows" in batch:
             # transformers keeps packed examples apart by position ids that restart, if it gets no mask and no cache;
             # an estimate has its batch on the CPU and its model on the meta device
-            positions = batch["positions"] if "positions" in batch else positions_in_rows(batch["rows"]).to(self.device)
+            positions = batch["positions"] if "positions" in batch else positions_in_rows(batch["rows"])
+            positions = positions.to(self.device)
             inputs |= {"attention_mask": None, "position_ids": positions}
             return inputs | flash.arguments(batch["flat"].targets, batch["flat"].targets) if "flat" in batch else inputs
         # padding is on the right, where no supervised token attends to it

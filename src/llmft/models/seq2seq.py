@@ -61,7 +61,9 @@ class Seq2SeqForward(Forward):
         """Absolute positions restart in each example of a packed sequence."""
         if "rows" not in batch:
             return nullcontext()
-        return restarted_positions(self.model, batch["rows"], batch["label_rows"])
+        lengths = batch.get("flat")
+        longest = (lengths.sources.longest, lengths.targets.longest) if lengths else None
+        return restarted_positions(self.model, batch["rows"], batch["label_rows"], longest)
 
     def tokens(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """An example keeps one label at least, even if it has no supervised one, so that both sides have as many examples."""
@@ -74,7 +76,7 @@ class Seq2SeqForward(Forward):
     def _by_lengths(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Each attention with the lengths of its queries and keys; the encoder is called here, with lengths of its own."""
         targets, sources = batch["flat"]
-        encoded = self.model.get_encoder()(batch["input_ids"], **flash.arguments(sources, sources))
+        encoded = self.model.get_encoder()(batch["input_ids"].to(self.device), **flash.arguments(sources, sources))
         decoder = flash.arguments(targets, sources)
         return decoder | {"encoder_outputs": encoded, "decoder_attention_mask": decoder["attention_mask"]}
 

@@ -21,6 +21,12 @@ def autocast_dtype(precision: str) -> torch.dtype | None:
     return AUTOCAST.get(precision)
 
 
+def running_autocast(device: str) -> torch.dtype | None:
+    """The dtype of the autocast that is on, for a type of device; None without one, and on a device that has none (meta)."""
+    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if enabled else None
+
+
 def default_device() -> torch.device:
     """The device for inference outside of training: the first GPU, or the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,11 +1,13 @@
 """Memory counted without numbers: against hand-computed sizes and against what torch really makes."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from llmft.data.batching.collate import training_batch
+from llmft.data.tokenization.codec import EncodedExample
 from llmft.estimate.gpu import CONTEXT_BYTES, GIB, available_gpu_bytes, smallest_card
 from llmft.estimate.memory import MALLOC_BYTES, largest_batch, predict_memory
 from llmft.estimate.memory_tracker import MemoryTracker
@@ -92,6 +94,36 @@ def test_checkpointing_and_small_batches_show(load_config, encoded):
     most = activations()
     assert activations("model.gradient_checkpointing=true") < 0.8 * most
     assert activations("data.batch_size=2") < 0.7 * most
+
+
+@pytest.mark.parametrize(("kind", "checkpointed"), [("tiny_llama", "true"), ("bart", "false")])
+def test_flash_attention_holds_no_mask_and_no_padding(kind, checkpointed, load_config, tmp_path):
+    """Per layer and packed sequence, SDPA on a GPU holds a mask of tokens times tokens, here in bfloat16."""
+    from transformers import BartConfig
+
+    model = [f"model={kind}"]
+    if kind == "bart":
+        size: Any = {
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "d_model": 64,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+        }
+        BartConfig(
+            **size, vocab_size=300, decoder_start_token_id=2, encoder_attention_heads=4, decoder_attention_heads=4
+        ).save_pretrained(tmp_path)
+        model = ["model=flan_t5_small", f"model.path={tmp_path}", "model.dtype=float32"]
+    given = [*model, "peft=none", "trainer.accelerator=gpu", "trainer.precision=bf16-mixed"]
+    given += [f"model.gradient_checkpointing={checkpointed}"]
+    rows = [EncodedExample([5] * 256, [6] * 256, 1, 255, 255, False, False, "", 0, "") for _ in range(4)]
+    packed, single = (training_batch(lines, 0) for lines in ([rows], [[row] for row in rows]))
+    peaks = {}
+    for attention in ("sdpa", "flash"):
+        outline = outlined(load_config, *given, f"model.attention={attention}")
+        peaks[attention] = [outline.activations(batch) for batch in (packed, single)]
+    assert peaks["flash"][0] == pytest.approx(peaks["flash"][1], rel=0.01)
+    assert peaks["flash"][0] < peaks["sdpa"][0] - 2 * 1024**2
 
 
 def test_processes_share_what_fsdp_shares(load_config, encoded):

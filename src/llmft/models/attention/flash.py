@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from llmft.models.attention.flat import ExampleLengths
+from llmft.utils.device import running_autocast
 from llmft.utils.flash import TORCH, kernel_name, unfit
 
 NAME = "llmft_cu_seq_lens"  # transformers loads a kernel for a name with "flash" in it
@@ -30,9 +31,9 @@ def can_attend(model: Any) -> bool:
         model: A transformers or peft model, on the device that computes.
     """
     device = model.device.type
+    computes = device in DEVICES and computing_dtype(model, device) in DTYPES
     return (
-        device in DEVICES
-        and computing_dtype(model, device) in DTYPES
+        (computes or device == "meta")  # in an estimate the config has said so
         and model.config._attn_implementation in ("sdpa", NAME)
         and unfit(model.config) is None
     )
@@ -45,7 +46,7 @@ def computing_dtype(model: Any, device: str) -> torch.dtype:
         model: A transformers or peft model.
         device: Type of its device.
     """
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
+    return running_autocast(device) or model.dtype
 
 
 def install(model: Any) -> None:
@@ -107,8 +108,7 @@ def _attention(
 
 def _in_half(*heads: Tensor) -> Sequence[Tensor]:
     """Heads in a dtype that the kernel takes: a norm of queries and keys may return float32, and autocast ends there."""
-    device = heads[0].device.type
-    given = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else heads[-1].dtype
+    given = running_autocast(heads[0].device.type) or heads[-1].dtype
     dtype = next((x.dtype for x in heads if x.dtype in DTYPES), given)
     return [x.to(dtype) for x in heads]
 

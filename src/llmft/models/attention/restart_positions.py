@@ -24,18 +24,22 @@ def position_modules(model: Any) -> tuple[Any, Any] | None:
 
 
 @contextmanager
-def restarted_positions(model: Any, sources: Tensor, targets: Tensor) -> Iterator[None]:
+def restarted_positions(
+    model: Any, sources: Tensor, targets: Tensor, longest: tuple[int, int] | None = None
+) -> Iterator[None]:
     """Restart absolute positions in each example, for a forward pass without a cache.
 
     Args:
         model: A transformers or peft encoder-decoder; nothing is done if its positions are relative.
         sources: [B, S], segment ids of the encoder.
         targets: [B, T], segment ids of the decoder.
+        longest: Tokens of the longest example on both sides; None to ask their device.
     """
     modules = position_modules(model) or ()
-    for module, rows in zip(modules, (sources, targets), strict=False):
+    for module, rows, known in zip(modules, (sources, targets), longest or (None, None), strict=False):
         # padding may be longer than any example, and than the table
-        module.forward = _restarted(module, positions_in_rows(rows).masked_fill(rows < 0, 0))
+        positions = positions_in_rows(rows).masked_fill(rows < 0, 0)
+        module.forward = _restarted(module, positions, known or int(positions.max()) + 1)
     try:
         yield
     finally:
@@ -43,9 +47,9 @@ def restarted_positions(model: Any, sources: Tensor, targets: Tensor) -> Iterato
             del module.forward
 
 
-def _restarted(module: Any, positions: Tensor) -> Any:
+def _restarted(module: Any, positions: Tensor, longest: int) -> Any:
     """The forward pass of a position embedding, of the longest example, gathered at ``positions`` [B, S]."""
-    forward, width, longest = module.forward, positions.shape[1], int(positions.max()) + 1
+    forward, width = module.forward, positions.shape[1]
     # M2M100 counts the ids that are no padding
     token = (getattr(module, "padding_idx", None) or 0) + 1
 

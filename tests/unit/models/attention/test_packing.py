@@ -165,3 +165,13 @@ def test_nan_and_infinity_are_told_from_a_difference(packed, single, value, fini
     batches = [[torch.tensor([logits])] for logits in (packed, single)]
     found = logit_difference(torch.nn.Identity(), lambda batch: batch, *batches)
     assert (found.value, found.finite, found.is_small) == (value, finite, small)
+
+
+def test_float32_logits_of_half_precision_have_its_tolerance():
+    batches = [torch.tensor([[1.0, 2.0]])], [torch.tensor([[1.0, 2.06]])]
+    identity = torch.nn.Identity()
+    assert not logit_difference(identity, lambda batch: batch, *batches).is_small
+    with torch.autocast("cpu", torch.bfloat16):
+        assert logit_difference(identity, lambda batch: batch, *batches).is_small
+    setattr(identity, "dtype", torch.bfloat16)  # noqa: B010 (of a transformers model)
+    assert logit_difference(identity, lambda batch: batch, *batches).is_small
