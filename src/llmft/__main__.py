@@ -86,7 +86,11 @@ def run_command(arguments: Sequence[str]) -> int:
         rest = [*flags, *overrides]
         multirun = any(argument in ("-m", "--multirun") for argument in rest)
         if not multirun:
-            rest = named_runs(command, rest)
+            try:
+                rest = named_runs(command, rest)
+            except UserError:  # a wrong key is a fault of the line itself, so it is named first
+                check_command_line(command, [quoted(argument, multirun=False) for argument in rest], multirun=False)
+                raise
         rest = [quoted(argument, multirun=multirun) for argument in rest]
         given = {argument.partition("=")[0] for argument in flags}
         folder: list[str] = []

@@ -26,7 +26,7 @@ def print_scores(found: Mapping[str, Any], console: Console) -> None:
     base = any("base" in entry for entry in scores.values())
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)  # fits into 80 columns
     table.add_column("score")
-    for name in ("base", "tuned", "difference", "95 % interval") if base else ("score", "95 % interval"):
+    for name in ("base", "tuned", "difference", "95 % interval") if base else ("value", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, entry in scores.items():
         if not base:

@@ -15,7 +15,7 @@ from llmft.report import data_section, examples
 from llmft.report.best_step import BestStep
 from llmft.report.blocks import blocks
 from llmft.report.curves import curve_file
-from llmft.report.next_steps import next_steps
+from llmft.report.next_steps import next_steps, without_places
 from llmft.utils.text import duration
 
 
@@ -56,8 +56,16 @@ def page_context(run: Path, files: Mapping[str, Any], best: BestStep | None, set
         "config": files["config_text"],
         "versions": record.get("versions") or {},
         "git": record.get("git"),
-        "command": shlex.join(["python", "-m", *map(str, record.get("command") or ["llmft"])]),
+        "command": command_of(record),
     }
+
+
+def command_of(record: Mapping[str, Any]) -> str:
+    """The command that trains a run; of a job of a sweep, the one that trains this job alone."""
+    command, overrides = [str(part) for part in record.get("command") or ["llmft"]], record.get("overrides")
+    if {"-m", "--multirun"} & {*command} and isinstance(overrides, list):
+        command = ["llmft", "train", *without_places([str(override) for override in overrides])]
+    return shlex.join(["python", "-m", *command])
 
 
 def run_names(config: DictConfig) -> tuple[str, str]:

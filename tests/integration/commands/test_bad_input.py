@@ -212,3 +212,10 @@ def test_debug_true_shows_the_traceback_too(llmft):
     assert code == 2
     assert "Traceback" in err
     assert "optim.lr=0: must be a number above 0" in err
+
+
+def test_a_wrong_key_is_named_before_a_run_that_is_not_there(llmft):
+    code, _, err = llmft("serve", "run=nope", "wrong.key=1")
+    assert (code, "wrong.key: no such key" in err, "run=nope" in err) == (2, True, False)
+    code, _, err = llmft("serve", "run=nope")
+    assert (code, "run=nope: no run directory" in err) == (2, True)

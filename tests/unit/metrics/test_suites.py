@@ -82,6 +82,7 @@ def test_a_score_without_interval_is_printed(interval):
     printed = io.StringIO()
     print_scores(found, Console(file=printed, width=80))
     assert "text: ppl" in printed.getvalue()
+    assert printed.getvalue().splitlines()[1].split() == ["score", "value", "95", "%", "interval"]
 
 
 def test_a_group_stands_for_its_tasks():

@@ -135,3 +135,14 @@ def test_each_export_has_a_line():
                    "to": "out", "time": "2026-11-30 00:40"}  # fmt: skip
     assert (two["weights"], two["status"], two["to"]) == ("float32", "failed", "not kept")
     assert content.exports({}) == []
+
+
+@pytest.mark.parametrize("flag", ["-m", "--multirun"])
+def test_a_job_of_a_sweep_is_reproduced_alone(flag):
+    command = ["llmft", "train", flag, "peft.r=4,8", "data=custom", "output_dir=all"]
+    overrides = ["peft.r=8", "data=custom", "output_dir=all"]
+    alone = content.command_of({"command": command, "overrides": overrides})
+    assert alone == "python -m llmft train peft.r=8 data=custom"
+    assert content.command_of({"command": ["llmft", "train", *overrides], "overrides": overrides}).endswith(
+        " output_dir=all"
+    )
