@@ -131,7 +131,7 @@ FAULTS = [
     # 8 train mode
     Fault("training in eval mode", "models/module.py", "        self.train()\n", "        self.eval()\n", MODES),
     Fault("weights are trained in the checkpoint's type", "models/backbone/load.py", '"dtype": dtype_of(cfg)', '"dtype": "auto"', f"{MODES} -k bf16"),
-    Fault("gradient checkpointing is not turned on", "models/backbone/load.py", "if cfg.gradient_checkpointing:", "if False:", f"{MODES} -k keeps_less"),
+    Fault("gradient checkpointing is not turned on", "models/backbone/load.py", "    if cfg.gradient_checkpointing:\n        model.", "    if False:\n        model.", f"{MODES} -k keeps_less"),
     Fault("an evaluation repacks 4-bit weights", "models/backbone/quantization.py", "            module.support_avx512bf16_for_cpu = False\n", "            pass\n",
           "tests/integration/models/test_quantization.py -k tiny_llama-qlora"),
     Fault("an evaluation takes another int8 kernel", "models/backbone/quantization.py", "            module.__class__ = _training_linear_8bit()\n", "            pass\n",

@@ -132,8 +132,6 @@ def _keeps_float32(cfg: TrainConfig) -> str | None:
         return "for the weights that are not quantized"
     if cfg.model.new_tokens:
         return "embeddings of the new tokens are trainable and would lose small updates in bfloat16"
-    if cfg.trainer.strategy == "fsdp":
-        return "trainer=fsdp needs all sharded weights in one dtype"
     if cfg.trainer.precision == "16-mixed":
         return "trainer.precision=16-mixed computes matrix products in float16"
     return None

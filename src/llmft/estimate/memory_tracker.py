@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,6 +84,29 @@ def fused_attention(*, on_gpu: bool) -> Iterator[None]:
         yield
     finally:
         torch.nn.functional.scaled_dot_product_attention = real
+
+
+def offload_recomputed(model: torch.nn.Module) -> None:
+    """Count the inputs of recomputed layers as ``activation_offload`` does: not until the backward pass needs them.
+
+    Args:
+        model: On the meta device, with gradient checkpointing, whose own offload copies to a real device.
+    """
+    for module in model.modules():
+        function = getattr(module, "_gradient_checkpointing_func", None)
+        if function is not None:
+            module._gradient_checkpointing_func = partial(_offloaded, function)  # pyright: ignore[reportArgumentType]
+
+
+def _offloaded(function: Any, *args: Any, **kwargs: Any) -> Any:
+    def pack(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
+        return tensor.shape, tensor.dtype
+
+    def unpack(kept: tuple[torch.Size, torch.dtype]) -> Tensor:
+        return torch.empty(kept[0], dtype=kept[1], device="meta")
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        return function(*args, **kwargs)
 
 
 class _Fused(torch.autograd.Function):

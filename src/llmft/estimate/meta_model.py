@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from llmft.config.auto_values import PLAIN
 from llmft.config.schema import TrainConfig
 from llmft.config.schema.peft import Lora
-from llmft.estimate.memory_tracker import MemoryTracker, fused_attention
+from llmft.estimate.memory_tracker import MemoryTracker, fused_attention, offload_recomputed
 from llmft.estimate.meta_autocast import meta_autocast, quantized_linear
 from llmft.models import distillation
 from llmft.models.attention.kernels import Kernels
@@ -49,8 +49,9 @@ class MetaModel:
         }
         with torch.device("meta"):
             model = auto_class.from_config(config, **options).train()
-            if cfg.model.gradient_checkpointing:
-                model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+            load.recompute_activations(model, cfg.model)
+            if cfg.model.activation_offload:
+                offload_recomputed(model)
             self.model = trainable.adapt(model, cfg.peft, cfg.model.lora_targets).to("meta")
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.quantized = self._quantized()

@@ -70,7 +70,9 @@ def config_of(cfg: TrainConfig) -> Model:
     wanted = str(cfg.peft.distill_from)
     named = (conf_dir() / "model" / f"{wanted}.yaml").is_file() and not wanted.startswith("_")
     own = option_keys("model", wanted) if named else {"name": "teacher", "path": wanted}  # a path is no valid name
-    return cfg.model.replaced({**PATH_ONLY, **own, "dropout": None, "gradient_checkpointing": False})
+    return cfg.model.replaced(
+        {**PATH_ONLY, **own, "dropout": None, "gradient_checkpointing": False, "activation_offload": False}
+    )
 
 
 def check_vocabulary(cfg: TrainConfig, tokenizer: Any, teacher_tokenizer: Any) -> None:

@@ -1,11 +1,15 @@
-"""FSDP2: shard the parameters of a model over all processes, layer by layer."""
+"""FSDP2: shard the parameters of a model over all processes, layer by layer; only the first process loads them."""
 
+from collections import defaultdict
 from typing import Any
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.tensor import DTensor
+
+from llmft.utils.rank import is_first
 
 
 def strategy_of(trainer: Any) -> Any:
@@ -22,12 +26,20 @@ def is_sharded(strategy: Any) -> bool:
     return isinstance(strategy, ModelParallelStrategy)
 
 
+def has_no_weights(cfg: Any) -> bool:
+    """Whether this process of a training leaves its model on the meta device: it gets its shards from rank 0.
+
+    Args:
+        cfg: The training config.
+    """
+    return cfg.trainer.strategy == "fsdp" and not is_first()
+
+
 def mixed_precision(precision: str) -> MixedPrecisionPolicy:
     """The dtypes of gathered weights and of the reduction of gradients, for ``trainer.precision``.
 
     Under bf16-mixed weights are gathered in bfloat16, half the traffic and memory, so that the residual stream is bfloat16 too;
-    shards, reduction and optimizer stay float32. 16-mixed gathers float32, because weights in float16 would overflow in
-    operations that autocast computes in float32.
+    shards, reduction and optimizer stay float32.
     """
     if precision != "bf16-mixed":
         return MixedPrecisionPolicy()
@@ -43,8 +55,11 @@ def sharded_layers(model: Any) -> list[nn.Module]:
 def shard(model: Any, mesh: Any, precision: str = "32-true") -> None:
     """Shard the parameters of each layer, and the remaining ones; a sharded model is left as it is.
 
+    A process whose model is on the meta device gets its shards from rank 0, so that the complete float32 model is in the memory
+    of one process only, and one layer at a time on each device.
+
     Args:
-        model: A transformers or peft model.
+        model: A transformers or peft model; on the meta device in any process but the first.
         mesh: The device mesh of the processes.
         precision: ``trainer.precision``.
     """
@@ -53,10 +68,56 @@ def shard(model: Any, mesh: Any, precision: str = "32-true") -> None:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     if isinstance(inner, FSDPModule):
         return
-    policy = mixed_precision(precision)
-    for module in sharded_layers(inner):
+    policy, source = mixed_precision(precision), _WeightsOfFirst(inner, mesh)
+    for module in (*sharded_layers(inner), inner):
+        source.send(module)
         fully_shard(module, mesh=mesh, mp_policy=policy)
-    fully_shard(inner, mesh=mesh, mp_policy=policy)
+
+
+class _WeightsOfFirst:
+    """Gives each process the parameters and buffers of rank 0, if any process has some on the meta device.
+
+    Args:
+        model: Not sharded yet.
+        mesh: The device mesh of the processes.
+    """
+
+    def __init__(self, model: nn.Module, mesh: Any) -> None:
+        self.mesh, self.device = mesh, _device_of(mesh)
+        absent = torch.tensor(any(p.is_meta for p in model.parameters()), dtype=torch.int32, device=self.device)
+        torch.distributed.all_reduce(absent, group=mesh.get_group())
+        self.needed = bool(absent)
+        # tied weights have several places, and stay tied
+        self.places: dict[int, list[tuple[dict[str, Any], str]]] = defaultdict(list)
+        for module in model.modules():
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in tensors.items():
+                    self.places[id(tensor)].append((tensors, name))
+
+    def send(self, module: nn.Module) -> None:
+        """Broadcast what a module holds and is not sharded yet, one tensor at a time."""
+        held = [*module.parameters(), *module.buffers()] if self.needed else []
+        for tensor in held:
+            if not isinstance(tensor, DTensor):
+                self._broadcast(tensor)
+
+    def _broadcast(self, tensor: Tensor) -> None:
+        data = torch.empty_like(tensor, device=self.device) if tensor.is_meta else tensor.data.to(self.device)
+        torch.distributed.broadcast(data, group=self.mesh.get_group(), group_src=0)
+        if not tensor.is_meta:
+            tensor.data = data
+            return
+        is_parameter = isinstance(tensor, nn.Parameter)
+        made = nn.Parameter(data, requires_grad=tensor.requires_grad) if is_parameter else data
+        for tensors, name in self.places[id(tensor)]:
+            tensors[name] = made
+
+
+def _device_of(mesh: Any) -> torch.device:
+    """The device of this process in a mesh."""
+    if mesh.device_type == "cpu":
+        return torch.device("cpu")
+    return torch.device(mesh.device_type, torch.get_device_module(mesh.device_type).current_device())
 
 
 def full_tensor(tensor: Tensor) -> Tensor:

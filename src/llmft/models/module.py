@@ -212,7 +212,7 @@ class InstructionModule(pl.LightningModule):
     def configure_model(self) -> None:
         """Shard the parameters if the strategy is FSDP2."""
         if self.device_mesh is not None:
-            shard(self.model, self.device_mesh["data_parallel"])
+            shard(self.model, self.device_mesh["data_parallel"], self.trainer.precision)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over the trainable parameters, and a schedule that moves once per optimizer step."""

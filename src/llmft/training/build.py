@@ -31,7 +31,7 @@ from llmft.models.architecture_check import check_config
 from llmft.models.attention.kernels import Kernels
 from llmft.models.backbone.open import Backbone
 from llmft.models.distillation import teacher_of
-from llmft.models.fsdp import is_sharded
+from llmft.models.fsdp import has_no_weights, is_sharded
 from llmft.models.module import InstructionModule
 from llmft.models.schedule import planned_steps
 from llmft.report import curves
@@ -171,7 +171,7 @@ def build(cfg: TrainConfig, run: RunDirectory | None = None) -> Parts:
     data.encode(backbone.codec)
     startup_log.log_data(data, run)
     cfg = _with_rows(cfg, data, run)
-    model = backbone.load_adapted()
+    model = backbone.load_adapted(meta=has_no_weights(cfg))
     startup_log.log_model(cfg, run, backbone, model)
     forward = backbone.family(model, Kernels.from_config(cfg), teacher_of(cfg, backbone.tokenizer))
     module = InstructionModule(forward, instantiate(cfg.optim.node()), _schedule(cfg, data))

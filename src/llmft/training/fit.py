@@ -10,6 +10,7 @@ from llmft.callbacks.checkpoints import position
 from llmft.config.swept import swept_keys
 from llmft.data.records import Example, Turn
 from llmft.generation.generator import Answer
+from llmft.models.fsdp import has_no_weights
 from llmft.models.peft import trainable
 from llmft.runs.checkpoint_io import load
 from llmft.training.baseline import baseline
@@ -111,6 +112,8 @@ def prove_packing(parts: Parts) -> None:
     Raises:
         UserError: The examples of a packed sequence attend to each other.
     """
+    if has_no_weights(parts.cfg):  # rank 0 has them, and checks
+        return
     data = parts.datamodule
     batches = data.batches("train")
     sequences = (sequence for batch in batches.fixed for sequence in batch if len(sequence) > 1)
@@ -187,6 +190,8 @@ def load_best(parts: Parts) -> dict[str, float]:
     ):
         checkpoints.keep_last(parts.trainer)
     parts.trainer.strategy.barrier("best.ckpt is written")
+    if has_no_weights(parts.cfg):  # rank 0 alone loads the complete model, evaluates and saves it
+        return checkpoints.best_metrics
     if parts.is_sharded:
         module.set_model(parts.backbone.load_adapted())
     state = load(checkpoints.best)

@@ -38,7 +38,6 @@ def test_a_frozen_base_is_held_in_bfloat16_where_that_is_multiplied_in_hardware(
         ["peft=head"],
         ["peft=qlora"],
         ["peft=lora", "model.new_tokens=[kw]"],
-        ["peft=lora", "trainer=fsdp"],
     ],
 )
 def test_what_would_lose_updates_or_cannot_be_half_stays_float32(load_config, overrides):

@@ -238,7 +238,11 @@ def test_long_sequences_grow_as_they_should(load_config):
     checkpointed = "model.gradient_checkpointing=true"
     (two, hidden), (four, _) = (activations(layers, tokens, checkpointed) for layers in (2, 4))
     assert four - two == 2 * tokens * hidden * F  # the input of each layer, and nothing else
+    offloaded = [activations(layers, tokens, checkpointed, "model.activation_offload=true")[0] for layers in (2, 4)]
+    assert offloaded == [offloaded[0]] * 2  # one layer's input at a time
     half, _ = activations(2, tokens // 2, checkpointed)
     assert two / half == pytest.approx(2, rel=0.01)  # no matrix of tokens x tokens
     (more, _), (most, _) = (activations(layers, tokens) for layers in (2, 4))
     assert most - more > 10 * (four - two)
+    (first, _), (both, _) = (activations(layers, tokens, "model.gradient_checkpointing=2") for layers in (2, 4))
+    assert both - first == (four - two) // 2 + (most - more) // 2  # a recomputed layer and one that is not

@@ -49,7 +49,14 @@ class Model(TargetSection):
         description="Whether common prefixes of the examples of a padding-free batch are computed once (causal): exact, not in "
         "training with dropout; always, with one dropout mask for all; or off."
     )
-    gradient_checkpointing: bool = Field(description="Recompute activations in the backward pass to save memory.")
+    gradient_checkpointing: Annotated[
+        bool | Annotated[int, Field(ge=2)], Must("true, false, or a whole number from 2 for every so many layers")
+    ] = Field(
+        description="Recompute activations in the backward pass to save memory: of all layers (true), or of every N-th (N)."
+    )
+    activation_offload: bool = Field(
+        description="Keep the inputs of recomputed layers in CPU memory until the backward pass (CUDA; saves memory, slower)."
+    )
     new_tokens: Annotated[list[Text], Must("a list of strings")] = Field(
         description="Tokens added to the vocabulary; their embeddings are trained and saved."
     )
@@ -144,6 +151,18 @@ def _flash(model: Model, trainer: Trainer, performance: Performance) -> Faults:
 def _one_kernel_with_checkpointing(model: Model) -> Faults:
     if model.attention == "by_length" and model.gradient_checkpointing:
         yield "model.attention=by_length: model.gradient_checkpointing must recompute a layer with the same kernel; use sdpa"
+
+
+@rule("model.activation_offload", "model.gradient_checkpointing", "trainer.accelerator", imports=True)
+def _nothing_to_offload(model: Model, trainer: Trainer) -> Faults:
+    if not model.activation_offload:
+        return
+    from llmft.utils.device import runs_on_gpu  # imports torch
+
+    if not model.gradient_checkpointing:
+        yield "model.activation_offload=true: moves what gradient checkpointing keeps; add model.gradient_checkpointing=true"
+    if not runs_on_gpu(trainer):
+        yield "model.activation_offload=true: without a CUDA GPU activations are in CPU memory already; leave it out"
 
 
 @rule("model.family", "model.source_language", "model.target_language")

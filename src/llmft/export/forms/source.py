@@ -29,7 +29,9 @@ class Source(NamedTuple):
 def unquantized(cfg: TrainConfig, dtype: str = "float32") -> TrainConfig:
     """A run's config that loads its model in a dtype; an adapter goes on its published base, never on a quantized one."""
     quantized = {"peft.quantise": None} if cfg.select("peft.quantise") else {}
-    return cfg.replaced({"model.dtype": dtype, "model.gradient_checkpointing": False} | quantized)
+    return cfg.replaced(
+        {"model.dtype": dtype, "model.gradient_checkpointing": False, "model.activation_offload": False} | quantized
+    )
 
 
 # Files of model/ that a form writes itself; all others (tokenizer, chat template, generation config) are copied.

@@ -166,7 +166,7 @@ def load_config(path: str, cfg: Model) -> Any:
     return config
 
 
-def load_model(path: str, cfg: Model, peft: Peft | None = None) -> Any:
+def load_model(path: str, cfg: Model, peft: Peft | None = None, *, meta: bool = False) -> Any:
     """The model in ``model.dtype``, in train mode, with a generation config that holds its special ids only.
 
     ``from_pretrained`` alone would keep the dtype of the checkpoint (bf16 weights lose small updates), leave the model in
@@ -176,6 +176,8 @@ def load_model(path: str, cfg: Model, peft: Peft | None = None) -> Any:
         path: From ``locate``.
         cfg: The config of the model group.
         peft: The config of the peft group, for a base in 4 or 8 bits (``peft.quantise``); None for full precision.
+        meta: Whether to read no weights and leave the model on the meta device; not where they are computed while loading
+            (quantized ones, and the embeddings of ``model.new_tokens``).
 
     Raises:
         UserError: There is no such model, it cannot be loaded, or some of its weights are missing.
@@ -185,6 +187,8 @@ def load_model(path: str, cfg: Model, peft: Peft | None = None) -> Any:
     config, whole = load_config(path, cfg), _load(AutoConfig, path, cfg)
     options = {"dtype": dtype_of(cfg), "use_safetensors": True, "attn_implementation": attention_of(cfg, config)}
     options |= quantization.options(peft)
+    if meta and "quantization_config" not in options and not cfg.new_tokens:
+        options["device_map"] = {"": "meta"}
     part = type(config) is not type(whole)
     if part:
         options["key_mapping"] = TEXT_WEIGHTS
@@ -201,9 +205,24 @@ def load_model(path: str, cfg: Model, peft: Peft | None = None) -> Any:
     model.generation_config = GenerationConfig(**{key: getattr(model.generation_config, key) for key in KEPT})
     if config.is_encoder_decoder:
         model.generation_config.decoder_start_token_id = _decoder_start(model, path, cfg)
-    if cfg.gradient_checkpointing:
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    recompute_activations(model, cfg, offload=cfg.activation_offload)
     return model.train()
+
+
+def recompute_activations(model: Any, cfg: Model, *, offload: bool = False) -> None:
+    """Turn gradient checkpointing on as ``model.gradient_checkpointing`` says.
+
+    Args:
+        model: A transformers model.
+        cfg: The config of the model group.
+        offload: Whether the inputs of recomputed layers wait in CPU memory.
+    """
+    if cfg.gradient_checkpointing:
+        model.activation_checkpointing_enable(
+            activation_checkpointing_kwargs={"use_reentrant": False},
+            every_n_layers=int(cfg.gradient_checkpointing),  # true is every layer
+            offload=offload,
+        )
 
 
 def dtype_of(cfg: Model) -> Any:

@@ -1,5 +1,6 @@
 """Open a pretrained model, or the one that a run has trained: path, config, tokenizer, codec, weights, each on first use."""
 
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,10 +116,16 @@ class Backbone:
         """The base model in train mode; quantized if ``peft.quantise`` is set."""
         return load.load_model(self.path, self.model, self.peft)
 
-    def load_adapted(self) -> Any:
-        """The model with exactly the parameters of ``peft`` trainable, LoRA matrices initialized."""
+    def load_adapted(self, *, meta: bool = False) -> Any:
+        """The model with exactly the parameters of ``peft`` trainable, LoRA matrices initialized.
+
+        Args:
+            meta: Whether to read no weights and leave the model on the meta device, if that is possible (``load_model``).
+        """
         assert self.peft is not None
-        return trainable.adapt(self.load(), self.peft, self.model.lora_targets)
+        base = load.load_model(self.path, self.model, self.peft, meta=True) if meta else self.load()
+        with base.device if base.device.type == "meta" else nullcontext():
+            return trainable.adapt(base, self.peft, self.model.lora_targets)
 
 
 class TrainedBackbone(Backbone):

@@ -1,0 +1,84 @@
+"""Two forked processes with sharded weights, of which only the first has loaded any, compute what one process does."""
+
+import multiprocessing
+
+import pytest
+import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+
+from llmft.data.batching.collate import training_batch
+from llmft.models.backbone.open import Backbone
+from llmft.models.fsdp import full_tensor, shard
+
+ROWS = (
+    "data=alpaca",
+    "data.path=sample",
+    "data.limit=12",
+    "data.batch_size=4",
+    "model.dropout=0",
+    "model.padding=kept",
+)
+CASES = {
+    "full": ("model=tiny_t5", "peft=none"),
+    "lora": ("model=tiny_llama", "peft=lora", "peft.dropout=0"),
+    "lora-bfloat16": ("model=tiny_llama", "peft=lora", "peft.dropout=0", "model.dtype=bfloat16"),
+    "qlora": ("model=tiny_gpt2", "peft=qlora", "peft.dropout=0"),
+}
+
+FAST = (("full", "32-true"), ("lora-bfloat16", "bf16-mixed"))
+
+
+def gradients(forward, batch, precision):
+    """Loss, and gradients by name; both of rank 0 and of the other process, whose batches are equal."""
+    forward.model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+        total, _ = forward.loss_sum(batch)
+    total.backward()
+    found = {name: full_tensor(p.grad) for name, p in forward.model.named_parameters() if p.grad is not None}
+    return total.item(), found
+
+
+def in_rank(rank, folder, cfg, batch, precision):
+    """In a forked process: shard the model, whose weights rank 0 alone has, and save loss and gradients."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    backbone = Backbone.open(cfg)
+    torch.manual_seed(
+        0 if cfg.peft.quantise else rank
+    )  # LoRA is initialized by rank 0, where only that loads the weights
+    model = backbone.load_adapted(meta=rank > 0)
+    absent = {p.device.type for p in model.parameters()} == {"meta"}
+    shard(model, init_device_mesh("cpu", (2,)), precision)
+    torch.save((absent, *gradients(backbone.family(model), batch, precision)), folder / f"{rank}.pt")
+
+
+@pytest.mark.parametrize(
+    ("case", "precision"),
+    [
+        pytest.param(case, precision, marks=[] if (case, precision) in FAST else pytest.mark.slow)
+        for case in CASES
+        for precision in ("32-true", "bf16-mixed")
+    ],
+)
+def test_two_processes_compute_what_one_does(case, precision, load_config, encoded, tmp_path):
+    cfg, data = load_config(*ROWS, *CASES[case]), encoded(*ROWS, *CASES[case])
+    batch = training_batch([[row] for row in data.encoded["train"][:4]], data.pad_id)
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=in_rank, args=(rank, tmp_path, cfg, batch, precision)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(120)
+    (_, loss, found), (absent, *_) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert absent is (case != "qlora")  # quantized weights are computed while they are read
+    torch.manual_seed(0)
+    backbone = Backbone.open(cfg)
+    one, expected = gradients(backbone.family(backbone.load_adapted()), batch, precision)
+    exact = precision == "32-true"
+    assert loss == pytest.approx(one, rel=1e-5 if exact else 1e-2)
+    assert found.keys() == expected.keys()
+    if exact:
+        assert all(torch.allclose(found[name], gradient, rtol=1e-3, atol=1e-5) for name, gradient in expected.items())
+    one, two = (torch.cat([each[name].flatten() for name in expected]) for each in (expected, found))
+    assert (one - two).norm() <= (1e-4 if exact else 0.05) * one.norm()
