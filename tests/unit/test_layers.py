@@ -92,6 +92,7 @@ LAZY = {
     "config.help.index -> config.help.facts": "pydantic",
     "config.hydra_precheck -> config.schema": "pydantic",
     "config.hydra_precheck -> config.typed": "pydantic",
+    "config.schema.model -> utils.device": "torch",
     "config.schema.peft -> utils.device": "torch",
     "config.schema.trainer -> utils.device": "torch",
     "config.target_allowlist -> config.schema.data": "pydantic",
