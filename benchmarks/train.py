@@ -23,7 +23,9 @@ from training.material import BATCH, prepare
 from training.runner import measure, started
 from training.table import markdown, publish
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = {"cpu": DOCS / "performance.md", "cuda": DOCS / "gpu.md"}
+ROWS_PER_PACK = 20  # generated rows of 200 words in 4,096 tokens, about
 SHARED_NAMES = {"alpaca": "alpaca.json", "openorca": "openorca.jsonl"}
 
 
@@ -31,20 +33,23 @@ def main() -> int:
     given = options()
     faults = []
     with tempfile.TemporaryDirectory(prefix="llmft-benchmark-") as folder:
-        for name in given.cases or CASES:
+        for name in given.cases or [name for name, case in CASES.items() if given.device == "cuda" or not case.gpu_only]:
             case = CASES[name]
             model = given.model or (case.gpu_model or case.model if given.device == "cuda" else case.model)
             path = str(given.rows_folder.resolve() / SHARED_NAMES[case.data]) if given.rows_folder else "sample"
             place = Path(folder, name)
             place.mkdir()
-            material = prepare(case, model, path, BATCH * (given.warm_up + given.steps), place)
+            rows = ROWS_PER_PACK if case.words else BATCH
+            material = prepare(case, model, path, rows * (given.warm_up + given.steps), place)
             with started(case, material, place, given.device, given.threads) as runners:
                 measure(runners, given.warm_up, given.rounds)
             table, wrong = markdown(case, runners, model, path)
             print(f"{table}\n", flush=True)
             faults += wrong
             if given.write:
-                publish(PAGE, name, table)
+                publish(PAGES[given.device], name, table)
+            if given.tables:
+                (given.tables / f"{name}.md").write_text(table + "\n", encoding="utf-8")
     for fault in faults:
         print(f"FAULT: {fault}", file=sys.stderr)
     return len(faults) > 0
@@ -62,7 +67,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="turns per side (3)")
     parser.add_argument("--threads", type=int, help="threads per side; default: torch's choice")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--write", action="store_true", help="write the tables into docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/performance.md, or docs/gpu.md")
+    parser.add_argument("--tables", type=Path, help="write each table into a file of this folder")
     given = parser.parse_args()
     if unknown := [name for name in given.cases if name not in CASES]:
         parser.error(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")

@@ -14,8 +14,9 @@ class Side:
         overrides: Overrides of llmft's command line.
         arguments: Arguments of the peer's config class.
         dtype: Dtype in which a peer loads its weights.
-        attention: Attention implementation of a peer on a CPU; on a GPU it is SDPA.
-        ceiling: Dtype of the matrix products that are its ceiling.
+        attention: Attention implementation of a peer on a CPU; on a GPU it is SDPA, or FlashAttention where ``best``.
+        ceiling: Dtype of the matrix products that are its ceiling; on a GPU it is the precision of the training too.
+        best: Whether a peer on a GPU uses what is installed: FlashAttention with padding-free batches, Liger kernels.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Side:
     dtype: str = "float32"
     attention: str = "sdpa"
     ceiling: str = "float32"
+    best: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Case:
         sides: The trainings, llmft first.
         same: Whether all sides see the same batches in the same order, so that their losses must agree.
         gpu_model: The backbone on a GPU.
+        words: Words of each generated row, fewest and most; None for rows of the data set.
+        gpu_only: Whether it is left out on a CPU, where it would take hours.
     """
 
     title: str
@@ -48,6 +52,8 @@ class Case:
     sides: tuple[Side, ...]
     same: bool = False
     gpu_model: str | None = None
+    words: tuple[int, int] | None = None
+    gpu_only: bool = False
 
 
 # performance=auto chooses the rest; float32 where both sides must have the same precision
@@ -63,21 +69,24 @@ SEQUENTIAL = {"train_sampling_strategy": "sequential"}
 AS_IT_COMES = {"bf16": None, "gradient_checkpointing": True}
 # performance=auto never chooses autocast: it changes what full fine-tuning computes
 MIXED = (*GROUPED, "trainer.precision=bf16-mixed")
+# sequences of 4,096 tokens, on both sides; the 8B shape of Llama 3
+LONG_PACKS = ("data.batching=packed", "data.pack_tokens=4096", "data.batch_size=1")
+LONG_PACKS_TRL = {"packing": True, "max_length": 4096, "per_device_train_batch_size": 1}
 
 CASES = {
     "causal_lora": Case(
-        "Causal, LoRA, the same batches in float32", "alpaca", "smollm2_135m", "lora", same=True, gpu_model="gpt2_medium",
+        "Causal, LoRA, the same batches in float32", "alpaca", "smollm2_135m", "lora", same=True, gpu_model="gpt2_medium_shape",
         sides=(Side("llmft", overrides=IN_ORDER), Side("TRL", "trl", arguments=SEQUENTIAL)),
     ),
     "causal_lora_best": Case(
-        "Causal, LoRA, best settings of each", "alpaca", "smollm2_135m", "lora", gpu_model="gpt2_medium",
+        "Causal, LoRA, best settings of each", "alpaca", "smollm2_135m", "lora", gpu_model="tinyllama_shape",
         sides=(
             Side("llmft", overrides=GROUPED, ceiling="bfloat16"),
-            Side("TRL, bf16, by length, eager", "trl", arguments=BF16 | LENGTHS, dtype="bfloat16", attention="eager", ceiling="bfloat16"),
+            Side("TRL, bf16, by length", "trl", arguments=BF16 | LENGTHS, dtype="bfloat16", attention="eager", ceiling="bfloat16", best=True),
         ),
     ),
     "causal_lora_default": Case(
-        "Causal, LoRA, default settings", "alpaca", "smollm2_135m", "lora", gpu_model="gpt2_medium",
+        "Causal, LoRA, default settings", "alpaca", "smollm2_135m", "lora", gpu_model="gpt2_medium_shape",
         sides=(
             Side("llmft", ceiling="bfloat16"),
             Side("TRL, its defaults", "trl", arguments=AS_IT_COMES, ceiling="bfloat16"),
@@ -85,14 +94,14 @@ CASES = {
         ),
     ),
     "causal_full": Case(
-        "Causal, full fine-tuning, the same batches in float32", "alpaca", "smollm2_135m", "none", same=True, gpu_model="gpt2_medium",
+        "Causal, full fine-tuning, the same batches in float32", "alpaca", "smollm2_135m", "none", same=True, gpu_model="gpt2_medium_shape",
         sides=(Side("llmft", overrides=IN_ORDER), Side("TRL", "trl", arguments=SEQUENTIAL)),
     ),
     "causal_full_best": Case(
-        "Causal, full fine-tuning, best settings of each", "alpaca", "smollm2_135m", "none", gpu_model="gpt2_medium",
+        "Causal, full fine-tuning, best settings of each", "alpaca", "smollm2_135m", "none", gpu_model="gpt2_medium_shape",
         sides=(
             Side("llmft", overrides=MIXED, ceiling="bfloat16"),
-            Side("TRL, bf16, by length, eager", "trl", arguments=BF16 | LENGTHS, attention="eager", ceiling="bfloat16"),
+            Side("TRL, bf16, by length", "trl", arguments=BF16 | LENGTHS, attention="eager", ceiling="bfloat16", best=True),
         ),
     ),
     "seq2seq": Case(
@@ -115,6 +124,21 @@ CASES = {
         sides=(
             Side("llmft, packed", overrides=PACKED, ceiling="bfloat16"),
             Side("llmft, grouped", overrides=GROUPED, ceiling="bfloat16"),
+        ),
+    ),
+    "packed_8b": Case(
+        "Causal, LoRA, packed, the shape of Llama 3 8B at 4,096 tokens", "alpaca", "llama3_8b_shape", "lora", words=(100, 300), gpu_only=True,
+        sides=(
+            Side("llmft", overrides=LONG_PACKS, ceiling="bfloat16"),
+            Side("TRL, bf16, packed", "trl", arguments=BF16 | LONG_PACKS_TRL, dtype="bfloat16", ceiling="bfloat16", best=True),
+        ),
+    ),
+    "qlora_8b": Case(
+        "QLoRA against LoRA, packed, the shape of Llama 3 8B at 4,096 tokens", "alpaca", "llama3_8b_shape", "lora", words=(100, 300),
+        gpu_only=True,
+        sides=(
+            Side("llmft, QLoRA", overrides=(*LONG_PACKS, "peft=qlora"), ceiling="bfloat16"),
+            Side("llmft, LoRA", overrides=LONG_PACKS, ceiling="bfloat16"),
         ),
     ),
     "packing_seq2seq": Case(

@@ -60,6 +60,9 @@ def prepare(case: Case, model: str, path: str, count: int, folder: Path) -> Mate
     given = (f"model={model}",)
     if model in SHAPES:
         given = (f"model={SHAPES[model].option}", f"model.path={build(model, case.data, path, folder.parent)}")
+        given += ("model.dtype=bfloat16",) if SHAPES[model].dtype == "bfloat16" else ()
+    if case.words:
+        path = str(generated(path, case, count, folder / "generated.json"))
     line = (*given, f"data={case.data}", f"data.path={path}", *common(case))
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = typed(compose("train", overrides=[*line, f"output_dir={folder}"]), TrainConfig).config
@@ -79,6 +82,18 @@ def prepare(case: Case, model: str, path: str, count: int, folder: Path) -> Mate
     (folder / "encoded.jsonl").write_text("".join(json.dumps(row) + "\n" for row in encoded), encoding="utf-8")
     adapter = first_adapter(cfg, backbone, folder / "adapter") if case.peft == "lora" else None
     return Material(backbone.path, given, subset, folder / "encoded.jsonl", adapter, len(rows))
+
+
+def generated(path: str, case: Case, count: int, file: Path) -> Path:
+    """Rows of Alpaca's format, whose answers are random words of the data set, always the same ones."""
+    assert case.words
+    rng = np.random.default_rng(1)
+    texts = (str(text) for row in read(find(path, case.data).parts[0].file) for text in row.values())
+    words = sorted({word for text in texts for word in text.split()})
+    answers = [" ".join(rng.choice(words, rng.integers(*case.words, endpoint=True))) for _ in range(count)]
+    rows = [{"instruction": f"Example {n}", "input": "", "output": answer} for n, answer in enumerate(answers)]
+    file.write_text(json.dumps(rows), encoding="utf-8")
+    return file
 
 
 def common(case: Case) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ class InTurns(pl.Callback):
             threads=torch.get_num_threads(),
             torch=torch.__version__,
             weights_mib=weights_mib(pl_module.model),
+            device=torch.cuda.get_device_name() if pl_module.device.type == "cuda" else "",
             trainable=sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
         )
 

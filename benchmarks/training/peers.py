@@ -7,6 +7,7 @@ The examples are llmft's, tokenized: only the training is compared.
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,25 @@ def model_of(given: dict[str, Any], auto_class: Any) -> Any:
     return model
 
 
+def best_on_gpu(given: dict[str, Any]) -> dict[str, Any]:
+    """With FlashAttention, which padding-free batches need, and Liger kernels, where they are installed."""
+    flash, liger = find_spec("flash_attn") is not None, find_spec("liger_kernel") is not None
+    packs = given["arguments"].get("packing", False)
+    faster = {"use_liger_kernel": liger} | ({"padding_free": True} if flash and not packs else {})
+    attention = "flash_attention_2" if flash else given["attention"]
+    return given | {"attention": attention, "arguments": given["arguments"] | faster}
+
+
 def main() -> None:
     given = json.loads(sys.argv[1])
+    if given["best_on_gpu"]:
+        given = best_on_gpu(given)
     rows = [json.loads(line) for line in Path(given["rows"]).read_text(encoding="utf-8").splitlines()]
     tokenizer = AutoTokenizer.from_pretrained(given["model"])
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     facts = {"threads": torch.get_num_threads(), "torch": torch.__version__, "transformers": transformers.__version__}
+    facts["kernels"] = given["attention"] + (", Liger" if given["arguments"].get("use_liger_kernel") else "")
     turns = of_cuda(torch) if given["device"] == "cuda" else Turns()
     if given["trainer"] == "trl":
         import trl  # pyright: ignore[reportMissingImports]

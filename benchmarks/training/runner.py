@@ -124,6 +124,7 @@ def command(side: Side, case: Case, material: Material, folder: Path, device: st
         "max_length": sum(material.tokens),
         "dtype": side.dtype,
         "attention": side.attention if device == "cpu" else "sdpa",
+        "best_on_gpu": side.best and device == "cuda",
         "arguments": side.arguments,
     }
     return [str(PEERS), "-m", "training.peers", json.dumps(given)]
@@ -145,5 +146,13 @@ def overrides(side: Side, case: Case, material: Material, folder: Path, device: 
         "report.write=false",
         "allow_targets=[training]",
         "+callbacks.turns._target_=training.ours.InTurns",
+        *precision(side, device),
         *side.overrides,
     ]
+
+
+def precision(side: Side, device: str) -> list[str]:
+    """On a GPU the precision that the peer has too; llmft's own choice there would be bf16-mixed."""
+    if device == "cpu":
+        return []
+    return [f"trainer.precision={'bf16-mixed' if side.ceiling == 'bfloat16' else '32-true'}"]

@@ -21,11 +21,13 @@ class Shape:
         option: The option of llmft's ``model`` group that it replaces.
         config: The transformers config class and its arguments.
         auto_class: The transformers auto class.
+        dtype: Dtype of its weights on disk, and frozen.
     """
 
     option: str
     config: tuple[str, dict[str, Any]]
     auto_class: str = "AutoModelForCausalLM"
+    dtype: str = "float32"
 
 
 # T5 initializes its head with standard deviation 1, which gives a loss of 170; a twentieth gives that of a uniform guess
@@ -45,6 +47,13 @@ SHAPES = {
         "tinyllama_1_1b_chat",
         ("LlamaConfig", {"vocab_size": 32000, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22,
                          "num_attention_heads": 32, "num_key_value_heads": 4, "max_position_embeddings": 2048}),
+    ),
+    # Llama 3 8B; without its name, so that no license is asked for
+    "llama3_8b_shape": Shape(
+        "tinyllama_1_1b_chat",
+        ("LlamaConfig", {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+                         "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 8192}),
+        dtype="bfloat16",
     ),
 }  # fmt: skip
 # Trained on a few hundred rows, a larger vocabulary would only memorize them.
@@ -71,9 +80,12 @@ def build(name: str, data: str, path: str, folder: Path) -> Path:
     config = getattr(transformers, kind)(
         **numbers, pad_token_id=trained.pad_token_id, eos_token_id=trained.eos_token_id
     )
-    with torch.random.fork_rng(devices=[]):  # made on the CPU
+    # the large one is made on the GPU: 8 billion random numbers take a CPU minutes
+    device = "cuda" if shape.dtype == "bfloat16" and torch.cuda.is_available() else "cpu"
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.default_generator.manual_seed(tiny.INIT_SEED)
-        getattr(transformers, shape.auto_class).from_config(config, dtype=torch.float32).save_pretrained(place)
+        model = getattr(transformers, shape.auto_class).from_config(config, dtype=getattr(torch, shape.dtype))
+    model.save_pretrained(place)
     trained.save_pretrained(place)
     return place
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from training.cases import Case
 from training.flops import KINDS, PAIRS, flops
+from training.peaks import peak_of
 from training.runner import Runner
 
 TOLERANCE = 1e-3  # difference of a step's loss between sides that see the same batches
@@ -77,6 +78,8 @@ def markdown(case: Case, runners: Sequence[Runner], model: str, path: str) -> tu
     ]
     walls = [f"{rates[dtype, 'wall'] / 1e9:,.0f} GFLOP/s in {dtype}" for dtype in ("float32", "bfloat16")]
     lines.append(f"Ceiling: {', '.join(walls)}. Share of it by CPU time: {', '.join(shares)}.")
+    if device := sides[0].facts.get("device"):
+        lines.append(utilization(device, measured))
     weights = {r.name: r.facts["weights_mib"] for r in sides if "weights_mib" in r.facts}
     lines.append("Weights: " + ", ".join(f"{name} {mib:,.0f} MiB" for name, mib in weights.items()) + ".")
     lines.append(machine(sides))
@@ -94,6 +97,17 @@ def ratios(ours: Measured, other: Measured) -> str:
         f"(rounds {min(turns):.2f} to {max(turns):.2f}), {(ours.flops / ours.cpu) / (other.flops / other.cpu):.2f} times by CPU time "
         f"({min(cpu):.2f} to {max(cpu):.2f}), **{ours.peak / other.peak:.2f}** of the peak memory."
     )
+
+
+def utilization(device: str, measured: Sequence[Measured]) -> str:
+    """Share of the card's published peak that the useful operations are (MFU), and operations per token."""
+    peak, ours = peak_of(device), measured[0]
+    each = f"{ours.flops / ours.tokens / 1e9:,.2f} GFLOP per token of {ours.name}'s examples"
+    rates = [f"{m.name} {m.tokens / m.wall:,.0f} tokens/s" for m in measured]
+    if peak is None:
+        return f"{'; '.join(rates)}; {each}. The published peak of {device} is not known here, so no MFU."
+    shares = [f"{m.name} {m.flops / m.wall / peak:.1%}" for m in measured]
+    return f"MFU: {', '.join(shares)} of {peak / 1e12:,.0f} TFLOP/s, the published dense bfloat16 peak of {device}; {'; '.join(rates)}; {each}."
 
 
 def largest_difference(ours: Measured, other: Measured) -> float:
@@ -121,8 +135,11 @@ def machine(sides: Sequence[Runner]) -> str:
     versions = {k: v for side in sides for k, v in side.facts.items() if k in ("torch", "transformers", "trl")}
     shown = ", ".join(f"{name} {version}" for name, version in versions.items())
     threads = {side.facts["threads"] for side in sides}
+    kernels = [f"{side.name} runs {side.facts['kernels']}" for side in sides if "kernels" in side.facts]
+    shown = ", ".join([shown, *kernels])
+    device = f"{sides[0].facts['device']}, " if sides[0].facts.get("device") else ""
     return (
-        f"{datetime.date.today()}, {names[0]} ({', '.join(wide)}), {len(names)} cores, {'/'.join(map(str, threads))} threads, "
+        f"{datetime.date.today()}, {device}{names[0]} ({', '.join(wide)}), {len(names)} cores, {'/'.join(map(str, threads))} threads, "
         f"load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, {shown}."
     )
 

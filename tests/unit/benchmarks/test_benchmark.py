@@ -126,8 +126,9 @@ def test_a_table_replaces_its_own(part, tmp_path):
 
 
 def test_every_case_has_its_place_on_the_page(part):
-    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    pages = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("performance.md", "gpu.md")]
     for name, case in part("cases").CASES.items():
+        page = pages[case.gpu_only]
         assert f"<!-- {name} -->\n" in page
         assert f"<!-- /{name} -->" in page
         assert case.sides[0].of == "llmft"  # it counts the operations
@@ -142,6 +143,25 @@ def test_a_peer_as_it_comes_has_its_own_precision(part):
     ours, theirs, plain = cases["causal_lora_default"].sides
     assert (ours.overrides, plain.arguments) == ((), {})
     assert theirs.arguments == {"bf16": None, "gradient_checkpointing": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "teraflops"),
+    [("NVIDIA H200", 989.4), ("NVIDIA H100 80GB HBM3", 989.4), ("NVIDIA H100 PCIe", 756.0), ("NVIDIA A100-SXM4-80GB", 312.0),
+     ("NVIDIA GeForce RTX 4090", 165.2), ("NVIDIA L4", 121.0), ("NVIDIA A10", 125.0), ("A card of 2030", None)],
+)  # fmt: skip
+def test_the_peak_of_a_card(part, name, teraflops):
+    assert part("peaks").peak_of(name) == (None if teraflops is None else teraflops * 1e12)
+
+
+def test_utilization_is_useful_operations_by_the_published_peak(part):
+    """989.4e12 operations in two seconds are half of an H200; 4e9 tokens of them 247,350 operations each."""
+    side = type("Side", (), {"name": "llmft", "flops": 989.4e12, "wall": 2.0, "tokens": 4e9})
+    line = part("table").utilization("NVIDIA H200", [side])
+    assert "llmft 50.0% of 989 TFLOP/s" in line
+    assert "llmft 2,000,000,000 tokens/s" in line
+    assert "0.00 GFLOP per token" in line
+    assert "no MFU" in part("table").utilization("A card of 2030", [side])
 
 
 @pytest.mark.slow
