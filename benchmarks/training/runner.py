@@ -14,7 +14,8 @@ from training.material import BATCH, RATES, Material, common
 from training.turns import READ, WRITE
 
 HERE = Path(__file__).resolve().parents[1]
-PEERS = HERE.parent / ".venv-peers" / "bin" / "python"
+# an environment of their own; on a machine that has one only, `PEERS_PYTHON`
+PEERS = Path(os.environ.get("PEERS_PYTHON", HERE.parent / ".venv-peers" / "bin" / "python"))
 
 
 class Runner:
