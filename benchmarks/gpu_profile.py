@@ -56,8 +56,12 @@ class Watch(pl.Callback):
         """Count a warning about a wait under the lines of llmft that asked for it."""
         if "synchroniz" not in str(message):
             return
-        frames = [f for f in traceback.extract_stack() if "/llmft/" in f.filename and Path(__file__).name not in f.filename]
-        self.waits[" < ".join(f"{f.filename.rpartition('/llmft/')[2]}:{f.lineno}" for f in frames[:-3:-1]) or "elsewhere"] += 1
+        frames = [
+            f for f in traceback.extract_stack() if "/llmft/" in f.filename and Path(__file__).name not in f.filename
+        ]
+        self.waits[
+            " < ".join(f"{f.filename.rpartition('/llmft/')[2]}:{f.lineno}" for f in frames[:-3:-1]) or "elsewhere"
+        ] += 1
 
     def row(self, name: str) -> str:
         """A row of the table."""
@@ -91,7 +95,9 @@ def measure(name: str, overrides: Sequence[str], folder: Path) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = watch.warned
-        trainer = pl.Trainer(**parts.trainer_settings, callbacks=[*parts.callbacks, watch], logger=False, enable_model_summary=False)
+        trainer = pl.Trainer(
+            **parts.trainer_settings, callbacks=[*parts.callbacks, watch], logger=False, enable_model_summary=False
+        )
         trainer.fit(parts.module, datamodule=parts.datamodule)
     shutil.rmtree(folder, ignore_errors=True)
     return watch.row(name)
@@ -105,7 +111,10 @@ def main() -> None:
             try:
                 print(measure(name, line.split(), Path(folder, "run")), flush=True)
             except Exception as error:  # the next one is measured all the same
-                print(f"| {name} | failed: {type(error).__name__}: {' '.join(str(error).split())[:160]} | | | | |", flush=True)
+                print(
+                    f"| {name} | failed: {type(error).__name__}: {' '.join(str(error).split())[:160]} | | | | |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

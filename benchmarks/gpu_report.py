@@ -20,7 +20,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "gpu.md"
 
 def rows(file: Path) -> Iterator[tuple[str, str, str, str]]:
     """Module and test, result, measured values and seconds of each test that was not skipped."""
-    for case in ElementTree.parse(file).getroot().iter("testcase"):  # noqa: S314
+    for case in ElementTree.parse(file).getroot().iter("testcase"):
         failed = case.find("failure") is not None or case.find("error") is not None
         if case.find("skipped") is not None:
             continue
@@ -32,7 +32,7 @@ def rows(file: Path) -> Iterator[tuple[str, str, str, str]]:
 def tests_table(files: list[Path]) -> str:
     """The tests of several JUnit files, in their order; skipped ones are counted."""
     found = [row for file in files for row in rows(file)]
-    skipped = sum(1 for file in files for _ in ElementTree.parse(file).getroot().iter("skipped"))  # noqa: S314
+    skipped = sum(1 for file in files for _ in ElementTree.parse(file).getroot().iter("skipped"))
     head = "| test | result | measured | s |\n|---|---|---|---:|\n"
     body = "\n".join(f"| `{name}` | {result} | {values} | {seconds} |" for name, result, values, seconds in found)
     passed = sum(result == "passed" for _, result, _, _ in found)

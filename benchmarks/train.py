@@ -33,7 +33,9 @@ def main() -> int:
     given = options()
     faults = []
     with tempfile.TemporaryDirectory(prefix="llmft-benchmark-") as folder:
-        for name in given.cases or [name for name, case in CASES.items() if given.device == "cuda" or not case.gpu_only]:
+        for name in given.cases or [
+            name for name, case in CASES.items() if given.device == "cuda" or not case.gpu_only
+        ]:
             case = CASES[name]
             model = given.model or (case.gpu_model or case.model if given.device == "cuda" else case.model)
             path = str(given.rows_folder.resolve() / SHARED_NAMES[case.data]) if given.rows_folder else "sample"
@@ -67,7 +69,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="turns per side (3)")
     parser.add_argument("--threads", type=int, help="threads per side; default: torch's choice")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--write", action="store_true", help="write the tables into docs/performance.md, or docs/gpu.md")
+    parser.add_argument(
+        "--write", action="store_true", help="write the tables into docs/performance.md, or docs/gpu.md"
+    )
     parser.add_argument("--tables", type=Path, help="write each table into a file of this folder")
     given = parser.parse_args()
     if unknown := [name for name in given.cases if name not in CASES]:

@@ -13,6 +13,7 @@ from llmft.config.paths import conf_dir
 from llmft.config.schema import TrainConfig
 from llmft.config.typed import typed
 from llmft.data.datamodule import open_data
+from llmft.data.sources import find
 from llmft.models.backbone.open import Backbone
 from llmft.utils.logging import quiet
 from training.cases import Case

@@ -1,4 +1,4 @@
-"""Adapters, quantized bases and paged optimizers on a CUDA device."""
+"""Adapters and quantized bases on a CUDA device."""
 
 import csv
 import json
@@ -85,43 +85,6 @@ def test_a_run_and_its_resume(model, peft, tmp_path):
     losses = [[float(row["train/loss"]) for row in of if row["train/loss"]] for of in rows]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)  # CUDA kernels need not repeat bit for bit
     assert json.loads((tmp_path / "run" / "run.json").read_text())["peak_memory_mib"]["gpu"] > 0
-
-
-@pytest.mark.cuda_only
-@pytest.mark.parametrize("bits", [8, 32])
-def test_a_paged_optimizer_pages_and_learns(bits):
-    """bitsandbytes pages states of 100,000 numbers and more, and has 8 bits from 4,096 on; the rest stays as it is."""
-    from bitsandbytes.optim import AdamW
-
-    torch.manual_seed(0)
-    large, small = (torch.nn.Parameter(torch.randn(shape, device="cuda")) for shape in ((400, 400), (100, 10)))
-    goal = torch.zeros_like(large)
-    optimizer = AdamW([large, small], lr=1e-2, optim_bits=bits, is_paged=True)
-    before = float((large - goal).square().mean())
-    for _ in range(20):
-        optimizer.zero_grad()
-        ((large - goal).square().mean() + small.square().mean()).backward()
-        optimizer.step()
-    paged = {size: [getattr(t, "is_paged", False) for t in _moments(optimizer, p)] for size, p in (("large", large), ("small", small))}
-    assert paged == {"large": [True, True], "small": [False, False]}
-    assert float((large - goal).square().mean()) < before
-
-
-def _moments(optimizer, parameter):
-    return [value for name, value in optimizer.state[parameter].items() if name in ("state1", "state2")]
-
-
-@pytest.mark.parametrize("bits", [8, 32])
-def test_a_training_with_a_paged_optimizer_resumes_with_it(bits, tmp_path):
-    """All linear layers of a base large enough to page: LoRA of rank 512 has 128 x 1,024 numbers and more in a matrix."""
-    line = ("model=tiny_llama", "peft=qlora", "peft.r=1024", "peft.targets=all-linear", "optim=paged_adamw", f"optim.bits={bits}",
-            "optim.lr=1e-3", "scheduler=constant", *RUN)  # fmt: skip
-    for overrides in ((*line, "trainer.max_epochs=1", "output_dir=run"), ("resume=run", "trainer.max_epochs=2")):
-        done = cli(*overrides, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert "paging is off" not in done.stderr
-    metrics = json.loads((tmp_path / "run" / "run.json").read_text())["metrics"]
-    assert metrics["after"]["val/loss"] < metrics["before"]["val/loss"]
 
 
 @pytest.mark.parametrize("peft", ["lora", "qlora"])

@@ -94,10 +94,17 @@ def test_which_kernels_sdpa_can_take(mask, grouped, record_property):
     query, key = torch.randn(2, 8, 512, 64, **options), torch.randn(2, 2 if grouped else 8, 512, 64, **options)
     block = torch.ones(2, 1, 512, 512, dtype=torch.bool, device="cuda").tril() if mask == "4d" else None
     can = []
-    for kernel in (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH):
+    for kernel in (
+        SDPBackend.FLASH_ATTENTION,
+        SDPBackend.EFFICIENT_ATTENTION,
+        SDPBackend.CUDNN_ATTENTION,
+        SDPBackend.MATH,
+    ):
         try:
             with sdpa_kernel(kernel):
-                scaled_dot_product_attention(query, key, key, attn_mask=block, is_causal=block is None, enable_gqa=grouped)
+                scaled_dot_product_attention(
+                    query, key, key, attn_mask=block, is_causal=block is None, enable_gqa=grouped
+                )
         except RuntimeError:
             continue
         can.append(kernel.name.removesuffix("_ATTENTION").lower())

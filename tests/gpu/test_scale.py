@@ -37,6 +37,8 @@ def test_the_predicted_peak_is_near_the_measured_one(precision, tmp_path, record
     assert (found.returncode, done.returncode) == (0, 0), found.stderr + done.stderr
     measured = json.loads((tmp_path / "run" / "run.json").read_text())["peak_memory_mib"]["gpu"]
     memory = json.loads(found.stdout.splitlines()[-1])["memory"]
-    tensors = sum(memory[part] for part in ("weights", "gradients", "optimizer", "activations")) / 2**20  # torch's count
+    tensors = (
+        sum(memory[part] for part in ("weights", "gradients", "optimizer", "activations")) / 2**20
+    )  # torch's count
     record_property("MiB", f"{measured:.0f} measured, {tensors:.0f} predicted")
     assert tensors == pytest.approx(measured, rel=0.2)
