@@ -25,7 +25,7 @@ from training.table import markdown, publish
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = {"cpu": DOCS / "performance.md", "cuda": DOCS / "gpu.md"}
-ROWS_PER_PACK = 20  # generated rows of 200 words in 4,096 tokens, about
+ROWS_PER_PACK = 16  # generated rows of 120 words, about 260 tokens each, in 4,096
 SHARED_NAMES = {"alpaca": "alpaca.json", "openorca": "openorca.jsonl"}
 
 

@@ -48,6 +48,12 @@ SHAPES = {
         ("LlamaConfig", {"vocab_size": 32000, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22,
                          "num_attention_heads": 32, "num_key_value_heads": 4, "max_position_embeddings": 2048}),
     ),
+    # for rehearsals on a CPU
+    "tiny_shape": Shape(
+        "tinyllama_1_1b_chat",
+        ("LlamaConfig", {"vocab_size": 8000, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+                         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 8192}),
+    ),
     # Llama 3 8B; without its name, so that no license is asked for
     "llama3_8b_shape": Shape(
         "tinyllama_1_1b_chat",
