@@ -66,7 +66,7 @@ bench() { # bench SECONDS CASE arguments...
 STAGES="${*:-1 2 3 4 5 6}"
 if [ -n "$REHEARSAL" ]; then
   export LLMFT_GPU_REHEARSAL=1 OMP_NUM_THREADS=1
-  DEVICE=cpu; LARGE=tiny_shape; MIDDLE=tiny_shape; GPT2=tiny_gpt2; T5=tiny_t5; SIZE="--steps 4 --warm-up 2 --rounds 1 --threads 1"; LONG=$SIZE
+  DEVICE=cpu; LARGE=tiny_shape; MIDDLE=tiny_shape; GPT2=tiny_gpt2; T5=tiny_t5; SIZE="--steps 2 --warm-up 1 --rounds 1 --threads 1"; LONG=$SIZE
 else
   DEVICE=cuda; LARGE=llama3_8b_shape; MIDDLE=tinyllama_shape; GPT2=gpt2_medium_shape; T5=flan_t5_small_shape
   SIZE="--steps 5 --warm-up 2 --rounds 2"; LONG="--steps 24 --warm-up 4 --rounds 2"  # steps of SIZE: as many as the shipped rows allow
@@ -81,7 +81,7 @@ cat "$OUT/machine.txt"
 
 if wants 1; then stage 1 "tests/gpu that need no process of their own"
   tests 240 numbers tests/gpu/test_numbers.py tests/gpu/test_attention.py
-  tests 120 adapters tests/gpu/test_determinism.py tests/gpu/test_adapters.py -k "not resume"
+  tests 120 adapters tests/gpu/test_determinism.py tests/gpu/test_adapters.py tests/gpu/test_optimizers.py -k "not run_and_its_resume"
 fi
 # shellcheck disable=SC2086 (the sizes are several arguments)
 if wants 2; then stage 2 "LoRA of an 8B shape, packed, at 4,096 tokens, beside TRL"; bench 210 packed_8b --model $LARGE $LONG; fi
@@ -99,7 +99,7 @@ if wants 5; then stage 5 "where a step's time goes"
 fi
 # shellcheck disable=SC2086
 if wants 6; then stage 6 "tests/gpu in processes of their own; packing; seq2seq"
-  tests 200 processes tests/gpu/test_scale.py tests/gpu/test_adapters.py -k "peak or resume"
+  tests 200 processes tests/gpu/test_scale.py tests/gpu/test_adapters.py -k "peak or run_and_its_resume"
   bench 60 packing_causal --model $MIDDLE $SIZE; bench 60 seq2seq_best --model $T5 $SIZE
 fi
 echo; echo "== summary"; cat "$OUT/summary.txt"

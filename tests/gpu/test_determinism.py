@@ -1,4 +1,4 @@
-"""``trainer.deterministic=true`` on a CUDA device: the same bits again, also after a resume. Written without one; docs/gpu.md says whether they were run."""
+"""``trainer.deterministic=true`` on a CUDA device: the same bits again, also after a resume."""
 
 import csv
 
@@ -9,10 +9,7 @@ from llmft.generation.sampling import Sampling, draw_in_integers, sample_tokens
 from tests.conftest import cli
 from tests.support.digests import digests
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.cuda_only]
 # sampled answers, because sampling needs what CUDA has in no deterministic form
 RUN = ("data=alpaca", "data.path=sample", "data.limit=40", "trainer=gpu", "trainer.deterministic=true", "data.batch_size=4", "trainer.log_every_n_steps=1",
        "evaluate.rows=4", "questions=2", "generation=sample", "generation.temperature=1.5", "generation.max_new_tokens=8", "callbacks.samples.max_new_tokens=8",

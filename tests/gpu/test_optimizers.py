@@ -1,14 +1,11 @@
-"""Paged moments on a CUDA device, of weights that are enough to page. Written without one; docs/gpu.md says whether it was run."""
+"""Paged moments on a CUDA device, of weights that are enough to page."""
 
 import pytest
 import torch
 
 from llmft.models.optimizer import bnb_adamw
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.cuda_only]
 
 
 def made():
