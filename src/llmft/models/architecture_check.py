@@ -1,6 +1,7 @@
 """Check a training config against the architecture of its model, without loading weights."""
 
 import inspect
+import logging
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from llmft.utils import flash
 from llmft.utils.device import runs_on_gpu
 from llmft.utils.errors import UserError
 from llmft.utils.shell import arguments
+
+log = logging.getLogger(__name__)
 
 NO_RESTART = "has no positions that could restart in each example"
 
@@ -75,6 +78,8 @@ def check_config(config: Any, cfg: TrainConfig) -> None:
     check_precision(config, cfg)
     check_positions(config, cfg)
     check_flash(cfg)
+    if cfg.model.attention == "flash" and (why := flash.unfit(config)):  # auto cannot look into a GGUF file
+        log.warning("model.attention=flash: not for %s, %s; batches are padded", type(config).__name__, why)
 
 
 def check_architecture(config: Any) -> None:

@@ -155,6 +155,23 @@ def test_a_config_with_a_fault_is_refused(override, message, load):
     assert message in str(error.value)
 
 
+def test_flash_attention_is_refused_beside_what_it_does_not_do(load):
+    cfg = load(
+        "model=tiny_llama", "model.attention=flash", "model.padding=kept", "model.shared_prefix=exact",
+        "performance=plain", "peft.distill_from=tiny_llama", "trainer=fsdp",
+    )  # fmt: skip
+    with pytest.raises(UserError) as error:
+        check(cfg, TrainConfig)
+    for reason in (
+        "takes batches without padding; use model.padding=skipped (or auto), or sdpa",
+        "attends to examples, not to a tree of their prefixes; use model.shared_prefix=off (or auto)",
+        "trainer=fsdp needs the same module calls in all processes; use sdpa",
+        "performance=plain computes as transformers does, with padding; use sdpa",
+        "with peft.distill_from, teacher and student run on the same padded batch; use sdpa",
+    ):
+        assert f"model.attention=flash: {reason}" in str(error.value)
+
+
 def test_float16_where_a_gpu_would_be_taken_if_there_were_one(load, monkeypatch):
     for there in (True, False):
         monkeypatch.setattr("torch.cuda.is_available", lambda there=there: there)

@@ -155,6 +155,15 @@ def test_flash_attention_is_refused_where_it_cannot_run(overrides, there, said, 
         check_flash(cfg)
 
 
+def test_an_architecture_that_auto_did_not_know_keeps_its_padding_and_says_so(load_config, monkeypatch, caplog):
+    from transformers import Gemma2Config
+
+    monkeypatch.setattr("llmft.utils.flash.unavailable", lambda: None)
+    given = ["trainer.accelerator=gpu", "trainer.precision=bf16-mixed", "model.attention=flash"]
+    check_config(Gemma2Config(), load_config("model=tiny_llama", *given))
+    assert "model.attention=flash: not for Gemma2Config, its attention scores are capped" in caplog.text
+
+
 def test_flash_attention_is_refused_for_an_architecture_that_it_does_not_compute(load):
     with pytest.raises(UserError, match="T5Config cannot attend with FlashAttention: its relative position bias"):
         check(load("model=tiny_t5", "model.attention=flash"), TrainConfig, architecture=architecture_faults)
