@@ -125,6 +125,7 @@ FLOAT64 = {
     "evaluation/retention/divergence.py": "of kept tokens, which are on the CPU",
     "evaluation/row_loss.py": "after .cpu()",
     "generation/sampling.py": "on a CPU only; elsewhere integers",
+    "models/attention/packing.py": "a tolerance by dtype; no tensor is made",
     "models/loss.py": "sums on the CPU, to which float64() adds",
     "models/module.py": "numbers on the CPU",
     "utils/device.py": "float64() itself",
