@@ -57,7 +57,9 @@ class MetaModel:
         self.quantized = self._quantized()
         self.counts = trainable.parameter_counts(self.model)
         by_example = cfg.model.attention == "flash" and flash.unfit(config) is None
-        kernels = Kernels(varlen=True, flash=True, packing_is_equivalent=True) if by_example else None
+        kernels = Kernels(varlen=True, flash=True, packing_is_equivalent=True) if by_example else Kernels()
+        if self.on_gpu:  # where the last layer computes all positions
+            kernels.last_layer_is_equivalent = False
         self.forward = backbone.family(self.model, kernels)
         self.teacher = _teacher(cfg)
 

@@ -19,6 +19,7 @@ from llmft.models.attention.flat import LENGTHS, flatten
 from llmft.models.attention.kernels import Kernels
 from llmft.models.attention.packing import LogitDifference, is_full, logit_difference, unpad
 from llmft.models.attention.prefix_tree import alike, share_prefixes
+from llmft.models.last_layer import at_positions
 from llmft.models.loss import (
     HeadInput,
     Positions,
@@ -199,6 +200,7 @@ class Forward(ABC):
         Returns:
             Else the batch itself. Supervised positions keep their order.
         """
+        self._verify_last_layer(batch)
         if (
             "segments" in batch
             or "flat" in batch
@@ -239,6 +241,36 @@ class Forward(ABC):
         else:
             flat = unpad(first, *self.tokens(first))
         kernels.packing_is_equivalent = self._is_equivalent(flat, first, "padding is kept")
+
+    def _verify_last_layer(self, batch: dict[str, Any]) -> None:
+        """Check with an example of the first batch whether the last layer may leave out positions without a loss."""
+        kernels = self.kernels
+        if "segments" in batch or "flat" in batch:
+            return
+        if kernels.last_layer_is_equivalent is not None or not (parts := kernels.last_layer_parts(self.model)):
+            return
+        if self.device.type == "meta":  # an estimate has no logits to compare
+            kernels.last_layer_is_equivalent = True
+            return
+        targets = self.targets(batch)
+        if not (trained := supervised(targets).any(1).nonzero()[:1, 0].tolist()):
+            return
+        first = {name: value[trained] for name, value in batch.items() if isinstance(value, Tensor)}
+        chosen = self.positions(first, targets[trained])
+
+        def logits(modules: list[torch.nn.Module]) -> Tensor:
+            with at_positions(modules, chosen):
+                return self.forward_targets(first)[0]
+
+        try:
+            difference = logit_difference(self.model, logits, [parts], [[]])
+        except Exception as error:  # e.g. a module with further arguments
+            if is_out_of_memory(error):
+                raise
+            log.debug("the last layer computes all positions (%s)", first_line(error))
+            kernels.last_layer_is_equivalent = False
+            return
+        kernels.last_layer_is_equivalent = difference.is_small if difference.finite else None
 
     def _is_equivalent(self, fast: dict[str, Any], batch: dict[str, Any], otherwise: str) -> bool | None:
         """Whether two layouts of the same examples have the same logits; None (undecided) with NaN weights."""

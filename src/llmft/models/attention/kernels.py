@@ -17,6 +17,7 @@ from llmft.models.attention import flash, shared_prefix
 from llmft.models.attention.packing import lengths
 from llmft.models.attention.varlen import EAGER_UP_TO, NAME, supports_varlen, varlen_attention
 from llmft.models.backbone.special_ids import part_configs
+from llmft.models.last_layer import LastLayer, at_positions
 from llmft.models.loss import Positions, head_at_positions
 from llmft.utils.modules import dropouts
 
@@ -43,6 +44,9 @@ class Kernels:
         dropout: Result of a check: what drops out in train mode, ``name=rate``, or nothing; None until it was looked for.
         head_is_last: Result of a check: whether the logits are the output of the LM head, with nothing after it; None until a
             batch was compared.
+        last_layer: What the last layer need not compute for positions without a loss; None until it was looked for.
+        last_layer_is_equivalent: Result of a check: whether the logits are the same without it; None until a batch was
+            compared.
     """
 
     plain: bool = False
@@ -54,6 +58,8 @@ class Kernels:
     sharing_is_equivalent: bool | None = None
     dropout: str | None = None
     head_is_last: bool | None = None
+    last_layer: LastLayer | None = None
+    last_layer_is_equivalent: bool | None = None
 
     @classmethod
     def from_config(cls, cfg: TrainConfig) -> "Kernels":
@@ -138,9 +144,23 @@ class Kernels:
         """
         with (
             nullcontext() if self.plain else head_at_positions(model, chosen),
+            at_positions(
+                self.last_layer.modules(chosen) if self.last_layer and self.last_layer_is_equivalent else [], chosen
+            ),
             self._varlen_attention(model, batch) if varlen else self._attention_by_length(model, batch),
         ):
             yield
+
+    def last_layer_parts(self, model: Any) -> list[torch.nn.Module]:
+        """Modules of the last layer that may leave out positions, on a CPU or in an estimate.
+
+        Args:
+            model: A transformers or peft model.
+        """
+        if self.plain or self.last_layer_is_equivalent is False or model.device.type not in ("cpu", "meta"):
+            return []
+        self.last_layer = self.last_layer or LastLayer(model)
+        return [part.module for part in self.last_layer.parts]
 
     def chunked_head(self, model: Any) -> torch.nn.Linear | None:
         """The LM head if its loss can be computed in chunks, without all logits.
