@@ -61,7 +61,7 @@ CASES = {
         "trainer.max_steps=9",
         "trainer.val_check_interval=0.5",
     ),
-    "llama-full": ("model=tiny_llama", "peft=none"),
+    "llama-full": ("model=tiny_llama", "peft=none", "model.shared_prefix=always"),
     "gpt2-lora-packed": (
         "model=tiny_gpt2",
         "peft=lora",

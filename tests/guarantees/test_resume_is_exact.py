@@ -27,7 +27,7 @@ RUN = ("data=alpaca", "data.path=sample", "data.limit=30", "trainer.max_epochs=2
 # 25 training rows: 9 batches and 5 steps an epoch, the last window of one batch; checkpoints at steps 2, 4, 5, 7, 9, 10
 CASES = {
     "llama-full-packed": ("model=tiny_llama", "peft=none", "data.batching=packed", "data.batch_size=1", "data.pack_tokens=900",
-                          "callbacks.checkpoints.every_n_steps=1", "data.extra_val.more=more.jsonl"),
+                          "model.shared_prefix=always", "callbacks.checkpoints.every_n_steps=1", "data.extra_val.more=more.jsonl"),
 }  # fmt: skip
 SLOW = {
     "t5-lora-workers": (
