@@ -1,5 +1,7 @@
 """The last layer computes no MLP and no output projection for positions without a loss: same loss and gradients."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -14,7 +16,8 @@ __all__ = ["prepared", "qwen3"]  # fixtures
 @pytest.fixture
 def seen(monkeypatch):
     """How many tokens each module of the last layer has seen that left some out."""
-    counts, real = [], last_layer.at_positions.__wrapped__
+    whole: Any = last_layer.at_positions
+    counts, real = [], whole.__wrapped__
 
     def at_positions(modules, chosen):
         counts.append((len(modules), len(chosen.index)))

@@ -1,5 +1,7 @@
 """Which modules of the last layer leave out positions without a loss, and when."""
 
+from typing import Any
+
 import pytest
 import torch
 import transformers
@@ -12,7 +14,7 @@ from llmft.models.loss import Positions
 from tests.unit.models.test_forward import EXAMPLES, tiny_llama
 
 FEW = Positions.of(torch.tensor([[False, False, True, True, False]]))
-SIZE = {"vocab_size": 11, "num_hidden_layers": 2, "num_attention_heads": 2}
+SIZE: dict[str, Any] = {"vocab_size": 11, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 def gpt2(**more):
@@ -20,7 +22,12 @@ def gpt2(**more):
 
 
 def mixtral():
-    numbers = {"hidden_size": 16, "intermediate_size": 24, "num_key_value_heads": 1, "num_local_experts": 2}
+    numbers: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_key_value_heads": 1,
+        "num_local_experts": 2,
+    }
     return transformers.MixtralForCausalLM(transformers.MixtralConfig(**SIZE, **numbers))
 
 
@@ -29,7 +36,7 @@ def opt():  # its MLP is no module
 
 
 def t5():
-    numbers = {"vocab_size": 11, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2}
+    numbers: dict[str, Any] = {"vocab_size": 11, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2}
     return transformers.T5ForConditionalGeneration(transformers.T5Config(**numbers))
 
 
