@@ -81,7 +81,7 @@ def test_nothing_is_left_out_where_most_positions_have_a_loss_or_a_backward_pass
 
 def test_a_model_whose_last_layer_mixes_positions_computes_all(monkeypatch):
     model = tiny_llama().eval()
-    mlp = model.model.layers[0].mlp
+    mlp: Any = model.model.layers[0].mlp
     real = mlp.forward
     monkeypatch.setattr(mlp, "forward", lambda x: real(x) + x.mean(1, keepdim=True))
     batch = training_batch([EXAMPLES[1:]], pad_id=0)
