@@ -104,7 +104,7 @@ ATTENTION = {
     ("t5", "rows"): {BIAS},
     ("t5", "packed"): {BIAS},
     ("bart", "rows"): {HIDING, "causal, no mask"},  # the padding of the sources
-    ("bart", "packed"): {HIDING, BIAS},
+    ("bart", "packed"): {"not causal, mask of 4 dimensions, float32"},
     ("gpt2", "rows"): {"causal, no mask"},
     ("gpt2", "packed"): {HIDING},
     ("gemma", "rows"): {HIDING, "causal, no mask, grouped"},  # a window in every other layer
@@ -118,19 +118,20 @@ BY_LENGTHS = {
 }
 WHOLE = (
     *("model=tiny_llama", "peft=lora", "trainer=gpu", *DATA, "trainer.accumulate_grad_batches=2", "questions=2"),
-    *(
-        "evaluate.rows=2",
-        "callbacks.samples.number=1",
-        "callbacks.samples.max_new_tokens=4",
-        "generation.max_new_tokens=4",
-    ),
+    *("evaluate.rows=2", "callbacks.samples.number=1", "callbacks.samples.max_new_tokens=4"),
+    *("generation.max_new_tokens=4", "generation=sample", "trainer.deterministic=true"),
 )
-OTHER_FAULTS = ("loss_is_read", "products_in_float32", "mask_for_rows", "answers_on_the_cpu")
+OTHER_FAULTS = ("loss_is_read", "sum_in_any_order", "products_in_float32", "mask_for_rows", "answers_on_the_cpu")
 
 
 def mismatches(result: Result) -> set[str]:
     """Operations with tensors of two devices."""
     return {event["what"] for event in result.counts["events"] if event["kind"] == "mismatch"}
+
+
+def not_deterministic(result: Result) -> set[str]:
+    """Operations that CUDA refuses under ``trainer.deterministic=true``."""
+    return {event["what"] for event in result.counts["events"] if event["kind"] == "not deterministic"}
 
 
 def waits(result: Result) -> dict[tuple[str, str], float]:
@@ -192,7 +193,7 @@ def results(folder: Path, bart: list[str]) -> Mapping[str, Result]:
     jobs["cpu_positions"] = LORA._replace(batching="packed").job(
         bart, "model.attention=sdpa", *short, faults=("positions_on_the_cpu",)
     )
-    jobs["faults"] = LORA.job(bart, *short, faults=OTHER_FAULTS)
+    jobs["faults"] = LORA.job(bart, "trainer.deterministic=warn", *short, faults=OTHER_FAULTS)
     return process.run(jobs, folder)
 
 
@@ -233,10 +234,11 @@ def test_the_numbers_are_those_of_a_cpu(results: Mapping[str, Result]) -> None:
     assert len(on_device) > 1
 
 
-def test_a_whole_run_and_its_resume_answer_on_the_device(results: Mapping[str, Result]) -> None:
+def test_a_whole_deterministic_run_and_its_resume_answer_on_the_device(results: Mapping[str, Result]) -> None:
     for name in ("whole", "resumed"):
         assert results[name].code == 0, results[name].output
         assert not mismatches(results[name])
+        assert not not_deterministic(results[name])
         assert not unexpected_waits(results[name], batches=2)
         assert "fork_rng" not in results[name].output  # it warns where there are two devices
         asked = {"training/fit.py:answers", "callbacks/samples.py:Samples.on_validation_epoch_end"}
@@ -254,6 +256,7 @@ def test_other_planted_faults_are_found(results: Mapping[str, Result]) -> None:
     faulty = results["faults"]
     assert faulty.code == 0, faulty.output
     assert ("item", "models/module.py:InstructionModule.training_step") in unexpected_waits(faulty)
+    assert "cumsum" in not_deterministic(faulty)
     assert "float32" in products(faulty)
     assert attention(faulty) - expected_attention(LORA)
     assert ("cpu", "training/fit.py:answers") in answers(faulty)
