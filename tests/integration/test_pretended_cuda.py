@@ -90,7 +90,6 @@ ALLOWED = {
         "batch", 2, "does a mask hide anything"
     ),
     ("item", "transformers/masking_utils.py:_ignore_causal_mask_sdpa"): Wait("batch", 1, "does a mask hide anything"),
-    ("item", "models/attention/restart_positions.py:_restarted"): Wait("batch", 2, "the longest example, of BART"),
     ("item", "lightning/pytorch/plugins/precision/amp.py:MixedPrecision.optimizer_step"): Wait(
         "window", 1, "whether float16 overflowed"
     ),

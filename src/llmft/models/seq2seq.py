@@ -61,8 +61,12 @@ class Seq2SeqForward(Forward):
         """Absolute positions restart in each example of a packed sequence."""
         if "rows" not in batch:
             return nullcontext()
-        lengths = batch.get("flat")
-        longest = (lengths.sources.longest, lengths.targets.longest) if lengths else None
+        longest = None
+        if "flat" in batch:
+            longest = batch["flat"].sources.longest, batch["flat"].targets.longest
+        elif "layout" in batch:  # known on the host: a GPU is not waited for
+            sources, targets = (max(map(max, batch["layout"][name])) for name in ("lengths", "label_lengths"))
+            longest = sources, targets
         return restarted_positions(self.model, batch["rows"], batch["label_rows"], longest)
 
     def tokens(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
