@@ -34,6 +34,7 @@ PLAIN = f"{HERE}/test_plain_lightning_trains_the_same.py"
 SHIP = "tests/integration/commands/test_export.py"
 SPEED = f"{HERE}/test_speed_changes_no_number.py"
 FLASH = "tests/unit/models/attention/test_flash.py"
+LIGER = "tests/unit/models/test_liger.py"
 PREFIXES = f"{HERE}/test_shared_prefixes_change_nothing.py"
 HEAD = "tests/unit/models/test_loss.py -k plain_formula"
 FLOAT16 = "tests/unit/models/test_float16.py"
@@ -88,6 +89,9 @@ FAULTS = [
     Fault("a decoder attends to itself by the lengths of its sources", "models/attention/flash.py", "    if causal:  # in a decoder", "    if False:  # in a decoder",
           f"{FLASH} -k Bart-torch"),
     Fault("a windowed model attends to all of an example under FlashAttention", "models/attention/flash.py", 'kwargs.get("sliding_window")', "None", f"{FLASH} -k Mistral-torch"),
+    Fault("Liger's kernels compute answers too", "models/liger.py", "torch.is_grad_enabled() and value", "value", f"{LIGER} -k training_steps"),
+    Fault("Liger's kernels are taken without a comparison", "models/liger.py", "if _computes_the_same(module, part, model.dtype)", "if True", f"{LIGER} -k left_alone"),
+    Fault("other logits with Liger's kernels are trusted", "models/forward.py", "bool(found) and self._same_with_gradients(first)", "bool(found)", f"{LIGER} -k other_logits"),
     # 4 batching
     Fault("means of batches are averaged", "models/loss.py", "        self.nats = self.nats + float64(nats.detach())\n        self.tokens = self.tokens + float64(tokens)",
           "        self.nats = self.nats + float64(nats.detach()) / tokens\n        self.tokens = self.tokens + 1", f"{BATCHING}[tiny_t5]"),

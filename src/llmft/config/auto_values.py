@@ -8,7 +8,7 @@ import torch
 from llmft.config.auto_model import read_config
 from llmft.config.schema import TrainConfig
 from llmft.config.schema.peft import Lora
-from llmft.utils import flash
+from llmft.utils import flash, liger
 from llmft.utils.device import accelerator_of, bfloat16_units, runs_on_gpu
 from llmft.utils.errors import UserError
 
@@ -18,6 +18,7 @@ PLAIN = {
     "model.attention": "sdpa",
     "model.padding": "kept",
     "model.shared_prefix": "off",
+    "model.liger": False,
     "optim.fused": False,
     "trainer.precision": "32-true",
     "peft.compute_dtype": "float32",
@@ -83,6 +84,7 @@ def _choices(cfg: TrainConfig) -> Iterator[Choice]:
     yield padding
     skipped = "skipped" in (cfg.model.padding, cfg.model.padding == "auto" and padding.value)
     yield _shared_prefix(cfg, skipped=skipped, on_flash=on_flash)
+    yield _liger(cfg, gpu=gpu)
     yield _fused(cfg)
 
 
@@ -216,6 +218,19 @@ def _shared_prefix(cfg: TrainConfig, *, skipped: bool, on_flash: bool) -> Choice
     if isinstance(cfg.peft, Lora) and cfg.peft.dropout:
         why += f", in validation only: each example has its own dropout mask (peft.dropout={cfg.peft.dropout:g})"
     return Choice("model.shared_prefix", "exact", why)
+
+
+def _liger(cfg: TrainConfig, *, gpu: bool) -> Choice:
+    key = "model.liger"
+    if not gpu:
+        return Choice(key, False, "Liger's kernels run on a CUDA GPU", brief=True)
+    if cfg.trainer.strategy == "fsdp":
+        return Choice(key, False, "Liger's kernels were not tried on sharded weights")
+    if cfg.trainer.deterministic in (True, "warn"):
+        return Choice(key, False, "trainer.deterministic: torch cannot check the kernels of another package")
+    if why := liger.unavailable():
+        return Choice(key, False, f"Liger's kernels: {why}")
+    return Choice(key, True, "RMSNorm and gated MLPs in one kernel each (Liger), in training steps")
 
 
 def _fused(cfg: TrainConfig) -> Choice:

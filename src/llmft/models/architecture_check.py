@@ -14,7 +14,7 @@ from llmft.models.attention.restart_positions import position_modules
 from llmft.models.backbone import load
 from llmft.models.backbone.open import Backbone
 from llmft.models.peft import lora
-from llmft.utils import flash
+from llmft.utils import flash, liger
 from llmft.utils.device import runs_on_gpu
 from llmft.utils.errors import UserError
 from llmft.utils.shell import arguments
@@ -80,6 +80,7 @@ def check_config(config: Any, cfg: TrainConfig) -> None:
     check_flash(cfg)
     if cfg.model.attention == "flash" and (why := flash.unfit(config)):  # auto cannot look into a GGUF file
         log.warning("model.attention=flash: not for %s, %s; batches are padded", type(config).__name__, why)
+    check_liger(cfg)
 
 
 def check_architecture(config: Any) -> None:
@@ -158,6 +159,23 @@ def check_flash(cfg: TrainConfig) -> None:
             "model.attention=flash: computes in half precision, and this training in float32 "
             f"(trainer.precision={cfg.trainer.precision}); use trainer.precision=bf16-mixed, or model.attention=auto"
         )
+
+
+def check_liger(cfg: TrainConfig) -> None:
+    """Refuse ``model.liger=true`` on a machine that does not run Liger's kernels.
+
+    Args:
+        cfg: A training config, its ``auto`` values resolved.
+
+    Raises:
+        UserError: Names the reason and the way out.
+    """
+    if cfg.model.liger is not True:
+        return
+    if not runs_on_gpu(cfg.trainer):
+        raise UserError("model.liger=true: runs on a CUDA GPU, and this training does not; use model.liger=auto")
+    if why := liger.unavailable():
+        raise UserError(f"model.liger=true: {why}; or use model.liger=auto")
 
 
 def is_t5_like(config: Any) -> bool:

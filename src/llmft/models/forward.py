@@ -15,6 +15,7 @@ from torch import Tensor
 
 from llmft.data.batching.collate import training_batch, without_layout
 from llmft.data.tokenization.codec import EncodedExample
+from llmft.models import liger
 from llmft.models.attention.flat import LENGTHS, flatten
 from llmft.models.attention.kernels import Kernels
 from llmft.models.attention.packing import LogitDifference, is_full, logit_difference, unpad
@@ -149,6 +150,7 @@ class Forward(ABC):
             The sum in nats, float32 scalar with gradient, and the number of tokens, int64 scalar on the CPU. If the batch has
             weights: the sum of weight times loss, and the sum of the weights, float32 scalar on its device.
         """
+        self._fuse(batch)
         if self.teacher:
             return self._distilled_loss_sum(self.teacher, batch)
         batch = self.unpad_if_faster(batch)
@@ -272,6 +274,37 @@ class Forward(ABC):
             return
         kernels.last_layer_is_equivalent = difference.is_small if difference.finite else None
 
+    def _fuse(self, batch: dict[str, Any]) -> None:
+        """Install Liger's kernels before the first training step, and compare the logits of an example with and without."""
+        kernels = self.kernels
+        if not kernels.liger or kernels.liger_is_equivalent is not None or not torch.is_grad_enabled():
+            return
+        first = to_device({name: value[:1] for name, value in without_layout(batch).items()}, self.device)
+        try:
+            found = liger.install(self.model)
+            kernels.liger_is_equivalent = bool(found) and self._same_with_gradients(first)
+        except Exception as error:  # e.g. Triton finds no compiler, or another version of the package
+            if is_out_of_memory(error):
+                raise
+            found, kernels.liger_is_equivalent = {}, False
+            log.warning("Liger kernels: off, they do not run here (%s)", first_line(error))
+        else:
+            log.info("Liger kernels: %s", _liger_line(found, same=kernels.liger_is_equivalent))
+        if not kernels.liger_is_equivalent:
+            liger.uninstall(self.model)
+
+    def _same_with_gradients(self, batch: dict[str, Any]) -> bool:
+        """Whether the logits are the same where gradients are computed, with Liger's kernels, and where not."""
+        if not bool((batch["labels"] >= 0).any()):
+            return True  # no logit to compare; each module was
+
+        def logits(fused: bool) -> Tensor:
+            with torch.set_grad_enabled(fused):
+                return self.forward_targets(batch)[0].detach()
+
+        difference = logit_difference(self.model, logits, [True], [False])
+        return difference.is_small or not difference.finite
+
     def _is_equivalent(self, fast: dict[str, Any], batch: dict[str, Any], otherwise: str) -> bool | None:
         """Whether two layouts of the same examples have the same logits; None (undecided) with NaN weights."""
         try:
@@ -330,3 +363,10 @@ class Forward(ABC):
             return self.forward_targets(flatten(batch, batch["layout"]) if packed else batch)[0]
 
         return logit_difference(self.model, logits, first, second)
+
+
+def _liger_line(found: dict[str, int], *, same: bool) -> str:
+    parts = ", ".join(f"{name} ({number} modules)" for name, number in found.items())
+    if not found:
+        return "off, none of the model's modules is an RMSNorm or a gated MLP that they compute"
+    return f"{parts}, in training steps" if same else f"off, with {parts} the logits of the first example differ"

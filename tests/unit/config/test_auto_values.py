@@ -240,3 +240,22 @@ def test_this_machine_says_what_it_has_or_nothing():
         "this CPU multiplies it in hardware, by AMX",
         "this CPU multiplies it in hardware, by AVX512-BF16",
     )
+
+
+@pytest.mark.usefixtures("units")
+@pytest.mark.parametrize(
+    ("more", "installed", "value", "why"),
+    [
+        ([*GPU], None, True, "RMSNorm and gated MLPs in one kernel each (Liger), in training steps"),
+        ([*GPU], "liger-kernel is not installed", False, "Liger's kernels: liger-kernel is not installed"),
+        ([*GPU, "trainer.deterministic=true"], None, False, "torch cannot check the kernels of another package"),
+        (["trainer=fsdp", *GPU], None, False, "were not tried on sharded weights"),
+        ([*GPU, "performance=plain"], None, False, "performance=plain"),
+        ([], None, False, "run on a CUDA GPU"),
+    ],
+)
+def test_liger_is_taken_on_a_gpu_that_has_it(load_config, more, installed, value, why, monkeypatch):
+    monkeypatch.setattr("llmft.utils.liger.unavailable", lambda: installed)
+    choices = {c.key: c for c in auto_values.auto_choices(load_config("model=smollm2_135m", "peft=lora", *more))}
+    assert choices["model.liger"].value is value
+    assert why in choices["model.liger"].why

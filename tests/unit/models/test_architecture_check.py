@@ -6,7 +6,13 @@ import pytest
 
 from llmft.config.schema import TrainConfig
 from llmft.config.validate import check
-from llmft.models.architecture_check import architecture_faults, check_architecture, check_config, check_flash
+from llmft.models.architecture_check import (
+    architecture_faults,
+    check_architecture,
+    check_config,
+    check_flash,
+    check_liger,
+)
 from llmft.models.backbone import load as backbone
 from llmft.utils.errors import UserError
 
@@ -177,3 +183,33 @@ def test_weights_without_a_backward_pass_are_refused():
     config.quantization_config = {"quant_method": "mxfp4"}
     with pytest.raises(UserError, match="its weights are in MXFP4, whose kernels have no backward pass"):
         check_architecture(config)
+
+
+def test_liger_is_refused_where_it_cannot_run(load_config, monkeypatch):
+    monkeypatch.setattr("llmft.utils.liger.find_spec", lambda _: None)
+    cfg = load_config("model.liger=true")
+    with pytest.raises(
+        UserError, match=r"model.liger=true: runs on a CUDA GPU, and this training does not; use model.liger=auto"
+    ):
+        check_liger(cfg)
+    there = cfg.replaced({"trainer.accelerator": "gpu"})
+    with pytest.raises(
+        UserError, match=r"liger-kernel is not installed \(pip install 'llmft\[liger\]'\); or use model.liger=auto"
+    ):
+        check_liger(there)
+    monkeypatch.setattr("llmft.utils.liger.find_spec", lambda _: True)
+    monkeypatch.setattr("torch.version.hip", None)
+    check_liger(there)
+    check_liger(load_config())
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainer=fsdp", "model.liger=true: Liger's kernels were not tried on sharded weights"),
+        ("performance=plain", "model.liger=true: performance=plain computes as transformers does"),
+    ],
+)
+def test_liger_is_refused_beside_what_it_does_not_fit(override, said, load):
+    with pytest.raises(UserError, match=said):
+        check(load("model=tiny_llama", "model.liger=true", override), TrainConfig)

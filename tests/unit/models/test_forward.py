@@ -28,6 +28,7 @@ def tiny_llama(**more):
     [
         ({"attention": "by_length", "padding": "skipped"}, Kernels(by_length=True, varlen=True)),
         ({"attention": "sdpa", "padding": "kept"}, Kernels()),
+        ({"attention": "sdpa", "padding": "kept", "liger": "true"}, Kernels(liger=True)),
     ],
 )
 def test_kernels_of_a_config(config, expected, load_config):

@@ -49,5 +49,5 @@ def test_a_run_from_before_the_fast_kernels_keeps_the_computation_of_transformer
     assert found.report == load().report
     assert {choice.key: choice.value for choice in auto_choices(typed_config(found))} == {
         "model.dtype": "float32", "model.attention": "sdpa", "model.padding": "kept",
-        "model.shared_prefix": "off", "optim.fused": False, "trainer.precision": "32-true", "peft.compute_dtype": "float32"
+        "model.shared_prefix": "off", "model.liger": False, "optim.fused": False, "trainer.precision": "32-true", "peft.compute_dtype": "float32"
     }  # fmt: skip

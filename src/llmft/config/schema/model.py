@@ -49,6 +49,9 @@ class Model(TargetSection):
         description="Whether common prefixes of the examples of a padding-free batch are computed once (causal): exact, not in "
         "training with dropout; always, with one dropout mask for all; or off."
     )
+    liger: Annotated[Literal["auto"] | bool, Must("auto, true or false")] = Field(
+        description="Whether training steps compute RMSNorm and gated MLPs with Liger's fused kernels (CUDA, llmft[liger])."
+    )
     gradient_checkpointing: Annotated[
         bool | Annotated[int, Field(ge=2)], Must("true, false, or a whole number from 2 for every so many layers")
     ] = Field(
@@ -145,6 +148,16 @@ def _flash(model: Model, trainer: Trainer, performance: Performance) -> Faults:
         yield "model.attention=flash: trainer=fsdp needs the same module calls in all processes; use sdpa"
     if performance == "plain":
         yield "model.attention=flash: performance=plain computes as transformers does, with padding; use sdpa"
+
+
+@rule("model.liger", "trainer.strategy", "performance")
+def _liger(model: Model, trainer: Trainer, performance: Performance) -> Faults:
+    if model.liger is not True:
+        return
+    if trainer.strategy == "fsdp":
+        yield "model.liger=true: Liger's kernels were not tried on sharded weights; use model.liger=auto"
+    if performance == "plain":
+        yield "model.liger=true: performance=plain computes as transformers does; use model.liger=auto"
 
 
 @rule("model.attention", "model.gradient_checkpointing")

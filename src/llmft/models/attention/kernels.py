@@ -47,6 +47,9 @@ class Kernels:
         last_layer: What the last layer need not compute for positions without a loss; None until it was looked for.
         last_layer_is_equivalent: Result of a check: whether the logits are the same without it; None until a batch was
             compared.
+        liger: Compute RMSNorm and gated MLPs with Liger's kernels where gradients are computed (``model.liger``).
+        liger_is_equivalent: Result of a check: whether the model has the same logits with them; None until a batch was
+            compared.
     """
 
     plain: bool = False
@@ -60,6 +63,8 @@ class Kernels:
     head_is_last: bool | None = None
     last_layer: LastLayer | None = None
     last_layer_is_equivalent: bool | None = None
+    liger: bool = False
+    liger_is_equivalent: bool | None = None
 
     @classmethod
     def from_config(cls, cfg: TrainConfig) -> "Kernels":
@@ -74,6 +79,7 @@ class Kernels:
             varlen=cfg.model.padding == "skipped",
             flash=cfg.model.attention == "flash",
             shared_prefix="off" if cfg.model.shared_prefix == "auto" else cfg.model.shared_prefix,
+            liger=cfg.model.liger is True,
         )
 
     def can_unpad(self, model: Any, batch: dict[str, Any], longest: int) -> bool:
