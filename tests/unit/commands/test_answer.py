@@ -11,6 +11,7 @@ from llmft.generation.stream import Answer
 from llmft.utils.console import Console
 
 QUESTIONS = [Example((Turn("user", f"question {number}"),), "", str(number)) for number in range(5)]
+PROMPTS = [[number] for number in range(5)]
 MODEL = SimpleNamespace(path="a model", revision=None, gguf_file=None)
 
 
@@ -28,7 +29,9 @@ def generator(stop_after: int | None = None) -> Any:
             finished([row], found[-1:])
         return found
 
-    return SimpleNamespace(given={}, batch_size=1, prompts=lambda contexts, tools: list(contexts), continued=continued)  # noqa: ARG005
+    made = SimpleNamespace(given={}, batch_size=1, continued=continued)
+    made.sharing = lambda _: made
+    return made
 
 
 def written(output: str, made: Any) -> str:
@@ -38,7 +41,7 @@ def written(output: str, made: Any) -> str:
     )
     console = Console(highlight=False)
     with console.capture() as shown:
-        answer._write_file(config, made, QUESTIONS, console)
+        answer._write_file(config, made, QUESTIONS, PROMPTS, console)
     return shown.get()
 
 
@@ -75,6 +78,6 @@ def test_progress_counts_answers_also_those_of_the_base(monkeypatch):
     )
     monkeypatch.setattr(answer, "load_base", lambda *_: generator())
     config: Any = SimpleNamespace(compare=True)
-    rows = [row for rows in answer._rows(config, generator(), QUESTIONS[:3], 1) for row in rows]
+    rows = [row for rows in answer._rows(config, generator(), QUESTIONS[:3], PROMPTS[:3], 1) for row in rows]
     assert [row["base_answer"] for row in rows] == ["answer 1", "answer 2"]
     assert lines == [(3, 6), (4, 6), (5, 6), (6, 6)]
