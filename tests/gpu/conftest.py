@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+HERE = Path(__file__).parent
 REHEARSAL = "LLMFT_GPU_REHEARSAL" in os.environ
 SMALL = ("data=alpaca", "data.path=sample", "data.limit=40", "data.batch_size=4", "trainer.log_every_n_steps=1", "trainer.max_epochs=1",
          "optim.lr=1e-3", "scheduler=constant", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.number=0",
@@ -20,7 +21,9 @@ SMALL = ("data=alpaca", "data.path=sample", "data.limit=40", "data.batch_size=4"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip without a device; in a rehearsal, what needs a real one (``cuda_only``)."""
-    for item in items:
+    for item in items:  # of the whole session
+        if not item.path.is_relative_to(HERE):
+            continue
         if not torch.cuda.is_available() and (not REHEARSAL or item.get_closest_marker("cuda_only")):
             item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
 
