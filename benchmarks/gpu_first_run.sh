@@ -22,7 +22,7 @@ if [ "${1:-}" = prepare ]; then
   mkdir -p .wheels
   python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version "${PYTHON_VERSION:-3.12}" --platform manylinux_2_28_x86_64 \
     --platform manylinux_2_24_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --platform any -d .wheels \
-    $(grep -E '^(transformers|peft|datasets|accelerate|trl|hydra-core|omegaconf|tokenizers|gguf|sentencepiece|bitsandbytes|lightning|pytorch-lightning|lightning-utilities|torchmetrics|safetensors|pydantic|pydantic-core|annotated-types|typing-inspection|pyarrow|pandas|dill|multiprocess|xxhash|nltk|sacrebleu|portalocker|lxml|tabulate|colorama|rich|markdown-it-py|mdurl|pygments|filelock|regex|charset-normalizer|huggingface-hub|hf-xet|tensorboard|tensorboard-data-server|absl-py|grpcio|markdown|protobuf|werkzeug|matplotlib|contourpy|cycler|fonttools|kiwisolver|pyparsing|python-dateutil|pytz|tzdata|six|aiohttp|aiosignal|aiohappyeyeballs|frozenlist|multidict|yarl|propcache|attrs|idna|jinja2|markupsafe|pytest|iniconfig|pluggy|hypothesis|sortedcontainers|psutil|pyyaml|tqdm|packaging|numpy)==' constraints.txt)
+    $(grep -E '^(transformers|peft|datasets|accelerate|trl|hydra-core|omegaconf|tokenizers|gguf|sentencepiece|bitsandbytes|lightning|pytorch-lightning|lightning-utilities|torchmetrics|safetensors|pydantic|pydantic-core|annotated-types|typing-inspection|pyarrow|pandas|dill|multiprocess|xxhash|nltk|sacrebleu|portalocker|lxml|tabulate|colorama|rich|markdown-it-py|mdurl|pygments|filelock|regex|charset-normalizer|huggingface-hub|hf-xet|tensorboard|tensorboard-data-server|absl-py|grpcio|markdown|protobuf|werkzeug|matplotlib|contourpy|cycler|fonttools|kiwisolver|pyparsing|python-dateutil|pytz|tzdata|six|aiohttp|aiosignal|aiohappyeyeballs|frozenlist|multidict|yarl|propcache|attrs|idna|jinja2|markupsafe|pytest|iniconfig|pluggy|hypothesis|sortedcontainers|psutil|pyyaml|tqdm|packaging|numpy)==' constraints.txt) liger-kernel==0.8.5
   python3 -m pip wheel --quiet --no-deps --wheel-dir .wheels antlr4-python3-runtime==4.9.3 rouge-score  # published as sources alone
   du -sh .wheels; exit
 fi
@@ -80,7 +80,7 @@ PY
 cat "$OUT/machine.txt"
 
 if wants 1; then stage 1 "tests/gpu that need no process of their own"
-  tests 240 numbers tests/gpu/test_numbers.py tests/gpu/test_attention.py
+  tests 240 numbers tests/gpu/test_numbers.py tests/gpu/test_attention.py tests/gpu/test_liger.py
   tests 120 adapters tests/gpu/test_determinism.py tests/gpu/test_adapters.py tests/gpu/test_optimizers.py -k "not run_and_its_resume"
 fi
 # shellcheck disable=SC2086 (the sizes are several arguments)
