@@ -41,5 +41,10 @@ def only_steps(config: C) -> C:
         for name, callback in config.callbacks.items()
         if callback is not None and (name in COMPUTING or not callback.target.startswith("llmft."))
     }
-    off = {"trainer.enable_checkpointing": False, "trainer.limit_val_batches": 0, "trainer.val_check_interval": 1.0}
+    off = {
+        "evaluate.rows": 0,
+        "trainer.enable_checkpointing": False,
+        "trainer.limit_val_batches": 0,
+        "trainer.val_check_interval": 1.0,
+    }
     return config.replaced({"callbacks": callbacks, "logger": {}, "report.reference_curve": None, **off})

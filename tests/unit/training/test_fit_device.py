@@ -49,6 +49,7 @@ def test_packing_is_proved_on_the_device_and_in_the_precision_of_the_training():
         return 0.0
 
     parts: Any = SimpleNamespace(
+        cfg=SimpleNamespace(trainer=SimpleNamespace(strategy="auto")),
         device=torch.device("cuda"),
         trainer=SimpleNamespace(precision_plugin=SimpleNamespace(forward_context=precision)),
         module=SimpleNamespace(model=model, forward_pass=SimpleNamespace(check_packing=check)),
