@@ -187,7 +187,7 @@ FAULTS = [
     Fault("a trained adapter has the losses of an untrained one", "training/baseline.py", 'not (is_fresh and "lora_" in name)', 'not ("lora_" in name)', "tests/unit/training/test_baseline.py -k fresh"),
     Fault("a prompt that begins later has as much of the prefix in the first columns", "generation/prefill.py", "common.length - longest + len(prompt) for", "common.length for", f"{KNOWN_PREFIXES} -k beams_and"),
    # 11 speed
-    Fault("the last chunk of positions is dropped", "models/loss.py", "range(0, len(hidden), CHUNK)", "range(0, len(hidden) - CHUNK + 1, CHUNK)", HEAD),
+    Fault("the last chunk of positions is dropped", "models/loss.py", "range(0, len(hidden), size)", "range(0, len(hidden) - size + 1, size)", HEAD),
     Fault("the head gets no gradient", "models/loss.py", "weight_grad += (grad.T @ states).to(weight_grad.dtype)", "pass", f"{SPEED} -k none"),
     Fault("logits that change after the head are taken before the change", "models/forward.py", "self.kernels.head_is_last = logits.is_meta or ", "self.kernels.head_is_last = True or ",
           f"{SPEED} -k after_the_head"),

@@ -85,11 +85,6 @@ ALLOWED = {
         "check", 1, "which weights have a gradient"
     ),
     ("tolist", "diagnostics/idle_weights.py:IdleWeights._drop_changed"): Wait("check", 1, "which weights have changed"),
-    ("item", "transformers/masking_utils.py:find_packed_sequence_indices"): Wait("batch", 2, "do position ids restart"),
-    ("item", "transformers/masking_utils.py:_ignore_bidirectional_mask_sdpa"): Wait(
-        "batch", 2, "does a mask hide anything"
-    ),
-    ("item", "transformers/masking_utils.py:_ignore_causal_mask_sdpa"): Wait("batch", 1, "does a mask hide anything"),
     ("item", "lightning/pytorch/plugins/precision/amp.py:MixedPrecision.optimizer_step"): Wait(
         "window", 1, "whether float16 overflowed"
     ),

@@ -20,6 +20,7 @@ from llmft.models.attention.kernels import Kernels
 from llmft.models.backbone import load
 from llmft.models.backbone.open import Backbone
 from llmft.models.fsdp import mixed_precision, sharded_layers
+from llmft.models.loss import meta_stands_for
 from llmft.models.peft import trainable
 from llmft.utils import flash
 from llmft.utils.device import autocast_dtype, runs_on_gpu
@@ -152,11 +153,12 @@ class MetaModel:
         masked = "rows" in batch or self.model.config.is_encoder_decoder or self.forward.kernels.plain
         eager = self.cfg.model.attention == "eager"
         with self._prepared(mixed) as known, nullcontext() if eager else fused_attention(on_gpu=self.on_gpu):
-            autocast, tracker = (
+            autocast, tracker, device = (
                 meta_autocast(mixed, self.trained, on_gpu=self.on_gpu),
                 MemoryTracker(*known, masked=masked),
+                meta_stands_for("cuda" if self.on_gpu else "cpu"),
             )
-            with autocast as casts, quantized_linear(self.quantized, self._layer_dtype), tracker as ledger:
+            with device, autocast as casts, quantized_linear(self.quantized, self._layer_dtype), tracker as ledger:
                 total, _ = self.forward.loss_sum(batch)
                 casts.end_forward()
                 total.backward()

@@ -18,6 +18,7 @@ from llmft.data.tokenization.codec import EncodedExample
 from llmft.models import liger
 from llmft.models.attention.flat import LENGTHS, flatten
 from llmft.models.attention.kernels import Kernels
+from llmft.models.attention.known_masks import known_masks
 from llmft.models.attention.packing import LogitDifference, is_full, logit_difference, unpad
 from llmft.models.attention.prefix_tree import alike, share_prefixes
 from llmft.models.last_layer import at_positions
@@ -136,7 +137,8 @@ class Forward(ABC):
         targets = self.targets(batch)
         chosen = self.positions(batch, targets)
         varlen = self.kernels.uses_varlen(self.model, batch)
-        with self.kernels.enabled(self.model, batch, chosen, varlen=varlen), self.context(batch):
+        known = known_masks(batch, encoder_decoder=self.model.config.is_encoder_decoder)
+        with self.kernels.enabled(self.model, batch, chosen, varlen=varlen), self.context(batch), known:
             logits = self.model(**self.inputs(batch, varlen=varlen), use_cache=False).logits
         return chosen.select(logits) if self.kernels.plain else logits, chosen.select(targets), chosen
 

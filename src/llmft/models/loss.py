@@ -15,8 +15,27 @@ from llmft.data.tokenization.codec import IGNORED
 from llmft.utils.device import float64, floats
 from llmft.utils.errors import UserError
 
-# Positions whose logits are held at once: 50 MiB with a vocabulary of 50,000. More make nothing faster.
+# Positions whose logits are held at once: 50 MiB with a vocabulary of 50,000. On a CPU more make nothing faster.
 CHUNK = 256
+# A GPU reads the head, and adds to its gradient, once for each chunk: as many positions as have this many logits there, 256 MiB.
+GPU_LOGITS = 2**26
+_meta_is = ["cpu"]
+
+
+def positions_at_once(device: str, vocabulary: int) -> int:
+    """How many positions the head's loss is computed for at once, on a type of device; a multiple of ``CHUNK``."""
+    device = _meta_is[-1] if device == "meta" else device
+    return CHUNK if device != "cuda" else max(1, GPU_LOGITS // vocabulary // CHUNK) * CHUNK
+
+
+@contextmanager
+def meta_stands_for(device: str) -> Iterator[None]:
+    """The meta device stands for this type of device, for an estimate."""
+    _meta_is.append(device)
+    try:
+        yield
+    finally:
+        _meta_is.pop()
 
 
 class TokenLoss:
@@ -185,11 +204,12 @@ class HeadInput(NamedTuple):
 
 def chunked_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
     """Cross-entropy of each token in nats, [N], float32, without gradient; arguments as of ``chunked_cross_entropy_sum``."""
+    size = positions_at_once(hidden.device.type, len(weight))
     losses = [
         torch.nn.functional.cross_entropy(
             torch.nn.functional.linear(states, weight, bias).float(), labels, reduction="none"
         )
-        for states, labels in zip(hidden.to(weight.dtype).split(CHUNK), targets.split(CHUNK), strict=True)
+        for states, labels in zip(hidden.to(weight.dtype).split(size), targets.split(size), strict=True)
     ]
     return torch.cat(losses)
 
@@ -197,7 +217,7 @@ def chunked_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, t
 def chunked_cross_entropy_sum(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Fused linear cross-entropy, summed over tokens; never holds the logits of more than ``CHUNK`` positions.
+    """Fused linear cross-entropy, summed over tokens; never holds the logits of more than ``positions_at_once``.
 
     The gradient is computed in the forward pass, chunk by chunk, from the same softmax; the numbers are those of
     ``token_loss_sum(linear(hidden, weight, bias), targets)``. ``torch.nn.functional.linear_cross_entropy`` does the same from
@@ -227,6 +247,7 @@ class _HeadLoss(torch.autograd.Function):
     ) -> Tensor:
         """Sum in nats, float32 scalar."""
         device = hidden.device.type
+        size = positions_at_once(device, len(weight))
         autocast = not hidden.is_meta and torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if autocast else weight.dtype
         cast_weight, cast_bias = weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -236,8 +257,8 @@ class _HeadLoss(torch.autograd.Function):
         bias_grad = torch.zeros_like(bias) if bias is not None and needed[2] else None
         total = torch.zeros((), device=hidden.device)
         with torch.autocast(device, enabled=False) if autocast else nullcontext():
-            for start in range(0, len(hidden), CHUNK):
-                chunk, labels = slice(start, start + CHUNK), targets[start : start + CHUNK, None]
+            for start in range(0, len(hidden), size):
+                chunk, labels = slice(start, start + size), targets[start : start + size, None]
                 states = hidden[chunk].to(dtype)
                 log_p = torch.nn.functional.linear(states, cast_weight, cast_bias).float().log_softmax(-1)
                 each = 1.0 if weights is None else weights[chunk, None]

@@ -147,6 +147,21 @@ def test_under_no_grad_no_gradient_is_computed():
     assert (total.requires_grad, int(tokens)) == (False, 5)
 
 
+@pytest.mark.parametrize(
+    ("device", "vocabulary", "positions"),
+    [("cpu", 32_000, 256), ("meta", 32_000, 256), ("mps", 32_000, 256), ("cuda", 32_000, 2048), ("cuda", 50_257, 1280), ("cuda", 10**6, 256)],
+)  # fmt: skip
+def test_a_gpu_computes_more_positions_at_once(device, vocabulary, positions):
+    assert loss.positions_at_once(device, vocabulary) == positions
+
+
+def test_an_estimate_counts_the_positions_of_a_gpu():
+    with loss.meta_stands_for("cuda"):
+        assert loss.positions_at_once("meta", 32_000) == 2048
+        assert loss.positions_at_once("cpu", 32_000) == 256
+    assert loss.positions_at_once("meta", 32_000) == 256
+
+
 def test_what_is_frozen_gets_no_gradient():
     hidden, weight = torch.randn(5, 6, requires_grad=True), torch.randn(11, 6)
     chunked_cross_entropy_sum(hidden, weight, None, torch.zeros(5, dtype=torch.long))[0].backward()
