@@ -18,7 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from training.cases import CASES
+from llmft.utils.device import bfloat16_units
+from training.cases import CASES, fitted
 from training.material import BATCH, prepare
 from training.runner import measure, started
 from training.table import markdown, publish
@@ -26,7 +27,7 @@ from training.table import markdown, publish
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = {"cpu": DOCS / "performance.md", "cuda": DOCS / "gpu.md"}
 ROWS_PER_PACK = 16  # generated rows of 120 words, about 260 tokens each, in 4,096
-SHARED_NAMES = {"alpaca": "alpaca.json", "openorca": "openorca.jsonl"}
+SHARED_NAMES = {"alpaca": "alpaca.json", "openorca": "openorca.jsonl", "psychology": "psychology.json"}
 
 
 def main() -> int:
@@ -36,7 +37,7 @@ def main() -> int:
         for name in given.cases or [
             name for name, case in CASES.items() if given.device == "cuda" or not case.gpu_only
         ]:
-            case = CASES[name]
+            case = fitted(CASES[name], multiplies_bfloat16=bfloat16_units(gpu=given.device == "cuda") is not None)
             model = given.model or (case.gpu_model or case.model if given.device == "cuda" else case.model)
             path = str(given.rows_folder.resolve() / SHARED_NAMES[case.data]) if given.rows_folder else "sample"
             place = Path(folder, name)
@@ -61,7 +62,9 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: all")
     parser.add_argument(
-        "--rows-folder", type=Path, help="holds alpaca.json and openorca.jsonl; default: the shipped samples"
+        "--rows-folder",
+        type=Path,
+        help="holds alpaca.json, openorca.jsonl and psychology.json; default: the shipped samples",
     )
     parser.add_argument("--model", help="a model in place of the case's, e.g. tiny_llama for a quick try")
     parser.add_argument("--steps", type=int, default=8, help="measured steps of 8 examples (8)")

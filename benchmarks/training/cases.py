@@ -1,6 +1,6 @@
 """The cases of the benchmark, each with the trainings (sides) that it compares."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -16,7 +16,8 @@ class Side:
         dtype: Dtype in which a peer loads its weights.
         attention: Attention implementation of a peer on a CPU; on a GPU it is SDPA, or FlashAttention where ``best``.
         ceiling: Dtype of the matrix products that are its ceiling; on a GPU it is the precision of the training too.
-        best: Whether a peer on a GPU uses what is installed: FlashAttention with padding-free batches, Liger kernels.
+        best: Whether a peer takes what is fastest on the machine: on a GPU FlashAttention with padding-free batches and Liger kernels,
+            where they are installed; float32 and SDPA on a CPU that does not multiply bfloat16 (``fitted``).
     """
 
     name: str
@@ -82,7 +83,14 @@ CASES = {
         "Causal, LoRA, best settings of each", "alpaca", "smollm2_135m", "lora", gpu_model="tinyllama_shape",
         sides=(
             Side("llmft", overrides=GROUPED, ceiling="bfloat16"),
-            Side("TRL, bf16, by length", "trl", arguments=BF16 | LENGTHS, dtype="bfloat16", attention="eager", ceiling="bfloat16", best=True),
+            Side("TRL, by length", "trl", arguments=BF16 | LENGTHS, dtype="bfloat16", attention="eager", ceiling="bfloat16", best=True),
+        ),
+    ),
+    "causal_lora_chat": Case(
+        "Causal, LoRA, a chat template, best settings of each", "psychology", "smollm2_135m", "lora", gpu_model="tinyllama_shape",
+        sides=(
+            Side("llmft", overrides=GROUPED, ceiling="bfloat16"),
+            Side("TRL, by length", "trl", arguments=BF16 | LENGTHS, dtype="bfloat16", attention="eager", ceiling="bfloat16", best=True),
         ),
     ),
     "causal_lora_default": Case(
@@ -101,7 +109,7 @@ CASES = {
         "Causal, full fine-tuning, best settings of each", "alpaca", "smollm2_135m", "none", gpu_model="gpt2_medium_shape",
         sides=(
             Side("llmft", overrides=MIXED, ceiling="bfloat16"),
-            Side("TRL, bf16, by length", "trl", arguments=BF16 | LENGTHS, attention="eager", ceiling="bfloat16", best=True),
+            Side("TRL, by length", "trl", arguments=BF16 | LENGTHS, attention="eager", ceiling="bfloat16", best=True),
         ),
     ),
     "seq2seq": Case(
@@ -116,7 +124,7 @@ CASES = {
         "Seq2seq, full fine-tuning, best settings of each", "openorca", "flan_t5_small_shape", "none",
         sides=(
             Side("llmft", overrides=MIXED, ceiling="bfloat16"),
-            Side("Seq2SeqTrainer, bf16, by length", "transformers", arguments=BF16 | LENGTHS, ceiling="bfloat16"),
+            Side("Seq2SeqTrainer, by length", "transformers", arguments=BF16 | LENGTHS, ceiling="bfloat16", best=True),
         ),
     ),
     "packing_causal": Case(
@@ -150,3 +158,16 @@ CASES = {
         sides=(Side("llmft, QLoRA", overrides=(*IN_ORDER, "peft=qlora")), Side("llmft, LoRA", overrides=IN_ORDER)),
     ),
 }  # fmt: skip
+
+
+def fitted(case: Case, *, multiplies_bfloat16: bool) -> Case:
+    """The case for a machine: without units for bfloat16, float32 is what is fastest for all sides."""
+    if multiplies_bfloat16 or not any(side.best for side in case.sides):
+        return case
+    return replace(case, sides=tuple(_in_float32(side) for side in case.sides))
+
+
+def _in_float32(side: Side) -> Side:
+    overrides = tuple(one for one in side.overrides if one != "trainer.precision=bf16-mixed")
+    arguments = {name: value for name, value in side.arguments.items() if name != "bf16"}
+    return replace(side, overrides=overrides, arguments=arguments, dtype="float32", attention="sdpa", ceiling="float32")

@@ -118,7 +118,9 @@ def main() -> None:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     facts = {"threads": torch.get_num_threads(), "torch": torch.__version__, "transformers": transformers.__version__}
-    facts["kernels"] = given["attention"] + (", Liger" if given["arguments"].get("use_liger_kernel") else "")
+    facts["kernels"] = f"{given['attention']} in {given['dtype']}" + (
+        ", Liger" if given["arguments"].get("use_liger_kernel") else ""
+    )
     turns = of_cuda(torch) if given["device"] == "cuda" else Turns()
     if given["trainer"] == "trl":
         import trl  # pyright: ignore[reportMissingImports]

@@ -164,6 +164,22 @@ def test_utilization_is_useful_operations_by_the_published_peak(part):
     assert "no MFU" in part("table").utilization("A card of 2030", [side])
 
 
+def test_without_units_for_bfloat16_all_sides_are_in_float32(part):
+    cases = part("cases")
+    for name in ("causal_lora_best", "causal_full_best", "seq2seq_best"):
+        case = cases.CASES[name]
+        assert cases.fitted(case, multiplies_bfloat16=True) is case
+        ours, theirs = cases.fitted(case, multiplies_bfloat16=False).sides
+        assert ours.overrides == ("data.batching=grouped",)
+        assert theirs.arguments == {"train_sampling_strategy": "group_by_length"}
+        assert (theirs.dtype, theirs.attention, ours.ceiling, theirs.ceiling) == (
+            "float32",
+            "sdpa",
+            "float32",
+            "float32",
+        )
+
+
 @pytest.mark.slow
 def test_trl_as_it_comes_is_trl_as_it_comes():
     """Of all keys of its config only those differ from its defaults that both sides must share."""
