@@ -18,11 +18,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from llmft.utils.device import bfloat16_units
 from training.cases import CASES, fitted
 from training.material import BATCH, prepare
 from training.runner import measure, started
 from training.table import markdown, publish
+
+from llmft.utils.device import bfloat16_units
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = {"cpu": DOCS / "performance.md", "cuda": DOCS / "gpu.md"}
