@@ -91,7 +91,7 @@ FAULTS = [
     Fault("a windowed model attends to all of an example under FlashAttention", "models/attention/flash.py", 'kwargs.get("sliding_window")', "None", f"{FLASH} -k Mistral-torch"),
     Fault("Liger's kernels compute answers too", "models/liger.py", "torch.is_grad_enabled() and value", "value", f"{LIGER} -k training_steps"),
     Fault("Liger's kernels are taken without a comparison", "models/liger.py", "if _computes_the_same(module, part, model.dtype)", "if True", f"{LIGER} -k left_alone"),
-    Fault("other logits with Liger's kernels are trusted", "models/forward.py", "bool(found) and self._same_with_gradients(first)", "bool(found)", f"{LIGER} -k other_logits"),
+    Fault("other logits with Liger's kernels are trusted", "models/first_batch.py", "bool(found) and _same_with_gradients(forward, first)", "bool(found)", f"{LIGER} -k other_logits"),
     # 4 batching
     Fault("means of batches are averaged", "models/loss.py", "        self.nats = self.nats + float64(nats.detach())\n        self.tokens = self.tokens + float64(tokens)",
           "        self.nats = self.nats + float64(nats.detach()) / tokens\n        self.tokens = self.tokens + 1", f"{BATCHING}[tiny_t5]"),
@@ -211,7 +211,7 @@ FAULTS = [
     Fault("the last layer leaves out values too", "models/last_layer.py", 'OUTPUT = ("o_proj",', 'OUTPUT = ("v_proj", "o_proj",', f"{HERE}/test_the_last_layer_skips_what_nobody_reads.py -k llama"),
     Fault("noise of the last layer is drawn for fewer positions", "models/last_layer.py", "not (part.drops and part.module.training)", "True", "tests/unit/models/test_last_layer.py"),
     Fault("the recomputation of the last layer has other shapes", "models/last_layer.py", "any(module.gradient_checkpointing for", "any(False for", "tests/unit/models/test_last_layer.py"),
-    Fault("a last layer that mixes positions is trusted", "models/forward.py", "difference.is_small if difference.finite else None\n\n", "True\n\n", "tests/unit/models/test_last_layer.py"),
+    Fault("a last layer that mixes positions is trusted", "models/first_batch.py", "difference.is_small if difference.finite else None\n\n", "True\n\n", "tests/unit/models/test_last_layer.py"),
     Fault("losses of rows are those of other tokens", "evaluation/row_loss.py", "losses.split(lengths)", "losses.flip(0).split(lengths)", f"{PREFIXES} -k each_row"),
     Fault("a model that computes something else with a shared prefix is trusted", "models/forward.py", "return shared if self.kernels.sharing_is_equivalent else None", "return shared",
           f"{PREFIXES} -k something_else"),

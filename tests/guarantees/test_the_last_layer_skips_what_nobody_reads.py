@@ -23,7 +23,7 @@ def seen(monkeypatch):
         counts.append((len(modules), len(chosen.index)))
         return real(modules, chosen)
 
-    for place in ("llmft.models.attention.kernels", "llmft.models.forward"):
+    for place in ("llmft.models.attention.kernels", "llmft.models.first_batch"):
         monkeypatch.setattr(f"{place}.at_positions", last_layer.contextmanager(at_positions))
     return counts
 
