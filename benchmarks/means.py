@@ -23,7 +23,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from llmft.config.paths import conf_dir
 from llmft.config.schema import TrainConfig
 from llmft.config.typed import typed
-from llmft.models.loss import chunked_cross_entropy_sum, token_loss_sum
+from llmft.models.chunked_head import chunked_cross_entropy_sum
+from llmft.models.loss import token_loss_sum
 
 LENGTHS = (64, 128, 256, 384, 512, 1024)
 ROWS, HEADS, SIZE = 8, 9, 64  # batch size, and SmolLM2's attention heads and head size

@@ -36,7 +36,7 @@ SPEED = f"{HERE}/test_speed_changes_no_number.py"
 FLASH = "tests/unit/models/attention/test_flash.py"
 LIGER = "tests/unit/models/test_liger.py"
 PREFIXES = f"{HERE}/test_shared_prefixes_change_nothing.py"
-HEAD = "tests/unit/models/test_loss.py -k plain_formula"
+HEAD = "tests/unit/models/test_chunked_head.py -k plain_formula"
 FLOAT16 = "tests/unit/models/test_float16.py"
 TRANSFORMERS4 = "tests/integration/models/test_transformers4.py"
 DAMAGED = "tests/integration/runs/test_damaged_checkpoints.py -k every_damage"
@@ -187,8 +187,8 @@ FAULTS = [
     Fault("a trained adapter has the losses of an untrained one", "training/baseline.py", 'not (is_fresh and "lora_" in name)', 'not ("lora_" in name)', "tests/unit/training/test_baseline.py -k fresh"),
     Fault("a prompt that begins later has as much of the prefix in the first columns", "generation/prefill.py", "common.length - longest + len(prompt) for", "common.length for", f"{KNOWN_PREFIXES} -k beams_and"),
    # 11 speed
-    Fault("the last chunk of positions is dropped", "models/loss.py", "range(0, len(hidden), size)", "range(0, len(hidden) - size + 1, size)", HEAD),
-    Fault("the head gets no gradient", "models/loss.py", "weight_grad += (grad.T @ states).to(weight_grad.dtype)", "pass", f"{SPEED} -k none"),
+    Fault("the last chunk of positions is dropped", "models/chunked_head.py", "range(0, len(hidden), size)", "range(0, len(hidden) - size + 1, size)", HEAD),
+    Fault("the head gets no gradient", "models/chunked_head.py", "weight_grad += (grad.T @ states).to(weight_grad.dtype)", "pass", f"{SPEED} -k none"),
     Fault("logits that change after the head are taken before the change", "models/forward.py", "self.kernels.head_is_last = logits.is_meta or ", "self.kernels.head_is_last = True or ",
           f"{SPEED} -k after_the_head"),
     Fault("unpadded examples attend to each other", "models/attention/packing.py", "    edges = [[*starts.nonzero()[:, 0].tolist(), rows.shape[1]]",

@@ -6,7 +6,7 @@ import torch
 from llmft.data.batching.collate import training_batch
 from llmft.data.tokenization.codec import IGNORED, EncodedExample
 from llmft.evaluation.row_loss import row_losses
-from llmft.models import loss
+from llmft.models import chunked_head
 from llmft.models.attention import shared_prefix, varlen
 from tests.guarantees.reference import measured
 from tests.guarantees.test_packing_changes_nothing import step
@@ -96,7 +96,7 @@ def test_weights_and_rows_without_labels_stay_with_their_examples(prepared):
 
 
 def test_the_loss_of_each_row_is_the_same(prepared, monkeypatch):
-    monkeypatch.setattr(loss, "CHUNK", 4)
+    monkeypatch.setattr(chunked_head, "CHUNK", 4)
     data, module = prepared("tiny_llama", "lora")
     found = row_losses(module.forward_pass, examples(), data.pad_id, 10_000)
     assert module.forward_pass.kernels.sharing_is_equivalent

@@ -209,7 +209,9 @@ def check(case: Case, result: Result) -> None:
     assert not unexpected_waits(result)
     assert products(result) == {DTYPES[case.precision]}
     assert attention(result) == expected_attention(case)
-    assert any(place.startswith("models/loss.py:_HeadLoss") for _, place in in_steps(result.counts, "product", cause))
+    assert any(
+        place.startswith("models/chunked_head.py:_HeadLoss") for _, place in in_steps(result.counts, "product", cause)
+    )
 
 
 def test_each_allowed_wait_occurs(results: Mapping[str, Result]) -> None:

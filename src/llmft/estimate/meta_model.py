@@ -19,8 +19,8 @@ from llmft.models import distillation
 from llmft.models.attention.kernels import Kernels
 from llmft.models.backbone import load
 from llmft.models.backbone.open import Backbone
+from llmft.models.chunked_head import meta_stands_for
 from llmft.models.fsdp import mixed_precision, sharded_layers
-from llmft.models.loss import meta_stands_for
 from llmft.models.peft import trainable
 from llmft.utils import flash
 from llmft.utils.device import autocast_dtype, runs_on_gpu

@@ -19,17 +19,14 @@ from llmft.models.attention.kernels import Kernels
 from llmft.models.attention.known_masks import known_masks
 from llmft.models.attention.packing import is_full, unpad
 from llmft.models.attention.prefix_tree import share_prefixes
-from llmft.models.loss import (
+from llmft.models.chunked_head import (
     HeadInput,
-    Positions,
-    TokenLoss,
     capture_hidden,
     chunked_cross_entropy,
     chunked_cross_entropy_sum,
     head_bias,
-    supervised,
-    token_loss_sum,
 )
+from llmft.models.loss import Positions, TokenLoss, supervised, token_loss_sum
 
 
 class LossTerm(Protocol):

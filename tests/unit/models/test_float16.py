@@ -13,8 +13,8 @@ from llmft.callbacks.gradient_clipping import GradientClipping
 from llmft.data.batching.collate import training_batch
 from llmft.data.tokenization.codec import EncodedExample
 from llmft.models.causal import CausalForward
+from llmft.models.chunked_head import chunked_cross_entropy_sum
 from llmft.models.float16 import Float16
-from llmft.models.loss import chunked_cross_entropy_sum
 from llmft.models.module import InstructionModule
 
 STEPS = 6
