@@ -182,7 +182,7 @@ FAULTS = [
     Fault("the base model finds the adapter's prefixes", "generation/decoder.py", "scope = codec.tokenizer.pad_token_id, (model, adapter)", "scope = codec.tokenizer.pad_token_id, (model, True)", f"{KNOWN_PREFIXES} -k base_model"),
     Fault("the prefix cache grows without limit", "generation/prefix_cache.py", "while self.bytes > self.limit:", "while False:", f"{PREFIX_CACHE} -k room"),
     Fault("the prefix cache drops what was used last", "generation/prefix_cache.py", "            self._use(node)\n            found +=", "            found +=", f"{PREFIX_CACHE} -k room"),
-    Fault("answers are assigned to other questions", "commands/answer.py", "_generate(generator, examples[chunk],", "_generate(generator, examples[chunk][::-1],", SAME),
+    Fault("answers are assigned to other questions", "commands/answer.py", "(generator, examples[chunk], prompts[chunk],", "(generator, examples[chunk], prompts[chunk][::-1],", SAME),
     Fault("evaluate.rows=auto counts an untrained model's answers as short", "evaluation/row_budget.py", "cost += _pass(cfg.generation, row, limit)\n    if settings.base and", "cost += _pass(cfg.generation, row, row.answer)\n    if settings.base and", "tests/unit/evaluation/test_row_budget.py -k row_costs"),
     Fault("a trained adapter has the losses of an untrained one", "training/baseline.py", 'not (is_fresh and "lora_" in name)', 'not ("lora_" in name)', "tests/unit/training/test_baseline.py -k fresh"),
     Fault("a prompt that begins later has as much of the prefix in the first columns", "generation/prefill.py", "common.length - longest + len(prompt) for", "common.length for", f"{KNOWN_PREFIXES} -k beams_and"),
