@@ -162,8 +162,10 @@ CASES = {
 
 def fitted(case: Case, *, multiplies_bfloat16: bool) -> Case:
     """The case for a machine: without units for bfloat16, float32 is what is fastest for all sides."""
-    if multiplies_bfloat16 or not any(side.best for side in case.sides):
+    if multiplies_bfloat16:
         return case
+    if not any(side.best for side in case.sides):
+        return replace(case, sides=tuple(replace(side, ceiling="float32") for side in case.sides))
     return replace(case, sides=tuple(_in_float32(side) for side in case.sides))
 
 

@@ -61,9 +61,11 @@ def markdown(case: Case, runners: Sequence[Runner], model: str, path: str) -> tu
     last = next(turn["steps"][-1] for runner in sides for turn in runner.turns if "per_sources" in turn["steps"][-1])
     counts = {f"per_{name}": last[f"per_{name}"] for name in (*KINDS, *PAIRS)}
     measured = [Measured(runner, counts) for runner in sides]
+    products = [step for turn in ceiling.turns for step in turn["steps"]]
+    dtypes = sorted({product["dtype"] for product in products}, reverse=True)
     rates = {
-        (dtype, clock): statistics.median(s[clock] for turn in ceiling.turns for s in turn["steps"] if s["dtype"] == dtype)
-        for dtype in ("float32", "bfloat16")
+        (dtype, clock): statistics.median(product[clock] for product in products if product["dtype"] == dtype)
+        for dtype in dtypes
         for clock in ("wall", "cpu")
     }  # fmt: skip
     lines = [f"**{case.title}**: `{model}`, `{Path(path).name}`, {len(measured[0].steps)} steps of llmft\n", HEAD, RULE]
@@ -76,7 +78,7 @@ def markdown(case: Case, runners: Sequence[Runner], model: str, path: str) -> tu
     shares = [
         f"{m.name} {m.flops / m.cpu / rates[s.ceiling, 'cpu']:.0%}" for m, s in zip(measured, case.sides, strict=True)
     ]
-    walls = [f"{rates[dtype, 'wall'] / 1e9:,.0f} GFLOP/s in {dtype}" for dtype in ("float32", "bfloat16")]
+    walls = [f"{rates[dtype, 'wall'] / 1e9:,.0f} GFLOP/s in {dtype}" for dtype in dtypes]
     lines.append(f"Ceiling: {', '.join(walls)}. Share of it by CPU time: {', '.join(shares)}.")
     if device := sides[0].facts.get("device"):
         lines.append(utilization(device, measured))
