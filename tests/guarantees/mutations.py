@@ -61,7 +61,7 @@ FAULTS = [
           "        self.train_sums = TokenLoss()\n        self.train_sums.add(total, tokens)\n", ACCUMULATION),
     Fault("the schedule counts micro-batches", "models/schedule.py", "-(-batches // accumulate) * max_epochs", "batches * max_epochs",
           ACCUMULATION),
-    Fault("float16 sees the gradients of a sum", "models/float16.py", "return total * self.share", "self.share = 1.0\n        return total", FLOAT16),
+    Fault("float16 sees the gradients of a sum", "models/float16.py", "return total * self.factor", "self.factor = 1.0\n        return total", FLOAT16),
     Fault("the schedule moves on a skipped step", "models/module.py", "if self.float16.overflowed:", "if False:", FLOAT16),
     Fault("weights are ignored", "models/forward.py", 'if "weights" in batch else None', 'if "weight" in batch else None', WEIGHTS),
     # 2 ranks
@@ -85,7 +85,7 @@ FAULTS = [
           "queries.layout and keys.layout and queries.layout.shape[0] == keys.layout.shape[0]", f"{HERE}/test_packing_changes_nothing.py -k one_side"),
     Fault("packing is not checked", "training/fit.py", "            difference = parts.module.forward_pass.check_packing(rows, data.pad_id)", "            difference = 0.0",
           f"{HERE}/test_packing_changes_nothing.py -k refuses", 7),
-    Fault("FlashAttention lets tokens see later ones", "models/attention/flash.py", '"causal": causal,', '"causal": False,', f"{FLASH} -k Llama-torch"),
+    Fault("FlashAttention lets tokens see later ones", "models/attention/flash.py", "options = Options(causal,", "options = Options(False,", f"{FLASH} -k Llama-torch"),
     Fault("a decoder attends to itself by the lengths of its sources", "models/attention/flash.py", "    if causal:  # in a decoder", "    if False:  # in a decoder",
           f"{FLASH} -k Bart-torch"),
     Fault("a windowed model attends to all of an example under FlashAttention", "models/attention/flash.py", 'kwargs.get("sliding_window")', "None", f"{FLASH} -k Mistral-torch"),

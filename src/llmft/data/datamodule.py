@@ -12,8 +12,8 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from llmft.config.schema.data import Data
-from llmft.data.batching.ahead import LoaderAhead
 from llmft.data.batching.collate import PackedDataset, training_batch
+from llmft.data.batching.prefetch import PrefetchingLoader
 from llmft.data.batching.sampler import PlannedBatchSampler
 from llmft.data.preparation import DataPreparation
 from llmft.data.tokenization.codec import Codec
@@ -157,7 +157,7 @@ class InstructionDataModule(DataPreparation, LightningDataModule):
     def _loader(self, split: str) -> DataLoader:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         # pinned batches are copied to a GPU without waiting for it
-        return (LoaderAhead if on_gpu and not self.num_workers else DataLoader)(
+        return (PrefetchingLoader if on_gpu and not self.num_workers else DataLoader)(
             PackedDataset(self.encoded[split]),
             batch_sampler=self.batches(split),  # pyright: ignore[reportArgumentType]
             collate_fn=partial(training_batch, pad_id=self.pad_id, weighted=split == "train"),

@@ -17,28 +17,28 @@ class Float16:
     until the scaler has halved its factor often enough.
 
     Attributes:
-        share: Multiplies the sums before the backward pass, so that they are about means: a power of two, which changes no digit
+        factor: Multiplies the sums before the backward pass, so that they are about means: a power of two, which changes no digit
             of a gradient; None before the first batch.
         skipped: Optimizer steps that overflowed, so that the scaler skipped them.
         overflowed: Whether the last step did.
     """
 
     def __init__(self) -> None:
-        self.share: float | None = None
+        self.factor: float | None = None
         self.skipped = 0
         self.overflowed = False
 
-    def shrunk(self, total: Tensor, tokens: Tensor, strategy: Any) -> Tensor:
-        """A loss sum times ``share``, which the first batch of the first rank decides for the whole training.
+    def scaled(self, total: Tensor, tokens: Tensor, strategy: Any) -> Tensor:
+        """A loss sum times ``factor``, which the first batch of the first rank decides for the whole training.
 
         Args:
             total: In nats, scalar.
             tokens: What would make it a mean, scalar.
             strategy: Of the trainer.
         """
-        if self.share is None:
-            self.share = 2.0 ** -round(math.log2(strategy.broadcast(float(tokens)) or 1.0))
-        return total * self.share
+        if self.factor is None:
+            self.factor = 2.0 ** -round(math.log2(strategy.broadcast(float(tokens)) or 1.0))
+        return total * self.factor
 
     def count(self, step: int, norm: float, scale: float) -> None:
         """Count a step whose gradients are not finite, which the scaler skips.
@@ -59,8 +59,8 @@ class Float16:
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"share": self.share, "skipped": self.skipped}
+        return {"factor": self.factor, "skipped": self.skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue with the share and the count of a checkpoint."""
-        self.share, self.skipped = state_dict["share"], state_dict["skipped"]
+        """Continue with the factor and the count of a checkpoint."""
+        self.factor, self.skipped = state_dict["factor"], state_dict["skipped"]

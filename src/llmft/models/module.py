@@ -107,7 +107,7 @@ class InstructionModule(pl.LightningModule):
         self.train_sums.add(total, tokens)
         self.window_open = True
         self.places += batch["places"]
-        return self.float16.shrunk(total, tokens, self.trainer.strategy) if self.scaler else total
+        return self.float16.scaled(total, tokens, self.trainer.strategy) if self.scaler else total
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
@@ -138,7 +138,7 @@ class InstructionModule(pl.LightningModule):
         gradients = gradients_of(optimizer)
         # Lightning divided by accumulate_grad_batches, DDP by the number of ranks
         factor = self.trainer.accumulate_grad_batches * self.trainer.world_size / _or_one(tokens)
-        scale(gradients, factor / (self.float16.share or 1.0))
+        scale(gradients, factor / (self.float16.factor or 1.0))
         norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
         # float16 gradients are scaled until the step
         loss_scale = self.scaler.scale(torch.ones_like(norm)) if self.scaler else torch.ones(())
@@ -235,7 +235,7 @@ class InstructionModule(pl.LightningModule):
         """Save the trainable parameters only (the others are those of the backbone), and the state of 16-mixed precision."""
         names = self.trainable_names()
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in names}
-        if self.float16.share is not None:
+        if self.float16.factor is not None:
             checkpoint["float16"] = self.float16.state_dict()
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from llmft.data.batching.ahead import LoaderAhead
+from llmft.data.batching.prefetch import PrefetchingLoader
 from llmft.data.datamodule import InstructionDataModule, open_data
 from llmft.data.eval_rows import first_rows
 from llmft.data.preprocessing import encode, read_examples
@@ -162,7 +162,7 @@ def test_batches_for_a_gpu_are_pinned_and_made_ahead_after_a_resume_too(fresh):
     places = [batch["places"] for batch in expected]
     data.trainer = trainer_on("cuda")
     loader = data.train_dataloader()
-    assert (type(loader), loader.pin_memory, loader.num_workers) == (LoaderAhead, True, 0)
+    assert (type(loader), loader.pin_memory, loader.num_workers) == (PrefetchingLoader, True, 0)
     assert [batch["places"] for batch in loader] == places
     data.resume_at(0, 3)
     assert [batch["places"] for batch in data.train_dataloader()] == places[3:]

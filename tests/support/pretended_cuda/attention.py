@@ -1,5 +1,7 @@
 """``scaled_dot_product_attention`` of the pretended device: one operation, as a fused kernel is, with a note of its arguments."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,7 +41,7 @@ def attention(
         inputs = [tensor.to(kind) if tensor.is_floating_point() else tensor for tensor in inputs]
     _check_dtypes(*inputs)
     COUNTS.add("attention", _described(inputs[0], *inputs[3:], is_causal=is_causal, enable_gqa=enable_gqa))
-    return _Attention.apply(options, *inputs)  # pyright: ignore[reportReturnType]
+    return FusedKernel.apply(partial(REAL, **options), *inputs)  # pyright: ignore[reportReturnType]
 
 
 def _check_dtypes(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> None:
@@ -57,16 +59,16 @@ def _described(query: Tensor, mask: Tensor | None = None, *, is_causal: bool, en
     return ", ".join([*words, "grouped"] if enable_gqa else words).replace("torch.", "")
 
 
-class _Attention(torch.autograd.Function):
-    """The kernel of the CPU on the held numbers; its own graph is kept for the backward pass."""
+class FusedKernel(torch.autograd.Function):
+    """A kernel of the CPU on the held numbers, as one operation; its own graph is kept for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, options: dict[str, Any], *inputs: PretendedTensor) -> PretendedTensor:
+    def forward(ctx: Any, kernel: Callable[..., Tensor], *inputs: PretendedTensor) -> PretendedTensor:
         COUNTS.operation()
         needed = ctx.needs_input_grad[1:]
         held = [one.held.detach().requires_grad_(need) for one, need in zip(inputs, needed, strict=True)]
         with torch.enable_grad():
-            out = REAL(*held, **options)  # pyright: ignore[reportArgumentType]
+            out = kernel(*held)
         ctx.graph = (out, held) if any(needed) else None
         return PretendedTensor(out.detach(), inputs[0].device)
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.support.pretended_cuda.attention import FusedKernel
 from tests.support.pretended_cuda.counts import COUNTS
 from tests.support.pretended_cuda.operations import refuse
 from tests.support.pretended_cuda.tensor import PretendedTensor
@@ -34,7 +35,11 @@ def varlen_attn(*tensors_and_lengths: Any, **options: Any) -> Tensor:
     causal = "causal" if window[1] == 0 else "not causal"
     words = [str(tensors[0].dtype).removeprefix("torch."), causal, "by lengths"]
     COUNTS.add("attention", ", ".join([*words, "grouped"] if options["enable_gqa"] else words))
-    return _Varlen.apply(options, max_q, max_k, *tensors)  # pyright: ignore[reportReturnType]
+
+    def kernel(*held: Tensor) -> Tensor:
+        return VarlenKernel().varlen_attn(*held, max_q, max_k, **options)
+
+    return FusedKernel.apply(kernel, *tensors)  # pyright: ignore[reportReturnType]
 
 
 def flash_attention_forward(
@@ -49,27 +54,3 @@ def flash_attention_forward(
     shared = tensors[0].shape[1] != tensors[1].shape[1]
     options = {"scale": scale, "window_size": window, "enable_gqa": shared, "dropout_p": dropout}
     return (varlen_attn(*tensors, max_q, max_k, **options),)
-
-
-class _Varlen(torch.autograd.Function):
-    """The stand-in of the tests on the held numbers; its own graph is kept for the backward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, options: dict[str, Any], max_q: int, max_k: int, *inputs: PretendedTensor) -> PretendedTensor:
-        COUNTS.operation()
-        needed = ctx.needs_input_grad[3:]
-        held = [one.held.detach().requires_grad_(need) for one, need in zip(inputs, needed, strict=True)]
-        with torch.enable_grad():
-            out = VarlenKernel().varlen_attn(*held, max_q, max_k, **options)
-        ctx.graph = (out, held) if any(needed) else None
-        return PretendedTensor(out.detach(), inputs[0].device)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        COUNTS.operation()
-        out, held = ctx.graph
-        wanted = [tensor for tensor in held if tensor.requires_grad]
-        found = iter(torch.autograd.grad(out, wanted, grads[0].held))
-        device = grads[0].device
-        each = (PretendedTensor(next(found), device) if tensor.requires_grad else None for tensor in held)
-        return None, None, None, *each

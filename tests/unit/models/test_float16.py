@@ -71,7 +71,7 @@ def trained(first_scale: float) -> tuple[InstructionModule, Recorder]:
 
 def test_the_sum_of_a_batch_overflows_no_more_than_its_mean():
     module, recorder = trained(LARGEST)
-    assert module.float16.share == 2.0**-7  # 2 x 47 tokens
+    assert module.float16.factor == 2.0**-7  # 2 x 47 tokens
     assert [step["train/skipped_steps"] for step in recorder.steps] == [0] * STEPS
     assert [step["train/lr"] for step in recorder.steps] == [0.01 * 0.5**n for n in range(STEPS)]
     assert recorder.steps[0]["train/loss"] == pytest.approx(2.4, abs=0.1)  # of 11 ids by chance
@@ -92,16 +92,16 @@ def test_a_skipped_step_is_no_update(caplog):
     )
     checkpoint: dict[str, Any] = {"state_dict": {}}
     module.on_save_checkpoint(checkpoint)
-    assert checkpoint["float16"] == {"share": 2.0**-7, "skipped": 6}
+    assert checkpoint["float16"] == {"factor": 2.0**-7, "skipped": 6}
 
 
 def test_the_first_batch_of_the_first_rank_decides_for_all():
     ranks = SimpleNamespace(broadcast=lambda _: 1000.0)
     state = Float16()
-    assert float(state.shrunk(torch.tensor(512.0), torch.tensor(3), ranks)) == 0.5
+    assert float(state.scaled(torch.tensor(512.0), torch.tensor(3), ranks)) == 0.5
     other = Float16()
     other.load_state_dict(state.state_dict())
-    assert float(other.shrunk(torch.tensor(1024.0), torch.tensor(3), SimpleNamespace())) == 1.0
+    assert float(other.scaled(torch.tensor(1024.0), torch.tensor(3), SimpleNamespace())) == 1.0
 
 
 def test_a_loss_scale_beyond_float16_meets_the_gradients_in_float32():

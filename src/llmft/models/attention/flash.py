@@ -10,7 +10,7 @@ Shapes: n query tokens, m key tokens of N examples, H heads, D head dimensions.
 
 from collections.abc import Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +22,15 @@ from llmft.utils.flash import TORCH, kernel_name, unfit
 NAME = "llmft_cu_seq_lens"  # transformers loads a kernel for a name with "flash" in it
 DEVICES = ("cuda",)
 DTYPES = (torch.float16, torch.bfloat16)
+
+
+class Options(NamedTuple):
+    """How examples attend: causally or not, with which scale (None: one over the root of the head size), dropout and window."""
+
+    causal: bool
+    scale: float | None
+    dropout: float
+    window: int | None
 
 
 def can_attend(model: Any) -> bool:
@@ -97,13 +106,8 @@ def _attention(
     if causal:  # in a decoder; the lengths of the keys are for its cross attention
         offsets[1], longest[1] = offsets[0], longest[0]
     heads = [x.transpose(1, 2) for x in _in_half(query, key, value)]
-    options = {
-        "causal": causal,
-        "scale": kwargs.get("scaling"),
-        "dropout": kwargs.get("dropout", 0.0),
-        "window": kwargs.get("sliding_window"),
-    }
-    return _kernel()(heads, offsets, longest, **options), None
+    options = Options(causal, kwargs.get("scaling"), kwargs.get("dropout", 0.0), kwargs.get("sliding_window"))
+    return _kernel()(heads, offsets, longest, options), None
 
 
 def _in_half(*heads: Tensor) -> Sequence[Tensor]:
@@ -120,43 +124,27 @@ def _kernel() -> Any:
     return _of_torch if name in (None, TORCH) else partial(_of_transformers, str(name))
 
 
-def _of_torch(
-    heads: Sequence[Tensor],
-    offsets: Sequence[Tensor],
-    longest: Sequence[int],
-    *,
-    causal: bool,
-    scale: float | None,
-    dropout: float,
-    window: int | None,
-) -> Tensor:
+def _of_torch(heads: Sequence[Tensor], offsets: Sequence[Tensor], longest: Sequence[int], options: Options) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     query, key, value = (x[0] for x in heads)
-    left = -1 if window is None else window - 1
-    right = 0 if causal else left
-    if dropout:  # the public function has none
-        options = {"scale": scale, "window_size_left": left, "window_size_right": right}
+    left = -1 if options.window is None else options.window - 1
+    right = 0 if options.causal else left
+    if options.dropout:  # the public function has none
         forward = torch.ops.aten._flash_attention_forward
-        return forward(query, key, value, *offsets, *longest, dropout, causal, False, **options)[0][None]
+        positional = (query, key, value, *offsets, *longest, options.dropout, options.causal, False)
+        named = {"scale": options.scale, "window_size_left": left, "window_size_right": right}
+        return forward(*positional, **named)[0][None]
     shared = query.shape[1] != key.shape[1]
     (q_offsets, k_offsets), (q_longest, k_longest) = offsets, longest
-    options = {"scale": scale, "window_size": (left, right), "enable_gqa": shared}
-    out = varlen_attn(query, key, value, q_offsets, k_offsets, q_longest, k_longest, **options)
+    named = {"scale": options.scale, "window_size": (left, right), "enable_gqa": shared}
+    out = varlen_attn(query, key, value, q_offsets, k_offsets, q_longest, k_longest, **named)
     assert isinstance(out, Tensor)
     return out[None]
 
 
 def _of_transformers(
-    name: str,
-    heads: Sequence[Tensor],
-    offsets: Sequence[Tensor],
-    longest: Sequence[int],
-    *,
-    causal: bool,
-    scale: float | None,
-    dropout: float,
-    window: int | None,
+    name: str, heads: Sequence[Tensor], offsets: Sequence[Tensor], longest: Sequence[int], options: Options
 ) -> Tensor:
     from transformers.modeling_flash_attention_utils import _flash_attention_forward
 
@@ -173,10 +161,10 @@ def _of_transformers(
         value,
         None,
         query_length=query.shape[1],
-        is_causal=causal,
-        dropout=dropout,
-        softmax_scale=scale,
-        sliding_window=window,
+        is_causal=options.causal,
+        dropout=options.dropout,
+        softmax_scale=options.scale,
+        sliding_window=options.window,
         deterministic=deterministic,
         max_length_q=longest[0],
         max_length_k=longest[1],

@@ -175,8 +175,9 @@ def test_torchs_kernels_take_these_arguments(dtype):
     """On the meta device, which computes shapes only: with dropout another function of torch is called."""
     query, key = (torch.empty(1, 10, heads, 8, dtype=dtype, device="meta", requires_grad=True) for heads in (4, 2))
     offsets = torch.empty(3, dtype=torch.int32, device="meta")
-    for options in ({"dropout": 0.0, "window": None}, {"dropout": 0.1, "window": 3}):
-        out = flash._of_torch((query, key, key), [offsets] * 2, [6, 6], causal=True, scale=0.3, **options)
+    for dropout, window in ((0.0, None), (0.1, 3)):
+        options = flash.Options(causal=True, scale=0.3, dropout=dropout, window=window)
+        out = flash._of_torch((query, key, key), [offsets] * 2, [6, 6], options)
         out.sum().backward()
         assert out.shape == query.shape
         assert key.grad is not None

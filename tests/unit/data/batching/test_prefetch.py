@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from llmft.data.batching.ahead import AHEAD, LoaderAhead, ahead
+from llmft.data.batching.prefetch import PREFETCHED, PrefetchingLoader, prefetched
 
 
 def names() -> list[str]:
@@ -15,15 +15,15 @@ def names() -> list[str]:
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_the_same_batches_in_order(count):
-    assert list(ahead(range(count))) == list(range(count))
+    assert list(prefetched(range(count))) == list(range(count))
 
 
 def test_batches_are_made_before_they_are_asked_for():
     made: list[int] = []
-    batches = ahead(made.append(number) or number for number in range(9))
+    batches = prefetched(made.append(number) or number for number in range(9))
     assert next(batches) == 0
     deadline = threading.Event()
-    while len(made) < 1 + AHEAD:  # the thread runs while this one waits
+    while len(made) < 1 + PREFETCHED:  # the thread runs while this one waits
         deadline.wait(0.001)
     assert made == [0, 1, 2]
 
@@ -33,14 +33,14 @@ def test_an_error_is_raised_in_the_place_of_its_batch():
         yield 1
         raise ValueError("row 2")
 
-    batches = ahead(broken())
+    batches = prefetched(broken())
     assert next(batches) == 1
     with pytest.raises(ValueError, match="row 2"):
         next(batches)
 
 
 def test_an_abandoned_epoch_leaves_no_thread():
-    batches = ahead(range(1000))
+    batches = prefetched(range(1000))
     next(batches)
     assert names()
     batches.close()  # pyright: ignore[reportAttributeAccessIssue]
@@ -50,8 +50,8 @@ def test_an_abandoned_epoch_leaves_no_thread():
     assert not names()
 
 
-def test_a_loader_ahead_is_the_loader():
-    loader = LoaderAhead(torch.arange(6), batch_size=2)  # pyright: ignore[reportArgumentType]
+def test_a_prefetching_loader_gives_the_batches_of_the_loader():
+    loader = PrefetchingLoader(torch.arange(6), batch_size=2)  # pyright: ignore[reportArgumentType]
     assert len(loader) == 3
     assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5]]
     assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5]]

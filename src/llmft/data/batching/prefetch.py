@@ -1,4 +1,4 @@
-"""Batches that are made and pinned while the device computes the ones before."""
+"""Prefetching: batches are made and pinned in a thread while the device computes the ones before."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-AHEAD = 2  # batches that are ready before they are asked for
+PREFETCHED = 2  # batches that are ready before they are asked for
 
 
-class LoaderAhead(DataLoader[Any]):
+class PrefetchingLoader(DataLoader[Any]):
     """A loader without worker processes whose batches a thread makes in advance, in the same order.
 
     The host spends most of an optimizer step waiting for the GPU, and the thread has the interpreter for itself then; unlike
@@ -20,17 +20,17 @@ class LoaderAhead(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Batches of an epoch."""
-        return ahead(super().__iter__())
+        return prefetched(super().__iter__())
 
 
-def ahead(batches: Iterable[Any]) -> Iterator[Any]:
-    """The same items, up to ``AHEAD`` of them before they are asked for; an error is raised at the place of its item."""
+def prefetched(batches: Iterable[Any]) -> Iterator[Any]:
+    """The same items, up to ``PREFETCHED`` of them before they are asked for; an error is raised at the place of its item."""
     iterator, end = iter(batches), object()
     device = torch.cuda.current_device() if torch.cuda.is_available() else -1  # -1 sets none
     # pinned memory belongs to a device: in a new thread that would be the first GPU, not that of this rank
     pool = ThreadPoolExecutor(1, "llmft-batches", torch.cuda.set_device, (device,))
     try:
-        ready = deque(pool.submit(next, iterator, end) for _ in range(AHEAD))
+        ready = deque(pool.submit(next, iterator, end) for _ in range(PREFETCHED))
         while (batch := ready.popleft().result()) is not end:
             ready.append(pool.submit(next, iterator, end))
             yield batch
