@@ -27,7 +27,7 @@ class Custom(InstructionDataModule):
     def __init__(self, config: CustomData) -> None:
         self.column_names = {role: field for role, field in config.columns.node().items() if field is not None}
         super().__init__(config)
-        check_columns(self.column_names, config.path or "")
+        check_columns(self.column_names, config.path or "", self.layout)
 
     def to_example(self, row: Row) -> Example:  # pyright: ignore[reportIncompatibleMethodOverride] (it needs the columns)
         """The example of a row, its fields found by ``columns``."""

@@ -1,8 +1,13 @@
 """Checks of ``data.path`` and ``data.columns`` that need no library: they come before torch is imported."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
 
+from llmft.config.text_format import is_delimiter, is_encoding
 from llmft.data.columns import check_columns
+from llmft.data.sources.file_format import FileFormat
 from llmft.data.sources.resolve import held_out_files, local_files, sample_of
 
 
@@ -16,25 +21,35 @@ def check_data(data: DictConfig) -> None:
         UserError: As ``local_files`` and ``check_columns``.
     """
     sets = data.get("sets")
-    for part in sets.values() if isinstance(sets, DictConfig) else [data]:
+    parts = (
+        {f"data.sets.{name}": part for name, part in sets.items()} if isinstance(sets, DictConfig) else {"data": data}
+    )
+    for section, part in parts.items():
         if isinstance(part, DictConfig) and str(part.get("_target_")).startswith("llmft.data."):
-            _check_part(part)
+            _check_part(section, part)
 
 
-def _check_part(data: DictConfig) -> None:
+def _check_part(section: str, data: DictConfig) -> None:
     nodes = OmegaConf.to_container(data, resolve=False)
     assert isinstance(nodes, dict)
     path, columns = nodes.get("path"), nodes.get("columns")
     if "${" in f"{path} {columns}" or not isinstance(path, str | list):
         return
-    local_files(path)
+    local_files(path, f"{section}.path")
     extra = nodes.get("extra_val")
-    own = {f"data.{name}": nodes.get(name) for name in ("val_path", "test_path")}
-    own |= {f"data.extra_val.{name}": path for name, path in extra.items()} if isinstance(extra, dict) else {}
+    own = {f"{section}.{name}": nodes.get(name) for name in ("val_path", "test_path")}
+    own |= {f"{section}.extra_val.{name}": path for name, path in extra.items()} if isinstance(extra, dict) else {}
     for key, held_out in own.items():
         if isinstance(held_out, str | list) and "${" not in str(held_out):
             held_out_files(key, held_out)
     if path == "sample":
-        sample_of(str(nodes.get("name")))
+        sample_of(str(nodes.get("name")), f"{section}.path")
     if isinstance(columns, dict):
-        check_columns(columns, path)
+        check_columns(columns, path, _layout(section, nodes))
+
+
+def _layout(section: str, nodes: Mapping[str, Any]) -> FileFormat:
+    """How the files are read; a value that is no encoding or delimiter is left to the checks of all values."""
+    texts = {name: value for name in ("encoding", "delimiter", "sheet") if isinstance(value := nodes.get(name), str)}
+    valid = {"encoding": is_encoding, "delimiter": is_delimiter, "sheet": lambda value: "${" not in value}
+    return FileFormat(**{name: value for name, value in texts.items() if valid[name](value)}, keys=section)

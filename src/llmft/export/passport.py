@@ -9,7 +9,6 @@ import numpy as np
 from llmft.data.records import Turn
 from llmft.export.reference import Reference, ReferenceAnswer, mean_loss
 from llmft.metrics.format import split_name
-from llmft.runtimes.loss import log_softmax
 from llmft.runtimes.runtime import Form, Runtime
 
 Status = Literal["passed", "failed", "not checked"]
@@ -150,8 +149,6 @@ def largest_difference(runtime: Runtime, answers: Sequence[ReferenceAnswer]) -> 
     found = []
     for one in answers:
         ours, theirs = one.logits, runtime.logits(one.prompt, one.answer)
-        if runtime.log_probabilities:
-            ours = log_softmax(ours)
         columns = min(ours.shape[1], theirs.shape[1])  # converters pad or cut rows that no token has
         found.append(np.abs(ours[:, :columns] - theirs[:, :columns]).max())
     return float(np.max(found))  # NaN wins

@@ -78,8 +78,6 @@ class LlamaCppRuntime:
         UserError: llama.cpp cannot load a file.
     """
 
-    log_probabilities = False
-
     def __init__(self, file: Path, adapter: Path | None = None, *, exact: bool = False) -> None:
         self.lib = lib = library()
         self.name = f"llama.cpp (llama-cpp-python {lib.__version__})"

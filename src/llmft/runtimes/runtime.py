@@ -24,12 +24,10 @@ class Runtime(Protocol):
 
     Attributes:
         name: Name and version, such as ``CTranslate2 4.8.5``.
-        log_probabilities: Whether ``logits`` returns log-probabilities, because the runtime has no logits.
         stop_ids: The ids at which ``generate`` ends an answer.
     """
 
     name: str
-    log_probabilities: bool
     stop_ids: frozenset[int]
 
     def prompt_ids(self, turns: Sequence[Turn], tools: Sequence[str] = ()) -> list[int]:

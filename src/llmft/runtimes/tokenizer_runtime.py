@@ -23,8 +23,6 @@ class TokenizerRuntime:
         forced: First ids of every answer of an encoder-decoder (``forced_bos_token_id``), at most one.
     """
 
-    log_probabilities = False
-
     def __init__(self, tokenizer: Any, generation: Mapping[str, Any]) -> None:
         self.tokenizer = tokenizer
         ends: Any = generation.get("eos_token_id")

@@ -15,7 +15,7 @@ from llmft.utils.errors import UserError
         (["data.path=qa.txt"], "data.path=qa.txt: a file must end in "),
         (["data.path=qa.csv", "data.val_path=no.csv"], "data.val_path=no.csv: no such file"),
         (["data.path=qa.csv", "+data.extra_val.a=no.csv"], "data.extra_val.a=no.csv: no such file"),
-        (["data=mix", "data.sets.academic.path=no.csv"], "data.path=no.csv: no such file"),
+        (["data=mix", "data.sets.academic.path=no.csv"], "data.sets.academic.path=no.csv: no such file"),
         (
             ["data=custom", "data.path=qa.csv"],
             "qa.csv has the fields question, answer: data.columns.instruction=question",
@@ -26,11 +26,19 @@ from llmft.utils.errors import UserError
             "must name instruction and output, or messages; data.columns.ROLE=FIELD",
         ),
         (["data=custom", "data.path=qa.csv", "data.columns.instruction=q"], "must name instruction and output"),
+        (["data=custom", "data.path=q.csv", "data.delimiter=pipe"], "has the fields q,x, a: "),
+        (["data=custom", "data.path=q.csv"], "has the fields q, x|a: "),
+        (
+            ["data=mix", "+data@data.sets.own=custom", "data.sets.own.path=qa.csv"],
+            "data.sets.own.columns: 1 fault\n  - must name instruction and output, or messages; qa.csv has the fields question, "
+            "answer: data.sets.own.columns.instruction=question",
+        ),
     ],
 )
 def test_what_is_refused(overrides, message, load, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "qa.csv").write_text("question,answer\nQ,A\n")
+    (tmp_path / "q.csv").write_text("q,x|a\nQ,X|A\n")
     (tmp_path / "qa.txt").write_text("Q\n")
     with pytest.raises(UserError) as caught:
         check_data(load(*overrides).data)

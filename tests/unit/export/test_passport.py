@@ -22,7 +22,7 @@ HOW = Judged("merged", "float32", None, tolerance=0.1, max_loss_increase=0.05)
 class Fake:
     """A runtime with the logits, ids and stop tokens that a test states."""
 
-    name, log_probabilities = "Fake 1.0", False
+    name = "Fake 1.0"
 
     def __init__(self, logits=LOGITS, ids=(1, 2, STOP), prompt=(7, 8), stops=(STOP,)) -> None:
         self.found, self.ids, self.prompt, self.stop_ids = logits, list(ids), list(prompt), frozenset(stops)
@@ -80,13 +80,6 @@ def test_an_answer_may_differ_from_a_near_tie_on():
     assert found.status == "passed"
     assert found.later == ("'Why?' differs from token 2 on (two best 0.5 apart)",)
     assert compare(Fake(ids=(2, 2, STOP)), reference(), wide).status == "failed"  # before the near tie
-
-
-def test_log_probabilities_are_compared_with_log_probabilities():
-    runtime = Fake(LOGITS - np.log(np.exp(LOGITS).sum(axis=1, keepdims=True)))
-    runtime.log_probabilities = True
-    assert compare(runtime, reference(), HOW).difference == pytest.approx(0, abs=1e-6)
-    assert compare(Fake(runtime.found), reference(), HOW).status == "failed"
 
 
 def test_padded_rows_of_the_vocabulary_are_not_compared():

@@ -97,15 +97,19 @@ def joined(sources: Sequence[Source]) -> Source:
     return Source(" + ".join(s.given for s in sources), tuple(part for s in sources for part in s.parts), whole)
 
 
-def sample_of(name: str) -> Path:
+def sample_of(name: str, key: str = "data.path") -> Path:
     """The shipped sample of a data set.
+
+    Args:
+        name: Of the data set.
+        key: The key that asks for it, for errors.
 
     Raises:
         UserError: There is none.
     """
     found = sorted(SAMPLES.glob(f"{name}.json*"))
     if not found:
-        raise UserError(f"data.path=sample: no sample is shipped for data={name}; pass data.path=FILE")
+        raise UserError(f"{key}=sample: no sample is shipped for data={name}; pass {key}=FILE")
     return found[0]
 
 

@@ -10,12 +10,6 @@ from llmft.metrics import bootstrap
 from llmft.metrics.permutation import holm
 
 ALPHA = 0.05
-# Two-sided 95 % quantiles of Student's t for 1, 2, ..., 30 degrees of freedom; beyond that the normal distribution's.
-T95 = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
 
 
 class Difference(NamedTuple):
@@ -50,7 +44,7 @@ def compare_seeds(ours: Sequence[float], best: Sequence[float], better: str) -> 
     half, p = 0.0, 1.0 if difference == 0 else 0.0
     if error:
         freedom = sum(parts) ** 2 / sum(p**2 / (len(g) - 1) for p, g in zip(parts, (ours, best), strict=True))
-        half = (T95[max(1, int(freedom + 1e-9)) - 1] if freedom < 31 else 1.96) * error
+        half = student_quantile(float(freedom)) * error
         p = student_p(difference / error, float(freedom))
     low, high = difference - half, difference + half
     return Difference(
@@ -63,6 +57,14 @@ def student_p(t: float, freedom: float) -> float:
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
     angles = np.linspace(math.atan(abs(t) / math.sqrt(freedom)), math.pi / 2, 20_001)
     return float(min(1.0, 2 * scale * np.trapezoid(np.maximum(np.cos(angles), 0) ** (freedom - 1), angles)))
+
+
+def student_quantile(freedom: float) -> float:
+    """The ``t`` whose two-sided p-value is 5 %, by the same integral; the degrees of freedom need be no whole number."""
+    angles = np.linspace(0, math.pi / 2, 20_001)
+    density = np.maximum(np.cos(angles), 0) ** (freedom - 1)
+    inside = np.cumsum(density) - (density + density[0]) / 2
+    return math.sqrt(freedom) * math.tan(np.interp(1 - ALPHA, inside / inside[-1], angles))
 
 
 def corrected(found: Sequence[Difference | None]) -> list[Difference | None]:
