@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx2 as httpx
 import openai
@@ -40,8 +41,8 @@ def asked(question, **more):
     return {"model": "tuned", "messages": [{"role": "user", "content": question}], **more}
 
 
-def until(condition, seconds=60):
-    end = time.monotonic() + seconds
+def until(condition):
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -191,7 +192,7 @@ def test_a_client_that_disconnects_frees_its_slot(served):
         with socket.create_connection(tuple(address.split(":"))) as line:
             line.sendall(head.encode() + body)
             until(lambda: health(served)["running"] == 1)
-        until(lambda: health(served)["running"] == 0, seconds=5)
+        until(lambda: health(served)["running"] == 0)
     counts = httpx.get(f"{served.url}/metrics").text
     assert 'llmft_answers_total{model="tuned",reason="cancelled"} 2.0' in counts
 
@@ -223,25 +224,38 @@ def test_every_one_of_200_at_once_gets_its_own_answer(served):
         assert list(pool.map(ask, questions)) == texts
 
 
-def test_a_full_queue_answers_429_and_the_time_is_limited():
+@contextmanager
+def held(one):
+    """A model that computes nothing before the event is set."""
+    release, made = threading.Event(), one.model.generate
+    one.model.generate = lambda **inputs: (release.wait(), made(**inputs))[1]
+    try:
+        yield release
+    finally:
+        release.set()
+        one.model.generate = made
+
+
+def test_a_full_queue_answers_429():
     one = generator("tiny_llama")
-    with serving({"tuned": one}, max_batch=1, max_waiting=1, max_seconds=1.0) as small:
-        release = threading.Event()
-        made = one.model.generate
-        one.model.generate = lambda **inputs: (release.wait(20), made(**inputs))[1]
-        try:
-            with ThreadPoolExecutor(2) as pool:
-                slow = [pool.submit(httpx.post, f"{small.url}{CHAT}", json=asked("Hi"), timeout=30) for _ in range(2)]
-                until(lambda: sum(health(small)[name] for name in ("running", "waiting")) == 2)
-                for stream in (False, True):
-                    full = httpx.post(f"{small.url}{CHAT}", json=asked("Hi", stream=stream))
-                    assert (full.status_code, full.json()["error"]["code"]) == (429, "queue_full")
-                    assert full.headers["Retry-After"] == "1"
-                assert {one.result().status_code for one in slow} == {504}
-        finally:
-            release.set()
-        until(lambda: health(small)["running"] == health(small)["waiting"] == 0)
-        assert httpx.post(f"{small.url}{CHAT}", json=asked("Hi")).status_code == 200
+    limits = {"max_batch": 1, "max_waiting": 1, "max_seconds": 600.0}
+    with serving({"tuned": one}, **limits) as small, ThreadPoolExecutor(2) as pool, held(one) as release:
+        slow = [pool.submit(httpx.post, f"{small.url}{CHAT}", json=asked("Hi"), timeout=600) for _ in range(2)]
+        until(lambda: sum(health(small)[name] for name in ("running", "waiting")) == 2)
+        for stream in (False, True):
+            full = httpx.post(f"{small.url}{CHAT}", json=asked("Hi", stream=stream), timeout=60)
+            assert (full.status_code, full.json()["error"]["code"]) == (429, "queue_full")
+            assert full.headers["Retry-After"] == "1"
+        release.set()
+        assert {one.result().status_code for one in slow} == {200}
+
+
+def test_the_time_of_an_answer_is_limited():
+    one = generator("tiny_llama")
+    with serving({"tuned": one}, max_seconds=0.1) as short, held(one) as release:
+        assert httpx.post(f"{short.url}{CHAT}", json=asked("Hi"), timeout=60).status_code == 504
+        release.set()
+        until(lambda: health(short)["running"] == health(short)["waiting"] == 0)
 
 
 def test_a_failing_model_fails_only_its_own_requests(monkeypatch):
