@@ -48,8 +48,12 @@ def _check_part(section: str, data: DictConfig) -> None:
         check_columns(columns, path, _layout(section, nodes))
 
 
-def _layout(section: str, nodes: Mapping[str, Any]) -> FileFormat:
+def _layout(section: str, nodes: Mapping[Any, Any]) -> FileFormat:
     """How the files are read; a value that is no encoding or delimiter is left to the checks of all values."""
-    texts = {name: value for name in ("encoding", "delimiter", "sheet") if isinstance(value := nodes.get(name), str)}
-    valid = {"encoding": is_encoding, "delimiter": is_delimiter, "sheet": lambda value: "${" not in value}
-    return FileFormat(**{name: value for name, value in texts.items() if valid[name](value)}, keys=section)
+    encoding, delimiter, sheet = (nodes.get(name) for name in ("encoding", "delimiter", "sheet"))
+    return FileFormat(
+        encoding if isinstance(encoding, str) and is_encoding(encoding) else None,
+        delimiter if isinstance(delimiter, str) and is_delimiter(delimiter) else None,
+        sheet if isinstance(sheet, str) and "${" not in sheet else None,
+        keys=section,
+    )
