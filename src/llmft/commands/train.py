@@ -25,6 +25,7 @@ from llmft.report.html import write_if_outdated
 from llmft.runs import failure_message
 from llmft.runs.checkpoint_check import DamagedCheckpoint
 from llmft.runs.directory import RunDirectory, tidy
+from llmft.runs.hardware import record_choices
 from llmft.runs.record import read_record
 from llmft.runs.resume import check_data, is_done, resumed
 from llmft.training.build import build
@@ -69,7 +70,7 @@ def main(cfg: DictConfig) -> float | None:
     config, run, choices = _checked(cfg, overrides, is_sweep=is_sweep)
     try:
         log_to(run.path / "log.txt", once=is_sweep)
-        _log_choices(run, choices)
+        _log_choices(choices, moved=record_choices(run, config, choices))
         _log_model(config)
         return train_and_record(config, run)
     finally:
@@ -195,19 +196,18 @@ def _resolve_paths(cfg: DictConfig) -> None:
         cfg.model.gguf_file = cfg.model.sha256 = None  # of the wheel, but model.path is another
 
 
-def _log_choices(run: RunDirectory, choices: Sequence[Choice]) -> None:
+def _log_choices(choices: Sequence[Choice], *, moved: bool) -> None:
     values = {
         choice.key: str(choice.value).lower() if isinstance(choice.value, bool) else choice.value for choice in choices
     }
     for choice in choices:
         log.info("performance: %s=%s (%s)", choice.key, values[choice.key], choice.why, extra=FILE_ONLY)
-    if choices:  # a resumed run has resolved values
+    if choices and not moved:  # a resumed run has resolved values; on other hardware, a line has said what changed
         shown = [choice for choice in choices if not choice.brief]
         for choice in (choice for choice in shown if choice.key == "trainer.precision"):
             log.info("precision: %s (%s)", choice.value, choice.why)
         line = ", ".join(f"{choice.key}={values[choice.key]}" for choice in shown if choice.key != "trainer.precision")
         log.info("performance: %s (log.txt says why)", line)
-        run.update(performance=[{"key": choice.key, "value": choice.value, "why": choice.why} for choice in choices])
 
 
 def _log_model(cfg: TrainConfig) -> None:

@@ -138,7 +138,8 @@ class InstructionModule(pl.LightningModule):
         gradients = gradients_of(optimizer)
         # Lightning divided by accumulate_grad_batches, DDP by the number of ranks
         factor = self.trainer.accumulate_grad_batches * self.trainer.world_size / _or_one(tokens)
-        scale(gradients, factor / (self.float16.factor or 1.0))
+        # a run that began in 16-mixed may be resumed without it
+        scale(gradients, factor / (self.float16.factor or 1.0 if self.scaler else 1.0))
         norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
         # float16 gradients are scaled until the step
         loss_scale = self.scaler.scale(torch.ones_like(norm)) if self.scaler else torch.ones(())

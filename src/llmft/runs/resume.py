@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llmft.config.redact import hide_environment
 from llmft.config.stored import stored_config
+from llmft.runs import hardware
 from llmft.runs.open import GROUPS, completed, relocate
 from llmft.runs.record import NAME, has_record, read_record, run_status, write_record
 from llmft.utils import lock
@@ -19,7 +20,7 @@ from llmft.utils.paths import user_path
 from llmft.utils.rank import is_first
 from llmft.utils.text import first_line
 
-# Keys that may differ from the resumed run: its length, and what changes no result.
+# Keys that may differ from the resumed run, besides those of the hardware: its length, and what changes no result.
 LENGTHS = ("trainer.max_epochs", "trainer.max_steps", "callbacks.early_stopping.patience")
 CHANGEABLE = (
     *LENGTHS,
@@ -33,6 +34,8 @@ CHANGEABLE = (
         "callbacks.checkpoints.every_n_steps",
     ),
 )
+# Of trainer=: those that say how many processes take part in a step.
+PROCESSES = ("devices", "num_nodes", "strategy")
 
 
 def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -46,10 +49,12 @@ def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         UserError: There is no such run, or an override would change its results.
     """
     folder = user_path(str(cfg.resume))
+    record = read_record(folder, default={})  # before the config, which the first process writes first
     saved = _saved(folder)
     hide_environment(saved)
     faults = [fault for override in overrides if (fault := _apply(override, cfg, saved))]
     checked(faults)
+    hardware.choose_again(saved, record)
     target = Path(cfg.output_dir)
     if target.resolve() != folder.resolve() and is_first():
         _copy(folder, target)
@@ -113,13 +118,21 @@ def _apply(override: str, cfg: DictConfig, saved: DictConfig) -> str | None:
     if key == "data.path" and _has_digest(cfg):  # check_data compares the files
         OmegaConf.update(saved, key, now)
         return None
-    if any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE):
+    if key == "trainer.precision" and now == "16-mixed":
+        return f"{override}: the run has no state of its gradient scaler (trainer.precision={then}); use auto or {then}"
+    if any(key == name or key.startswith(f"{name}.") for name in (*CHANGEABLE, *hardware.KEYS)):
         OmegaConf.update(saved, key, now)
+        return None
+    if key == "trainer" and all(now[name] == then[name] for name in PROCESSES):  # trainer=cpu
+        saved.trainer.accelerator = cfg.trainer.accelerator
         return None
     if isinstance(then, dict) and value == then.get("name"):
         return None  # the same option again; its other keys are those of the run
     shown = then.get("name", "its own") if isinstance(then, dict) else then
-    return f"{override}: the run has {key}={shown}; a resumed run keeps its config (only {', '.join(CHANGEABLE)} may differ)"
+    return (
+        f"{override}: the run has {key}={shown}; a resumed run keeps its config (only {', '.join(CHANGEABLE)}, and keys of the "
+        "hardware may differ: trainer.accelerator, trainer.precision, model.attention, ...)"
+    )
 
 
 def _has_digest(cfg: DictConfig) -> bool:

@@ -104,7 +104,18 @@ def hardware_name(device: torch.device) -> str:
         return f"{torch.cuda.get_device_name(device)} {torch.cuda.get_device_capability(device)}"
     lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines() if CPU_INFO.is_file() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return " ".join([*models[:1], torch.backends.cpu.get_cpu_capability(), str(bfloat16_units(gpu=False))])
+    units = "" if bfloat16_units(gpu=False) is None else "with bfloat16"
+    return " ".join(filter(None, [*models[:1], torch.backends.cpu.get_cpu_capability(), units]))
+
+
+def hardware_of(trainer: Any) -> str:
+    """What a ``trainer`` config runs on here, in words that change with what ``auto`` may choose."""
+    accelerator = accelerator_of(trainer)
+    if accelerator == "mps":
+        return "Apple GPU (MPS)"
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        return "no CUDA GPU"  # which check_accelerator refuses
+    return hardware_name(torch.device(accelerator))
 
 
 def check_accelerator(trainer: Any) -> None:

@@ -166,7 +166,7 @@ def _one_kernel_with_checkpointing(model: Model) -> Faults:
         yield "model.attention=by_length: model.gradient_checkpointing must recompute a layer with the same kernel; use sdpa"
 
 
-@rule("model.activation_offload", "model.gradient_checkpointing", "trainer.accelerator", imports=True)
+@rule("model.activation_offload", "model.gradient_checkpointing", "trainer.accelerator", machine=True)
 def _nothing_to_offload(model: Model, trainer: Trainer) -> Faults:
     if not model.activation_offload:
         return
