@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # `make run ARGS="trainer.max_steps=3"` adds overrides
 ARGS ?=
 
-.PHONY: gguf run test guarantees real bench docs lint lowest newest compat sbom audit fuzz clean
+.PHONY: gguf run test guarantees real bench unsloth docs lint lowest newest compat sbom audit fuzz clean
 
 # an environment with llmft and its development tools: $(call environment,FOLDER,CONSTRAINTS)
 define environment
@@ -42,6 +42,15 @@ $(PEERS)/.installed: benchmarks/peers.txt constraints.txt
 # llmft beside TRL and Seq2SeqTrainer, each in its own environment: tables into docs/performance.md, in about 12 minutes
 bench: $(VENV)/.installed $(PEERS)/.installed
 	$(BIN)/python benchmarks/train.py $(if $(wildcard ../shared/data),--rows-folder ../shared/data) --write $(ARGS)
+
+# Unsloth beside it, on a machine with a GPU: benchmarks/gpu_first_run.sh
+UNSLOTH := .venv-unsloth
+$(UNSLOTH)/.installed: benchmarks/unsloth.txt
+	test -x $(UNSLOTH)/bin/python || $(PYTHON) -m venv $(UNSLOTH)
+	$(UNSLOTH)/bin/python -m pip install --quiet --requirement benchmarks/unsloth.txt
+	touch $@
+
+unsloth: $(UNSLOTH)/.installed
 
 # docs/ as a site, in build/site; a broken link ends it. To read it: $(BIN)/python -m http.server -d build/site
 docs: $(VENV)/.installed
@@ -104,4 +113,4 @@ fuzz: $(VENV)/.installed
 	LLMFT_FUZZ=2000 $(BIN)/python -m pytest -n 2 -m "slow or not slow" tests/robustness/test_fuzz.py
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(LOWEST) $(NEWEST) $(COMPAT) $(TOOLS) dist build outputs
+	rm -rf $(VENV) $(PEERS) $(UNSLOTH) $(LOWEST) $(NEWEST) $(COMPAT) $(TOOLS) dist build outputs

@@ -1,30 +1,31 @@
 #!/usr/bin/env bash
-# llmft on a GPU: what to run, in which order, in 15 minutes (any CUDA GPU; the 8B shape wants 40 GB).
+# llmft on a GPU: what to run, in which order, in 15 minutes (any CUDA GPU; the 8B shape takes 90 GB of it, 16 GB of disk).
 #
-#   bash benchmarks/gpu_first_run.sh prepare   where there is a network: wheels for the GPU machine into .wheels
+#   bash benchmarks/gpu_first_run.sh prepare   where there is a network: wheels for the GPU machine into .wheels, .wheels-unsloth
 #   bash benchmarks/gpu_first_run.sh           on the GPU, in the repository's root: all stages; results into $OUT (gpu_results)
 #   bash benchmarks/gpu_first_run.sh 1 2       some stages; no new work starts after DEADLINE seconds (default 840)
 #   REHEARSAL=1 bash benchmarks/gpu_first_run.sh   the same on a CPU, with tiny models: whether the script itself works
 #   python benchmarks/gpu_report.py gpu_results    the results into docs/gpu.md (the script does it at its end, too)
 #
 # Stages, in the order of what a missing answer would cost; when time ends, the last ones are dropped:
-#   1 tests/gpu: numbers, determinism, adapters, attention      4 llmft and TRL at their best, 1B and GPT-2 shapes
+#   1 tests/gpu: numbers, determinism, adapters, attention      4 Unsloth if it installs; TRL, 1B and GPT-2 shapes
 #   2 LoRA of an 8B shape, packed, 4,096 tokens, beside TRL      5 where a step's time goes, and the host's waits
 #   3 QLoRA beside LoRA on the 8B shape                          6 tests/gpu in processes of their own; packing, seq2seq
 set -u
 STARTED=$(date +%s); DEADLINE=${DEADLINE:-840}; REHEARSAL=${REHEARSAL:-}
 ROOT=$PWD; OUT=${OUT:-$ROOT/gpu_results}; mkdir -p "$OUT"
-export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
 test -f benchmarks/gpu_first_run.sh || { echo "run it in the repository's root"; exit 2; }
 
 if [ "${1:-}" = prepare ]; then
-  # for a machine with torch and CUDA, and no network; PYTHON_VERSION is that machine's
-  mkdir -p .wheels
-  python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version "${PYTHON_VERSION:-3.12}" --platform manylinux_2_28_x86_64 \
-    --platform manylinux_2_24_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --platform any -d .wheels \
-    $(grep -E '^(transformers|peft|datasets|accelerate|trl|hydra-core|omegaconf|tokenizers|gguf|sentencepiece|bitsandbytes|lightning|pytorch-lightning|lightning-utilities|torchmetrics|safetensors|pydantic|pydantic-core|annotated-types|typing-inspection|pyarrow|pandas|dill|multiprocess|xxhash|nltk|sacrebleu|portalocker|lxml|tabulate|colorama|rich|markdown-it-py|mdurl|pygments|filelock|regex|charset-normalizer|huggingface-hub|hf-xet|tensorboard|tensorboard-data-server|absl-py|grpcio|markdown|protobuf|werkzeug|matplotlib|contourpy|cycler|fonttools|kiwisolver|pyparsing|python-dateutil|pytz|tzdata|six|aiohttp|aiosignal|aiohappyeyeballs|frozenlist|multidict|yarl|propcache|attrs|idna|jinja2|markupsafe|pytest|iniconfig|pluggy|hypothesis|sortedcontainers|psutil|pyyaml|tqdm|packaging|numpy)==' constraints.txt) liger-kernel==0.8.5
-  python3 -m pip wheel --quiet --no-deps --wheel-dir .wheels antlr4-python3-runtime==4.9.3 rouge-score  # published as sources alone
-  du -sh .wheels; exit
+  # for a machine with torch and CUDA, and no network; WITHOUT: packages that it has already; CUDA: its version, 130 for 13.0
+  PACK="${PYTHON:-python3} benchmarks/gpu_wheels.py --python ${PYTHON_VERSION:-3.12} ${CUDA:+--cuda $CUDA}"
+  rm -rf .wheels .wheels-unsloth
+  # shellcheck disable=SC2086 (several words)
+  $PACK .wheels --constraint constraints.txt ${WITHOUT:+--without $WITHOUT} || exit
+  # shellcheck disable=SC2086
+  $PACK .wheels-unsloth --requirement benchmarks/unsloth.txt ${WITHOUT:+--without $WITHOUT} || echo "without Unsloth"
+  exit
 fi
 
 # the environment: the project's own if it sees the GPU, else this machine's python3 with the wheels that were carried
@@ -39,6 +40,11 @@ elif sees_gpu python3; then
   export PYTHONPATH=$ROOT/src:$ROOT/.site:$ROOT${PYTHONPATH:+:$PYTHONPATH}
 else echo "no Python here sees a CUDA device (.venv, python3); REHEARSAL=1 tries the script on a CPU"; exit 2; fi
 export PEERS_PYTHON=${PEERS_PYTHON:-$PY}
+if [ -d .wheels-unsloth ]; then
+  [ -d .site-unsloth ] || python3 -m pip install --quiet --no-index --no-deps --no-compile --target .site-unsloth .wheels-unsloth/*.whl
+  export UNSLOTH_PYTHON=$PY UNSLOTH_SITE=$ROOT/.site-unsloth
+fi
+MODELS=$(mktemp -d); trap 'rm -rf "$MODELS"' EXIT  # shapes: 16 GB for the one of 8B, made once
 
 left() { echo $((DEADLINE - ($(date +%s) - STARTED))); }
 stage() { STAGE=$1; echo; echo "== $1: $2 ($(left) s left)"; }
@@ -59,8 +65,8 @@ tests() { # tests SECONDS NAME files...: its JUnit file is what the report reads
 }
 bench() { # bench SECONDS CASE arguments...
   local most=$1 name=$2; shift 2
-  step "$most" "bench_$name" "$PY" benchmarks/train.py "$name" --device "$DEVICE" --tables "$OUT" "$@"
-  grep -E "^\||MFU|times the" "$OUT/bench_$name.txt" 2>/dev/null | cut -c1-220
+  step "$most" "bench_$name" "$PY" benchmarks/train.py "$name" --device "$DEVICE" --tables "$OUT" --models "$MODELS" "$@"
+  grep -E "^\||MFU|times the|skipped" "$OUT/bench_$name.txt" 2>/dev/null | cut -c1-220
 }
 
 STAGES="${*:-1 2 3 4 5 6}"
@@ -88,7 +94,8 @@ if wants 2; then stage 2 "LoRA of an 8B shape, packed, at 4,096 tokens, beside T
 # shellcheck disable=SC2086
 if wants 3; then stage 3 "QLoRA beside LoRA on the 8B shape"; bench 180 qlora_8b --model $LARGE $LONG; fi
 # shellcheck disable=SC2086
-if wants 4; then stage 4 "llmft and TRL, each at its best"
+if wants 4; then stage 4 "llmft and its peers, each at its best"
+  bench 150 unsloth_8b --model $LARGE $LONG
   bench 110 causal_lora_best --model $MIDDLE $SIZE; bench 80 causal_full_best --model $GPT2 $SIZE
 fi
 if wants 5; then stage 5 "where a step's time goes"

@@ -11,6 +11,7 @@ and fail if a step's losses differ by more than 1e-3. The time of a step is ever
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -18,9 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from training.cases import CASES, fitted
+from training.cases import CASES, Case, fitted
 from training.material import BATCH, prepare
-from training.runner import measure, started
+from training.runner import Ended, measure, peer_python, started
 from training.table import markdown, publish
 
 from llmft.utils.device import bfloat16_units
@@ -33,6 +34,7 @@ SHARED_NAMES = {"alpaca": "alpaca.json", "openorca": "openorca.jsonl", "psycholo
 
 def main() -> int:
     given = options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the models' folder goes away
     faults = []
     with tempfile.TemporaryDirectory(prefix="llmft-benchmark-") as folder:
         for name in given.cases or [
@@ -43,11 +45,13 @@ def main() -> int:
             path = str(given.rows_folder.resolve() / SHARED_NAMES[case.data]) if given.rows_folder else "sample"
             place = Path(folder, name)
             place.mkdir()
-            rows = ROWS_PER_PACK if case.words else BATCH
-            material = prepare(case, model, path, rows * (given.warm_up + given.steps), place)
-            with started(case, material, place, given.device, given.threads) as runners:
-                measure(runners, given.warm_up, given.rounds)
-            table, wrong = markdown(case, runners, model, path)
+            try:
+                table, wrong = measured(case, model, path, place, given)
+            except Ended as reason:
+                if not case.optional:
+                    raise
+                lines = str(reason).strip().splitlines()
+                table, wrong = f"{case.title}: skipped. {' '.join(dict.fromkeys((lines[0], lines[-1])))}", []
             print(f"{table}\n", flush=True)
             faults += wrong
             if given.write:
@@ -57,6 +61,29 @@ def main() -> int:
     for fault in faults:
         print(f"FAULT: {fault}", file=sys.stderr)
     return len(faults) > 0
+
+
+def measured(case: Case, model: str, path: str, place: Path, given: argparse.Namespace) -> tuple[str, list[str]]:
+    """The table of a case, and its faults.
+
+    Args:
+        case: What is compared.
+        model: Its model.
+        path: Path of its data.
+        place: An empty folder.
+        given: The command line.
+
+    Raises:
+        Ended: A side cannot start, or ends.
+    """
+    for side in case.sides:
+        if side.of != "llmft":
+            peer_python(side)  # before the model is made
+    rows = ROWS_PER_PACK if case.words else BATCH
+    material = prepare(case, model, path, rows * (given.warm_up + given.steps), place, given.models or place.parent)
+    with started(case, material, place, given.device, given.threads) as runners:
+        measure(runners, given.warm_up, given.rounds)
+    return markdown(case, runners, model, path)
 
 
 def options() -> argparse.Namespace:
@@ -76,6 +103,7 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--write", action="store_true", help="write the tables into docs/performance.md, or docs/gpu.md"
     )
+    parser.add_argument("--models", type=Path, help="keep shapes and initial adapters in this folder, for later calls")
     parser.add_argument("--tables", type=Path, help="write each table into a file of this folder")
     given = parser.parse_args()
     if unknown := [name for name in given.cases if name not in CASES]:

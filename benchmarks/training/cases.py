@@ -10,7 +10,7 @@ class Side:
 
     Attributes:
         name: Label in the table.
-        of: ``llmft``, ``trl`` or ``transformers``.
+        of: ``llmft``, ``trl``, ``transformers`` or ``unsloth``.
         overrides: Overrides of llmft's command line.
         arguments: Arguments of the peer's config class.
         dtype: Dtype in which a peer loads its weights.
@@ -44,6 +44,7 @@ class Case:
         gpu_model: The backbone on a GPU.
         words: Words of each generated row, fewest and most; None for rows of the data set.
         gpu_only: Whether it is left out on a CPU, where it would take hours.
+        optional: Whether a side that cannot start leaves its reason in the table's place, and is no error.
     """
 
     title: str
@@ -55,6 +56,7 @@ class Case:
     gpu_model: str | None = None
     words: tuple[int, int] | None = None
     gpu_only: bool = False
+    optional: bool = False
 
 
 # performance=auto chooses the rest; float32 where both sides must have the same precision
@@ -139,6 +141,14 @@ CASES = {
         sides=(
             Side("llmft", overrides=LONG_PACKS, ceiling="bfloat16"),
             Side("TRL, bf16, packed", "trl", arguments=BF16 | LONG_PACKS_TRL, dtype="bfloat16", ceiling="bfloat16", best=True),
+        ),
+    ),
+    "unsloth_8b": Case(
+        "Unsloth: causal, LoRA, packed, the shape of Llama 3 8B at 4,096 tokens", "alpaca", "llama3_8b_shape", "lora", words=(60, 180),
+        gpu_only=True, optional=True,
+        sides=(
+            Side("llmft", overrides=LONG_PACKS, ceiling="bfloat16"),
+            Side("Unsloth, packed", "unsloth", arguments=BF16 | LONG_PACKS_TRL, dtype="bfloat16", ceiling="bfloat16"),
         ),
     ),
     "qlora_8b": Case(

@@ -47,7 +47,7 @@ class Material:
     tokens: tuple[int, int] = (512, 512)
 
 
-def prepare(case: Case, model: str, path: str, count: int, folder: Path) -> Material:
+def prepare(case: Case, model: str, path: str, count: int, folder: Path, models: Path) -> Material:
     """Write the examples and the adapter of a case.
 
     Args:
@@ -56,11 +56,12 @@ def prepare(case: Case, model: str, path: str, count: int, folder: Path) -> Mate
         path: Path of the data; ``sample`` for the shipped samples.
         count: Number of training examples; they are spread over the whole file.
         folder: Output folder.
+        models: Folder of shapes and initial adapters, which several cases share.
     """
     quiet()
     given = (f"model={model}",)
     if model in SHAPES:
-        given = (f"model={SHAPES[model].option}", f"model.path={build(model, case.data, path, folder.parent)}")
+        given = (f"model={SHAPES[model].option}", f"model.path={build(model, case.data, path, models)}")
         given += ("model.dtype=bfloat16",) if SHAPES[model].dtype == "bfloat16" else ()
     if case.words:
         path = str(generated(path, case, count, folder / "generated.json"))
@@ -81,7 +82,7 @@ def prepare(case: Case, model: str, path: str, count: int, folder: Path) -> Mate
     subset.write_text(json.dumps([originals[owner] for owner in owners]), encoding="utf-8")
     encoded = [{"input_ids": list(row.input_ids), "labels": list(row.labels)} for row in (rows[i] for i in chosen)]
     (folder / "encoded.jsonl").write_text("".join(json.dumps(row) + "\n" for row in encoded), encoding="utf-8")
-    adapter = first_adapter(cfg, backbone, folder / "adapter") if case.peft == "lora" else None
+    adapter = first_adapter(cfg, backbone, models / f"{model}-{case.data}-adapter") if case.peft == "lora" else None
     return Material(backbone.path, given, subset, folder / "encoded.jsonl", adapter, len(rows))
 
 
@@ -116,7 +117,8 @@ def common(case: Case) -> tuple[str, ...]:
 
 
 def first_adapter(cfg: Any, backbone: Backbone, folder: Path) -> Path:
-    """LoRA matrices as llmft makes them."""
-    torch.manual_seed(cfg.seed)
-    backbone.load_adapted().save_pretrained(folder)
+    """LoRA matrices as llmft makes them, once per folder: a large model takes a while to load."""
+    if not (folder / "adapter_model.safetensors").is_file():
+        torch.manual_seed(cfg.seed)
+        backbone.load_adapted().save_pretrained(folder)
     return folder

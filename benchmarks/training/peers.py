@@ -7,6 +7,7 @@ The examples are llmft's, tokenized: only the training is compared.
 
 import json
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -109,10 +110,13 @@ def best_on_gpu(given: dict[str, Any]) -> dict[str, Any]:
     return given | {"attention": attention, "arguments": given["arguments"] | faster}
 
 
-def main() -> None:
-    given = json.loads(sys.argv[1])
-    if given["best_on_gpu"]:
-        given = best_on_gpu(given)
+def train(given: dict[str, Any], load: Callable[[dict[str, Any], Any], Any] = model_of) -> None:
+    """Train as the side's command line says.
+
+    Args:
+        given: That JSON object.
+        load: Loads the model, with its adapter.
+    """
     rows = [json.loads(line) for line in Path(given["rows"]).read_text(encoding="utf-8").splitlines()]
     tokenizer = AutoTokenizer.from_pretrained(given["model"])
     if tokenizer.pad_token is None:
@@ -122,17 +126,17 @@ def main() -> None:
         ", Liger" if given["arguments"].get("use_liger_kernel") else ""
     )
     turns = of_cuda(torch) if given["device"] == "cuda" else Turns()
-    if given["trainer"] == "trl":
+    if given["trainer"] != "transformers":
         import trl  # pyright: ignore[reportMissingImports]
 
         callback = InTurns(turns, facts | {"trl": trl.__version__})
         options = {"max_length": given["max_length"], "packing": False}
         args = arguments(given | {"arguments": options | given["arguments"]}, trl.SFTConfig)
-        model, trainer, collator = model_of(given, transformers.AutoModelForCausalLM), trl.SFTTrainer, None
+        model, trainer, collator = load(given, transformers.AutoModelForCausalLM), trl.SFTTrainer, None
     else:
         callback = InTurns(turns, facts)
         args = arguments(given, transformers.Seq2SeqTrainingArguments)
-        model, trainer = model_of(given, transformers.AutoModelForSeq2SeqLM), transformers.Seq2SeqTrainer
+        model, trainer = load(given, transformers.AutoModelForSeq2SeqLM), transformers.Seq2SeqTrainer
         collator = transformers.DataCollatorForSeq2Seq(tokenizer, model=model)
         rows = [row | {"attention_mask": [1] * len(row["input_ids"])} for row in rows]
     recorded(trainer, callback, max(1, min(given["rows_in_all"] // (given["batch_size"] * 4), 50)))(
@@ -146,4 +150,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    arguments_given = json.loads(sys.argv[1])
+    train(best_on_gpu(arguments_given) if arguments_given["best_on_gpu"] else arguments_given)

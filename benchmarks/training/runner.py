@@ -14,8 +14,13 @@ from training.material import BATCH, RATES, Material, common
 from training.turns import READ, WRITE
 
 HERE = Path(__file__).resolve().parents[1]
-# an environment of their own; on a machine that has one only, `PEERS_PYTHON`
+# environments of their own; on a machine that has one only, `PEERS_PYTHON`
 PEERS = Path(os.environ.get("PEERS_PYTHON", HERE.parent / ".venv-peers" / "bin" / "python"))
+UNSLOTH = Path(os.environ.get("UNSLOTH_PYTHON", HERE.parent / ".venv-unsloth" / "bin" / "python"))
+
+
+class Ended(SystemExit):
+    """A side ended before its time; says how."""
 
 
 class Runner:
@@ -27,12 +32,12 @@ class Runner:
         turns: Its reports, without the warm-up.
     """
 
-    def __init__(self, name: str, command: Sequence[str], folder: Path, threads: int | None) -> None:
+    def __init__(self, name: str, command: Sequence[str], folder: Path, threads: int | None, packages: str) -> None:
         self.name, self.log = name, folder / f"{name.replace(' ', '_')}.log"
         to_child, self.orders = os.pipe()
         self.reports, from_child = os.pipe()
         environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | {
-            "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(HERE), packages]),
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
             READ: str(to_child),
@@ -69,7 +74,7 @@ class Runner:
         line = self.lines.readline()
         if not line:
             tail = self.log.read_text(encoding="utf-8", errors="replace")[-3000:]
-            raise SystemExit(f"{self.name}: ended with {self.process.wait()}\n{tail}")
+            raise Ended(f"{self.name}: ended with {self.process.wait()}\n{tail}")
         return json.loads(line)
 
     def end(self) -> None:
@@ -82,15 +87,22 @@ class Runner:
 
 @contextmanager
 def started(case: Case, material: Material, folder: Path, device: str, threads: int | None) -> Iterator[list[Runner]]:
-    """The sides, ready for their first turn; the ceiling comes last."""
+    """The sides, ready for their first turn; the ceiling comes last.
+
+    Raises:
+        Ended: One of them does not start.
+    """
     commands = {side.name: command(side, case, material, folder, device) for side in case.sides}
     commands["ceiling"] = [sys.executable, "-m", "training.ceiling", device]
+    of = {side.name: side.of for side in case.sides}
     with ExitStack() as stack:
         runners = []
         for name, line in commands.items():
-            runners.append(Runner(name, line, folder, threads))
+            # Unsloth's packages are other versions of the same: on a machine with one Python they lie in a folder, UNSLOTH_SITE
+            packages = os.environ.get("UNSLOTH_SITE" if of.get(name) == "unsloth" else "PYTHONPATH", "")
+            runners.append(Runner(name, line, folder, threads, packages))
             stack.callback(runners[-1].end)
-        for runner in runners:
+        for runner in runners[::-1]:  # a peer that cannot start says so soonest
             runner.wait()
         yield runners
 
@@ -111,8 +123,7 @@ def command(side: Side, case: Case, material: Material, folder: Path, device: st
     """The command line of a side."""
     if side.of == "llmft":
         return [sys.executable, "-m", "llmft", *overrides(side, case, material, folder, device)]
-    if not PEERS.exists():
-        raise SystemExit(f"{side.name}: the peers are not installed; `make bench` does that")
+    python = peer_python(side)
     given = {
         "trainer": side.of,
         "model": material.model,
@@ -128,7 +139,20 @@ def command(side: Side, case: Case, material: Material, folder: Path, device: st
         "best_on_gpu": side.best and device == "cuda",
         "arguments": side.arguments,
     }
-    return [str(PEERS), "-m", "training.peers", json.dumps(given)]
+    module = "training.unsloth_peer" if side.of == "unsloth" else "training.peers"
+    return [str(python), "-m", module, json.dumps(given)]
+
+
+def peer_python(side: Side) -> Path:
+    """The Python of a peer.
+
+    Raises:
+        Ended: It is not there.
+    """
+    python, target = (UNSLOTH, "unsloth") if side.of == "unsloth" else (PEERS, "bench")
+    if not python.exists():
+        raise Ended(f"{side.name}: it is not installed; `make {target}` does that")
+    return python
 
 
 def overrides(side: Side, case: Case, material: Material, folder: Path, device: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Models with published shapes and random weights, and a tokenizer trained on the data: no download needed."""
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def build(name: str, data: str, path: str, folder: Path) -> Path:
         name: A key of ``SHAPES``.
         data: The data set that the tokenizer is trained on.
         path: Path of its rows.
-        folder: Output folder; the model gets a subfolder.
+        folder: Output folder; the model gets a subfolder, which is there only when it is complete.
     """
     shape, place = SHAPES[name], folder / f"{name}-{data}"
     if place.is_dir():
@@ -86,13 +87,17 @@ def build(name: str, data: str, path: str, folder: Path) -> Path:
     config = getattr(transformers, kind)(
         **numbers, pad_token_id=trained.pad_token_id, eos_token_id=trained.eos_token_id
     )
-    # the large one is made on the GPU: 8 billion random numbers take a CPU minutes
-    device = "cuda" if shape.dtype == "bfloat16" and torch.cuda.is_available() else "cpu"
-    with torch.random.fork_rng(devices=[]), torch.device(device):
-        torch.default_generator.manual_seed(tiny.INIT_SEED)
+    # on the GPU where there is one: 8 billion random numbers take a CPU minutes
+    with torch.random.fork_rng(devices=[]), torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        torch.manual_seed(tiny.INIT_SEED)
         model = getattr(transformers, shape.auto_class).from_config(config, dtype=getattr(torch, shape.dtype))
-    model.save_pretrained(place)
-    trained.save_pretrained(place)
+    unfinished = place.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.save_pretrained(unfinished)
+    trained.save_pretrained(unfinished)
+    unfinished.rename(place)
+    del model
+    torch.cuda.empty_cache()  # the sides need the memory
     return place
 
 

@@ -35,6 +35,7 @@ def test_packed_examples_are_trained_as_single_ones(model, attention, built, dev
     assert found == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.cuda_only
 @pytest.mark.parametrize("model", ["tiny_gpt2", "tiny_llama", "tiny_gemma"])
 def test_flash_attention_computes_what_sdpa_does(model, built):
     """Packed and single rows in bfloat16, with gradients; tiny_gemma's window is shorter than its rows."""

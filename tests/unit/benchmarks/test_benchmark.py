@@ -95,6 +95,29 @@ def test_operations_of_lora(part):
     assert found["per_supervised"] == 4 * 400
 
 
+def test_operations_of_lora_on_the_shape_of_llama_3_8b(part):
+    """Per layer q and o 4096x4096, k and v 4096x1024, three of 4096x14336; rank 16 on q, k, v and o. docs/gpu.md has the sums."""
+    import transformers
+    from peft import LoraConfig, get_peft_model
+
+    numbers = part("shapes").SHAPES["llama3_8b_shape"].config[1] | {"num_hidden_layers": 2}  # of 32, which take longer
+    lora = LoraConfig(r=16, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"], task_type="CAUSAL_LM")
+    with torch.device("meta"):
+        model: Any = get_peft_model(transformers.LlamaForCausalLM(transformers.LlamaConfig(**numbers)), lora)
+        found = counted(part, model)
+
+    def by_hand(layers: int) -> int:
+        layer = 2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336
+        first = 4096 * 4096 + 2 * 4096 * 1024  # q, k and v of the first layer: no gradient of their input
+        a, b = 4 * 16 * 4096, 16 * (2 * 4096 + 2 * 1024)
+        return 4 * layers * layer - 2 * first + 6 * layers * (a + b) - 2 * 3 * 16 * 4096
+
+    assert found["per_sources"] == by_hand(2)
+    assert by_hand(32) == 27_948_351_488
+    assert found["per_supervised"] == 4 * 4096 * 128256 == 2_101_346_304
+    assert found["per_source_source"] == 12 * 2 / 2 * 4096
+
+
 def test_operations_of_a_step(part):
     step = {"sources": 8, "targets": 0, "supervised": 3, "source_source": 34, "source_target": 0, "target_target": 0}
     per = dict.fromkeys((f"per_{name}" for name in step), 0.0)
@@ -178,6 +201,20 @@ def test_without_units_for_bfloat16_all_sides_are_in_float32(part):
             "float32",
             "float32",
         )
+
+
+def test_a_peer_that_cannot_start_leaves_its_reason(part, monkeypatch, tmp_path):
+    """Where a case says so; elsewhere it is an error."""
+    monkeypatch.setattr(part("runner"), "UNSLOTH", tmp_path / "none")
+    monkeypatch.setattr(part("runner"), "PEERS", tmp_path / "none")
+    train = importlib.import_module("train")
+    monkeypatch.setattr("sys.argv", ["train.py", "unsloth_8b", "--tables", str(tmp_path)])
+    assert train.main() == 0
+    told = (tmp_path / "unsloth_8b.md").read_text()
+    assert "skipped. Unsloth, packed: it is not installed; `make unsloth` does that" in told
+    monkeypatch.setattr("sys.argv", ["train.py", "packed_8b"])
+    with pytest.raises(SystemExit, match="TRL, bf16, packed: it is not installed; `make bench` does that"):
+        train.main()
 
 
 @pytest.mark.slow
