@@ -1,6 +1,7 @@
 """``answer``, the samples in training, and plain transformers on both exports: the same greedy answers to the same questions."""
 
 from collections.abc import Iterator
+from itertools import compress
 from typing import Any
 
 import pytest
@@ -15,6 +16,9 @@ from llmft.models.backbone.load import locate
 from tests.conftest import DATA, SHARED, read_json_lines, write_rows
 
 RATES = {"none": 1e-4, "lora": 5e-3}
+# Sharpened attention magnifies float32's rounding: logits of merged weights were up to 3e-3 away from those of the adapter.
+# Where the two best are closer than that, another CPU or number of threads may take the other one.
+TIE = 0.004
 MANY, FEW = 50, 10  # questions: in the slow cases, and in the two that every test run has
 # the rows are those of shared/data where it is there, else the shipped ones; most of them are validation rows
 RUN = (
@@ -69,9 +73,11 @@ def test_answers_are_the_same_everywhere(model, data, peft, questions, load_conf
     to_example = get_class(run.config.data.target).to_example
     contexts = [to_example(row).with_system(run.config.data.system).context for row in asked]
     for form in ("merged", "adapter") if peft == "lora" else ("merged",):
-        # sharpened attention magnifies float32's rounding: up to 3e-3 was seen; that answers are equal is tested below
         folder = run.export(tmp_path / form, form=form, tolerance=0.02).path
-        assert list(plain(folder, run.config, contexts)) == expected, form
+        answers, margins = zip(*plain(folder, run.config, contexts), strict=True)
+        clear = [margin > TIE for margin in margins]
+        assert sum(clear) > 0.8 * questions
+        assert list(compress(answers, clear)) == list(compress(expected, clear)), form
 
 
 def sharpened(cfg: Any, folder: Any) -> Any:
@@ -87,8 +93,11 @@ def sharpened(cfg: Any, folder: Any) -> Any:
     return folder / "base"
 
 
-def plain(folder: Any, cfg: Any, contexts: Any) -> Iterator[str]:
-    """What the exported folder answers with transformers alone (llmft only finds the base of an adapter)."""
+def plain(folder: Any, cfg: Any, contexts: Any) -> Iterator[tuple[str, float]]:
+    """What the exported folder answers with transformers alone (llmft only finds the base of an adapter).
+
+    With each answer the smallest difference between the two best logits on the way.
+    """
     seq2seq = cfg.model.family == "seq2seq"
     auto_class = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
     if (folder / "adapter_config.json").is_file():
@@ -105,6 +114,10 @@ def plain(folder: Any, cfg: Any, contexts: Any) -> Iterator[str]:
         )
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
         with torch.inference_mode():
-            out = model.eval().generate(**inputs, generation_config=settings)
+            out = model.eval().generate(
+                **inputs, generation_config=settings, return_dict_in_generate=True, output_logits=True
+            )
         given = 1 if seq2seq else inputs["input_ids"].shape[1]
-        yield from tokenizer.batch_decode(out[:, given:], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        ids, best = out.sequences[:, given:], torch.stack(out.logits).topk(2).values
+        texts = tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        yield from zip(texts, (best[..., 0] - best[..., 1]).amin(0).tolist(), strict=True)
