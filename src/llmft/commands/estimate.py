@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from omegaconf import DictConfig
+import torch
+from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from llmft.config import auto_values
@@ -19,7 +20,7 @@ def main(cfg: DictConfig) -> None:
     """Encode the data, build the model on the meta device, and print the estimate."""
     quiet()
     log_to(None)
-    config = check(cfg, EstimateConfig, architecture=architecture_faults)
+    config = check(cfg, EstimateConfig, architecture=architecture_faults, elsewhere=is_elsewhere(cfg))
     if config.estimate.gpu_gib is not None:
         config = config.replaced({"trainer.accelerator": "gpu"})
     config, _ = auto_values.resolve_auto(config)
@@ -35,6 +36,15 @@ def main(cfg: DictConfig) -> None:
         console.print(line, soft_wrap=True)
     if measured:
         console.print(_measured_table(measured))
+
+
+def is_elsewhere(cfg: DictConfig) -> bool:
+    """Whether the training is for a GPU that is not here; read before the config is checked."""
+    gib, accelerator = (
+        OmegaConf.select(cfg, key, throw_on_resolution_failure=False)
+        for key in ("estimate.gpu_gib", "trainer.accelerator")
+    )
+    return gib is not None or (accelerator in ("gpu", "cuda") and not torch.cuda.is_available())
 
 
 def _probe(config: EstimateConfig, data: Any, backbone: Any, found: Estimate) -> dict[str, Any]:

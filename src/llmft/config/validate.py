@@ -67,6 +67,7 @@ def check(
     allow: Sequence[str] = (),
     overrides: Sequence[str] | None = None,
     stored: bool = False,
+    elsewhere: bool = False,
 ) -> C:
     """Check a composed config: single values, rules between keys, targets, and what the model's architecture supports.
 
@@ -80,6 +81,7 @@ def check(
         overrides: Command-line overrides; None for those of the running Hydra job.
         stored: Whether it is the config of a stored run, which may not name other places to write to, and may have been
             trained on another machine.
+        elsewhere: Whether it is for another machine, so that what this one lacks is no error.
 
     Returns:
         The typed config, interpolations resolved.
@@ -94,7 +96,7 @@ def check(
     found = typed(cfg, schema)
     faults = [
         *found.messages,
-        *_rule_faults(found, machine=not stored),
+        *_rule_faults(found, machine=not (stored or elsewhere)),
         *write_faults(cfg, schema, typed_overrides() if overrides is None else overrides, stored=stored),
     ]
     targets = [*target_faults(cfg, allow, models=models), *code_faults(cfg, allow)]

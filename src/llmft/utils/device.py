@@ -154,7 +154,8 @@ def cannot_page(accelerator: str = "auto") -> str | None:
     if accelerator in ("cpu", "mps"):
         return f"paging moves memory between a CUDA GPU and the CPU, but trainer.accelerator is {accelerator}"
     if not torch.cuda.is_available():
-        return "paging moves memory between a CUDA GPU and the CPU, and there is no CUDA GPU here"
+        why = "paging moves memory between a CUDA GPU and the CPU, and there is no CUDA GPU here"
+        return f"{why} (estimate trainer=gpu needs none)"
     return None
 
 

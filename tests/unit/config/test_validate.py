@@ -2,8 +2,9 @@
 
 import pytest
 
+from llmft.commands.estimate import is_elsewhere
 from llmft.config.paths import conf_dir
-from llmft.config.schema import COMMANDS, TrainConfig
+from llmft.config.schema import COMMANDS, EstimateConfig, TrainConfig
 from llmft.config.validate import check
 from llmft.models.architecture_check import architecture_faults
 from llmft.models.backbone import load as backbone
@@ -214,6 +215,13 @@ def test_bfloat16_on_a_gpu_that_emulates_it_is_refused(override, message, load, 
 )
 def test_a_run_that_was_trained_on_a_gpu_is_opened_without_one(override, load):
     check(load(*override.split()), TrainConfig, stored=True)
+
+
+@pytest.mark.parametrize("gpu", ["trainer=gpu", "estimate.gpu_gib=22"])
+def test_a_training_on_a_gpu_that_is_not_here_is_estimated(gpu, load):
+    cfg = load("optim=paged_adamw", gpu, command="estimate")
+    check(cfg, EstimateConfig, models=False, elsewhere=is_elsewhere(cfg))
+    assert not is_elsewhere(load("optim=paged_adamw", command="estimate"))
 
 
 def test_early_stopping_takes_a_validation_file_too(load):
