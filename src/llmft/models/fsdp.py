@@ -87,6 +87,9 @@ class _WeightsOfFirst:
         absent = torch.tensor(any(p.is_meta for p in model.parameters()), dtype=torch.int32, device=self.device)
         torch.distributed.all_reduce(absent, group=mesh.get_group())
         self.needed = bool(absent)
+        for layer in model.modules():
+            if _is_in_4_bits(layer):
+                self._send_state(layer)
         # tied weights have several places, and stay tied
         self.places: dict[int, list[tuple[dict[str, Any], str]]] = defaultdict(list)
         for module in model.modules():
@@ -101,8 +104,26 @@ class _WeightsOfFirst:
             if not isinstance(tensor, DTensor):
                 self._broadcast(tensor)
 
+    def _send_state(self, layer: Any) -> None:
+        """Give a layer in 4 bits the scales of its weight, which are no parameters and so not sharded, on its device.
+
+        A weight on the meta device becomes one of the packed size, whose numbers ``send`` gets.
+        """
+        if self.needed:
+            from bitsandbytes.functional import QuantState
+
+            absent = layer.weight.is_meta
+            sent = [None, None] if absent else [layer.weight.shape, layer.weight.quant_state.as_dict(packed=True)]
+            torch.distributed.broadcast_object_list(sent, group=self.mesh.get_group(), device=self.device, group_src=0)
+            if absent:
+                packed = torch.empty(sent[0], dtype=layer.quant_storage, device="meta")
+                layer.weight = nn.Parameter(packed, requires_grad=False)
+                layer.quant_state = QuantState.from_dict(sent[1], self.device)
+        layer.quant_state.to(self.device)
+
     def _broadcast(self, tensor: Tensor) -> None:
-        data = torch.empty_like(tensor, device=self.device) if tensor.is_meta else tensor.data.to(self.device)
+        given = tensor.data.as_subclass(Tensor)  # bitsandbytes quantizes what is moved
+        data = torch.empty_like(given, device=self.device) if given.is_meta else given.to(self.device)
         torch.distributed.broadcast(data, group=self.mesh.get_group(), group_src=0)
         if not tensor.is_meta:
             tensor.data = data
@@ -111,6 +132,11 @@ class _WeightsOfFirst:
         made = nn.Parameter(data, requires_grad=tensor.requires_grad) if is_parameter else data
         for tensors, name in self.places[id(tensor)]:
             tensors[name] = made
+
+
+def _is_in_4_bits(layer: Any) -> bool:
+    """Whether a layer is a ``Linear4bit`` of bitsandbytes, which is not imported for the question."""
+    return "quant_state" in vars(layer) and "quant_storage" in vars(layer)
 
 
 def _device_of(mesh: Any) -> torch.device:

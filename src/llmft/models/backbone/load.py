@@ -176,8 +176,7 @@ def load_model(path: str, cfg: Model, peft: Peft | None = None, *, meta: bool = 
         path: From ``locate``.
         cfg: The config of the model group.
         peft: The config of the peft group, for a base in 4 or 8 bits (``peft.quantise``); None for full precision.
-        meta: Whether to read no weights and leave the model on the meta device; not where they are computed while loading
-            (quantized ones, and the embeddings of ``model.new_tokens``).
+        meta: Whether to read no weights and leave the model on the meta device.
 
     Raises:
         UserError: There is no such model, it cannot be loaded, or some of its weights are missing.
@@ -187,7 +186,7 @@ def load_model(path: str, cfg: Model, peft: Peft | None = None, *, meta: bool = 
     config, whole = load_config(path, cfg), _load(AutoConfig, path, cfg)
     options = {"dtype": dtype_of(cfg), "use_safetensors": True, "attn_implementation": attention_of(cfg, config)}
     options |= quantization.options(peft)
-    if meta and "quantization_config" not in options and not cfg.new_tokens:
+    if meta:
         options["device_map"] = {"": "meta"}
     part = type(config) is not type(whole)
     if part:

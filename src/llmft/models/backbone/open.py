@@ -120,7 +120,7 @@ class Backbone:
         """The model with exactly the parameters of ``peft`` trainable, LoRA matrices initialized.
 
         Args:
-            meta: Whether to read no weights and leave the model on the meta device, if that is possible (``load_model``).
+            meta: Whether to read no weights and leave the model on the meta device.
         """
         assert self.peft is not None
         base = load.load_model(self.path, self.model, self.peft, meta=True) if meta else self.load()
