@@ -46,6 +46,11 @@ class MemoryTracker(TorchDispatchMode):
                 self._track(tensor.untyped_storage())
         return result
 
+    def restart_peak(self) -> int:
+        """The peak until now; from here on it counts anew."""
+        peak, self.peak = self.peak, self.live
+        return peak
+
     def _track(self, storage: Any) -> None:
         key, size = storage._cdata, storage.nbytes()
         if key in self.seen:
@@ -65,7 +70,8 @@ def fused_attention(*, on_gpu: bool) -> Iterator[None]:
     """Count attention as a fused kernel does, without the matrix of attention weights; the meta device has no such kernel.
 
     Args:
-        on_gpu: Whether it runs on a GPU, whose fused kernels support dropout (the CPU's do not).
+        on_gpu: Whether it runs on a GPU, whose memory-efficient kernel supports dropout, and masks that need a gradient (the
+            CPU's does not).
     """
     real = torch.nn.functional.scaled_dot_product_attention
 
@@ -73,7 +79,7 @@ def fused_attention(*, on_gpu: bool) -> Iterator[None]:
         query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, **more: Any
     ) -> Any:
         trainable = attn_mask is not None and attn_mask.requires_grad  # T5's position bias
-        if trainable or (dropout_p and not on_gpu) or not query.is_meta:
+        if ((trainable or dropout_p) and not on_gpu) or not query.is_meta:
             mask = None if attn_mask is None else attn_mask.to(query.device)  # made of the batch, which is on the CPU
             return real(query, key, value, mask, dropout_p, **more)
         return _Fused.apply(query, key, value, attn_mask)
@@ -116,11 +122,16 @@ class _Fused(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         out = query.new_empty((*query.shape[:-1], value.shape[-1]))
         kept = [query, key, value, out, query.new_empty(query.shape[:-1], dtype=torch.float32)]
-        if mask is not None and mask.dtype is torch.bool:  # torch converts it to a float mask in each layer
-            kept.append(query.new_empty(mask.shape))
+        if mask is not None:  # a bool one, torch converts to a float mask in each layer
+            kept.append(query.new_empty(mask.shape) if mask.dtype is torch.bool else mask)
         ctx.save_for_backward(*kept)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # noqa: ARG004
-        return (*(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3]), None)
+        query, key, value, _, _, *masks = ctx.saved_tensors
+        of_mask = None
+        if ctx.needs_input_grad[3]:  # of each score, then summed over what the mask was broadcast to
+            scores = query.new_empty((*query.shape[:-1], key.shape[-2]))
+            of_mask = scores.sum_to_size(masks[0].shape).to(masks[0].dtype)
+        return (*(torch.empty_like(tensor) for tensor in (query, key, value)), of_mask)

@@ -148,6 +148,10 @@ class MetaModel:
         Args:
             batch: As ``collate.training_batch`` makes it.
         """
+        return max(self.activations_by_pass(batch))
+
+    def activations_by_pass(self, batch: dict[str, Any]) -> tuple[int, int]:
+        """Peak bytes of the forward pass, and of the backward pass; as ``activations``."""
         mixed = autocast_dtype(self.cfg.trainer.precision)
         # causal models get no padding mask, only a block mask for packed sequences
         masked = "rows" in batch or self.model.config.is_encoder_decoder or self.forward.kernels.plain
@@ -161,8 +165,10 @@ class MetaModel:
             with device, autocast as casts, quantized_linear(self.quantized, self._layer_dtype), tracker as ledger:
                 total, _ = self.forward.loss_sum(batch)
                 casts.end_forward()
+                forward = ledger.restart_peak()
                 total.backward()
-        return ledger.peak + self._dequantized(mixed)
+        dequantized = self._dequantized(mixed)
+        return forward + dequantized, ledger.peak + dequantized
 
     @contextmanager
     def _prepared(self, mixed: torch.dtype | None) -> Iterator[list[Tensor]]:
