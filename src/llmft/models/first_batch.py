@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from llmft.data.batching.collate import training_batch, without_layout
-from llmft.data.tokenization.codec import EncodedExample
+from llmft.data.tokenization.codec import IGNORED, EncodedExample
 from llmft.models import liger
 from llmft.models.attention.flat import LENGTHS, flatten
 from llmft.models.attention.kernels import Kernels
 from llmft.models.attention.packing import LogitDifference, logit_difference, unpad
 from llmft.models.attention.prefix_tree import Segment, alike, share_prefixes
+from llmft.models.fsdp import agreed, is_fsdp
 from llmft.models.last_layer import at_positions
 from llmft.models.loss import Positions, supervised
 from llmft.utils.device import to_device
@@ -63,14 +64,26 @@ def verify_packing(forward: Compared, batch: dict[str, Any]) -> None:
         return
     # the device picks the kernel
     first = to_device({name: value[:2] for name, value in without_layout(batch).items()}, forward.device)
-    if not bool((first["labels"] >= 0).any()):
+    if not bool((first["labels"] >= 0).any()) and not _label_all(forward, first):
         return
     kernels.packing_is_equivalent = True  # for the comparison
     if kernels.uses_flash(forward.model, batch):
         flat = flatten(first, {name: batch["layout"][name][:2] for name in LENGTHS})
     else:
         flat = unpad(first, *forward.tokens(first))
-    kernels.packing_is_equivalent = _is_equivalent(forward, flat, first, "padding is kept")
+    kernels.packing_is_equivalent = agreed(forward.model, _is_equivalent(forward, flat, first, "padding is kept"))
+
+
+def _label_all(forward: Compared, batch: dict[str, Any]) -> bool:
+    """Give each token of a batch without labels a label if weights are sharded: all processes must call the modules alike.
+
+    Returns:
+        Whether it was done.
+    """
+    if not is_fsdp(forward.model):
+        return False
+    batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)
+    return True
 
 
 def verify_sharing(forward: Compared, flat: dict[str, Any], segments: Sequence[Segment]) -> None:

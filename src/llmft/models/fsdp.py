@@ -26,6 +26,32 @@ def is_sharded(strategy: Any) -> bool:
     return isinstance(strategy, ModelParallelStrategy)
 
 
+def is_fsdp(model: Any) -> bool:
+    """Whether ``shard`` has sharded a transformers or peft model."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(_inner(model), FSDPModule)
+
+
+def _inner(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def agreed(model: Any, found: bool | None) -> bool | None:
+    """The result of a check, the same in all processes if the model is sharded: false in one is false, else undecided in one.
+
+    Args:
+        model: A transformers or peft model.
+        found: The result of this process.
+    """
+    if not is_fsdp(model):
+        return found
+    results = (False, None, True)
+    least = torch.tensor(results.index(found), device=model.device)
+    torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
+    return results[int(least)]
+
+
 def has_no_weights(cfg: Any) -> bool:
     """Whether this process of a training leaves its model on the meta device: it gets its shards from rank 0.
 
@@ -63,11 +89,11 @@ def shard(model: Any, mesh: Any, precision: str = "32-true") -> None:
         mesh: The device mesh of the processes.
         precision: ``trainer.precision``.
     """
-    from torch.distributed.fsdp import FSDPModule, fully_shard
+    from torch.distributed.fsdp import fully_shard
 
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if isinstance(inner, FSDPModule):
+    if is_fsdp(model):
         return
+    inner = _inner(model)
     policy, source = mixed_precision(precision), _WeightsOfFirst(inner, mesh)
     for module in (*sharded_layers(inner), inner):
         source.send(module)

@@ -1,6 +1,7 @@
 """Two forked processes with sharded weights, of which only the first has loaded any, compute what one process does."""
 
 import multiprocessing
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,8 +9,12 @@ from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 
 from llmft.data.batching.collate import training_batch
+from llmft.data.tokenization.codec import IGNORED
+from llmft.models.attention.flash import NAME
+from llmft.models.attention.kernels import Kernels
 from llmft.models.backbone.open import Backbone
 from llmft.models.fsdp import full_tensor, shard
+from tests.support import varlen_kernel
 
 ROWS = (
     "data=alpaca",
@@ -30,6 +35,21 @@ CASES = {
 }
 
 FAST = (("full", "32-true"), ("lora-bfloat16", "bf16-mixed"))
+
+
+def in_rank_with_flash(rank, folder, cfg, batches):
+    """In a forked process: FlashAttention (its stand-in) on sharded weights, on the batch of this rank."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    backbone = Backbone.open(cfg)
+    torch.manual_seed(rank)
+    model = backbone.load_adapted(meta=rank > 0)
+    shard(model, init_device_mesh("cpu", (2,)))
+    forward = backbone.family(model, Kernels(varlen=True, flash=True))
+    losses = [gradients(forward, batch, "32-true") for batch in batches[rank]]
+    torch.save(
+        (forward.kernels.packing_is_equivalent, model.config._attn_implementation, losses), folder / f"{rank}.pt"
+    )
 
 
 def gradients(forward, batch, precision):
@@ -70,7 +90,7 @@ def test_two_processes_compute_what_one_does(case, precision, load_config, encod
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(120)
+        process.join(100)
     (_, loss, found), (absent, *_) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert absent
     torch.manual_seed(0)
@@ -83,3 +103,41 @@ def test_two_processes_compute_what_one_does(case, precision, load_config, encod
         assert all(torch.allclose(found[name], gradient, rtol=1e-3, atol=1e-5) for name, gradient in expected.items())
     one, two = (torch.cat([each[name].flatten() for name in expected]) for each in (expected, found))
     assert (one - two).norm() <= (1e-4 if exact else 0.05) * one.norm()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [(), ("model.gradient_checkpointing=true",), ("data.batching=packed", "data.pack_tokens=600")],
+    ids=["rows", "recomputed", "packed"],
+)
+def test_examples_of_each_process_attend_by_flash(more, load_config, encoded, tmp_path, monkeypatch):
+    """Sequences of other lengths in each process, and one without any label."""
+    varlen_kernel.install(monkeypatch, "torch")
+    line = (*ROWS, *CASES["lora"], *more)
+    cfg, data = load_config(*line), encoded(*line)
+    rows = data.encoded["train"]
+    packed = "data.batching=packed" in more
+    lines = (
+        [[rows[:2], rows[2:3]], [rows[3:5], rows[5:7]]] if packed else [[rows[:1], rows[1:2]], [rows[2:3], rows[4:5]]]
+    )
+    empty = [[replace(row, labels=[IGNORED] * len(row.labels), supervised=0) for row in line] for line in lines[1]]
+    each = [
+        [training_batch(lines[0], data.pad_id)] * 2,
+        [training_batch(empty, data.pad_id), training_batch(lines[1], data.pad_id)],
+    ]
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=in_rank_with_flash, args=(rank, tmp_path, cfg, each)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(100)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert first[:2] == second[:2] == (True, NAME)
+    torch.manual_seed(0)
+    backbone = Backbone.open(cfg)
+    forward = backbone.family(backbone.load_adapted())
+    one, expected = gradients(forward, training_batch([*lines[0], *lines[1]], data.pad_id), "32-true")
+    assert first[2][1][0] + second[2][1][0] == pytest.approx(one, rel=1e-5)
+    for name, gradient in expected.items():
+        assert torch.allclose(first[2][1][1][name], gradient / 2, rtol=1e-3, atol=1e-5)  # FSDP takes the mean
