@@ -139,7 +139,9 @@ class _WeightsOfFirst:
             from bitsandbytes.functional import QuantState
 
             absent = layer.weight.is_meta
-            sent = [None, None] if absent else [layer.weight.shape, layer.weight.quant_state.as_dict(packed=True)]
+            sent: list[Any] = (
+                [None, None] if absent else [layer.weight.shape, layer.weight.quant_state.as_dict(packed=True)]
+            )
             torch.distributed.broadcast_object_list(sent, group=self.mesh.get_group(), device=self.device, group_src=0)
             if absent:
                 packed = torch.empty(sent[0], dtype=layer.quant_storage, device="meta")
