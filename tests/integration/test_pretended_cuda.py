@@ -115,7 +115,10 @@ WHOLE = (
     *("evaluate.rows=2", "callbacks.samples.number=1", "callbacks.samples.max_new_tokens=4"),
     *("generation.max_new_tokens=4", "generation=sample", "trainer.deterministic=true"),
 )
-OTHER_FAULTS = ("loss_is_read", "sum_in_any_order", "products_in_float32", "mask_for_rows", "answers_on_the_cpu")
+OTHER_FAULTS = (
+    *("loss_is_read", "sum_in_any_order", "products_in_float32", "mask_for_rows"),
+    *("answers_on_the_cpu", "answers_in_float32"),
+)
 
 
 def mismatches(result: Result) -> set[str]:
@@ -162,6 +165,12 @@ def answers(result: Result) -> set[tuple[str, str]]:
     return {(event["what"], event["place"]) for event in result.counts["events"] if event["kind"] == "answers"}
 
 
+def products_of_answers(result: Result) -> set[str]:
+    """Dtypes of matrix products while answers were generated on the device."""
+    events = (event for event in result.counts["events"] if (event["kind"], event["phase"]) == ("product", "answer"))
+    return {event["what"].partition(" ")[2] for event in events}
+
+
 def losses(result: Result) -> list[float]:
     with (Path(result.folder) / "metrics.csv").open(newline="") as file:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
@@ -187,7 +196,8 @@ def results(folder: Path, bart: list[str]) -> Mapping[str, Result]:
     jobs["cpu_positions"] = LORA._replace(batching="packed").job(
         bart, "model.attention=sdpa", *short, faults=("positions_on_the_cpu",)
     )
-    jobs["faults"] = LORA.job(bart, "trainer.deterministic=warn", *short, faults=OTHER_FAULTS)
+    samples = ("callbacks.samples.number=1", "callbacks.samples.max_new_tokens=2")  # on the device
+    jobs["faults"] = LORA.job(bart, "trainer.deterministic=warn", *short, *samples, faults=OTHER_FAULTS)
     return process.run(jobs, folder)
 
 
@@ -236,6 +246,7 @@ def test_a_whole_deterministic_run_and_its_resume_answer_on_the_device(results: 
         assert not mismatches(results[name])
         assert not not_deterministic(results[name])
         assert not unexpected_waits(results[name], batches=2)
+        assert products_of_answers(results[name]) == {"bfloat16"}  # samples, end table and evaluation, base and tuned
         assert "fork_rng" not in results[name].output  # it warns where there are two devices
         asked = {"training/fit.py:answers", "callbacks/samples.py:Samples.on_validation_epoch_end"}
         asked |= {"evaluation/inference.py:generate"}
@@ -256,3 +267,4 @@ def test_other_planted_faults_are_found(results: Mapping[str, Result]) -> None:
     assert "float32" in products(faulty)
     assert attention(faulty) - expected_attention(LORA)
     assert ("cpu", "training/fit.py:answers") in answers(faulty)
+    assert "float32" in products_of_answers(faulty)

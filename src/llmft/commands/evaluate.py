@@ -112,7 +112,8 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
         to_float32(model)  # once, and for the suites too
     data.encode(backbone.codec)
     generation = own_generation(config.generation, trained.generation)
-    generator = Generator(model, backbone.codec, generation.node())
+    precision = trained.trainer.precision
+    generator = Generator(model, backbone.codec, generation.node(), precision=precision)
     if config.evaluate.seeds and not generation.do_sample:
         raise UserError("evaluate.seeds: this run's answers are the same for each seed; add generation=sample")
     rest = {"seed": config.seed, "split": _split(config), "objective": trained.objective}
@@ -121,7 +122,11 @@ def _run(config: EvaluateConfig, judge: Judge | None) -> dict[str, Any]:
     evaluation.rows = leaks_checked(config, folder, trained, evaluation.rows, evaluation.codec)
     evaluation.partial = PartialAnswers.of_run(folder, read_record(folder))
     device, rows = devices.announced_device(), config.evaluate.retention_rows
-    retention = Retention(config.evaluate, read_rows(rows), evaluation.forward, backbone.codec) if rows else None
+    retention = (
+        Retention(config.evaluate, read_rows(rows), evaluation.forward, backbone.codec, precision=precision)
+        if rows
+        else None
+    )
     if not trainable.is_adapter(trained.peft) and (config.evaluate.base or retention):
         base = backbone.family(backbone.load_base(), Kernels.from_config(trained))
         _evaluate_bases(config, evaluation, retention, base, device)
@@ -191,7 +196,7 @@ def _open_suites(config: EvaluateConfig, trained: TrainConfig) -> "Suites | None
         return None
     from llmft.evaluation.suites.suites import Suites  # imports torch
 
-    return Suites(config, system=trained.data.system)
+    return Suites(config, system=trained.data.system, precision=trained.trainer.precision)
 
 
 def _with_suites(

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from llmft.config.metric_names import SCORE_GROUPS
 from llmft.config.schema.evaluation import Evaluate
 from llmft.data.datamodule import InstructionDataModule
@@ -23,7 +25,7 @@ from llmft.metrics import bootstrap, compare, predictions
 from llmft.metrics.format import split_name
 from llmft.metrics.metric import Metric, ScoredAnswer
 from llmft.metrics.verdict.primary import primary_score
-from llmft.models.dtype import computing_in, dtype_name
+from llmft.models.dtype import answering_precision, computing_in, dtype_name
 from llmft.models.forward import Forward
 from llmft.models.peft import trainable
 from llmft.utils.device import on_device
@@ -96,7 +98,7 @@ class Evaluation:
         unread = ("batch_size", "batch_tokens", *(() if self.generator.given.get("do_sample") else ("seed",)))
         given = {name: value for name, value in self.generator.given.items() if name not in unread}
         contexts = [[turn.message() for turn in context] for context in self._few_shot_contexts()]
-        settings = [given, self.settings.dtype, self.settings.batch_tokens, contexts]
+        settings = [given, self.settings.dtype, self._precision(device), self.settings.batch_tokens, contexts]
         return base_ingredients(self.forward, self.codec, self.rows.encoded, settings, device)
 
     def _few_shot_contexts(self) -> list[tuple[Turn, ...]]:
@@ -128,7 +130,7 @@ class Evaluation:
             **score_predictions(
                 self.predictions, self.metrics, self.settings, self.seed, objective=self.objective, own=self.own
             ),
-            "dtype": self.dtype_name(),
+            "dtype": self.dtype_name(device),
             "generation": {
                 **self.generator.given,
                 "dtype": self.settings.dtype,
@@ -140,9 +142,12 @@ class Evaluation:
             "seconds": round(time.perf_counter() - started, 1),
         }
 
-    def dtype_name(self) -> str:
-        """The dtype that answers and losses are computed in."""
-        return dtype_name(self.forward.model, self.settings.dtype)
+    def dtype_name(self, device: Any) -> str:
+        """The dtype that answers and losses are computed in on a device."""
+        return dtype_name(self.forward.model, self.settings.dtype, self._precision(device))
+
+    def _precision(self, device: Any) -> str:
+        return answering_precision(torch.device(device), self.generator.precision, self.settings.dtype)
 
     def save(self, folder: Path, found: dict[str, Any]) -> None:
         """Write ``predictions.jsonl``, ``evaluation.json`` and, if configured, ``evaluate.response_file``."""
@@ -159,7 +164,7 @@ class Evaluation:
     def _run(self, generator: Generator, device: Any, which: str = "tuned") -> list[RowResult]:
         rows, budget, dtype = self.rows.encoded, self.settings.batch_tokens, self.settings.dtype
         generator = generator.with_settings(dtype=dtype)
-        with on_device(self.forward.model, device), computing_in(self.forward.model, dtype):
+        with on_device(self.forward.model, device), computing_in(self.forward.model, dtype, generator.precision):
             return inference.evaluate_rows(self.forward, generator, rows, budget, which=which, partial=self.partial)
 
     def _answer_few_shot(self, device: Any) -> list[Answer] | None:

@@ -50,7 +50,7 @@ class RuntimeEvaluation(Evaluation):
         """The codec of the run."""
         return self._codec
 
-    def dtype_name(self) -> str:
+    def dtype_name(self, device: Any) -> str:  # noqa: ARG002
         """The format of the runtime's weights."""
         return self.weights
 

@@ -19,6 +19,7 @@ from llmft.generation.prefix_cache import PrefixCache, States
 from llmft.generation.sampling import SAMPLING_KEYS, Sampling, sample_tokens, sampling_settings
 from llmft.generation.settings import generation_config, stop_ids
 from llmft.generation.stream import Stream
+from llmft.models.dtype import answering_precision, autocast
 from llmft.utils.determinism import lifted
 from llmft.utils.device import to_device
 from llmft.utils.errors import UserError
@@ -43,13 +44,23 @@ class Decoder:
         codec: Its tokenizer and prompt template.
         settings: Keys of transformers' GenerationConfig.
         adapter: Whether the model's adapter, if it has one, is active.
+        precision: As for ``Generator``.
 
     Raises:
         UserError: A setting is unknown, contradicts another, or is not supported.
     """
 
-    def __init__(self, model: Any, codec: Codec, settings: Mapping[str, Any], *, adapter: bool = True) -> None:
+    def __init__(
+        self,
+        model: Any,
+        codec: Codec,
+        settings: Mapping[str, Any],
+        *,
+        adapter: bool = True,
+        precision: str = "32-true",
+    ) -> None:
         self.model, self.codec, self.settings, self.adapter = model, codec, settings, adapter
+        self.precision = precision
         self.config = generation_config(model, codec, settings)
         self.sampling, self.beams = sampling_settings(settings), settings.get("num_beams", 1)
         if self.sampling is not None and self.beams > 1:
@@ -75,8 +86,9 @@ class Decoder:
     @contextmanager
     def inference(self) -> Iterator[None]:
         """The model in eval mode, without gradients, with any algorithm, and without its adapter for the base model."""
-        base = nullcontext() if self.adapter else self.model.disable_adapter()
-        with lifted(self.model.device), eval_mode(self.model), torch.inference_mode(), base:
+        device, base = self.model.device, nullcontext() if self.adapter else self.model.disable_adapter()
+        mixed = autocast(device, answering_precision(device, self.precision))
+        with lifted(device), eval_mode(self.model), torch.inference_mode(), mixed, base:
             yield
 
     def stream(self, prompt: Sequence[int], *, seed: int, sample: int = 0, **options: Any) -> Stream:

@@ -28,13 +28,22 @@ class Generator:
             tokens per batch, instead of a number of prompts), ``samples`` (answers sampled per prompt; the most frequent one
             is returned) and ``dtype`` (``float32`` converts a base in bfloat16 for as long as answers are generated).
         adapter: Whether the model's adapter, if it has one, is active; without it the base model generates.
+        precision: ``trainer.precision`` of the training, which answers are computed in too (``answering_precision``).
 
     Raises:
         UserError: A setting is unknown, or contradicts another.
     """
 
-    def __init__(self, model: Any, codec: Codec, settings: Mapping[str, Any], *, adapter: bool = True) -> None:
-        self.model, self.codec, self.adapter = model, codec, adapter
+    def __init__(
+        self,
+        model: Any,
+        codec: Codec,
+        settings: Mapping[str, Any],
+        *,
+        adapter: bool = True,
+        precision: str = "32-true",
+    ) -> None:
+        self.model, self.codec, self.adapter, self.precision = model, codec, adapter, precision
         self.given = settings
         self.settings = dict(settings)
         self.batch_size, self.seed = self.settings.pop("batch_size"), self.settings.pop("seed")
@@ -49,17 +58,21 @@ class Generator:
 
     def with_settings(self, **changes: Any) -> "Generator":
         """The same model and codec with some settings changed."""
-        return Generator(self.model, self.codec, {**self.given, **changes}, adapter=self.adapter)
+        settings = {**self.given, **changes}
+        return Generator(self.model, self.codec, settings, adapter=self.adapter, precision=self.precision)
 
     def decoder(self) -> Decoder:
         """A decoder of the model under these settings."""
-        return self._decoder or Decoder(self.model, self.codec, self.settings, adapter=self.adapter)
+        if self._decoder:
+            return self._decoder
+        precision = "32-true" if self.dtype == "float32" else self.precision
+        return Decoder(self.model, self.codec, self.settings, adapter=self.adapter, precision=precision)
 
     def sharing(self, prompts: Sequence[Sequence[int]]) -> "Generator":
         """The same generator with the common prefix of prompts computed, which are then answered in several calls."""
         found = self.with_settings()
         found._decoder = found.decoder()
-        with computing_in(found.model, found.dtype):
+        with computing_in(found.model, found.dtype, found.precision):
             found._decoder.share(prompts)
         return found
 
@@ -119,7 +132,7 @@ class Generator:
         answers = dict(known or {})
         batches = self.batches([len(prompt) for prompt in prompts])
         batches = [rows for rows in batches if any(row not in answers for row in rows)]
-        with computing_in(self.model, self.dtype):
+        with computing_in(self.model, self.dtype, self.precision):
             decoder.share([prompts[row] for rows in batches for row in rows])
             for rows in batches:
                 found = self._batch(decoder, [prompts[row] for row in rows])

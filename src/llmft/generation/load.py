@@ -12,7 +12,7 @@ from llmft.generation.ctranslate2_decoder import open_converted
 from llmft.generation.generator import Generator
 from llmft.generation.runtime_generator import RuntimeGenerator
 from llmft.models.backbone.open import Backbone, TrainedBackbone
-from llmft.models.dtype import dtype_name, to_float32
+from llmft.models.dtype import answering_precision, dtype_name, to_float32, untrained_precision
 from llmft.models.peft.trainable import has_adapter
 from llmft.runs.open import open_run
 from llmft.runtimes.exported import TORCH_FORMS, ExportedBackbone, ExportedFolder, open_exported
@@ -33,7 +33,7 @@ def load_generator(cfg: RunOrModel) -> tuple[Generator | RuntimeGenerator, str |
         if not any(override.startswith("model") for override in task_overrides()):
             log.info("model: %s, not fine-tuned (no run= given; run=latest takes your newest run)", cfg.model.name)
         backbone = Backbone.open(cfg)
-        return _named(_generator(backbone, cfg.generation)), None
+        return _named(_generator(backbone, cfg.generation, untrained_precision(cfg.model.dtype)), why=""), None
     check_overrides()
     if exported := open_exported(cfg.run):
         return _named(load_exported(exported, own_generation(cfg.generation, exported.generation))), exported.system
@@ -93,24 +93,26 @@ def load_tuned(folder: Path, trained: TrainConfig, generation: Generation) -> Ge
         trained: Its config.
         generation: Generation settings, the run's own or others.
     """
-    return _generator(TrainedBackbone(folder / "model", trained), generation)
+    return _generator(TrainedBackbone(folder / "model", trained), generation, trained.trainer.precision)
 
 
-def _generator(backbone: Backbone, generation: Generation) -> Generator:
+def _generator(backbone: Backbone, generation: Generation, precision: str = "32-true") -> Generator:
     model = backbone.load().to(device.announced_device())
     if generation.dtype == "float32":
         to_float32(model)  # once, and not around each answer
-    return Generator(model, backbone.codec, generation.node())
+    return Generator(model, backbone.codec, generation.node(), precision=precision)
 
 
 AnyGenerator = TypeVar("AnyGenerator", Generator, RuntimeGenerator, Generator | RuntimeGenerator)
 
 
-def _named(generator: AnyGenerator) -> AnyGenerator:
-    """Log the dtype that answers are computed in."""
+def _named(generator: AnyGenerator, why: str = ", as in training") -> AnyGenerator:
+    """Log the dtype that answers are computed in, and why in that one if it is not float32."""
     if isinstance(generator, Generator):
-        name = dtype_name(generator.model)
-        more = "" if name.startswith("float32") else ", as in training; generation.dtype=float32 asks for float32"
+        precision = answering_precision(generator.model.device, generator.precision, generator.dtype)
+        name = dtype_name(generator.model, precision=precision)
+        is_float32 = name.startswith("float32") and precision == "32-true"
+        more = "" if is_float32 else f"{why}; generation.dtype=float32 asks for float32"
         log.info("answers are computed in %s%s", name, more)
     return generator
 
@@ -130,15 +132,16 @@ def load_base(cfg: RunOrModel, tuned: Generator | RuntimeGenerator) -> Generator
     if isinstance(tuned, RuntimeGenerator) or (exported and not has_adapter(tuned.model)):
         raise UserError(f"compare: run={cfg.run} is an exported folder without its base model; pass the run")
     if exported:
-        return Generator(tuned.model, tuned.codec, tuned.given, adapter=False)
+        return Generator(tuned.model, tuned.codec, tuned.given, adapter=False, precision=tuned.precision)
     return base_of_run(open_run(cfg.run)[1], tuned)
 
 
 def base_of_run(trained: TrainConfig, tuned: Generator) -> Generator:
     """The base model of a run, by the run's config."""
     if has_adapter(tuned.model):
-        return Generator(tuned.model, tuned.codec, tuned.given, adapter=False)
-    return Generator(Backbone(trained.model).load().to(device.default_device()), tuned.codec, tuned.given)
+        return Generator(tuned.model, tuned.codec, tuned.given, adapter=False, precision=tuned.precision)
+    base = Backbone(trained.model).load().to(device.default_device())
+    return Generator(base, tuned.codec, tuned.given, precision=tuned.precision)
 
 
 def own_generation(generation: Generation, own: Generation) -> Generation:

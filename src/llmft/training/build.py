@@ -131,7 +131,8 @@ class Parts:
         rows = self.cfg.evaluate.retention_rows
         if self.cfg.trainer.fast_dev_run or rows is None or not is_first():
             return None
-        found = Retention(self.cfg.evaluate, read_rows(rows), self.module.forward_pass, self.backbone.codec)
+        given = (self.cfg.evaluate, read_rows(rows), self.module.forward_pass, self.backbone.codec)
+        found = Retention(*given, precision=self.cfg.trainer.precision)
         found.cache = self.base_cache
         return found
 
@@ -175,7 +176,9 @@ def build(cfg: TrainConfig, run: RunDirectory | None = None) -> Parts:
     startup_log.log_model(cfg, run, backbone, model)
     forward = backbone.family(model, Kernels.from_config(cfg), teacher_of(cfg, backbone.tokenizer))
     module = InstructionModule(forward, instantiate(cfg.optim.node()), _schedule(cfg, data))
-    module.generator = generator = Generator(model, backbone.codec, cfg.generation.node())
+    module.generator = generator = Generator(
+        model, backbone.codec, cfg.generation.node(), precision=cfg.trainer.precision
+    )
     module.attached = [TrainerCheck(cfg)]
     directory = run or RunDirectory(Path(cfg.output_dir))
     if cfg.prove.steps and is_first():

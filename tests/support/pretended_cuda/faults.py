@@ -7,7 +7,8 @@ from unittest.mock import patch
 
 import torch
 
-from llmft.models import causal
+from llmft.generation import decoder
+from llmft.models import causal, dtype
 from llmft.models.forward import Forward
 from llmft.training import fit
 
@@ -70,6 +71,14 @@ def answers_on_the_cpu() -> AbstractContextManager[Any]:
     return patch.object(fit, "on_device", lambda model, device: nullcontext())  # noqa: ARG005
 
 
+def answers_in_float32() -> AbstractContextManager[Any]:
+    """Answers are computed without the autocast of the training."""
+    stack = ExitStack()
+    for module in (decoder, dtype):
+        stack.enter_context(patch.object(module, "answering_precision", lambda *_: "32-true"))
+    return stack
+
+
 FAULTS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
     one.__name__: one
     for one in (
@@ -79,6 +88,7 @@ FAULTS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
         products_in_float32,
         mask_for_rows,
         answers_on_the_cpu,
+        answers_in_float32,
     )
 }
 

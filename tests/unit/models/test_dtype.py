@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from llmft.models.dtype import computing_in, dtype_name, to_float32
+from llmft.models import dtype as dtypes
+from llmft.models.dtype import answering_precision, autocast, computing_in, dtype_name, to_float32, untrained_precision
 from llmft.models.peft.lora_recompute import recompute_lora_inputs
 from tests.unit.models.peft.test_lora_recompute import adapted
 
@@ -36,6 +37,41 @@ def test_names():
 def test_a_lora_model_is_named_after_its_base(model):
     assert (dtype_name(model), dtype_name(model, "float32")) == ("bfloat16", "float32")
     assert dtype_name(adapted(torch.float32)) == "float32"
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "dtype", "units", "expected"),
+    [
+        ("cuda", "bf16-mixed", "auto", "yes", "bf16-mixed"),
+        ("cuda", "16-mixed", "auto", None, "16-mixed"),
+        ("cuda", "bf16-mixed", "auto", None, "32-true"),  # it was trained on another GPU
+        ("cuda", "bf16-mixed", "float32", "yes", "32-true"),
+        ("cuda", "32-true", "auto", "yes", "32-true"),
+        ("cpu", "bf16-mixed", "auto", "yes", "32-true"),
+    ],
+)
+def test_answers_are_computed_as_the_training_was_on_a_gpu(monkeypatch, device, precision, dtype, units, expected):
+    monkeypatch.setattr(dtypes, "bfloat16_units", lambda **_: units)
+    assert answering_precision(torch.device(device), precision, dtype) == expected
+
+
+def test_a_model_that_was_not_trained_answers_as_its_training_would_compute(monkeypatch):
+    assert untrained_precision("auto") == "32-true"
+    monkeypatch.setattr(dtypes, "default_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(dtypes, "bfloat16_units", lambda **_: "yes")
+    assert [untrained_precision(dtype) for dtype in ("auto", "float32", "bfloat16")] == [
+        "bf16-mixed",
+        "32-true",
+        "32-true",
+    ]
+
+
+def test_autocast_is_named_beside_the_weights(model):
+    assert dtype_name(model, precision="bf16-mixed") == "bfloat16, bf16-mixed"
+    with autocast(torch.device("cpu"), "bf16-mixed"):
+        assert (torch.ones(1, 1) @ torch.ones(1, 1)).dtype == torch.bfloat16
+    with autocast(torch.device("cpu"), "32-true"):
+        assert (torch.ones(1, 1) @ torch.ones(1, 1)).dtype == torch.float32
 
 
 def test_in_float32_it_is_the_model_of_the_same_weights_in_float32_and_afterwards_nothing_has_changed(model):

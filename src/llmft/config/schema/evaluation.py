@@ -32,7 +32,8 @@ class Evaluate(Section):
         description="Bootstrap resamples."
     )
     dtype: Literal["auto", "float32"] = Field(
-        description="auto: evaluate in the dtype of the training; float32 converts a base in bfloat16 for it, in place."
+        description="auto: evaluate in the dtype of the training, on a CUDA GPU under its autocast; float32 computes in float32 "
+        "and converts a base in bfloat16 for it, in place."
     )
     batch_tokens: Count = Field(description="Token budget of a batch, prompts and answers.")
     bleu_tokenizer: Literal["13a", "zh", "char", "intl"] = Field(description="Tokenizer of sacreBLEU.")

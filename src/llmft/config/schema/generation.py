@@ -39,8 +39,8 @@ class Generation(Section):
     )
     seed: Seed = Field(description="Seed of the sampling.")
     dtype: Literal["auto", "float32"] = Field(
-        description="auto: answer, chat, serve and samples compute in the dtype of the training; float32 converts a base in "
-        "bfloat16, in place."
+        description="auto: answer, chat, serve and samples compute in the dtype of the training, on a CUDA GPU under its "
+        "autocast; float32 computes in float32 and converts a base in bfloat16, in place."
     )
 
 

@@ -9,6 +9,7 @@ from llmft.data.records import Turn
 from llmft.evaluation.judge.requests import Request
 from llmft.generation.generator import Generator
 from llmft.models.backbone.open import Backbone
+from llmft.models.dtype import untrained_precision
 from llmft.utils import device
 
 # Replies are handed over after this many requests, so that an interrupted evaluation keeps most of them.
@@ -52,4 +53,5 @@ class LocalModel:
     def _load(self) -> Any:
         backbone = Backbone(self.settings.model, prompt=prompt_config("auto"))
         settings = {"max_new_tokens": self.settings.max_new_tokens, "batch_size": 8, "seed": 0}
-        return Generator(backbone.load().to(self.device), backbone.codec, settings)
+        precision = untrained_precision(self.settings.model.dtype)
+        return Generator(backbone.load().to(self.device), backbone.codec, settings, precision=precision)

@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
+
 from llmft.config.schema.evaluation import Evaluate
 from llmft.data.tokenization.codec import IGNORED, Codec, EncodedExample
 from llmft.evaluation.base_cache import BaseCache, base_ingredients
@@ -18,7 +20,7 @@ from llmft.evaluation.row_loss import row_losses
 from llmft.generation.generator import Generator
 from llmft.generation.stream import Stream
 from llmft.models.backbone.load import max_positions, needed_positions
-from llmft.models.dtype import computing_in
+from llmft.models.dtype import answering_precision, computing_in
 from llmft.models.forward import Forward
 from llmft.models.peft import trainable
 from llmft.utils.device import on_device
@@ -48,13 +50,23 @@ class Retention:
         rows: The general rows.
         forward: The model: the base before full fine-tuning, the tuned model afterwards; with an adapter it is both.
         codec: Of the run.
+        precision: ``trainer.precision`` of the run.
 
     Raises:
         UserError: A row needs more positions than the model has.
     """
 
-    def __init__(self, settings: Evaluate, rows: Sequence[RetentionRow], forward: Forward, codec: Codec) -> None:
+    def __init__(
+        self,
+        settings: Evaluate,
+        rows: Sequence[RetentionRow],
+        forward: Forward,
+        codec: Codec,
+        *,
+        precision: str = "32-true",
+    ) -> None:
         self.settings, self.rows, self.forward, self.codec = settings, rows, forward, codec
+        self.precision = precision
         self.encoded = [_encoded(row, codec) for row in rows]
         self.base: BaseResult | None = None
         self.cache: BaseCache | None = None  # set in a sweep
@@ -71,7 +83,8 @@ class Retention:
         if self.cache is None:
             found = self._run_base(forward, device)
         else:
-            settings = [GREEDY, self.settings.dtype, self.settings.batch_tokens]
+            precision = answering_precision(torch.device(device), self.precision, self.settings.dtype)
+            settings = [GREEDY, self.settings.dtype, precision, self.settings.batch_tokens]
             decides = base_ingredients(forward, self.codec, self.encoded, settings, device)
             found = self.cache.get(
                 f"retention of the base: {len(self.rows)} of {len(self.rows)} rows",
@@ -126,7 +139,7 @@ class Retention:
         return self.codec.tokenizer.pad_token_id, self.settings.batch_tokens
 
     def _computing(self, forward: Forward) -> AbstractContextManager[None]:
-        return computing_in(forward.model, self.settings.dtype)
+        return computing_in(forward.model, self.settings.dtype, self.precision)
 
     def _losses(self, forward: Forward) -> list[tuple[float, int]]:
         return row_losses(forward, self.encoded, *self._batching)

@@ -15,6 +15,7 @@ from llmft.evaluation.suites import tasks
 from llmft.evaluation.suites.harness_model import harness_model
 from llmft.evaluation.suites.task_files import SUITE_CODE
 from llmft.metrics.suites import Scores, suite_scores
+from llmft.models.dtype import answering_precision, autocast
 from llmft.models.peft.trainable import base_of, has_adapter
 from llmft.utils.determinism import lifted
 from llmft.utils.device import on_device
@@ -32,6 +33,7 @@ class Suites:
     Args:
         config: The ``suite`` keys, and ``evaluate.resamples`` and ``seed``.
         system: System prompt of the run, with ``suite_chat_template``.
+        precision: ``trainer.precision`` of the run.
 
     Attributes:
         found: For ``base`` and ``tuned``, what ``lm_eval.evaluator.evaluate`` has returned.
@@ -40,8 +42,8 @@ class Suites:
         UserError: lm-evaluation-harness is not installed, or a task cannot be loaded.
     """
 
-    def __init__(self, config: EvaluateConfig, system: str | None = None) -> None:
-        self.config, self.system, self.version = config, system, tasks.version()
+    def __init__(self, config: EvaluateConfig, system: str | None = None, precision: str = "32-true") -> None:
+        self.config, self.system, self.precision, self.version = config, system, precision, tasks.version()
         self.code = SUITE_CODE in allowed_targets()
         folder = user_path(config.suite_path).resolve() if config.suite_path else None
         self.loaded = tasks.load_tasks(config.suites, folder, code=self.code)
@@ -70,13 +72,15 @@ class Suites:
         """
         log.info("suite: %s on the %s model", ", ".join(self.loaded["tasks"]), which)
         self._seed()
-        chat = self.config.suite_chat_template
+        chat, where = self.config.suite_chat_template, torch.device(device)
+        precision = answering_precision(where, self.precision, self.config.evaluate.dtype)
         with (
             tasks.harness(code=self.code),
             on_device(model, device),
-            lifted(torch.device(device)),
+            lifted(where),
             eval_mode(model),
             torch.inference_mode(),
+            autocast(where, precision),
         ):
             harness = harness_model(model, codec, batch_size=self.config.suite_batch_size)
             try:
