@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmft.metrics.bootstrap import MIN_ROWS
 from llmft.metrics.format import format_interval
 from llmft.report.leaderboard import table
 from llmft.report.leaderboard.ranking import UNITS, Criterion, Group
@@ -32,6 +33,7 @@ def content(
         "cost_names": [
             name for name in (rows[0]["costs"] if rows else ()) if any(row["costs"].get(name) for row in rows)
         ],
+        "min_rows": MIN_ROWS,
         "has_intervals": any(row["interval"] for row in rows),
         "rows_title": rows_title(shared),
     }

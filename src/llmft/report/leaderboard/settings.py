@@ -30,6 +30,12 @@ def differing_settings(runs: Sequence[BoardRun]) -> list[str]:
     return [key for key in found if key in chosen]
 
 
+def typed_settings(runs: Sequence[BoardRun]) -> list[str]:
+    """Of ``differing_settings`` those of a command line: a run that failed early may lack all others."""
+    typed = frozenset[str]().union(*(run.typed for run in runs))
+    return [key for key in differing_settings(runs) if _is_typed(key, typed)]
+
+
 def grouped(runs: Iterable[BoardRun], keys: Sequence[str]) -> list[list[BoardRun]]:
     """Runs that are equal in these settings, in the order of the first of each group."""
     groups: dict[tuple[str, ...], list[BoardRun]] = {}

@@ -9,7 +9,7 @@ from llmft.report.html import render
 from llmft.report.leaderboard import charts, page, table
 from llmft.report.leaderboard.ranking import Group, ranked
 from llmft.report.leaderboard.runs import BoardRun, read_runs
-from llmft.report.leaderboard.settings import differing_settings, grouped
+from llmft.report.leaderboard.settings import differing_settings, grouped, typed_settings
 from llmft.report.learning_curve.curve import learning_curves
 from llmft.utils import csv as csv_files
 from llmft.utils import files
@@ -47,7 +47,7 @@ def write_leaderboard(folder: Path) -> Board:
     of_objective = [run for run in finished if run.monitor == objective]
     groups = [Group(of, label(of[0].settings, keys)) for of in grouped(of_objective, keys)]
     found, criterion, shared = ranked(groups, objective)
-    left = [_status(run) for run in runs if not any(run in group.runs for group in found)]
+    left = _not_ranked(runs, [run for group in found for run in group.runs])
     notes = page.notes(found, criterion, shared)
     cells = table.columns(found, keys, objective, criterion, shared)
     text = (markdown(cells) if found else "no finished run has an objective\n") + "".join(
@@ -64,8 +64,21 @@ def write_leaderboard(folder: Path) -> Board:
     return Board(text, [*notes, *page.best_line(found, criterion)], runs)
 
 
+def _not_ranked(runs: Sequence[BoardRun], ranked_runs: Sequence[BoardRun]) -> list[str]:
+    """Why runs are not in the ranking, those with the same reason in one line: ``3 (lr=1e-3), 4 (lr=0.1): failed, ...``."""
+    keys = typed_settings(runs)
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        if run not in ranked_runs:
+            settings = label(run.settings, keys)
+            found.setdefault(_status(run), []).append(f"{run.name} ({settings})" if settings else run.name)
+    return [f"{', '.join(names)}: {status}" for status, names in found.items()]
+
+
 def _status(run: BoardRun) -> str:
-    unknown = ""
     if run.status == "finished":
-        unknown = "without an objective" if run.objective is None else "nothing to compare it by with the others"
-    return ", ".join(part for part in (f"{run.name}: {run.status}", run.reason, unknown) if part)
+        return "finished, " + (
+            "without an objective" if run.objective is None else "nothing to compare it by with the others"
+        )
+    # "pruned at step 5: ..." says both
+    return run.reason if run.reason.startswith(run.status) else ", ".join(filter(None, (run.status, run.reason)))

@@ -1,6 +1,6 @@
 """Which settings tell runs apart."""
 
-from llmft.report.leaderboard.settings import differing_settings, grouped
+from llmft.report.leaderboard.settings import differing_settings, grouped, typed_settings
 from tests.unit.report.leaderboard.boards import run
 
 
@@ -32,3 +32,9 @@ def test_what_follows_from_the_command_line_is_left_out():
         for name, r, lr, decay in (("none", 0, 1e-5, 0.1), ("lora", 8, 1e-4, 0.2), ("lora", 16, 1e-4, 0.3))
     ]
     assert differing_settings(runs) == ["peft.name", "peft.r", "optim.weight_decay"]
+
+
+def test_a_run_that_failed_early_is_told_apart_by_what_was_typed():
+    typed = frozenset({"peft.r"})
+    runs = [run(typed=typed, settings={"peft.r": 4, "optim.lr": 1e-3}), run(typed=typed, settings={"peft.r": 8})]
+    assert typed_settings(runs) == ["peft.r"]

@@ -28,7 +28,9 @@ def test_a_leaderboard_joins_seeds_and_says_what_is_noise(tmp_path):
         make_run(tmp_path / f"b{seed}", seed=seed, model="like", loss=loss)
     for seed, loss in enumerate((1.50, 1.55, 1.45)):
         make_run(tmp_path / f"c{seed}", seed=seed, model="bad", loss=loss)
-    make_run(tmp_path / "dead", status="failed", words="out | of luck")
+    for name in ("dead", "lost"):
+        make_run(tmp_path / name, status="failed", words="out | of luck")
+    make_run(tmp_path / "slow", status="pruned", words="pruned at step 5: worse")
     text = leaderboard.write_leaderboard(tmp_path).text
     rows = list(csv.DictReader((tmp_path / "leaderboard.csv").open()))
     assert [row["model"] for row in rows] == ["good", "like", "bad"]
@@ -47,10 +49,11 @@ def test_a_leaderboard_joins_seeds_and_says_what_is_noise(tmp_path):
         "60 s",
     )
     assert (tmp_path / "leaderboard.png").read_bytes()[:4] == b"\x89PNG"
-    assert "not ranked: dead: failed, out \\| of luck" in text
+    assert "not ranked: dead, lost: failed, out \\| of luck" in text
+    assert "not ranked: slow: pruned at step 5: worse" in text
     page = (tmp_path / "leaderboard.html").read_text()
     assert '<span class="anywhere">model=good</span>' in page
-    assert "10 runs below" in page
+    assert "12 runs below" in page
     assert "3 configurations by val/loss" in page
 
 
