@@ -34,6 +34,7 @@ PLAIN = f"{HERE}/test_plain_lightning_trains_the_same.py"
 SHIP = "tests/integration/commands/test_export.py"
 SPEED = f"{HERE}/test_speed_changes_no_number.py"
 FLASH = "tests/unit/models/attention/test_flash.py"
+FLEX = "tests/unit/models/attention/test_flex.py"
 LIGER = "tests/unit/models/test_liger.py"
 PREFIXES = f"{HERE}/test_shared_prefixes_change_nothing.py"
 HEAD = "tests/unit/models/test_chunked_head.py -k plain_formula"
@@ -89,6 +90,11 @@ FAULTS = [
     Fault("a decoder attends to itself by the lengths of its sources", "models/attention/flash.py", "    if causal:  # in a decoder", "    if False:  # in a decoder",
           f"{FLASH} -k Bart-torch"),
     Fault("a windowed model attends to all of an example under FlashAttention", "models/attention/flash.py", 'kwargs.get("sliding_window")', "None", f"{FLASH} -k Mistral-torch"),
+    Fault("flex attention computes scores of two examples", "models/attention/key_ranges.py", "first, last = offsets[1][example].long()", "first, last = offsets[1][example * 0].long()",
+          f"{FLEX} -k segment_ids"),
+    Fault("a block of two examples is computed whole", "models/attention/key_ranges.py", "whole = (least <= begin) & (end <= most)", "whole = (low <= begin) & (end <= high)",
+          f"{FLEX} -k segment_ids"),
+    Fault("flex attention is taken without a comparison", "models/attention/flex.py", "    flex_kernel.compare(heads, scores)\n", "", f"{FLEX} -k something_else", 2),
     Fault("Liger's kernels compute answers too", "models/liger.py", "torch.is_grad_enabled() and value", "value", f"{LIGER} -k training_steps"),
     Fault("Liger's kernels are taken without a comparison", "models/liger.py", "if _computes_the_same(module, part, model.dtype)", "if True", f"{LIGER} -k left_alone"),
     Fault("other logits with Liger's kernels are trusted", "models/first_batch.py", "bool(found) and _same_with_gradients(forward, first)", "bool(found)", f"{LIGER} -k other_logits"),

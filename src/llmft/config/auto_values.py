@@ -7,6 +7,7 @@ import torch
 
 from llmft.config.auto_model import read_config
 from llmft.config.schema import TrainConfig
+from llmft.config.schema.model import BY_LENGTHS
 from llmft.config.schema.peft import Lora
 from llmft.utils import flash, liger
 from llmft.utils.device import accelerator_of, bfloat16_units, runs_on_gpu
@@ -79,11 +80,11 @@ def _choices(cfg: TrainConfig) -> Iterator[Choice]:
     half = weights == "bfloat16" or cfg.trainer.precision in ("bf16-mixed", "16-mixed")
     attention = _attention_on_gpu(cfg, half=half) if gpu else _attention(cfg, half=half)
     yield attention
-    on_flash = "flash" in (cfg.model.attention, cfg.model.attention == "auto" and attention.value)
-    padding = _padding(cfg, gpu=gpu, on_flash=on_flash)
+    by_lengths = (attention.value if cfg.model.attention == "auto" else cfg.model.attention) in BY_LENGTHS
+    padding = _padding(cfg, gpu=gpu, by_lengths=by_lengths)
     yield padding
     skipped = "skipped" in (cfg.model.padding, cfg.model.padding == "auto" and padding.value)
-    yield _shared_prefix(cfg, skipped=skipped, on_flash=on_flash)
+    yield _shared_prefix(cfg, skipped=skipped, by_lengths=by_lengths)
     yield _liger(cfg, gpu=gpu)
     yield _fused(cfg)
 
@@ -151,7 +152,7 @@ def _attention_on_gpu(cfg: TrainConfig, *, half: bool) -> Choice:
 def _no_flash(cfg: TrainConfig, *, half: bool) -> str | None:
     if cfg.model.padding == "kept":
         return "model.padding=kept"
-    if why := _keeps_padding(cfg, on_flash=True):
+    if why := _keeps_padding(cfg, by_lengths=True):
         return why
     if cfg.model.shared_prefix in ("exact", "always"):
         return f"model.shared_prefix={cfg.model.shared_prefix}"
@@ -185,18 +186,20 @@ def _attention(cfg: TrainConfig, *, half: bool) -> Choice:
     )
 
 
-def _padding(cfg: TrainConfig, *, gpu: bool, on_flash: bool) -> Choice:
-    if gpu and not on_flash:
-        return Choice("model.padding", "kept", "on a GPU, only FlashAttention takes a batch without padding")
-    if why := _keeps_padding(cfg, on_flash=on_flash):
+def _padding(cfg: TrainConfig, *, gpu: bool, by_lengths: bool) -> Choice:
+    if gpu and not by_lengths:
+        return Choice(
+            "model.padding", "kept", "on a GPU, only model.attention=flash and flex take a batch without padding"
+        )
+    if why := _keeps_padding(cfg, by_lengths=by_lengths):
         return Choice("model.padding", "kept", why)
     return Choice("model.padding", "skipped", "padding-free: a batch is one flat sequence, with attention per example")
 
 
-def _keeps_padding(cfg: TrainConfig, *, on_flash: bool) -> str | None:
+def _keeps_padding(cfg: TrainConfig, *, by_lengths: bool) -> str | None:
     if cfg.model.attention == "eager":
         return "model.attention=eager keeps the computation of transformers"
-    if cfg.model.gradient_checkpointing and not on_flash:
+    if cfg.model.gradient_checkpointing and not by_lengths:
         return "gradient checkpointing must recompute a layer with the same kernel"
     if cfg.trainer.strategy == "fsdp":
         return "trainer=fsdp needs the same module calls in all processes"
@@ -205,14 +208,14 @@ def _keeps_padding(cfg: TrainConfig, *, on_flash: bool) -> str | None:
     return None
 
 
-def _shared_prefix(cfg: TrainConfig, *, skipped: bool, on_flash: bool) -> Choice:
+def _shared_prefix(cfg: TrainConfig, *, skipped: bool, by_lengths: bool) -> Choice:
     if cfg.model.family == "seq2seq":
         return Choice("model.shared_prefix", "off", "an encoder sees the whole input at once")
     if not skipped:
         return Choice("model.shared_prefix", "off", "padding is kept")
-    if on_flash:
+    if by_lengths:
         return Choice(
-            "model.shared_prefix", "off", "FlashAttention attends to examples, not to a tree of their prefixes"
+            "model.shared_prefix", "off", "the attention kernel attends to examples, not to a tree of their prefixes"
         )
     why = "common prefixes of a batch are computed once"
     if isinstance(cfg.peft, Lora) and cfg.peft.dropout:

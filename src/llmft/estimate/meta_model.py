@@ -22,7 +22,7 @@ from llmft.models.backbone.open import Backbone
 from llmft.models.chunked_head import meta_stands_for
 from llmft.models.fsdp import mixed_precision, sharded_layers
 from llmft.models.peft import trainable
-from llmft.utils import flash
+from llmft.utils import flash, flex
 from llmft.utils.device import autocast_dtype, runs_on_gpu
 
 # Bytes of a quantized weight with the scale of its block of 64 (NF4: double quantization, Dettmers et al. 2023, section 3).
@@ -57,8 +57,12 @@ class MetaModel:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.quantized = self._quantized()
         self.counts = trainable.parameter_counts(self.model)
-        by_example = cfg.model.attention == "flash" and flash.unfit(config) is None
-        kernels = Kernels(varlen=True, flash=True, packing_is_equivalent=True) if by_example else Kernels()
+        by_flash, by_flex = (
+            cfg.model.attention == name and package.unfit(config) is None
+            for name, package in (("flash", flash), ("flex", flex))
+        )
+        by_example = by_flash or by_flex
+        kernels = Kernels(varlen=by_example, flash=by_flash, flex=by_flex, packing_is_equivalent=by_example or None)
         if self.on_gpu:  # where the last layer computes all positions
             kernels.last_layer_is_equivalent = False
         self.forward = backbone.family(self.model, kernels)

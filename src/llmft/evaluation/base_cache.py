@@ -111,7 +111,7 @@ def base_ingredients(
     return [
         fingerprint(model),
         [type(forward).__name__, config, model.config._attn_implementation, model.generation_config.to_dict()],
-        [kernels.plain, kernels.by_length, kernels.varlen, kernels.flash, kernels.shared_prefix],
+        [kernels.plain, kernels.by_length, kernels.varlen, kernels.flash, kernels.flex, kernels.shared_prefix],
         [text.to_str() if text else tokenizer.get_vocab(), tokenizer.pad_token_id, sorted(codec.stop_ids)],
         [codec.template.saved, type(codec).__name__],
         [[row.input_ids, row.labels, row.prompt_length] for row in rows],

@@ -13,9 +13,9 @@ from llmft.models import distillation
 from llmft.models.attention.restart_positions import position_modules
 from llmft.models.backbone import load
 from llmft.models.backbone.open import Backbone
+from llmft.models.kernel_check import check_attention, check_flash, check_flex, check_liger
 from llmft.models.peft import lora
-from llmft.utils import flash, liger
-from llmft.utils.device import runs_on_gpu
+from llmft.utils import flash
 from llmft.utils.errors import UserError
 from llmft.utils.shell import arguments
 
@@ -78,6 +78,7 @@ def check_config(config: Any, cfg: TrainConfig) -> None:
     check_precision(config, cfg)
     check_positions(config, cfg)
     check_flash(cfg)
+    check_flex(config, cfg)
     if cfg.model.attention == "flash" and (why := flash.unfit(config)):  # auto cannot look into a GGUF file
         log.warning("model.attention=flash: not for %s, %s; batches are padded", type(config).__name__, why)
     check_liger(cfg)
@@ -123,59 +124,6 @@ def check_precision(config: Any, cfg: TrainConfig) -> None:
         raise UserError("trainer.precision=16-mixed: T5 overflows in float16; use bf16-mixed or 32-true")
     if cfg.peft.quantise and cfg.peft.select("compute_dtype") == "float16":
         raise UserError("peft.compute_dtype=float16: T5 overflows in float16; use bfloat16 or float32")
-
-
-def check_attention(config: Any, cfg: TrainConfig) -> None:
-    """Refuse ``model.attention=flash`` for an architecture that cannot attend with it.
-
-    Raises:
-        UserError: Names the reason.
-    """
-    if cfg.model.attention == "flash" and (why := flash.unfit(config)):
-        raise UserError(
-            f"model.attention=flash: {type(config).__name__} cannot attend with FlashAttention: {why}; use sdpa"
-        )
-
-
-def check_flash(cfg: TrainConfig) -> None:
-    """Refuse ``model.attention=flash`` on a machine, or in a precision, that has no kernel for it.
-
-    Args:
-        cfg: A training config, its ``auto`` values resolved.
-
-    Raises:
-        UserError: Names the reason and the way out.
-    """
-    if cfg.model.attention != "flash":
-        return
-    if not runs_on_gpu(cfg.trainer):
-        raise UserError(
-            "model.attention=flash: runs on a CUDA GPU, and this training on a CPU; use model.attention=auto"
-        )
-    if why := flash.unavailable():
-        raise UserError(f"model.attention=flash: {why}; use model.attention=auto")
-    if cfg.model.dtype == "float32" and cfg.trainer.precision not in ("bf16-mixed", "16-mixed"):
-        raise UserError(
-            "model.attention=flash: computes in half precision, and this training in float32 "
-            f"(trainer.precision={cfg.trainer.precision}); use trainer.precision=bf16-mixed, or model.attention=auto"
-        )
-
-
-def check_liger(cfg: TrainConfig) -> None:
-    """Refuse ``model.liger=true`` on a machine that does not run Liger's kernels.
-
-    Args:
-        cfg: A training config, its ``auto`` values resolved.
-
-    Raises:
-        UserError: Names the reason and the way out.
-    """
-    if cfg.model.liger is not True:
-        return
-    if not runs_on_gpu(cfg.trainer):
-        raise UserError("model.liger=true: runs on a CUDA GPU, and this training does not; use model.liger=auto")
-    if why := liger.unavailable():
-        raise UserError(f"model.liger=true: {why}; or use model.liger=auto")
 
 
 def is_t5_like(config: Any) -> bool:

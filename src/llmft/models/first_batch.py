@@ -67,7 +67,7 @@ def verify_packing(forward: Compared, batch: dict[str, Any]) -> None:
     if not bool((first["labels"] >= 0).any()) and not _label_all(forward, first):
         return
     kernels.packing_is_equivalent = True  # for the comparison
-    if kernels.uses_flash(forward.model, batch):
+    if kernels.attends_by_lengths(forward.model, batch):
         flat = flatten(first, {name: batch["layout"][name][:2] for name in LENGTHS})
     else:
         flat = unpad(first, *forward.tokens(first))
@@ -211,7 +211,7 @@ def _difference(forward: Compared, first: list[Any], second: list[Any]) -> Logit
     def logits(batch: dict[str, Any]) -> Tensor:
         batch = to_device(batch, forward.device)
         # as in training, where a packed batch is flattened too
-        packed = "rows" in batch and "flat" not in batch and forward.kernels.uses_flash(forward.model, batch)
+        packed = "rows" in batch and "flat" not in batch and forward.kernels.attends_by_lengths(forward.model, batch)
         return forward.forward_targets(flatten(batch, batch["layout"]) if packed else batch)[0]
 
     return logit_difference(forward.model, logits, first, second)

@@ -202,7 +202,7 @@ class Forward(ABC):
         first_batch.verify_packing(self, batch)
         if not self.kernels.packing_is_equivalent:
             return batch
-        if self.kernels.uses_flash(self.model, batch):
+        if self.kernels.attends_by_lengths(self.model, batch):
             return flatten(batch, batch["layout"])
         masks = self.tokens(batch)
         flat = unpad(batch, *masks)

@@ -44,32 +44,35 @@ def unfit(config: Any) -> str | None:
     Args:
         config: A transformers config, or the content of a ``config.json``.
     """
-    for part in _parts(config):
-        if _value(part, "relative_attention_num_buckets") is not None:
+    for part in parts(config):
+        if value(part, "relative_attention_num_buckets") is not None:
             return "its relative position bias is added to the attention scores"
-        if _value(part, "attn_logit_softcapping") is not None:
+        if value(part, "attn_logit_softcapping") is not None:
             return "its attention scores are capped (attn_logit_softcapping)"
-        if _value(part, "attention_chunk_size") is not None:
+        if value(part, "attention_chunk_size") is not None:
             return "it attends in chunks (attention_chunk_size)"
-        if _value(part, "model_type") == "gpt_oss":
+        if value(part, "model_type") == "gpt_oss":
             return "it has attention sinks"
-        size = _head_size(part)
+        size = head_size(part)
         if size is not None and (size % 8 or size > WIDEST):
             return f"its attention heads have {size} dimensions, and the kernel takes multiples of 8 up to {WIDEST}"
     return None
 
 
-def _parts(config: Any) -> Iterator[Any]:
+def parts(config: Any) -> Iterator[Any]:
+    """A transformers config, or the content of a ``config.json``, and the configs of its language models."""
     yield config
     for name in ("text_config", "encoder", "decoder"):
-        if (part := _value(config, name)) is not None and _value(part, "hidden_size") is not None:
+        if (part := value(config, name)) is not None and value(part, "hidden_size") is not None:
             yield part
 
 
-def _value(config: Any, name: str) -> Any:
+def value(config: Any, name: str) -> Any:
+    """A key of such a config; None where it has none."""
     return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
 
 
-def _head_size(config: Any) -> int | None:
-    width, heads = _value(config, "hidden_size"), _value(config, "num_attention_heads")
-    return _value(config, "head_dim") or (width // heads if width and heads else None)
+def head_size(config: Any) -> int | None:
+    """Dimensions of its attention heads, where it says so."""
+    width, heads = value(config, "hidden_size"), value(config, "num_attention_heads")
+    return value(config, "head_dim") or (width // heads if width and heads else None)

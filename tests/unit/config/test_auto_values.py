@@ -96,6 +96,13 @@ def test_a_gpu_attends_by_example(load_config, more):
 
 
 @pytest.mark.usefixtures("units")
+def test_flex_attention_takes_batches_without_padding_in_float32_too(load_config):
+    given = ["trainer.accelerator=gpu", "trainer.precision=32-true", "model.dtype=float32", "model.attention=flex"]
+    choices = {c.key: c.value for c in auto_values.auto_choices(load_config("peft=lora", *given))}
+    assert (choices["model.padding"], choices["model.shared_prefix"]) == ("skipped", "off")
+
+
+@pytest.mark.usefixtures("units")
 @pytest.mark.parametrize(
     ("more", "why"),
     [

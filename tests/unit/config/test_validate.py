@@ -156,9 +156,10 @@ def test_a_config_with_a_fault_is_refused(override, message, load):
     assert message in str(error.value)
 
 
-def test_flash_attention_is_refused_beside_what_it_does_not_do(load):
+@pytest.mark.parametrize("name", ["flash", "flex"])
+def test_attention_by_lengths_is_refused_beside_what_it_does_not_do(name, load):
     cfg = load(
-        "model=tiny_llama", "model.attention=flash", "model.padding=kept", "model.shared_prefix=exact",
+        "model=tiny_llama", f"model.attention={name}", "model.padding=kept", "model.shared_prefix=exact",
         "performance=plain", "peft.distill_from=tiny_llama", "trainer=fsdp",
     )  # fmt: skip
     with pytest.raises(UserError) as error:
@@ -170,7 +171,7 @@ def test_flash_attention_is_refused_beside_what_it_does_not_do(load):
         "performance=plain computes as transformers does, with padding; use sdpa",
         "with peft.distill_from, teacher and student run on the same padded batch; use sdpa",
     ):
-        assert f"model.attention=flash: {reason}" in str(error.value)
+        assert f"model.attention={name}: {reason}" in str(error.value)
 
 
 def test_float16_where_a_gpu_would_be_taken_if_there_were_one(load, monkeypatch):

@@ -119,11 +119,12 @@ def test_flash_attention_holds_no_mask_and_no_padding(kind, checkpointed, load_c
     rows = [EncodedExample([5] * 256, [6] * 256, 1, 255, 255, False, False, "", 0, "") for _ in range(4)]
     packed, single = (training_batch(lines, 0) for lines in ([rows], [[row] for row in rows]))
     peaks = {}
-    for attention in ("sdpa", "flash"):
+    for attention in ("sdpa", "flash", "flex"):
         outline = outlined(load_config, *given, f"model.attention={attention}")
         peaks[attention] = [outline.activations(batch) for batch in (packed, single)]
     assert peaks["flash"][0] == pytest.approx(peaks["flash"][1], rel=0.01)
     assert peaks["flash"][0] < peaks["sdpa"][0] - 2 * 1024**2
+    assert peaks["flex"] == pytest.approx(peaks["flash"], rel=0.01)
 
 
 def test_processes_share_what_fsdp_shares(load_config, encoded):

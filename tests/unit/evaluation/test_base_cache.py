@@ -44,6 +44,7 @@ CHANGES = {
     "batches": lambda p, _: setattr(p, "settings", [*SETTINGS[:2], 2048, []]),
     "few-shot prompts": lambda p, _: setattr(p, "settings", [*SETTINGS[:3], [[1, 2]]]),
     "kernels": lambda p, _: setattr(p.forward, "kernels", Kernels(varlen=True)),
+    "flex": lambda p, _: setattr(p.forward, "kernels", Kernels(flex=True)),
     "flash": lambda p, _: setattr(p.forward, "kernels", Kernels(flash=True)),
     "tokenizer": lambda p, _: setattr(p.codec.tokenizer, "get_vocab", lambda: {"b": 1}),
     "stop token": lambda p, _: setattr(p.codec, "stop_ids", (3,)),

@@ -10,10 +10,9 @@ from llmft.models.architecture_check import (
     architecture_faults,
     check_architecture,
     check_config,
-    check_flash,
-    check_liger,
 )
 from llmft.models.backbone import load as backbone
+from llmft.models.kernel_check import check_flash, check_flex, check_liger
 from llmft.utils.errors import UserError
 
 
@@ -168,6 +167,30 @@ def test_an_architecture_that_auto_did_not_know_keeps_its_padding_and_says_so(lo
     given = ["trainer.accelerator=gpu", "trainer.precision=bf16-mixed", "model.attention=flash"]
     check_config(Gemma2Config(), load_config("model=tiny_llama", *given))
     assert "model.attention=flash: not for Gemma2Config, its attention scores are capped" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("config", "accelerator", "there", "said"),
+    [
+        ("Gemma2Config", "gpu", None, ""),
+        ("LlamaConfig", "cpu", None, "flex attention has no backward pass on a CPU, where this training runs; use model.attention=auto"),
+        ("LlamaConfig", "gpu", "no Triton", "model.attention=flex: no Triton; use model.attention=auto"),
+        ("T5Config", "gpu", None, "T5Config cannot train with it: its relative position bias"),
+        ("GPT2Config", "gpu", None, "(attn_pdrop=0.1), which the kernel cannot; model.dropout=0 turns it off; or use sdpa"),
+    ],
+)  # fmt: skip
+def test_flex_attention_is_refused_where_it_cannot_run(config, accelerator, there, said, load_config, monkeypatch):
+    import transformers
+
+    monkeypatch.setattr("llmft.utils.flex.unavailable", lambda: there)
+    given = [f"trainer.accelerator={accelerator}", "trainer.precision=32-true", "model.attention=flex"]
+    cfg, found = load_config("model=tiny_llama", *given), getattr(transformers, config)()
+    if said:
+        with pytest.raises(UserError) as error:
+            check_flex(found, cfg)
+        assert said in str(error.value)
+    else:
+        check_flex(found, cfg)
 
 
 def test_flash_attention_is_refused_for_an_architecture_that_it_does_not_compute(load):

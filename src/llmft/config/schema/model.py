@@ -11,6 +11,9 @@ from llmft.config.schema.types import BelowOne, Day, Digest, Must, Name, Replace
 
 Performance = Literal["auto", "plain"]
 
+# Values of `model.attention` that attend to the examples of a flat batch by their lengths.
+BY_LENGTHS = ("flash", "flex")
+
 
 class Model(TargetSection):
     """A pretrained backbone: where its weights are, and how they are loaded."""
@@ -37,13 +40,14 @@ class Model(TargetSection):
     ] = Field(
         description="dtype of frozen weights: auto (by machine), float32 or bfloat16; trainable parameters are float32."
     )
-    attention: Literal["auto", "sdpa", "eager", "by_length", "flash"] = Field(
+    attention: Literal["auto", "sdpa", "eager", "by_length", "flash", "flex"] = Field(
         description="Attention kernel; by_length is eager for short sequences and sdpa for long ones; flash is FlashAttention "
-        "over the examples of a padding-free or packed batch (CUDA, half precision), and sdpa for answers."
+        "over the examples of a padding-free or packed batch (CUDA, half precision), and sdpa for answers; flex is torch's flex "
+        "attention in its place, compiled by Triton (CUDA; float32 and soft caps too)."
     )
     padding: Literal["auto", "skipped", "kept"] = Field(
         description="Whether padding is computed; skipped is padding-free: one flat sequence per batch, varlen attention (on a "
-        "CPU, or with attention=flash)."
+        "CPU, or with attention=flash or flex)."
     )
     shared_prefix: Literal["auto", "exact", "always", "off"] = Field(
         description="Whether common prefixes of the examples of a padding-free batch are computed once (causal): exact, not in "
@@ -120,7 +124,7 @@ def _gguf_of_a_wheel(model: Model) -> Faults:
 
 @rule("model.padding", "model.attention", "model.gradient_checkpointing", "trainer.strategy")
 def _padding_free(model: Model, trainer: Trainer) -> Faults:
-    if model.padding == "skipped" and model.gradient_checkpointing and model.attention != "flash":
+    if model.padding == "skipped" and model.gradient_checkpointing and model.attention not in BY_LENGTHS:
         yield "model.padding=skipped: model.gradient_checkpointing must recompute a layer with the same kernel; use kept"
     if model.padding == "skipped" and trainer.strategy == "fsdp":
         yield "model.padding=skipped: trainer=fsdp needs the same module calls in all processes; use kept"
@@ -137,17 +141,18 @@ def _shared_prefix(model: Model) -> Faults:
 
 
 @rule("model.attention", "model.padding", "model.shared_prefix", "trainer.strategy", "performance")
-def _flash(model: Model, trainer: Trainer, performance: Performance) -> Faults:
-    if model.attention != "flash":
+def _by_lengths(model: Model, trainer: Trainer, performance: Performance) -> Faults:
+    if model.attention not in BY_LENGTHS:
         return
+    key = f"model.attention={model.attention}"
     if model.padding == "kept":
-        yield "model.attention=flash: takes batches without padding; use model.padding=skipped (or auto), or sdpa"
+        yield f"{key}: takes batches without padding; use model.padding=skipped (or auto), or sdpa"
     if model.shared_prefix in ("exact", "always"):
-        yield "model.attention=flash: attends to examples, not to a tree of their prefixes; use model.shared_prefix=off (or auto)"
+        yield f"{key}: attends to examples, not to a tree of their prefixes; use model.shared_prefix=off (or auto)"
     if trainer.strategy == "fsdp":
-        yield "model.attention=flash: trainer=fsdp needs the same module calls in all processes; use sdpa"
+        yield f"{key}: trainer=fsdp needs the same module calls in all processes; use sdpa"
     if performance == "plain":
-        yield "model.attention=flash: performance=plain computes as transformers does, with padding; use sdpa"
+        yield f"{key}: performance=plain computes as transformers does, with padding; use sdpa"
 
 
 @rule("model.liger", "trainer.strategy", "performance")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from llmft.config.schema.model import Model
+from llmft.config.schema.model import BY_LENGTHS, Model
 from llmft.config.schema.rules import Faults, rule
 from llmft.config.schema.section import Section, absent
 from llmft.config.schema.trainer import Trainer
@@ -152,8 +152,9 @@ def _new_tokens_never_unfrozen(model: Model, peft: Peft) -> Faults:
 
 @rule("peft.distill_from", "model.attention")
 def _padded_for_the_teacher(peft: Peft, model: Model) -> Faults:
-    if peft.distill_from is not None and model.attention == "flash":
-        yield "model.attention=flash: with peft.distill_from, teacher and student run on the same padded batch; use sdpa"
+    if peft.distill_from is not None and model.attention in BY_LENGTHS:
+        reason = "with peft.distill_from, teacher and student run on the same padded batch; use sdpa"
+        yield f"model.attention={model.attention}: {reason}"
 
 
 @rule("peft.distill_from", "model.path", "model.name")

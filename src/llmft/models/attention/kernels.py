@@ -1,7 +1,7 @@
 """How a forward pass is computed: attention by length, variable-length attention, the LM head on labelled positions only.
 
 The one place that chooses a kernel; none of them changes loss or gradient beyond rounding. Another kernel is a file next to
-``varlen.py`` (a CPU's) and ``flash.py`` (a GPU's), and a branch of ``Kernels.enabled``.
+``varlen.py`` (a CPU's), ``flash.py`` and ``flex.py`` (a GPU's), and a branch of ``Kernels.enabled``.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from llmft.config.schema import TrainConfig
-from llmft.models.attention import flash, shared_prefix
+from llmft.models.attention import flash, flex, shared_prefix
 from llmft.models.attention.packing import lengths
 from llmft.models.attention.varlen import EAGER_UP_TO, NAME, supports_varlen, varlen_attention
 from llmft.models.backbone.special_ids import part_configs
@@ -35,6 +35,7 @@ class Kernels:
         by_length: Eager attention for short sequences, sdpa for long ones (``model.attention=by_length``).
         varlen: Unpad batches and attend per example, if model and device can (``model.padding=skipped``).
         flash: Attend per example with FlashAttention on a GPU (``model.attention=flash``).
+        flex: Attend per example with torch's flex attention on a GPU (``model.attention=flex``).
         shared_prefix: Compute the common prefixes of an unpadded batch once: ``exact``, not in train mode with dropout, where
             each example has its own dropout mask; ``always``, with one mask for all; or ``off`` (``model.shared_prefix``).
         packing_is_equivalent: Result of a check: whether the examples of an unpadded sequence have the same logits as one by
@@ -56,6 +57,7 @@ class Kernels:
     by_length: bool = False
     varlen: bool = False
     flash: bool = False
+    flex: bool = False
     shared_prefix: SharedPrefix = "off"
     packing_is_equivalent: bool | None = None
     sharing_is_equivalent: bool | None = None
@@ -78,6 +80,7 @@ class Kernels:
             by_length=cfg.model.attention == "by_length",
             varlen=cfg.model.padding == "skipped",
             flash=cfg.model.attention == "flash",
+            flex=cfg.model.attention == "flex",
             shared_prefix="off" if cfg.model.shared_prefix == "auto" else cfg.model.shared_prefix,
             liger=cfg.model.liger is True,
         )
@@ -90,18 +93,20 @@ class Kernels:
             batch: As ``collate.training_batch`` makes it.
             longest: Tokens of its longest example.
         """
-        if self.uses_flash(model, batch):
+        if self.attends_by_lengths(model, batch):
             return True
         return self._unpads_on_cpu(batch) and supports_varlen(model.config, longest)
 
-    def uses_flash(self, model: Any, batch: dict[str, Any]) -> bool:
-        """Whether the examples of a batch attend with FlashAttention, once the batch is flat.
+    def attends_by_lengths(self, model: Any, batch: dict[str, Any]) -> bool:
+        """Whether the examples of a batch attend by their lengths, with FlashAttention or flex attention, once it is flat.
 
         Args:
             model: A transformers or peft model, on the device that computes.
             batch: As ``collate.training_batch`` makes it.
         """
-        return self.flash and self._unpads and "layout" in batch and flash.can_attend(model)
+        if not self._unpads or "layout" not in batch:
+            return False
+        return (self.flash and flash.can_attend(model)) or (self.flex and flex.can_attend(model))
 
     @property
     def _unpads(self) -> bool:
@@ -181,7 +186,7 @@ class Kernels:
 
     def _varlen_attention(self, model: Any, batch: dict[str, Any]) -> Any:
         if "flat" in batch:
-            flash.install(model)
+            (flex if self.flex else flash).install(model)
             return nullcontext()
         if "segments" in batch:
             return _attention(model, shared_prefix.NAME, shared_prefix.shared_prefix_attention(batch["segments"]))

@@ -27,6 +27,9 @@ def made(kind):
         "Llama": lambda c: c(**SIZE, **wide),
         "Qwen2": lambda c: c(**SIZE, **wide),
         "Mistral": lambda c: c(**SIZE, **wide, sliding_window=2),
+        "Gemma2": lambda c: c(
+            **SIZE, **wide, head_dim=16, sliding_window=2, attn_logit_softcapping=1.0, query_pre_attn_scalar=3
+        ),
         "GPT2": lambda c: c(
             vocab_size=11, n_embd=32, n_layer=2, n_head=4, attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0
         ),
