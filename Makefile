@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # `make run ARGS="trainer.max_steps=3"` adds overrides
 ARGS ?=
+# the compiled sources of tests are kept beside them, also where the environment says otherwise: each process would compile them again
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: gguf run test guarantees real bench unsloth docs lint lowest newest compat sbom audit fuzz clean
 

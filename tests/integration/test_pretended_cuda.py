@@ -20,14 +20,14 @@ pytestmark = pytest.mark.skipif(bool(library.why_not()), reason=str(library.why_
 
 DATA = ("data=alpaca", "data.path=sample", "data.limit=24", "data.batch_size=2", "logger=none", "report.write=false")
 STEPS = (
-    *("trainer.max_epochs=9", "trainer.max_steps=6", "trainer.log_every_n_steps=100"),
+    *("trainer.max_epochs=9", "trainer.max_steps=5", "trainer.log_every_n_steps=100"),
     *("callbacks.samples.number=0", "questions=0", "baseline=false", "evaluate.rows=0"),
 )
 DTYPES = {"32-true": "float32", "bf16-mixed": "bfloat16", "16-mixed": "float16"}
 
 
 class Case(NamedTuple):
-    """A training of six steps."""
+    """A training of five steps."""
 
     model: str
     peft: str
@@ -225,7 +225,7 @@ def check(case: Case, result: Result) -> None:
 
 
 def test_each_allowed_wait_occurs(results: Mapping[str, Result]) -> None:
-    found = [waits(results[name]) for name in FAST]
+    found = [waits(results[name]) for name in (*FAST, "whole")]
     most = {key: max(one.get(key, 0) for one in found) for key in ALLOWED}
     assert all(most.values())
     counted = {key: wait.most for key, wait in ALLOWED.items() if wait.per != "check"}

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from tests.support.pretended_cuda.counts import COUNTS
-from tests.support.pretended_cuda.operations import refuse
+from tests.support.pretended_cuda.operations import HALF, refuse
 from tests.support.pretended_cuda.tensor import PretendedTensor
 
 REAL = torch.nn.functional.scaled_dot_product_attention
@@ -66,17 +67,26 @@ class FusedKernel(torch.autograd.Function):
     def forward(ctx: Any, kernel: Callable[..., Tensor], *inputs: PretendedTensor) -> PretendedTensor:
         COUNTS.operation()
         needed = ctx.needs_input_grad[1:]
-        held = [one.held.detach().requires_grad_(need) for one, need in zip(inputs, needed, strict=True)]
-        with torch.enable_grad():
+        held = [_in_float32(one.held.detach()).requires_grad_(need) for one, need in zip(inputs, needed, strict=True)]
+        with torch.enable_grad(), _disable_current_modes():  # its operations are those of a CPU
             out = kernel(*held)
-        ctx.graph = (out, held) if any(needed) else None
-        return PretendedTensor(out.detach(), inputs[0].device)
+        ctx.graph = (out, held, [one.dtype for one in inputs]) if any(needed) else None
+        return PretendedTensor(out.detach().to(inputs[0].dtype), inputs[0].device)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         COUNTS.operation()
-        out, held = ctx.graph
+        out, held, kinds = ctx.graph
         wanted = [tensor for tensor in held if tensor.requires_grad]
-        found = iter(torch.autograd.grad(out, wanted, grads[0].held))
+        with _disable_current_modes():
+            found = iter(torch.autograd.grad(out, wanted, _in_float32(grads[0].held)))
         device = grads[0].device
-        return None, *(PretendedTensor(next(found), device) if tensor.requires_grad else None for tensor in held)
+        return None, *(
+            PretendedTensor(next(found).to(kind), device) if tensor.requires_grad else None
+            for tensor, kind in zip(held, kinds, strict=True)
+        )
+
+
+def _in_float32(tensor: Tensor) -> Tensor:
+    """As ``operations.run`` computes a product of half precision."""
+    return tensor.float() if tensor.dtype in HALF else tensor

@@ -5,16 +5,13 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tests.support.pretended_cuda.attention import FusedKernel
 from tests.support.pretended_cuda.counts import COUNTS
-from tests.support.pretended_cuda.operations import refuse
+from tests.support.pretended_cuda.operations import HALF, refuse
 from tests.support.pretended_cuda.tensor import PretendedTensor
 from tests.support.varlen_kernel import VarlenKernel
-
-HALF = (torch.float16, torch.bfloat16)
 
 
 def varlen_attn(*tensors_and_lengths: Any, **options: Any) -> Tensor:
