@@ -1,4 +1,4 @@
-"""Packing under the attention kernels of a CUDA device, which of them run, and a compiled module."""
+"""Packing under the attention kernels of a CUDA device, which of them run, and compiled layers."""
 
 import pytest
 import torch
@@ -121,13 +121,18 @@ def test_half_precision_computes_nearly_the_same(model, built, device):
 
 @pytest.mark.cuda_only  # a CPU takes minutes
 @pytest.mark.parametrize("model", ["tiny_t5", "tiny_llama"])
-def test_a_compiled_backbone_computes_the_same(model, built, device):
-    data, module = built(f"model={model}", "peft=none", "data=alpaca", "data.path=sample", "data.limit=20")
-    module.to(device).eval()
-    rows = [[row] for row in data.encoded["train"][:4]]
-    whole = loss_of(module, rows, data.pad_id)
-    module.model.compile()
-    assert loss_of(module, rows, data.pad_id) == pytest.approx(whole, rel=1e-4)
+def test_compiled_layers_compute_the_same(model, built, device, record_property):
+    """With ``model.compile``; the first batch compares outputs and gradients of each layer."""
+    given = (f"model={model}", "model.compile=true", "peft=none", "data=alpaca", "data.path=sample", "data.limit=20")
+    data, module = built(*given)
+    module.to(device).train()
+    rows = [[row] for row in data.encoded["train"][:6]]
+    with torch.no_grad():  # not compiled
+        expected = [loss_of(module, batch, data.pad_id) for batch in (rows[:4], rows[4:])]
+    found = [loss_of(module, batch, data.pad_id) for batch in (rows[:4], rows[4:])]
+    record_property("graphs", torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert module.forward_pass.kernels.compiled_is_equivalent
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.cuda_only

@@ -13,7 +13,7 @@ from llmft.models import distillation
 from llmft.models.attention.restart_positions import position_modules
 from llmft.models.backbone import load
 from llmft.models.backbone.open import Backbone
-from llmft.models.kernel_check import check_attention, check_flash, check_flex, check_liger
+from llmft.models.kernel_check import check_attention, check_compile, check_flash, check_flex, check_liger
 from llmft.models.peft import lora
 from llmft.utils import flash
 from llmft.utils.errors import UserError
@@ -82,6 +82,7 @@ def check_config(config: Any, cfg: TrainConfig) -> None:
     if cfg.model.attention == "flash" and (why := flash.unfit(config)):  # auto cannot look into a GGUF file
         log.warning("model.attention=flash: not for %s, %s; batches are padded", type(config).__name__, why)
     check_liger(cfg)
+    check_compile(cfg)
 
 
 def check_architecture(config: Any) -> None:

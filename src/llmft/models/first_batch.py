@@ -5,6 +5,7 @@ the vocabulary.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from llmft.data.batching.collate import training_batch, without_layout
 from llmft.data.tokenization.codec import IGNORED, EncodedExample
-from llmft.models import liger
+from llmft.models import compiled, liger
 from llmft.models.attention.flat import LENGTHS, flatten
 from llmft.models.attention.kernels import Kernels
 from llmft.models.attention.packing import LogitDifference, logit_difference, unpad
@@ -150,6 +151,41 @@ def install_liger(forward: Compared, batch: dict[str, Any]) -> None:
         log.info("Liger kernels: %s", _liger_line(found, same=kernels.liger_is_equivalent))
     if not kernels.liger_is_equivalent:
         liger.uninstall(forward.model)
+
+
+def install_compiled(forward: Compared, batch: dict[str, Any]) -> None:
+    """Compile the layers before the first training step, and compare outputs and gradients of each with its own.
+
+    Args:
+        forward: In train mode, with gradients on; else, and in an estimate, nothing is done.
+        batch: As the model gets it, unpadded or not.
+    """
+    kernels, model = forward.kernels, forward.model
+    trains = model.training and torch.is_grad_enabled() and forward.device.type != "meta"
+    if not kernels.compile or kernels.compiled_is_equivalent is not None or not trains:
+        return
+    kernels.compiled_is_equivalent, layers = False, compiled.layers_of(model)
+    if not layers:
+        log.warning("compile: off, %s has no repeated layers", type(model).__name__)
+        return
+    kinds, started = compiled.kinds_of(layers), time.monotonic()
+    log.info("compile: %s; the first step waits for it, for seconds to minutes", kinds)
+    try:
+        found = compiled.differences(layers, lambda: forward.forward_targets(batch), model.dtype)
+    except Exception as error:  # e.g. no compiler, or what torch.compile does not know
+        if is_out_of_memory(error):
+            raise
+        log.warning("compile: off, torch.compile fails here (%s)", first_line(error))
+        return
+    kernels.compiled_is_equivalent = max(found, default=0.0) <= 1
+    if not kernels.compiled_is_equivalent:
+        log.warning(
+            "compile: off, the compiled %s computes something else", type(layers[found.index(max(found))]).__name__
+        )
+        return
+    compiled.install(layers)
+    seconds = time.monotonic() - started
+    log.info("compile: took %.0f s; outputs and gradients of all layers are the same", seconds)
 
 
 def check_packing(forward: Compared, examples: Sequence[EncodedExample], pad_id: int) -> float | None:

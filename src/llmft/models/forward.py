@@ -141,9 +141,10 @@ class Forward(ABC):
             weights: the sum of weight times loss, and the sum of the weights, float32 scalar on its device.
         """
         first_batch.install_liger(self, batch)
+        batch = batch if self.teacher else self.unpad_if_faster(batch)
+        first_batch.install_compiled(self, batch)
         if self.teacher:
             return self._distilled_loss_sum(self.teacher, batch)
-        batch = self.unpad_if_faster(batch)
         if before := self._before_head(batch):
             return chunked_cross_entropy_sum(*before.parts, before.targets, self.weights(batch, before.chosen))
         logits, targets, chosen = self.forward_targets(batch)

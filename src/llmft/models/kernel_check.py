@@ -3,8 +3,8 @@
 from typing import Any
 
 from llmft.config.schema import TrainConfig
-from llmft.utils import flash, flex, liger
-from llmft.utils.device import runs_on_gpu
+from llmft.utils import flash, flex, liger, torch_compile
+from llmft.utils.device import accelerator_of, runs_on_gpu
 from llmft.utils.errors import UserError
 
 
@@ -83,3 +83,16 @@ def check_liger(cfg: TrainConfig) -> None:
         raise UserError("model.liger=true: runs on a CUDA GPU, and this training does not; use model.liger=auto")
     if why := liger.unavailable():
         raise UserError(f"model.liger=true: {why}; or use model.liger=auto")
+
+
+def check_compile(cfg: TrainConfig) -> None:
+    """Refuse ``model.compile=true`` on a machine that lacks what torch.compile calls.
+
+    Args:
+        cfg: A training config.
+
+    Raises:
+        UserError: Names the reason and the way out.
+    """
+    if cfg.model.compile and (why := torch_compile.unavailable(accelerator_of(cfg.trainer))):
+        raise UserError(f"model.compile=true: {why}; or use model.compile=false")

@@ -20,11 +20,13 @@ from llmft.utils.paths import user_path
 from llmft.utils.rank import is_first
 from llmft.utils.text import first_line
 
-# Keys that may differ from the resumed run, besides those of the hardware: its length, and what changes no result.
+# Keys that may differ from the resumed run, besides those of the hardware: its length, and what changes no result
+# beyond rounding.
 LENGTHS = ("trainer.max_epochs", "trainer.max_steps", "callbacks.early_stopping.patience")
 CHANGEABLE = (
     *LENGTHS,
     *(
+        "model.compile",
         "data.num_workers",
         "data.processes",
         "data.cache",

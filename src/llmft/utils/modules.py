@@ -1,9 +1,14 @@
 """Helpers for torch modules."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import Any, TypeVar
 
 import torch
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # In the names of attributes that hold a rate of noise in train mode (dropout, LayerDrop, a router's jitter).
 NOISE = ("drop", "jitter")
@@ -30,3 +35,13 @@ def dropouts(model: torch.nn.Module) -> dict[str, float]:
             if named and isinstance(value, float) and value > 0:
                 found[f"{name}.{key}"] = value
     return found
+
+
+def outside_graphs(function: F) -> F:
+    """The function, called from graphs of ``torch.compile`` and in none; the same object each time, or graphs would not fit."""
+    return _outside_graphs(function) if "torch._dynamo" in sys.modules else function
+
+
+@cache
+def _outside_graphs(function: Any) -> Any:
+    return torch.compiler.disable(function)

@@ -12,7 +12,7 @@ from llmft.models.architecture_check import (
     check_config,
 )
 from llmft.models.backbone import load as backbone
-from llmft.models.kernel_check import check_flash, check_flex, check_liger
+from llmft.models.kernel_check import check_compile, check_flash, check_flex, check_liger
 from llmft.utils.errors import UserError
 
 
@@ -236,3 +236,48 @@ def test_liger_is_refused_where_it_cannot_run(load_config, monkeypatch):
 def test_liger_is_refused_beside_what_it_does_not_fit(override, said, load):
     with pytest.raises(UserError, match=said):
         check(load("model=tiny_llama", "model.liger=true", override), TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("missing", "device", "said"),
+    [
+        ("g++", "cpu", r"needs the compiler g\+\+, which is not on the PATH \(apt-get install g\+\+\)"),
+        ("triton", "cuda", r"Triton, which torch.compile needs on a GPU, is not installed \(pip install triton\)"),
+        ("gcc", "cuda", "needs the compiler gcc or clang"),
+        ("Python.h", "cpu", r"needs Python.h, the header of Python \(apt-get install python3-dev\)"),
+        ("nothing", "mps", "was not tried on an Apple GPU"),
+    ],
+)
+def test_compile_is_refused_where_something_is_missing(missing, device, said, load_config, monkeypatch, tmp_path):
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("shutil.which", lambda name: None if missing in ("g++", "gcc") else name)
+    monkeypatch.setattr("llmft.utils.torch_compile.find_spec", lambda _: None if missing == "triton" else True)
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
+    if missing != "Python.h":
+        (tmp_path / "Python.h").touch()
+    cfg = load_config("model.compile=true").replaced({"trainer.accelerator": device})
+    with pytest.raises(UserError, match=rf"^model.compile=true: .*{said}.*; or use model.compile=false"):
+        check_compile(cfg)
+    check_compile(cfg.replaced({"model.compile": False}))
+
+
+def test_compile_runs_where_nothing_is_missing(load_config, monkeypatch, tmp_path):
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
+    check_compile(load_config("model.compile=true", "trainer.accelerator=cpu"))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.attention=flex", "model.compile=true: model.attention=flex compiles itself"),
+        ("trainer=fsdp", "model.compile=true: compiled layers were not tried on sharded weights"),
+        ("performance=plain", "model.compile=true: performance=plain computes as transformers does"),
+    ],
+)
+def test_compile_is_refused_beside_what_it_does_not_fit(override, said, load):
+    with pytest.raises(UserError, match=said):
+        check(load("model=tiny_llama", "model.compile=true", override), TrainConfig)

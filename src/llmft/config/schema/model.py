@@ -56,6 +56,9 @@ class Model(TargetSection):
     liger: Annotated[Literal["auto"] | bool, Must("auto, true or false")] = Field(
         description="Whether training steps compute RMSNorm and gated MLPs with Liger's fused kernels (CUDA, llmft[liger])."
     )
+    compile: bool = Field(
+        description="Whether training steps run each layer compiled by torch.compile, for which the first step waits."
+    )
     gradient_checkpointing: Annotated[
         bool | Annotated[int, Field(ge=2)], Must("true, false, or a whole number from 2 for every so many layers")
     ] = Field(
@@ -163,6 +166,18 @@ def _liger(model: Model, trainer: Trainer, performance: Performance) -> Faults:
         yield "model.liger=true: Liger's kernels were not tried on sharded weights; use model.liger=auto"
     if performance == "plain":
         yield "model.liger=true: performance=plain computes as transformers does; use model.liger=auto"
+
+
+@rule("model.compile", "model.attention", "trainer.strategy", "performance")
+def _compile(model: Model, trainer: Trainer, performance: Performance) -> Faults:
+    if not model.compile:
+        return
+    if model.attention == "flex":
+        yield "model.compile=true: model.attention=flex compiles itself, and was not tried in a compiled layer; use sdpa"
+    if trainer.strategy == "fsdp":
+        yield "model.compile=true: compiled layers were not tried on sharded weights; use model.compile=false"
+    if performance == "plain":
+        yield "model.compile=true: performance=plain computes as transformers does; use model.compile=false"
 
 
 @rule("model.attention", "model.gradient_checkpointing")

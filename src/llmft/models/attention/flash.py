@@ -18,6 +18,7 @@ from torch import Tensor
 from llmft.models.attention.flat import ExampleLengths
 from llmft.utils.device import running_autocast
 from llmft.utils.flash import TORCH, kernel_name, unfit
+from llmft.utils.modules import outside_graphs
 
 NAME = "llmft_cu_seq_lens"  # transformers loads a kernel for a name with "flash" in it
 DEVICES = ("cuda",)
@@ -64,12 +65,12 @@ def install(model: Any) -> None:
     Args:
         model: A transformers or peft model that attends with sdpa.
     """
-    if model.config._attn_implementation == NAME:
-        return
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    AttentionInterface.register(NAME, _attention)
+    AttentionInterface.register(NAME, outside_graphs(_attention))
+    if model.config._attn_implementation == NAME:
+        return
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
 

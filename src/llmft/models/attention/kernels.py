@@ -51,6 +51,9 @@ class Kernels:
         liger: Compute RMSNorm and gated MLPs with Liger's kernels where gradients are computed (``model.liger``).
         liger_is_equivalent: Result of a check: whether the model has the same logits with them; None until a batch was
             compared.
+        compile: Run each layer compiled by ``torch.compile`` where it is trained (``model.compile``).
+        compiled_is_equivalent: Result of a check: whether compiled layers have the same outputs and gradients; None until a
+            batch was compared.
     """
 
     plain: bool = False
@@ -67,6 +70,8 @@ class Kernels:
     last_layer_is_equivalent: bool | None = None
     liger: bool = False
     liger_is_equivalent: bool | None = None
+    compile: bool = False
+    compiled_is_equivalent: bool | None = None
 
     @classmethod
     def from_config(cls, cfg: TrainConfig) -> "Kernels":
@@ -83,6 +88,7 @@ class Kernels:
             flex=cfg.model.attention == "flex",
             shared_prefix="off" if cfg.model.shared_prefix == "auto" else cfg.model.shared_prefix,
             liger=cfg.model.liger is True,
+            compile=cfg.model.compile,
         )
 
     def can_unpad(self, model: Any, batch: dict[str, Any], longest: int) -> bool:
@@ -168,7 +174,10 @@ class Kernels:
         Args:
             model: A transformers or peft model.
         """
-        if self.plain or self.last_layer_is_equivalent is False or model.device.type not in ("cpu", "meta"):
+        # hooks that are new for each batch would be compiled with it
+        compiles = self.compile and self.compiled_is_equivalent is not False
+        wanted = not (self.plain or compiles or self.last_layer_is_equivalent is False)
+        if not wanted or model.device.type not in ("cpu", "meta"):
             return []
         self.last_layer = self.last_layer or LastLayer(model)
         return [part.module for part in self.last_layer.parts]

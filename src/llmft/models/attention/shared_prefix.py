@@ -18,6 +18,7 @@ from torch import Tensor
 
 from llmft.models.attention.prefix_tree import Segment
 from llmft.models.attention.varlen import Collect, PaddedLayout, Spread, attend, padded_layout
+from llmft.utils.modules import outside_graphs
 
 NAME = "llmft_shared_prefix"
 
@@ -109,7 +110,9 @@ def shared_prefix_attention(segments: Sequence[Segment]) -> Iterator[None]:
     """
     from transformers import AttentionInterface
 
-    AttentionInterface.register(NAME, _attention)  # no mask function is registered, so no masks are made
+    AttentionInterface.register(
+        NAME, outside_graphs(_attention)
+    )  # no mask function is registered, so no masks are made
     token = _layout.set(shared_layout(segments))
     try:
         yield

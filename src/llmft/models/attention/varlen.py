@@ -18,6 +18,7 @@ from torch import Tensor
 from llmft.models.attention import packing
 from llmft.models.attention.packing import Lengths
 from llmft.models.backbone.special_ids import part_configs
+from llmft.utils.modules import outside_graphs
 
 # Tokens of an example up to which eager attention is the faster one in bfloat16 on a CPU (benchmarks/means.py).
 EAGER_UP_TO = 384
@@ -108,7 +109,9 @@ def varlen_attention(model: Any, rows: Tensor, sources: Tensor | None) -> Iterat
     """
     from transformers import AttentionInterface
 
-    AttentionInterface.register(NAME, _attention)  # no mask function is registered, so no masks are made
+    AttentionInterface.register(
+        NAME, outside_graphs(_attention)
+    )  # no mask function is registered, so no masks are made
     token = _context.set(VarlenContext(sequence_lengths(rows), None if sources is None else sequence_lengths(sources)))
     biased = [module for module in model.modules() if hasattr(module, "compute_bias")] if sources is not None else []
     for module in biased:
