@@ -158,7 +158,7 @@ def _lines(
             color = colors["second" if "val/" in name else "first"]
             axes.plot(series.steps, series.values, label=name, color=color, linewidth=1.2, linestyle="--", alpha=0.7)
         if log_scale and min(min(s.values) for s in shown.values()) > 0:
-            _log_scale(axes, wide=_wide(shown))
+            to_log_scale(axes, _ratio(shown))
         if best:
             label = f"best {best.metric}: step {best.step}"
             axes.axvline(best.step, color=colors["muted"], linewidth=1.2, linestyle=":", label=label)
@@ -170,17 +170,26 @@ def _lines(
     return draw
 
 
-def _log_scale(axes: Any, *, wide: bool) -> None:
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
+def to_log_scale(axes: Any, ratio: float) -> None:
+    """A logarithmic axis whose labels neither overlap (100, 200, ... 900) nor are missing (110 to 190).
+
+    Args:
+        axes: To be scaled.
+        ratio: Of the largest value to the smallest.
+    """
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
 
     axes.set_yscale("log")
+    if ratio < 100:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if ratio > 4 else MaxNLocator(5))
+        axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(ScalarFormatter())
-    axes.yaxis.set_minor_formatter(NullFormatter() if wide else ScalarFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _wide(shown: Mapping[str, Series]) -> bool:
+def _ratio(shown: Mapping[str, Series]) -> float:
     values = [value for series in shown.values() for value in series.values]
-    return max(values) > 10 * min(values)
+    return max(values) / min(values)
 
 
 def _described(title: str, shown: Mapping[str, Series]) -> str:

@@ -4,10 +4,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from llmft.report import curves
 from llmft.report.curves import Series
+from llmft.report.figures import to_log_scale
 from llmft.report.html import write_report
 from llmft.training import summary
 from llmft.utils.errors import UserError
@@ -30,6 +32,23 @@ def test_perplexity_is_exp_of_the_loss_beside_it():
     found = {"train/loss": Series([1, 2], [0.0, 1.0], [0, 0]), "train/perplexity": Series([1, 2], [5.0, 5.0], [0, 0])}
     assert curves.with_perplexity(found)["train/perplexity"].values == [1.0, pytest.approx(2.718281828)]
     assert set(curves.with_perplexity({"train/loss": found["train/loss"]})) == {"train/loss"}  # a distillation
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (1.1, 1.3, [1.1, 1.15, 1.2, 1.25, 1.3]),
+        (75, 700, [100, 200, 500]),
+        (40, 3000, [50, 100, 200, 500, 1000, 2000]),
+        (3, 9e4, [10, 100, 1000, 10000, 100000]),
+    ],
+)
+def test_labels_of_a_logarithmic_axis_are_there_and_apart(low, high, labels):
+    axes = Figure().subplots()
+    axes.plot([low, high])
+    to_log_scale(axes, high / low)
+    bottom, top = axes.get_ylim()
+    assert [tick for tick in axes.get_yticks() if bottom <= tick <= top] == pytest.approx(labels)
 
 
 def test_a_smoothed_curve_does_not_lag():

@@ -1,5 +1,7 @@
 """Which rows a report shows, and where."""
 
+from jinja2 import Environment, PackageLoader
+
 from llmft.report.examples import page_rows
 
 
@@ -11,6 +13,17 @@ def row(number, chrf, **more):
         "answer": "a",
         "scores": {"chrf": chrf},
     } | more
+
+
+def test_an_empty_answer_is_shown_as_such():
+    environment = Environment(loader=PackageLoader("llmft.report"), autoescape=True)
+    answer = {"cut": True, "scores": "", "words": "0 words"}
+    side = "{% import 'run/macros.html' as m %}{{ m.side('Tuned', answer) }}"
+    shown = [
+        environment.from_string(side).render(answer=answer | {"pieces": pieces})
+        for pieces in ([(" ", False), ("\n", True)], [("yes", True)], [])
+    ]
+    assert ["(empty)" in text for text in shown] == [True, False, True]
 
 
 def test_each_row_is_shown_once_with_its_rank_and_its_samples():
