@@ -54,7 +54,7 @@ step() { # step SECONDS NAME command...: its output into NAME.txt, its result in
   [ -z "$REHEARSAL" ] || most=$((most * 5))  # on a CPU the limits of a GPU say nothing
   [ "$(left)" -gt 20 ] || { echo "skipped $STAGE $name: no time" | tee -a "$OUT/summary.txt"; return; }
   [ "$most" -lt "$(left)" ] || most=$(left)
-  began=$(date +%s); timeout -k 5 "$most" "$@" > "$OUT/$name.txt" 2>&1; rc=$?
+  began=$(date +%s); timeout -k 15 "$most" "$@" > "$OUT/$name.txt" 2>&1; rc=$?
   echo "$([ $rc = 0 ] && echo ok || echo FAILED) $STAGE $name rc=$rc $(($(date +%s) - began)) s" | tee -a "$OUT/summary.txt"
   [ $rc = 0 ] || tail -n 8 "$OUT/$name.txt"
 }
@@ -65,6 +65,7 @@ tests() { # tests SECONDS NAME files...: its JUnit file is what the report reads
 }
 bench() { # bench SECONDS CASE arguments...
   local most=$1 name=$2; shift 2
+  rm -f "$OUT/$name.md"
   step "$most" "bench_$name" "$PY" benchmarks/train.py "$name" --device "$DEVICE" --tables "$OUT" --models "$MODELS" "$@"
   grep -E "^\||MFU|times the|skipped" "$OUT/bench_$name.txt" 2>/dev/null | cut -c1-220
 }

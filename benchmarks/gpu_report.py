@@ -3,10 +3,11 @@
     python benchmarks/gpu_report.py FOLDER [PAGE]
 
 ``FOLDER`` is what ``gpu_first_run.sh`` wrote: ``machine.txt`` (one line: date, card, versions), ``tests*.xml`` (JUnit, with measured values as
-properties), and ``NAME.md`` for each section ``<!-- NAME -->`` of the page. A section without a file stays as it is.
+properties), ``NAME.md`` for each section ``<!-- NAME -->`` of the page, and ``summary.txt``, which says which steps have no result. Other sections stay as they are.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree  # the file is pytest's own
@@ -30,18 +31,38 @@ def rows(file: Path) -> Iterator[tuple[str, str, str, str]]:
 
 
 def tests_table(files: list[Path]) -> str:
-    """The tests of several JUnit files, in their order; skipped ones are counted."""
+    """The tests of several JUnit files, in their order; skipped ones are counted by their reasons."""
     found = [row for file in files for row in rows(file)]
-    skipped = sum(1 for file in files for _ in ElementTree.parse(file).getroot().iter("skipped"))
+    reasons = Counter(one.get("message") for file in files for one in ElementTree.parse(file).getroot().iter("skipped"))
+    skipped = ", ".join([f"{reasons.total()} skipped", *(f"{n} of them: {why}" for why, n in reasons.most_common())])
     head = "| test | result | measured | s |\n|---|---|---|---:|\n"
     body = "\n".join(f"| `{name}` | {result} | {values} | {seconds} |" for name, result, values, seconds in found)
     passed = sum(result == "passed" for _, result, _, _ in found)
-    return f"{passed} passed, {len(found) - passed} failed, {skipped} skipped.\n\n{head}{body}"
+    return f"{passed} passed, {len(found) - passed} failed, {skipped}.\n\n{head}{body}"
+
+
+def without_result(summary: Path) -> dict[str, str]:
+    """What to say in the sections of the steps that failed, or for which no time was left."""
+    found = {}
+    for line in summary.read_text(encoding="utf-8").splitlines() if summary.exists() else ():
+        outcome, _, name, *how = line.split()
+        section = name.removeprefix("bench_").removesuffix(":")
+        found.pop(section, None)  # an earlier try
+        if outcome == "skipped":
+            found[section] = "Not run: no time was left."
+        elif outcome == "FAILED":
+            over = how[0] in ("rc=124", "rc=137")
+            found[section] = (
+                f"No result: {'out of time' if over else 'it failed'} after {how[1]} s; `{name}.txt` has its output."
+            )
+    return found
 
 
 def write(folder: Path, page: Path) -> list[str]:
     """Fill the sections of a page; returns their names."""
-    found = {file.stem: file.read_text(encoding="utf-8").strip() for file in sorted(folder.glob("*.md"))}
+    text = page.read_text(encoding="utf-8")
+    found = {name: why for name, why in without_result(folder / "summary.txt").items() if f"<!-- {name} -->" in text}
+    found |= {file.stem: file.read_text(encoding="utf-8").strip() for file in sorted(folder.glob("*.md"))}
     if files := sorted(folder.glob("tests*.xml")):
         found["gpu_tests"] = tests_table(files)
     machine = folder / "machine.txt"

@@ -28,7 +28,7 @@ from llmft.utils.device import bfloat16_units
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = {"cpu": DOCS / "performance.md", "cuda": DOCS / "gpu.md"}
-ROWS_PER_PACK = 16  # generated rows of 120 words, about 260 tokens each, in 4,096
+ROWS_PER_PACK = 16  # generated rows of 75 words, about 260 tokens each, in 4,096
 SHARED_NAMES = {"alpaca": "alpaca.json", "openorca": "openorca.jsonl", "psychology": "psychology.json"}
 
 

@@ -137,14 +137,14 @@ CASES = {
         ),
     ),
     "packed_8b": Case(
-        "Causal, LoRA, packed, the shape of Llama 3 8B at 4,096 tokens", "alpaca", "llama3_8b_shape", "lora", words=(60, 180), gpu_only=True,
+        "Causal, LoRA, packed, the shape of Llama 3 8B at 4,096 tokens", "alpaca", "llama3_8b_shape", "lora", words=(40, 110), gpu_only=True,
         sides=(
             Side("llmft", overrides=LONG_PACKS, ceiling="bfloat16"),
-            Side("TRL, bf16, packed", "trl", arguments=BF16 | LONG_PACKS_TRL, dtype="bfloat16", ceiling="bfloat16", best=True),
+            Side("TRL, packed", "trl", arguments=BF16 | LONG_PACKS_TRL, dtype="bfloat16", ceiling="bfloat16", best=True),
         ),
     ),
     "unsloth_8b": Case(
-        "Unsloth: causal, LoRA, packed, the shape of Llama 3 8B at 4,096 tokens", "alpaca", "llama3_8b_shape", "lora", words=(60, 180),
+        "Unsloth: causal, LoRA, packed, the shape of Llama 3 8B at 4,096 tokens", "alpaca", "llama3_8b_shape", "lora", words=(40, 110),
         gpu_only=True, optional=True,
         sides=(
             Side("llmft", overrides=LONG_PACKS, ceiling="bfloat16"),
@@ -152,7 +152,7 @@ CASES = {
         ),
     ),
     "qlora_8b": Case(
-        "QLoRA against LoRA, packed, the shape of Llama 3 8B at 4,096 tokens", "alpaca", "llama3_8b_shape", "lora", words=(60, 180),
+        "QLoRA against LoRA, packed, the shape of Llama 3 8B at 4,096 tokens", "alpaca", "llama3_8b_shape", "lora", words=(40, 110),
         gpu_only=True,
         sides=(
             Side("llmft, QLoRA", overrides=(*LONG_PACKS, "peft=qlora"), ceiling="bfloat16"),

@@ -213,7 +213,7 @@ def test_a_peer_that_cannot_start_leaves_its_reason(part, monkeypatch, tmp_path)
     told = (tmp_path / "unsloth_8b.md").read_text()
     assert "skipped. Unsloth, packed: it is not installed; `make unsloth` does that" in told
     monkeypatch.setattr("sys.argv", ["train.py", "packed_8b"])
-    with pytest.raises(SystemExit, match="TRL, bf16, packed: it is not installed; `make bench` does that"):
+    with pytest.raises(SystemExit, match="TRL, packed: it is not installed; `make bench` does that"):
         train.main()
 
 

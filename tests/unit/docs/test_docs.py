@@ -138,6 +138,7 @@ ELSEWHERE = {
     "logger=": "an extra",
     "model.source_language=": "needs a model that translates",
     "model=marian": "needs a model that translates",
+    "serve": "answers until it is stopped",
 }
 
 
