@@ -78,7 +78,7 @@ def compare(heads: Sequence[Tensor], scores: Scores) -> None:
         return
     tokens, example = COMPARED
     at = torch.arange(tokens, device=heads[0].device)
-    keys = key_ranges([torch.tensor([0, example, tokens], device=at.device)] * 2, tokens, tokens, causal=True)
+    keys = key_ranges([torch.tensor([0, example, tokens], dtype=torch.int32, device=at.device)] * 2, tokens, tokens, causal=True)
     seen = (keys.first[:, None] <= at) & (at <= keys.last[:, None])
     with torch.inference_mode(False), torch.enable_grad():
         given = [x.detach().index_select(2, at % x.shape[2]).requires_grad_() for x in heads]

@@ -39,9 +39,9 @@ def key_ranges(offsets: Sequence[Tensor], queries: int, keys: int, *, causal: bo
         causal: Whether a token attends to no later token (n = m).
         window: How many keys a causal query attends to, itself included; None for no limit.
     """
-    at = torch.arange(queries, device=offsets[0].device)
-    example = torch.searchsorted(offsets[0][1:].long(), at, right=True)
-    first, last = offsets[1][example].long(), offsets[1][example + 1].long() - 1
+    at = torch.arange(queries, dtype=torch.int32, device=offsets[0].device)
+    example = torch.searchsorted(offsets[0][1:].contiguous(), at, right=True)
+    first, last = offsets[1][example], offsets[1][example + 1] - 1
     if causal:
         last = at
         first = first if window is None else torch.maximum(first, at - (window - 1))
