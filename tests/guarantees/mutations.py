@@ -90,7 +90,7 @@ FAULTS = [
     Fault("a decoder attends to itself by the lengths of its sources", "models/attention/flash.py", "    if causal:  # in a decoder", "    if False:  # in a decoder",
           f"{FLASH} -k Bart-torch"),
     Fault("a windowed model attends to all of an example under FlashAttention", "models/attention/flash.py", 'kwargs.get("sliding_window")', "None", f"{FLASH} -k Mistral-torch"),
-    Fault("flex attention computes scores of two examples", "models/attention/key_ranges.py", "first, last = offsets[1][example].long()", "first, last = offsets[1][example * 0].long()",
+    Fault("flex attention computes scores of two examples", "models/attention/key_ranges.py", "first, last = offsets[1][example], ", "first, last = offsets[1][example * 0], ",
           f"{FLEX} -k segment_ids"),
     Fault("a block of two examples is computed whole", "models/attention/key_ranges.py", "whole = (least <= begin) & (end <= most)", "whole = (low <= begin) & (end <= high)",
           f"{FLEX} -k segment_ids"),

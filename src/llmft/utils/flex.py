@@ -1,10 +1,10 @@
 """Whether torch's flex attention can train: the hardware, Triton and the architecture, each with the reason if it cannot."""
 
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 
+from llmft.utils import torch_compile
 from llmft.utils.flash import head_size, parts, value
 
 # torch compiles for Triton from this CUDA compute capability on (Volta); it tests flex attention from 8.0 on.
@@ -24,9 +24,7 @@ def unavailable() -> str | None:
     if capability < VOLTA:
         number = ".".join(map(str, capability))
         return f"{torch.cuda.get_device_name()} has compute capability {number}, and Triton needs 7.0 (Volta) or more"
-    if not find_spec("triton"):
-        return "torch compiles it with Triton, which is not installed (pip install triton)"
-    return None
+    return torch_compile.unavailable("cuda")
 
 
 def unfit(config: Any) -> str | None:

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 COMPARED = 512, 100
 # The largest difference, relative to the norm: TF32 and bfloat16 stay below, another mask does not.
 TOLERANCE = 2e-2
+COMPILATIONS = 32  # torch allows 8
 
 
 class Scores(NamedTuple):
@@ -54,11 +55,14 @@ def _capped(cap: float | None) -> Any:
 def _flex_attention() -> Any:
     """Compiled, as it would hold all scores otherwise.
 
-    Lengths become dynamic with the second batch. With ``dynamic=True`` scale and cap would too, which are constants of the
-    kernel. With ``fullgraph`` too many compilations are an error, and no such slow computation.
+    Lengths become dynamic with the second batch. With ``dynamic=True`` a soft cap would too, and torch cannot compile that.
+    With ``fullgraph`` too many compilations are an error, and no such slow computation.
     """
+    import torch._dynamo
     from torch.nn.attention.flex_attention import flex_attention
 
+    # steps, validation and answers, in one dtype and another, each with static and dynamic lengths
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILATIONS)
     log.info("flex attention: compiled in the first steps, which takes a while")
     return torch.compile(flex_attention, fullgraph=True)
 
@@ -78,7 +82,9 @@ def compare(heads: Sequence[Tensor], scores: Scores) -> None:
         return
     tokens, example = COMPARED
     at = torch.arange(tokens, device=heads[0].device)
-    keys = key_ranges([torch.tensor([0, example, tokens], dtype=torch.int32, device=at.device)] * 2, tokens, tokens, causal=True)
+    keys = key_ranges(
+        [torch.tensor([0, example, tokens], dtype=torch.int32, device=at.device)] * 2, tokens, tokens, causal=True
+    )
     seen = (keys.first[:, None] <= at) & (at <= keys.last[:, None])
     with torch.inference_mode(False), torch.enable_grad():
         given = [x.detach().index_select(2, at % x.shape[2]).requires_grad_() for x in heads]
