@@ -50,7 +50,7 @@ def equal(found, expected):
 
 
 TWO = ("trainer=ddp", "trainer.accelerator=cpu")
-SHARED = ("trainer=fsdp", "trainer.accelerator=cpu", "callbacks.samples.number=0")
+SHARED = ("trainer=fsdp", "trainer.accelerator=cpu", "callbacks.samples.number=0", "model.shared_prefix=auto")
 CASES = {
     "t5-lora": ("model=tiny_t5", "peft=lora", "peft.dropout=0", "data.extra_val.more=more.jsonl"),
     "t5-full-stream": (

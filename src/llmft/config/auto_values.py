@@ -201,7 +201,7 @@ def _keeps_padding(cfg: TrainConfig, *, by_lengths: bool) -> str | None:
         return "model.attention=eager keeps the computation of transformers"
     if cfg.model.gradient_checkpointing and not by_lengths:
         return "gradient checkpointing must recompute a layer with the same kernel"
-    if cfg.trainer.strategy == "fsdp":
+    if cfg.trainer.strategy == "fsdp" and (not by_lengths or cfg.model.family == "seq2seq"):
         return "trainer=fsdp needs the same module calls in all processes"
     if cfg.peft.distill_from:
         return "teacher and student run on the same padded batch"

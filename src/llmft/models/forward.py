@@ -89,7 +89,7 @@ class Forward(ABC):
             batch: As ``collate.training_batch`` makes it.
             chosen: From ``forward_targets``.
         """
-        return chosen.select(self.target_weights(batch)) if "weights" in batch else None
+        return chosen.select(self.target_weights(batch)).to(self.device) if "weights" in batch else None
 
     @abstractmethod
     def inputs(self, batch: dict[str, Any], *, varlen: bool) -> dict[str, Any]:
@@ -128,7 +128,9 @@ class Forward(ABC):
         known = known_masks(batch, encoder_decoder=self.model.config.is_encoder_decoder)
         with self.kernels.enabled(self.model, batch, chosen, varlen=varlen), self.context(batch), known:
             logits = self.model(**self.inputs(batch, varlen=varlen), use_cache=False).logits
-        return chosen.select(logits) if self.kernels.plain else logits, chosen.select(targets), chosen
+        logits = chosen.select(logits) if self.kernels.plain else logits
+        # an estimate has its batch on the CPU and its model on the meta device
+        return logits, chosen.select(targets).to(logits.device), chosen
 
     def loss_sum(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over supervised tokens (mixed with the teacher's divergence in train mode).

@@ -148,6 +148,19 @@ def test_every_option_composes_and_passes_the_checks(group, option, load):
             "+trainer.max_epoch=3",
             "trainer.max_epoch: lightning.pytorch.Trainer has no such argument. Did you mean max_epochs?",
         ),
+        (
+            "model=tiny_t5 model.attention=flash trainer=fsdp",
+            "model.attention=flash: calls the encoder separately for a seq2seq model",
+        ),
+        (
+            "model=tiny_llama model.shared_prefix=always trainer=fsdp",
+            "model.shared_prefix=always: trainer=fsdp keeps padding; use off (or auto)",
+        ),
+        ("model=tiny_llama model.attention=flex trainer=fsdp", "model.attention=flex: was not tried with trainer=fsdp"),
+        (
+            "model=tiny_llama model.padding=skipped trainer=fsdp",
+            "model.padding=skipped: trainer=fsdp needs the same module calls",
+        ),
     ],
 )
 def test_a_config_with_a_fault_is_refused(override, message, load):
@@ -160,14 +173,13 @@ def test_a_config_with_a_fault_is_refused(override, message, load):
 def test_attention_by_lengths_is_refused_beside_what_it_does_not_do(name, load):
     cfg = load(
         "model=tiny_llama", f"model.attention={name}", "model.padding=kept", "model.shared_prefix=exact",
-        "performance=plain", "peft.distill_from=tiny_llama", "trainer=fsdp",
+        "performance=plain", "peft.distill_from=tiny_llama",
     )  # fmt: skip
     with pytest.raises(UserError) as error:
         check(cfg, TrainConfig)
     for reason in (
         "takes batches without padding; use model.padding=skipped (or auto), or sdpa",
         "attends to examples, not to a tree of their prefixes; use model.shared_prefix=off (or auto)",
-        "trainer=fsdp needs the same module calls in all processes; use sdpa",
         "performance=plain computes as transformers does, with padding; use sdpa",
         "with peft.distill_from, teacher and student run on the same padded batch; use sdpa",
     ):

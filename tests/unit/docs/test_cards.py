@@ -19,4 +19,4 @@ def test_activations_of_shallow_models_give_those_of_the_whole(name, method):
     spec.loader.exec_module(made)
     whole = made.outlined(name, method)
     assert made.activations(name, method, [1024]) == [pytest.approx(max(made.by_pass(whole, [1024])), rel=0.01)]
-    assert made.held(name, method) == pytest.approx(made.states(whole, made.PUBLISHED[name]), rel=1e-6)
+    assert made.held(name, method) == pytest.approx(made.states(whole, made.PUBLISHED[name]), rel=1e-5)

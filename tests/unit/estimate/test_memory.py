@@ -85,6 +85,17 @@ def test_activations_are_what_torch_makes(model, precision, load_config, built):
     assert predicted == pytest.approx(ledger.peak, rel=0.05)
 
 
+@pytest.mark.parametrize("soft_cap", [None, 30.0], ids=["head-in-chunks", "capped-logits"])
+def test_weighted_rows_and_capped_logits_are_counted(soft_cap, load_config):
+    cfg = load_config("model=tiny_gemma", "peft=none", "trainer.accelerator=cpu")
+    backbone = Backbone.open(cfg)
+    backbone.config.final_logit_softcapping = soft_cap
+    row = EncodedExample([5] * 512, [6] * 512, 1, 511, 511)
+    plain, weighted = (training_batch([[replace(row, weights=w)]], 0) for w in (None, [0.5] * 512))
+    outline = MetaModel(cfg, backbone)
+    assert outline.activations(weighted) == pytest.approx(outline.activations(plain), rel=0.01)
+
+
 def test_checkpointing_and_small_batches_show(load_config, encoded):
     def activations(*more):
         outline = outlined(load_config, *ROWS, "model=tiny_llama", "peft=none", *more)

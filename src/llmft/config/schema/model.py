@@ -129,14 +129,16 @@ def _gguf_of_a_wheel(model: Model) -> Faults:
 def _padding_free(model: Model, trainer: Trainer) -> Faults:
     if model.padding == "skipped" and model.gradient_checkpointing and model.attention not in BY_LENGTHS:
         yield "model.padding=skipped: model.gradient_checkpointing must recompute a layer with the same kernel; use kept"
-    if model.padding == "skipped" and trainer.strategy == "fsdp":
+    if model.padding == "skipped" and trainer.strategy == "fsdp" and model.attention != "flash":
         yield "model.padding=skipped: trainer=fsdp needs the same module calls in all processes; use kept"
 
 
-@rule("model.shared_prefix", "model.padding", "model.family")
-def _shared_prefix(model: Model) -> Faults:
+@rule("model.shared_prefix", "model.padding", "model.family", "trainer.strategy")
+def _shared_prefix(model: Model, trainer: Trainer) -> Faults:
     if model.shared_prefix not in ("exact", "always"):
         return
+    if trainer.strategy == "fsdp":
+        yield f"model.shared_prefix={model.shared_prefix}: trainer=fsdp keeps padding; use off (or auto)"
     if model.padding == "kept":
         yield f"model.shared_prefix={model.shared_prefix}: only an unpadded batch has one; use model.padding=skipped, or off"
     if model.family == "seq2seq":
@@ -152,8 +154,10 @@ def _by_lengths(model: Model, trainer: Trainer, performance: Performance) -> Fau
         yield f"{key}: takes batches without padding; use model.padding=skipped (or auto), or sdpa"
     if model.shared_prefix in ("exact", "always"):
         yield f"{key}: attends to examples, not to a tree of their prefixes; use model.shared_prefix=off (or auto)"
-    if trainer.strategy == "fsdp":
-        yield f"{key}: trainer=fsdp needs the same module calls in all processes; use sdpa"
+    if trainer.strategy == "fsdp" and model.attention == "flex":
+        yield f"{key}: was not tried with trainer=fsdp; use sdpa"
+    if trainer.strategy == "fsdp" and model.family == "seq2seq":
+        yield f"{key}: calls the encoder separately for a seq2seq model, which trainer=fsdp cannot; use sdpa"
     if performance == "plain":
         yield f"{key}: performance=plain computes as transformers does, with padding; use sdpa"
 
