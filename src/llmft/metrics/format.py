@@ -98,6 +98,8 @@ def reasons(scores: Mapping[str, Any]) -> list[str]:
     for name, entry in scores.items():
         if entry.get("reason"):
             found.setdefault(entry["reason"], []).append(name)
+    if len(found) == 1 < len(scores) == sum(map(len, found.values())):
+        return [f"all scores: {reason}" for reason in found]
     return [f"{', '.join(names)}: {reason}" for reason, names in found.items()]
 
 
