@@ -74,10 +74,11 @@ class MetricsLog(pl.Callback):
         if self.row.get("step") != trainer.global_step:
             self._write_if_due(trainer)
             self.row = {"step": trainer.global_step, "epoch": trainer.current_epoch}
+        if trainer.state.fn != "fit":  # before the training, or after its last step, whose row is written
+            self.add(trainer, _values(trainer, "val/"))
+            return
         self.row |= _values(trainer, "val/")
         self.due = True
-        if trainer.state.fn != "fit":
-            self._write_if_due(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the last step."""
@@ -94,7 +95,7 @@ class MetricsLog(pl.Callback):
             )
 
     def add(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
-        """Add values that were computed after the training to the last row."""
+        """Add values that were computed before or after the training to the row of their step; loggers get these alone."""
         self.row |= values
         if "step" in self.row and not trainer.global_rank:
             self._log(trainer, values)
