@@ -8,7 +8,7 @@
 #   python benchmarks/gpu_report.py gpu_results    the results into docs/gpu.md (the script does it at its end, too)
 #
 # Stages, in the order of what a missing answer would cost; when time ends, the last ones are dropped:
-#   1 tests/gpu: numbers, determinism, adapters, attention      4 Unsloth if it installs; TRL, 1B and GPT-2 shapes
+#   1 tests/gpu: numbers, determinism, adapters, attention      4 torch.compile; Unsloth; TRL, 1B and GPT-2 shapes
 #   2 LoRA of an 8B shape, packed, 4,096 tokens, beside TRL      5 where a step's time goes, and the host's waits
 #   3 QLoRA beside LoRA on the 8B shape                          6 tests/gpu in processes of their own; packing, seq2seq
 set -u
@@ -40,7 +40,7 @@ elif sees_gpu python3; then
   export PYTHONPATH=$ROOT/src:$ROOT/.site:$ROOT${PYTHONPATH:+:$PYTHONPATH}
 else echo "no Python here sees a CUDA device (.venv, python3); REHEARSAL=1 tries the script on a CPU"; exit 2; fi
 export PEERS_PYTHON=${PEERS_PYTHON:-$PY}
-if [ -d .wheels-unsloth ]; then
+if [ -z "$REHEARSAL" ] && compgen -G '.wheels-unsloth/*.whl' > /dev/null; then
   [ -d .site-unsloth ] || python3 -m pip install --quiet --no-index --no-deps --no-compile --target .site-unsloth .wheels-unsloth/*.whl
   export UNSLOTH_PYTHON=$PY UNSLOTH_SITE=$ROOT/.site-unsloth
 fi
@@ -84,7 +84,7 @@ card = torch.cuda.get_device_name() if torch.cuda.is_available() else "a CPU (a 
 print(f"{datetime.date.today()}: {card}, torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}, "
       f"lightning {lightning.__version__}, bitsandbytes {bitsandbytes.__version__}.")
 PY
-cat "$OUT/machine.txt"
+cat "$OUT/machine.txt"; "$PY" benchmarks/gpu_wheels.py --check
 
 if wants 1; then stage 1 "tests/gpu that need no process of their own"
   tests 240 numbers tests/gpu/test_numbers.py tests/gpu/test_attention.py tests/gpu/test_liger.py
@@ -96,7 +96,7 @@ if wants 2; then stage 2 "LoRA of an 8B shape, packed, at 4,096 tokens, beside T
 if wants 3; then stage 3 "QLoRA beside LoRA on the 8B shape"; bench 180 qlora_8b --model $LARGE $LONG; fi
 # shellcheck disable=SC2086
 if wants 4; then stage 4 "llmft and its peers, each at its best"
-  bench 150 unsloth_8b --model $LARGE $LONG
+  bench 120 compile_8b --model $LARGE $LONG; bench 150 unsloth_8b --model $LARGE $LONG
   bench 110 causal_lora_best --model $MIDDLE $SIZE; bench 80 causal_full_best --model $GPT2 $SIZE
 fi
 if wants 5; then stage 5 "where a step's time goes"

@@ -58,7 +58,7 @@ def carried(pins: Sequence[str], without: Sequence[str]) -> list[str]:
 
 
 def of_one_cuda(wheel: Path, version: str) -> None:
-    """Keep one CUDA version's library of a bitsandbytes wheel, which has one for each: 60 MB become 5."""
+    """Keep one CUDA version's library of a bitsandbytes wheel, which has one for each: 41 MiB become 3."""
     smaller = wheel.with_suffix(".smaller")
     with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(smaller, "w", zipfile.ZIP_DEFLATED) as new:
         for one in old.infolist():
@@ -118,7 +118,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.check:
         missing = unmet(needs())
-        print("\n".join(missing) or "every requirement of llmft is met")
+        print("\n".join(f"llmft needs {one}" for one in missing) or "every requirement of llmft is met")
         return bool(missing)
     if not given.folder:
         parser.error("name a folder")

@@ -143,6 +143,14 @@ CASES = {
             Side("TRL, packed", "trl", arguments=BF16 | LONG_PACKS_TRL, dtype="bfloat16", ceiling="bfloat16", best=True),
         ),
     ),
+    "compile_8b": Case(
+        "torch.compile, LoRA, packed, the shape of Llama 3 8B at 4,096 tokens", "alpaca", "llama3_8b_shape", "lora", words=(40, 110),
+        gpu_only=True,
+        sides=(
+            Side("llmft, compiled", overrides=(*LONG_PACKS, "model.compile=true"), ceiling="bfloat16"),
+            Side("llmft", overrides=LONG_PACKS, ceiling="bfloat16"),
+        ),
+    ),
     "unsloth_8b": Case(
         "Unsloth: causal, LoRA, packed, the shape of Llama 3 8B at 4,096 tokens", "alpaca", "llama3_8b_shape", "lora", words=(40, 110),
         gpu_only=True, optional=True,

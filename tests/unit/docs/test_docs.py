@@ -232,8 +232,8 @@ def test_every_command_runs(page, desk, llmft, monkeypatch):
             continue
         wanted = 3 if "optim.lr=1e30" in words else 0
         at_hand(desk, words, llmft)
-        if stdin:
-            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((desk / stdin).read_bytes())))
+        piped = (desk / stdin).read_bytes() if stdin else b"Hi\n"  # chat reads it to its end
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped)))
         code, _, err = llmft(*made_runnable(words))
         if code != wanted:
             faults.append(f"{' '.join(words)}: exit code {code}: {err[-600:]}")
