@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,11 +37,13 @@ class ConvertedModel:
         runtime: The model in CTranslate2.
         config: The transformers config of the weights that were converted.
         generation_config: Its GenerationConfig.
+        device: Of the tensors that it is given and returns.
     """
 
     runtime: CTranslate2Runtime
     config: Any
     generation_config: Any
+    device: ClassVar[torch.device] = torch.device("cpu")
 
 
 class CTranslate2Generator(Generator):
