@@ -1,6 +1,8 @@
 """``replay``: rerun the step at which a guard halted a training, and inspect the output of every module."""
 
 import contextlib
+import logging
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,18 +16,22 @@ from llmft.data.batching.collate import without_layout
 from llmft.data.tokenization.codec import IGNORED, Codec
 from llmft.diagnostics import forward_trace, postmortem
 from llmft.diagnostics.show_tokens import label_spans, render_spans
+from llmft.models.attention.flat import LENGTHS
 from llmft.models.attention.kernels import Kernels
 from llmft.models.backbone.open import Backbone
 from llmft.models.distillation import teacher_of
 from llmft.models.forward import Forward
 from llmft.models.peft import trainable
 from llmft.runs.open import open_run
+from llmft.utils import flash
 from llmft.utils.console import Console
 from llmft.utils.device import autocast_dtype, float64, tf32, to_device
 from llmft.utils.errors import UserError
 from llmft.utils.json import finite
 from llmft.utils.logging import log_to, quiet
 from llmft.utils.text import json_line, printable
+
+log = logging.getLogger(__name__)
 
 SHOWN_CHARACTERS = 600  # of an example; format=json prints all
 PARTS = ((False, True), (True,))  # all tokens; the supervised tokens
@@ -45,7 +51,7 @@ def main(cfg: DictConfig) -> None:
     forward.kernels.packing_is_equivalent = bool(report.get("rows_agree"))
     forward.kernels.sharing_is_equivalent = bool(report.get("prefixes_agree"))
     result = _replay(forward, window, report)
-    rows = [row for batch in window.batches for row in _rows(forward, batch, codec)]
+    rows = [row for batch in window.batches for row in _rows(forward, without_layout(batch), codec)]
     if config.format == "json":
         for row in rows:
             row.pop("shown")
@@ -73,10 +79,12 @@ def _replay(forward: Forward, window: postmortem.StepBatches, report: dict[str, 
     def context() -> Any:
         return torch.autocast(forward.device.type, kind) if kind else contextlib.nullcontext()
 
-    window.batches = [to_device(without_layout(batch), forward.device) for batch in window.batches]
+    window.batches = [to_device(batch, forward.device) for batch in window.batches]
     states = window.states if training else []
+    with context():
+        batches = [for_flash(forward, batch) for batch in window.batches]
     with tf32(report["precision"]):
-        seen, nats, tokens = forward_trace.rerun(forward, window.batches, states, context=context, backward=training)
+        seen, nats, tokens = forward_trace.rerun(forward, batches, states, context=context, backward=training)
     bad = [call for call in seen.seen if call.output.broken]
     large = sorted(seen.seen, key=lambda call: -(call.output.largest or 0.0))
     return {
@@ -91,6 +99,32 @@ def _replay(forward: Forward, window: postmortem.StepBatches, report: dict[str, 
         "bad_gradients": seen.broken_gradients,
         "gradient_norms": _norms(forward, tokens or 1),
     }
+
+
+def for_flash(forward: Forward, batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch with the lengths of its examples if they attend with FlashAttention, as in the training; else without.
+
+    Where a training had FlashAttention and this machine has not, a warning says so.
+
+    Args:
+        forward: The model, in the precision of the training.
+        batch: On its device.
+    """
+    kernels, plain = forward.kernels, without_layout(batch)
+    if not kernels.flash or not kernels.packing_is_equivalent:
+        return plain
+    if kernels.uses_flash(forward.model, batch):
+        return {**plain, "layout": {name: batch["layout"][name] for name in LENGTHS}}  # labels may have been changed
+    _warn_of_sdpa(flash.unavailable() or "no lengths of its examples were stored")
+    return plain
+
+
+@cache
+def _warn_of_sdpa(why: str) -> None:
+    """Once, not for each batch."""
+    log.warning(
+        "replay: the training attended with FlashAttention, and the replay does with sdpa (%s); digits differ", why
+    )
 
 
 def _first_calls(calls: list[forward_trace.ModuleCall]) -> list[forward_trace.ModuleCall]:
