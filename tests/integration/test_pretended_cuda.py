@@ -4,6 +4,7 @@ All of them run in one process of their own. Each assert is one function, and a 
 """
 
 import csv
+from collections import Counter
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -89,6 +90,18 @@ ALLOWED = {
         "window", 1, "whether float16 overflowed"
     ),
 }
+# What transformers waits for where answers are generated: in each step, or in each call of generate. llmft adds none.
+GENERATION = "transformers/generation/utils.py"
+WAITS_OF_ANSWERS = {
+    ("item", f"{GENERATION}:StopCheck.__call__"): "step",
+    (
+        "copy to device, pageable",
+        f"{GENERATION}:GenerationMixin._prepare_special_tokens.<locals>._tensor_or_none",
+    ): "call",
+    ("item", f"{GENERATION}:GenerationMixin._prepare_special_tokens"): "call",
+    ("item", f"{GENERATION}:GenerationMixin.generate"): "call",
+    ("item", f"{GENERATION}:GenerationMixin._get_logits_processor"): "call",
+}
 # Calls by model and batching in float32, where no kernel attends by the lengths of examples.
 HIDING = "not causal, mask of 4 dimensions, bool"
 BIAS = "not causal, mask of 4 dimensions, {dtype}"  # T5's relative positions: in every dtype
@@ -171,6 +184,15 @@ def products_of_answers(result: Result) -> set[str]:
     return {event["what"].partition(" ")[2] for event in events}
 
 
+def waits_of_answers(result: Result) -> Counter[tuple[str, str]]:
+    """How often the host waits while answers are generated, by what and where."""
+    found = Counter[tuple[str, str]]()
+    for event in result.counts["events"]:
+        if (event["kind"], event["phase"]) == ("sync", "answer"):
+            found[event["what"], cause(event)] += event["number"]
+    return found
+
+
 def losses(result: Result) -> list[float]:
     with (Path(result.folder) / "metrics.csv").open(newline="") as file:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
@@ -247,6 +269,7 @@ def test_a_whole_deterministic_run_and_its_resume_answer_on_the_device(results: 
         assert not not_deterministic(results[name])
         assert not unexpected_waits(results[name], batches=2)
         assert products_of_answers(results[name]) == {"bfloat16"}  # samples, end table and evaluation, base and tuned
+        assert set(waits_of_answers(results[name])) == set(WAITS_OF_ANSWERS)
         assert "fork_rng" not in results[name].output  # it warns where there are two devices
         asked = {"training/fit.py:answers", "callbacks/samples.py:Samples.on_validation_epoch_end"}
         asked |= {"evaluation/inference.py:generate"}

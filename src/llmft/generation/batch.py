@@ -10,13 +10,15 @@ from transformers import DynamicCache
 from llmft.data.batching.collate import generation_batch
 from llmft.generation.prefix_cache import States
 from llmft.generation.stream import Stream
+from llmft.utils.device import sent
 
 
 class Batch(NamedTuple):
     """Sequences of a causal model between two steps.
 
-    ``ids`` and ``mask`` [B, S]; padding is on the left, or between a prefix whose keys and values were known and the rest of
-    the prompt. ``cache`` holds S - 1 positions; before the first step, those of the known prefixes, or it is None.
+    ``ids`` and ``mask`` [B, S], the mask on the CPU; padding is on the left, or between a prefix whose keys and values were
+    known and the rest of the prompt. ``cache`` holds S - 1 positions; before the first step, those of the known
+    prefixes, or it is None.
     """
 
     streams: list[Stream]
@@ -58,7 +60,7 @@ def started(streams: Sequence[Stream], prefixes: Sequence[Prefix], pad_id: int, 
         parts.insert(0, generation_batch([s.prompt[: known.length] for s, known in both], pad_id, pad_left=True))
         cache = cache_of(model, side_by_side(prefixes, width))
     ids, mask = (torch.cat([part[name] for part in parts], 1) for name in ("input_ids", "attention_mask"))
-    return Batch(list(streams), ids.to(model.device), mask.to(model.device), cache)
+    return Batch(list(streams), sent(ids, model.device), mask, cache)
 
 
 def side_by_side(prefixes: Sequence[Prefix], width: int) -> States:
@@ -84,19 +86,21 @@ def running(batch: Batch) -> Batch | None:
     spare = mask.shape[1] - int(mask.sum(dim=1).max())
     if not spare and len(rows) == len(batch.streams):
         return batch
-    streams, ids = [batch.streams[row] for row in rows], batch.ids[rows]
+    streams, index = [batch.streams[row] for row in rows], sent(torch.tensor(rows), batch.ids.device)
+    ids = batch.ids[index]
     if spare == int(mask.argmax(dim=1).min()):
         for layer in batch.cache.layers:
-            layer.keys, layer.values = layer.keys[rows, :, spare:], layer.values[rows, :, spare:]
+            layer.keys, layer.values = layer.keys[index, :, spare:], layer.values[index, :, spare:]
         return Batch(streams, ids[:, spare:], mask[:, spare:], batch.cache)
     order = mask.argsort(dim=1, stable=True)[:, spare:]  # the padding between prefix and rest goes to the left
+    mask, order = mask.gather(1, order), sent(order, batch.ids.device)
     at = order[:, None, :-1, None]
     for layer in batch.cache.layers:
         layer.keys, layer.values = (
-            states[rows].gather(2, at.expand(-1, states.shape[1], -1, states.shape[3]))
+            states[index].gather(2, at.expand(-1, states.shape[1], -1, states.shape[3]))
             for states in (layer.keys, layer.values)
         )
-    return Batch(streams, ids.gather(1, order), mask.gather(1, order), batch.cache)
+    return Batch(streams, ids.gather(1, order), mask, batch.cache)
 
 
 def joined(one: Batch | None, other: Batch | None) -> Batch | None:

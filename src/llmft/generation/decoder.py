@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import pad
-from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList
 from transformers.cache_utils import DynamicLayer
 
 from llmft.data.batching.collate import generation_batch
@@ -16,12 +16,14 @@ from llmft.data.tokenization.codec import Codec
 from llmft.generation.batch import Batch, Prefix, cache_of, joined, running
 from llmft.generation.prefill import Prefill
 from llmft.generation.prefix_cache import PrefixCache, States
-from llmft.generation.sampling import SAMPLING_KEYS, Sampling, sample_tokens, sampling_settings
+from llmft.generation.sampling import SAMPLING_KEYS, Sampling, sampling_settings
 from llmft.generation.settings import generation_config, stop_ids
+from llmft.generation.steps import Cancelled, Sample, Take
 from llmft.generation.stream import Stream
+from llmft.models.attention.known_masks import known_padding
 from llmft.models.dtype import answering_precision, autocast
 from llmft.utils.determinism import lifted
-from llmft.utils.device import to_device
+from llmft.utils.device import sent
 from llmft.utils.errors import UserError
 from llmft.utils.modules import eval_mode
 
@@ -137,7 +139,7 @@ class Decoder:
             if rest and self.can_join and self.prefill:
                 self._decode_continuously(rest, admit, self.prefill)
             elif rest:
-                self._generate(rest, self._inputs(rest), lambda: False)
+                self._generate(rest, self._inputs(rest), lambda: False, full=_is_full(rest))
 
     def _decode_continuously(self, streams: Sequence[Stream], admit: Admit, prefill: Prefill) -> None:
         batch, waiting = None, list(streams)
@@ -163,9 +165,10 @@ class Decoder:
 
     def _advanced(self, batch: Batch, pause: Callable[[], bool]) -> Batch | None:
         """The batch after some steps, without the sequences that have ended."""
-        inputs = {"input_ids": batch.ids, "attention_mask": batch.mask, "past_key_values": batch.cache}
+        mask = sent(batch.mask, self.model.device)
+        inputs = {"input_ids": batch.ids, "attention_mask": mask, "past_key_values": batch.cache}
         before = [stream for stream in batch.streams if stream.started]
-        out = self._generate(batch.streams, inputs, pause)
+        out = self._generate(batch.streams, inputs, pause, full=bool(batch.mask.all()))
         mask = pad(batch.mask, (0, out.sequences.shape[1] - batch.ids.shape[1]), value=1)
         after = Batch(batch.streams, out.sequences, mask, out.past_key_values)
         if self.prefill:
@@ -176,23 +179,31 @@ class Decoder:
     def _states(self, ids: Sequence[int], known: Prefix) -> States:
         """Keys and values of token ids, of which those of a prefix are known."""
         inputs = generation_batch([ids], self.codec.tokenizer.pad_token_id, pad_left=True)
-        return self._computed(to_device(inputs, self.model.device), known.states)
+        return self._computed(self._sent(inputs), known.states, full=True)
 
-    def _computed(self, inputs: dict[str, Any], known: States | None) -> States:
+    def _computed(self, inputs: dict[str, Any], known: States | None, *, full: bool) -> States:
         """Keys and values of prompts, of whose first columns they are known."""
         cache = cache_of(self.model, known) if known else None
-        out = self.model.generate(**inputs, past_key_values=cache, generation_config=self.prefill_config)
+        with known_padding(self.model.device, full=full):
+            out = self.model.generate(**inputs, past_key_values=cache, generation_config=self.prefill_config)
         return [(layer.keys, layer.values) for layer in out.past_key_values.layers]
 
-    def _generate(self, streams: Sequence[Stream], inputs: dict[str, Any], pause: Callable[[], bool]) -> Any:
+    def _generate(
+        self, streams: Sequence[Stream], inputs: dict[str, Any], pause: Callable[[], bool], *, full: bool
+    ) -> Any:
+        """Greedy steps until all sequences have ended, or for a pause; ``full`` if the prompts have no padding."""
         config = copy.copy(self.greedy_config)
         config.max_new_tokens = max(stream.limit - len(stream.ids) for stream in streams)
-        return self.model.generate(
-            **inputs,
-            generation_config=config,
-            logits_processor=LogitsProcessorList([_Sample(streams)] if any(s.sampling for s in streams) else []),
-            stopping_criteria=StoppingCriteriaList([_Take(streams, self._start(inputs), pause)]),
-        )
+        take = Take(streams, self._start(inputs), pause)
+        with known_padding(self.model.device, full=full):
+            out = self.model.generate(
+                **inputs,
+                generation_config=config,
+                logits_processor=LogitsProcessorList([Sample(streams)] if any(s.sampling for s in streams) else []),
+                stopping_criteria=StoppingCriteriaList([take]),
+            )
+        take.finish()
+        return out
 
     def _beam_search(self, streams: Sequence[Stream], limit: int) -> None:
         """Beam search by transformers: the whole batch at once, its answers at the end."""
@@ -200,9 +211,10 @@ class Decoder:
         config.max_new_tokens = limit
         inputs = self._inputs(streams)
         if self.prefill and self.prefill.can_share and inputs["input_ids"].shape[1] > 1:
-            inputs["past_key_values"] = self._once_for_all_beams(inputs)
-        stop = StoppingCriteriaList([_Cancelled(streams)])
-        out = self.model.generate(**inputs, generation_config=config, stopping_criteria=stop)
+            inputs["past_key_values"] = self._once_for_all_beams(inputs, full=_is_full(streams))
+        stop = StoppingCriteriaList([Cancelled(streams)])
+        with known_padding(self.model.device, full=_is_full(streams)):
+            out = self.model.generate(**inputs, generation_config=config, stopping_criteria=stop)
         for stream, ids in zip(streams, out[:, self._start(inputs) :].tolist(), strict=True):
             for token in ids:
                 if stream.reason is None:
@@ -218,55 +230,26 @@ class Decoder:
         pad_left = not self.model.config.is_encoder_decoder
         prompts = [stream.prompt for stream in streams]
         pad_id, known = self.codec.tokenizer.pad_token_id, self.prefill.left_padded(prompts) if self.prefill else None
-        inputs = to_device(generation_batch(prompts, pad_id, pad_left=pad_left), self.model.device)
+        inputs = self._sent(generation_batch(prompts, pad_id, pad_left=pad_left))
         return {**inputs, "past_key_values": cache_of(self.model, known)} if known else inputs
 
-    def _once_for_all_beams(self, inputs: dict[str, Any]) -> DynamicCache:
+    def _sent(self, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
+        return {name: sent(tensor, self.model.device) for name, tensor in inputs.items()}
+
+    def _once_for_all_beams(self, inputs: dict[str, Any], *, full: bool) -> DynamicCache:
         """Keys and values of all but the last token of prompts, which transformers would compute for each beam."""
         known = inputs.get("past_key_values")
         known = known and [(layer.keys, layer.values) for layer in known.layers]
-        states = self._computed({name: inputs[name][:, :-1] for name in ("input_ids", "attention_mask")}, known)
+        shorter = {name: inputs[name][:, :-1] for name in ("input_ids", "attention_mask")}
+        states = self._computed(shorter, known, full=full)
         beams = [tuple(one.repeat_interleave(self.beams, 0) for one in layer) for layer in states]
         return cache_of(self.model, beams)
 
 
-class _Sample(LogitsProcessor):
-    """Replaces the scores of sampled sequences, so that their argmax is the sampled token."""
-
-    def __init__(self, streams: Sequence[Stream]) -> None:
-        self.streams = streams
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        rows = {row: s.sampling for row, s in enumerate(self.streams) if s.sampling is not None and s.reason is None}
-        return sample_tokens(rows, input_ids, scores) if rows else scores
-
-
-class _Take(StoppingCriteria):
-    """Passes each sequence its new tokens (one, but for speculative decoding); stops when all have ended, or for a pause."""
-
-    def __init__(self, streams: Sequence[Stream], start: int, pause: Callable[[], bool]) -> None:
-        self.streams, self.taken, self.pause = streams, start, pause
-
-    def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> Any:
-        for stream, tokens in zip(self.streams, input_ids[:, self.taken :].tolist(), strict=True):
-            for token in tokens:
-                if stream.reason is None:
-                    stream.take(token)
-        self.taken = input_ids.shape[1]
-        ended = [stream.reason is not None for stream in self.streams]
-        stop = all(ended) or self.pause()
-        return torch.tensor([stop or one for one in ended], device=input_ids.device)
-
-
-class _Cancelled(StoppingCriteria):
-    """Stops a beam search when all of its sequences were cancelled."""
-
-    def __init__(self, streams: Sequence[Stream]) -> None:
-        self.streams = streams
-
-    def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> Any:
-        return torch.full((len(input_ids),), all(stream.is_done() for stream in self.streams), device=input_ids.device)
-
-
 def _limit(stream: Stream) -> int:
     return stream.limit
+
+
+def _is_full(streams: Sequence[Stream]) -> bool:
+    """Whether a batch of their prompts has no padding."""
+    return len({len(stream.prompt) for stream in streams}) == 1

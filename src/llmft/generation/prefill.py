@@ -9,6 +9,7 @@ import torch
 from llmft.generation.batch import Batch, Prefix, side_by_side, started
 from llmft.generation.prefix_cache import PrefixCache, States
 from llmft.generation.stream import Stream
+from llmft.utils.device import sent
 
 # A shorter prefix is not looked up: every chat prompt begins with the same few tokens.
 SHORTEST = 16
@@ -84,7 +85,7 @@ class Prefill:
             return
         for row, stream in enumerate(batch.streams):
             if stream in streams:
-                positions = batch.mask[row, :-1].nonzero()[:, 0]
+                positions = sent(batch.mask[row, :-1].nonzero()[:, 0], batch.ids.device)
                 ids = [*stream.prompt, *stream.ids][: len(positions)]  # behind its end a sequence has padding
                 self.prefixes.add(self.scope, ids, _Reader(batch.cache, row, positions[: len(ids)]))
 

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from llmft.utils.device import sent
+
 # Keys of GenerationConfig that shape the distribution, in the order of transformers' warpers, and their neutral
 # values. Sequences of one batch may differ in them.
 SAMPLING_KEYS: dict[str, float | None] = {
@@ -130,8 +132,7 @@ def draw_in_integers(logits: torch.Tensor, uniform: Sequence[float]) -> torch.Te
     cumulative = shares.cumsum(dim=-1)
     numbers = [int(number * 2**BITS) for number in uniform]
     parts = torch.tensor([[number >> HALF, number % 2**HALF] for number in numbers])
-    # pageable memory is staged before CUDA's call returns, and the stream is not waited for
-    high, low = parts.to(logits.device, non_blocking=logits.device.type == "cuda").split(1, dim=1)
+    high, low = sent(parts, logits.device).split(1, dim=1)
     total = cumulative[:, -1:]
     passed = (total * high + (total * low >> HALF)) >> HALF  # total times the random number; always below total
     # logits with NaN have no total; a token beyond the vocabulary would end the CUDA context

@@ -181,6 +181,18 @@ def to_device(batch: Mapping[str, Any], device: Any) -> dict[str, Any]:
     return {name: moved(value) for name, value in batch.items()}
 
 
+def sent(tensor: torch.Tensor, device: Any) -> torch.Tensor:
+    """A tensor of the host on a device; CUDA copies it from pinned memory, and the host does not wait.
+
+    Args:
+        tensor: On the CPU.
+        device: Where it goes.
+    """
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def float64(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor in float64, on its device; on the CPU if that has no float64 (Apple's GPUs)."""
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()

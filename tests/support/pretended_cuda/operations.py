@@ -128,7 +128,12 @@ def _moved(source: Tensor, kwargs: dict[str, Any]) -> Tensor:
 
 
 def _count_copy(source: Tensor, target: torch.device, *, waits: bool) -> None:
-    """CUDA waits for a copy unless it is told not to; one from pageable memory is staged by the host even then."""
+    """CUDA waits for a copy unless it is told not to; one from pageable memory is staged by the host even then.
+
+    Nothing is copied of an empty tensor, as which transformers makes the cache of a layer.
+    """
+    if not source.numel():
+        return
     if isinstance(source, PretendedTensor):
         where = f"copy to {'host' if target.type == 'cpu' else target}"
     else:

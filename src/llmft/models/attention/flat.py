@@ -13,6 +13,7 @@ from torch import Tensor
 
 from llmft.data.batching.collate import without_layout
 from llmft.models.attention.packing import Lengths
+from llmft.utils.device import sent
 
 LENGTHS = ("lengths", "label_lengths")
 POSITIONS = ("supervised", "predicting")
@@ -109,7 +110,7 @@ def _side(sizes: Lengths, padded: Tensor) -> Side:
     skipped = [n * width - before[n] for n in range(len(sizes))]
     table = [[0, *ends], [*starts, 0], [*each, 0], [*skipped, *[0] * (number + 1 - len(sizes))]]
     # one small copy to the device; what follows is computed there
-    offsets, places, counts, skipped = torch.tensor(table, dtype=torch.int32).to(device, non_blocking=True)
+    offsets, places, counts, skipped = sent(torch.tensor(table, dtype=torch.int32), device)
     rows = torch.repeat_interleave(torch.arange(number, device=device), counts[:-1], output_size=ends[-1])
     positions = torch.arange(ends[-1], device=device) - offsets[rows]
     lengths = ExampleLengths(offsets, max(each))

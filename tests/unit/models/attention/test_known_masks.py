@@ -1,5 +1,6 @@
 """What transformers asks of masks is answered without the device, and only there."""
 
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 import torch
 import transformers.masking_utils
 
-from llmft.models.attention.known_masks import known_masks
+from llmft.models.attention import known_masks as module
+from llmft.models.attention.known_masks import known_masks, known_padding
 
 masking_utils: Any = transformers.masking_utils
 NAMES = ("find_packed_sequence_indices", "_ignore_causal_mask_sdpa", "_ignore_bidirectional_mask_sdpa")
@@ -48,3 +50,26 @@ def test_nothing_changes_elsewhere(given):
     before = [getattr(masking_utils, name) for name in NAMES]
     with known_masks(given, encoder_decoder=False):
         assert [getattr(masking_utils, name) for name in NAMES] == before
+
+
+def test_the_padding_of_prompts_is_known_in_the_thread_that_answers_them(monkeypatch):
+    for name in NAMES:  # it stays installed
+        monkeypatch.setattr(masking_utils, name, getattr(masking_utils, name))
+    module._answer_for_each_thread.cache_clear()
+    gpu, padding, hidden = torch.device("cuda"), object(), torch.tensor([[0, 1, 1]])
+
+    def decides(mask):
+        return masking_utils._ignore_causal_mask_sdpa(mask, 1, 3, 2, 0)
+
+    with known_padding(torch.device("cpu"), full=True):
+        assert not decides(hidden)
+    with known_padding(gpu, full=True), ThreadPoolExecutor(1) as other:
+        assert decides(padding)
+        assert not masking_utils._ignore_causal_mask_sdpa(padding, 2, 3, 1, 0)  # a prompt behind a known prefix
+        assert not other.submit(decides, hidden).result()
+        with known_padding(gpu, full=False):
+            assert not decides(padding)
+            assert decides(None)
+        assert decides(padding)
+    assert not decides(hidden)
+    module._answer_for_each_thread.cache_clear()
