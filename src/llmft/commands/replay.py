@@ -23,7 +23,7 @@ from llmft.models.distillation import teacher_of
 from llmft.models.forward import Forward
 from llmft.models.peft import trainable
 from llmft.runs.open import open_run
-from llmft.utils import flash
+from llmft.utils import flash, flex
 from llmft.utils.console import Console
 from llmft.utils.device import autocast_dtype, float64, tf32, to_device
 from llmft.utils.errors import UserError
@@ -82,7 +82,7 @@ def _replay(forward: Forward, window: postmortem.StepBatches, report: dict[str, 
     window.batches = [to_device(batch, forward.device) for batch in window.batches]
     states = window.states if training else []
     with context():
-        batches = [for_flash(forward, batch) for batch in window.batches]
+        batches = [by_lengths(forward, batch) for batch in window.batches]
     with tf32(report["precision"]):
         seen, nats, tokens = forward_trace.rerun(forward, batches, states, context=context, backward=training)
     bad = [call for call in seen.seen if call.output.broken]
@@ -101,30 +101,29 @@ def _replay(forward: Forward, window: postmortem.StepBatches, report: dict[str, 
     }
 
 
-def for_flash(forward: Forward, batch: dict[str, Any]) -> dict[str, Any]:
-    """A batch with the lengths of its examples if they attend with FlashAttention, as in the training; else without.
+def by_lengths(forward: Forward, batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch with the lengths of its examples if they attend by them (flash or flex), as in the training; else without.
 
-    Where a training had FlashAttention and this machine has not, a warning says so.
+    Where a training had one of them and this machine has not, a warning says so.
 
     Args:
         forward: The model, in the precision of the training.
         batch: On its device.
     """
     kernels, plain = forward.kernels, without_layout(batch)
-    if not kernels.flash or not kernels.packing_is_equivalent:
+    if not (kernels.flash or kernels.flex) or not kernels.packing_is_equivalent:
         return plain
-    if kernels.uses_flash(forward.model, batch):
+    if kernels.attends_by_lengths(forward.model, batch):
         return {**plain, "layout": {name: batch["layout"][name] for name in LENGTHS}}  # labels may have been changed
-    _warn_of_sdpa(flash.unavailable() or "no lengths of its examples were stored")
+    name, why = ("flash", flash.unavailable()) if kernels.flash else ("flex", flex.unavailable())
+    _warn_of_sdpa(name, why or "no lengths of its examples were stored")
     return plain
 
 
 @cache
-def _warn_of_sdpa(why: str) -> None:
+def _warn_of_sdpa(name: str, why: str) -> None:
     """Once, not for each batch."""
-    log.warning(
-        "replay: the training attended with FlashAttention, and the replay does with sdpa (%s); digits differ", why
-    )
+    log.warning("replay: the training had model.attention=%s, and the replay has sdpa (%s); digits differ", name, why)
 
 
 def _first_calls(calls: list[forward_trace.ModuleCall]) -> list[forward_trace.ModuleCall]:

@@ -15,7 +15,7 @@ from llmft.utils.device import hardware_of
 log = logging.getLogger(__name__)
 
 # What a config says about the hardware, and what it computes with there.
-KEYS = ("trainer.accelerator", *PLAIN, "model.activation_offload", "optim.paged", "optim.fallback")
+KEYS = ("trainer.accelerator", *PLAIN, "model.activation_offload", "model.compile", "optim.paged", "optim.fallback")
 
 
 def choose_again(saved: DictConfig, record: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ class Forward:
 
     def __init__(self, *, packs: bool, here: bool) -> None:
         self.kernels: Any = Kernels(flash=True, varlen=True, packing_is_equivalent=packs)
-        self.kernels.uses_flash = lambda *_: here
+        self.kernels.attends_by_lengths = lambda *_: here
 
 
 @pytest.mark.parametrize(("packs", "here"), [(True, True), (True, False), (False, False)])
@@ -29,7 +29,9 @@ def test_the_attention_of_a_replay(monkeypatch, caplog, packs, here):
     monkeypatch.setattr(replay.flash, "unavailable", lambda: "torch finds no CUDA GPU on this machine")
     forward: Any = Forward(packs=packs, here=here)
     with caplog.at_level(logging.INFO):
-        found = replay.for_flash(forward, BATCH)
+        found = replay.by_lengths(forward, BATCH)
     lengths = {"layout": {"lengths": [[2]], "label_lengths": [[2]]}} if here else {}
     assert found == {"input_ids": "ids", **lengths}
-    assert ("does with sdpa (torch finds no CUDA GPU" in caplog.text) == (packs and not here)
+    assert ("model.attention=flash, and the replay has sdpa (torch finds no CUDA GPU" in caplog.text) == (
+        packs and not here
+    )
