@@ -108,7 +108,7 @@ fi
 # shellcheck disable=SC2086
 if wants 6; then stage 6 "tests/gpu in processes of their own; packing; seq2seq"
   tests 200 processes tests/gpu/test_scale.py tests/gpu/test_adapters.py -k "peak or run_and_its_resume"
-  bench 60 packing_causal --model $MIDDLE $SIZE; bench 60 seq2seq_best --model $T5 $SIZE
+  bench 60 packing_gpu --model $MIDDLE $SIZE; bench 60 seq2seq_best --model $T5 $SIZE
 fi
 echo; echo "== summary"; cat "$OUT/summary.txt"
 [ -n "$REHEARSAL" ] && cp docs/gpu.md "$OUT/page" && "$PY" benchmarks/gpu_report.py "$OUT" "$OUT/page" && exit

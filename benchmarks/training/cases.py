@@ -143,6 +143,14 @@ CASES = {
             Side("TRL, packed", "trl", arguments=BF16 | LONG_PACKS_TRL, dtype="bfloat16", ceiling="bfloat16", best=True),
         ),
     ),
+    "packing_gpu": Case(
+        "Packing against length grouping, causal, LoRA, generated rows of 100 to 550 tokens", "alpaca", "tinyllama_shape", "lora",
+        words=(10, 170), gpu_only=True,
+        sides=(
+            Side("llmft, packed", overrides=PACKED, ceiling="bfloat16"),
+            Side("llmft, grouped", overrides=GROUPED, ceiling="bfloat16"),
+        ),
+    ),
     "compile_8b": Case(
         "torch.compile, LoRA, packed, the shape of Llama 3 8B at 4,096 tokens", "alpaca", "llama3_8b_shape", "lora", words=(40, 110),
         gpu_only=True,

@@ -110,6 +110,9 @@ def started(case: Case, material: Material, folder: Path, device: str, threads: 
 def measure(runners: Sequence[Runner], warm_up: int, rounds: int) -> None:
     """Take the warm-up of each side, then the rest of its epoch in ``rounds`` turns."""
     *sides, ceiling = runners
+    for side in sides:
+        if side.facts["steps"] <= warm_up:
+            raise SystemExit(f"{side.name}: {side.facts['steps']} steps, all of them the warm-up: raise --steps")
     for runner in runners:
         runner.take(warm_up, counts=False)
     for number in range(rounds):
