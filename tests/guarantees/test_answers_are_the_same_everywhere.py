@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 from llmft import train
 from llmft.data.sources import find, read
-from llmft.models.backbone.load import locate
+from llmft.models.backbone.locate import locate
 from tests.conftest import DATA, SHARED, read_json_lines, write_rows
 
 RATES = {"none": 1e-4, "lora": 5e-3}

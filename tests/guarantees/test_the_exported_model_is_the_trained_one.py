@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from llmft.data.alpaca import Alpaca
 from llmft.data.sources import find, read
-from llmft.models.backbone.load import locate
+from llmft.models.backbone.locate import locate
 from llmft.models.backbone.open import TrainedBackbone
 from llmft.runs.open import open_run
 from tests.conftest import TINY

@@ -19,7 +19,7 @@ from llmft.data.sources import found_again
 from llmft.estimate import oom_report
 from llmft.export.license import base_model_license
 from llmft.models.architecture_check import architecture_faults
-from llmft.models.backbone import load
+from llmft.models.backbone import locate
 from llmft.models.backbone.auto import with_lora_targets
 from llmft.report.html import write_if_outdated
 from llmft.runs import failure_message
@@ -192,7 +192,7 @@ def _resolve_paths(cfg: DictConfig) -> None:
     if not cfg.resume and rows not in NO_FILE and user_path(rows).exists():
         cfg.evaluate.retention = str(user_path(rows).resolve())
     own = [isinstance(cfg.model.get(key), str) for key in ("path", "gguf_file", "sha256")]
-    if all(own) and not load.gguf_file_of(cfg.model):
+    if all(own) and not locate.gguf_file_of(cfg.model):
         cfg.model.gguf_file = cfg.model.sha256 = None  # of the wheel, but model.path is another
 
 

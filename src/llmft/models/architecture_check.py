@@ -11,7 +11,7 @@ from llmft.config.schema.callbacks import Samples
 from llmft.config.schema.peft import Lora
 from llmft.models import distillation
 from llmft.models.attention.restart_positions import position_modules
-from llmft.models.backbone import load
+from llmft.models.backbone import load, locate
 from llmft.models.backbone.open import Backbone
 from llmft.models.kernel_check import check_attention, check_compile, check_flash, check_flex, check_liger
 from llmft.models.peft import lora
@@ -39,7 +39,7 @@ def architecture_faults(cfg: TrainConfig, broken: Collection[str] = ()) -> list[
     ):
         return []
     try:
-        path = load.locate_cached(cfg.model)
+        path = locate.locate_cached(cfg.model)
         if path is None:
             return []
         backbone = Backbone.open(cfg, path=path)
@@ -216,6 +216,6 @@ def _check_teacher(backbone: Backbone, cfg: TrainConfig) -> None:
     if not cfg.peft.distill_from:
         return
     model = distillation.config_of(cfg)
-    path = load.locate_cached(model)
+    path = locate.locate_cached(model)
     if path and Path(backbone.path).is_dir():
         distillation.check_vocabulary(cfg, backbone.tokenizer, Backbone(model, path=path).tokenizer)

@@ -20,7 +20,7 @@ from llmft.config.validate import check
 from llmft.data.eval_rows import first_rows
 from llmft.models.architecture_check import architecture_faults
 from llmft.models.backbone.auto import with_lora_targets
-from llmft.models.backbone.load import locate_cached
+from llmft.models.backbone.locate import locate_cached
 from llmft.training.build import Parts
 from llmft.training.first_steps import train_first_steps
 from llmft.training.step_trace import MARGIN, Changes, Trace, changes

@@ -18,7 +18,7 @@ from llmft import Halted, Run, UserError, load_run, train
 from llmft.export import hub as hub_of
 from llmft.export import license, model_card, passport
 from llmft.export.forms import merged
-from llmft.models.backbone.load import locate
+from llmft.models.backbone.locate import locate
 from tests.conftest import cli
 from tests.integration.conftest import SHORT
 from tests.support.digests import digest, digests

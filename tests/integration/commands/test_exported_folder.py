@@ -8,7 +8,7 @@ import pytest
 
 from llmft import load_run
 from llmft.generation import load
-from llmft.models.backbone.load import locate
+from llmft.models.backbone.locate import locate
 from llmft.runtimes import open as runtimes
 from llmft.runtimes.pytorch import open_folder
 

@@ -11,7 +11,7 @@ from llmft.config.schema.model import Model, Prompt
 from llmft.config.schema.peft import Peft
 from llmft.data.tokenization.build import codec_for
 from llmft.data.tokenization.codec import Codec
-from llmft.models.backbone import load, untrusted, vocabulary
+from llmft.models.backbone import load, locate, untrusted, vocabulary
 from llmft.models.peft import trainable
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Backbone:
         Raises:
             UserError: There is no such folder, file or package.
         """
-        return load.locate(self.model)
+        return locate.locate(self.model)
 
     @property
     def family(self) -> "type[Forward]":

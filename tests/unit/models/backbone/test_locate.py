@@ -6,7 +6,7 @@ import logging
 import pytest
 from safetensors.torch import save_file
 
-from llmft.models.backbone.load import gguf_file_of, locate, locate_cached
+from llmft.models.backbone.locate import gguf_file_of, locate, locate_cached
 from llmft.utils.errors import UserError
 
 
