@@ -36,6 +36,7 @@ SPEED = f"{HERE}/test_speed_changes_no_number.py"
 FLASH = "tests/unit/models/attention/test_flash.py"
 FLEX = "tests/unit/models/attention/test_flex.py"
 LIGER = "tests/unit/models/test_liger.py"
+COMPILED = "tests/unit/models/test_compiled.py"
 PREFIXES = f"{HERE}/test_shared_prefixes_change_nothing.py"
 HEAD = "tests/unit/models/test_chunked_head.py -k plain_formula"
 FLOAT16 = "tests/unit/models/test_float16.py"
@@ -98,6 +99,9 @@ FAULTS = [
     Fault("Liger's kernels compute answers too", "models/liger.py", "torch.is_grad_enabled() and value", "value", f"{LIGER} -k training_steps"),
     Fault("Liger's kernels are taken without a comparison", "models/liger.py", "if _computes_the_same(module, part, model.dtype)", "if True", f"{LIGER} -k left_alone"),
     Fault("other logits with Liger's kernels are trusted", "models/first_batch.py", "bool(found) and _same_with_gradients(forward, first)", "bool(found)", f"{LIGER} -k other_logits"),
+    Fault("other gradients of compiled layers are trusted", "models/compiled.py", "[[x.detach() for x in outputs], gradients[: len(inputs)], gradients[len(inputs) :]]",
+          "[[x.detach() for x in outputs]]", f"{COMPILED} -k other_gradients"),
+    Fault("answers and validation compile layers too", "models/compiled.py", "if not (layer.training and torch.is_grad_enabled()):", "if False:", f"{COMPILED} -k training_steps"),
     # 4 batching
     Fault("means of batches are averaged", "models/loss.py", "        self.nats = self.nats + float64(nats.detach())\n        self.tokens = self.tokens + float64(tokens)",
           "        self.nats = self.nats + float64(nats.detach()) / tokens\n        self.tokens = self.tokens + 1", f"{BATCHING}[tiny_t5]"),

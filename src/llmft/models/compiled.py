@@ -128,8 +128,8 @@ def _outputs_and_gradients(function: Any, layer: Any, args: Any, kwargs: Any) ->
 
 
 def _leaves(values: Any) -> Any:
-    """Values, with the tensors among them cut off from what they were computed from; they ask for gradients as before."""
-    return tree_map_only(Tensor, lambda x: x.detach().requires_grad_(x.requires_grad), values)
+    """Values, with those that have gradients cut off from what they were computed from; others stay the same objects."""
+    return tree_map_only(Tensor, lambda x: x.detach().requires_grad_() if x.requires_grad else x, values)
 
 
 def _has_gradient(value: Any) -> bool:

@@ -4,16 +4,20 @@ Most tests have a function in the place of ``torch.compile``; those that trace g
 """
 
 import copy
+import sys
+from types import ModuleType
 
 import pytest
 import torch
 
 from llmft.data.batching.collate import training_batch
 from llmft.data.tokenization.codec import IGNORED, EncodedExample
-from llmft.models import compiled
+from llmft.models import compiled, liger
 from llmft.models.attention.kernels import Kernels
 from llmft.models.causal import CausalForward
-from tests.unit.models.attention.test_flash import made
+from tests.support import varlen_kernel
+from tests.unit.models.attention.test_flash import SEQ2SEQ, forward_of, made
+from tests.unit.models.test_liger import Ops
 
 
 def causal(*sizes):
@@ -172,3 +176,99 @@ def test_a_copy_of_a_model_computes_with_weights_of_its_own(calls):
     copied = copy.deepcopy(model)
     copied(torch.tensor([[5, 6]]))
     assert list(calls) == list(copied.model.layers)
+
+
+def losses_and_gradients(module, data, batches, cast):
+    """Of steps in train mode, with the dropout of a seed."""
+    module.train()
+    found = []
+    for number, batch in enumerate(batches):
+        module.zero_grad()
+        torch.manual_seed(number)
+        with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+            total, tokens = module.forward_pass.loss_sum(training_batch(batch, data.pad_id))
+        (total / tokens).backward()
+        gradient = torch.cat([p.grad.flatten().float() for p in module.parameters() if p.grad is not None])
+        found.append((float(total.detach()) / int(tokens), gradient))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("overrides", "most"),
+    [
+        (("tiny_llama", "peft=lora", "model.padding=kept"), 2),
+        (("tiny_llama", "peft=lora"), 7),
+        (("tiny_llama", "peft=lora", "model.dtype=bfloat16", "model.attention=sdpa"), 7),
+        (("tiny_llama", "peft=lora", "peft.dropout=0", "model.padding=skipped"), 16),  # with shared prefixes too
+        (("tiny_llama", "peft=none", "model.gradient_checkpointing=true"), 1),
+        (("tiny_llama", "peft=lora", "peft.dora=true", "model.gradient_checkpointing=2"), 13),
+        (("tiny_gpt2", "peft=none", "model.padding=kept"), 1),
+        (("tiny_gpt2", "peft=none", "model.padding=kept", "trainer.precision=bf16-mixed"), 1),
+        (("tiny_gpt2", "peft=unfreeze", "model.padding=kept"), 2),
+        (("tiny_gemma", "peft=none", "model.padding=kept"), 2),  # a window in one layer, none in the other
+        (("tiny_gemma", "peft=lora", "model.padding=kept", "trainer.precision=bf16-mixed"), 3),
+        (("tiny_t5", "peft=none", "model.padding=kept"), 4),
+        (("tiny_t5", "peft=lora"), 21),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+@pytest.mark.parametrize("packs", [False, True], ids=["single", "packed"])
+def test_steps_are_those_without(overrides, most, packs, built, graphs):
+    """Batches of other numbers of rows and tokens compile nothing after the first ones."""
+    model, *rest = overrides
+    given = (f"model={model}", *rest, "data=alpaca", "data.path=sample", "data.limit=40")
+    cast = "trainer.precision=bf16-mixed" in overrides
+    steps = []
+    for compiles in (False, True):
+        data, module = built(*given, f"model.compile={str(compiles).lower()}")
+        torch.manual_seed(0)
+        for name, p in module.named_parameters():
+            if "lora_B" in name:  # zeros would hide the gradient of lora_A
+                torch.nn.init.normal_(p, std=0.1)
+        rows = data.encoded["train"]
+        cut = [rows[:4], rows[4:9], rows[9:12], rows[12:18]]
+        batches = [
+            [[*batch[:2]], *([row] for row in batch[2:])] if packs else [[row] for row in batch] for batch in cut
+        ]
+        steps.append(losses_and_gradients(module, data, batches, cast))
+    assert module.forward_pass.kernels.compiled_is_equivalent
+    assert 0 < len(graphs) <= most
+    for (loss, gradient), (expected, other) in zip(*steps, strict=True):
+        assert loss == pytest.approx(expected, rel=1e-5)
+        assert float((gradient - other).norm() / other.norm()) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["Llama", "Bart"])
+def test_flash_attention_runs_between_graphs(kind, graphs, monkeypatch):
+    """Lengths of examples are no constants of a graph."""
+    varlen_kernel.install(monkeypatch, "torch")
+    model = forward_of(kind, varlen=True, flash=True, compile=True)
+    own = forward_of(kind, varlen=True, flash=True)
+    counts = []
+    for rows in (SEQ2SEQ[1:], SEQ2SEQ[::2], SEQ2SEQ, SEQ2SEQ[:2]) if kind == "Bart" else (causal(*s) for s in SHAPES):
+        rows = [[row] for row in rows] if kind == "Bart" else rows
+        torch.testing.assert_close(step(model, rows), step(own, rows), rtol=1e-5, atol=1e-5)
+        counts.append(len(graphs))
+    assert model.kernels.packing_is_equivalent
+    assert counts[0] == counts[-1] <= 10
+
+
+@pytest.mark.slow
+def test_liger_kernels_run_in_compiled_layers(graphs, monkeypatch):
+    ops = Ops()
+    monkeypatch.setattr(liger, "DEVICES", ("cpu",))
+    package = ModuleType("liger_kernel")
+    monkeypatch.setattr(package, "ops", ops, raising=False)
+    monkeypatch.setitem(sys.modules, "liger_kernel", package)
+    monkeypatch.setitem(sys.modules, "liger_kernel.ops", ops)
+    forward, own = (
+        CausalForward(made("Llama").train(), Kernels(compile=True, liger=True)),
+        CausalForward(made("Llama").train()),
+    )
+    for shape in SHAPES:
+        torch.testing.assert_close(step(forward, causal(*shape)), step(own, causal(*shape)), rtol=1e-5, atol=1e-5)
+    assert forward.kernels.liger_is_equivalent
+    assert forward.kernels.compiled_is_equivalent
+    assert graphs

@@ -113,5 +113,6 @@ def _side(sizes: Lengths, padded: Tensor) -> Side:
     offsets, places, counts, skipped = sent(torch.tensor(table, dtype=torch.int32), device)
     rows = torch.repeat_interleave(torch.arange(number, device=device), counts[:-1], output_size=ends[-1])
     positions = torch.arange(ends[-1], device=device) - offsets[rows]
-    lengths = ExampleLengths(offsets, max(each))
+    # a view's table would be a condition of compiled layers, too
+    lengths = ExampleLengths(offsets.clone(), max(each))
     return Side(lengths, places[rows] + positions, rows[None], positions[None], skipped[:-1], width)
