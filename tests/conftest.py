@@ -57,13 +57,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their folder; keep those that share a module's fixture in one process (``--dist loadgroup``)."""
+    """Mark tests by their folder; keep those that share a module's fixture, or the fork server, in one process.
+
+    ``--dist loadgroup`` does so. The fork server of ``forked`` takes 8 seconds to start, in each process that needs one.
+    """
     for item in items:
         folder = item.path.relative_to(ROOT / "tests").parts[0]
         if folder in FOLDERS:
             item.add_marker(folder)
         made = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 (pytest has no public name for it)
-        if any(fixture.scope == "module" for fixtures in made.values() for fixture in fixtures):
+        names = vars(getattr(item, "module", None) or object)
+        if names.get("forked") is forked or {"two_ranks", "storm"} & names.keys():
+            item.add_marker(pytest.mark.xdist_group("forks"))
+        elif any(fixture.scope == "module" for fixtures in made.values() for fixture in fixtures):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 

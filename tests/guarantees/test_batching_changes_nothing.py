@@ -34,7 +34,7 @@ def test_batching_changes_nothing(model, built, encoded):
         "peft=none",
         "data=alpaca",
         "data.path=sample",
-        "data.limit=40",
+        "data.limit=26",
         "data.split={val: 0.35, test: 0}",
     )
     data, module = built(*common)

@@ -134,7 +134,7 @@ words = text.filter(str.strip)
 
 
 @pytest.mark.parametrize(("name", "prompt"), CASES)
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(system=st.none() | words, question=words, material=text, answer=text)
 def test_the_answer_and_one_stop_token_are_trained_and_nothing_else(name, prompt, system, question, material, answer):
     tested = codec(name, prompt)
@@ -158,7 +158,7 @@ def test_the_answer_and_one_stop_token_are_trained_and_nothing_else(name, prompt
 
 
 @pytest.mark.parametrize(("name", "prompt"), CASES)
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(talk=st.lists(st.tuples(words, words), min_size=1, max_size=3), question=words, answer=words)
 def test_of_a_conversation_the_last_turn_is_trained_or_every_assistant_turn(name, prompt, talk, question, answer):
     context = tuple(turn for ask, reply in talk for turn in (Turn("user", ask), Turn("assistant", reply)))

@@ -93,7 +93,7 @@ def test_a_bf16_checkpoint_is_trained_in_float32(model, load_config, llmft, tmp_
     small = backbone.family.auto_class.from_pretrained(backbone.path, dtype=torch.bfloat16)
     small.save_pretrained(folder)
     backbone.tokenizer.save_pretrained(folder)
-    code, _, err = llmft(f"model={model}", f"model.path={folder}", "peft=none", "data=alpaca", "data.path=sample", "data.limit=40", "trainer.max_steps=20",
+    code, _, err = llmft(f"model={model}", f"model.path={folder}", "peft=none", "data=alpaca", "data.path=sample", "data.limit=12", "trainer.max_steps=3",
                          "optim.lr=1e-5", "scheduler=constant", "questions=0", "evaluate.rows=0", "report.write=false", "callbacks.samples.number=0", "baseline=false",
                          "data.split={val: 0, test: 0}", "trainer.max_epochs=-1", "optim.weight_decay=0", "output_dir=run")  # fmt: skip
     assert code == 0, err

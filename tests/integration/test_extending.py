@@ -80,6 +80,15 @@ def test_from_outside(llmft, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "run2" / "run.json").read_text())["data"]["kept"] == 20
 
 
+SHORT = (
+    "questions=0",
+    "callbacks.samples.number=0",
+    "generation.max_new_tokens=4",
+    "report.write=false",
+    "logger=none",
+)
+
+
 def test_a_data_set_from_outside_has_metrics_a_notice_and_questions_of_its_own(llmft, tmp_path, monkeypatch):
     (tmp_path / "myllm.py").write_text(PACKAGE)
     (tmp_path / "own" / "data").mkdir(parents=True)
@@ -88,7 +97,9 @@ def test_a_data_set_from_outside_has_metrics_a_notice_and_questions_of_its_own(l
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.syspath_prepend(tmp_path)
     own = ("--config-dir=own", "data=mine", "data.path=rows.jsonl", "allow_targets=[myllm]", "output_dir=run")
-    code, _, err = llmft(*own, "model=tiny_gpt2", "trainer.max_steps=1", "evaluate.rows=4", "data.split.test=0.2")
+    code, _, err = llmft(
+        *own, "model=tiny_gpt2", "trainer.max_steps=1", "evaluate.rows=4", "data.split.test=0.2", *SHORT
+    )
     assert code == 0, err
     scores = json.loads((tmp_path / "run" / "evaluation.json").read_text())["scores"]
     assert scores["polite"]["better"] == "higher"

@@ -4,6 +4,7 @@ import pickle
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.defaults_list import Overrides, create_defaults_list
 from hydra.core.utils import JobRuntime
+from hydra.types import RunMode
+from omegaconf import _utils, base, grammar_parser
 
 from llmft.config.paths import conf_dir
 
@@ -19,6 +22,8 @@ REAL_LOAD = ConfigRepository.load_config
 REAL_COMPOSE = ConfigLoaderImpl._compose_config_from_defaults_list
 REAL_WHOLE = ConfigLoaderImpl._load_configuration_impl
 REAL_MAP = defaults_list._create_interpolation_map
+REAL_PARSE = grammar_parser.parse
+RUN = "hydra.mode=RUN"
 NAME = "create_defaults_list"  # as ConfigLoaderImpl calls it
 _kept: dict[Any, Any] = {}
 
@@ -34,6 +39,7 @@ def install() -> Callable[[], None]:
     ConfigLoaderImpl._compose_config_from_defaults_list = _compose
     ConfigLoaderImpl._load_configuration_impl = _whole
     defaults_list._create_interpolation_map = _interpolation_map
+    _parse_with(cache(REAL_PARSE))  # trees are only read
     return _undo
 
 
@@ -43,13 +49,19 @@ def _undo() -> None:
     ConfigLoaderImpl._compose_config_from_defaults_list = REAL_COMPOSE
     ConfigLoaderImpl._load_configuration_impl = REAL_WHOLE
     defaults_list._create_interpolation_map = REAL_MAP
+    _parse_with(REAL_PARSE)
+
+
+def _parse_with(parse: Callable[..., Any]) -> None:
+    for module in (_utils, base):
+        setattr(module, "parse", parse)  # noqa: B010 (not exported)
 
 
 def _remembered(repo: Any, key: Any, make: Callable[[], Any]) -> Any:
     """A copy of what ``make`` returned the first time; unpickling is eight times as fast as ``copy.deepcopy``."""
     sources = repo.sources if isinstance(repo, ConfigRepository) else repo.get_sources()
     places = tuple((source.provider, source.path) for source in sources)
-    if any(place.startswith("file:") and place != conf_dir().as_uri() for _, place in places):
+    if any(source.scheme() == "file" and source.path != str(conf_dir()) for source in sources):
         return make()
     if (places, key) not in _kept:
         made = make()
@@ -63,15 +75,21 @@ def _load_config(self: ConfigRepository, config_path: str) -> Any:
 
 
 def _whole(self: ConfigLoaderImpl, config_name: Any, overrides: list[str], *args: Any, **kwargs: Any) -> Any:
-    def make() -> Any:
-        return REAL_WHOLE(self, config_name, overrides, *args, **kwargs)
+    """The config of a command line; llmft composes it under another job name, and Hydra a third time with its mode."""
 
-    if any("searchpath" in override for override in overrides):  # files of a user's
+    def make() -> Any:
+        return REAL_WHOLE(self, config_name, given, *args, **kwargs)
+
+    given = [override for override in overrides if override != RUN]
+    if any(set(override) & set(",(*?") or "hydra." in override for override in given):  # sweeps, or files of a user's
+        given = overrides
         return make()
-    options = (*args, *sorted(kwargs.items()))
-    key = ("whole", config_name, tuple(overrides), options, JobRuntime().get("name"))
-    cfg = _remembered(self.repository, key, make)
+    cfg = _remembered(self.repository, ("whole", config_name, tuple(given)), make)
     cfg.hydra.runtime.cwd = str(Path.cwd())
+    cfg.hydra.job.name = JobRuntime().get("name")
+    if RUN in overrides:
+        cfg.hydra.mode = RunMode.RUN
+        cfg.hydra.overrides.hydra.append(RUN)
     return cfg
 
 
