@@ -10,7 +10,7 @@ import nbformat
 from nbclient import NotebookClient
 
 PAGE = Path(__file__).parent / "notebook.ipynb"
-DURATION = re.compile(r"( batches| steps| rows), in (?:\d+:)?\d+:\d\d")  # of the lines of progress
+DURATION = re.compile(r"( batches| steps| rows| answers), in (?:\d+:)?\d+:\d\d")  # of the lines of progress
 
 
 def executed(folder: Path, replacements: tuple[tuple[str, str], ...] = ()) -> Any:
