@@ -100,10 +100,12 @@ def _attention(
     offsets, longest = ([kwargs.pop(f"{name}_{side}", None) for side in "qk"] for name in ("cu_seq_lens", "max_length"))
     if offsets[0] is None and (attention_mask is None or attention_mask.numel()):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    if offsets[0] is None or kwargs.get("position_bias") is not None or kwargs.get("s_aux") is not None:
-        raise NotImplementedError(f"{type(module).__name__} does not attend by cu_seq_lens")
     causal = kwargs.get("is_causal")
     causal = bool(getattr(module, "is_causal", True) if causal is None else causal)
+    added = kwargs.get("position_bias") is not None or kwargs.get("s_aux") is not None
+    # transformers' mask of an encoder's window reaches one token further on each side than its FlashAttention does
+    if offsets[0] is None or added or (kwargs.get("sliding_window") is not None and not causal):
+        raise NotImplementedError(f"{type(module).__name__} does not attend by cu_seq_lens")
     if causal:  # in a decoder; the lengths of the keys are for its cross attention
         offsets[1], longest[1] = offsets[0], longest[0]
     heads = [x.transpose(1, 2) for x in _in_half(query, key, value)]

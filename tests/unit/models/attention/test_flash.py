@@ -186,6 +186,14 @@ def test_torchs_kernels_take_these_arguments(dtype):
         assert key.grad is not None
 
 
+def test_a_window_of_an_encoder_is_not_taken():
+    """transformers' mask keeps distances up to the window, its FlashAttention one less."""
+    heads, lengths = torch.zeros(1, 2, 3, 8), torch.tensor([0, 3])
+    named = {"cu_seq_lens_q": lengths, "cu_seq_lens_k": lengths, "max_length_q": 3, "max_length_k": 3}
+    with pytest.raises(NotImplementedError, match="cu_seq_lens"):
+        flash._attention(torch.nn.Identity(), heads, heads, heads, None, is_causal=False, sliding_window=2, **named)
+
+
 def test_half_of_the_heads_decides_the_dtype():
     query, value = torch.zeros(2), torch.zeros(2, dtype=torch.bfloat16)
     assert {x.dtype for x in flash._in_half(query, query, value)} == {torch.bfloat16}
