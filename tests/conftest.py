@@ -59,8 +59,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their folder; keep those that share a module's fixture, or the fork server, in one process.
 
-    ``--dist loadgroup`` does so. The fork server of ``forked`` takes 8 seconds to start, in each process that needs one.
+    ``--dist loadgroup`` does so. The fork server of ``forked`` takes 8 seconds to start, in each process that needs one; its
+    tests are two groups, as one would take longer than all others.
     """
+    forking: dict[Path, int] = {}
     for item in items:
         folder = item.path.relative_to(ROOT / "tests").parts[0]
         if folder in FOLDERS:
@@ -68,7 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         made = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 (pytest has no public name for it)
         names = vars(getattr(item, "module", None) or object)
         if names.get("forked") is forked or {"two_ranks", "storm"} & names.keys():
-            item.add_marker(pytest.mark.xdist_group("forks"))
+            item.add_marker(pytest.mark.xdist_group(f"forks{forking.setdefault(item.path, len(forking)) % 2}"))
         elif any(fixture.scope == "module" for fixtures in made.values() for fixture in fixtures):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 

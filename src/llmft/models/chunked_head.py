@@ -66,6 +66,18 @@ def head_bias(model: Any, head: torch.nn.Linear) -> Tensor | None:
     return added if head.bias is None else head.bias + added
 
 
+def same_logits(logits: Tensor, of_head: Tensor) -> bool:
+    """Whether a model's logits [N, V] are the output of its head, to 1e-2; NaN equals NaN, and infinity itself.
+
+    In half precision a bias that is added after the head is rounded apart from the product, which it may cancel, so a
+    difference is compared with the largest logit.
+    """
+    given, expected = logits.float(), of_head.float()
+    small = 1e-3 if of_head.dtype == torch.float32 else 1e-2 * expected.nan_to_num(posinf=0, neginf=0).abs().amax()
+    close = (given - expected).abs() <= small + 1e-2 * expected.abs()
+    return bool((close | (given == expected) | (given.isnan() & expected.isnan())).all())
+
+
 class HeadInput(NamedTuple):
     """What the losses are computed from in chunks.
 

@@ -25,6 +25,7 @@ from llmft.models.chunked_head import (
     chunked_cross_entropy,
     chunked_cross_entropy_sum,
     head_bias,
+    same_logits,
 )
 from llmft.models.loss import Positions, TokenLoss, supervised, token_loss_sum
 
@@ -182,9 +183,7 @@ class Forward(ABC):
         bias = head_bias(self.model, head)
         if self.kernels.head_is_last is None:  # compared once: a model may scale or cap its logits after the head
             expected = torch.nn.functional.linear(seen.hidden[:1], head.weight, bias)
-            self.kernels.head_is_last = logits.is_meta or torch.allclose(
-                logits.float(), expected.float(), rtol=1e-2, atol=1e-3, equal_nan=True
-            )
+            self.kernels.head_is_last = logits.is_meta or same_logits(logits, expected)
             if not self.kernels.head_is_last:
                 return None
         return HeadInput((seen.hidden, head.weight, bias), targets, chosen)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmft.models import chunked_head
-from llmft.models.chunked_head import capture_hidden, chunked_cross_entropy_sum
+from llmft.models.chunked_head import capture_hidden, chunked_cross_entropy_sum, same_logits
 from llmft.models.loss import Positions, head_at_positions, token_loss_sum
 
 
@@ -107,3 +107,19 @@ def test_the_head_is_applied_once_and_its_input_is_captured(outer_first):
         assert model.head(hidden).shape == (1, 7)
     assert torch.equal((a or b).hidden, hidden[chosen])
     assert model.head(hidden).shape == (2, 4, 7)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "dtype", "same"),
+    [
+        ([2.718, 0.507], [2.718, 0.5], torch.bfloat16, True),  # -2.211 + 2.718: a bias that nearly cancels a product
+        ([2.718, 0.507], [2.718, 0.5], torch.float32, False),
+        ([2.718, 0.6], [2.718, 0.5], torch.bfloat16, False),
+        ([1.36, 0.25], [2.718, 0.5], torch.bfloat16, False),  # scaled
+        ([float("nan"), float("-inf")], [float("nan"), float("-inf")], torch.float16, True),
+        ([float("nan"), 1.0], [2.0, 1.0], torch.float16, False),
+        ([float("inf"), 1.0], [2.0, 1.0], torch.float16, False),
+    ],
+)
+def test_logits_are_the_heads_to_its_rounding(given, expected, dtype, same):
+    assert same_logits(torch.tensor([given]), torch.tensor([expected]).to(dtype)) is same

@@ -110,7 +110,7 @@ def test_a_process_without_flags_gets_none():
 @pytest.mark.parametrize(("device", "inside"), [(CPU, (True, False)), (GPU, (False, False))])
 def test_answering_lifts_them(device, inside):
     decoder: Any = Decoder.__new__(Decoder)
-    decoder.model, decoder.adapter = torch.nn.Linear(1, 1), True
+    decoder.model, decoder.adapter, decoder.precision = torch.nn.Linear(1, 1), True, None
     decoder.model.device = device
     torch.use_deterministic_algorithms(True)
     with decoder.inference():
