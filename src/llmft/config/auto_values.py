@@ -1,17 +1,17 @@
 """Resolve ``auto`` values of a config to the fastest equivalent setting on this hardware, each with its reason."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from llmft.config.auto_model import read_config
-from llmft.config.schema import TrainConfig
+from llmft.config.schema import RULES, TrainConfig
 from llmft.config.schema.model import BY_LENGTHS
 from llmft.config.schema.peft import Lora
 from llmft.utils import flash, liger
 from llmft.utils.device import accelerator_of, bfloat16_units, runs_on_gpu
-from llmft.utils.errors import UserError
+from llmft.utils.errors import UserError, checked
 
 # Values of `auto` with performance=plain, and in commands that do not resolve a training config.
 PLAIN = {
@@ -61,9 +61,31 @@ def auto_choices(cfg: TrainConfig) -> list[Choice]:
 
 
 def resolve_auto(cfg: C) -> tuple[C, list[Choice]]:
-    """A training config with its ``auto`` values replaced, and the choices."""
+    """A training config with its ``auto`` values replaced, and the choices.
+
+    Raises:
+        UserError: As ``check_resolved``.
+    """
     found = auto_choices(cfg)
-    return cfg.replaced({choice.key: choice.value for choice in found}), found
+    config = cfg.replaced({choice.key: choice.value for choice in found})
+    check_resolved(config, found)
+    return config, found
+
+
+def check_resolved(config: TrainConfig, choices: Sequence[Choice]) -> None:
+    """Check the rules between keys again with resolved values; a run that breaks one could not be resumed.
+
+    Raises:
+        UserError: A key that the user set contradicts a resolved value; the message has the reason for that value.
+    """
+    rules = [rule for rule in RULES if not (rule.imports or rule.machine)]
+    faults = []
+    for rule in rules:
+        reasons = [
+            f"auto chose {choice.key}={choice.value} ({choice.why})" for choice in choices if choice.key in rule.keys
+        ]
+        faults += ["; ".join([fault, *reasons]) for fault in rule.faults(config, ())]
+    checked(faults)
 
 
 def _choices(cfg: TrainConfig) -> Iterator[Choice]:

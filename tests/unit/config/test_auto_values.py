@@ -4,6 +4,7 @@ import pytest
 
 from llmft.config import auto_values
 from llmft.utils import device
+from llmft.utils.errors import UserError
 
 KEYS = ("model.dtype", "model.attention", "optim.fused", "model.padding", "model.shared_prefix")
 
@@ -274,3 +275,18 @@ def test_liger_is_taken_on_a_gpu_that_has_it(load_config, more, installed, value
     choices = {c.key: c for c in auto_values.auto_choices(load_config("model=smollm2_135m", "peft=lora", *more))}
     assert choices["model.liger"].value is value
     assert why in choices["model.liger"].why
+
+
+@pytest.mark.usefixtures("units")
+@pytest.mark.parametrize(
+    ("override", "why"),
+    [
+        ("model.gradient_checkpointing=true", "gradient checkpointing must recompute a layer with the same kernel"),
+        ("model.attention=eager", "model.attention=eager keeps the computation of transformers"),
+    ],
+)
+def test_what_was_asked_for_and_what_auto_chose_must_fit(load_config, override, why):
+    cfg = load_config("model=smollm2_135m", "model.shared_prefix=always", override)
+    with pytest.raises(UserError, match=r"only an unpadded batch has one; .* auto chose model.padding=kept") as caught:
+        auto_values.resolve_auto(cfg)
+    assert why in str(caught.value)
