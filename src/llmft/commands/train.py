@@ -197,16 +197,13 @@ def _resolve_paths(cfg: DictConfig) -> None:
 
 
 def _log_choices(choices: Sequence[Choice], *, moved: bool) -> None:
-    values = {
-        choice.key: str(choice.value).lower() if isinstance(choice.value, bool) else choice.value for choice in choices
-    }
     for choice in choices:
-        log.info("performance: %s=%s (%s)", choice.key, values[choice.key], choice.why, extra=FILE_ONLY)
+        log.info("performance: %s (%s)", choice.setting, choice.why, extra=FILE_ONLY)
     if choices and not moved:  # a resumed run has resolved values; on other hardware, a line has said what changed
         shown = [choice for choice in choices if not choice.brief]
         for choice in (choice for choice in shown if choice.key == "trainer.precision"):
             log.info("precision: %s (%s)", choice.value, choice.why)
-        line = ", ".join(f"{choice.key}={values[choice.key]}" for choice in shown if choice.key != "trainer.precision")
+        line = ", ".join(choice.setting for choice in shown if choice.key != "trainer.precision")
         log.info("performance: %s (log.txt says why)", line)
 
 

@@ -12,6 +12,7 @@ from llmft.config.schema.peft import Lora
 from llmft.utils import flash, liger
 from llmft.utils.device import accelerator_of, bfloat16_units, runs_on_gpu
 from llmft.utils.errors import UserError, checked
+from llmft.utils.text import as_yaml
 
 # Values of `auto` with performance=plain, and in commands that do not resolve a training config.
 PLAIN = {
@@ -43,6 +44,11 @@ class Choice(NamedTuple):
     value: Any
     why: str
     brief: bool = False
+
+    @property
+    def setting(self) -> str:
+        """As on the command line: ``optim.fused=true``."""
+        return f"{self.key}={as_yaml(self.value)}"
 
 
 def auto_choices(cfg: TrainConfig) -> list[Choice]:
@@ -81,9 +87,7 @@ def check_resolved(config: TrainConfig, choices: Sequence[Choice]) -> None:
     rules = [rule for rule in RULES if not (rule.imports or rule.machine)]
     faults = []
     for rule in rules:
-        reasons = [
-            f"auto chose {choice.key}={choice.value} ({choice.why})" for choice in choices if choice.key in rule.keys
-        ]
+        reasons = [f"auto chose {choice.setting} ({choice.why})" for choice in choices if choice.key in rule.keys]
         faults += ["; ".join([fault, *reasons]) for fault in rule.faults(config, ())]
     checked(faults)
 

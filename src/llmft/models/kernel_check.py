@@ -1,5 +1,6 @@
 """Refuse kernels asked for by key that the machine, the precision or the architecture of a training does not have."""
 
+from collections.abc import Callable
 from typing import Any
 
 from llmft.config.schema import TrainConfig
@@ -33,12 +34,7 @@ def check_flash(cfg: TrainConfig) -> None:
     """
     if cfg.model.attention != "flash":
         return
-    if not runs_on_gpu(cfg.trainer):
-        raise UserError(
-            "model.attention=flash: runs on a CUDA GPU, and this training on a CPU; use model.attention=auto"
-        )
-    if why := flash.unavailable():
-        raise UserError(f"model.attention=flash: {why}; use model.attention=auto")
+    _check_machine(cfg, "runs on a CUDA GPU, and this training on a CPU", flash.unavailable)
     if cfg.model.dtype == "float32" and cfg.trainer.precision not in ("bf16-mixed", "16-mixed"):
         raise UserError(
             "model.attention=flash: computes in half precision, and this training in float32 "
@@ -58,14 +54,15 @@ def check_flex(config: Any, cfg: TrainConfig) -> None:
     """
     if cfg.model.attention != "flex":
         return
-    if not runs_on_gpu(cfg.trainer):
-        raise UserError(
-            "model.attention=flex: torch's flex attention has no backward pass on a CPU, where this training runs; "
-            "use model.attention=auto"
-        )
-    if why := flex.unavailable():
-        raise UserError(f"model.attention=flex: {why}; use model.attention=auto")
+    on_a_cpu = "torch's flex attention has no backward pass on a CPU, where this training runs"
+    _check_machine(cfg, on_a_cpu, flex.unavailable)
     check_attention(config, cfg)
+
+
+def _check_machine(cfg: TrainConfig, on_a_cpu: str, unavailable: Callable[[], str | None]) -> None:
+    """Refuse ``model.attention`` for a training on a CPU, with this reason, and for a GPU that cannot run it."""
+    if why := unavailable() if runs_on_gpu(cfg.trainer) else on_a_cpu:
+        raise UserError(f"model.attention={cfg.model.attention}: {why}; use model.attention=auto")
 
 
 def check_liger(cfg: TrainConfig) -> None:

@@ -11,6 +11,7 @@ from llmft.config.schema import TrainConfig
 from llmft.runs.directory import RunDirectory
 from llmft.utils import flash, liger
 from llmft.utils.device import hardware_of
+from llmft.utils.text import as_yaml
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,4 @@ def record_choices(run: RunDirectory, cfg: TrainConfig, choices: Sequence[Choice
 def _changes(before: Mapping[str, Any], choices: Sequence[Choice]) -> Iterator[str]:
     for choice in choices:
         if choice.key in before and before[choice.key] != choice.value:
-            values = (
-                str(value).lower() if isinstance(value, bool) else value for value in (before[choice.key], choice.value)
-            )
-            yield f"{choice.key} {' -> '.join(map(str, values))}"
+            yield f"{choice.key} {as_yaml(before[choice.key])} -> {as_yaml(choice.value)}"

@@ -27,14 +27,24 @@ def unavailable() -> str | None:
     """Why FlashAttention cannot run on this machine; None if it can."""
     if not torch.cuda.is_available():
         return "torch finds no CUDA GPU on this machine"
-    if torch.version.hip:
-        return "it is not tested on ROCm"
-    capability = torch.cuda.get_device_capability()
-    if capability < AMPERE:
-        number = ".".join(map(str, capability))
-        return f"{torch.cuda.get_device_name()} has compute capability {number}, and it needs 8.0 (Ampere) or more"
+    if why := unfit_gpu(AMPERE, "it needs 8.0 (Ampere) or more"):
+        return why
     if kernel_name() is None:
         return f"torch {torch.__version__} has no kernel for examples of different lengths; upgrade it, or install flash-attn"
+    return None
+
+
+def unfit_gpu(capability: tuple[int, int], needed: str) -> str | None:
+    """Why the current GPU cannot run a kernel; None if it can.
+
+    Args:
+        capability: The lowest CUDA compute capability that can.
+        needed: Says so.
+    """
+    if torch.version.hip:
+        return "it is not tested on ROCm"
+    if (found := torch.cuda.get_device_capability()) < capability:
+        return f"{torch.cuda.get_device_name()} has compute capability {'.'.join(map(str, found))}, and {needed}"
     return None
 
 

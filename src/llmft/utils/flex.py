@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from llmft.utils import torch_compile
-from llmft.utils.flash import head_size, parts, value
+from llmft.utils.flash import head_size, parts, unfit_gpu, value
 
 # torch compiles for Triton from this CUDA compute capability on (Volta); it tests flex attention from 8.0 on.
 VOLTA = (7, 0)
@@ -18,13 +18,7 @@ def unavailable() -> str | None:
     """Why flex attention cannot train on this machine; None if it can."""
     if not torch.cuda.is_available():
         return "torch finds no CUDA GPU on this machine, and its flex attention has no backward pass on a CPU"
-    if torch.version.hip:
-        return "it is not tested on ROCm"
-    capability = torch.cuda.get_device_capability()
-    if capability < VOLTA:
-        number = ".".join(map(str, capability))
-        return f"{torch.cuda.get_device_name()} has compute capability {number}, and Triton needs 7.0 (Volta) or more"
-    return torch_compile.unavailable("cuda")
+    return unfit_gpu(VOLTA, "Triton needs 7.0 (Volta) or more") or torch_compile.unavailable("cuda")
 
 
 def unfit(config: Any) -> str | None:

@@ -87,6 +87,11 @@ def one_line(error: BaseException, limit: int = 300) -> str:
     return printable(" ".join(str(error).split()))[:limit] or type(error).__name__
 
 
+def as_yaml(value: Any) -> str:
+    """A value of a config as on the command line: ``true``, ``null``, ``0.5``."""
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`` Did you mean X?`` for the closest known word, or an empty text."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

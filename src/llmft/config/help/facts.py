@@ -8,6 +8,7 @@ import yaml
 from llmft.config.help.catalog import LOADER, Catalog, Key, first_sentence
 from llmft.config.schema import COMMANDS
 from llmft.config.schema.section import Section, choices, fields_by_key, must, section_of, values_of
+from llmft.utils.text import as_yaml
 
 # Types that the default or the sentence shows.
 OBVIOUS = ("", "a string", "a string or null", "true or false", "valid", "a mapping")
@@ -104,8 +105,3 @@ def _facts(section: type[Section], node: Mapping[str, Any], above: str) -> Itera
             if words.startswith("one of "):
                 words = " | ".join([*listed, *["null"] * words.endswith("null")])
             yield name, Fact(field.description or "", words, listed if len(listed) > 1 else [])
-
-
-def as_yaml(value: Any) -> str:
-    """A choice as on the command line."""
-    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
