@@ -1,6 +1,5 @@
 """Collect the content of a run's report; sections that a run has no data for are omitted."""
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from llmft.report.best_step import BestStep
 from llmft.report.blocks import blocks
 from llmft.report.curves import curve_file
 from llmft.report.next_steps import next_steps, without_places
+from llmft.utils.shell import part
 from llmft.utils.text import duration
 
 
@@ -65,7 +65,7 @@ def command_of(record: Mapping[str, Any]) -> str:
     command, overrides = [str(part) for part in record.get("command") or ["llmft"]], record.get("overrides")
     if {"-m", "--multirun"} & {*command} and isinstance(overrides, list):
         command = ["llmft", "train", *without_places([str(override) for override in overrides])]
-    return shlex.join(["python", "-m", *command])
+    return " ".join(["python -m", *map(part, command)])
 
 
 def run_names(config: DictConfig) -> tuple[str, str]:

@@ -1,6 +1,5 @@
 """What to do next with a run: commands to copy, with the run's own paths and keys."""
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.report.best_step import BestStep
-from llmft.utils.shell import argument
+from llmft.utils.shell import argument, part
 
 # Overrides of a run's place, alone or in a sweep; a new training has its own.
 PLACES = ("output_dir=", "resume=", "hydra.", "callbacks.pruning.study=", "callbacks.pruning.trial=")
@@ -84,7 +83,7 @@ def _train_again(
 def _replaced(command: Sequence[str], changes: Mapping[str, str]) -> str:
     """The command without its places and with other values."""
     kept = without_places(command, *(f"{key}=" for key in changes))
-    return shlex.join(["python", "-m", *kept, *(f"{key}={value}" for key, value in changes.items())])
+    return " ".join(["python -m", *map(part, [*kept, *(f"{key}={value}" for key, value in changes.items())])])
 
 
 def without_places(overrides: Sequence[str], *others: str) -> list[str]:

@@ -8,6 +8,7 @@ from llmft.utils.text import unresolved
 
 # What Hydra's grammar takes as a string without quotes; words such as true, and numbers, would become other types.
 PLAIN = re.compile(r"[A-Za-z_/.][\w./@%+\\|?*:-]*( [\w./@%+\\|?*:-]+)*", re.ASCII)
+QUOTED = re.compile(r"""'[^'\\]*'|"[^"\\]*\"""")
 TYPED = re.compile(r"true|false|null|nan|inf|[\d.]+(e\d+)?", re.IGNORECASE)
 
 
@@ -44,12 +45,13 @@ def command_line(command: str, overrides: Iterable[str]) -> str:
         command: E.g. ``evaluate``.
         overrides: As Hydra has them; strings that were quoted for its grammar are quoted only where a shell needs it.
     """
-    shown = []
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        inner = re.fullmatch(r"'([^'\\]*)'", value)
-        shown.append(argument(key, inner[1]) if inner else shlex.quote(f"{key}{equals}{unresolved(value)}"))
-    return " ".join(["python -m llmft", command, *shown])
+    return " ".join(["python -m llmft", command, *map(part, overrides)])
+
+
+def part(override: str) -> str:
+    """An override as Hydra has it, or another part of a command line, for a shell; Hydra's quotes stay where it needs them."""
+    key, equals, value = override.partition("=")
+    return argument(key, value[1:-1]) if QUOTED.fullmatch(value) else shlex.quote(f"{key}{equals}{unresolved(value)}")
 
 
 def _text(value: str) -> str:

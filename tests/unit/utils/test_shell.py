@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from llmft.utils.shell import argument, arguments, command_line
+from llmft.utils.shell import argument, arguments, command_line, part
 
 VALUES = [
     "question",
@@ -46,3 +46,18 @@ def test_a_command_line_is_quoted_only_where_a_shell_needs_it():
         "evaluate", ["run='outputs/a-b'", "output='my file.jsonl'", "evaluate.seeds=[1,2]", "data.limit=3"]
     )
     assert line == "python -m llmft evaluate run=outputs/a-b 'output=my file.jsonl' 'evaluate.seeds=[1,2]' data.limit=3"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "shown"),
+    [
+        ("data.path='sample'", "data.path=sample"),
+        ('data.path="my rows.jsonl"', "'data.path=my rows.jsonl'"),
+        ("data.subset='12'", "'data.subset=\"12\"'"),
+        ("data.split.val=0.1", "data.split.val=0.1"),
+        ("-m", "-m"),
+        ("llmft", "llmft"),
+    ],
+)
+def test_a_recorded_override_keeps_hydras_quotes_only_where_it_needs_them(recorded, shown):
+    assert part(recorded) == shown

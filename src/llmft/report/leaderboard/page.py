@@ -1,7 +1,5 @@
 """What ``leaderboard.html`` says: what the ranking is over, the best configuration, and the table."""
 
-import re
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,8 @@ from llmft.report.leaderboard.ranking import UNITS, Criterion, Group
 from llmft.report.leaderboard.runs import BoardRun
 from llmft.report.leaderboard.shared_rows import SharedRows
 from llmft.report.next_steps import without_places
-from llmft.utils.shell import argument
+from llmft.utils.shell import part
 
-QUOTED = re.compile(r"""'[^'\\]*'|"[^"\\]*\"""")
 SPLITS = {"val": "validation", "train": "training", "evaluation": "evaluated"}
 
 
@@ -84,14 +81,8 @@ def rows_title(shared: SharedRows | None) -> str:
 
 def command(run: BoardRun) -> str:
     """The command that trains a run again; "" if it is not known."""
-    own = map(_for_shell, without_places(run.overrides))
+    own = map(part, without_places(run.overrides))
     return " ".join(["python -m llmft", *own]) if run.overrides else ""
-
-
-def _for_shell(override: str) -> str:
-    """An override for a shell; Hydra's own quotes are left out where the value needs none."""
-    key, _, value = override.partition("=")
-    return argument(key, value[1:-1]) if QUOTED.fullmatch(value) else shlex.quote(override)
 
 
 def _best(group: Group, row: dict[str, Any]) -> dict[str, Any]:
